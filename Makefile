@@ -1,0 +1,41 @@
+# Two commands for a new user: `make demo` and `make test`. Both make .venv when it is missing or stale.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint typecheck pytest wheel test-slow clean
+
+demo: $(STAMP)
+	$(BIN)/python examples/demo.py
+
+test: lint typecheck pytest wheel
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# What ships is checked, under the names it ships with.
+typecheck: $(STAMP)
+	rm -rf build
+	$(BIN)/pip install --quiet --no-deps --target build/typecheck .
+	$(BIN)/basedpyright
+
+pytest: $(STAMP)
+	$(BIN)/python -m pytest -n 2
+
+# The wheel must work where only its own dependencies are.
+wheel: $(STAMP)
+	$(BIN)/python tests/check_wheel.py
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

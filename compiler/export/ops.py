@@ -1,0 +1,299 @@
+"""The deployment operators: what a graph is lowered to and what the writers write.
+
+One frozen dataclass an operator. Tensors are `Value`s (computed) or `Const`s (known); shapes are
+PyTorch's (N, C, H, W); activations that runtimes fuse are already fused (`activation`). Layouts,
+opset differences and explicit padding operators are the writers' business. `name` is the graph
+node that the result belongs to, so every message can say where it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+Pair = tuple[int, int]
+Pads = tuple[int, int, int, int]  # top, left, bottom, right
+FusedActivation = Literal["none", "relu", "relu6"]
+UnaryKind = Literal[
+    "relu",
+    "relu6",
+    "leaky_relu",  # parameters (slope,)
+    "elu",  # (alpha,)
+    "sigmoid",
+    "tanh",
+    "hard_sigmoid",
+    "hard_swish",
+    "silu",
+    "mish",
+    "gelu",
+    "gelu_tanh",
+    "softplus",
+    "clip",  # (low, high), either may be infinite
+    "sqrt",
+    "rsqrt",
+    "exp",
+    "log",
+    "abs",
+    "neg",
+    "erf",
+]
+BinaryKind = Literal["add", "sub", "mul", "div", "pow", "maximum", "minimum"]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A computed float32 tensor. `batch_axis` is the dimension that grows with the batch size
+    (`shape` is the shape at the captured batch); None: it does not depend on the batch."""
+
+    name: str
+    shape: tuple[int, ...]
+    batch_axis: int | None = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Const:
+    """A known float32 tensor."""
+
+    name: str
+    array: FloatArray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.array.shape)
+
+
+Operand = Value | Const
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operator; `output` is its only result, `name` its graph node."""
+
+    name: str
+    output: Value
+
+    def operands(self) -> Iterator[Operand]:
+        """What it reads, in order; weights are not operands."""
+        for field in fields(self):
+            if field.name in ("x", "a", "b", "like"):
+                yield getattr(self, field.name)
+            elif field.name == "parts":
+                yield from getattr(self, field.name)
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(Op):
+    """Cross-correlation. `weight` (out, in/groups, kh, kw), `bias` (out,)."""
+
+    x: Value
+    weight: FloatArray
+    bias: FloatArray
+    stride: Pair = (1, 1)
+    pads: Pads = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    activation: FusedActivation = "none"
+
+
+@dataclass(frozen=True, eq=False)
+class ConvTranspose(Op):
+    """Transposed convolution. `weight` (in, out/groups, kh, kw). Output size
+    (in − 1)·stride − pads + dilation·(k − 1) + output_padding + 1."""
+
+    x: Value
+    weight: FloatArray
+    bias: FloatArray
+    stride: Pair = (1, 1)
+    pads: Pads = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    output_padding: Pair = (0, 0)
+    activation: FusedActivation = "none"
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(Op):
+    """`x @ weight.T + bias` on the last dimension. `weight` (out, in)."""
+
+    x: Value
+    weight: FloatArray
+    bias: FloatArray
+    activation: FusedActivation = "none"
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelAffine(Op):
+    """`x · scale + shift` per channel of dimension 1: a batch norm that could not be folded."""
+
+    x: Value
+    scale: FloatArray
+    shift: FloatArray
+    activation: FusedActivation = "none"
+
+
+@dataclass(frozen=True, eq=False)
+class PRelu(Op):
+    """`slope` is (1,) or one per channel of dimension 1."""
+
+    x: Value
+    slope: FloatArray
+
+
+@dataclass(frozen=True)
+class Unary(Op):
+    """Element by element."""
+
+    x: Value
+    kind: UnaryKind
+    parameters: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Binary(Op):
+    """Element by element with NumPy broadcasting."""
+
+    a: Operand
+    b: Operand
+    kind: BinaryKind
+    activation: FusedActivation = "none"
+
+
+@dataclass(frozen=True)
+class MatMul(Op):
+    """The last two dimensions are matrices, the others broadcast."""
+
+    a: Operand
+    b: Operand
+
+
+@dataclass(frozen=True)
+class Concat(Op):
+    parts: tuple[Operand, ...]
+    axis: int
+
+
+@dataclass(frozen=True)
+class Slice(Op):
+    x: Value
+    axis: int
+    start: int
+    stop: int
+    step: int = 1
+
+
+@dataclass(frozen=True)
+class Reshape(Op):
+    """To `output.shape`, row-major."""
+
+    x: Value
+
+
+@dataclass(frozen=True)
+class Transpose(Op):
+    """`output` dimension i is `x` dimension `perm[i]`."""
+
+    x: Value
+    perm: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BatchExpand(Op):
+    """Repeat the constant `x` (batch 1) to the batch size of `like`."""
+
+    x: Const
+    like: Value
+
+
+@dataclass(frozen=True)
+class Pad(Op):
+    """`before[i]`, `after[i]` elements added to dimension i."""
+
+    x: Value
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    mode: Literal["constant", "reflect", "replicate"] = "constant"
+    value: float = 0.0
+
+
+@dataclass(frozen=True)
+class MaxPool(Op):
+    """Padding never wins: it counts as −∞. `pads` already hold what ceil mode adds."""
+
+    x: Value
+    kernel: Pair
+    stride: Pair
+    pads: Pads = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+
+
+@dataclass(frozen=True)
+class AvgPool(Op):
+    """`pads` already hold what ceil mode adds. With `count_padding` every window divides by
+    kh·kw, else by the number of real elements in it."""
+
+    x: Value
+    kernel: Pair
+    stride: Pair
+    pads: Pads = (0, 0, 0, 0)
+    count_padding: bool = True
+
+
+@dataclass(frozen=True)
+class Reduce(Op):
+    x: Value
+    kind: Literal["mean", "sum", "max"]
+    axes: tuple[int, ...]
+    keepdims: bool
+
+
+@dataclass(frozen=True)
+class Resize(Op):
+    """Dimensions 2 and 3 to `output.shape[2:]`. nearest: source = floor(i · in/out). bilinear
+    with `align_corners`: corners on corners; without: half-pixel centres."""
+
+    x: Value
+    mode: Literal["nearest", "bilinear"]
+    align_corners: bool = False
+
+
+@dataclass(frozen=True)
+class DepthToSpace(Op):
+    """PyTorch's pixel shuffle: (N, C·b², H, W) → (N, C, H·b, W·b), channel-major blocks."""
+
+    x: Value
+    block: int
+
+
+@dataclass(frozen=True)
+class Softmax(Op):
+    x: Value
+    axis: int
+
+
+@dataclass(frozen=True, eq=False)
+class LayerNorm(Op):
+    """Over the last `weight.ndim` dimensions, biased variance."""
+
+    x: Value
+    weight: FloatArray
+    bias: FloatArray
+    eps: float
+
+
+@dataclass(frozen=True)
+class Program:
+    """Operators in execution order, what they start from and what they leave."""
+
+    inputs: tuple[Value, ...]
+    ops: tuple[Op, ...]
+    outputs: tuple[Value, ...]
+
+    @property
+    def dynamic_batch(self) -> bool:
+        """The batch size may differ from the captured one."""
+        return all(value.batch_axis is not None for value in (*self.inputs, *self.outputs))

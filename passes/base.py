@@ -1,0 +1,73 @@
+"""The pass contract: `GraphModule → PassResult`.
+
+A pass is a frozen dataclass; its fields are its options. It never touches its input: it works on
+`copy_graph(graph_module)`. Whatever it declines to do is a `Skip` with a reason, never an
+exception. It does not verify itself: the pipeline (`shrinkc.compiler.pipeline`) runs an exact pass
+on a float64 copy and compares, and checks that nothing changed that was not reported.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import fx
+
+
+@dataclass(frozen=True)
+class Change:
+    """One rewrite.
+
+    `node` (new graph) computes what `replaces[-1]` (old graph) computed; the other names in
+    `replaces` are old nodes whose work it took over. Those names are gone, or report changed
+    parameters. `node` may keep the name of a replaced node. `added` names helper nodes that
+    the rewrite put in front of `node`.
+    """
+
+    node: str
+    replaces: tuple[str, ...]
+    detail: str
+    added: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A rewrite that was considered at `node` and declined, and why."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """The rewritten copy, what was done and what was declined."""
+
+    graph_module: fx.GraphModule
+    changes: tuple[Change, ...] = ()
+    skipped: tuple[Skip, ...] = ()
+
+    @property
+    def modified(self) -> bool:
+        return bool(self.changes)
+
+
+class Pass(Protocol):
+    """What the pipeline runs."""
+
+    @property
+    def name(self) -> str:
+        """kebab-case, as reports and `Change`s show it."""
+        ...
+
+    @property
+    def exact(self) -> bool:
+        """True: the network computes the same function, to float64 rounding."""
+        ...
+
+    def __call__(self, graph_module: fx.GraphModule) -> PassResult: ...
+
+
+def copy_graph(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """A deep copy: own parameters, own graph, `meta` kept."""
+    return copy.deepcopy(graph_module)

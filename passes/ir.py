@@ -1,0 +1,223 @@
+"""The canonical form of a network, and the check that a graph is in it.
+
+A `torch.fx.GraphModule` of `placeholder`, `get_attr`, `call_module`, `call_function` and one
+`output` node (whose single argument is a tuple of nodes), such that
+
+* every `call_module` target is exactly (not a subclass of) a class in `MODULES`, takes exactly
+  one positional node and no keyword;
+* every `call_function` target is a value of `FUNCTIONS`, called as its entry says: positional
+  arguments only, all of them given;
+* every `get_attr` names a tensor (parameter or buffer) of the root module;
+* convolutions pad with zeros and integers only (other paddings are an `F.pad` in front);
+* shapes in arguments are integers; −1 stands in `reshape` for the one dimension that follows the
+  batch, so the same graph runs at any batch size;
+* `graph_module.meta["input_shapes"]` maps each placeholder to the shape it was captured with.
+
+Dimensions are counted from 0, never negative, except `pad`'s (torch's own reversed order).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, TypeGuard, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from ..compiler.errors import IllegalGraphError
+
+# Class → the constructor arguments that rebuild it, each also an attribute of the instance.
+# `bias` means: has a bias tensor. Parameters and buffers come on top, from the state dict.
+_CONV = ("in_channels", "out_channels", "kernel_size", "stride", "padding")
+_BATCH_NORM = ("num_features", "eps", "momentum", "affine", "track_running_stats")
+MODULES: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.Conv2d: (*_CONV, "dilation", "groups", "bias"),
+    nn.ConvTranspose2d: (*_CONV, "output_padding", "groups", "bias", "dilation"),
+    nn.Linear: ("in_features", "out_features", "bias"),
+    nn.BatchNorm1d: _BATCH_NORM,
+    nn.BatchNorm2d: _BATCH_NORM,
+    nn.LayerNorm: ("normalized_shape", "eps", "elementwise_affine", "bias"),
+    nn.GroupNorm: ("num_groups", "num_channels", "eps", "affine"),
+    nn.ReLU: (),
+    nn.ReLU6: (),
+    nn.LeakyReLU: ("negative_slope",),
+    nn.PReLU: ("num_parameters",),
+    nn.ELU: ("alpha",),
+    nn.Sigmoid: (),
+    nn.Tanh: (),
+    nn.Hardtanh: ("min_val", "max_val"),
+    nn.Hardsigmoid: (),
+    nn.Hardswish: (),
+    nn.SiLU: (),
+    nn.Mish: (),
+    nn.GELU: ("approximate",),
+    nn.Softplus: ("beta", "threshold"),
+    nn.Softmax: ("dim",),
+    nn.Dropout: ("p",),
+    nn.Identity: (),
+    nn.MaxPool2d: ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
+    nn.AvgPool2d: (
+        *("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
+        "divisor_override",
+    ),
+    nn.AdaptiveAvgPool2d: ("output_size",),
+    nn.AdaptiveMaxPool2d: ("output_size",),
+    nn.Upsample: ("size", "scale_factor", "mode", "align_corners"),
+    nn.PixelShuffle: ("upscale_factor",),
+    nn.PixelUnshuffle: ("downscale_factor",),
+}
+
+# Activations that act on every element alone.
+ELEMENTWISE_MODULES: tuple[type[nn.Module], ...] = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.Sigmoid, nn.Tanh, nn.Hardtanh),
+    *(nn.Hardsigmoid, nn.Hardswish, nn.SiLU, nn.Mish, nn.GELU, nn.Softplus),
+)
+
+
+def slice_dim(x: Tensor, dim: int, start: int, stop: int, step: int) -> Tensor:
+    """`x[start:stop:step]` along `dim`, 0 ≤ start < stop ≤ size, step ≥ 1."""
+    return x[(slice(None),) * dim + (slice(start, stop, step),)]
+
+
+def batch_expand(constant: Tensor, like: Tensor) -> Tensor:
+    """Repeat a constant of batch 1 to the batch size of `like` (class tokens, queries)."""
+    return constant.expand(like.shape[0], *constant.shape[1:])
+
+
+def clamp(x: Tensor, low: float | None, high: float | None) -> Tensor:
+    """Limit every element; None is no limit."""
+    return torch.clamp(x, low, high)
+
+
+def mean(x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
+    """Mean over `dims`."""
+    return torch.mean(x, dims, keepdim)
+
+
+def sum_(x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
+    """Sum over `dims`."""
+    return torch.sum(x, dims, keepdim)
+
+
+def amax(x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
+    """Maximum over `dims`."""
+    return torch.amax(x, dims, keepdim)
+
+
+# Name in files → function. A node or a number may stand on either side of the arithmetic ones
+# (never two numbers); the rest take nodes first, then plain integers, numbers, strings or tuples.
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "pow": operator.pow,
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
+    "matmul": torch.matmul,  # (a, b): the last two dimensions, the others broadcast
+    "cat": torch.cat,  # ((a, b, …), dim)
+    "reshape": torch.reshape,  # (x, shape)
+    "permute": torch.permute,  # (x, dims)
+    "slice": slice_dim,  # (x, dim, start, stop, step)
+    "pad": F.pad,  # (x, (left, right, top, bottom, …), mode, value | None)
+    "mean": mean,
+    "sum": sum_,
+    "amax": amax,
+    "batch_expand": batch_expand,
+    "clamp": clamp,
+    "sqrt": torch.sqrt,
+    "rsqrt": torch.rsqrt,
+    "exp": torch.exp,
+    "log": torch.log,
+    "abs": torch.abs,
+    "neg": operator.neg,
+    "erf": torch.erf,
+}
+_FUNCTION_SET = frozenset(FUNCTIONS.values())
+ARITHMETIC = (operator.add, operator.sub, operator.mul, operator.truediv, operator.pow)
+
+
+def is_node(value: object) -> TypeGuard[fx.Node]:
+    return isinstance(value, fx.Node)
+
+
+def module_of(graph_module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    """The module a `call_module` node calls; None for any other node."""
+    if node.op != "call_module":
+        return None
+    return graph_module.get_submodule(cast(str, node.target))
+
+
+def input_of(node: fx.Node) -> fx.Node:
+    """The node that a one-input node reads."""
+    return node.all_input_nodes[0]
+
+
+def input_shapes(graph_module: fx.GraphModule) -> dict[str, tuple[int, ...]]:
+    """Placeholder name → captured shape, batch included."""
+    return graph_module.meta["input_shapes"]
+
+
+def check_legal(graph_module: fx.GraphModule) -> None:
+    """Raise IllegalGraphError naming the first node that is not in canonical form."""
+    graph_module.graph.lint()
+    outputs = 0
+    for node in graph_module.graph.nodes:
+        problem = _problem(graph_module, node)
+        if problem:
+            raise IllegalGraphError(f"node '{node.name}' is not canonical: {problem}")
+        outputs += node.op == "output"
+    if outputs != 1:
+        raise IllegalGraphError(f"the graph has {outputs} output nodes, not one")
+    placeholders = {n.name for n in graph_module.graph.nodes if n.op == "placeholder"}
+    if set(graph_module.meta.get("input_shapes", ())) != placeholders:
+        raise IllegalGraphError("meta['input_shapes'] does not name the graph's inputs")
+
+
+def _problem(graph_module: fx.GraphModule, node: fx.Node) -> str | None:
+    if node.kwargs:
+        return "keyword arguments"
+    match node.op:
+        case "placeholder":
+            return None
+        case "output":
+            outputs = node.args[0]
+            legal = isinstance(outputs, tuple) and len(outputs) > 0 and all(map(is_node, outputs))
+            return None if legal else "the output is not a tuple of nodes"
+        case "get_attr":
+            return _attribute_problem(graph_module, cast(str, node.target))
+        case "call_module":
+            return _module_problem(graph_module, node)
+        case "call_function":
+            if node.target not in _FUNCTION_SET:
+                return f"function {node.target} is not in the closed set"
+            return None
+        case _:
+            return f"op {node.op}"
+
+
+def _attribute_problem(graph_module: fx.GraphModule, target: str) -> str | None:
+    path, _, name = target.rpartition(".")
+    try:
+        value: object = getattr(graph_module.get_submodule(path), name)
+    except AttributeError:
+        return f"attribute '{target}' does not exist"
+    return None if isinstance(value, Tensor) else f"attribute '{target}' is not a tensor"
+
+
+def _module_problem(graph_module: fx.GraphModule, node: fx.Node) -> str | None:
+    if len(node.args) != 1 or not is_node(node.args[0]):
+        return "a module call takes exactly one node"
+    try:
+        module = graph_module.get_submodule(cast(str, node.target))
+    except AttributeError:
+        return f"module '{node.target}' does not exist"
+    if type(module) not in MODULES:
+        return f"module class {type(module).__name__} is not in the closed set"
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and (
+        module.padding_mode != "zeros" or isinstance(module.padding, str)
+    ):
+        return "convolutions pad with zeros and integers only"
+    return None
