@@ -106,14 +106,16 @@ def amax(x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
     return torch.amax(x, dims, keepdim)
 
 
+_op: Any = operator  # typeshed leaves some of its functions without types
+
 # Name in files → function. A node or a number may stand on either side of the arithmetic ones
 # (never two numbers); the rest take nodes first, then plain integers, numbers, strings or tuples.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
-    "div": operator.truediv,
-    "pow": operator.pow,
+    "add": _op.add,
+    "sub": _op.sub,
+    "mul": _op.mul,
+    "div": _op.truediv,
+    "pow": _op.pow,
     "maximum": torch.maximum,
     "minimum": torch.minimum,
     "matmul": torch.matmul,  # (a, b): the last two dimensions, the others broadcast
@@ -132,11 +134,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "exp": torch.exp,
     "log": torch.log,
     "abs": torch.abs,
-    "neg": operator.neg,
+    "neg": _op.neg,
     "erf": torch.erf,
 }
 _FUNCTION_SET = frozenset(FUNCTIONS.values())
-ARITHMETIC = (operator.add, operator.sub, operator.mul, operator.truediv, operator.pow)
+ARITHMETIC: tuple[Callable[..., Any], ...] = (_op.add, _op.sub, _op.mul, _op.truediv, _op.pow)
 
 
 def is_node(value: object) -> TypeGuard[fx.Node]:
