@@ -1,0 +1,179 @@
+"""Builds the canonical graph node by node, and knows every node's shape as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from ...passes import ir
+from ..errors import CaptureError
+from .observe import BatchInt
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A tensor that does not depend on the inputs. `path` is where the model keeps it."""
+
+    tensor: Tensor
+    path: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Expanded:
+    """A node broadcast to larger shapes; arithmetic never needs the copy."""
+
+    node: fx.Node
+    shapes: tuple[Shape, ...]
+
+
+class Builder:
+    """The canonical graph under construction.
+
+    `batches` are the batch sizes observed; a node's `meta["like"]` holds one meta tensor for each.
+    """
+
+    def __init__(self, batches: tuple[int, ...], reserved: frozenset[str]) -> None:
+        self.batches = batches
+        self._reserved = reserved  # the model's own top-level names
+        self._inner: set[str] = set()  # paths that other attributes live below
+        self._used: dict[str, int] = {}
+        self.graph = fx.Graph()
+        self.attributes: dict[str, nn.Module | Tensor] = {}
+        self._lifted: dict[tuple[Any, ...], str] = {}
+        self._overwritten: dict[fx.Node, fx.Node] = {}
+
+    # --- nodes -------------------------------------------------------------------------------
+
+    def placeholder(self, name: str, shapes: tuple[Shape, ...]) -> fx.Node:
+        node = self.graph.placeholder(name)
+        node.meta["like"] = tuple(torch.empty(s, device="meta") for s in shapes)
+        return node
+
+    def call(self, function: Callable[..., Any], *args: Any) -> fx.Node:
+        """A canonical function call; its shape comes from running it on meta tensors."""
+        node = self.graph.call_function(function, args)
+        return self._annotate(node, lambda index: function(*self._like(args, index)))
+
+    def module(self, path: str, module: nn.Module, x: fx.Node) -> fx.Node:
+        """A call of `module`, kept at `path`; the same module at the same path is shared."""
+        if self.attributes.get(path) is not module:
+            path = self._home(path)
+            self._keep(path, module)
+        node = self.graph.call_module(path, (x,))
+        state = {k: v.to("meta") for k, v in (*module.named_parameters(), *module.named_buffers())}
+        return self._annotate(
+            node,
+            lambda index: torch.func.functional_call(module, state, (self._like(x, index),)),
+        )
+
+    def new_module(self, hint: str, module: nn.Module, x: fx.Node) -> fx.Node:
+        """A call of a module that the model did not have as one."""
+        module.eval()
+        return self.module(self._free(hint), module, x)
+
+    def lifted(
+        self, key: tuple[Any, ...], hint: str, make: Callable[[], nn.Module], x: fx.Node
+    ) -> fx.Node:
+        """A module made from functional weights; one per key, so that sharing stays visible."""
+        path = self._lifted.get(key)
+        if path is None:
+            path = self._lifted[key] = self._home(hint)
+            self._keep(path, make().eval())
+        module = cast(nn.Module, self.attributes[path])
+        return self.module(path, module, x)
+
+    def constant(self, constant: Constant, hint: str) -> fx.Node:
+        """A `get_attr` of the constant; parameters keep their path."""
+        path = constant.path
+        if path is None or self.attributes.get(path, constant.tensor) is not constant.tensor:
+            path = self._free(f"{hint}_constant")
+        self._keep(path, constant.tensor)
+        node = self.graph.get_attr(path)
+        return self._annotate(node, lambda _: constant.tensor.to("meta"))
+
+    def overwrite(self, old: fx.Node, new: fx.Node) -> None:
+        """An in-place operation: whoever reads `old` from now on reads `new`."""
+        self._overwritten[old] = new
+
+    def current(self, node: fx.Node) -> fx.Node:
+        while node in self._overwritten:
+            node = self._overwritten[node]
+        return node
+
+    # --- shapes ------------------------------------------------------------------------------
+
+    def shapes(self, node: fx.Node) -> tuple[Shape, ...]:
+        """Shape at each observed batch size."""
+        return tuple(tuple(t.shape) for t in cast("tuple[Tensor, ...]", node.meta["like"]))
+
+    def shape(self, node: fx.Node) -> Shape:
+        return self.shapes(node)[0]
+
+    def rank(self, node: fx.Node) -> int:
+        return len(self.shape(node))
+
+    def reshape(self, x: fx.Node, shapes: Sequence[Shape]) -> fx.Node:
+        """To the given shape at each batch size; −1 stands for the dimension that follows it."""
+        if tuple(shapes) == self.shapes(x):
+            return x
+        target = tuple(
+            column[0] if len(set(column)) == 1 else -1 for column in zip(*shapes, strict=True)
+        )
+        if target.count(-1) > 1:
+            raise CaptureError(
+                f"a reshape to {shapes[0]} makes several dimensions depend on the batch size"
+            )
+        return self.call(torch.reshape, x, target)
+
+    def permute(self, x: fx.Node, dims: Sequence[int]) -> fx.Node:
+        if list(dims) == list(range(len(dims))):
+            return x
+        return self.call(torch.permute, x, tuple(dims))
+
+    def slice(self, x: fx.Node, dim: int, start: int, stop: int, step: int = 1) -> fx.Node:
+        if start == 0 and step == 1 and stop == self.shape(x)[dim]:
+            return x
+        return self.call(ir.slice_dim, x, dim, start, stop, step)
+
+    def fixed(self, value: int | BatchInt, what: str) -> int:
+        """An integer that must not depend on the batch size."""
+        if isinstance(value, BatchInt):
+            raise CaptureError(f"{what} depends on the batch size")
+        return int(value)
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _like(self, args: Any, index: int) -> Any:
+        return fx.node.map_arg(args, lambda n: n.meta["like"][index])
+
+    def _annotate(self, node: fx.Node, run: Callable[[int], Any]) -> fx.Node:
+        with torch.no_grad():
+            node.meta["like"] = tuple(run(index) for index in range(len(self.batches)))
+        return node
+
+    def _home(self, path: str) -> str:
+        """`path` itself, unless another attribute is there, above or below."""
+        above = {path[:i] for i, letter in enumerate(path) if letter == "."}
+        taken = path in self.attributes or path in self._inner or above & self.attributes.keys()
+        return self._free(path) if taken else path
+
+    def _keep(self, path: str, value: nn.Module | Tensor) -> None:
+        self.attributes[path] = value
+        self._inner |= {path[:i] for i, letter in enumerate(path) if letter == "."}
+
+    def _free(self, hint: str) -> str:
+        """A top-level attribute name that nothing uses yet."""
+        hint = hint.replace(".", "_") or "op"
+        count = self._used.get(hint, 0)
+        name = hint
+        while name in self.attributes or name in self._reserved:
+            count += 1
+            name = f"{hint}_{count}"
+        self._used[hint] = count
+        return name

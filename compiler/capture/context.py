@@ -1,0 +1,102 @@
+"""What a rule is handed: the raw node, its resolved arguments' helpers, the builder."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..errors import CaptureError
+from .builder import Builder, Constant, Expanded, Shape
+from .observe import BatchInt, TensorShapes
+
+
+@dataclass(frozen=True)
+class Context:
+    """One raw node being rewritten.
+
+    `out` is what the raw node computed: TensorShapes, or a tuple of them.
+    """
+
+    b: Builder
+    node: fx.Node
+    out: Any
+
+    @property
+    def hint(self) -> str:
+        return self.node.name
+
+    @property
+    def aten(self) -> bool:
+        """The raw call is an ATen operator; some have other argument orders than torch's."""
+        return isinstance(self.node.target, torch._ops.OpOverload)  # pyright: ignore
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        """The result's shape at each observed batch size."""
+        out = self.out
+        if isinstance(out, tuple):
+            out = cast("tuple[Any, ...]", out)[0]
+        if not isinstance(out, TensorShapes):
+            raise self.unsupported("does not return a tensor")
+        return out.shapes
+
+    def unsupported(self, why: str) -> CaptureError:
+        return CaptureError(f"node '{self.node.name}' ({target_name(self.node)}): {why}")
+
+    def tensor(self, value: Any) -> fx.Node:
+        """A graph node for any tensor operand."""
+        if isinstance(value, fx.Node):
+            return value
+        if isinstance(value, Expanded):
+            return self._materialise(value)
+        if isinstance(value, Constant):
+            return self.b.constant(value, self.hint)
+        if isinstance(value, Tensor):
+            return self.b.constant(Constant(value), self.hint)
+        raise self.unsupported(f"takes a tensor, not {type(value).__name__}")
+
+    def operand(self, value: Any) -> fx.Node | float | int:
+        """A node or a number for arithmetic: scalar tensors become numbers, broadcasts stay."""
+        if isinstance(value, Expanded):
+            return value.node
+        if isinstance(value, Constant) and value.tensor.ndim == 0:
+            return float(value.tensor)
+        if isinstance(value, (int, float)):
+            return value
+        if isinstance(value, BatchInt):
+            raise self.unsupported("computes with the batch size")
+        return self.tensor(value)
+
+    def parameter(self, value: Any, what: str) -> Constant | None:
+        """A weight: a constant or None."""
+        if value is None or isinstance(value, Constant):
+            return value
+        if isinstance(value, Tensor):
+            return Constant(value)
+        raise self.unsupported(f"its {what} is computed from the input")
+
+    def dim(self, dim: int, rank: int) -> int:
+        return dim % rank
+
+    def activation(self, module: nn.Module, x: Any) -> fx.Node:
+        return self.b.new_module(self.hint, module, self.tensor(x))
+
+    def reshape_out(self, x: fx.Node) -> fx.Node:
+        """To the shape that the raw node had."""
+        return self.b.reshape(x, self.out_shapes)
+
+    def _materialise(self, value: Expanded) -> fx.Node:
+        # 1 where the batch is, so that the constant does not fix it
+        columns = zip(*value.shapes, strict=True)
+        shape = [c[0] if len(set(c)) == 1 else 1 for c in columns]
+        ones = self.b.constant(Constant(torch.ones(shape)), self.hint)
+        return self.b.call(operator.mul, value.node, ones)
+
+
+def target_name(node: fx.Node) -> str:
+    target = node.target
+    return target if isinstance(target, str) else getattr(target, "__name__", str(target))

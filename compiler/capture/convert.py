@@ -1,0 +1,206 @@
+"""Raw graph → canonical graph: every tensor node is handed to its rule."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from ...passes import ir
+from ..errors import CaptureError
+from . import rules_math, rules_nn, rules_shape
+from .builder import Builder, Constant
+from .context import Context, target_name
+from .module_rules import MODULE_RULES
+from .observe import Observation, TensorShapes, combine
+
+RULES: dict[str, Callable[..., Any]] = {
+    **rules_math.RULES,
+    **rules_shape.RULES,
+    **rules_nn.RULES,
+}
+
+# Functions whose __name__ does not say what they are.
+_NAMED: dict[Any, str] = {
+    F.max_pool2d: "max_pool2d",
+    F.max_pool1d: "max_pool1d",
+    F.adaptive_max_pool2d: "adaptive_max_pool2d",
+}
+_IN_PLACE_OPERATORS = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "truediv"}
+
+
+def convert(
+    raw: fx.GraphModule,
+    seen: tuple[Observation, ...],
+    batches: tuple[int, ...],
+    reserved: frozenset[str],
+) -> fx.GraphModule:
+    """The canonical graph of a raw one that was observed at each of `batches`.
+
+    Raises CaptureError that names the node and operator that no rule covers.
+    """
+    return _Converter(raw, seen, Builder(batches, reserved)).run()
+
+
+class _Converter:
+    def __init__(
+        self, raw: fx.GraphModule, seen: tuple[Observation, ...], builder: Builder
+    ) -> None:
+        self.raw, self.seen, self.b = raw, seen, builder
+        self.env: dict[fx.Node, Any] = {}
+
+    def run(self) -> fx.GraphModule:
+        for node in self.raw.graph.nodes:
+            if node.op == "output":
+                self._output(node)
+            else:
+                self.env[node] = self._value(node)
+        graph_module = fx.GraphModule(_own(self.b.attributes), self.b.graph)
+        inputs = [n for n in self.b.graph.nodes if n.op == "placeholder"]
+        graph_module.meta["input_shapes"] = {n.name: self.b.shape(n) for n in inputs}
+        for node in self.b.graph.nodes:
+            node.meta = {}
+        return graph_module
+
+    def _value(self, node: fx.Node) -> Any:
+        observed = combine(tuple(o.values[node] for o in self.seen))
+        if node.op == "placeholder":
+            if not isinstance(observed, TensorShapes):
+                return observed
+            return self.b.placeholder(node.name, observed.shapes)
+        if node in self.seen[0].constants:
+            return self._constant(node)
+        if not _holds_tensor(observed):
+            return observed
+        args = fx.node.map_arg(node.args, lambda n: self._current(n))
+        kwargs = fx.node.map_arg(node.kwargs, lambda n: self._current(n))
+        context = Context(self.b, node, observed)
+        result = self._apply(context, args, kwargs)
+        if _in_place(self.raw, node) and isinstance(args[0], fx.Node):
+            self.b.overwrite(args[0], result)
+        return result
+
+    def _current(self, node: fx.Node) -> Any:
+        value = self.env[node]
+        return self.b.current(value) if isinstance(value, fx.Node) else value
+
+    def _apply(self, c: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if c.node.op == "call_module":
+            return self._module(c, args)
+        name = _operator(c.node)
+        rule = RULES.get(name)
+        if rule is None:
+            raise c.unsupported("no rule for this operator")
+        try:
+            return rule(c, *args, **kwargs)
+        except (TypeError, ValueError, KeyError, IndexError) as error:
+            raise c.unsupported(f"called in a form no rule covers ({error})") from error
+
+    def _module(self, c: Context, args: tuple[Any, ...]) -> Any:
+        path = cast(str, c.node.target)
+        module = self.raw.get_submodule(path)
+        if type(module) in MODULE_RULES:
+            function, rest = MODULE_RULES[type(module)](module)
+            return self._apply_function(c, function, (args[0], *rest))
+        x = c.tensor(args[0])
+        if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
+            padded = _padded_conv(c, x, module)
+            return self.b.module(path, padded[1], padded[0])
+        if isinstance(module, nn.Conv2d) and isinstance(module.padding, str):
+            return rules_nn.conv2d(
+                *(c, x, Constant(module.weight, f"{path}.weight")),
+                None if module.bias is None else Constant(module.bias, f"{path}.bias"),
+                *(module.stride, module.padding, module.dilation, module.groups),
+            )
+        if isinstance(module, nn.Upsample):
+            return rules_nn.interpolate(c, x, mode=module.mode, align_corners=module.align_corners)
+        if isinstance(module, nn.MaxPool2d) and module.return_indices:
+            raise c.unsupported("max pooling that returns indices")
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.running_mean is None:
+            raise c.unsupported("batch norm on the statistics of the batch")
+        if isinstance(module, nn.Softmax):
+            return rules_nn.softmax(c, x, module.dim)
+        if type(module) not in ir.MODULES:
+            raise c.unsupported(f"module class {type(module).__name__}")
+        return self.b.module(path, module, x)
+
+    def _apply_function(
+        self, c: Context, function: Callable[..., Any], args: tuple[Any, ...]
+    ) -> Any:
+        name = _NAMED.get(function, getattr(function, "__name__", ""))
+        return RULES[name](c, *args)
+
+    def _constant(self, node: fx.Node) -> Constant:
+        tensors = [o.constants[node] for o in self.seen]
+        value = tensors[0]
+        for dim, sizes in enumerate(zip(*(t.shape for t in tensors), strict=True)):
+            if len(set(sizes)) > 1:  # made at the batch's size: one of it is enough
+                value = value.narrow(dim, 0, 1)
+        if node.op != "get_attr":
+            return Constant(value.clone())
+        path = cast(str, node.target)
+        owner, _, name = path.rpartition(".")
+        return Constant(getattr(self.raw.get_submodule(owner), name), path)
+
+    def _output(self, node: fx.Node) -> None:
+        context = Context(self.b, node, None)
+        flat: list[Any] = torch.utils._pytree.tree_leaves(node.args[0])  # pyright: ignore
+        values = [self._current(n) for n in flat if isinstance(n, fx.Node)]
+        tensors = [context.tensor(v) for v in values if _is_tensor(v)]
+        if not tensors:
+            raise CaptureError("the model returns no tensor")
+        self.b.graph.output(tuple(tensors))
+
+
+def _own(attributes: dict[str, nn.Module | Tensor]) -> dict[str, Any]:
+    """A deep copy with sharing kept, so that the user's model is never written to."""
+    return copy.deepcopy(dict(attributes))
+
+
+def _is_tensor(value: Any) -> bool:
+    return value is not None and not isinstance(value, (int, float, str, bool, tuple, list))
+
+
+def _holds_tensor(observed: Any) -> bool:
+    if isinstance(observed, tuple):
+        return any(_holds_tensor(item) for item in cast("tuple[Any, ...]", observed))
+    return isinstance(observed, TensorShapes)
+
+
+def _operator(node: fx.Node) -> str:
+    if node.op == "call_method":
+        name = cast(str, node.target)
+    elif isinstance(node.target, torch._ops.OpOverload):  # pyright: ignore
+        name = node.target._schema.name.split("::")[1]  # pyright: ignore
+    elif node.target is getattr:
+        name = cast(str, node.args[1])
+    else:
+        name = _NAMED.get(node.target) or target_name(node)
+    name = _IN_PLACE_OPERATORS.get(name, name)
+    return name if name in RULES else name.rstrip("_")
+
+
+def _in_place(raw: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(raw.get_submodule(cast(str, node.target)), "inplace", False))
+    name = target_name(node)
+    if isinstance(node.target, torch._ops.OpOverload):  # pyright: ignore
+        name = node.target._schema.name  # pyright: ignore
+    is_in_place = name.endswith("_") and not name.endswith("__")
+    return is_in_place or name in _IN_PLACE_OPERATORS or node.kwargs.get("inplace") is True
+
+
+def _padded_conv(c: Context, x: fx.Node, conv: nn.Conv2d) -> tuple[fx.Node, nn.Conv2d]:
+    """Reflect, replicate: the padding in front, the convolution without."""
+    if conv.padding_mode not in ("reflect", "replicate") or isinstance(conv.padding, str):
+        raise c.unsupported(f"padding mode {conv.padding_mode}")
+    height, width = rules_nn.pair(conv.padding)
+    amounts = (width, width, height, height)
+    bare = copy.copy(conv)
+    bare.padding_mode, bare.padding = "zeros", (0, 0)
+    bare._reversed_padding_repeated_twice = [0, 0, 0, 0]  # pyright: ignore
+    return c.b.call(F.pad, x, amounts, conv.padding_mode, None), bare

@@ -1,0 +1,505 @@
+"""Layers: functional calls and ATen operators lifted back into modules."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from ...passes import ir
+from .builder import Constant
+from .context import Context
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """An int or a sequence of one or two as (height, width)."""
+    if isinstance(value, int):
+        return value, value
+    items = tuple(int(v) for v in value)
+    return (items[0], items[0]) if len(items) == 1 else (items[0], items[1])
+
+
+def _path(weight: Constant, hint: str) -> str:
+    """Where the model keeps the layer that a weight belongs to."""
+    path = (weight.path or "").rpartition(".")[0]
+    return path or f"{hint}_lifted"
+
+
+def _lift(
+    c: Context,
+    x: fx.Node,
+    make: Callable[[], nn.Module],
+    tensors: dict[str, Constant | None],
+    config: tuple[Any, ...],
+) -> fx.Node:
+    """A module holding the given tensors, the very ones, so that sharing and training go on."""
+
+    def build() -> nn.Module:
+        module = make()
+        for name, constant in tensors.items():
+            if constant is not None:
+                _assign(module, name, constant.tensor)
+        return module
+
+    key = (config, *(None if t is None else id(t.tensor) for t in tensors.values()))
+    first = next((t for t in tensors.values() if t is not None), None)
+    hint = c.hint if first is None else _path(first, c.hint)
+    return c.b.lifted(key, hint, build, x)
+
+
+def _assign(module: nn.Module, name: str, tensor: Tensor) -> None:
+    if name in module._parameters:  # pyright: ignore[reportPrivateUsage]
+        parameter = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor)
+        module.register_parameter(name, parameter)
+    else:
+        module.register_buffer(name, tensor)
+
+
+# --- convolution and linear ----------------------------------------------------------------------
+
+
+def conv2d(
+    c: Context,
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> fx.Node:
+    weight, bias = c.parameter(weight, "weight"), c.parameter(bias, "bias")
+    if weight is None:
+        raise c.unsupported("a convolution without weight")
+    x = c.tensor(x)
+    out, per_group, kh, kw = weight.tensor.shape
+    dilation, stride = pair(dilation), pair(stride)
+    x, padding = explicit_padding(c, x, padding, (kh, kw), dilation)
+    config = ("conv2d", stride, padding, dilation, groups)
+
+    def make() -> nn.Module:
+        return nn.Conv2d(
+            *(per_group * groups, out, (kh, kw), stride, padding, dilation, groups),
+            bias=bias is not None,
+        )
+
+    return _lift(c, x, make, {"weight": weight, "bias": bias}, config)
+
+
+def explicit_padding(
+    c: Context, x: fx.Node, padding: Any, kernel: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[fx.Node, tuple[int, int]]:
+    """'same' and 'valid' as integers; what is odd of 'same' goes to the bottom right."""
+    if not isinstance(padding, str):
+        return x, pair(padding)
+    if padding == "valid":
+        return x, (0, 0)
+    total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    if all(n % 2 == 0 for n in total):
+        return x, (total[0] // 2, total[1] // 2)
+    (top, left) = (n // 2 for n in total)
+    amounts = (left, total[1] - left, top, total[0] - top)
+    return c.b.call(F.pad, x, amounts, "constant", 0.0), (0, 0)
+
+
+def conv1d(
+    c: Context,
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> fx.Node:
+    """A convolution over a map of height 1."""
+    weight = c.parameter(weight, "weight")
+    if weight is None:
+        raise c.unsupported("a convolution without weight")
+    raised = Constant(weight.tensor.unsqueeze(2), weight.path)
+    flat = _raise_to_map(c, c.tensor(x))
+    one = [pair(v)[1] for v in (stride, dilation)]
+    across = padding if isinstance(padding, str) else (0, pair(padding)[1])
+    y = conv2d(c, flat, raised, bias, (1, one[0]), across, (1, one[1]), groups)
+    return c.reshape_out(y)
+
+
+def _raise_to_map(c: Context, x: fx.Node) -> fx.Node:
+    """(N, C, L) → (N, C, 1, L)"""
+    return c.b.reshape(x, [(*s[:-1], 1, s[-1]) for s in c.b.shapes(x)])
+
+
+def conv_transpose2d(
+    c: Context,
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> fx.Node:
+    weight, bias = c.parameter(weight, "weight"), c.parameter(bias, "bias")
+    if weight is None:
+        raise c.unsupported("a convolution without weight")
+    inputs, per_group, kh, kw = weight.tensor.shape
+    stride, padding, extra, dilation = map(pair, (stride, padding, output_padding, dilation))
+    config = ("conv_transpose2d", stride, padding, extra, dilation, groups)
+
+    def make() -> nn.Module:
+        return nn.ConvTranspose2d(
+            *(inputs, per_group * groups, (kh, kw), stride, padding, extra, groups),
+            bias=bias is not None,
+            dilation=dilation,
+        )
+
+    return _lift(c, c.tensor(x), make, {"weight": weight, "bias": bias}, config)
+
+
+def linear(c: Context, x: Any, weight: Any, bias: Any = None) -> fx.Node:
+    if isinstance(weight, fx.Node):
+        product = c.b.call(torch.matmul, c.tensor(x), c.b.permute(weight, (1, 0)))
+        return product if bias is None else c.b.call(operator.add, product, c.tensor(bias))
+    weight, bias = c.parameter(weight, "weight"), c.parameter(bias, "bias")
+    if weight is None:
+        raise c.unsupported("a linear layer without weight")
+    out, inputs = weight.tensor.shape
+
+    def make() -> nn.Module:
+        return nn.Linear(inputs, out, bias=bias is not None)
+
+    return _lift(c, c.tensor(x), make, {"weight": weight, "bias": bias}, ("linear",))
+
+
+# --- normalisation -------------------------------------------------------------------------------
+
+
+def batch_norm(c: Context, x: Any, *args: Any, **kwargs: Any) -> fx.Node:
+    names = ("weight", "bias", "running_mean", "running_var")
+    if not c.aten:
+        names = ("running_mean", "running_var", "weight", "bias")
+    names = (*names, "training", "momentum", "eps", "cudnn_enabled")
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    if given.get("training") or given.get("running_mean") is None:
+        raise c.unsupported("batch norm on the statistics of the batch")
+    tensors = {n: c.parameter(given.get(n), n) for n in names[:4]}
+    x = c.tensor(x)
+    channels, eps = c.b.shape(x)[1], float(given.get("eps", 1e-5))
+    affine = tensors["weight"] is not None or tensors["bias"] is not None
+    kind = nn.BatchNorm2d if c.b.rank(x) == 4 else nn.BatchNorm1d
+
+    def make() -> nn.Module:
+        return kind(channels, eps=eps, momentum=given.get("momentum", 0.1), affine=affine)
+
+    ordered = {n: tensors[n] for n in ("running_mean", "running_var", "weight", "bias")}
+    return _lift(c, x, make, ordered, ("batch_norm", eps))
+
+
+def instance_norm(c: Context, x: Any, *args: Any, **kwargs: Any) -> fx.Node:
+    names = ("weight", "bias", "running_mean", "running_var")
+    if not c.aten:
+        names = ("running_mean", "running_var", "weight", "bias")
+    names = (*names, "use_input_stats", "momentum", "eps", "cudnn_enabled")
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    weight, bias = given.get("weight"), given.get("bias")
+    if not given.get("use_input_stats", True):
+        means = (given.get("running_mean"), given.get("running_var"), weight, bias)
+        if c.aten:
+            means = (means[2], means[3], means[0], means[1])
+        return batch_norm(c, x, *means, False, 0.1, given.get("eps", 1e-5))
+    channels = c.b.shape(c.tensor(x))[1]
+    return group_norm(c, x, channels, weight, bias, given.get("eps", 1e-5))
+
+
+def group_norm(
+    c: Context,
+    x: Any,
+    num_groups: int,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> fx.Node:
+    x = c.tensor(x)
+    channels = c.b.shape(x)[1]
+    tensors = {"weight": c.parameter(weight, "weight"), "bias": c.parameter(bias, "bias")}
+
+    def make() -> nn.Module:
+        return nn.GroupNorm(num_groups, channels, eps=eps, affine=tensors["weight"] is not None)
+
+    return _lift(c, x, make, tensors, ("group_norm", num_groups, eps))
+
+
+def layer_norm(
+    c: Context,
+    x: Any,
+    normalized_shape: Sequence[int],
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> fx.Node:
+    tensors = {"weight": c.parameter(weight, "weight"), "bias": c.parameter(bias, "bias")}
+
+    def make() -> nn.Module:
+        affine, with_bias = tensors["weight"] is not None, tensors["bias"] is not None
+        return nn.LayerNorm(tuple(normalized_shape), eps, affine, bias=with_bias)
+
+    return _lift(c, c.tensor(x), make, tensors, ("layer_norm", tuple(normalized_shape), eps))
+
+
+def local_response_norm(
+    c: Context, x: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> fx.Node:
+    """x / (k + α · mean of x² over `size` neighbouring channels)^β"""
+    x = c.tensor(x)
+    shapes = c.b.shapes(x)
+    squares = c.b.call(operator.pow, x, 2)
+    flat = c.b.reshape(squares, [(s[0], 1, s[1], math.prod(s[2:])) for s in shapes])
+    padded = c.b.call(F.pad, flat, (0, 0, size // 2, (size - 1) // 2), "constant", 0.0)
+    means = c.b.new_module(f"{c.hint}_mean", nn.AvgPool2d((size, 1), stride=1), padded)
+    scaled = c.b.call(operator.mul, c.b.reshape(means, shapes), alpha)
+    divisor = c.b.call(operator.pow, c.b.call(operator.add, scaled, k), beta)
+    return c.b.call(operator.truediv, x, divisor)
+
+
+# --- activations ---------------------------------------------------------------------------------
+
+
+def _activation(make: Callable[[], nn.Module]) -> Callable[..., Any]:
+    def rule(c: Context, x: Any, inplace: bool = False) -> fx.Node:
+        return c.activation(make(), x)
+
+    return rule
+
+
+def leaky_relu(c: Context, x: Any, negative_slope: float = 0.01, inplace: bool = False) -> fx.Node:
+    return c.activation(nn.LeakyReLU(negative_slope), x)
+
+
+def elu(
+    c: Context,
+    x: Any,
+    alpha: float = 1.0,
+    scale: float = 1.0,
+    input_scale: float = 1.0,
+    inplace: bool = False,
+) -> fx.Node:
+    y = c.activation(nn.ELU(alpha), x)
+    return y if scale in (1, True, False) else c.b.call(operator.mul, y, scale)
+
+
+def selu(c: Context, x: Any, inplace: bool = False) -> fx.Node:
+    return elu(c, x, 1.6732632423543772848, 1.0507009873554804934)
+
+
+def hardtanh(
+    c: Context, x: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> fx.Node:
+    is_relu6 = (min_val, max_val) == (0, 6)
+    return c.activation(nn.ReLU6() if is_relu6 else nn.Hardtanh(min_val, max_val), x)
+
+
+def gelu(c: Context, x: Any, approximate: str = "none") -> fx.Node:
+    return c.activation(nn.GELU(approximate), x)
+
+
+def softplus(c: Context, x: Any, beta: float = 1.0, threshold: float = 20.0) -> fx.Node:
+    return c.activation(nn.Softplus(beta, threshold), x)
+
+
+def prelu(c: Context, x: Any, weight: Any) -> fx.Node:
+    slope = c.parameter(weight, "slope")
+    if slope is None:
+        raise c.unsupported("a slope is needed")
+    count = slope.tensor.numel()
+    flat = Constant(slope.tensor.reshape(-1), slope.path) if slope.tensor.ndim != 1 else slope
+    return _lift(c, c.tensor(x), lambda: nn.PReLU(count), {"weight": flat}, ("prelu",))
+
+
+def softmax(c: Context, x: Any, dim: Any = -1, *args: Any, **kwargs: Any) -> fx.Node:
+    x = c.tensor(x)
+    return c.activation(nn.Softmax((-1 if dim is None else dim) % c.b.rank(x)), x)
+
+
+def log_softmax(c: Context, x: Any, dim: Any = -1, *args: Any, **kwargs: Any) -> fx.Node:
+    return c.b.call(torch.log, softmax(c, x, dim))
+
+
+def glu(c: Context, x: Any, dim: int = -1) -> fx.Node:
+    x = c.tensor(x)
+    dim = dim % c.b.rank(x)
+    half = c.b.shape(x)[dim] // 2
+    gate = c.activation(nn.Sigmoid(), c.b.slice(x, dim, half, 2 * half))
+    return c.b.call(operator.mul, c.b.slice(x, dim, 0, half), gate)
+
+
+# --- pooling and resizing ------------------------------------------------------------------------
+
+
+def max_pool2d(
+    c: Context,
+    x: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> fx.Node:
+    if return_indices:
+        raise c.unsupported("max pooling that returns indices")
+    kernel = pair(kernel_size)
+    pool = nn.MaxPool2d(
+        *(kernel, pair(stride) if stride else kernel, pair(padding), pair(dilation)),
+        ceil_mode=ceil_mode,
+    )
+    return c.activation(pool, x)
+
+
+def avg_pool2d(
+    c: Context,
+    x: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> fx.Node:
+    kernel = pair(kernel_size)
+    pool = nn.AvgPool2d(
+        *(kernel, pair(stride) if stride else kernel, pair(padding)),
+        ceil_mode,
+        count_include_pad,
+        divisor_override,
+    )
+    return c.activation(pool, x)
+
+
+def adaptive_avg_pool2d(c: Context, x: Any, output_size: Any) -> fx.Node:
+    return c.activation(nn.AdaptiveAvgPool2d(c.out_shapes[0][-2:]), x)
+
+
+def adaptive_max_pool2d(
+    c: Context, x: Any, output_size: Any, return_indices: bool = False
+) -> fx.Node:
+    return c.activation(nn.AdaptiveMaxPool2d(c.out_shapes[0][-2:]), x)
+
+
+def _over_map(rule: Callable[..., fx.Node]) -> Callable[..., Any]:
+    """A 1-D pooling as the 2-D one over a map of height 1."""
+
+    def one_dimensional(c: Context, x: Any, *args: Any) -> fx.Node:
+        flat = _raise_to_map(c, c.tensor(x))
+        fill = (1, 1, 0, 1)  # kernel, stride, padding, dilation across the height
+        spread = [
+            (fill[i], pair(a)[1]) if not isinstance(a, bool) and a not in (None, (), []) else a
+            for i, a in enumerate(args[:4])
+        ]
+        return c.reshape_out(rule(c, flat, *spread, *args[4:]))
+
+    return one_dimensional
+
+
+def interpolate(
+    c: Context,
+    x: Any,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> fx.Node:
+    if mode not in ("nearest", "bilinear", "nearest-exact") or antialias:
+        raise c.unsupported(f"resizing by {mode}{' with antialias' if antialias else ''}")
+    height, width = c.out_shapes[0][-2:]
+    x = c.tensor(x)
+    if c.b.shape(x)[-2:] == (height, width):
+        return x
+    mode = "nearest" if mode == "nearest-exact" and _whole(c, x) else mode
+    corners = align_corners if mode == "bilinear" else None
+    return c.activation(nn.Upsample((height, width), mode=mode, align_corners=corners), x)
+
+
+def _whole(c: Context, x: fx.Node) -> bool:
+    """Enlarged by whole numbers: nearest and nearest-exact agree."""
+    pairs = zip(c.out_shapes[0][-2:], c.b.shape(x)[-2:], strict=True)
+    return all(after % before == 0 for after, before in pairs)
+
+
+def upsample_nearest(c: Context, x: Any, *args: Any) -> fx.Node:
+    return interpolate(c, x)
+
+
+def upsample_bilinear(
+    c: Context, x: Any, output_size: Any, align_corners: bool, *args: Any
+) -> fx.Node:
+    return interpolate(c, x, mode="bilinear", align_corners=align_corners)
+
+
+def pixel_shuffle(c: Context, x: Any, factor: int) -> fx.Node:
+    return c.activation(nn.PixelShuffle(factor), x)
+
+
+def pixel_unshuffle(c: Context, x: Any, factor: int) -> fx.Node:
+    return c.activation(nn.PixelUnshuffle(factor), x)
+
+
+def batch_expand(c: Context, constant: Any, like: Any) -> fx.Node:
+    return c.b.call(ir.batch_expand, c.tensor(constant), c.tensor(like))
+
+
+RULES: dict[str, Callable[..., Any]] = {
+    "conv2d": conv2d,
+    "conv1d": conv1d,
+    "conv_transpose2d": conv_transpose2d,
+    "linear": linear,
+    "batch_norm": batch_norm,
+    "instance_norm": instance_norm,
+    "group_norm": group_norm,
+    "layer_norm": layer_norm,
+    "local_response_norm": local_response_norm,
+    "relu": _activation(nn.ReLU),
+    "relu6": _activation(nn.ReLU6),
+    "sigmoid": _activation(nn.Sigmoid),
+    "tanh": _activation(nn.Tanh),
+    "hardsigmoid": _activation(nn.Hardsigmoid),
+    "hardswish": _activation(nn.Hardswish),
+    "silu": _activation(nn.SiLU),
+    "mish": _activation(nn.Mish),
+    "leaky_relu": leaky_relu,
+    "elu": elu,
+    "selu": selu,
+    "hardtanh": hardtanh,
+    "gelu": gelu,
+    "softplus": softplus,
+    "prelu": prelu,
+    "_prelu_kernel": prelu,
+    "softmax": softmax,
+    "log_softmax": log_softmax,
+    "glu": glu,
+    "max_pool2d": max_pool2d,
+    "avg_pool2d": avg_pool2d,
+    "adaptive_avg_pool2d": adaptive_avg_pool2d,
+    "adaptive_max_pool2d": adaptive_max_pool2d,
+    "max_pool1d": _over_map(max_pool2d),
+    "avg_pool1d": _over_map(avg_pool2d),
+    "adaptive_avg_pool1d": lambda c, x, size: c.reshape_out(
+        c.b.new_module(
+            c.hint, nn.AdaptiveAvgPool2d((1, pair(size)[1])), _raise_to_map(c, c.tensor(x))
+        )
+    ),
+    "interpolate": interpolate,
+    "upsample_nearest2d": upsample_nearest,
+    "upsample_bilinear2d": upsample_bilinear,
+    "pixel_shuffle": pixel_shuffle,
+    "pixel_unshuffle": pixel_unshuffle,
+}

@@ -1,0 +1,298 @@
+"""What moves numbers about: reshape, permute, slice, concatenate, pad, broadcast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import fx
+
+from .builder import Constant, Expanded
+from .context import Context
+from .observe import BatchInt
+
+
+def same(c: Context, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """Copies, casts between float types, dropout in eval mode."""
+    return x
+
+
+def reshape(c: Context, x: Any, *args: Any, **kwargs: Any) -> fx.Node:
+    """view, flatten, squeeze, …: the observed shape says it all."""
+    return c.reshape_out(c.tensor(x))
+
+
+def permute(c: Context, x: Any, *dims: Any) -> fx.Node:
+    x = c.tensor(x)
+    order = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
+    rank = c.b.rank(x)
+    return c.b.permute(x, [d % rank for d in cast("Sequence[int]", order)])
+
+
+def transpose(c: Context, x: Any, a: int, b: int) -> fx.Node:
+    x = c.tensor(x)
+    order = list(range(c.b.rank(x)))
+    a, b = a % len(order), b % len(order)
+    order[a], order[b] = order[b], order[a]
+    return c.b.permute(x, order)
+
+
+def t(c: Context, x: Any) -> fx.Node:
+    return transpose(c, x, -2, -1)
+
+
+def movedim(c: Context, x: Any, source: Any, destination: Any) -> fx.Node:
+    x = c.tensor(x)
+    rank = c.b.rank(x)
+    sources = [d % rank for d in ([source] if isinstance(source, int) else source)]
+    targets = [d % rank for d in ([destination] if isinstance(destination, int) else destination)]
+    order = [d for d in range(rank) if d not in sources]
+    for target, origin in sorted(zip(targets, sources, strict=True)):
+        order.insert(target, origin)
+    return c.b.permute(x, order)
+
+
+def _take(c: Context, x: fx.Node, dim: int, index: slice) -> fx.Node:
+    """`x[index]` along one dimension; anything that spans the whole batch leaves it alone."""
+    sizes = [shape[dim] for shape in c.b.shapes(x)]
+    bounds: list[tuple[int, int, int]] = []
+    for i, size in enumerate(sizes):
+        parts = [
+            v.values[i] if isinstance(v, BatchInt) else v
+            for v in (index.start, index.stop, index.step)
+        ]
+        bounds.append(slice(*parts).indices(size))
+    if all(b == (0, size, 1) for b, size in zip(bounds, sizes, strict=True)):
+        return x
+    if len(set(bounds)) > 1 or len(set(sizes)) > 1:
+        raise c.unsupported("takes a part of the batch")
+    start, stop, step = bounds[0]
+    if step < 1 or stop <= start:
+        raise c.unsupported("an empty or reversed slice")
+    return c.b.slice(x, dim, start, stop, step)
+
+
+def getitem(c: Context, x: Any, index: Any) -> Any:
+    if isinstance(x, (list, tuple)):
+        return cast("Sequence[Any]", x)[index]
+    x = c.tensor(x)
+    items: list[Any] = list(index) if isinstance(index, tuple) else [index]
+    named = sum(1 for item in items if item is not None and item is not Ellipsis)
+    if Ellipsis in items:
+        at = items.index(Ellipsis)
+        items[at : at + 1] = [slice(None)] * (c.b.rank(x) - named)
+    dim = 0
+    for item in items:
+        if item is None:
+            continue
+        if isinstance(item, int):
+            size = c.b.shape(x)[dim]
+            x = _take(c, x, dim, slice(item % size, item % size + 1, 1))
+        elif isinstance(item, slice):
+            x = _take(c, x, dim, item)
+        else:
+            raise c.unsupported("indexing with a tensor")
+        dim += 1
+    return c.reshape_out(x)
+
+
+def select(c: Context, x: Any, dim: int, index: int) -> fx.Node:
+    x = c.tensor(x)
+    dim, size = dim % c.b.rank(x), c.b.shape(x)[dim]
+    return c.reshape_out(_take(c, x, dim, slice(index % size, index % size + 1, 1)))
+
+
+def slice_(
+    c: Context, x: Any, dim: int = 0, start: Any = None, stop: Any = None, step: int = 1
+) -> fx.Node:
+    x = c.tensor(x)
+    return _take(c, x, dim % c.b.rank(x), slice(start, stop, step))
+
+
+def narrow(c: Context, x: Any, dim: int, start: int, length: int) -> fx.Node:
+    return slice_(c, x, dim, start, start + length)
+
+
+def _pieces(c: Context, x: fx.Node, dim: int) -> list[fx.Node]:
+    """Slices whose sizes are those that the raw node's results had."""
+    parts: list[fx.Node] = []
+    at = 0
+    for out in c.out:
+        size = out.shapes[0][dim]
+        parts.append(_take(c, x, dim, slice(at, at + size, 1)))
+        at += size
+    return parts
+
+
+def split(c: Context, x: Any, *sizes: Any, dim: int = 0, **kwargs: Any) -> list[fx.Node]:
+    """split, chunk, tensor_split, split_with_sizes: (x, sizes or count, dim)."""
+    x = c.tensor(x)
+    dim = int(sizes[1]) if len(sizes) > 1 else dim
+    return _pieces(c, x, dim % c.b.rank(x))
+
+
+def unbind(c: Context, x: Any, dim: int = 0) -> list[fx.Node]:
+    x = c.tensor(x)
+    dim = dim % c.b.rank(x)
+    parts = [_take(c, x, dim, slice(i, i + 1, 1)) for i in range(c.b.shape(x)[dim])]
+    return [c.b.reshape(p, o.shapes) for p, o in zip(parts, c.out, strict=True)]
+
+
+def cat(c: Context, tensors: Any, dim: int = 0, axis: int | None = None) -> fx.Node:
+    nodes = [c.tensor(x) for x in tensors]
+    batches = max(c.b.shapes(n) for n in nodes)
+    dim = (dim if axis is None else axis) % c.b.rank(nodes[0])
+    if dim == 0:
+        raise c.unsupported("concatenates along the batch")
+    full = next(n for n in nodes if c.b.shapes(n)[-1][0] == batches[-1][0])
+    nodes = [_with_batch(c, n, full) for n in nodes]
+    return nodes[0] if len(nodes) == 1 else c.b.call(torch.cat, tuple(nodes), dim)
+
+
+def _with_batch(c: Context, x: fx.Node, like: fx.Node) -> fx.Node:
+    from ...passes import ir
+
+    if c.b.shapes(x)[-1][0] == c.b.shapes(like)[-1][0] or c.b.shapes(x)[-1][0] != 1:
+        return x
+    return c.b.call(ir.batch_expand, x, like)
+
+
+def stack(c: Context, tensors: Any, dim: int = 0) -> fx.Node:
+    nodes = [c.tensor(x) for x in tensors]
+    dim = dim % (c.b.rank(nodes[0]) + 1)
+    if dim == 0:
+        raise c.unsupported("stacks along the batch")
+    raised = [c.b.reshape(n, [(*s[:dim], 1, *s[dim:]) for s in c.b.shapes(n)]) for n in nodes]
+    return c.b.call(torch.cat, tuple(raised), dim)
+
+
+def expand(c: Context, x: Any, *sizes: Any, **kwargs: Any) -> Any:
+    if isinstance(x, Expanded):
+        x = x.node
+    if isinstance(x, Constant):
+        return _expand_constant(c, x)
+    x = c.tensor(x)
+    rank = len(c.out_shapes[0])
+    lead = (1,) * (rank - c.b.rank(x))
+    x = c.b.reshape(x, [(*lead, *s) for s in c.b.shapes(x)])
+    return x if c.b.shapes(x) == c.out_shapes else Expanded(x, c.out_shapes)
+
+
+def _expand_constant(c: Context, x: Constant) -> Constant | Expanded:
+    """A constant stays one as long as the batch is not in it."""
+    fixed = [1 if len(set(column)) > 1 else column[0] for column in zip(*c.out_shapes, strict=True)]
+    tensor = x.tensor.expand(fixed)
+    plain = Constant(tensor, x.path if tensor.shape == x.tensor.shape else None)
+    return plain
+
+
+def repeat(c: Context, x: Any, *counts: Any) -> fx.Node:
+    """repeat, tile: copies side by side."""
+    x = c.tensor(x)
+    times = counts[0] if len(counts) == 1 and isinstance(counts[0], (tuple, list)) else counts
+    times = cast("Sequence[Any]", times)
+    lead = (1,) * (len(times) - c.b.rank(x))
+    x = c.b.reshape(x, [(*lead, *s) for s in c.b.shapes(x)])
+    for dim, count in enumerate(times):
+        if isinstance(count, BatchInt) and c.b.shape(x)[dim] == 1:
+            continue  # a constant of batch 1; arithmetic and cat broadcast it
+        n = c.b.fixed(count, "a repeat count")
+        if n > 1:
+            x = c.b.call(torch.cat, (x,) * n, dim)
+    return x
+
+
+def roll(c: Context, x: Any, shifts: Any, dims: Any = None) -> fx.Node:
+    x = c.tensor(x)
+    if dims is None or dims == ():
+        raise c.unsupported("roll without dimensions")
+    pairs = [(shifts, dims)] if isinstance(shifts, int) else zip(shifts, dims, strict=True)
+    for shift, dim in pairs:
+        dim = dim % c.b.rank(x)
+        size = c.b.shape(x)[dim]
+        cut = -shift % size
+        if cut:
+            tail, head = c.b.slice(x, dim, cut, size), c.b.slice(x, dim, 0, cut)
+            x = c.b.call(torch.cat, (tail, head), dim)
+    return x
+
+
+def flip(c: Context, x: Any, *dims: Any) -> fx.Node:
+    raise c.unsupported("reversing a dimension")
+
+
+def pad(
+    c: Context, x: Any, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> fx.Node:
+    x = c.tensor(x)
+    amounts = tuple(c.b.fixed(p, "padding") for p in pad)
+    if not any(amounts):
+        return x
+    fill = (value or 0.0) if mode == "constant" else None
+    return c.b.call(F.pad, x, amounts, mode, fill)
+
+
+def channel_shuffle(c: Context, x: Any, groups: int) -> fx.Node:
+    x = c.tensor(x)
+    shapes = c.b.shapes(x)
+    split_shapes = [(s[0], groups, s[1] // groups, *s[2:]) for s in shapes]
+    grouped = c.b.reshape(x, split_shapes)
+    rest = range(3, c.b.rank(grouped))
+    return c.b.reshape(c.b.permute(grouped, (0, 2, 1, *rest)), shapes)
+
+
+def _pad_mode(mode: str) -> Callable[..., Any]:
+    def rule(c: Context, x: Any, padding: Sequence[int]) -> fx.Node:
+        return pad(c, x, padding, mode)
+
+    return rule
+
+
+_SAME = (
+    "contiguous clone detach alias to float double type_as type dropout feature_dropout "
+    "dropout1d dropout2d alpha_dropout _to_copy lift_fresh_copy requires_grad_ positive"
+)
+_RESHAPE = "view reshape flatten squeeze unsqueeze unflatten view_as reshape_as _unsafe_view ravel"
+RULES: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(_SAME.split(), same),
+    **dict.fromkeys(_RESHAPE.split(), reshape),
+    "permute": permute,
+    "transpose": transpose,
+    "swapaxes": transpose,
+    "swapdims": transpose,
+    "t": t,
+    "adjoint": t,
+    "mT": t,
+    "numpy_T": t,
+    "movedim": movedim,
+    "moveaxis": movedim,
+    "getitem": getitem,
+    "select": select,
+    "slice": slice_,
+    "narrow": narrow,
+    "split": split,
+    "chunk": split,
+    "tensor_split": split,
+    "split_with_sizes": split,
+    "unsafe_chunk": split,
+    "unsafe_split": split,
+    "unbind": unbind,
+    "cat": cat,
+    "concat": cat,
+    "concatenate": cat,
+    "stack": stack,
+    "expand": expand,
+    "expand_as": expand,
+    "broadcast_to": expand,
+    "repeat": repeat,
+    "tile": repeat,
+    "roll": roll,
+    "flip": flip,
+    "pad": pad,
+    "constant_pad_nd": lambda c, x, amounts, value=0.0: pad(c, x, amounts, "constant", value),
+    "reflection_pad2d": _pad_mode("reflect"),
+    "replication_pad2d": _pad_mode("replicate"),
+    "channel_shuffle": channel_shuffle,
+}

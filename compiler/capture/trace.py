@@ -1,0 +1,77 @@
+"""From a module to a raw `torch.fx` graph: symbolic trace, or `torch.export` where it fails."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from ...passes import ir
+from .module_rules import MODULE_RULES
+
+
+class _Tracer(fx.Tracer):
+    """Leaves are exactly what the rules know; everything else is traced through."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        hooked = bool(m._forward_hooks or m._forward_pre_hooks)  # pyright: ignore[reportPrivateUsage]
+        return not hooked and (type(m) in ir.MODULES or type(m) in MODULE_RULES)
+
+
+def symbolic_trace(model: nn.Module, inputs: int) -> fx.GraphModule:
+    """Trace the first `inputs` parameters of `forward`, the rest at their defaults.
+
+    Raises whatever the model's own Python raises on symbolic values.
+    """
+    tracer = _Tracer()
+    names = _forward_names(model)
+    rest: dict[str, Any] = dict(names[inputs:])
+    graph = tracer.trace(model, concrete_args=rest or None)
+    graph_module = fx.GraphModule(tracer.root, graph)
+    # concrete_args stay as unused placeholders
+    for node in [n for n in graph.nodes if n.op == "placeholder"][inputs:]:
+        if not node.users:
+            graph.erase_node(node)
+    return graph_module
+
+
+def _forward_names(model: nn.Module) -> list[tuple[str, Any]]:
+    parameters = inspect.signature(model.forward).parameters.values()
+    return [
+        (p.name, None if p.default is p.empty else p.default)
+        for p in parameters
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)
+    ]
+
+
+def export(model: nn.Module, inputs: tuple[Tensor, ...], dynamic_batch: bool) -> fx.GraphModule:
+    """`torch.export`, its ATen nodes reading parameters through `get_attr`.
+
+    Raises whatever `torch.export` raises.
+    """
+    batch = {0: torch.export.Dim.AUTO} if dynamic_batch else None
+    with _quiet():
+        program = torch.export.export(
+            model, inputs, dynamic_shapes=tuple(batch for _ in inputs), strict=False
+        )
+        graph_module = cast(fx.GraphModule, program.module(check_guards=False))
+    return graph_module
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Models and torch.export warn and log about what the user cannot change."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
