@@ -27,7 +27,7 @@ class Context:
 
     @property
     def hint(self) -> str:
-        return self.node.name
+        return self.node.name.rstrip("_")
 
     @property
     def aten(self) -> bool:

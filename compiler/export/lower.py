@@ -1,0 +1,241 @@
+"""Canonical graph → deployment program: one walk, one small method an operator.
+
+Activations that runtimes fuse move into the operator in front of them; zero padding in front of a
+convolution becomes its padding; batch norm that is left over becomes a per-channel affine. Numbers
+become float32 here, once.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from ...passes import ir
+from ...passes.analysis.shapes import shapes
+from ..errors import UnsupportedOperatorError
+from . import ops
+from .lower_modules import MODULE_LOWERINGS
+from .lowering import Lowering, NotLowerableError
+
+FUSABLE = (ops.Conv, ops.ConvTranspose, ops.Linear, ops.ChannelAffine, ops.Binary)
+
+
+def lower(graph_module: fx.GraphModule) -> ops.Program:
+    """The deployment program of a canonical graph, at the captured batch size.
+
+    Raises UnsupportedOperatorError for the first node that no operator covers.
+    """
+    lowering, problems = _walk(graph_module)
+    if problems:
+        raise problems[0]
+    return lowering.program()
+
+
+def unsupported(graph_module: fx.GraphModule) -> list[UnsupportedOperatorError]:
+    """Every node that cannot be lowered, for reports; nodes behind one are judged too."""
+    return _walk(graph_module)[1]
+
+
+def _walk(graph_module: fx.GraphModule) -> tuple[Lowering, list[UnsupportedOperatorError]]:
+    state = Lowering(graph_module, shapes(graph_module), shapes(graph_module, batch_factor=2))
+    problems: list[UnsupportedOperatorError] = []
+    for node in graph_module.graph.nodes:
+        try:
+            _lower_node(state, node)
+        except NotLowerableError as error:
+            name = _operator_name(graph_module, node)
+            problems.append(
+                UnsupportedOperatorError(node.name, name, "ONNX and TFLite", str(error))
+            )
+            if node.name in state.shapes:
+                state.set(node, state.value(node))
+    return state, problems
+
+
+def _operator_name(graph_module: fx.GraphModule, node: fx.Node) -> str:
+    module = ir.module_of(graph_module, node)
+    return type(module).__name__ if module is not None else getattr(node.target, "__name__", "")
+
+
+def _lower_node(s: Lowering, node: fx.Node) -> None:
+    match node.op:
+        case "placeholder":
+            value = s.value(node)
+            s.inputs.append(value)
+            s.set(node, value)
+        case "get_attr":
+            tensor = cast(Tensor, _attribute(s.graph_module, cast(str, node.target)))
+            s.set(node, ops.Const(node.name, s.array(tensor)))
+        case "call_module":
+            module = cast(nn.Module, ir.module_of(s.graph_module, node))
+            if not _fuse(s, node, module):
+                _module(s, node, module)
+        case "call_function":
+            _FUNCTIONS[node.target](s, node, *node.args)
+        case _:
+            for result in cast("tuple[fx.Node, ...]", node.args[0]):
+                s.outputs.append(s.result(result))
+
+
+def _attribute(graph_module: fx.GraphModule, target: str) -> object:
+    path, _, name = target.rpartition(".")
+    return getattr(graph_module.get_submodule(path), name)
+
+
+def _module(s: Lowering, node: fx.Node, module: nn.Module) -> None:
+    lowering = MODULE_LOWERINGS.get(type(module))
+    if lowering is None:
+        raise NotLowerableError("no deployment operator")
+    lowering(s, node, module)
+
+
+def _fuse(s: Lowering, node: fx.Node, module: nn.Module) -> bool:
+    """ReLU and ReLU6 behind an operator that nobody else reads run inside it."""
+    kind: ops.FusedActivation
+    if isinstance(module, nn.ReLU):
+        kind = "relu"
+    elif isinstance(module, nn.ReLU6):
+        kind = "relu6"
+    else:
+        return False
+    source = ir.input_of(node)
+    at = s.producer(source)
+    if at is None or len(source.users) > 1:
+        return False
+    op = s.ops[at]
+    if op.name != source.name or not isinstance(op, FUSABLE) or op.activation != "none":
+        return False
+    fused = replace(op, activation=kind, output=s.value(node))
+    s.replace(at, fused)
+    s.set(node, fused.output)
+    return True
+
+
+# --- functions -----------------------------------------------------------------------------------
+
+
+def _binary(kind: ops.BinaryKind) -> Callable[..., None]:
+    def lowering(s: Lowering, node: fx.Node, a: Any, b: Any) -> None:
+        s.add(
+            node, ops.Binary(node.name, s.value(node), s.operand(node, a), s.operand(node, b), kind)
+        )
+
+    return lowering
+
+
+def _pow(s: Lowering, node: fx.Node, x: Any, exponent: Any) -> None:
+    if exponent == 2:
+        _binary("mul")(s, node, x, x)
+    elif exponent == 0.5:
+        _unary("sqrt")(s, node, x)
+    else:
+        _binary("pow")(s, node, x, exponent)
+
+
+def _unary(kind: ops.UnaryKind) -> Callable[..., None]:
+    def lowering(s: Lowering, node: fx.Node, x: fx.Node) -> None:
+        s.add(node, ops.Unary(node.name, s.value(node), s.tensor(x), kind))
+
+    return lowering
+
+
+def _clamp(s: Lowering, node: fx.Node, x: fx.Node, low: float | None, high: float | None) -> None:
+    limits = (-np.inf if low is None else float(low), np.inf if high is None else float(high))
+    s.add(node, ops.Unary(node.name, s.value(node), s.tensor(x), "clip", limits))
+
+
+def _matmul(s: Lowering, node: fx.Node, a: fx.Node, b: fx.Node) -> None:
+    s.add(node, ops.MatMul(node.name, s.value(node), s.operand(node, a), s.operand(node, b)))
+
+
+def _cat(s: Lowering, node: fx.Node, parts: tuple[fx.Node, ...], dim: int) -> None:
+    operands = tuple(s.operand(node, part) for part in parts)
+    s.add(node, ops.Concat(node.name, s.value(node), operands, dim))
+
+
+def _reshape(s: Lowering, node: fx.Node, x: fx.Node, _: Any) -> None:
+    s.add(node, ops.Reshape(node.name, s.value(node), s.tensor(x)))
+
+
+def _permute(s: Lowering, node: fx.Node, x: fx.Node, dims: tuple[int, ...]) -> None:
+    s.add(node, ops.Transpose(node.name, s.value(node), s.tensor(x), tuple(dims)))
+
+
+def _slice(s: Lowering, node: fx.Node, x: fx.Node, *rest: int) -> None:
+    s.add(node, ops.Slice(node.name, s.value(node), s.tensor(x), *rest))
+
+
+def _reduce(kind: Any) -> Callable[..., None]:
+    def lowering(s: Lowering, node: fx.Node, x: fx.Node, dims: Any, keep: bool) -> None:
+        s.add(node, ops.Reduce(node.name, s.value(node), s.tensor(x), kind, tuple(dims), keep))
+
+    return lowering
+
+
+def _expand(s: Lowering, node: fx.Node, constant: fx.Node, like: fx.Node) -> None:
+    operand = s.operand(node, constant)
+    if not isinstance(operand, ops.Const):
+        raise NotLowerableError("expands a computed tensor along the batch")
+    s.add(node, ops.BatchExpand(node.name, s.value(node), operand, s.tensor(like)))
+
+
+def _pad(
+    s: Lowering, node: fx.Node, x: fx.Node, amounts: tuple[int, ...], mode: str, value: float | None
+) -> None:
+    source = s.tensor(x)
+    rank = len(source.shape)
+    before, after = [0] * rank, [0] * rank
+    for i in range(len(amounts) // 2):
+        before[rank - 1 - i], after[rank - 1 - i] = amounts[2 * i], amounts[2 * i + 1]
+    for axis, size in enumerate(source.shape):  # negative padding takes away
+        start, stop = max(-before[axis], 0), size - max(-after[axis], 0)
+        if (start, stop) != (0, size):
+            shape = (*source.shape[:axis], stop - start, *source.shape[axis + 1 :])
+            cut = replace(source, name=f"{node.name}_crop{axis}", shape=shape)
+            s.emit(ops.Slice(node.name, cut, source, axis, start, stop))
+            source = cut
+    if mode not in ("constant", "reflect", "replicate"):
+        raise NotLowerableError(f"padding mode {mode}")
+    outer = [tuple(max(n, 0) for n in side) for side in (before, after)]
+    s.add(
+        node,
+        ops.Pad(
+            node.name, s.value(node), source, outer[0], outer[1], cast(Any, mode), value or 0.0
+        ),
+    )
+
+
+_FUNCTIONS: dict[Any, Callable[..., None]] = {
+    operator.add: _binary("add"),
+    operator.sub: _binary("sub"),
+    operator.mul: _binary("mul"),
+    operator.truediv: _binary("div"),
+    operator.pow: _pow,
+    torch.maximum: _binary("maximum"),
+    torch.minimum: _binary("minimum"),
+    torch.matmul: _matmul,
+    torch.cat: _cat,
+    torch.reshape: _reshape,
+    torch.permute: _permute,
+    ir.slice_dim: _slice,
+    F.pad: _pad,
+    ir.mean: _reduce("mean"),
+    ir.sum_: _reduce("sum"),
+    ir.amax: _reduce("max"),
+    ir.batch_expand: _expand,
+    ir.clamp: _clamp,
+    torch.sqrt: _unary("sqrt"),
+    torch.rsqrt: _unary("rsqrt"),
+    torch.exp: _unary("exp"),
+    torch.log: _unary("log"),
+    torch.abs: _unary("abs"),
+    operator.neg: _unary("neg"),
+    torch.erf: _unary("erf"),
+}
