@@ -1,0 +1,231 @@
+"""One architecture through capture, folding and both writers, as JSON; coverage.py runs it.
+
+python -m benchmarks.coverage_one pytorchcv/mobilenet_w1
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import resource
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from benchmarks.models import Architecture, architectures, build
+
+STAGES = ("captured", "folded", "onnx", "tflite")
+EXACT, EQUAL = 1e-9, 1e-4  # of the output's range
+Result = dict[str, Any]
+
+
+class WrongResultError(Exception):
+    """A stage that ran and gave a wrong result."""
+
+
+def empty_result(architecture: Architecture) -> Result:
+    """Nothing passed yet."""
+    return {
+        "library": architecture.library,
+        "name": architecture.name,
+        "parameters": architecture.parameters,
+        "errors": {},
+        "seconds": {},
+        **dict.fromkeys(STAGES, False),
+    }
+
+
+class Stages:
+    """Runs stages one after the other; what they find goes into `result`."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.result = empty_result(architecture)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        except Exception as error:
+            self.result["errors"][name] = f"{type(error).__name__}: {_one_line(error)}"
+        else:
+            if name in STAGES:
+                self.result[name] = True
+        finally:
+            self.result["seconds"][name] = round(time.perf_counter() - start, 2)
+
+
+def measure(architecture: Architecture) -> Result:
+    """Every stage that can be reached."""
+    stages = Stages(architecture)
+    result = stages.result
+    graph: fx.GraphModule | None = None
+    folded: fx.GraphModule | None = None
+    with stages.stage("build"):
+        model = build(architecture)
+        x = torch.randn(2, *architecture.input_shape)
+        want = outputs(model, x)
+        result["attention"] = _multiplies_activations(model, x[:1])
+        result["float32"] = largest_error(want, outputs(copy.deepcopy(model).double(), x.double()))
+    if "build" in result["errors"]:
+        return result
+    with stages.stage("captured"):
+        graph = _capture(model, x, want, result)
+    if graph is not None:
+        with stages.stage("folded"):
+            folded = _fold(graph, x, result)
+    if folded is not None:
+        _export(stages, folded, x, want)
+    result["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return result
+
+
+def _capture(model: nn.Module, x: Tensor, want: list[Tensor], result: Result) -> fx.GraphModule:
+    from shrinkc.compiler.capture import capture
+
+    graph = capture(model, (x[:1],))
+    result["captured_by"] = graph.meta.get("captured_by")
+    result["nodes"] = len(graph.graph.nodes)
+    _check("captured", largest_error(outputs(graph, x), want), EQUAL)
+    return graph
+
+
+def _fold(graph: fx.GraphModule, x: Tensor, result: Result) -> fx.GraphModule:
+    from shrinkc.passes.fold_batch_norm import FoldBatchNorm
+    from shrinkc.passes.simplify import Simplify
+
+    before = copy.deepcopy(graph).double()
+    simple = Simplify()(before)
+    folding = FoldBatchNorm()(simple.graph_module)
+    after = Simplify()(folding.graph_module).graph_module
+    result["batch_norms"] = [_batch_norms(before), _batch_norms(after)]
+    result["kept"] = dict(Counter(skip.reason for skip in folding.skipped))
+    error = largest_error(outputs(after, x.double()), outputs(before, x.double()))
+    result["folded_error"] = error
+    _check("folded", error, EXACT)
+    unexplained = _batch_norms(after) - len({skip.node for skip in folding.skipped})
+    if unexplained > 0:
+        raise WrongResultError(f"{unexplained} batch norms are left without a reason")
+    return after.float()
+
+
+def _export(stages: Stages, graph: fx.GraphModule, x: Tensor, want: list[Tensor]) -> None:
+    from shrinkc.compiler.export.lower import lower
+
+    result = stages.result
+    program: Any = None
+    with stages.stage("lowered"):
+        program = lower(graph)
+        result["operators"] = len(program.ops)
+    if program is None:
+        result["errors"]["onnx"] = result["errors"]["tflite"] = result["errors"].pop("lowered")
+        return
+    for name, run, batch in (("onnx", run_onnx, 2), ("tflite", run_tflite, 1)):
+        with stages.stage(name):
+            got = run(program, x[:batch].numpy())
+            error = largest_error(got, [one[:batch] for one in want])
+            result[f"{name}_error"] = error
+            _check(name, error, EQUAL)
+
+
+def run_onnx(program: Any, x: np.ndarray) -> list[Tensor]:
+    """Write the file and run it in ONNX Runtime."""
+    import onnxruntime
+    from shrinkc.compiler.export.onnx import write_onnx
+
+    session = onnxruntime.InferenceSession(
+        write_onnx(program), providers=["CPUExecutionProvider"], sess_options=_one_thread()
+    )
+    got = session.run(None, {session.get_inputs()[0].name: x})
+    return [torch.from_numpy(array) for array in got]
+
+
+def _one_thread() -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
+def run_tflite(program: Any, x: np.ndarray) -> list[Tensor]:
+    """Write the file and run it in LiteRT."""
+    raise NotImplementedError
+
+
+def outputs(model: nn.Module, x: Tensor) -> list[Tensor]:
+    """Every tensor that the model returns, in order."""
+    with torch.no_grad():
+        leaves = torch.utils._pytree.tree_leaves(model(x))
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def largest_error(got: Sequence[Tensor], want: Sequence[Tensor]) -> float:
+    """Over all outputs, the largest difference relative to that output's range."""
+    if len(got) != len(want):
+        raise WrongResultError(f"{len(got)} outputs instead of {len(want)}")
+    worst = 0.0
+    for index, (a, b) in enumerate(zip(got, want, strict=True)):
+        if a.shape != b.shape:
+            raise WrongResultError(f"output {index} is {tuple(a.shape)}, not {tuple(b.shape)}")
+        b = b.double()
+        if not torch.isfinite(b).all():
+            raise WrongResultError(f"output {index} of the model is not finite")
+        spread = float(b.max() - b.min()) or 1.0
+        difference = (a.double() - b).abs().max() if b.numel() else torch.zeros(())
+        worst = max(worst, float(difference.nan_to_num(float("inf"))) / spread)
+    return worst
+
+
+def _check(name: str, error: float, limit: float) -> None:
+    if error > limit:
+        raise WrongResultError(f"{name}: differs by {error:.1e} of the output's range")
+
+
+def _batch_norms(graph: fx.GraphModule) -> int:
+    called = [graph.get_submodule(n.target) for n in graph.graph.nodes if n.op == "call_module"]
+    return sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in called)
+
+
+def _multiplies_activations(model: nn.Module, x: Tensor) -> bool:
+    """Whether the model multiplies two matrices that it computed, as attention does."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        outputs(model, x)
+    names = [str(operator) for operator in counter.get_flop_counts().get("Global", {})]
+    return any("bmm" in name or "attention" in name for name in names)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def main() -> None:
+    """`KEY [FILE]`: the result goes to FILE, or to stdout."""
+    key = sys.argv[1]
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+    result = measure(next(one for one in architectures() if one.key == key))
+    text = json.dumps(result, indent=1)
+    if len(sys.argv) > 2:
+        Path(sys.argv[2]).write_text(text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
