@@ -17,14 +17,14 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def add_data_argument(parser: argparse.ArgumentParser) -> None:
+def add_data_argument(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """`--data DIR`, or the environment's SHRINKC_DATA."""
     default = os.environ.get("SHRINKC_DATA")
     parser.add_argument(
         "--data",
         type=Path,
         default=Path(default) if default else None,
-        required=default is None,
+        required=required and default is None,
         help="folder with weights/ and images/ (default: SHRINKC_DATA)",
     )
 

@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.common import add_data_argument, print_table
@@ -134,6 +133,8 @@ def _conv_name(state: dict[str, Tensor], module: str, kind: str) -> str:
 
 def pictures(folder: Path, size: int = 224) -> tuple[Tensor, list[int]]:
     """Centre crops in [−1, 1] (N, 3, size, size) and their classes (0 is background)."""
+    from PIL import Image
+
     crops: list[np.ndarray] = []
     labels: list[int] = []
     for path in sorted(folder.glob("*/*")):

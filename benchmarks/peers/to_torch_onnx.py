@@ -1,0 +1,11 @@
+"""`python -m benchmarks.peers.to_torch_onnx NETWORK STATE_DICT OUT`: what torch.onnx writes."""
+
+import sys
+
+import torch
+
+from benchmarks.networks import NETWORKS, load
+
+name, state_dict, out = sys.argv[1:]
+example = torch.zeros(NETWORKS[name].input_shape)
+torch.onnx.export(load(name, state_dict), (example,), out, dynamo=True, external_data=False)

@@ -1,0 +1,53 @@
+"""Compile the example network for a Raspberry Pi 4 and show that it still reads every digit.
+
+    python examples/demo.py
+
+Writes the 450 test pictures of scikit-learn's digits as PNG class folders, runs the `shrinkc`
+command on examples/digits.pt with them, and leaves the files in demo-out/.
+"""
+
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from digits_data import MEAN, SIZE, STD, split, write_folders
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = "demo-out"
+
+
+def command(images: str) -> list[str]:
+    """The command line as a user would type it in the checkout."""
+    return [
+        *("shrinkc", "examples/digits.pt", "--arch", "examples.digits_net:digits_net"),
+        *("--target", "rpi4", "--input", f"1,1,{SIZE},{SIZE}", "--images", images),
+        *("--resize", str(SIZE), "--mean", str(MEAN), "--std", str(STD), "-o", OUT),
+    ]
+
+
+def console_script() -> str:
+    """The `shrinkc` that was installed beside this Python."""
+    script = Path(sys.executable).parent / "shrinkc"
+    if not script.exists():
+        sys.exit(f"no {script}: install shrinkc first (`make demo` does)")
+    return str(script)
+
+
+def main() -> None:
+    _, _, pictures, labels = split()
+    with tempfile.TemporaryDirectory(prefix="digits-") as folder:
+        write_folders(pictures, labels, Path(folder))
+        arguments = command(folder)
+        print(f"$ {shlex.join(arguments)}\n", flush=True)
+        done = subprocess.run([console_script(), *arguments[1:]], cwd=ROOT, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+    report = json.loads((ROOT / OUT / "report.json").read_text())
+    print(json.dumps(report, indent=1)[:2000])
+
+
+if __name__ == "__main__":
+    main()
