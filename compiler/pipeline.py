@@ -2,7 +2,7 @@
 
 Exact passes work on a float64 copy, so that rounding cannot hide a mistake, and every value that a
 pass says it preserved is compared at 1e-9 of its range: inside and at the border separately, since
-mistakes with padding live at the border. The result is rounded to float32 once, at the end.
+mistakes with padding live at the border. The caller rounds the result to float32, once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, fx
@@ -18,6 +18,7 @@ from torch import Tensor, fx
 from ..passes import ir
 from ..passes.base import Change, Pass, PassResult, Skip, copy_graph
 from .errors import VerificationError
+from .pass_contract import check_reported, fingerprint
 
 EXACT_TOLERANCE = 1e-9
 
@@ -38,7 +39,7 @@ def run_exact_passes(
     passes: Sequence[Pass],
     on_step: Callable[[Step], None] | None = None,
 ) -> tuple[fx.GraphModule, tuple[Step, ...]]:
-    """Apply exact passes in order. Returns the float32 result and one Step per pass.
+    """Apply exact passes in order. Returns the result in float64 and one Step per pass.
 
     Memory: the network in float64 twice, and the few activations alive at once.
     Raises VerificationError that names the pass and the node when a pass changed what the network
@@ -50,9 +51,9 @@ def run_exact_passes(
     steps: list[Step] = []
     for exact_pass in passes:
         started = time.perf_counter()
-        before = _fingerprint(current)
+        before = fingerprint(current)
         result = exact_pass(current)
-        if _fingerprint(current) != before:
+        if fingerprint(current) != before:
             raise VerificationError(f"pass '{exact_pass.name}' changed its input graph")
         error = check_exact(exact_pass.name, current, result, inputs) if result.modified else 0.0
         step = Step(
@@ -63,7 +64,7 @@ def run_exact_passes(
         if on_step is not None:
             on_step(step)
         current = result.graph_module
-    return current.float(), tuple(steps)
+    return current, tuple(steps)
 
 
 def sample_inputs(
@@ -81,7 +82,7 @@ def check_exact(
     """The largest relative error over everything the pass says it preserved, and the outputs."""
     new = result.graph_module
     ir.check_legal(new)
-    _check_reported(name, old, new, result.changes)
+    check_reported(name, old, new, result.changes)
     pairs = {c.node: c.replaces[-1] for c in result.changes if c.replaces}
     worst = 0.0
     for new_name, old_name, got, want in paired_values(old, new, pairs, inputs):
@@ -179,85 +180,3 @@ def node_values(
 def _output_names(graph_module: fx.GraphModule) -> list[str]:
     output = next(n for n in reversed(graph_module.graph.nodes) if n.op == "output")
     return [n.name for n in cast("tuple[fx.Node, ...]", output.args[0])]
-
-
-# --- what a pass must leave alone ----------------------------------------------------------------
-
-
-def _fingerprint(graph_module: fx.GraphModule) -> tuple[Any, ...]:
-    """Changes when the graph's code or any number in it changes."""
-    tensors = (*graph_module.named_parameters(), *graph_module.named_buffers())
-    return str(graph_module.graph), tuple((n, _hash(t)) for n, t in tensors)
-
-
-def _hash(tensor: Tensor) -> int:
-    return int(torch.hash_tensor(tensor.detach().contiguous())) if tensor.numel() else 0
-
-
-def _check_reported(
-    name: str, old: fx.GraphModule, new: fx.GraphModule, changes: tuple[Change, ...]
-) -> None:
-    before = {n.name: n for n in old.graph.nodes}
-    after = {n.name: n for n in new.graph.nodes}
-    replaced = {r for c in changes for r in c.replaces}
-    touched = {c.node for c in changes} | {a for c in changes for a in c.added}
-    renamed = {c.replaces[-1]: c.node for c in changes if c.replaces}
-    for node in new.graph.nodes:
-        if node.name in touched or node.op == "output":
-            continue
-        original = before.get(node.name)
-        if original is None or not _same_node(old, original, new, node, renamed):
-            raise VerificationError(
-                f"pass '{name}' changed node '{node.name}' without reporting it"
-            )
-    gone: set[str] = set()
-    for node in reversed(old.graph.nodes):
-        if node.name in after or node.name in replaced:
-            continue
-        if any(u.name not in replaced and u.name not in gone for u in node.users):
-            raise VerificationError(
-                f"pass '{name}' removed node '{node.name}' without reporting it"
-            )
-        gone.add(node.name)
-
-
-def _same_node(
-    old: fx.GraphModule, a: fx.Node, new: fx.GraphModule, b: fx.Node, renamed: dict[str, str]
-) -> bool:
-    if a.op != b.op or (a.target != b.target and a.op != "call_module"):
-        return False
-    names = fx.node.map_arg(a.args, lambda n: _Name(_final(n.name, renamed)))
-    if names != fx.node.map_arg(b.args, lambda n: _Name(n.name)):
-        return False
-    if a.op == "call_module":
-        return _same_module(ir.module_of(old, a), ir.module_of(new, b))
-    if a.op == "get_attr":
-        return torch.equal(_tensor(old, a), _tensor(new, b))
-    return True
-
-
-@dataclass(frozen=True)
-class _Name:
-    """Stands for a node in compared arguments."""
-
-    name: str
-
-
-def _final(name: str, renamed: dict[str, str]) -> str:
-    seen = {name}
-    while name in renamed and renamed[name] not in seen:
-        name = renamed[name]
-        seen.add(name)
-    return name
-
-
-def _same_module(a: Any, b: Any) -> bool:
-    if type(a) is not type(b) or a.extra_repr() != b.extra_repr():
-        return False
-    mine, theirs = a.state_dict(), b.state_dict()
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
-
-
-def _tensor(graph_module: fx.GraphModule, node: fx.Node) -> Tensor:
-    path, _, name = cast(str, node.target).rpartition(".")
-    return getattr(graph_module.get_submodule(path), name)

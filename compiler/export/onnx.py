@@ -48,7 +48,6 @@ def write_onnx(program: ops.Program, opset: int = DEFAULT_OPSET) -> onnx.ModelPr
         ir_version=helper.find_min_ir_version_for(imports),
         producer_name="shrinkc",
     )
-    onnx.checker.check_model(model)
     return model
 
 
@@ -481,9 +480,11 @@ _WRITERS: dict[type[ops.Op], Callable[[_Writer, Any], None]] = {
 }
 
 
-def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
+def simplified(model: bytes) -> bytes:
     """onnxsim's version of the model; the caller keeps it only if it computes the same."""
     import onnxsim
 
-    result = cast("tuple[onnx.ModelProto, bool]", onnxsim.simplify(model))
-    return result[0]
+    result = cast(
+        "tuple[onnx.ModelProto, bool]", onnxsim.simplify(onnx.load_model_from_string(model))
+    )
+    return result[0].SerializeToString()

@@ -1,0 +1,212 @@
+"""The command line: `shrinkc MODEL --target T`, `estimate`, `inspect`, `bench`.
+
+One line on stderr and exit code 2 for whatever a user can cause; `--json` prints one object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .errors import ShrinkcError
+
+COMMANDS = ("compile", "estimate", "inspect", "bench")
+GLOBAL_OPTIONS = ("--help", "-h", "--version")
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Compile a trained CNN into the ONNX and TFLite files that run fastest on one device, "
+    "with proof that they compute the same. `shrinkc MODEL --target rpi4` is short for "
+    "`shrinkc compile MODEL --target rpi4`.",
+)
+
+ModelArgument = Annotated[
+    Path, typer.Argument(help="A .pt module or state dict, or a .safetensors file.")
+]
+TargetOption = Annotated[
+    str, typer.Option(help="A shipped latency table, a table's folder, or host.")
+]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option("--input", help="Input shape N,C,H,W; once per input. Default: 1,C,224,224."),
+]
+ArchOption = Annotated[
+    str | None,
+    typer.Option(help="package.module:factory that builds the network of a state dict."),
+]
+TrustOption = Annotated[
+    bool, typer.Option("--trust", help="Load files that can run code. Only for files you made.")
+]
+PrecisionOption = Annotated[str, typer.Option(help="fp32 or int8.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads of every measurement here.")]
+MergeOption = Annotated[
+    str, typer.Option(help="Merge linear segments: auto (where the table says it pays), all, none.")
+]
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
+    ] = False,
+) -> None:
+    """Reached only for options in front of any command."""
+    if version:
+        from shrinkc import __version__
+
+        print(f"shrinkc {__version__}")
+        raise typer.Exit
+
+
+@app.command("compile")
+def compile_command(
+    model: ModelArgument,
+    target: TargetOption,
+    input: InputOption = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Pictures to verify on: a folder, class folders, or a tar of them."),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Pictures for int8; default: half of --images, not judged then."),
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="JSON: class folder → class index. Default: sorted order.")
+    ] = None,
+    resize: Annotated[int | None, typer.Option(help="Shorter side before the crop.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Per channel, after scaling to 0–1.")] = None,
+    std: Annotated[str | None, typer.Option(help="Per channel.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Output folder. Default: MODEL-TARGET.")
+    ] = None,
+    precision: PrecisionOption = "fp32",
+    opset: Annotated[int, typer.Option(help="ONNX opset.")] = 17,
+    merge: MergeOption = "auto",
+    arch: ArchOption = None,
+    trust: TrustOption = False,
+    threads: ThreadsOption = 1,
+    runs: Annotated[int, typer.Option(min=0, help="Timed runs per file; 0: none.")] = 30,
+    as_json: JsonOption = False,
+) -> None:
+    """Compile MODEL for a target: verified ONNX and TFLite files, a prediction, a measurement."""
+    from .commands import CompileArguments, run_compile
+
+    run_compile(
+        CompileArguments(
+            model=model,
+            target=target,
+            shapes=tuple(input or ()),
+            images=images,
+            calibration=calibration,
+            classes=classes,
+            resize=resize,
+            mean=mean,
+            std=std,
+            out=out,
+            precision=precision,
+            opset=opset,
+            merge=merge,
+            arch=arch,
+            trust=trust,
+            threads=threads,
+            runs=runs,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command()
+def estimate(
+    model: ModelArgument,
+    target: TargetOption,
+    input: InputOption = None,
+    precision: PrecisionOption = "fp32",
+    merge: MergeOption = "auto",
+    arch: ArchOption = None,
+    trust: TrustOption = False,
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict milliseconds per layer and in total, and say how the table knows."""
+    from .commands import run_estimate
+
+    shapes = tuple(input or ())
+    run_estimate(model, target, shapes, precision, merge, arch, trust, threads, as_json)
+
+
+@app.command()
+def inspect(
+    model: ModelArgument,
+    input: InputOption = None,
+    arch: ArchOption = None,
+    trust: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the graph, its linear segments, and what no exporter supports."""
+    from .commands import run_inspect
+
+    run_inspect(model, tuple(input or ()), arch, trust, as_json)
+
+
+@app.command()
+def bench(
+    file: Annotated[Path, typer.Argument(help="A .onnx or .tflite file.")],
+    threads: ThreadsOption = 1,
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """Time FILE on this machine: median and interquartile range."""
+    from .commands import run_bench
+
+    run_bench(file, threads, runs, as_json)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] not in (*COMMANDS, *GLOBAL_OPTIONS):
+        given.insert(0, "compile")
+    return _guarded(lambda: app(given, standalone_mode=False))
+
+
+def _guarded(run: Callable[[], Any]) -> int:
+    try:
+        result = run()
+    except (ShrinkcError, typer.TyperException) as error:
+        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        print(f"shrinkc: {' '.join(message.split())}", file=sys.stderr)
+        return 2
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("shrinkc: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+    return result if isinstance(result, int) else 0
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One object on stdout; numbers that JSON lacks become null."""
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not (abs(value) < float("inf")):
+        return None
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}  # pyright: ignore
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]  # pyright: ignore
+    return value

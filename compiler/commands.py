@@ -1,0 +1,211 @@
+"""What each command does once its arguments are known."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from torch import fx, nn
+
+from ..passes.fold_batch_norm import FoldBatchNorm
+from ..passes.simplify import Simplify
+from . import show
+from .bench import NOISY, bench
+from .cli import print_json
+from .compile import compile_model
+from .costs import predict
+from .errors import InputError
+from .export.lower import lower, unsupported
+from .images import ImageSet, find_images, read_classes
+from .load import load_model
+from .options import Merge, Options
+from .picture import preprocessing_for
+from .pipeline import run_exact_passes
+from .progress import Progress, Silent, Terminal
+from .report import estimate_json
+from .runtimes import open_runner
+from .stages import captured, cost_table, optimise
+
+
+@dataclass(frozen=True)
+class CompileArguments:
+    """The command line of `shrinkc compile`, as given."""
+
+    model: Path
+    target: str
+    shapes: tuple[str, ...]
+    images: Path | None
+    calibration: Path | None
+    classes: Path | None
+    resize: int | None
+    mean: str | None
+    std: str | None
+    out: Path | None
+    precision: str
+    opset: int
+    merge: str
+    arch: str | None
+    trust: bool
+    threads: int
+    runs: int
+    as_json: bool
+
+
+def run_compile(a: CompileArguments) -> None:
+    """Compile, print the report, fail when a format could not be written."""
+    cost_table(a.target)  # an unknown target is told before anything is loaded
+    merge = _merge(a.merge)
+    model = load_model(a.model, arch=a.arch, trust=a.trust)
+    shapes = input_shapes(model, a.shapes)
+    options = Options(
+        target=a.target,
+        precision=a.precision,
+        opset=a.opset,
+        merge=merge,
+        images=_images(a.images, a.classes),
+        calibration=_images(a.calibration, None, labelled=False),
+        preprocessing=_preprocessing(a, shapes),
+        threads=a.threads,
+        runs=a.runs,
+    )
+    out = a.out or Path(f"{a.model.stem}-{Path(a.target).name if '/' in a.target else a.target}")
+    report = compile_model(model, shapes, out, options, a.model.name, progress(a.as_json))
+    if a.as_json:
+        print_json(report.to_json())
+    else:
+        show.report(report, out)
+    if report.failures:
+        raise InputError(f"model.tflite was not written: {report.failures[0]}")
+
+
+def run_estimate(
+    path: Path,
+    target: str,
+    shapes: tuple[str, ...],
+    precision: str,
+    merge: str,
+    arch: str | None,
+    trust: bool,
+    threads: int,
+    as_json: bool,
+) -> None:
+    table = cost_table(target, threads)
+    options = Options(target=target, precision=precision, merge=_merge(merge), threads=threads)
+    model = load_model(path, arch=arch, trust=trust)
+    with progress(as_json).task("Estimating"):
+        graph = captured(model, input_shapes(model, shapes))
+        optimised = optimise(graph, table, options)
+        prediction = predict(lower(optimised.final), table, precision)
+    if as_json:
+        print_json(estimate_json(prediction))
+    else:
+        show.prediction(prediction)
+
+
+def run_inspect(
+    path: Path, shapes: tuple[str, ...], arch: str | None, trust: bool, as_json: bool
+) -> None:
+    from ..passes.analysis.linear_segments import linear_segments
+
+    model = load_model(path, arch=arch, trust=trust)
+    with progress(as_json).task("Inspecting"):
+        graph = captured(model, input_shapes(model, shapes))
+        folded, _ = run_exact_passes(graph, (Simplify(), FoldBatchNorm()))
+        segments = linear_segments(folded)
+        problems = unsupported(folded.float())
+    description = show.describe(graph, segments, problems)
+    if as_json:
+        print_json(description)
+    else:
+        show.inspection(description)
+
+
+def run_bench(file: Path, threads: int, runs: int, as_json: bool) -> None:
+    runner = open_runner(file, threads)
+    with progress(as_json).task(f"Timing {file.name}", runs) as done:
+        (timing,) = bench((runner,), runs, on_run=done)
+    result = {
+        "file": str(file),
+        "runtime": runner.runtime,
+        "threads": threads,
+        "median_ms": timing.median_ms,
+        "iqr_ms": timing.iqr_ms,
+        "runs": len(timing.times_ms),
+    }
+    if as_json:
+        print_json(result)
+    else:
+        print(
+            f"{file}: {timing.median_ms:.3f} ms median, {timing.iqr_ms:.3f} ms IQR, "
+            f"{len(timing.times_ms)} runs, {threads} thread(s), {runner.runtime}"
+        )
+    if timing.noisy:
+        print(f"shrinkc: warning: IQR above {NOISY:.0%} of the median", file=sys.stderr)
+
+
+# --- arguments -----------------------------------------------------------------------------------
+
+
+def progress(as_json: bool) -> Progress:
+    return Terminal() if sys.stderr.isatty() and not as_json else Silent()
+
+
+def input_shapes(model: nn.Module, given: tuple[str, ...]) -> list[tuple[int, ...]]:
+    """From --input, from the file, or 1,C,224,224 with the first convolution's channels."""
+    if isinstance(model, fx.GraphModule) and "input_shapes" in model.meta:
+        known = [tuple(s) for s in model.meta["input_shapes"].values()]
+        if given and [parse_shape(s) for s in given] != known:
+            shapes = " ".join(",".join(map(str, s)) for s in known)
+            raise InputError(f"this file is made for --input {shapes}; compile the original anew")
+        return known
+    if given:
+        return [parse_shape(s) for s in given]
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None:
+        raise InputError("give the input's shape with --input N,C,H,W")
+    return [(1, first.in_channels, 224, 224)]
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """'1,3,224,224' → (1, 3, 224, 224)"""
+    try:
+        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        shape = ()
+    if len(shape) < 2 or min(shape) < 1 or max(shape) > 1 << 20:
+        raise InputError(f"--input {text}: give positive integers like 1,3,224,224")
+    return shape
+
+
+def _merge(text: str) -> Merge:
+    if text not in get_args(Merge):
+        raise InputError(f"--merge {text}: choose {', '.join(get_args(Merge))}")
+    return cast(Merge, text)
+
+
+def _images(path: Path | None, classes: Path | None, labelled: bool = True) -> ImageSet | None:
+    if path is None:
+        return None
+    return find_images(path, classes=read_classes(classes) if classes and labelled else None)
+
+
+def _preprocessing(a: CompileArguments, shapes: list[tuple[int, ...]]) -> Any:
+    if a.images is None and a.calibration is None:
+        return None
+    return preprocessing_for(
+        shapes[0],
+        resize=a.resize,
+        mean=_numbers("--mean", a.mean),
+        std=_numbers("--std", a.std),
+    )
+
+
+def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{flag} {text}: give numbers like 0.5,0.5,0.5") from error

@@ -1,0 +1,138 @@
+"""The whole compilation, one function read from top to bottom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import fx, nn
+
+from ..latency_tables.devices import describe_host
+from .costs import CostTable, Prediction, macs, predict
+from .data import split
+from .errors import TableError
+from .files import atomic_folder
+from .model_file import save_model
+from .options import Options
+from .progress import Progress, Silent
+from .report import Network, Report, artefact_report
+from .stages import (
+    Exported,
+    Optimised,
+    artefacts,
+    captured,
+    check_options,
+    cost_table,
+    export,
+    judge,
+    measure,
+    optimise,
+    quantised,
+    verify,
+)
+
+
+def compile_model(
+    model: nn.Module,
+    input_shapes: Sequence[tuple[int, ...]],
+    out: Path,
+    options: Options | None = None,
+    name: str = "model",
+    progress: Progress | None = None,
+) -> Report:
+    """Compile `model` for `options.target` and write the files into `out`.
+
+    `model` is an nn.Module or a canonical graph; `input_shapes` holds one (N, …) shape per input
+    (a canonical graph brings its own). `model.onnx`, `model.tflite`, `model.safetensors` and
+    `report.json` are written all or none; a format that cannot express the network is left out
+    and named in `report.failures`.
+
+    Raises ShrinkcError subclasses: options that do not fit, a model that cannot be captured, a
+    step or file that does not compute the same, a folder that cannot be written.
+    """
+    options, progress = options or Options(), progress or Silent()
+    check_options(options)
+    table = cost_table(options.target, options.threads)
+    with progress.task("Capturing"):
+        original = captured(model, input_shapes)
+    data = split(original, options)
+    with progress.task("Simplifying, folding, merging; each pass verified in float64"):
+        optimised = optimise(original, table, options)
+    with progress.task("Exporting"):
+        after = export(optimised.final, options.opset)
+        before = export(optimised.baseline, options.opset) if optimised.merged else after
+    files = artefacts(after, original)
+    tallies = verify(original, optimised.final, files, data, progress)
+    worst = max(tallies[file.name].max_relative_error for file in files)
+    if options.precision == "int8":
+        after = quantised(after, data, progress)
+        files = artefacts(after, original)
+        tallies = judge(original, files, data, progress)
+    timings = measure(before, after, options, progress)
+    report = Report(
+        model=name,
+        target=options.target,
+        precision=options.precision,
+        input_shapes=original.meta["input_shapes"],
+        captured_by=original.meta.get("captured_by", "own file"),
+        before=_network(original, before),
+        after=_network(optimised.final, after),
+        predicted_before=_predicted(before, table, "fp32"),
+        predicted_after=_predicted(after, table, options.precision),
+        artefacts=tuple(
+            artefact_report(
+                file.name,
+                size=len(file.data),
+                precision=options.precision,
+                runtime=file.runner.runtime,
+                tally=tallies[file.name],
+                timings=timings.get(file.name),
+            )
+            for file in files
+        ),
+        steps=optimised.steps,
+        max_relative_error=worst,
+        original_top1=tallies["torch"].top1,
+        images=len(data.evaluation or ()),
+        calibration_images=len(data.calibration or ()),
+        preprocessing=options.preprocessing.to_json() if options.preprocessing else None,
+        host=describe_host(),
+        threads=options.threads,
+        opset=options.opset,
+        notes=after.notes,
+        failures=after.failures,
+    )
+    _write(out, report, optimised, after)
+    return report
+
+
+def _network(graph_module: fx.GraphModule, exported: Exported) -> Network:
+    count = None if exported.program is None else macs(exported.program)
+    return Network(len(graph_module.graph.nodes), count, len(exported.onnx))
+
+
+def _predicted(exported: Exported, table: CostTable, precision: str) -> Prediction | None:
+    if exported.program is None:
+        return None
+    try:
+        return predict(exported.program, table, precision)
+    except TableError:  # the host times int8 files whole, not by operator
+        if table.target != "host":
+            raise
+        return None
+
+
+def _write(out: Path, report: Report, optimised: Optimised, exported: Exported) -> None:
+    extra = {
+        "model": report.model,
+        "target": report.target,
+        "preprocessing": report.preprocessing,
+    }
+    with atomic_folder(out) as folder:
+        (folder / "model.onnx").write_bytes(exported.onnx)
+        if exported.tflite is not None:
+            (folder / "model.tflite").write_bytes(exported.tflite)
+        save_model(optimised.final, folder / "model.safetensors", extra)
+        text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
+        (folder / "report.json").write_text(text + "\n", "utf-8")

@@ -1,0 +1,118 @@
+"""Post-training int8 of both files, by the quantisers that their runtimes come with.
+
+Static, per-channel weights, activation ranges from calibration pictures: ai-edge-quantizer for
+TFLite, onnxruntime's QDQ quantiser for ONNX. Inputs and outputs stay float32.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from torch import Tensor
+
+from .errors import InputError
+from .export import ops
+from .export.tflite import boundary_order
+
+
+def quantize_tflite(
+    model: bytes, program: ops.Program, batches: Sequence[tuple[Tensor, ...]]
+) -> bytes:
+    """The int8 version of a .tflite file written from `program`.
+
+    `batches` are calibration inputs in PyTorch's layout, each at the captured batch size.
+    Raises InputError when ai-edge-quantizer is not installed.
+    """
+    try:
+        from ai_edge_quantizer import quantizer, recipe
+    except ImportError as error:
+        raise InputError(
+            "int8 TFLite needs ai-edge-quantizer: pip install 'shrinkc[int8]'"
+        ) from error
+    samples: list[dict[str, Any]] = [
+        {
+            value.name: np.ascontiguousarray(x.numpy().transpose(boundary_order(value)))
+            for value, x in zip(program.inputs, inputs, strict=True)
+        }
+        for inputs in batches
+    ]
+    with _silent():
+        work: Any = quantizer.Quantizer(bytearray(model))
+        work.load_quantization_recipe(recipe.static_wi8_ai8())
+        ranges = work.calibrate({"serving_default": samples}, num_threads=1)
+        result = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    return bytes(result.quantized_model)
+
+
+def quantize_onnx(model: bytes, batches: Sequence[tuple[Tensor, ...]]) -> bytes:
+    """The int8 (QDQ) version of an ONNX file; `batches` are calibration inputs."""
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    proto = onnx.load_model_from_string(model)
+    names = [i.name for i in proto.graph.input]
+    with tempfile.TemporaryDirectory() as folder, _silent():
+        prepared, result = Path(folder, "prepared.onnx"), Path(folder, "int8.onnx")
+        quant_pre_process(proto, str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(result),
+            _reader(names, batches),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return result.read_bytes()
+
+
+def _reader(names: list[str], batches: Iterable[tuple[Tensor, ...]]) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._left: Iterator[tuple[Tensor, ...]] = iter(batches)
+
+        def get_next(self) -> dict[str, Any] | None:  # pyright: ignore
+            inputs = next(self._left, None)
+            if inputs is None:
+                return None
+            return {n: x.numpy() for n, x in zip(names, inputs, strict=True)}
+
+    return Reader()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Both quantisers log, warn and print progress, some of it from C++."""
+    import logging
+    import sys
+    import warnings
+
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(fd) for fd in (1, 2)]
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for fd in (1, 2):
+            os.dup2(sink, fd)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for fd, original in zip((1, 2), saved, strict=True):
+            os.dup2(original, fd)
+            os.close(original)
+        os.close(sink)
+        logging.disable(before)

@@ -1,0 +1,168 @@
+"""What one compilation did, as `report.json` holds it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..passes.base import Change, Skip
+from .bench import Timing
+from .costs import Prediction
+from .pipeline import Step
+from .verify import Comparison
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ArtefactReport:
+    """One written file.
+
+    `max_relative_error` is against the original network, as a share of the output range; `top1`
+    and `agreement` are shares of the evaluation pictures; times in ms on this machine.
+    """
+
+    name: str
+    file: str
+    bytes: int
+    precision: str
+    runtime: str
+    max_relative_error: float
+    top1: float | None = None
+    agreement: float | None = None
+    measured_ms: float | None = None
+    measured_iqr_ms: float | None = None
+    measured_ms_before: float | None = None
+    measured_iqr_ms_before: float | None = None
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network before or after: graph nodes, multiply-accumulates, ONNX file size."""
+
+    nodes: int
+    macs: int | None
+    bytes: int | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything about one compilation. "Before" is the network as a plain converter writes it,
+    with batch norm folded, in fp32."""
+
+    model: str
+    target: str
+    precision: str
+    input_shapes: dict[str, tuple[int, ...]]
+    captured_by: str
+    before: Network
+    after: Network
+    predicted_before: Prediction | None
+    predicted_after: Prediction | None
+    artefacts: tuple[ArtefactReport, ...]
+    steps: tuple[Step, ...]
+    max_relative_error: float
+    original_top1: float | None = None
+    images: int = 0
+    calibration_images: int = 0
+    preprocessing: dict[str, Any] | None = None
+    host: dict[str, Any] = field(default_factory=dict[str, Any])
+    threads: int = 1
+    opset: int = 17
+    notes: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, numbers and strings."""
+        from shrinkc import __version__
+
+        return {
+            "schema": SCHEMA,
+            "shrinkc": __version__,
+            "model": self.model,
+            "target": self.target,
+            "precision": self.precision,
+            "input_shapes": {k: list(v) for k, v in self.input_shapes.items()},
+            "captured_by": self.captured_by,
+            "predicted_ms_before": _total(self.predicted_before),
+            "predicted_ms_after": _total(self.predicted_after),
+            "prediction": _prediction(self.predicted_after),
+            "max_relative_error": self.max_relative_error,
+            "original_top1": self.original_top1,
+            "before": asdict(self.before),
+            "after": asdict(self.after),
+            "artefacts": [asdict(a) for a in self.artefacts],
+            "images": self.images,
+            "calibration_images": self.calibration_images,
+            "preprocessing": self.preprocessing,
+            "changes": [_change(s.name, c) for s in self.steps for c in s.changes],
+            "skipped": [_skip(s.name, k) for s in self.steps for k in s.skipped],
+            "passes": [
+                {"name": s.name, "max_error_float64": s.max_error, "seconds": round(s.seconds, 4)}
+                for s in self.steps
+            ],
+            "opset": self.opset,
+            "threads": self.threads,
+            "host": self.host,
+            "notes": list(self.notes),
+            "failures": list(self.failures),
+        }
+
+
+def estimate_json(prediction: Prediction) -> dict[str, Any]:
+    """`shrinkc estimate --json`."""
+    layers = [
+        {"name": x.name, "op": x.op, "ms": x.ms, "source": x.source, "macs": x.macs}
+        for x in prediction.layers
+    ]
+    return {
+        "target": prediction.target,
+        "precision": prediction.precision,
+        "total_ms": prediction.total_ms,
+        "overhead_ms": prediction.overhead_ms,
+        "macs": prediction.macs,
+        "layers": layers,
+    }
+
+
+def artefact_report(
+    name: str,
+    *,
+    size: int,
+    precision: str,
+    runtime: str,
+    tally: Comparison,
+    timings: tuple[Timing, Timing] | None,
+) -> ArtefactReport:
+    """`timings` are (before, after)."""
+    before, after = timings or (None, None)
+    return ArtefactReport(
+        name=name,
+        file=f"model.{name}",
+        bytes=size,
+        precision=precision,
+        runtime=runtime,
+        max_relative_error=tally.max_relative_error,
+        top1=tally.top1,
+        agreement=tally.agreement,
+        measured_ms=after.median_ms if after else None,
+        measured_iqr_ms=after.iqr_ms if after else None,
+        measured_ms_before=before.median_ms if before else None,
+        measured_iqr_ms_before=before.iqr_ms if before else None,
+    )
+
+
+def _total(prediction: Prediction | None) -> float | None:
+    return None if prediction is None else prediction.total_ms
+
+
+def _prediction(prediction: Prediction | None) -> dict[str, Any] | None:
+    return None if prediction is None else estimate_json(prediction)
+
+
+def _change(name: str, change: Change) -> dict[str, Any]:
+    return {"pass": name, **asdict(change)}
+
+
+def _skip(name: str, skip: Skip) -> dict[str, Any]:
+    return {"pass": name, "node": skip.node, "reason": skip.reason}
