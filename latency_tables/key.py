@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 PRECISIONS = ("fp32", "fp16", "int8")
+_ELEMENT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +68,8 @@ class OpKey:
         if self.op in ("conv2d", "depthwise_conv2d", "conv_transpose2d"):
             return self.in_channels * self.out_channels // self.groups * prod(self.kernel)
         return self.in_channels * self.out_channels if self.op == "linear" else 0
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of one activation or weight in this precision."""
+        return _ELEMENT_BYTES[self.precision]

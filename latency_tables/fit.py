@@ -1,0 +1,137 @@
+"""Fit a table's model to whole-network latencies, and test it on networks it has not seen.
+
+The coefficients c minimise
+
+    Σ_networks (predicted / measured − 1)²  +  PRIOR_WEIGHT · Σ_features (c / prior − 1)²
+
+subject to c ≥ floor: relative errors, so that small networks count like large ones, and a pull
+towards what the hardware suggests for features the networks cannot tell apart. The weight is
+(σ_network / σ_prior)², for predictions right within 3% and priors right within a factor of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compiler.errors import TableError
+from .features import FEATURES, Caches, Tiles, amounts
+from .files import Validation
+from .key import OpKey
+from .model import Coefficient, FittedModel, coverage_of
+from .networks import OpList
+
+FloatArray = NDArray[np.float64]
+PRIOR_WEIGHT = 0.03**2
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A network, what it runs, and its measured latency."""
+
+    network: str
+    family: str
+    precision: str
+    ops: OpList
+    measured_ms: float
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Of one coefficient, microseconds per unit of its feature: the least the hardware allows,
+    and what is expected where nothing was measured."""
+
+    floor: float
+    prior: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Everything a fit needs besides measurements. `expected` has every feature."""
+
+    tiles: Tiles
+    caches: Caches
+    expected: Mapping[str, Expectation]
+
+    def model(self, samples: Sequence[Sample]) -> FittedModel:
+        """The model of these samples (one precision)."""
+        values = self._solve(self._features(samples), _measured_us(samples))
+        coefficients = {
+            name: Coefficient(float(value), expected.floor, expected.prior)
+            for name, value, expected in zip(FEATURES, values, self._ordered(), strict=True)
+        }
+        coverage = coverage_of(sample.ops for sample in samples)
+        return FittedModel(self.tiles, self.caches, coefficients, coverage)
+
+    def validate(self, samples: Sequence[Sample]) -> tuple[Validation, ...]:
+        """Every sample predicted by the fit to all, to all other networks, to all other
+        families; sorted by network."""
+        features, measured = self._features(samples), _measured_us(samples)
+        everything = features @ self._solve(features, measured)
+        network = self._predict_held_out(samples, lambda s: s.network)
+        family = self._predict_held_out(samples, lambda s: s.family)
+        columns = (("none", everything), ("network", network), ("family", family))
+        rows = (
+            Validation(s.network, s.precision, s.measured_ms, float(predicted[i]) / 1e3, held_out)
+            for held_out, predicted in columns
+            for i, s in enumerate(samples)
+        )
+        return tuple(sorted(rows, key=lambda v: (v.network, _ORDER[v.held_out])))
+
+    def _predict_held_out(
+        self, samples: Sequence[Sample], group: Callable[[Sample], str]
+    ) -> FloatArray:
+        features, measured = self._features(samples), _measured_us(samples)
+        groups = np.array([group(sample) for sample in samples])
+        predicted = np.zeros(len(samples))
+        for name in set(groups):
+            out = groups == name
+            predicted[out] = features[out] @ self._solve(features[~out], measured[~out])
+        return predicted
+
+    def _features(self, samples: Sequence[Sample]) -> FloatArray:
+        return np.array([network_amounts(s.ops, self.tiles, self.caches) for s in samples])
+
+    def _ordered(self) -> list[Expectation]:
+        return [self.expected[name] for name in FEATURES]
+
+    def _solve(self, features: FloatArray, measured_us: FloatArray) -> FloatArray:
+        ordered = self._ordered()
+        floor = np.array([expected.floor for expected in ordered])
+        prior = np.array([expected.prior for expected in ordered])
+        return solve(features, measured_us, floor, prior)
+
+
+_ORDER = {"none": 0, "network": 1, "family": 2}
+
+
+def _measured_us(samples: Sequence[Sample]) -> FloatArray:
+    return np.array([sample.measured_ms * 1e3 for sample in samples])
+
+
+def network_amounts(ops: Iterable[OpKey], tiles: Tiles, caches: Caches) -> FloatArray:
+    """The amount of every feature in a network, (features,)."""
+    per_operator = np.array([amounts(key, tiles, caches) for key in ops])
+    return np.append(per_operator.sum(axis=0), 1.0)
+
+
+def solve(
+    features: FloatArray, measured_us: FloatArray, floor: FloatArray, prior: FloatArray
+) -> FloatArray:
+    """Coefficients (features,) of `features` (networks, features); see the module's equation.
+
+    Non-negative least squares on c = floor + prior · x. Raises TableError without SciPy.
+    """
+    try:
+        from scipy.optimize import nnls
+    except ImportError:
+        raise TableError("fitting a table needs SciPy: pip install 'shrinkc[dev]'") from None
+    relative = features / measured_us[:, None]
+    pull = np.sqrt(PRIOR_WEIGHT) * np.eye(len(prior))
+    system = np.vstack([relative * prior, pull])
+    wanted = np.concatenate([1 - relative @ floor, pull @ (1 - floor / prior)])
+    scaled, _ = nnls(system, wanted)
+    return floor + prior * scaled

@@ -1,0 +1,184 @@
+"""`meta.toml`: what was measured, on what, and where the figures come from."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib.resources.abc import Traversable
+from typing import Literal, cast
+
+from ..compiler.errors import TableError
+from .features import Caches, Tiles
+from .key import PRECISIONS
+
+SCHEMA = 1
+Kind = Literal["measured", "fitted"]
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What a fitted model assumes of kernels and caches: tiles by precision, and `Caches`."""
+
+    tiles: Mapping[str, Tiles]
+    caches: Caches
+
+
+@dataclass(frozen=True)
+class TableMeta:
+    """`kind`: measured (operators timed one by one) or fitted (a cost model of whole networks).
+    What the source does not state is "unknown". `model` is None for a table without one."""
+
+    kind: Kind
+    device: str
+    soc: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    governor: str
+    precisions: tuple[str, ...]
+    batch: int
+    date: str
+    source: str
+    licence: str
+    model: ModelShape | None = None
+
+
+_TEXTS = ("device", "soc", "runtime", "runtime_version", "governor", "date", "source", "licence")
+_COUNTS = ("threads", "batch")
+_KNOWN = frozenset({"schema", "kind", "precisions", "model", *_TEXTS, *_COUNTS})
+
+
+def read_meta(path: Traversable) -> TableMeta:
+    """Raises TableError for what is missing, unknown, of the wrong type or newer than this."""
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise TableError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise TableError(f"{path}: not valid TOML: {error}; correct it") from None
+    return _Reader(path, content).meta()
+
+
+def meta_toml(meta: TableMeta) -> str:
+    """The file's text; `read_meta` gives `meta` back."""
+    values = {"schema": SCHEMA, **{name: getattr(meta, name) for name in _ORDER}}
+    lines = [f"{name} = {_toml(value)}" for name, value in values.items()]
+    if meta.model is not None:
+        caches = asdict(meta.model.caches)
+        lines += ["", "[model.caches]", *(f"{k} = {v}" for k, v in caches.items())]
+        for precision, tiles in meta.model.tiles.items():
+            sizes = asdict(tiles)
+            lines += ["", f"[model.tiles.{precision}]", *(f"{k} = {v}" for k, v in sizes.items())]
+    return "\n".join(lines) + "\n"
+
+
+_ORDER = tuple(field.name for field in fields(TableMeta) if field.name != "model")
+
+
+def _toml(value: object) -> str:
+    return json.dumps(list(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else value)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    path: Traversable
+    content: Mapping[str, object]
+
+    def meta(self) -> TableMeta:
+        self._schema()
+        self._only(self.content, _KNOWN, "")
+        text = {name: self._text(name) for name in _TEXTS}
+        return TableMeta(
+            kind=self._kind(),
+            device=text["device"],
+            soc=text["soc"],
+            runtime=text["runtime"],
+            runtime_version=text["runtime_version"],
+            threads=self._count(self.content, "threads"),
+            governor=text["governor"],
+            precisions=self._precisions(),
+            batch=self._count(self.content, "batch"),
+            date=text["date"],
+            source=text["source"],
+            licence=text["licence"],
+            model=self._model() if "model" in self.content else None,
+        )
+
+    def _schema(self) -> None:
+        schema = self.content.get("schema")
+        if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+            raise self._error("schema must be a positive integer")
+        if schema > SCHEMA:
+            raise self._error(
+                f"schema {schema} is newer than {SCHEMA}, the newest this shrinkc reads; "
+                "update shrinkc"
+            )
+
+    def _kind(self) -> Kind:
+        match self.content.get("kind"):
+            case "measured":
+                return "measured"
+            case "fitted":
+                return "fitted"
+            case other:
+                raise self._error(f"kind is {other!r}; write measured or fitted")
+
+    def _text(self, name: str) -> str:
+        value = self.content.get(name)
+        if not isinstance(value, str) or not value.strip():
+            raise self._error(f"{name} is missing; state it, or 'unknown' where nobody knows")
+        if name == "source" and value.strip().lower() == "unknown":
+            raise self._error("source is unknown; name where the figures come from")
+        return value
+
+    def _count(self, values: Mapping[str, object], name: str, where: str = "") -> int:
+        value = values.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self._error(f"{where}{name} must be a positive integer")
+        return value
+
+    def _precisions(self) -> tuple[str, ...]:
+        values = self.content.get("precisions")
+        names = cast("list[object]", values) if isinstance(values, list) else []
+        if not names or len(set(names)) < len(names) or not set(names) <= set(PRECISIONS):
+            raise self._error(f"precisions must list some of {', '.join(PRECISIONS)}, each once")
+        return tuple(cast("list[str]", names))
+
+    def _model(self) -> ModelShape:
+        model = self._section(self.content, "model")
+        self._only(model, frozenset({"caches", "tiles"}), "model.")
+        tiles = self._section(model, "tiles", "model.")
+        if set(tiles) != set(self._precisions()):
+            raise self._error("model.tiles must have one section for each of the precisions")
+        sizes = {p: self._counts(tiles, p, "model.tiles.", _TILE_NAMES) for p in tiles}
+        caches = self._counts(model, "caches", "model.", _CACHE_NAMES)
+        return ModelShape({p: Tiles(*counts) for p, counts in sizes.items()}, Caches(*caches))
+
+    def _section(
+        self, values: Mapping[str, object], name: str, where: str = ""
+    ) -> Mapping[str, object]:
+        section = values.get(name)
+        if not isinstance(section, dict):
+            raise self._error(f"section [{where}{name}] is missing")
+        return cast("dict[str, object]", section)
+
+    def _counts(
+        self, values: Mapping[str, object], name: str, where: str, names: tuple[str, ...]
+    ) -> list[int]:
+        section = self._section(values, name, where)
+        self._only(section, frozenset(names), f"{where}{name}.")
+        return [self._count(section, count, f"{where}{name}.") for count in names]
+
+    def _only(self, values: Mapping[str, object], known: frozenset[str], where: str) -> None:
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise self._error(f"unknown key {where}{unknown[0]}; known: {', '.join(sorted(known))}")
+
+    def _error(self, problem: str) -> TableError:
+        return TableError(f"{self.path}: {problem}")
+
+
+_TILE_NAMES = tuple(field.name for field in fields(Tiles))
+_CACHE_NAMES = tuple(field.name for field in fields(Caches))

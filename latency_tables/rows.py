@@ -1,0 +1,110 @@
+"""The CSV files of a table, read strictly and written so that reading gives the same back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+from typing import TypeVar
+
+from ..compiler.errors import TableError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line, by column. The readers raise TableError naming file, line and column."""
+
+    path: Traversable
+    line: int
+    values: dict[str, str]
+
+    def text(self, column: str, allowed: Iterable[str] = ()) -> str:
+        value = self.values[column]
+        if not value:
+            raise self.error(f"{column} is empty; fill it in or delete the row")
+        if allowed and value not in allowed:
+            raise self.error(f"{column} is '{value}'; use one of {', '.join(allowed)}")
+        return value
+
+    def count(self, column: str, least: int = 1) -> int:
+        value = self.values[column]
+        if not (value.isascii() and value.isdecimal()) or int(value) < least:
+            raise self.error(f"{column} is '{value}'; it must be an integer of at least {least}")
+        return int(value)
+
+    def positive(self, column: str) -> float:
+        value = self.number(column)
+        if value == 0:
+            raise self.error(f"{column} is 0; it must be above 0: measure again or delete the row")
+        return value
+
+    def number(self, column: str) -> float:
+        """Finite and not negative."""
+        text = self.values[column]
+        try:
+            value = float(text)
+        except ValueError:
+            raise self.error(f"{column} is '{text}', not a number; correct it") from None
+        if not math.isfinite(value) or value < 0:
+            raise self.error(
+                f"{column} is {text}; it cannot be negative or infinite: "
+                "measure again or delete the row"
+            )
+        return value
+
+    def error(self, problem: str) -> TableError:
+        return TableError(f"{self.path} line {self.line}: {problem}")
+
+
+def read_rows(path: Traversable, columns: Sequence[str]) -> list[Row]:
+    """Every row of a file that has exactly these columns. Raises TableError."""
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_text("utf-8")), strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TableError(f"{path}: cannot be read: {error}") from None
+    header = lines[0] if lines else []
+    if header != list(columns):
+        raise TableError(f"{path} line 1: {_header_problem(header, columns)}")
+    rows: list[Row] = []
+    for number, values in enumerate(lines[1:], 2):
+        if len(values) != len(columns):
+            raise TableError(
+                f"{path} line {number}: {len(values)} values for {len(columns)} columns; "
+                "complete or delete the row"
+            )
+        rows.append(Row(path, number, dict(zip(columns, values, strict=True))))
+    return rows
+
+
+def _header_problem(header: Sequence[str], columns: Sequence[str]) -> str:
+    unknown = [name for name in header if name not in columns]
+    missing = [name for name in columns if name not in header]
+    expected = f"the columns are {','.join(columns)} (units are part of the names)"
+    if unknown:
+        return f"unknown column '{unknown[0]}'; {expected}"
+    if missing:
+        return f"column '{missing[0]}' is missing; {expected}"
+    return f"columns repeated or out of order; {expected}"
+
+
+def unique(rows: Iterable[tuple[Row, T]], named: Callable[[T], str]) -> None:
+    """Raise TableError at the second row with the same key."""
+    lines: dict[T, int] = {}
+    for row, key in rows:
+        if key in lines:
+            raise row.error(f"{named(key)} is already in line {lines[key]}; keep one of the two")
+        lines[key] = row.line
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """The file's text."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return buffer.getvalue()
