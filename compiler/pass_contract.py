@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import map_arg
 
 from ..passes import ir
 from ..passes.base import Change
@@ -20,7 +20,9 @@ def fingerprint(graph_module: fx.GraphModule) -> tuple[Any, ...]:
 
 
 def _hash(tensor: Tensor) -> int:
-    return int(torch.hash_tensor(tensor.detach().contiguous())) if tensor.numel() else 0
+    if not tensor.numel():
+        return 0
+    return int(torch.hash_tensor(tensor.detach().contiguous()).view(torch.int64))
 
 
 def check_reported(
@@ -56,21 +58,15 @@ def _same_node(
 ) -> bool:
     if a.op != b.op or (a.target != b.target and a.op != "call_module"):
         return False
-    names = fx.node.map_arg(a.args, lambda n: _Name(_final(n.name, renamed)))
-    if names != fx.node.map_arg(b.args, lambda n: _Name(n.name)):
+    # node names as strings, marked so that no literal string equals one
+    names = map_arg(a.args, lambda n: f"%{_final(n.name, renamed)}")
+    if names != map_arg(b.args, lambda n: f"%{n.name}"):
         return False
     if a.op == "call_module":
         return _same_module(ir.module_of(old, a), ir.module_of(new, b))
     if a.op == "get_attr":
         return torch.equal(_tensor(old, a), _tensor(new, b))
     return True
-
-
-@dataclass(frozen=True)
-class _Name:
-    """Stands for a node in compared arguments."""
-
-    name: str
 
 
 def _final(name: str, renamed: dict[str, str]) -> str:

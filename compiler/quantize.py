@@ -6,10 +6,8 @@ TFLite, onnxruntime's QDQ quantiser for ONNX. Inputs and outputs stay float32.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from torch import Tensor
 from .errors import InputError
 from .export import ops
 from .export.tflite import boundary_order
+from .quiet import silent
 
 
 def quantize_tflite(
@@ -43,7 +42,7 @@ def quantize_tflite(
         }
         for inputs in batches
     ]
-    with _silent():
+    with silent():
         work: Any = quantizer.Quantizer(bytearray(model))
         work.load_quantization_recipe(recipe.static_wi8_ai8())
         ranges = work.calibrate({"serving_default": samples}, num_threads=1)
@@ -58,7 +57,7 @@ def quantize_onnx(model: bytes, batches: Sequence[tuple[Tensor, ...]]) -> bytes:
 
     proto = onnx.load_model_from_string(model)
     names = [i.name for i in proto.graph.input]
-    with tempfile.TemporaryDirectory() as folder, _silent():
+    with tempfile.TemporaryDirectory() as folder, silent():
         prepared, result = Path(folder, "prepared.onnx"), Path(folder, "int8.onnx")
         quant_pre_process(proto, str(prepared), skip_symbolic_shape=True)
         quantize_static(
@@ -87,32 +86,3 @@ def _reader(names: list[str], batches: Iterable[tuple[Tensor, ...]]) -> Any:
             return {n: x.numpy() for n, x in zip(names, inputs, strict=True)}
 
     return Reader()
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Both quantisers log, warn and print progress, some of it from C++."""
-    import logging
-    import sys
-    import warnings
-
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [os.dup(fd) for fd in (1, 2)]
-    sink = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for fd in (1, 2):
-            os.dup2(sink, fd)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for fd, original in zip((1, 2), saved, strict=True):
-            os.dup2(original, fd)
-            os.close(original)
-        os.close(sink)
-        logging.disable(before)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DeviceError, LoadError
+from .quiet import silent
 
 Array = NDArray[Any]
 
@@ -37,7 +38,7 @@ class OnnxRunner:
     def __init__(self, model: bytes, threads: int = 1) -> None:
         import onnxruntime as ort
 
-        options = ort.SessionOptions()
+        options: Any = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
         try:
@@ -64,12 +65,13 @@ class TfliteRunner:
     def __init__(self, model: bytes, threads: int = 1, keep_all: bool = False) -> None:
         interpreter, self.runtime = _interpreter()
         try:
-            self._it: Any = interpreter(
-                model_content=model,
-                num_threads=threads,
-                experimental_preserve_all_tensors=keep_all,
-            )
-            self._it.allocate_tensors()
+            with silent():  # announces its delegate from C++
+                self._it: Any = interpreter(
+                    model_content=model,
+                    num_threads=threads,
+                    experimental_preserve_all_tensors=keep_all,
+                )
+                self._it.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise LoadError(f"TFLite cannot load the file: {_line(error)}") from error
         self._inputs: list[Any] = self._it.get_input_details()

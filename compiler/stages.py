@@ -30,7 +30,7 @@ from .options import PRECISIONS, Options
 from .pipeline import Step, run_exact_passes, sample_inputs
 from .progress import Progress
 from .quantize import quantize_onnx, quantize_tflite
-from .runtimes import OnnxRunner, Runner, TfliteRunner
+from .runtimes import Array, OnnxRunner, Runner, TfliteRunner
 from .verify import (
     FP32_TOLERANCE,
     Artefact,
@@ -162,7 +162,7 @@ def _simplify_onnx(model: bytes, program: ops.Program) -> tuple[bytes, tuple[str
     return smaller, ()
 
 
-def _random(shape: tuple[int, ...]) -> object:
+def _random(shape: tuple[int, ...]) -> Array:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1)).numpy()
 
 

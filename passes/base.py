@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import fx
 
@@ -53,17 +53,14 @@ class PassResult:
 
 
 class Pass(Protocol):
-    """What the pipeline runs."""
+    """What the pipeline runs.
 
-    @property
-    def name(self) -> str:
-        """kebab-case, as reports and `Change`s show it."""
-        ...
+    name   kebab-case, as reports and `Change`s show it
+    exact  True: the network computes the same function, to float64 rounding
+    """
 
-    @property
-    def exact(self) -> bool:
-        """True: the network computes the same function, to float64 rounding."""
-        ...
+    name: ClassVar[str]
+    exact: ClassVar[bool]
 
     def __call__(self, graph_module: fx.GraphModule) -> PassResult: ...
 

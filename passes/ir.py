@@ -106,16 +106,23 @@ def amax(x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
     return torch.amax(x, dims, keepdim)
 
 
+Function = Callable[..., Any]
 _op: Any = operator  # typeshed leaves some of its functions without types
+add: Function = _op.add
+sub: Function = _op.sub
+mul: Function = _op.mul
+div: Function = _op.truediv
+pow_: Function = _op.pow
+neg: Function = _op.neg
 
 # Name in files → function. A node or a number may stand on either side of the arithmetic ones
 # (never two numbers); the rest take nodes first, then plain integers, numbers, strings or tuples.
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "add": _op.add,
-    "sub": _op.sub,
-    "mul": _op.mul,
-    "div": _op.truediv,
-    "pow": _op.pow,
+FUNCTIONS: dict[str, Function] = {
+    "add": add,
+    "sub": sub,
+    "mul": mul,
+    "div": div,
+    "pow": pow_,
     "maximum": torch.maximum,
     "minimum": torch.minimum,
     "matmul": torch.matmul,  # (a, b): the last two dimensions, the others broadcast
@@ -134,11 +141,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "exp": torch.exp,
     "log": torch.log,
     "abs": torch.abs,
-    "neg": _op.neg,
+    "neg": neg,
     "erf": torch.erf,
 }
 _FUNCTION_SET = frozenset(FUNCTIONS.values())
-ARITHMETIC: tuple[Callable[..., Any], ...] = (_op.add, _op.sub, _op.mul, _op.truediv, _op.pow)
+ARITHMETIC: tuple[Function, ...] = (add, sub, mul, div, pow_)
 
 
 def is_node(value: object) -> TypeGuard[fx.Node]:

@@ -8,7 +8,6 @@ one. The result is compared with the model before it is handed out.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +16,10 @@ from torch import Tensor, fx, nn
 
 from ...passes import ir
 from ..errors import CaptureError, IllegalGraphError
+from ..quiet import quiet
 from .convert import convert
 from .observe import observe
-from .trace import export, symbolic_trace
+from .trace import export, leaves, symbolic_trace
 
 # float32 against float32 of the same arithmetic in another order
 TOLERANCE = 1e-4
@@ -41,8 +41,7 @@ def capture(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
     reasons: list[str] = []
     for method, trace, batches in _attempts(model, inputs, doubled, batch):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with quiet():
                 raw = trace()
                 graph_module = _canonical(model, raw, inputs, doubled, batches, reference)
         except Exception as error:  # the model's own Python may raise anything
@@ -90,8 +89,7 @@ def _canonical(
 
 def _run_model(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.no_grad(), quiet():
             outputs: Any = model(*inputs)
     except Exception as error:
         shapes = ", ".join("×".join(map(str, x.shape)) for x in inputs)
@@ -99,8 +97,7 @@ def _run_model(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
             f"the model does not run on input {shapes}: {_one_line(error)}; "
             "give the right shape with --input"
         ) from error
-    leaves = torch.utils._pytree.tree_leaves(outputs)  # pyright: ignore
-    return [x for x in leaves if isinstance(x, Tensor)]
+    return [x for x in leaves(outputs) if isinstance(x, Tensor)]
 
 
 def _compare(graph_module: fx.GraphModule, inputs: tuple[Tensor, ...], want: list[Tensor]) -> None:

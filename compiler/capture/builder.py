@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 
 from ...passes import ir
 from ..errors import CaptureError
@@ -150,7 +151,7 @@ class Builder:
     # --- inside ------------------------------------------------------------------------------
 
     def _like(self, args: Any, index: int) -> Any:
-        return fx.node.map_arg(args, lambda n: n.meta["like"][index])
+        return map_arg(args, lambda n: n.meta["like"][index])
 
     def _annotate(self, node: fx.Node, run: Callable[[int], Any]) -> fx.Node:
         with torch.no_grad():

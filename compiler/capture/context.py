@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
+from ...passes import ir
 from ..errors import CaptureError
 from .builder import Builder, Constant, Expanded, Shape
 from .observe import BatchInt, TensorShapes
@@ -94,7 +94,7 @@ class Context:
         columns = zip(*value.shapes, strict=True)
         shape = [c[0] if len(set(c)) == 1 else 1 for c in columns]
         ones = self.b.constant(Constant(torch.ones(shape)), self.hint)
-        return self.b.call(operator.mul, value.node, ones)
+        return self.b.call(ir.mul, value.node, ones)
 
 
 def target_name(node: fx.Node) -> str:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 
 from ...passes import ir
 from ..errors import CaptureError
@@ -17,6 +18,7 @@ from .builder import Builder, Constant
 from .context import Context, target_name
 from .module_rules import MODULE_RULES
 from .observe import Observation, TensorShapes, combine
+from .trace import leaves
 
 RULES: dict[str, Callable[..., Any]] = {
     **rules_math.RULES,
@@ -76,8 +78,8 @@ class _Converter:
             return self._constant(node)
         if not _holds_tensor(observed):
             return observed
-        args = fx.node.map_arg(node.args, lambda n: self._current(n))
-        kwargs = fx.node.map_arg(node.kwargs, lambda n: self._current(n))
+        args = map_arg(node.args, lambda n: self._current(n))
+        kwargs = map_arg(node.kwargs, lambda n: self._current(n))
         context = Context(self.b, node, observed)
         result = self._apply(context, args, kwargs)
         if _in_place(self.raw, node) and isinstance(args[0], fx.Node):
@@ -148,8 +150,7 @@ class _Converter:
 
     def _output(self, node: fx.Node) -> None:
         context = Context(self.b, node, None)
-        flat: list[Any] = torch.utils._pytree.tree_leaves(node.args[0])  # pyright: ignore
-        values = [self._current(n) for n in flat if isinstance(n, fx.Node)]
+        values = [self._current(n) for n in leaves(node.args[0]) if isinstance(n, fx.Node)]
         tensors = [context.tensor(v) for v in values if _is_tensor(v)]
         if not tensors:
             raise CaptureError("the model returns no tensor")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
@@ -30,38 +29,38 @@ def _unary(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def add(c: Context, a: Any, b: Any, alpha: float = 1) -> fx.Node:
-    return c.b.call(operator.add, c.operand(a), _scaled(c, b, alpha))
+    return c.b.call(ir.add, c.operand(a), _scaled(c, b, alpha))
 
 
 def sub(c: Context, a: Any, b: Any, alpha: float = 1) -> fx.Node:
-    return c.b.call(operator.sub, c.operand(a), _scaled(c, b, alpha))
+    return c.b.call(ir.sub, c.operand(a), _scaled(c, b, alpha))
 
 
 def rsub(c: Context, a: Any, b: Any, alpha: float = 1) -> fx.Node:
-    return c.b.call(operator.sub, c.operand(b), _scaled(c, a, alpha))
+    return c.b.call(ir.sub, c.operand(b), _scaled(c, a, alpha))
 
 
 def _scaled(c: Context, value: Any, alpha: float) -> Any:
     operand = c.operand(value)
-    return operand if alpha == 1 else c.b.call(operator.mul, operand, alpha)
+    return operand if alpha == 1 else c.b.call(ir.mul, operand, alpha)
 
 
 def div(c: Context, a: Any, b: Any, rounding_mode: str | None = None) -> fx.Node:
     if rounding_mode is not None:
         raise c.unsupported(f"rounding_mode={rounding_mode}")
-    return c.b.call(operator.truediv, c.operand(a), c.operand(b))
+    return c.b.call(ir.div, c.operand(a), c.operand(b))
 
 
 def pow_(c: Context, x: Any, exponent: Any) -> fx.Node:
-    return c.b.call(operator.pow, c.operand(x), c.operand(exponent))
+    return c.b.call(ir.pow_, c.operand(x), c.operand(exponent))
 
 
 def square(c: Context, x: Any) -> fx.Node:
-    return c.b.call(operator.pow, c.tensor(x), 2)
+    return c.b.call(ir.pow_, c.tensor(x), 2)
 
 
 def reciprocal(c: Context, x: Any) -> fx.Node:
-    return c.b.call(operator.truediv, 1.0, c.tensor(x))
+    return c.b.call(ir.div, 1.0, c.tensor(x))
 
 
 def clamp(c: Context, x: Any, min: float | None = None, max: float | None = None) -> fx.Node:
@@ -85,7 +84,7 @@ def dims_of(c: Context, dim: Any, rank: int) -> tuple[int, ...]:
     """All dimensions for None or (), counted from 0 and sorted."""
     if dim is None or dim == () or dim == []:
         return tuple(range(rank))
-    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    dims = (dim,) if isinstance(dim, int) else tuple(cast("tuple[int, ...]", dim))
     return tuple(sorted(d % rank for d in dims))
 
 
@@ -114,10 +113,10 @@ def min_(c: Context, x: Any, other: Any) -> Any:
 
 def _variance(c: Context, x: fx.Node, dims: tuple[int, ...], ddof: float, keepdim: bool) -> Any:
     count = math.prod(c.b.shape(x)[d] for d in dims)
-    centred = c.b.call(operator.sub, x, c.b.call(ir.mean, x, dims, True))
-    squares = c.b.call(operator.pow, centred, 2)
+    centred = c.b.call(ir.sub, x, c.b.call(ir.mean, x, dims, True))
+    squares = c.b.call(ir.pow_, centred, 2)
     result = c.b.call(ir.mean, squares, dims, keepdim)
-    return result if ddof == 0 else c.b.call(operator.mul, result, count / (count - ddof))
+    return result if ddof == 0 else c.b.call(ir.mul, result, count / (count - ddof))
 
 
 def var(
@@ -164,7 +163,7 @@ def norm(
     if p not in (2, 2.0, "fro"):
         raise c.unsupported(f"norm of order {p}")
     x = c.tensor(x)
-    squares = c.b.call(operator.pow, x, 2)
+    squares = c.b.call(ir.pow_, x, 2)
     summed = c.b.call(ir.sum_, squares, dims_of(c, dim, c.b.rank(x)), keepdim)
     return c.b.call(torch.sqrt, summed)
 
@@ -173,7 +172,7 @@ def normalize(
     c: Context, x: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None
 ) -> fx.Node:
     length = c.b.call(ir.clamp, norm(c, x, p, dim, True), eps, None)
-    return c.b.call(operator.truediv, c.tensor(x), length)
+    return c.b.call(ir.div, c.tensor(x), length)
 
 
 def matmul(c: Context, a: Any, b: Any) -> fx.Node:
@@ -185,7 +184,7 @@ def matmul(c: Context, a: Any, b: Any) -> fx.Node:
 
 def addmm(c: Context, bias: Any, a: Any, b: Any, beta: float = 1, alpha: float = 1) -> fx.Node:
     product = _scaled(c, matmul(c, a, b), alpha)
-    return c.b.call(operator.add, product, _scaled(c, bias, beta))
+    return c.b.call(ir.add, product, _scaled(c, bias, beta))
 
 
 def attention(
@@ -206,12 +205,12 @@ def attention(
     rank = c.b.rank(k)
     k_t = c.b.permute(k, (*range(rank - 2), rank - 1, rank - 2))
     factor = 1 / math.sqrt(c.b.shape(q)[-1]) if scale is None else scale
-    scores = c.b.call(torch.matmul, c.b.call(operator.mul, q, factor), k_t)
+    scores = c.b.call(torch.matmul, c.b.call(ir.mul, q, factor), k_t)
     if attn_mask is not None:
         mask = attn_mask
         if isinstance(mask, Constant) and mask.tensor.dtype == torch.bool:
             mask = Constant(torch.zeros(mask.tensor.shape).masked_fill(~mask.tensor, -1e30))
-        scores = c.b.call(operator.add, scores, c.operand(mask))
+        scores = c.b.call(ir.add, scores, c.operand(mask))
     weights = c.b.new_module(f"{c.hint}_softmax", nn.Softmax(rank - 1), scores)
     return c.b.call(torch.matmul, weights, c.tensor(v))
 
@@ -219,7 +218,7 @@ def attention(
 def einsum(c: Context, equation: Any, *operands: Any) -> fx.Node:
     """Two operands; every index is a batch, a row, a column or the contracted one."""
     if len(operands) == 1 and isinstance(operands[0], (tuple, list)):
-        operands = tuple(operands[0])
+        operands = tuple(cast("tuple[Any, ...]", operands[0]))
     if isinstance(equation, fx.Node) or len(operands) != 2 or "." in equation:
         raise c.unsupported("einsum of this form")
     left, right = equation.replace(" ", "").split("->")[0].split(",")
@@ -264,9 +263,9 @@ def where(c: Context, condition: Any, a: Any, b: Any) -> fx.Node:
         raise c.unsupported("a condition is needed")
     keep = c.tensor(Constant(mask.tensor.float()))
     drop = c.tensor(Constant(1.0 - mask.tensor.float()))
-    kept = c.b.call(operator.mul, keep, c.operand(_finite(a)))
-    dropped = c.b.call(operator.mul, drop, c.operand(_finite(b)))
-    return c.b.call(operator.add, kept, dropped)
+    kept = c.b.call(ir.mul, keep, c.operand(_finite(a)))
+    dropped = c.b.call(ir.mul, drop, c.operand(_finite(b)))
+    return c.b.call(ir.add, kept, dropped)
 
 
 def masked_fill(c: Context, x: Any, mask: Any, value: Any) -> fx.Node:
@@ -287,8 +286,8 @@ RULES: dict[str, Callable[..., Any]] = {
     "sub": sub,
     "subtract": sub,
     "rsub": rsub,
-    "mul": _binary(operator.mul),
-    "multiply": _binary(operator.mul),
+    "mul": _binary(ir.mul),
+    "multiply": _binary(ir.mul),
     "div": div,
     "divide": div,
     "true_divide": div,
@@ -309,7 +308,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "exp": _unary(torch.exp),
     "log": _unary(torch.log),
     "abs": _unary(torch.abs),
-    "neg": _unary(operator.neg),
+    "neg": _unary(ir.neg),
     "erf": _unary(torch.erf),
     "mean": _reduction(ir.mean),
     "sum": _reduction(ir.sum_),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -165,7 +164,7 @@ def conv_transpose2d(
 def linear(c: Context, x: Any, weight: Any, bias: Any = None) -> fx.Node:
     if isinstance(weight, fx.Node):
         product = c.b.call(torch.matmul, c.tensor(x), c.b.permute(weight, (1, 0)))
-        return product if bias is None else c.b.call(operator.add, product, c.tensor(bias))
+        return product if bias is None else c.b.call(ir.add, product, c.tensor(bias))
     weight, bias = c.parameter(weight, "weight"), c.parameter(bias, "bias")
     if weight is None:
         raise c.unsupported("a linear layer without weight")
@@ -249,7 +248,7 @@ def layer_norm(
 
     def make() -> nn.Module:
         affine, with_bias = tensors["weight"] is not None, tensors["bias"] is not None
-        return nn.LayerNorm(tuple(normalized_shape), eps, affine, bias=with_bias)
+        return nn.LayerNorm(list(normalized_shape), eps, affine, bias=with_bias)
 
     return _lift(c, c.tensor(x), make, tensors, ("layer_norm", tuple(normalized_shape), eps))
 
@@ -260,13 +259,13 @@ def local_response_norm(
     """x / (k + α · mean of x² over `size` neighbouring channels)^β"""
     x = c.tensor(x)
     shapes = c.b.shapes(x)
-    squares = c.b.call(operator.pow, x, 2)
+    squares = c.b.call(ir.pow_, x, 2)
     flat = c.b.reshape(squares, [(s[0], 1, s[1], math.prod(s[2:])) for s in shapes])
     padded = c.b.call(F.pad, flat, (0, 0, size // 2, (size - 1) // 2), "constant", 0.0)
     means = c.b.new_module(f"{c.hint}_mean", nn.AvgPool2d((size, 1), stride=1), padded)
-    scaled = c.b.call(operator.mul, c.b.reshape(means, shapes), alpha)
-    divisor = c.b.call(operator.pow, c.b.call(operator.add, scaled, k), beta)
-    return c.b.call(operator.truediv, x, divisor)
+    scaled = c.b.call(ir.mul, c.b.reshape(means, shapes), alpha)
+    divisor = c.b.call(ir.pow_, c.b.call(ir.add, scaled, k), beta)
+    return c.b.call(ir.div, x, divisor)
 
 
 # --- activations ---------------------------------------------------------------------------------
@@ -292,7 +291,7 @@ def elu(
     inplace: bool = False,
 ) -> fx.Node:
     y = c.activation(nn.ELU(alpha), x)
-    return y if scale in (1, True, False) else c.b.call(operator.mul, y, scale)
+    return y if scale in (1, True, False) else c.b.call(ir.mul, y, scale)
 
 
 def selu(c: Context, x: Any, inplace: bool = False) -> fx.Node:
@@ -337,7 +336,7 @@ def glu(c: Context, x: Any, dim: int = -1) -> fx.Node:
     dim = dim % c.b.rank(x)
     half = c.b.shape(x)[dim] // 2
     gate = c.activation(nn.Sigmoid(), c.b.slice(x, dim, half, 2 * half))
-    return c.b.call(operator.mul, c.b.slice(x, dim, 0, half), gate)
+    return c.b.call(ir.mul, c.b.slice(x, dim, 0, half), gate)
 
 
 # --- pooling and resizing ------------------------------------------------------------------------
@@ -406,6 +405,12 @@ def _over_map(rule: Callable[..., fx.Node]) -> Callable[..., Any]:
         return c.reshape_out(rule(c, flat, *spread, *args[4:]))
 
     return one_dimensional
+
+
+def adaptive_avg_pool1d(c: Context, x: Any, output_size: Any) -> fx.Node:
+    flat = _raise_to_map(c, c.tensor(x))
+    pool = nn.AdaptiveAvgPool2d((1, c.out_shapes[0][-1]))
+    return c.reshape_out(c.b.new_module(c.hint, pool, flat))
 
 
 def interpolate(
@@ -492,11 +497,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "adaptive_max_pool2d": adaptive_max_pool2d,
     "max_pool1d": _over_map(max_pool2d),
     "avg_pool1d": _over_map(avg_pool2d),
-    "adaptive_avg_pool1d": lambda c, x, size: c.reshape_out(
-        c.b.new_module(
-            c.hint, nn.AdaptiveAvgPool2d((1, pair(size)[1])), _raise_to_map(c, c.tensor(x))
-        )
-    ),
+    "adaptive_avg_pool1d": adaptive_avg_pool1d,
     "interpolate": interpolate,
     "upsample_nearest2d": upsample_nearest,
     "upsample_bilinear2d": upsample_bilinear,

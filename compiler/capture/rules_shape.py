@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
+from ...passes import ir
 from .builder import Constant, Expanded
 from .context import Context
 from .observe import BatchInt
@@ -26,9 +27,14 @@ def reshape(c: Context, x: Any, *args: Any, **kwargs: Any) -> fx.Node:
 
 def permute(c: Context, x: Any, *dims: Any) -> fx.Node:
     x = c.tensor(x)
-    order = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
     rank = c.b.rank(x)
-    return c.b.permute(x, [d % rank for d in cast("Sequence[int]", order)])
+    return c.b.permute(x, [d % rank for d in _sequence(dims)])
+
+
+def _sequence(args: tuple[Any, ...]) -> Sequence[Any]:
+    """`f(x, 1, 2)` and `f(x, (1, 2))` alike."""
+    first = args[0]
+    return cast("Sequence[Any]", first if isinstance(first, (tuple, list)) else args)
 
 
 def transpose(c: Context, x: Any, a: int, b: int) -> fx.Node:
@@ -78,7 +84,7 @@ def getitem(c: Context, x: Any, index: Any) -> Any:
     if isinstance(x, (list, tuple)):
         return cast("Sequence[Any]", x)[index]
     x = c.tensor(x)
-    items: list[Any] = list(index) if isinstance(index, tuple) else [index]
+    items: list[Any] = [*cast("tuple[Any, ...]", index)] if isinstance(index, tuple) else [index]
     named = sum(1 for item in items if item is not None and item is not Ellipsis)
     if Ellipsis in items:
         at = items.index(Ellipsis)
@@ -91,7 +97,7 @@ def getitem(c: Context, x: Any, index: Any) -> Any:
             size = c.b.shape(x)[dim]
             x = _take(c, x, dim, slice(item % size, item % size + 1, 1))
         elif isinstance(item, slice):
-            x = _take(c, x, dim, item)
+            x = _take(c, x, dim, cast("slice[Any, Any, Any]", item))
         else:
             raise c.unsupported("indexing with a tensor")
         dim += 1
@@ -152,8 +158,6 @@ def cat(c: Context, tensors: Any, dim: int = 0, axis: int | None = None) -> fx.N
 
 
 def _with_batch(c: Context, x: fx.Node, like: fx.Node) -> fx.Node:
-    from ...passes import ir
-
     if c.b.shapes(x)[-1][0] == c.b.shapes(like)[-1][0] or c.b.shapes(x)[-1][0] != 1:
         return x
     return c.b.call(ir.batch_expand, x, like)
@@ -191,8 +195,7 @@ def _expand_constant(c: Context, x: Constant) -> Constant | Expanded:
 def repeat(c: Context, x: Any, *counts: Any) -> fx.Node:
     """repeat, tile: copies side by side."""
     x = c.tensor(x)
-    times = counts[0] if len(counts) == 1 and isinstance(counts[0], (tuple, list)) else counts
-    times = cast("Sequence[Any]", times)
+    times = _sequence(counts)
     lead = (1,) * (len(times) - c.b.rank(x))
     x = c.b.reshape(x, [(*lead, *s) for s in c.b.shapes(x)])
     for dim, count in enumerate(times):
@@ -208,9 +211,9 @@ def roll(c: Context, x: Any, shifts: Any, dims: Any = None) -> fx.Node:
     x = c.tensor(x)
     if dims is None or dims == ():
         raise c.unsupported("roll without dimensions")
-    pairs = [(shifts, dims)] if isinstance(shifts, int) else zip(shifts, dims, strict=True)
-    for shift, dim in pairs:
-        dim = dim % c.b.rank(x)
+    shifts, dims = (_sequence((v,)) for v in (shifts, dims))
+    for shift, dim in zip(shifts, dims, strict=True):
+        dim = int(dim) % c.b.rank(x)
         size = c.b.shape(x)[dim]
         cut = -shift % size
         if cut:
@@ -232,6 +235,10 @@ def pad(
         return x
     fill = (value or 0.0) if mode == "constant" else None
     return c.b.call(F.pad, x, amounts, mode, fill)
+
+
+def constant_pad(c: Context, x: Any, amounts: Sequence[int], value: float = 0.0) -> fx.Node:
+    return pad(c, x, amounts, "constant", value)
 
 
 def channel_shuffle(c: Context, x: Any, groups: int) -> fx.Node:
@@ -291,7 +298,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "roll": roll,
     "flip": flip,
     "pad": pad,
-    "constant_pad_nd": lambda c, x, amounts, value=0.0: pad(c, x, amounts, "constant", value),
+    "constant_pad_nd": constant_pad,
     "reflection_pad2d": _pad_mode("reflect"),
     "replication_pad2d": _pad_mode("replicate"),
     "channel_shuffle": channel_shuffle,

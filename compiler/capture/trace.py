@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from ...passes import ir
+from ..quiet import quiet
 from .module_rules import MODULE_RULES
 
 
@@ -21,7 +17,7 @@ class _Tracer(fx.Tracer):
     """Leaves are exactly what the rules know; everything else is traced through."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        hooked = bool(m._forward_hooks or m._forward_pre_hooks)  # pyright: ignore[reportPrivateUsage]
+        hooked = any(m.__dict__[kind] for kind in ("_forward_hooks", "_forward_pre_hooks"))
         return not hooked and (type(m) in ir.MODULES or type(m) in MODULE_RULES)
 
 
@@ -57,26 +53,14 @@ def export(model: nn.Module, inputs: tuple[Tensor, ...], dynamic_batch: bool) ->
     Raises whatever `torch.export` raises.
     """
     batch = {0: torch.export.Dim.AUTO} if dynamic_batch else None
-    with _quiet():
+    with quiet():
         program = torch.export.export(
             model, inputs, dynamic_shapes=tuple(batch for _ in inputs), strict=False
         )
-        graph_module = cast(fx.GraphModule, program.module(check_guards=False))
-    return graph_module
+        return program.module(check_guards=False)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Models and torch.export warn and log about what the user cannot change."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(),
-            redirect_stdout(io.StringIO()),  # on failure it prints the whole program
-            redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+def leaves(outputs: Any) -> list[Any]:
+    """What a model returns, nested containers undone."""
+    tree: Any = torch.utils
+    return tree._pytree.tree_leaves(outputs)

@@ -171,7 +171,7 @@ def max_pool(s: Lowering, node: fx.Node, m: nn.MaxPool2d) -> None:
     kernel, stride, pads = pair(m.kernel_size), pair(m.stride or m.kernel_size), pair(m.padding)
     dilation = pair(m.dilation)
     extra = _ceil_extra(_map(x), _map(value), kernel, stride, pads, dilation)
-    around = (*pads, pads[0] + extra[0], pads[1] + extra[1])
+    around = (pads[0], pads[1], pads[0] + extra[0], pads[1] + extra[1])
     s.add(node, ops.MaxPool(node.name, value, x, kernel, stride, around, dilation))
 
 
@@ -191,7 +191,7 @@ def avg_pool(s: Lowering, node: fx.Node, m: nn.AvgPool2d) -> None:
         x = s.emit(ops.Pad(node.name, padded, x, outer, outer))
         pads = (0, 0)
     counted = counted and not any(extra)
-    around = (*pads, pads[0] + extra[0], pads[1] + extra[1])
+    around = (pads[0], pads[1], pads[0] + extra[0], pads[1] + extra[1])
     s.add(node, ops.AvgPool(node.name, value, x, kernel, stride, around, counted))
 
 

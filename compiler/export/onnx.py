@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx
@@ -146,6 +146,10 @@ _UNARY: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
+def _relu6(w: _Writer, out: str, x: str, p: tuple[float, ...]) -> None:
+    _clip(w, out, x, (0.0, 6.0))
+
+
 def _clip(w: _Writer, out: str, x: str, p: tuple[float, ...]) -> None:
     low, high = p
     limits = [
@@ -207,7 +211,7 @@ def _rsqrt(w: _Writer, out: str, x: str, p: tuple[float, ...]) -> None:
 
 _COMPOSED: dict[str, Callable[[_Writer, str, str, tuple[float, ...]], None]] = {
     "clip": _clip,
-    "relu6": lambda w, out, x, p: _clip(w, out, x, (0.0, 6.0)),
+    "relu6": _relu6,
     "hard_sigmoid": _hard_sigmoid,
     "hard_swish": _hard_swish,
     "silu": _silu,
@@ -301,7 +305,7 @@ def _linear(w: _Writer, op: ops.Linear) -> None:
 
 
 def _affine(w: _Writer, op: ops.ChannelAffine) -> None:
-    channels = op.scale.shape[0]
+    channels = op.scale.size
     inputs = [
         op.x.name,
         w.array(f"{op.name}.scale", op.scale),
@@ -484,7 +488,5 @@ def simplified(model: bytes) -> bytes:
     """onnxsim's version of the model; the caller keeps it only if it computes the same."""
     import onnxsim
 
-    result = cast(
-        "tuple[onnx.ModelProto, bool]", onnxsim.simplify(onnx.load_model_from_string(model))
-    )
-    return result[0].SerializeToString()
+    result: onnx.ModelProto = onnxsim.simplify(onnx.load_model_from_string(model))[0]
+    return result.SerializeToString()
