@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -77,11 +78,19 @@ def cpu_name() -> str:
     return platform.processor()
 
 
-def write_results(name: str, content: Any) -> Path:
-    """`benchmarks/results/<name>.json`, replaced at once."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def peak_megabytes(ru_maxrss: int) -> float:
+    """Megabytes (1e6 bytes) of a resource usage, which counts KiB on Linux and bytes on macOS."""
+    return ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def replace_json(path: Path, content: Any) -> None:
+    """Written whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=1) + "\n")
     temporary.replace(path)
-    return path
+
+
+def write_results(name: str, content: Any) -> None:
+    """`benchmarks/results/<name>.json`."""
+    replace_json(RESULTS / f"{name}.json", content)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,14 @@ import time
 from pathlib import Path
 from statistics import median
 
-from benchmarks.common import ROOT, add_data_argument, environment, print_table, write_results
+from benchmarks.common import (
+    ROOT,
+    add_data_argument,
+    environment,
+    peak_megabytes,
+    print_table,
+    write_results,
+)
 from benchmarks.mobilenet_v2 import PICTURES, write_classes, write_model
 
 
@@ -31,12 +37,7 @@ def run(command: list[str]) -> tuple[float, float]:
     seconds = time.perf_counter() - start
     if status:
         sys.exit(f"exit code {os.waitstatus_to_exitcode(status)}: {' '.join(command)}")
-    return seconds, peak_megabytes(usage)
-
-
-def peak_megabytes(usage: resource.struct_rusage) -> float:
-    """ru_maxrss counts KiB on Linux and bytes on macOS."""
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    return seconds, peak_megabytes(usage.ru_maxrss)
 
 
 def shrinkc_command(data: Path, folder: Path, images: bool) -> list[str]:

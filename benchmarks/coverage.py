@@ -13,6 +13,9 @@ its own, at most --minutes and --gigabytes. An architecture passes a stage when
 * ONNX, TFLite: written without torch.onnx's help, run by ONNX Runtime (batch 2) and LiteRT
   (batch 1), the largest error is at most 1e-4 of the output's range.
 
+Beyond these four, `merged`: every linear segment that can be merged is, to 1e-9 in float64, and the
+result is equal as ONNX.
+
 `float32` is the model's own rounding: its float32 against its float64 outputs.
 """
 
@@ -29,7 +32,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from benchmarks.common import RESULTS, ROOT, environment, markdown_table
+from benchmarks.common import RESULTS, ROOT, environment, markdown_table, replace_json
 from benchmarks.coverage_one import STAGES, Result, empty_result
 from benchmarks.models import Architecture, architectures
 
@@ -49,11 +52,10 @@ def run_one(architecture: Architecture, minutes: float, gigabytes: float) -> Res
                 env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
             )
         killed = _watch(child, minutes * 60, gigabytes)
-        if path.exists():
-            return json.loads(path.read_text())
-        result = empty_result(architecture)
-        last = log.read_text(errors="replace").strip().rpartition("\n")[2][-300:]
-        result["errors"]["process"] = killed or f"exit code {child.returncode}: {last}"
+        result = json.loads(path.read_text()) if path.exists() else empty_result(architecture)
+        if killed or child.returncode:
+            last = log.read_text(errors="replace").strip().rpartition("\n")[2][-300:]
+            result["errors"]["process"] = killed or f"exit code {child.returncode}: {last}"
         return result
 
 
@@ -156,11 +158,7 @@ def save(path: Path, results: dict[str, Result]) -> None:
     """In the list's order, replaced at once; a stopped run loses one architecture at most."""
     rows = [results[one.key] for one in architectures() if one.key in results]
     packages = ("torch", "onnxruntime", "ai-edge-litert", "pytorchcv", "timm", "transformers")
-    content = {"environment": environment(*packages), "results": rows}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
+    replace_json(path, {"environment": environment(*packages), "results": rows})
 
 
 def run_all(

@@ -8,12 +8,13 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import re
 import resource
 import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from benchmarks.common import peak_megabytes, replace_json
 from benchmarks.models import Architecture, architectures, build
 
 STAGES = ("captured", "folded", "onnx", "tflite")
@@ -45,10 +47,12 @@ def empty_result(architecture: Architecture) -> Result:
 
 
 class Stages:
-    """Runs stages one after the other; what they find goes into `result`."""
+    """Runs stages one after the other; what they find goes into `result`, and that to `save`
+    after each, so that a stage which is killed does not take the others with it."""
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Architecture, save: Callable[[Result], None]) -> None:
         self.result = empty_result(architecture)
+        self.save = save
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -62,11 +66,14 @@ class Stages:
                 self.result[name] = True
         finally:
             self.result["seconds"][name] = round(time.perf_counter() - start, 2)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            self.result["megabytes"] = round(peak_megabytes(peak))
+            self.save(self.result)
 
 
-def measure(architecture: Architecture) -> Result:
+def measure(architecture: Architecture, save: Callable[[Result], None]) -> None:
     """Every stage that can be reached."""
-    stages = Stages(architecture)
+    stages = Stages(architecture, save)
     result = stages.result
     graph: fx.GraphModule | None = None
     folded: fx.GraphModule | None = None
@@ -77,15 +84,16 @@ def measure(architecture: Architecture) -> Result:
         result["attention"] = _multiplies_activations(model, x[:1])
         result["float32"] = largest_error(want, outputs(copy.deepcopy(model).double(), x.double()))
     if "build" in result["errors"]:
-        return result
+        return
     with stages.stage("captured"):
         graph = _capture(model, x, want, result)
     if graph is not None:
         with stages.stage("folded"):
             folded = _fold(graph, result)
         _export(stages, folded or graph, x, want)
-    result["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return result
+    if folded is not None:
+        with stages.stage("merged"):
+            _merge(folded, x, want, result)
 
 
 def _capture(model: nn.Module, x: Tensor, want: list[Tensor], result: Result) -> fx.GraphModule:
@@ -107,12 +115,25 @@ def _fold(graph: fx.GraphModule, result: Result) -> fx.GraphModule:
     after, steps = run_exact_passes(graph, (Simplify(), FoldBatchNorm()))
     skipped = steps[1].skipped
     result["batch_norms"] = [_batch_norms(graph), _batch_norms(after)]
-    result["kept"] = dict(Counter(skip.reason for skip in skipped))
+    result["kept"] = dict(Counter(re.sub(r"'[^']+'", "…", skip.reason) for skip in skipped))
     result["folded_error"] = max(step.max_error for step in steps)
     unexplained = _batch_norms(after) - len({skip.node for skip in skipped})
     if unexplained > 0:
         raise WrongResultError(f"{unexplained} batch norms are left without a reason")
     return after
+
+
+def _merge(graph: fx.GraphModule, x: Tensor, want: list[Tensor], result: Result) -> None:
+    """Every linear segment merged, whatever it costs: verified in float64, and as ONNX."""
+    from shrinkc.compiler.export.lower import lower
+    from shrinkc.compiler.pipeline import run_exact_passes
+    from shrinkc.passes.merge_linear import MergeLinear
+
+    after, (step,) = run_exact_passes(graph, (MergeLinear(),))
+    result["merges"], result["merged_error"] = len(step.changes), step.max_error
+    if step.changes:
+        got = [torch.from_numpy(array) for array in run_onnx(lower(after), x[:1])]
+        _check("merged", largest_error(got, [one[:1] for one in want]), EQUAL)
 
 
 def _export(stages: Stages, graph: fx.GraphModule, x: Tensor, want: list[Tensor]) -> None:
@@ -204,16 +225,20 @@ def _one_line(error: Exception) -> str:
 
 def main() -> None:
     """`KEY [FILE]`: the result goes to FILE, or to stdout."""
-    key = sys.argv[1]
+    key, *path = sys.argv[1:]
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    result = measure(next(one for one in architectures() if one.key == key))
-    text = json.dumps(result, indent=1)
-    if len(sys.argv) > 2:
-        Path(sys.argv[2]).write_text(text)
-    else:
-        print(text)
+    latest: Result = {}
+
+    def save(result: Result) -> None:
+        latest.update(result)
+        if path:
+            replace_json(Path(path[0]), result)
+
+    measure(next(one for one in architectures() if one.key == key), save)
+    if not path:
+        print(json.dumps(latest, indent=1))
 
 
 if __name__ == "__main__":

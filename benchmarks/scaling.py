@@ -20,8 +20,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import ROOT, environment, print_table, write_results
-from benchmarks.compile_time import peak_megabytes
+from benchmarks.common import ROOT, environment, peak_megabytes, print_table, write_results
 from benchmarks.models import randomise
 
 SIZES = (250, 500, 1000)
@@ -106,7 +105,7 @@ def measure(convolutions: int) -> dict[str, float]:
             step(program)
         seconds[name] = time.perf_counter() - begun
     seconds["total"] = time.perf_counter() - start
-    peak = peak_megabytes(resource.getrusage(resource.RUSAGE_SELF))
+    peak = peak_megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     return {"convolutions": convolutions, "peak_megabytes": peak, **seconds}
 
 
