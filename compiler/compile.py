@@ -11,7 +11,7 @@ from torch import fx, nn
 from ..latency_tables.devices import describe_host
 from .costs import CostTable, Prediction, macs, predict
 from .data import split
-from .errors import TableError
+from .errors import CaptureError, TableError
 from .files import atomic_folder
 from .model_file import save_model
 from .options import Options
@@ -24,13 +24,16 @@ from .stages import (
     captured,
     check_options,
     cost_table,
+    example_inputs,
     export,
     judge,
     measure,
     optimise,
     quantised,
+    require_convolutions,
     verify,
 )
+from .uncaptured import compile_uncaptured
 
 
 def compile_model(
@@ -54,8 +57,13 @@ def compile_model(
     options, progress = options or Options(), progress or Silent()
     check_options(options)
     table = cost_table(options.target, options.threads)
-    with progress.task("Capturing"):
-        original = captured(model, input_shapes)
+    try:
+        with progress.task("Capturing"):
+            original = captured(model, input_shapes)
+    except CaptureError as cause:
+        inputs = example_inputs(input_shapes)
+        return compile_uncaptured(model, inputs, out, options, name, cause)
+    require_convolutions(original)
     data = split(original, options)
     with progress.task("Simplifying, folding, merging; each pass verified in float64"):
         optimised = optimise(original, table, options)

@@ -70,6 +70,12 @@ def captured(model: nn.Module, input_shapes: Sequence[tuple[int, ...]]) -> fx.Gr
     return capture(model, example_inputs(input_shapes))
 
 
+def require_convolutions(graph_module: fx.GraphModule) -> None:
+    """Raise InputError for a network that is none of ours."""
+    if not any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in graph_module.modules()):
+        raise InputError("the model has no convolution; shrinkc compiles convolutional networks")
+
+
 @dataclass(frozen=True)
 class Optimised:
     """`baseline` is what a plain converter would export (batch norm folded), `final` ours."""

@@ -97,6 +97,8 @@ class _Converter:
         rule = RULES.get(name)
         if rule is None:
             raise c.unsupported("no rule for this operator")
+        if c.node.target is getattr:  # x.mT
+            args = args[:1]
         try:
             return rule(c, *args, **kwargs)
         except (TypeError, ValueError, KeyError, IndexError) as error:
