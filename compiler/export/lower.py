@@ -7,7 +7,6 @@ become float32 here, once.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -213,11 +212,11 @@ def _pad(
 
 
 _FUNCTIONS: dict[Any, Callable[..., None]] = {
-    operator.add: _binary("add"),
-    operator.sub: _binary("sub"),
-    operator.mul: _binary("mul"),
-    operator.truediv: _binary("div"),
-    operator.pow: _pow,
+    ir.add: _binary("add"),
+    ir.sub: _binary("sub"),
+    ir.mul: _binary("mul"),
+    ir.div: _binary("div"),
+    ir.pow_: _pow,
     torch.maximum: _binary("maximum"),
     torch.minimum: _binary("minimum"),
     torch.matmul: _matmul,
@@ -236,6 +235,6 @@ _FUNCTIONS: dict[Any, Callable[..., None]] = {
     torch.exp: _unary("exp"),
     torch.log: _unary("log"),
     torch.abs: _unary("abs"),
-    operator.neg: _unary("neg"),
+    ir.neg: _unary("neg"),
     torch.erf: _unary("erf"),
 }
