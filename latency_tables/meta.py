@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -14,6 +15,7 @@ from .features import Caches, Tiles
 from .key import PRECISIONS
 
 SCHEMA = 1
+_DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?|unknown")
 Kind = Literal["measured", "fitted"]
 
 
@@ -78,7 +80,8 @@ _ORDER = tuple(field.name for field in fields(TableMeta) if field.name != "model
 
 
 def _toml(value: object) -> str:
-    return json.dumps(list(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else value)
+    plain = list(cast("tuple[str, ...]", value)) if isinstance(value, tuple) else value
+    return json.dumps(plain, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,11 @@ class _Reader:
     def _text(self, name: str) -> str:
         value = self.content.get(name)
         if not isinstance(value, str) or not value.strip():
-            raise self._error(f"{name} is missing; state it, or 'unknown' where nobody knows")
+            raise self._error(f"{name} must be a text; write 'unknown' where nobody knows it")
         if name == "source" and value.strip().lower() == "unknown":
             raise self._error("source is unknown; name where the figures come from")
+        if name == "date" and not _DATE.fullmatch(value):
+            raise self._error(f"date is '{value}'; write YYYY-MM-DD, YYYY-MM, YYYY or unknown")
         return value
 
     def _count(self, values: Mapping[str, object], name: str, where: str = "") -> int:

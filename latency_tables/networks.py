@@ -10,11 +10,12 @@ the 3×3 convolution) as in MLPerf Inference.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
 from .key import OpKey
+from .sequence import OpSequence
 
 OpList = tuple[OpKey, ...]
 
@@ -25,76 +26,12 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
-@dataclass
-class _Sequence:
-    """Operators appended one by one; `channels` and `size` are those of the last result."""
-
-    precision: str
-    size: int
-    channels: int = 3
-    ops: list[OpKey] = field(default_factory=list[OpKey])
-
-    def conv(self, out: int, kernel: int = 1, stride: int = 1, activation: str = "none") -> None:
-        self._append("conv2d", out, kernel, stride, 1, activation)
-
-    def depthwise(self, kernel: int, stride: int, activation: str) -> None:
-        self._append("depthwise_conv2d", self.channels, kernel, stride, self.channels, activation)
-
-    def elementwise(self, op: str, activation: str = "none") -> None:
-        self._append(op, self.channels, activation=activation)
-
-    def global_pool(self) -> None:
-        self.ops.append(
-            OpKey(
-                op="mean",
-                in_channels=self.channels,
-                out_channels=self.channels,
-                in_size=(self.size, self.size),
-                precision=self.precision,
-            )
-        )
-        self.size = 1
-
-    def max_pool(self, kernel: int, stride: int) -> None:
-        self._append("max_pool", self.channels, kernel, stride)
-
-    def classifier(self, classes: int) -> None:
-        self._append("linear", classes)
-        self.elementwise("softmax")
-
-    def _append(
-        self,
-        op: str,
-        out: int,
-        kernel: int = 1,
-        stride: int = 1,
-        groups: int = 1,
-        activation: str = "none",
-    ) -> None:
-        out_size = ceil(self.size / stride)
-        self.ops.append(
-            OpKey(
-                op=op,
-                in_channels=self.channels,
-                out_channels=out,
-                kernel=(kernel, kernel),
-                stride=(stride, stride),
-                groups=groups,
-                in_size=(self.size, self.size),
-                out_size=(out_size, out_size),
-                activation=activation,
-                precision=self.precision,
-            )
-        )
-        self.channels, self.size = out, out_size
-
-
 def mobilenet_v1(width: float, size: int, precision: str) -> OpList:
     """Depthwise-separable blocks; channels are ⌊c · width⌋, at least 8."""
-    net = _Sequence(precision, size)
+    net = OpSequence(precision, size)
     net.conv(max(int(32 * width), 8), 3, 2, "relu6")
-    blocks = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5)
-    for out, stride in (*blocks, (1024, 2), (1024, 1)):
+    blocks = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2))
+    for out, stride in (*blocks, *((512, 1),) * 5, (1024, 2), (1024, 1)):
         net.depthwise(3, stride, "relu6")
         net.conv(max(int(out * width), 8), activation="relu6")
     net.global_pool()
@@ -103,7 +40,7 @@ def mobilenet_v1(width: float, size: int, precision: str) -> OpList:
 
 
 def _inverted_residual(
-    net: _Sequence,
+    net: OpSequence,
     *,
     expanded: int,
     out: int,
@@ -125,7 +62,7 @@ def _inverted_residual(
 
 
 def _conv_act(
-    net: _Sequence, out: int, kernel: int = 1, stride: int = 1, activation: str = "relu6"
+    net: OpSequence, out: int, kernel: int = 1, stride: int = 1, activation: str = "relu6"
 ) -> None:
     """Hard-swish is an operator of its own in TFLite; ReLU and ReLU6 are fused."""
     if activation == "hard_swish":
@@ -135,7 +72,7 @@ def _conv_act(
         net.conv(out, kernel, stride, activation)
 
 
-def _depthwise_act(net: _Sequence, kernel: int, stride: int, activation: str) -> None:
+def _depthwise_act(net: OpSequence, kernel: int, stride: int, activation: str) -> None:
     if activation == "hard_swish":
         net.depthwise(kernel, stride, "none")
         net.elementwise("hard_swish")
@@ -143,7 +80,7 @@ def _depthwise_act(net: _Sequence, kernel: int, stride: int, activation: str) ->
         net.depthwise(kernel, stride, activation)
 
 
-def _squeeze_excite(net: _Sequence) -> None:
+def _squeeze_excite(net: OpSequence) -> None:
     """MobileNetV3's: squeeze to a quarter; the hard sigmoid is an add with ReLU6 and a mul."""
     channels, size = net.channels, net.size
     net.global_pool()
@@ -155,12 +92,23 @@ def _squeeze_excite(net: _Sequence) -> None:
     net.elementwise("mul")
 
 
+# expansion, channels at width 1, repeats, stride
+_V2_STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
 def mobilenet_v2(width: float, size: int, precision: str) -> OpList:
     """The last convolution keeps its 1280 channels at widths below 1."""
-    net = _Sequence(precision, size)
+    net = OpSequence(precision, size)
     net.conv(make_divisible(32 * width), 3, 2, "relu6")
-    stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2))
-    for expansion, out, repeats, stride in (*stages, (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)):
+    for expansion, out, repeats, stride in _V2_STAGES:
         for index in range(repeats):
             _inverted_residual(
                 net,
@@ -178,33 +126,45 @@ def mobilenet_v2(width: float, size: int, precision: str) -> OpList:
 
 @dataclass(frozen=True)
 class _V3Block:
-    expanded: int  # at width 1
+    """`expanded` and `out` are channels at width 1."""
+
+    expanded: int
     out: int
     kernel: int
     stride: int
-    squeeze_excite: bool
-    hard_swish: bool
+    squeeze_excite: bool = False
+    hard_swish: bool = False
 
 
-def _v3(*rows: tuple[int, int, int, int, int, int]) -> tuple[_V3Block, ...]:
-    return tuple(_V3Block(e, o, k, s, bool(se), bool(hs)) for e, o, k, s, se, hs in rows)
-
-
-# expanded, out, kernel, stride, squeeze-excite, hard-swish
-_V3_LARGE = _v3(
-    (16, 16, 3, 1, 0, 0),
-    *((64, 24, 3, 2, 0, 0), (72, 24, 3, 1, 0, 0)),
-    *((72, 40, 5, 2, 1, 0), (120, 40, 5, 1, 1, 0), (120, 40, 5, 1, 1, 0)),
-    *((240, 80, 3, 2, 0, 1), (200, 80, 3, 1, 0, 1), (184, 80, 3, 1, 0, 1), (184, 80, 3, 1, 0, 1)),
-    *((480, 112, 3, 1, 1, 1), (672, 112, 3, 1, 1, 1)),
-    *((672, 160, 5, 2, 1, 1), (960, 160, 5, 1, 1, 1), (960, 160, 5, 1, 1, 1)),
+_V3_LARGE = (
+    _V3Block(16, 16, 3, 1),
+    _V3Block(64, 24, 3, 2),
+    _V3Block(72, 24, 3, 1),
+    _V3Block(72, 40, 5, 2, squeeze_excite=True),
+    _V3Block(120, 40, 5, 1, squeeze_excite=True),
+    _V3Block(120, 40, 5, 1, squeeze_excite=True),
+    _V3Block(240, 80, 3, 2, hard_swish=True),
+    _V3Block(200, 80, 3, 1, hard_swish=True),
+    _V3Block(184, 80, 3, 1, hard_swish=True),
+    _V3Block(184, 80, 3, 1, hard_swish=True),
+    _V3Block(480, 112, 3, 1, squeeze_excite=True, hard_swish=True),
+    _V3Block(672, 112, 3, 1, squeeze_excite=True, hard_swish=True),
+    _V3Block(672, 160, 5, 2, squeeze_excite=True, hard_swish=True),
+    _V3Block(960, 160, 5, 1, squeeze_excite=True, hard_swish=True),
+    _V3Block(960, 160, 5, 1, squeeze_excite=True, hard_swish=True),
 )
-_V3_SMALL = _v3(
-    (16, 16, 3, 2, 1, 0),
-    *((72, 24, 3, 2, 0, 0), (88, 24, 3, 1, 0, 0)),
-    *((96, 40, 5, 2, 1, 1), (240, 40, 5, 1, 1, 1), (240, 40, 5, 1, 1, 1)),
-    *((120, 48, 5, 1, 1, 1), (144, 48, 5, 1, 1, 1)),
-    *((288, 96, 5, 2, 1, 1), (576, 96, 5, 1, 1, 1), (576, 96, 5, 1, 1, 1)),
+_V3_SMALL = (
+    _V3Block(16, 16, 3, 2, squeeze_excite=True),
+    _V3Block(72, 24, 3, 2),
+    _V3Block(88, 24, 3, 1),
+    _V3Block(96, 40, 5, 2, squeeze_excite=True, hard_swish=True),
+    _V3Block(240, 40, 5, 1, squeeze_excite=True, hard_swish=True),
+    _V3Block(240, 40, 5, 1, squeeze_excite=True, hard_swish=True),
+    _V3Block(120, 48, 5, 1, squeeze_excite=True, hard_swish=True),
+    _V3Block(144, 48, 5, 1, squeeze_excite=True, hard_swish=True),
+    _V3Block(288, 96, 5, 2, squeeze_excite=True, hard_swish=True),
+    _V3Block(576, 96, 5, 1, squeeze_excite=True, hard_swish=True),
+    _V3Block(576, 96, 5, 1, squeeze_excite=True, hard_swish=True),
 )
 
 
@@ -223,7 +183,7 @@ def mobilenet_v3(
         "small": (_V3_SMALL, 576, 1024),
     }[variant]
     swish = "relu" if minimalistic else "hard_swish"
-    net = _Sequence(precision, size)
+    net = OpSequence(precision, size)
     _conv_act(net, make_divisible(16 * width), 3, 2, swish)
     wide_before = 16
     for block in blocks:
@@ -252,17 +212,25 @@ EFFICIENTNET_LITE = {
     3: (1.2, 1.4, 280),
     4: (1.4, 1.8, 300),
 }
+# repeats, kernel, stride, expansion, channels, at width and depth 1
+_LITE_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
 
 
 def efficientnet_lite(variant: int, precision: str) -> OpList:
     """Stem and head keep their width, the first and the last stage their depth."""
     width, depth, size = EFFICIENTNET_LITE[variant]
-    net = _Sequence(precision, size)
+    net = OpSequence(precision, size)
     net.conv(32, 3, 2, "relu6")
-    stages = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80))
-    stages = (*stages, (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))
-    for index, (repeats, kernel, stride, expansion, out) in enumerate(stages):
-        scaled = index not in (0, len(stages) - 1)
+    for index, (repeats, kernel, stride, expansion, out) in enumerate(_LITE_STAGES):
+        scaled = index not in (0, len(_LITE_STAGES) - 1)
         for repeat in range(ceil(repeats * depth) if scaled else repeats):
             _inverted_residual(
                 net,
@@ -280,7 +248,7 @@ def efficientnet_lite(variant: int, precision: str) -> OpList:
 
 def resnet50(size: int, precision: str) -> OpList:
     """v1.5; the projection shortcut runs before the residual branch."""
-    net = _Sequence(precision, size)
+    net = OpSequence(precision, size)
     net.conv(64, 7, 2, "relu")
     net.max_pool(3, 2)
     for middle, repeats, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
@@ -291,7 +259,7 @@ def resnet50(size: int, precision: str) -> OpList:
     return tuple(net.ops)
 
 
-def _bottleneck(net: _Sequence, middle: int, stride: int) -> None:
+def _bottleneck(net: OpSequence, middle: int, stride: int) -> None:
     channels, size = net.channels, net.size
     if channels != 4 * middle:
         net.conv(4 * middle, 1, stride)

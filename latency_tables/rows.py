@@ -13,6 +13,7 @@ from typing import TypeVar
 from ..compiler.errors import TableError
 
 T = TypeVar("T")
+MAX_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Row:
 
     def count(self, column: str, least: int = 1) -> int:
         value = self.values[column]
-        if not (value.isascii() and value.isdecimal()) or int(value) < least:
+        digits = value.isascii() and value.isdecimal() and len(value) <= MAX_DIGITS
+        if not digits or int(value) < least:
             raise self.error(f"{column} is '{value}'; it must be an integer of at least {least}")
         return int(value)
 
@@ -52,7 +54,7 @@ class Row:
             raise self.error(f"{column} is '{text}', not a number; correct it") from None
         if not math.isfinite(value) or value < 0:
             raise self.error(
-                f"{column} is {text}; it cannot be negative or infinite: "
+                f"{column} is {text}; it must be finite and not negative: "
                 "measure again or delete the row"
             )
         return value
