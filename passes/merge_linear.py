@@ -95,13 +95,16 @@ class MergeLinear:
         candidates: Sequence[_Candidate],
         chosen: Sequence[_Candidate],
     ) -> Iterator[Skip]:
-        """What was considered and is not part of a merge: for each sink what blocks it, the first
-        region that is out of the question, and the best of those that do not pay."""
+        """What was considered and is not part of a merge: what blocks the regions, each reason
+        once; for each sink the first region that is out of the question, and the best of those
+        that do not pay."""
         merged = {name for c in chosen for name in c.region.nodes}
         inner = merged - {c.region.sink for c in chosen}
+        reasons: dict[str, str] = {}
         for blocked in segments.blocked:
             if blocked.linear and blocked.sink not in inner:
-                yield Skip(blocked.sink, blocked.reason)
+                reasons.setdefault(blocked.reason, blocked.sink)
+        yield from (Skip(sink, reason) for reason, sink in reasons.items())
         impossible: dict[str, str] = {}
         losing: dict[str, _Candidate] = {}
         for candidate in candidates:
@@ -113,8 +116,7 @@ class MergeLinear:
                 impossible.setdefault(sink, reason)
             elif sink not in losing or candidate.saving > losing[sink].saving:
                 losing[sink] = candidate
-        for sink, reason in impossible.items():
-            yield Skip(sink, reason)
+        yield from (Skip(sink, reason) for sink, reason in impossible.items())
         for sink, c in losing.items():
             yield Skip(sink, f"does not pay: {c.before:.3g} → {c.after:.3g} ms")
 

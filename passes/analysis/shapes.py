@@ -9,17 +9,24 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from ..ir import input_shapes, module_of
+from ..ir import ARITHMETIC, ELEMENTWISE_MODULES, input_shapes, module_of
 from .usage import attribute
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
 
+# Their rules are known, and PyTorch takes up to 2 ms to work them out on meta tensors.
+_SAME_SHAPE = (
+    *(*ELEMENTWISE_MODULES, nn.PReLU, nn.Identity, nn.Dropout, nn.Softmax),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm),
+)
+_BROADCAST = (*ARITHMETIC, torch.maximum, torch.minimum)
+
 
 def shapes(graph_module: fx.GraphModule, batch_factor: int = 1) -> Shapes:
     """Node name → shape, batch included; the output node is left out.
 
-    The graph runs on meta tensors: no arithmetic, no memory, the graph untouched. `batch_factor`
+    Nothing is computed: the graph runs on meta tensors and is left as it is. `batch_factor`
     multiplies the first dimension of every input. Raises RuntimeError (PyTorch's own) where the
     graph cannot run, say at a batch size it is not made for.
     """
@@ -46,11 +53,22 @@ def _run(
         return _meta(attribute(graph_module, node))
     args = cast("tuple[Any, ...]", map_arg(node.args, lambda n: values[n]))
     module = module_of(graph_module, node)
+    if isinstance(module, _SAME_SHAPE):
+        return args[0]
     if module is None:
-        return cast(Any, node.target)(*args)
+        return _function(node, args)
     if id(module) not in modules:
         modules[id(module)] = _meta_module(module)
     return modules[id(module)](*args)
+
+
+def _function(node: fx.Node, args: tuple[Any, ...]) -> Tensor:
+    if node.target in _BROADCAST:
+        sizes = [tuple(x.shape) for x in args if isinstance(x, Tensor)]
+        same = all(size == sizes[0] for size in sizes)
+        shape = sizes[0] if same else torch.broadcast_shapes(*sizes)
+        return torch.empty(shape, device="meta")
+    return cast(Any, node.target)(*args)
 
 
 def _meta_module(module: nn.Module) -> nn.Module:
