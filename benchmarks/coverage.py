@@ -7,7 +7,8 @@
 Needs benchmarks/requirements-coverage.txt beside shrinkc. Each architecture runs in a process of
 its own, at most --minutes and --gigabytes. An architecture passes a stage when
 
-* captured: the canonical graph computes what the model does, at batch sizes 1 and 2;
+* captured: the canonical graph computes what the model does (at batch size 2, unless the model
+  itself fixes the batch it was captured with, which `dynamic_batch` then says);
 * folded: after simplify and fold-batch-norm the graph computes the same to 1e-9 in float64, and
   every batch norm still there is reported with a reason;
 * ONNX, TFLite: written without torch.onnx's help, run by ONNX Runtime (batch 2) and LiteRT

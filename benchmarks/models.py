@@ -197,8 +197,12 @@ def _choose_pytorchcv() -> Iterator[Architecture]:
         height, width = getattr(model, "in_size", (224, 224))
         if name.endswith("cityscapes"):
             height, width = 256, 512
-        channels = 1 if family == "superpointnet" else 3
-        yield Architecture("pytorchcv", name, (channels, height, width), count)
+        yield Architecture("pytorchcv", name, (_channels(model), height, width), count)
+
+
+def _channels(model: nn.Module) -> int:
+    """What the first convolution reads."""
+    return next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
 
 
 def _choose_timm() -> Iterator[Architecture]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from digits_data import MEAN, SIZE, STD, split, write_folders
 
@@ -45,8 +46,21 @@ def main() -> None:
         done = subprocess.run([console_script(), *arguments[1:]], cwd=ROOT, check=False)
     if done.returncode:
         sys.exit(done.returncode)
-    report = json.loads((ROOT / OUT / "report.json").read_text())
-    print(json.dumps(report, indent=1)[:2000])
+    sys.exit(show(json.loads((ROOT / OUT / "report.json").read_text())))
+
+
+def show(report: dict[str, Any]) -> int:
+    """Print the test accuracy before and after; 1 if it is not the same."""
+    before = report["original_top1"]
+    after = {artefact["file"]: artefact["top1"] for artefact in report["artefacts"]}
+    print(f"\nTest pictures read right, of {report['images']}:")
+    for name, share in {"digits.pt (PyTorch)": before, **after}.items():
+        print(f"  {name:20} {round(share * report['images']):4}  {share:.2%}")
+    merges = [change for change in report["changes"] if change["pass"] == "merge-linear"]
+    for change in merges:
+        print(f"Merged exactly: {len(change['replaces'])} nodes into {change['node']}")
+    print(f"The files are in {OUT}/.")
+    return int(any(share != before for share in after.values()))
 
 
 if __name__ == "__main__":
