@@ -1,0 +1,90 @@
+"""Deployment program → TFLite file, on the official schema, NHWC, activations fused.
+
+The batch size is fixed to the captured one. Tensors carry the names of the program's values.
+`boundary_order` says how the file stores the inputs and outputs.
+"""
+
+from __future__ import annotations
+
+from . import ops
+from .tflite_channels import write_channel_affine, write_prelu
+from .tflite_conv import write_conv, write_conv_transpose
+from .tflite_elementwise import write_binary, write_unary
+from .tflite_matrix import write_linear, write_matmul
+from .tflite_pool import write_avg_pool, write_max_pool
+from .tflite_reduce import write_layer_norm, write_reduce, write_softmax
+from .tflite_shape import (
+    write_batch_expand,
+    write_concat,
+    write_pad,
+    write_reshape,
+    write_slice,
+    write_transpose,
+)
+from .tflite_spatial import write_depth_to_space, write_resize
+from .tflite_writer import Writer, boundary_order
+
+__all__ = ["boundary_order", "write_tflite"]
+
+
+def write_tflite(program: ops.Program) -> bytes:
+    """The program as a .tflite file with one signature, "serving_default", whose inputs and
+    outputs are named like the program's values and stored in their `boundary_order`.
+
+    Raises UnsupportedOperatorError for what TFLite cannot express, ExportError above 2 GB.
+    """
+    w = Writer(program)
+    inputs = {value.name: w.add_input(value) for value in program.inputs}
+    for op in program.ops:
+        w.enter(op)
+        _write(w, op)
+    outputs = {value.name: w.add_output(value) for value in program.outputs}
+    return w.emit.builder.finish(inputs, outputs)
+
+
+def _write(w: Writer, op: ops.Op) -> None:
+    match op:
+        case ops.Conv():
+            write_conv(w, op)
+        case ops.ConvTranspose():
+            write_conv_transpose(w, op)
+        case ops.Linear():
+            write_linear(w, op)
+        case ops.ChannelAffine():
+            write_channel_affine(w, op)
+        case ops.PRelu():
+            write_prelu(w, op)
+        case ops.Unary():
+            write_unary(w, op)
+        case ops.Binary():
+            write_binary(w, op)
+        case ops.MatMul():
+            write_matmul(w, op)
+        case ops.Concat():
+            write_concat(w, op)
+        case ops.Slice():
+            write_slice(w, op)
+        case ops.Reshape():
+            write_reshape(w, op)
+        case ops.Transpose():
+            write_transpose(w, op)
+        case ops.BatchExpand():
+            write_batch_expand(w, op)
+        case ops.Pad():
+            write_pad(w, op)
+        case ops.MaxPool():
+            write_max_pool(w, op)
+        case ops.AvgPool():
+            write_avg_pool(w, op)
+        case ops.Reduce():
+            write_reduce(w, op)
+        case ops.Resize():
+            write_resize(w, op)
+        case ops.DepthToSpace():
+            write_depth_to_space(w, op)
+        case ops.Softmax():
+            write_softmax(w, op)
+        case ops.LayerNorm():
+            write_layer_norm(w, op)
+        case _:
+            raise w.unsupported("no translation")

@@ -1,0 +1,48 @@
+"""PRelu and ChannelAffine: one or two numbers a channel (dimension 1)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import ops
+from .tflite_conv import depthwise_conv
+from .tflite_elementwise import leaky_relu
+from .tflite_emit import Operator
+from .tflite_layout import NHWC, Order
+from .tflite_windows import Window
+from .tflite_writer import View, Writer
+
+
+def write_prelu(w: Writer, op: ops.PRelu) -> None:
+    if op.slope.size == 1:
+        view = w.view(op.x)
+        result = leaky_relu(w.emit, view.tensor, float(op.slope.item()))
+        w.define_view(op.output, View(result, view.layout))
+        return
+    order = w.order(op.x)
+    x = w.arrange(op.x, order)
+    slope = w.emit.constant(_per_channel(op.slope, order), "slope")
+    w.define(op.output, w.emit.emit(Operator.PRELU, (x, slope), w.emit.shape(x)), order)
+
+
+def write_channel_affine(w: Writer, op: ops.ChannelAffine) -> None:
+    """A 1×1 depthwise convolution where there is a height and a width: one pass over memory."""
+    if len(op.x.shape) == 4:
+        weight = op.scale.reshape(1, 1, 1, -1)
+        x = w.arrange(op.x, NHWC)
+        window = Window(op.x.shape[2:4], op.x.shape[2:4], (1, 1))
+        result = depthwise_conv(w.emit, x, weight, op.shift, window, op.activation)
+        w.define(op.output, result, NHWC)
+        return
+    order = w.order(op.x)
+    scale = w.emit.constant(_per_channel(op.scale, order), "scale")
+    shift = w.emit.constant(_per_channel(op.shift, order), "shift")
+    scaled = w.emit.mul(w.arrange(op.x, order), scale)
+    w.define(op.output, w.emit.add(scaled, shift, op.activation), order)
+
+
+def _per_channel(vector: ops.FloatArray, order: Order) -> ops.FloatArray:
+    """Shaped to broadcast over a tensor stored in `order`."""
+    shape = np.ones(len(order), np.int64)
+    shape[order.index(1)] = vector.size
+    return vector.reshape(tuple(shape))

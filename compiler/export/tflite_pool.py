@@ -1,0 +1,68 @@
+"""MaxPool and AvgPool. Inputs and outputs are NHWC."""
+
+from __future__ import annotations
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from . import ops
+from .tflite_emit import Emitter, Operator
+from .tflite_layout import NHWC
+from .tflite_windows import Window, pad_window, pair, window_options
+from .tflite_writer import Writer
+
+_LOWEST = float(np.finfo(np.float32).min)
+
+
+def write_max_pool(w: Writer, op: ops.MaxPool) -> None:
+    """Padding with zeros does for values that cannot be negative: every window holds one, and
+    unlike other numbers zeros are padded inside XNNPACK."""
+    if op.dilation != (1, 1):
+        raise w.unsupported(f"dilation {op.dilation} in a pooling window")
+    border = 0.0 if op.x.name in w.nonnegative else _LOWEST
+    window = _window(op)
+    x, window = pad_window(w.emit, w.arrange(op.x, NHWC), window, border)
+    w.define(op.output, _pool(w.emit, Operator.MAX_POOL_2D, x, window), NHWC)
+
+
+def write_avg_pool(w: Writer, op: ops.AvgPool) -> None:
+    """AVERAGE_POOL_2D divides by the real elements of a window. Explicit zeros count as real
+    ones, which is `count_padding`; where they must not, a map of corrections undoes it."""
+    window = _window(op)
+    x = w.arrange(op.x, NHWC)
+    if window.padding == "valid" or (window.padding == "same" and not op.count_padding):
+        w.define(op.output, _pool(w.emit, Operator.AVERAGE_POOL_2D, x, window), NHWC)
+        return
+    top, left, bottom, right = window.needed
+    padded = w.emit.pad(x, (0, top, left, 0), (0, bottom, right, 0))
+    result = _pool(w.emit, Operator.AVERAGE_POOL_2D, padded, window.padded())
+    if not op.count_padding:
+        result = w.emit.mul(result, w.emit.constant(_corrections(window), "corrections"))
+    w.define(op.output, result, NHWC)
+
+
+def _window(op: ops.MaxPool | ops.AvgPool) -> Window:
+    sizes = (pair(op.x.shape), pair(op.output.shape))
+    dilation = op.dilation if isinstance(op, ops.MaxPool) else (1, 1)
+    return Window(*sizes, op.kernel, op.stride, dilation, op.pads)
+
+
+def _pool(e: Emitter, code: int, x: int, window: Window) -> int:
+    options = window_options(schema.Pool2DOptionsT, window.stride, window.padding)
+    options.filterHeight, options.filterWidth = window.kernel
+    shape = (e.shape(x)[0], *window.out_size, e.shape(x)[3])
+    return e.emit(code, (x,), shape, options)
+
+
+def _corrections(window: Window) -> ops.FloatArray:
+    """kh·kw / (real elements in the window), (1, out height, out width, 1)."""
+    real = [_real_elements(window, axis) for axis in (0, 1)]
+    area = window.kernel[0] * window.kernel[1]
+    result = area / np.outer(*real)
+    return result.astype(np.float32)[None, :, :, None]
+
+
+def _real_elements(window: Window, axis: int) -> np.ndarray:
+    start = np.arange(window.out_size[axis]) * window.stride[axis] - window.pads[axis]
+    stop = start + window.kernel[axis]
+    return np.minimum(stop, window.in_size[axis]) - np.maximum(start, 0)

@@ -1,0 +1,208 @@
+"""Reshape, transpose, concat, slice, pad: what is moved and what is not."""
+
+import numpy as np
+import pytest
+from shrinkc.compiler.errors import UnsupportedOperatorError
+from shrinkc.compiler.export import ops
+from shrinkc.compiler.export.tflite import write_tflite
+from tflite_programs import Net, check
+
+
+def test_channel_shuffle() -> None:
+    net = Net((2, 12, 4, 5))
+    deep = net.conv(net.x, 12, (1, 1), activation="relu")
+    groups = net.transpose(net.reshape(deep, 2, 3, 4, 4, 5), 0, 2, 1, 3, 4)
+    net.conv(net.reshape(groups, 2, 12, 4, 5), 12, groups=12)
+    expected = {"CONV_2D": 1, "RESHAPE": 2, "TRANSPOSE": 1, "DEPTHWISE_CONV_2D": 1}
+    assert check(net.program()) == expected
+
+
+def windows(net: Net, x: ops.Value) -> ops.Value:
+    """(2, 6, 8, 8) → 8 windows of 16 tokens of 6 channels."""
+    rows = net.transpose(x, 0, 2, 3, 1)
+    parts = net.transpose(net.reshape(rows, 2, 2, 4, 2, 4, 6), 0, 1, 3, 2, 4, 5)
+    return net.reshape(parts, 8, 16, 6)
+
+
+def image(net: Net, tokens: ops.Value) -> ops.Value:
+    parts = net.transpose(net.reshape(tokens, 2, 2, 2, 4, 4, 6), 0, 1, 3, 2, 4, 5)
+    return net.transpose(net.reshape(parts, 2, 8, 8, 6), 0, 3, 1, 2)
+
+
+def test_window_partition_and_back() -> None:
+    net = Net((2, 6, 8, 8))
+    tokens = windows(net, net.x)
+    mixed = net.matmul(net.matmul(tokens, net.transpose(tokens, 0, 2, 1)), tokens)
+    image(net, mixed)
+    written = check(net.program())
+    assert written == {"TRANSPOSE": 2, "RESHAPE": 4, "BATCH_MATMUL": 2}
+
+
+def test_windows_of_which_every_token_is_treated_alike_stay_in_place() -> None:
+    net = Net((2, 6, 8, 8))
+    image(net, net.linear(windows(net, net.x), 6))
+    assert check(net.program()) == {"FULLY_CONNECTED": 1}
+
+
+def test_pixel_unshuffle() -> None:
+    net = Net((2, 3, 4, 6))
+    blocks = net.transpose(net.reshape(net.x, 2, 3, 2, 2, 3, 2), 0, 1, 3, 5, 2, 4)
+    net.reshape(blocks, 2, 12, 2, 3)
+    assert check(net.program())["TRANSPOSE"] == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((2, 6, 4, 5), (2, 8, 3, 5)),
+        ((2, 6, 4, 5), (2, 6, 20)),
+        ((2, 6, 4, 5), (2, 24, 5)),
+        ((2, 6, 4, 5), (12, 4, 5)),
+        ((2, 6, 4, 5), (240,)),
+        ((2, 6, 4, 5), (2, 1, 6, 4, 5, 1)),
+        ((2, 6, 4, 5), (4, 3, 4, 5)),
+        ((6, 4), (8, 3)),
+        ((1, 6, 1, 1), (1, 2, 3)),
+        ((1,), (1, 1, 1, 1)),
+        ((2, 3, 8), (2, 3, 2, 4)),
+        ((2, 24), (2, 6, 2, 2)),
+        ((5, 7, 3), (7, 15)),
+    ],
+    ids=str,
+)
+def test_reshape(before, after) -> None:
+    net = Net(before)
+    net.reshape(net.x, *after)
+    check(net.program())
+
+
+@pytest.mark.parametrize("perm", [(0, 1, 2, 3), (0, 2, 3, 1), (3, 2, 1, 0), (1, 0, 3, 2)])
+def test_transpose_as_output(perm) -> None:
+    net = Net((2, 3, 4, 5))
+    relu = net.unary(net.x, "relu")
+    net.transpose(relu, *perm)
+    assert sum(check(net.program(relu, net.ops[-1].output)).values()) == 2
+
+
+def test_a_cancelled_transpose_is_not_written() -> None:
+    net = Net((2, 3, 4, 5))
+    there = net.transpose(net.x, 0, 2, 3, 1)
+    net.transpose(net.unary(there, "relu"), 0, 3, 1, 2)
+    assert check(net.program()) == {"RELU": 1}
+
+
+def test_one_transpose_serves_all_its_readers() -> None:
+    net = Net((2, 3, 4, 5))
+    a, b = net.linear(net.x, 5), net.linear(net.x, 5)
+    net.binary(a, b)
+    assert check(net.program())["TRANSPOSE"] == 2
+
+
+def test_inputs_and_outputs_that_are_the_same_values() -> None:
+    net = Net((2, 3, 4, 5))
+    relu = net.unary(net.x, "relu")
+    same = net.reshape(relu, 2, 3, 4, 5)
+    check(net.program(net.x, relu, same))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3])
+def test_concat(axis: int) -> None:
+    net = Net((2, 3, 4, 5), (2, 3, 4, 5))
+    net.concat((*net.inputs, net.const(2, 3, 4, 5), net.x), axis)
+    assert check(net.program()) == {"CONCATENATION": 1}
+
+
+def test_concat_of_many_and_of_other_ranks() -> None:
+    net = Net((2, 3), (2, 3, 2, 2, 3), (2, 3, 2, 2, 3, 2))
+    outputs = [net.concat((x,) * 7, 1) for x in net.inputs]
+    assert check(net.program(*outputs)) == {"CONCATENATION": 3}
+
+
+def test_dense_block_concatenates_what_is_new() -> None:
+    net = Net((1, 4, 5, 6))
+    features = [net.x]
+    for _ in range(4):
+        joined = net.concat(features, 1) if len(features) > 1 else net.x
+        features.append(net.conv(joined, 3, pads=(1, 1, 1, 1), activation="relu"))
+    net.concat(features, 1)
+    program = net.program()
+    assert check(program) == {"CONV_2D": 4, "CONCATENATION": 4}
+
+
+@pytest.mark.parametrize("shape", [(6, 7), (6, 5, 7), (6, 5, 7, 4), (6, 5, 2, 2, 3)])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("cut", [(0, 3, 1), (1, 5, 1), (1, 5, 2), (0, 5, 3)], ids=str)
+def test_slice(shape, axis: int, cut) -> None:
+    net = Net(shape)
+    net.slice(net.x, axis, *cut)
+    assert sum(check(net.program()).values()) == 1
+
+
+def test_slice_and_pad_of_six_dimensions() -> None:
+    net = Net((2, 3, 2, 4, 3, 2))
+    cut = net.slice(net.x, 3, 1, 4, 2)
+    cut = net.slice(cut, 4, 0, 2)
+    net.pad(cut, (0, 1, 0, 0, 2, 0), (0, 0, 0, 0, 1, 0), value=1.5)
+    check(net.program())
+
+
+def test_pad_of_many_separate_dimensions_is_unsupported() -> None:
+    net = Net((2, 3, 2, 4, 3, 2))
+    output = net.pad(net.x, (1,) * 6, (0,) * 6)
+    with pytest.raises(UnsupportedOperatorError, match=rf"'{output.name}' \(Pad\)"):
+        write_tflite(net.program())
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "replicate"])
+@pytest.mark.parametrize("value", [0.0, -2.5])
+def test_pad(mode: str, value: float) -> None:
+    for shape, before, after in (
+        ((2, 3, 4, 5), (0, 0, 1, 3), (0, 0, 2, 0)),
+        ((2, 3, 4, 5), (0, 2, 0, 0), (1, 0, 0, 0)),
+        ((2, 3, 4), (0, 0, 2), (0, 0, 3)),
+        ((4, 3), (3, 0), (0, 2)),
+    ):
+        net = Net(shape)
+        net.pad(net.x, before, after, mode, value if mode == "constant" else 0.0)
+        check(net.program())
+
+
+def test_batch_expand() -> None:
+    net = Net((3, 4, 8))
+    token = net.const(1, 1, 8)
+    expanded = net.add(ops.BatchExpand, (3, 1, 8), token, net.x)
+    joined = net.concat((expanded, net.x), 1)
+    alone = net.binary(expanded, net.x, "mul")
+    assert check(net.program(joined, alone)) == {"CONCATENATION": 1, "MUL": 1}
+
+
+def test_an_expanded_constant_as_output() -> None:
+    net = Net((3, 4, 8))
+    expanded = net.add(ops.BatchExpand, (3, 1, 8), net.const(1, 1, 8), net.x)
+    check(net.program(expanded, net.unary(expanded, "relu")))
+
+
+def test_seven_dimensions_are_unsupported() -> None:
+    net = Net((2, 3, 2, 3, 2, 3, 2))
+    output = net.softmax(net.x, 6)
+    with pytest.raises(UnsupportedOperatorError, match=rf"'{output.name}' \(Softmax\)"):
+        write_tflite(net.program())
+
+
+def test_many_dimensions_that_move_together_are_few() -> None:
+    net = Net((2, 3, 2, 3, 2, 3, 2))
+    net.transpose(net.unary(net.x, "relu"), 4, 5, 6, 0, 1, 2, 3)
+    assert check(net.program()) == {"RELU": 1, "RESHAPE": 2, "TRANSPOSE": 1}
+
+
+def test_linear_of_many_dimensions() -> None:
+    net = Net((2, 3, 2, 3, 2, 3, 2))
+    net.reshape(net.linear(net.x, 4), 36, 24)
+    assert check(net.program())["FULLY_CONNECTED"] == 1
+
+
+def test_constants_are_permuted_when_written() -> None:
+    net = Net((2, 3, 4, 5))
+    net.binary(net.x, ops.Const("map", net.array(3, 4, 5)))
+    net.concat((net.ops[-1].output, ops.Const("more", np.ones((2, 1, 4, 5), np.float32))), 1)
+    assert check(net.program()) == {"ADD": 1, "CONCATENATION": 1}
