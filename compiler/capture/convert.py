@@ -99,6 +99,10 @@ class _Converter:
             raise c.unsupported("no rule for this operator")
         if c.node.target is getattr:  # x.mT
             args = args[:1]
+        for first in ("input", "self"):  # given by name
+            if first in kwargs:
+                kwargs = dict(kwargs)
+                args = (kwargs.pop(first), *args)
         try:
             return rule(c, *args, **kwargs)
         except (TypeError, ValueError, KeyError, IndexError) as error:
@@ -160,8 +164,15 @@ class _Converter:
 
 
 def _own(attributes: dict[str, nn.Module | Tensor]) -> dict[str, Any]:
-    """A deep copy with sharing kept, so that the user's model is never written to."""
-    return copy.deepcopy(dict(attributes))
+    """A deep copy with sharing kept, so that the user's model is never written to.
+
+    Nothing works in place there: values that are kept for comparison must not change.
+    """
+    own = copy.deepcopy(dict(attributes))
+    for value in own.values():
+        if isinstance(value, nn.Module) and getattr(value, "inplace", False):
+            value.inplace = False
+    return own
 
 
 def _is_tensor(value: Any) -> bool:

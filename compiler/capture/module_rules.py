@@ -46,6 +46,10 @@ MODULE_RULES: dict[type[nn.Module], ModuleRule] = {
         F.conv1d,
         (m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups),
     ),
+    nn.Conv3d: lambda m: (
+        F.conv3d,
+        (m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups),
+    ),
     nn.InstanceNorm2d: lambda m: (
         F.instance_norm,
         (m.running_mean, m.running_var, m.weight, m.bias, m.running_mean is None, 0.0, m.eps),

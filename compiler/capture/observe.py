@@ -65,16 +65,24 @@ def _input_independent(graph_module: fx.GraphModule) -> set[fx.Node]:
     return known
 
 
+_SIZES = ("size", "dim", "numel")
+_FILLED = (
+    *("zeros_like", "ones_like", "full_like", "empty_like"),
+    *("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor"),
+)
+
+
 def is_size(node: fx.Node) -> bool:
     """A node that asks a tensor for its sizes, dtype or device, not for its numbers."""
     if node.op == "call_method":
-        return node.target in ("size", "dim", "numel")
+        return node.target in (*_SIZES, *_FILLED)
     if node.op != "call_function":
         return False
     name = getattr(node.target, "__name__", "")
     if node.target is getattr:
         return node.args[1] in ("shape", "dtype", "device", "ndim", "is_cuda", "requires_grad")
-    return name.startswith(("sym_size", "sym_numel")) or name in ("_assert", "len")
+    named = name.partition(".")[0]
+    return named in ("sym_size", "sym_numel", "sym_size_int", "_assert", "len", *_FILLED)
 
 
 def _shapes(value: Any) -> Any:

@@ -187,6 +187,11 @@ def addmm(c: Context, bias: Any, a: Any, b: Any, beta: float = 1, alpha: float =
     return c.b.call(ir.add, product, _scaled(c, bias, beta))
 
 
+def addcmul(c: Context, x: Any, a: Any, b: Any, value: float = 1) -> fx.Node:
+    product = c.b.call(ir.mul, c.operand(a), c.operand(b))
+    return c.b.call(ir.add, c.operand(x), _scaled(c, product, value))
+
+
 def attention(
     c: Context,
     q: Any,
@@ -324,6 +329,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "bmm": matmul,
     "mm": matmul,
     "addmm": addmm,
+    "addcmul": addcmul,
     "scaled_dot_product_attention": attention,
     "einsum": einsum,
     "where": where,

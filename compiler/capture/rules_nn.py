@@ -128,6 +128,29 @@ def conv1d(
     return c.reshape_out(y)
 
 
+def conv3d(
+    c: Context,
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> fx.Node:
+    """Along the depth only: a convolution over a map of (depth, height·width)."""
+    weight, x = c.parameter(weight, "weight"), c.tensor(x)
+    if weight is None or tuple(weight.tensor.shape[3:]) != (1, 1):
+        raise c.unsupported("a 3-D convolution that is not along the depth alone")
+    depth = [v if isinstance(v, int) else (v[0], max(v[1:])) for v in (stride, padding, dilation)]
+    (s, p, d) = [(v, v) if isinstance(v, int) else v for v in depth]
+    if s[1] != 1 or p[1] != 0:
+        raise c.unsupported("a 3-D convolution that is not along the depth alone")
+    flat = c.b.reshape(x, [(*shape[:3], math.prod(shape[3:])) for shape in c.b.shapes(x)])
+    kernel = Constant(weight.tensor.squeeze(4), weight.path)
+    return c.reshape_out(conv2d(c, flat, kernel, bias, (s[0], 1), (p[0], 0), (d[0], 1), groups))
+
+
 def _raise_to_map(c: Context, x: fx.Node) -> fx.Node:
     """(N, C, L) → (N, C, 1, L)"""
     return c.b.reshape(x, [(*s[:-1], 1, s[-1]) for s in c.b.shapes(x)])
@@ -465,6 +488,7 @@ def batch_expand(c: Context, constant: Any, like: Any) -> fx.Node:
 RULES: dict[str, Callable[..., Any]] = {
     "conv2d": conv2d,
     "conv1d": conv1d,
+    "conv3d": conv3d,
     "conv_transpose2d": conv_transpose2d,
     "linear": linear,
     "batch_norm": batch_norm,

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import fx
+from torch import fx, nn
 
 from ...passes import ir
 from .builder import Constant, Expanded
@@ -98,10 +98,26 @@ def getitem(c: Context, x: Any, index: Any) -> Any:
             x = _take(c, x, dim, slice(item % size, item % size + 1, 1))
         elif isinstance(item, slice):
             x = _take(c, x, dim, cast("slice[Any, Any, Any]", item))
+        elif (chosen := _known_index(item)) is not None:
+            x = index_select(c, x, dim, chosen)
         else:
             raise c.unsupported("indexing with a tensor")
         dim += 1
     return c.reshape_out(x)
+
+
+def _known_index(item: Any) -> Constant | None:
+    """A list of integers, or a constant vector of them."""
+    if isinstance(item, (list, tuple)):
+        item = Constant(torch.tensor(item))
+    if not isinstance(item, Constant) or item.tensor.ndim != 1:
+        return None
+    return None if item.tensor.is_floating_point() else item
+
+
+def index_(c: Context, x: Any, indices: Sequence[Any]) -> fx.Node:
+    """`aten.index`: None where nothing is chosen."""
+    return getitem(c, x, tuple(slice(None) if i is None else i for i in indices))
 
 
 def select(c: Context, x: Any, dim: int, index: int) -> fx.Node:
@@ -150,8 +166,10 @@ def cat(c: Context, tensors: Any, dim: int = 0, axis: int | None = None) -> fx.N
     nodes = [c.tensor(x) for x in tensors]
     batches = max(c.b.shapes(n) for n in nodes)
     dim = (dim if axis is None else axis) % c.b.rank(nodes[0])
-    if dim == 0:
+    if any(len({s[dim] for s in c.b.shapes(n)}) > 1 for n in nodes):
         raise c.unsupported("concatenates along the batch")
+    if dim == 0:  # the batch is elsewhere
+        return c.b.call(torch.cat, tuple(nodes), dim)
     full = next(n for n in nodes if c.b.shapes(n)[-1][0] == batches[-1][0])
     nodes = [_with_batch(c, n, full) for n in nodes]
     return nodes[0] if len(nodes) == 1 else c.b.call(torch.cat, tuple(nodes), dim)
@@ -166,8 +184,6 @@ def _with_batch(c: Context, x: fx.Node, like: fx.Node) -> fx.Node:
 def stack(c: Context, tensors: Any, dim: int = 0) -> fx.Node:
     nodes = [c.tensor(x) for x in tensors]
     dim = dim % (c.b.rank(nodes[0]) + 1)
-    if dim == 0:
-        raise c.unsupported("stacks along the batch")
     raised = [c.b.reshape(n, [(*s[:dim], 1, *s[dim:]) for s in c.b.shapes(n)]) for n in nodes]
     return c.b.call(torch.cat, tuple(raised), dim)
 
@@ -205,6 +221,46 @@ def repeat(c: Context, x: Any, *counts: Any) -> fx.Node:
         if n > 1:
             x = c.b.call(torch.cat, (x,) * n, dim)
     return x
+
+
+def repeat_interleave(c: Context, x: Any, repeats: Any, dim: int = 0, **kwargs: Any) -> fx.Node:
+    """Every slice `repeats` times in a row: a dimension of copies behind `dim`."""
+    x = c.tensor(x)
+    count, dim = c.b.fixed(repeats, "a repeat count"), dim % c.b.rank(x)
+    raised = c.b.reshape(x, [(*s[: dim + 1], 1, *s[dim + 1 :]) for s in c.b.shapes(x)])
+    copies = c.b.call(torch.cat, (raised,) * count, dim + 1) if count > 1 else raised
+    return c.reshape_out(copies)
+
+
+def index_select(c: Context, x: Any, dim: int, index: Any) -> fx.Node:
+    """By a known index: a few slices, or a 1×1 convolution with one 1 in each row."""
+    x = c.tensor(x)
+    chosen = c.parameter(index, "index")
+    if chosen is None:
+        raise c.unsupported("an index is needed")
+    dim = dim % c.b.rank(x)
+    order = [int(i) % c.b.shape(x)[dim] for i in chosen.tensor.reshape(-1)]
+    runs = _runs(order)
+    if len(runs) <= MAX_SLICES or c.b.rank(x) != 4 or dim != 1:
+        parts = tuple(c.b.slice(x, dim, start, stop) for start, stop in runs)
+        return parts[0] if len(parts) == 1 else c.b.call(torch.cat, parts, dim)
+    pick = nn.Conv2d(c.b.shape(x)[1], len(order), 1, bias=False)
+    pick.weight = nn.Parameter(torch.eye(c.b.shape(x)[1])[order][:, :, None, None])
+    return c.b.new_module(c.hint, pick, x)
+
+
+MAX_SLICES = 8
+
+
+def _runs(order: list[int]) -> list[tuple[int, int]]:
+    """[2, 3, 4, 0] → [(2, 5), (0, 1)]"""
+    runs: list[tuple[int, int]] = []
+    for i in order:
+        if runs and runs[-1][1] == i:
+            runs[-1] = (runs[-1][0], i + 1)
+        else:
+            runs.append((i, i + 1))
+    return runs
 
 
 def roll(c: Context, x: Any, shifts: Any, dims: Any = None) -> fx.Node:
@@ -296,6 +352,9 @@ RULES: dict[str, Callable[..., Any]] = {
     "repeat": repeat,
     "tile": repeat,
     "roll": roll,
+    "repeat_interleave": repeat_interleave,
+    "index_select": index_select,
+    "index": index_,
     "flip": flip,
     "pad": pad,
     "constant_pad_nd": constant_pad,

@@ -32,7 +32,7 @@ def symbolic_trace(model: nn.Module, inputs: int) -> fx.GraphModule:
     graph = tracer.trace(model, concrete_args=rest or None)
     graph_module = fx.GraphModule(tracer.root, graph)
     # concrete_args stay as unused placeholders
-    for node in [n for n in graph.nodes if n.op == "placeholder"][inputs:]:
+    for node in _placeholders(graph_module)[inputs:]:
         if not node.users:
             graph.erase_node(node)
     return graph_module
@@ -57,7 +57,35 @@ def export(model: nn.Module, inputs: tuple[Tensor, ...], dynamic_batch: bool) ->
         program = torch.export.export(
             model, inputs, dynamic_shapes=tuple(batch for _ in inputs), strict=False
         )
-        return program.module(check_guards=False)
+        return _inlined(program.module(check_guards=False))
+
+
+def _inlined(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """Regions under autocast or set_grad_enabled, put back in line: inference in float32."""
+    for node in list(graph_module.graph.nodes):
+        name = getattr(node.target, "__name__", str(node.target))
+        if node.op != "call_function" or name not in _REGIONS:
+            continue
+        at = next(i for i, a in enumerate(node.args) if isinstance(a, fx.Node))
+        body: Any = getattr(graph_module, node.args[at].target)
+        inside = _inlined(body)
+        inner = dict(zip(_placeholders(inside), node.args[at + 1 :], strict=True))
+        for constant in (n for n in inside.graph.nodes if n.op == "get_attr"):
+            setattr(graph_module, constant.target, getattr(inside, constant.target))
+        with graph_module.graph.inserting_before(node):
+            results: Any = graph_module.graph.graph_copy(inside.graph, inner)
+        for user in list(node.users):  # a region returns a tuple
+            user.replace_all_uses_with(results[user.args[1]])
+            graph_module.graph.erase_node(user)
+        graph_module.graph.erase_node(node)
+    return graph_module
+
+
+_REGIONS = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
+
+
+def _placeholders(graph_module: fx.GraphModule) -> list[fx.Node]:
+    return [n for n in graph_module.graph.nodes if n.op == "placeholder"]
 
 
 def leaves(outputs: Any) -> list[Any]:

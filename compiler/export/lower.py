@@ -43,7 +43,10 @@ def unsupported(graph_module: fx.GraphModule) -> list[UnsupportedOperatorError]:
 
 
 def _walk(graph_module: fx.GraphModule) -> tuple[Lowering, list[UnsupportedOperatorError]]:
-    state = Lowering(graph_module, shapes(graph_module), shapes(graph_module, batch_factor=2))
+    once = shapes(graph_module)
+    dynamic = graph_module.meta.get("dynamic_batch", True)
+    twice = shapes(graph_module, batch_factor=2) if dynamic else once
+    state = Lowering(graph_module, once, twice)
     problems: list[UnsupportedOperatorError] = []
     for node in graph_module.graph.nodes:
         try:
