@@ -14,7 +14,7 @@ at what shrinkc can do:
   that a name starts with). Not: timm's own `test_` models.
 * transformers: every model type registered for image classification, semantic segmentation or
   depth estimation that takes one picture and whose default configuration builds as it is, with at
-  most two `num_hidden_layers`. Not: its wrapper around timm.
+  most two equal layers (`num_hidden_layers`). Not: its wrapper around timm.
 * all: at most 64 million parameters, so that everything runs on a small machine.
 
 Weights are random, and so is what initialisation leaves constant: zero-initialised biases and
@@ -147,7 +147,7 @@ def _transformers(name: str, input_shape: tuple[int, int, int]) -> nn.Module:
     model_type, class_name = name.split(":")
     config = transformers.CONFIG_MAPPING[model_type]()
     layers = getattr(config, "num_hidden_layers", None)
-    if isinstance(layers, int):
+    if isinstance(layers, int) and not hasattr(config, "depths"):  # a number of stages otherwise
         config.num_hidden_layers = min(layers, MAX_LAYERS)
     return getattr(transformers, class_name)(config)
 
