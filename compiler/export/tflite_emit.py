@@ -15,7 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from .ops import FloatArray, FusedActivation
 from .tflite_builder import ModelBuilder, Shape
 
-Operator = schema.BuiltinOperator
+Operator: Any = schema.BuiltinOperator
 
 ACTIVATIONS: dict[FusedActivation, int] = {
     "none": schema.ActivationFunctionType.NONE,
@@ -28,8 +28,9 @@ _FUSING: dict[int, type[Any]] = {
     Operator.MUL: schema.MulOptionsT,
     Operator.DIV: schema.DivOptionsT,
 }
-_CODES: dict[str, Any] = vars(Operator)
-_NAMES = {code: name.lower() for name, code in _CODES.items() if isinstance(code, int)}
+_NAMES: dict[int, str] = {
+    getattr(Operator, name): name.lower() for name in dir(Operator) if name.isupper()
+}
 
 
 class Emitter:

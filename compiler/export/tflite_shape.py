@@ -49,8 +49,8 @@ def write_concat(w: Writer, op: ops.Concat) -> None:
     order = w.common_order(parts, len(op.output.shape))
     axis = order.index(op.axis)
     tensors = tuple(w.arrange(part, order) for part in parts)
-    todo = _continued(w, axis, tensors)
-    result = w.emit.concat(todo, axis) if len(todo) > 1 else todo[0]
+    head, *rest = _continued(w, axis, tensors)
+    result = w.emit.concat((head, *rest), axis) if rest else head
     w.joined[axis, tensors] = result
     w.define(op.output, result, order)
 
