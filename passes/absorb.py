@@ -7,9 +7,10 @@ from typing import cast
 import torch.nn.functional as F
 from torch import fx, nn
 
+from .analysis.linear_functions import AFFINE
 from .analysis.linear_op import ConstantPart
 from .fold_affine import fold_into_output, layer_of
-from .ir import ARITHMETIC, module_of
+from .ir import module_of
 from .simplify_context import SimplifyContext
 
 
@@ -42,7 +43,7 @@ def _is_symmetric(pad: fx.Node) -> bool:
 
 def absorb_affine(c: SimplifyContext, node: fx.Node) -> None:
     """scale·layer(x) + shift = layer'(x), for constants per output channel."""
-    if node.op != "call_function" or node.target not in ARITHMETIC:
+    if node.op != "call_function" or node.target not in AFFINE:
         return
     computed = [x for x in node.all_input_nodes if x.op != "get_attr"]
     layer = layer_of(c.rewriter, computed[0]) if len(computed) == 1 else None

@@ -24,9 +24,11 @@ from .analysis.usage import usage
 from .base import PassResult, Skip
 from .intervals import Interval, best_disjoint, region_order
 from .merge_region import merge_region
-from .op_spec import OpSpec, Price
+from .op_spec import LAYER_OPS, OpSpec, Price
 from .rewrite import Rewriter
 from .window import padding_of
+
+LAYER = 1000
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class MergeLinear:
     """Replace linear regions by one layer each.
 
     `price` gives the milliseconds of one operator; regions are chosen so that the time saved is
-    largest (dynamic programming, exact on any graph). Without it the choice that removes most
-    nodes is made, whatever it costs at run time.
+    largest (dynamic programming, exact on any graph). Without it as few convolutions and linear
+    layers remain as possible, and then as few nodes, whatever that costs at run time.
 
     Declined with a reason: what does not pay, inner zero padding after a k×k kernel, an output with
     two users, two sources, a module called twice or with shared parameters, a transposed
@@ -68,8 +70,8 @@ class MergeLinear:
 
     def _changes_something(self, region: LinearRegion) -> bool:
         """Not so for a convolution and its padding, or a convolution and its border map."""
-        fewer = _nodes_after(region) < len(region.nodes)
-        return fewer or (self.price is not None and region.before != region.after)
+        before, after = _sizes(region)
+        return after < before or (self.price is not None and region.before != region.after)
 
     def _why_not(self, region: LinearRegion) -> str | None:
         """A reason against the merged layer, whatever it costs."""
@@ -123,7 +125,7 @@ class MergeLinear:
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """A region and what it is worth: milliseconds, or nodes."""
+    """A region and its cost, in milliseconds or as a size."""
 
     region: LinearRegion
     before: float
@@ -136,13 +138,16 @@ class _Candidate:
 
 def _worth(region: LinearRegion, price: Price | None) -> tuple[float, float]:
     if price is None:
-        return len(region.nodes), _nodes_after(region)
+        return _sizes(region)
     return sum(map(price, region.before)), sum(map(price, region.after))
 
 
-def _nodes_after(region: LinearRegion) -> int:
+def _sizes(region: LinearRegion) -> tuple[int, int]:
+    """Nodes before and after, where one layer outweighs all nodes that a region can have."""
     padding = padding_of(region.window, region.in_size, region.out_size)
-    return 1 + (padding.explicit is not None) + (region.constant == ConstantPart.MAP)
+    extra = (padding.explicit is not None) + (region.constant == ConstantPart.MAP)
+    layers = sum(spec.op in LAYER_OPS for spec in region.before)
+    return LAYER * layers + len(region.nodes), LAYER + 1 + extra
 
 
 def _largest_extent(specs: Sequence[OpSpec]) -> tuple[int, int]:

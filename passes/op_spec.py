@@ -61,9 +61,8 @@ def elementwise_spec(op: str, channels: int, size: Pair) -> OpSpec:
 
 # What runtimes run inside the operator in front of it, and inside which operators.
 FUSED_ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.ReLU6: "relu6"}
-FUSING_OPS = frozenset(
-    ("conv2d", "depthwise_conv2d", "linear", "add", "sub", "mul", "div"),
-)
+LAYER_OPS = frozenset(("conv2d", "depthwise_conv2d", "linear"))
+FUSING_OPS = LAYER_OPS | {"add", "sub", "mul", "div"}
 ACTIVATIONS: dict[type[nn.Module], str] = {
     **FUSED_ACTIVATIONS,
     nn.LeakyReLU: "leaky_relu",

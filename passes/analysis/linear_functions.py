@@ -150,6 +150,7 @@ _NAMES: dict[Callable[..., Any], str] = {
     _op.truediv: "div",
     _op.neg: "neg",
 }
+AFFINE = frozenset(_NAMES)  # linear in one operand when the others are constants
 FUNCTIONS: dict[Callable[..., Any], Callable[..., LinearOp | str]] = {
     F.pad: _pad,
     **dict.fromkeys(_NAMES, _arithmetic),

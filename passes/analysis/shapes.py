@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -20,7 +21,8 @@ _SAME_SHAPE = (
     *(*ELEMENTWISE_MODULES, nn.PReLU, nn.Identity, nn.Dropout, nn.Softmax),
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm),
 )
-_BROADCAST = (*ARITHMETIC, torch.maximum, torch.minimum)
+_broadcast: Callable[..., Shape] = cast(Any, torch).broadcast_shapes
+_BROADCASTING = (*ARITHMETIC, torch.maximum, torch.minimum)
 
 
 def shapes(graph_module: fx.GraphModule, batch_factor: int = 1) -> Shapes:
@@ -63,10 +65,10 @@ def _run(
 
 
 def _function(node: fx.Node, args: tuple[Any, ...]) -> Tensor:
-    if node.target in _BROADCAST:
+    if node.target in _BROADCASTING:
         sizes = [tuple(x.shape) for x in args if isinstance(x, Tensor)]
         same = all(size == sizes[0] for size in sizes)
-        shape = sizes[0] if same else torch.broadcast_shapes(*sizes)
+        shape = sizes[0] if same else _broadcast(*sizes)
         return torch.empty(shape, device="meta")
     return cast(Any, node.target)(*args)
 
