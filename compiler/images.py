@@ -20,6 +20,7 @@ from torch import Tensor
 from .errors import ImageError
 from .picture import Preprocessing, read_picture
 from .tars import member_bytes, open_tar, read_limited, tar_files
+from .text import shown
 
 Batch = tuple[Tensor, Tensor | None]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".npy")
@@ -86,7 +87,7 @@ class ImageSet:
         name, reason = skipped[0]
         raise ImageError(
             f"{self.path}: more than 5% of {len(self)} pictures cannot be used, "
-            f"first {_shown(name)}: {reason}; remove or replace them"
+            f"first '{shown(name)}': {reason}; remove or replace them"
         )
 
     def _read(self) -> Iterator[tuple[Picture, Callable[[], bytes]]]:
@@ -184,7 +185,7 @@ def _class_folders(
     if None in folders and any(folders):
         alone = names[folders.index(None)]
         raise ImageError(
-            f"{path}: {_shown(alone)} lies beside class folders; move it into one of them"
+            f"{path}: '{shown(alone)}' lies beside class folders; move it into one of them"
         )
     return folders
 
@@ -196,7 +197,7 @@ def _labels(
     index = dict(classes) if classes is not None else {name: i for i, name in enumerate(known)}
     for folder in known:
         if folder not in index:
-            raise ImageError(f"{path}: --classes has no index for folder {_shown(folder)}; add it")
+            raise ImageError(f"{path}: --classes has no index for folder '{shown(folder)}'; add it")
     return [None if folder is None else index[folder] for folder in folders]
 
 
@@ -233,7 +234,3 @@ def _file_bytes(path: Path) -> bytes:
             return read_limited(file)
     except OSError as error:
         raise ImageError(f"cannot be read ({(error.strerror or 'error').lower()})") from error
-
-
-def _shown(name: str) -> str:
-    return repr(name if len(name) <= 80 else name[:77] + "...")

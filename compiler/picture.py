@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import ImageError, InputError
+from .text import one_line
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GREY_MEAN, GREY_STD = (0.449,), (0.226,)  # the averages of ImageNet's
@@ -131,7 +132,7 @@ def _decode(data: bytes, channels: int) -> list[Image.Image]:
     except ImageError:
         raise
     except Exception as error:  # decoders meet damaged data with whatever comes
-        raise ImageError(f"not a readable JPEG or PNG ({_one_line(error)})") from error
+        raise ImageError(f"not a readable JPEG or PNG ({one_line(error)})") from error
     if image.mode.startswith("I"):  # 16-bit grey
         grey = np.asarray(image).astype(np.float32) / np.float32(65535)
         return _from_array(grey, channels)
@@ -152,7 +153,7 @@ def _array(data: bytes) -> Array:
         )
         shape, fortran_order, dtype = read_header(stream)
     except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
-        raise ImageError(f"not a .npy file ({_one_line(error)})") from error
+        raise ImageError(f"not a .npy file ({one_line(error)})") from error
     if dtype.str[1:] not in ("u1", "f2", "f4", "f8"):
         raise ImageError(f"an array of {dtype}; uint8 (0–255) or float is needed")
     body = memoryview(data)[stream.tell() :]
@@ -210,7 +211,3 @@ def _fit(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
 
 def _side(pixels: int, scale: float) -> int:
     return int(pixels * scale + 1e-6)  # torchvision truncates; 1e-6 keeps whole results whole
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -1,0 +1,22 @@
+"""Foreign text in our one-line messages: errors of libraries, names out of files."""
+
+from __future__ import annotations
+
+
+def one_line(error: BaseException | str, limit: int = 160) -> str:
+    """The text on one line, printable, at most `limit` characters; an empty error's class."""
+    text = " ".join(str(error).split())
+    if not text:
+        text = type(error).__name__ if isinstance(error, BaseException) else ""
+    return shown(text, limit)
+
+
+def named(error: BaseException) -> str:
+    """`one_line` after the class: for errors of code that is not ours nor a library's."""
+    return one_line(f"{type(error).__name__}: {error}")
+
+
+def shown(name: str, limit: int = 100) -> str:
+    """A name of unknown origin, without control characters."""
+    plain = name if name.isprintable() else ascii(name)
+    return plain if len(plain) <= limit else plain[: limit - 1] + "…"
