@@ -24,7 +24,7 @@ from torch import Tensor, fx, nn
 PASSES: tuple[Pass, ...] = (Simplify(), FoldBatchNorm(), MergeLinear())
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(conv_graphs())
 def test_random_graphs_compute_the_same(graph_module: fx.GraphModule) -> None:
     for exact_pass in PASSES:
