@@ -7,8 +7,9 @@ Each peer converts in an environment of its own, made under --venvs from the pin
 benchmarks/peers/requirements-*.txt when it is missing (litert-torch: 1 GB). All files then run here
 in the same runtimes, one thread, our file and the peer's in turn. Every round loads both anew and
 swaps their order. `ratio` is our time over the peer's: the median of the rounds' ratios of medians,
-with the smallest and the largest. DIR gives MobileNetV2 its ImageNet weights; other weights are
-random, which does not change the speed.
+with the smallest and the largest. Ours is compiled with `--merge none`: what is compared is how the
+same layers are written, not what a table of another device merges. DIR gives MobileNetV2 its
+ImageNet weights; other weights are random, which does not change the speed.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def compile_ours(name: str, weights: Path, out: Path) -> Path:
     shrinkc = Path(sys.executable).parent / "shrinkc"
     shape = ",".join(map(str, NETWORKS[name].input_shape))
     command = [str(shrinkc), str(weights), "--arch", NETWORKS[name].arch, "--target", "rpi4"]
-    command += ["--input", shape, "-o", str(out / f"{name}-shrinkc")]
+    command += ["--input", shape, "--merge", "none", "-o", str(out / f"{name}-shrinkc")]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return out / f"{name}-shrinkc"
 
