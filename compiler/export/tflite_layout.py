@@ -47,7 +47,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Move:
-    """RESHAPE to `before`, TRANSPOSE by `perm`, RESHAPE to what is asked for."""
+    """A RESHAPE to `before` and a TRANSPOSE by `perm`."""
 
     before: Shape
     perm: Order
@@ -161,17 +161,43 @@ def _order_of(layout: Layout, physical: Shape) -> Order | None:
     return order if fits else None
 
 
-def move(layout: Layout, physical: Shape, order: Order) -> Move:
-    """How to bring a tensor of shape `physical` into `order` (which it is not stored in): with
-    one TRANSPOSE of its own dimensions if possible, else over as few dimensions as possible."""
+def moves(layout: Layout, physical: Shape, order: Order) -> list[Move]:
+    """How to bring a tensor of shape `physical` into `order`: no Move where it lies so, one of
+    its own dimensions if possible, else as few as possible over dimensions that are merged as
+    far as they stay together."""
+    if layout.is_stored_in(order):
+        return []
     current = _order_of(layout, physical)
     if current is not None and len(order) <= MAX_RANK:
-        return Move(physical, tuple(current.index(d) for d in order))
-    sequence = layout.sequence(order)
-    runs = [
-        tuple(factor for _, factor in run)
-        for _, run in groupby(enumerate(sequence), key=lambda item: item[1] - item[0])
-    ]
-    by_storage = sorted(runs)
-    before = tuple(prod(layout.factors[f] for f in run) for run in by_storage)
-    return Move(before, tuple(by_storage.index(run) for run in runs))
+        return [Move(physical, tuple(current.index(d) for d in order))]
+    now, then = tuple(range(len(layout.factors))), layout.sequence(order)
+    steps: list[Move] = []
+    while now != then:
+        reached = _toward(now, then)
+        steps.append(_merged_move(layout.factors, now, reached))
+        now = reached
+    return steps
+
+
+def _toward(now: tuple[int, ...], then: tuple[int, ...]) -> tuple[int, ...]:
+    """The sequence that starts like `then` for as long as one TRANSPOSE can manage."""
+    for length in range(len(then), 0, -1):
+        head = then[:length]
+        reached = (*head, *(f for f in now if f not in head))
+        if len(_runs(now, reached)) <= MAX_RANK:
+            return reached
+    raise AssertionError("one factor more is always possible: it takes four dimensions")
+
+
+def _runs(now: tuple[int, ...], then: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """`then` as positions in `now`, cut where neighbours come apart."""
+    places = [now.index(f) for f in then]
+    together = groupby(enumerate(places), key=lambda item: item[1] - item[0])
+    return [tuple(place for _, place in run) for _, run in together]
+
+
+def _merged_move(factors: Shape, now: tuple[int, ...], then: tuple[int, ...]) -> Move:
+    runs = _runs(now, then)
+    before = sorted(runs)
+    sizes = (prod(factors[now[place]] for place in run) for run in before)
+    return Move(tuple(sizes), tuple(before.index(run) for run in runs))

@@ -29,14 +29,9 @@ def _linear(
 ) -> None:
     """FULLY_CONNECTED multiplies what lies innermost. If that is the last dimension with its
     factors in another order (a flattened image), the weight's columns are put in that order."""
-    view = w.view(x)
-    layout = view.layout
-    columns = layout.dims[-1]
+    view = _innermost(w, x)
+    layout, columns = view.layout, view.layout.dims[-1]
     outer = len(layout.factors) - len(columns)
-    if sorted(columns) != list(range(outer, len(layout.factors))):
-        order = last(w.order(x), (len(layout.dims) - 1,))
-        view = View(w.arrange(x, order), stored(x.shape, order))
-        layout, columns = view.layout, view.layout.dims[-1]
     weight = _with_columns(weight, [layout.factors[f] for f in columns], columns)
     tensor, flatten = _matrix_tensor(w, view, x.shape)
     options = activated(schema.FullyConnectedOptionsT, activation)
@@ -51,6 +46,16 @@ def _linear(
     factors = (*layout.factors[:outer], *outputs)
     dims = (*layout.dims[:-1], tuple(range(outer, len(factors))))
     w.define_view(output, View(result, Layout(factors, dims)))
+
+
+def _innermost(w: Writer, x: ops.Value) -> View:
+    """A view in which the last dimension's factors lie behind all others, in any order."""
+    view = w.view(x)
+    columns, factors = view.layout.dims[-1], view.layout.factors
+    if sorted(columns) == list(range(len(factors) - len(columns), len(factors))):
+        return view
+    order = last(w.order(x), (len(x.shape) - 1,))
+    return View(w.arrange(x, order), stored(x.shape, order))
 
 
 def _with_columns(

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from math import prod
 
 from ..errors import UnsupportedOperatorError
 from .ops import Const, Op, Operand, Program, Value
@@ -22,7 +21,7 @@ from .tflite_layout import (
     Layout,
     Order,
     logical,
-    move,
+    moves,
     natural_order,
     stored,
 )
@@ -126,13 +125,10 @@ class Writer:
         """As `arrange`."""
         shape = view.layout.shape
         target = tuple(shape[d] for d in order)
-        if view.layout.is_stored_in(order):
-            return self.emit.reshape(view.tensor, target)
-        step = move(view.layout, self.emit.shape(view.tensor), order)
-        if len(step.perm) > MAX_RANK:
-            raise self.unsupported(f"a transpose of {len(step.perm)} dimensions")
-        before = self.emit.reshape(view.tensor, step.before)
-        return self.emit.reshape(self.emit.transpose(before, step.perm), target)
+        tensor = view.tensor
+        for step in moves(view.layout, self.emit.shape(tensor), order):
+            tensor = self.emit.transpose(self.emit.reshape(tensor, step.before), step.perm)
+        return self.emit.reshape(tensor, target)
 
     def _arranged_constant(self, constant: Const, order: Order) -> int:
         array = constant.array.reshape((1,) * (len(order) - constant.array.ndim) + constant.shape)
@@ -142,7 +138,7 @@ class Writer:
         """The order of one of the operands that moves the fewest elements of the others;
         channels last if that costs no more."""
         views = [self.view(x, rank) for x in map(self.resolve, operands) if isinstance(x, Value)]
-        sizes = [int(np.prod(view.layout.factors)) for view in views]
+        sizes = [prod(view.layout.factors) for view in views]
         candidates = [
             natural_order(view.layout, self.emit.shape(view.tensor))
             for _, view in sorted(
@@ -166,6 +162,8 @@ class Writer:
 
     def define_view(self, value: Value, view: View) -> None:
         """`value` is there; a tensor computed for it takes its name."""
+        assert view.layout.shape == value.shape
+        assert prod(self.emit.shape(view.tensor)) == prod(value.shape)
         self._views[value.name] = view
         if self.emit.is_fresh(view.tensor):
             self.emit.builder.rename(view.tensor, value.name)

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shrinkc.compiler.export.tflite_layout import (
+    MAX_RANK,
     NHWC,
     Layout,
     common_groups,
     last,
     logical,
-    move,
+    moves,
     natural_order,
     permuted,
     reshaped,
@@ -69,7 +70,7 @@ def test_permute_and_reshape_are_numpys(arrays, data) -> None:
 
 
 @given(stored_arrays(), st.data())
-def test_move_is_a_reshape_a_transpose_and_a_reshape(arrays, data) -> None:
+def test_moves_are_reshapes_and_transposes(arrays, data) -> None:
     array, memory, layout = arrays
     perm = tuple(data.draw(st.permutations(range(array.ndim))))
     array, layout = array.transpose(perm), permuted(layout, perm)
@@ -79,12 +80,24 @@ def test_move_is_a_reshape_a_transpose_and_a_reshape(arrays, data) -> None:
         array, layout = array.reshape(shape), again
     order = tuple(data.draw(st.permutations(range(array.ndim))))
     want = array.transpose(order)
-    if layout.is_stored_in(order):
-        np.testing.assert_array_equal(memory.reshape(want.shape), want)
-    else:
-        step = move(layout, memory.shape, order)
-        got = memory.reshape(step.before).transpose(step.perm).reshape(want.shape)
-        np.testing.assert_array_equal(got, want)
+    steps = moves(layout, memory.shape, order)
+    assert bool(steps) != layout.is_stored_in(order)
+    for step in steps:
+        assert len(step.perm) <= MAX_RANK
+        memory = memory.reshape(step.before).transpose(step.perm)
+    np.testing.assert_array_equal(memory.reshape(want.shape), want)
+
+
+@given(st.permutations(range(12)))
+def test_moves_of_many_dimensions(order) -> None:
+    shape = (2, 1, 2, 3, 1, 2, 2, 1, 2, 3, 2, 2)
+    array = np.arange(prod(shape)).reshape(shape)
+    got = array
+    for step in moves(stored(shape, logical(12)), shape, tuple(order)):
+        assert len(step.perm) <= MAX_RANK
+        got = got.reshape(step.before).transpose(step.perm)
+    want = array.transpose(order)
+    np.testing.assert_array_equal(got.reshape(want.shape), want)
 
 
 @given(stored_arrays())
@@ -128,10 +141,10 @@ class RandomNet(Net):
     def grow(self, draw, values: list) -> None:
         x = draw(st.sampled_from(values))
         rank = len(x.shape)
-        kinds = ["unary", "permute", "reshape", "binary", "constant", "number"]
+        kinds = ["unary", *["permute", "reshape"] * 3, "binary", "constant", "number"]
         kinds += ["concat", "slice", "strided", "reduce", "softmax", "pad"] if rank else []
         kinds += ["conv", "affine"] if rank == 4 else []
-        kinds += ["linear"] if rank > 1 else []
+        kinds += ["linear"] * 3 if rank > 1 else []
         values.append(self._grown(draw, draw(st.sampled_from(kinds)), x, values))
 
     def _grown(self, draw, kind: str, x, values: list):

@@ -34,6 +34,13 @@ def test_flatten_of_height_and_width_alone() -> None:
     assert check(net.program()) == {"FULLY_CONNECTED": 1, "RESHAPE": 1}
 
 
+def test_linear_of_factors_that_lie_apart() -> None:
+    net = Net((2, 3, 4, 6))
+    heads = net.reshape(net.transpose(net.x, 0, 2, 1, 3), 2, 4, 18)
+    net.linear(net.unary(heads, "relu"), 5)
+    assert check(net.program())["FULLY_CONNECTED"] == 1
+
+
 def test_linear_after_pooling_to_one_pixel() -> None:
     net = Net((2, 6, 4, 5))
     pooled = net.reduce(net.x, "mean", (2, 3))
