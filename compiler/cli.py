@@ -6,6 +6,7 @@ One line on stderr and exit code 2 for whatever a user can cause; `--json` print
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,8 +54,9 @@ MergeOption = Annotated[
 ]
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
     ] = False,
@@ -65,6 +67,8 @@ def root(
 
         print(f"shrinkc {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command("compile")
@@ -173,6 +177,8 @@ def bench(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    # OpenMP threads that spin at barriers starve on busy machines; read when torch is imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] not in (*COMMANDS, *GLOBAL_OPTIONS):
         given.insert(0, "compile")

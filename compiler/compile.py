@@ -34,6 +34,7 @@ from .stages import (
     verify,
 )
 from .uncaptured import compile_uncaptured
+from .verify import Original
 
 
 def compile_model(
@@ -71,12 +72,13 @@ def compile_model(
         after = export(optimised.final, options.opset)
         before = export(optimised.baseline, options.opset) if optimised.merged else after
     files = artefacts(after, original)
-    tallies = verify(original, optimised.final, files, data, progress)
+    reference = Original(original)
+    tallies = verify(reference, optimised.final, files, data, progress)
     worst = max(tallies[file.name].max_relative_error for file in files)
     if options.precision == "int8":
         after = quantised(after, data, progress)
         files = artefacts(after, original)
-        tallies = judge(original, files, data, progress)
+        tallies = judge(reference, files, data, progress)
     timings = measure(before, after, options, progress)
     report = Report(
         model=name,

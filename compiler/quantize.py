@@ -30,7 +30,7 @@ def quantize_tflite(
     Raises InputError when ai-edge-quantizer is not installed.
     """
     try:
-        from ai_edge_quantizer import quantizer, recipe
+        from ai_edge_quantizer import quantizer
     except ImportError as error:
         raise InputError(
             "int8 TFLite needs ai-edge-quantizer: pip install 'shrinkc[int8]'"
@@ -44,24 +44,43 @@ def quantize_tflite(
     ]
     with silent():
         work: Any = quantizer.Quantizer(bytearray(model))
-        work.load_quantization_recipe(recipe.static_wi8_ai8())
+        work.load_quantization_recipe(_recipe())
         ranges = work.calibrate({"serving_default": samples}, num_threads=1)
         result = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)
 
 
+def _recipe() -> Any:
+    """int8 weights and activations everywhere, float32 at the boundary."""
+    from ai_edge_quantizer import recipe, recipe_manager
+
+    names: Any = recipe.TFLOperationName
+    manager: Any = recipe_manager.RecipeManager()
+    manager.add_static_config(
+        regex=".*",
+        operation_name=names.ALL_SUPPORTED,
+        activation_num_bits=8,
+        weight_num_bits=8,
+    )
+    for boundary in (names.INPUT, names.OUTPUT):
+        manager.add_quantization_config(
+            regex=".*",
+            operation_name=boundary,
+            algorithm_key=recipe.AlgorithmName.NO_QUANTIZE,
+        )
+    return manager.get_quantization_recipe()
+
+
 def quantize_onnx(model: bytes, batches: Sequence[tuple[Tensor, ...]]) -> bytes:
     """The int8 (QDQ) version of an ONNX file; `batches` are calibration inputs."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     proto = onnx.load_model_from_string(model)
     names = [i.name for i in proto.graph.input]
     with tempfile.TemporaryDirectory() as folder, silent():
-        prepared, result = Path(folder, "prepared.onnx"), Path(folder, "int8.onnx")
-        quant_pre_process(proto, str(prepared), skip_symbolic_shape=True)
+        result = Path(folder, "int8.onnx")
         quantize_static(
-            str(prepared),
+            onnx.shape_inference.infer_shapes(proto),
             str(result),
             _reader(names, batches),
             quant_format=QuantFormat.QDQ,

@@ -35,6 +35,7 @@ from .verify import (
     FP32_TOLERANCE,
     Artefact,
     Comparison,
+    Original,
     compare,
     onnx_artefact,
     relative_error,
@@ -188,7 +189,7 @@ def _shapes_only(graph_module: fx.GraphModule) -> ops.Program:
 
 
 def verify(
-    original: fx.GraphModule,
+    original: Original,
     final: fx.GraphModule,
     files: Sequence[Artefact],
     data: Data,
@@ -203,7 +204,7 @@ def verify(
 
 
 def judge(
-    original: fx.GraphModule, files: Sequence[Artefact], data: Data, progress: Progress
+    original: Original, files: Sequence[Artefact], data: Data, progress: Progress
 ) -> dict[str, Comparison]:
     """Accuracy and agreement of files that are not expected to be equal (int8)."""
     with progress.task("Judging int8", data.evaluation_batches) as done:
