@@ -130,6 +130,11 @@ def look_up(name: str) -> Allowed | Refused:
     """Judge one dotted global of a pickle; imports only what PACKAGES covers."""
     if name in _FUNCTIONS:
         return Allowed("function", _FUNCTIONS[name])
+    if name.startswith("torch._utils._rebuild_"):
+        return Refused(
+            "for a tensor of a kind (quantised, sparse, 8-bit float, empty) that is not supported",
+            True,
+        )
     if name == "functools.partial":
         return Allowed("partial", functools.partial)
     module_name, _, attribute = name.rpartition(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import struct
 import zipfile
 from pathlib import Path
@@ -85,7 +86,9 @@ def _zip_kind(path: Path, max_bytes: int) -> FileKind:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise LoadError(f"{path}: truncated or damaged; copy or download it again") from error
+        raise LoadError(_truncated(path)) from error
+    if not entries or min(entry.header_offset for entry in entries) != 0:
+        raise LoadError(_truncated(path))  # what was found is an archive inside the archive
     unpacked = sum(entry.file_size for entry in entries)
     if len(entries) > MAX_ENTRIES or unpacked > max_bytes:
         raise LoadError(_too_large(path, unpacked, max_bytes))
@@ -98,7 +101,10 @@ def _zip_kind(path: Path, max_bytes: int) -> FileKind:
         return "exported"
     if "data.pkl" not in names:
         raise LoadError(f"{path}: a zip archive that torch.save did not write; {_WANTED}")
-    pickled = max(e.file_size for e in entries if e.filename.endswith("data.pkl"))
+    pickles = [e.file_size for e in entries if e.filename.partition("/")[2] == "data.pkl"]
+    if len(pickles) > 1:
+        raise LoadError(f"{path}: damaged: two archives in one; copy or save it again")
+    pickled = pickles[0]
     if pickled > MAX_PICKLE:
         raise LoadError(
             f"{path}: a pickle of {pickled:,} bytes beside the weights is no network "
@@ -118,13 +124,17 @@ def _description(path: Path, head: bytes) -> str:
     if path.suffix == ".onnx":
         return "an ONNX file, which is already exported"
     try:
-        text = head.decode("utf-8", errors="strict" if len(head) < 1024 else "ignore")
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # its end may be cut
     except UnicodeDecodeError:
         return "of no known kind, or damaged"
-    if not text.isprintable() and not all(c.isprintable() or c.isspace() for c in text):
+    if not all(c.isprintable() or c.isspace() for c in text):
         return "of no known kind, or damaged"
     html = text.lstrip().lower().startswith(("<!doctype html", "<html"))
     return "a web page, not a model: the download went wrong" if html else "a text file"
+
+
+def _truncated(path: Path) -> str:
+    return f"{path}: truncated or damaged; copy or download it again"
 
 
 def _too_large(path: Path, size: int, limit: int) -> str:

@@ -77,7 +77,7 @@ def _from_checkpoint(
     whole: Any = cast(Any, loaded).get("model") if isinstance(loaded, dict) else loaded
     model = whole if trust else _rebuilt(path, whole, unpacked_bytes(path, kind))
     if isinstance(model, nn.DataParallel):
-        model = cast(Any, model).module
+        model = dict(model.named_children()).get("module")
     if not isinstance(model, nn.Module):
         keys = f" with {keys_shown(cast(Any, loaded))}" if isinstance(loaded, dict) else ""
         what = type(cast(Any, loaded)).__name__
@@ -94,6 +94,8 @@ def _rebuilt(path: Path, inert: Any, unpacked: int) -> Any:
     rebuilder = Rebuilder()
     try:
         model = rebuilder.build(inert)
+        if isinstance(model, nn.Module):
+            model.eval()
     except RefusedError as error:
         raise UnsafeFileError(
             f"{path}: it holds {error}, which could run code; {TRUST_ADVICE}"

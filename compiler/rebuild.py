@@ -86,7 +86,7 @@ class Rebuilder:
     def _tensor(self, value: Tensor, where: str) -> Tensor:
         if value.layout is not torch.strided or value.device.type != "cpu":
             raise RefusedError(f"a sparse or empty tensor in {_place(where)}")
-        made = value.detach()
+        made = Tensor.detach(value)  # not value.detach: the file may have set that attribute
         if isinstance(value, nn.Parameter):
             made = nn.Parameter(made, requires_grad=value.requires_grad)
         self.tensors.append(made)

@@ -35,7 +35,7 @@ def find_state_dict(loaded: Any) -> dict[str, Tensor] | None:
         if isinstance(candidate, Mapping) and candidate:
             items = cast(Mapping[Any, Any], candidate).items()
             if all(type(k) is str and _is_weight(v) for k, v in items):
-                return {k: v.detach() for k, v in items}
+                return {k: Tensor.detach(v) for k, v in items}
     return None
 
 
@@ -76,8 +76,9 @@ def build_architecture(arch: str) -> nn.Module:
 def load_weights(path: Path, model: nn.Module, weights: dict[str, Tensor], arch: str) -> None:
     """Copy `weights` into `model`. Raises LoadError naming the first keys that do not fit."""
     own: dict[str, Tensor] = model.state_dict()
-    if not own.keys() <= weights.keys():
-        weights = {_stripped(k): v for k, v in weights.items() if k not in _NO_WEIGHT}
+    stripped = {_stripped(k): v for k, v in weights.items() if k not in _NO_WEIGHT}
+    if len(own.keys() & stripped.keys()) > len(own.keys() & weights.keys()):
+        weights = stripped
     given = {own[k].data_ptr() for k in weights if k in own}
     missing = [  # batch counters are of no use here, tied weights may be stored once
         k

@@ -42,8 +42,6 @@ def check_finite(path: Path, model: nn.Module) -> None:
             if not (tensor.is_floating_point() or tensor.is_complex()):
                 continue
             strict = isinstance(tensor, nn.Parameter) or ".running_" in f".{name}"
-            if tensor.element_size() == 1:
-                tensor = tensor.float()  # float8 has no isfinite
             bad = ~torch.isfinite(tensor) if strict else torch.isnan(tensor)
             count = int(bad.sum())
             if count:
