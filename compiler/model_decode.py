@@ -17,12 +17,15 @@ def decode(entry: GraphEntry, tensors: dict[str, Tensor]) -> fx.GraphModule:
     """The graph, in eval mode. Raises ValueError or IllegalGraphError where parts do not fit."""
     graph_module = fx.GraphModule(nn.Module(), fx.Graph())
     shelf = _Shelf(entry, tensors)
-    for path, module_entry in entry.modules.items():
-        _place(graph_module, path).add_module(_name(path), _module(path, module_entry, shelf))
-    for path, first in entry.aliases.items():
-        if first not in entry.modules:
-            raise ValueError(f"no module '{first}'")
-        _place(graph_module, path).add_module(_name(path), graph_module.get_submodule(first))
+    modules: dict[str, nn.Module] = {}
+    for path, item in entry.modules.items():
+        if isinstance(item, ModuleEntry):
+            modules[path] = _module(path, item, shelf)
+        elif item.same_as in modules:
+            modules[path] = modules[item.same_as]
+        else:
+            raise ValueError(f"no module '{item.same_as}'")
+        _place(graph_module, path).add_module(_name(path), modules[path])
     for path, attribute in entry.attributes.items():
         owner, name = _place(graph_module, path), _name(path)
         if attribute.kind == "parameter":
@@ -33,11 +36,14 @@ def decode(entry: GraphEntry, tensors: dict[str, Tensor]) -> fx.GraphModule:
             tensor = shelf.buffer(attribute.tensor)
             owner.register_buffer(name, tensor, persistent=attribute.kind == "buffer")
     shelf.require_all_used()
-    graph_module.graph = _graph(entry)
     graph_module.meta.update(entry.meta)
     graph_module.meta["input_shapes"] = dict(entry.inputs)
     graph_module.eval()
-    ir.check_legal(graph_module)
+    try:
+        graph_module.graph = _graph(entry)
+        ir.check_legal(graph_module)
+    except (RuntimeError, SyntaxError) as error:  # torch's own checks
+        raise ValueError(str(error)) from error
     return graph_module
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, cast
 
 import torch
@@ -22,19 +22,18 @@ def encode(
     """Everything but the numbers, and the numbers. Raises ValueError for what has no encoding."""
     store = _Store()
     modules: dict[str, Json] = {}
-    aliases: dict[str, str] = {}
     seen: dict[int, str] = {}
     for path, module in _called_modules(graph_module):
         first = seen.setdefault(id(module), path)
         if first != path:
-            aliases[path] = first
+            modules[path] = {"same_as": first}
             continue
         modules[path] = {
             "kind": type(module).__name__,
             "fields": _fields(module),
             "tensors": {k: store.key(t, f"{path}.{k}") for k, t in _own_tensors(module)},
         }
-    attributes = _attributes(graph_module, {*modules, *aliases}, store)
+    attributes = _attributes(graph_module, modules.keys(), store)
     shapes = ir.input_shapes(graph_module).items()
     notes = graph_module.meta.items()
     return {
@@ -42,7 +41,6 @@ def encode(
         "inputs": {name: [int(size) for size in shape] for name, shape in shapes},
         "nodes": [_node(node) for node in graph_module.graph.nodes],
         "modules": modules,
-        "aliases": aliases,
         "attributes": attributes,
         "frozen": store.frozen,
         "layouts": store.layouts,
@@ -89,7 +87,7 @@ def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _attributes(
-    graph_module: fx.GraphModule, module_paths: set[str], store: _Store
+    graph_module: fx.GraphModule, module_paths: Collection[str], store: _Store
 ) -> dict[str, Json]:
     """What `get_attr` reads, unless one of the called modules owns it."""
     found: dict[str, Json] = {}

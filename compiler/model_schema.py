@@ -9,7 +9,15 @@ from __future__ import annotations
 import keyword
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+)
 
 VERSION = 1
 MAX_HEADER = 64 << 20  # bytes of JSON
@@ -35,6 +43,15 @@ Path = Annotated[
     AfterValidator(_no_keyword),
 ]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]*$", max_length=60)]
+
+
+def _no_integer(value: object) -> object:
+    if isinstance(value, int):
+        raise ValueError("not a float")
+    return value
+
+
+Real = Annotated[float, BeforeValidator(_no_integer)]
 Integer = Annotated[int, Field(ge=-_MAX_INT, le=_MAX_INT)]
 Size = Annotated[int, Field(ge=-_MAX_SIZE, le=_MAX_SIZE)]
 
@@ -57,7 +74,7 @@ class Special(Strict):
     float: Literal["inf", "-inf", "nan"]
 
 
-Scalar = None | bool | Integer | float | Word | Special
+Scalar = None | bool | Integer | Real | Word | Special
 Item = Scalar | Reference
 Items = Annotated[tuple[Item, ...], Field(max_length=10_000)]
 
@@ -69,9 +86,7 @@ class ListEntry(Strict):
 
 
 Argument = Item | Items | ListEntry
-ModuleField = (
-    None | bool | Size | float | Word | Special | tuple[Size | float | Special | None, ...]
-)
+ModuleField = None | bool | Size | Real | Word | Special | tuple[Size | Real | Special | None, ...]
 
 
 class NodeEntry(Strict):
@@ -91,6 +106,12 @@ class ModuleEntry(Strict):
     tensors: dict[Identifier, Path]
 
 
+class AliasEntry(Strict):
+    """A further path of a module that is already there."""
+
+    same_as: Path
+
+
 class AttributeEntry(Strict):
     """A tensor that `get_attr` reads and no module of the graph owns."""
 
@@ -103,7 +124,7 @@ class GraphEntry(Strict):
 
     inputs      placeholder → captured shape
     nodes       in execution order
-    modules     path → module; `aliases`: further paths of the same module
+    modules     path → module, in the order of the state dict
     attributes  path → tensor
     frozen      keys of the parameters that do not require a gradient
     layouts     key → dimensions from outermost to innermost, where not row-major
@@ -114,15 +135,14 @@ class GraphEntry(Strict):
     version: Literal[1]
     inputs: dict[Identifier, Annotated[tuple[Integer, ...], Field(max_length=16)]]
     nodes: Annotated[tuple[NodeEntry, ...], Field(max_length=MAX_NODES)]
-    modules: Annotated[dict[Path, ModuleEntry], Field(max_length=MAX_NODES)]
-    aliases: Annotated[dict[Path, Path], Field(max_length=MAX_NODES)]
+    modules: Annotated[dict[Path, ModuleEntry | AliasEntry], Field(max_length=MAX_NODES)]
     attributes: Annotated[dict[Path, AttributeEntry], Field(max_length=MAX_NODES)]
     frozen: Annotated[tuple[Path, ...], Field(max_length=MAX_NODES)]
     layouts: Annotated[
         dict[Path, Annotated[tuple[Integer, ...], Field(max_length=16)]],
         Field(max_length=MAX_NODES),
     ]
-    meta: Annotated[dict[Identifier, bool | Integer | float | str], Field(max_length=100)]
+    meta: Annotated[dict[Identifier, bool | Integer | Real | str], Field(max_length=100)]
     extra: dict[str, JsonValue]
 
 
