@@ -101,7 +101,7 @@ def _matrix(w: Writer, operand: ops.Operand, rank: int) -> tuple[int, bool]:
     swapped = False
     if isinstance(operand, ops.Value):
         rows, columns = w.view(operand, rank).layout.dims[-2:]
-        swapped = rows != () and columns != () and rows > columns
+        swapped = rows > columns > ()
     if swapped:
         order = (*order[:-2], rank - 1, rank - 2)
     return w.arrange(operand, order), swapped

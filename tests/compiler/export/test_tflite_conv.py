@@ -106,6 +106,14 @@ def test_max_pool_of_negative_values_pads_below_them() -> None:
     assert check(net.program()) == {"ADD": 1, "PADV2": 1, "MAX_POOL_2D": 1}
 
 
+def test_a_difference_of_relus_may_be_negative() -> None:
+    net = Net((1, 3, 8, 8))
+    relu = net.unary(net.x, "relu")
+    low = net.binary(relu, net.binary(relu, ops.Const("one", np.ones(1, np.float32))), "sub")
+    net.pool(ops.MaxPool, low, (3, 3), (2, 2), (1, 1, 1, 1))
+    assert check(net.program())["PADV2"] == 1
+
+
 def test_average_that_does_not_count_padding_uses_same() -> None:
     net = Net((1, 5, 8, 8))
     net.pool(ops.AvgPool, net.x, (3, 3), (1, 1), (1, 1, 1, 1), count_padding=False)

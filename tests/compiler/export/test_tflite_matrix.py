@@ -41,6 +41,14 @@ def test_linear_of_factors_that_lie_apart() -> None:
     assert check(net.program())["FULLY_CONNECTED"] == 1
 
 
+def test_linear_of_windows_and_heads() -> None:
+    """All dimensions of the input have factors that lie apart."""
+    net = Net((2, 2, 4, 6, 3))
+    heads = net.transpose(net.reshape(net.x, 2, 2, 2, 2, 2, 3, 3), 0, 2, 4, 3, 5, 1, 6)
+    net.linear(net.reshape(heads, 2, 24, 6), 5)
+    assert check(net.program())["FULLY_CONNECTED"] == 1
+
+
 def test_linear_after_pooling_to_one_pixel() -> None:
     net = Net((2, 6, 4, 5))
     pooled = net.reduce(net.x, "mean", (2, 3))

@@ -5,7 +5,7 @@ import pytest
 from shrinkc.compiler.errors import UnsupportedOperatorError
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.tflite import write_tflite
-from tflite_programs import Net, check
+from tflite_programs import Net, check, operand_counts
 
 
 def test_channel_shuffle() -> None:
@@ -127,6 +127,13 @@ def test_dense_block_concatenates_what_is_new() -> None:
     net.concat(features, 1)
     program = net.program()
     assert check(program) == {"CONV_2D": 4, "CONCATENATION": 4}
+    assert operand_counts(write_tflite(program), "CONCATENATION") == [2, 2, 2, 2]
+
+
+def test_values_of_one_shape_that_lie_differently() -> None:
+    net = Net((1, 6, 4, 4))
+    net.binary(net.x, net.transpose(net.x, 0, 1, 3, 2), "sub")
+    assert check(net.program()) == {"TRANSPOSE": 1, "SUB": 1}
 
 
 @pytest.mark.parametrize("shape", [(6, 7), (6, 5, 7), (6, 5, 7, 4), (6, 5, 2, 2, 3)])

@@ -150,11 +150,16 @@ def run_tflite(
     ]
 
 
-def operators(data: bytes, plain: bool = True) -> Counter[str]:
-    """Operator names in a file; not `plain`: as XNNPACK leaves them."""
-    kind = PLAIN if plain else OpResolverType.AUTO
-    interpreter = Interpreter(model_content=data, experimental_op_resolver_type=kind)
-    interpreter.allocate_tensors()
+def operand_counts(data: bytes, name: str) -> list[int]:
+    """How many tensors each operator of this name reads."""
+    interpreter = Interpreter(model_content=data, experimental_op_resolver_type=PLAIN)
+    details = interpreter._get_ops_details()
+    return [len(detail["inputs"]) for detail in details if detail["op_name"] == name]
+
+
+def operators(data: bytes) -> Counter[str]:
+    """Operator names in a file."""
+    interpreter = Interpreter(model_content=data, experimental_op_resolver_type=PLAIN)
     return Counter(detail["op_name"] for detail in interpreter._get_ops_details())
 
 
