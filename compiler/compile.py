@@ -16,6 +16,7 @@ from .files import atomic_folder
 from .model_file import save_model
 from .options import Options
 from .progress import Progress, Silent
+from .quantize import int8_saturates
 from .report import Network, Report, artefact_report
 from .stages import (
     Exported,
@@ -76,8 +77,9 @@ def compile_model(
     tallies = verify(reference, optimised.final, files, data, progress)
     worst = max(tallies[file.name].max_relative_error for file in files)
     if options.precision == "int8":
-        after = quantised(after, data, progress)
-        files = artefacts(after, original)
+        seven_bits = table.target == "host" and int8_saturates()
+        after = quantised(after, optimised.final, data, seven_bits, progress)
+        files = artefacts(after, original, optimise=seven_bits or not int8_saturates())
         tallies = judge(reference, files, data, progress)
     timings = measure(before, after, options, progress)
     report = Report(

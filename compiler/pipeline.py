@@ -83,7 +83,7 @@ def check_exact(
     new = result.graph_module
     ir.check_legal(new)
     check_reported(name, old, new, result.changes)
-    pairs = {c.node: c.replaces[-1] for c in result.changes if c.replaces}
+    pairs = [(c.node, c.replaces[-1]) for c in result.changes if c.replaces]
     worst = 0.0
     for new_name, old_name, got, want in paired_values(old, new, pairs, inputs):
         error, where = relative_error(got, want)
@@ -123,7 +123,7 @@ def _error(got: Tensor, want: Tensor) -> float:
 def paired_values(
     old: fx.GraphModule,
     new: fx.GraphModule,
-    pairs: dict[str, str],
+    pairs: Sequence[tuple[str, str]],
     inputs: tuple[Tensor, ...],
 ) -> Iterator[tuple[str, str, Tensor, Tensor]]:
     """(new node, old node, new value, old value) for each pair and for every graph output.
@@ -132,7 +132,7 @@ def paired_values(
     """
     outputs_new, outputs_old = _output_names(new), _output_names(old)
     wanted: dict[str, list[str]] = {}
-    for new_name, old_name in (*pairs.items(), *zip(outputs_new, outputs_old, strict=True)):
+    for new_name, old_name in (*pairs, *zip(outputs_new, outputs_old, strict=True)):
         if old_name not in wanted.setdefault(new_name, []):
             wanted[new_name].append(old_name)
     waiting: dict[str, Tensor] = {}

@@ -1,13 +1,14 @@
 """Post-training int8 of both files, by the quantisers that their runtimes come with.
 
-Static, per-channel weights, activation ranges from calibration pictures: ai-edge-quantizer for
+Static, per-channel weights, activation ranges from `calibrate`: ai-edge-quantizer for
 TFLite, onnxruntime's QDQ quantiser for ONNX. Inputs and outputs stay float32.
 """
 
 from __future__ import annotations
 
+import platform
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import onnx
 from torch import Tensor
 
+from .calibrate import Range
 from .errors import InputError
 from .export import ops
 from .export.tflite import boundary_order
@@ -22,15 +24,20 @@ from .quiet import silent
 
 
 def quantize_tflite(
-    model: bytes, program: ops.Program, batches: Sequence[tuple[Tensor, ...]]
+    model: bytes,
+    program: ops.Program,
+    batches: Sequence[tuple[Tensor, ...]],
+    ranges: Mapping[str, Range],
 ) -> bytes:
     """The int8 version of a .tflite file written from `program`.
 
-    `batches` are calibration inputs in PyTorch's layout, each at the captured batch size.
+    `batches` are a few calibration inputs in PyTorch's layout, each at the captured batch size,
+    for the tensors that `ranges` does not name.
     Raises InputError when ai-edge-quantizer is not installed.
     """
     try:
-        from ai_edge_quantizer import quantizer
+        from ai_edge_quantizer import calibrator, quantizer
+        from ai_edge_quantizer.utils import qsv_utils
     except ImportError as error:
         raise InputError(
             "int8 TFLite needs ai-edge-quantizer: pip install 'shrinkc[int8]'"
@@ -43,14 +50,18 @@ def quantize_tflite(
         for inputs in batches
     ]
     with silent():
-        work: Any = quantizer.Quantizer(bytearray(model))
-        work.load_quantization_recipe(_recipe())
-        ranges = work.calibrate({"serving_default": samples}, num_threads=1)
-        result = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+        buffer, manager = bytearray(model), _recipes()
+        # its own calibrate() averages the ranges of pictures; here they are only a start
+        watch: Any = calibrator.Calibrator(buffer, qsv_update_func=qsv_utils.min_max_update)
+        watch.calibrate({"serving_default": samples}, manager)
+        found = _with_ranges(watch.get_model_qsvs(), ranges)
+        work: Any = quantizer.Quantizer(buffer)
+        work.load_quantization_recipe(manager.get_quantization_recipe())
+        result = work.quantize(found, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)
 
 
-def _recipe() -> Any:
+def _recipes() -> Any:
     """int8 weights and activations everywhere, float32 at the boundary."""
     from ai_edge_quantizer import recipe, recipe_manager
 
@@ -68,11 +79,31 @@ def _recipe() -> Any:
             operation_name=boundary,
             algorithm_key=recipe.AlgorithmName.NO_QUANTIZE,
         )
-    return manager.get_quantization_recipe()
+    return manager
 
 
-def quantize_onnx(model: bytes, batches: Sequence[tuple[Tensor, ...]]) -> bytes:
-    """The int8 (QDQ) version of an ONNX file; `batches` are calibration inputs."""
+def _with_ranges(found: dict[str, Any], ranges: Mapping[str, Range]) -> dict[str, Any]:
+    """The quantiser's own statistics with our ranges where we have one."""
+    result = dict(found)
+    for name in found.keys() & ranges.keys():
+        if found[name]:
+            kept = dict(found[name])
+            for key, value in zip(("min", "max"), ranges[name], strict=True):
+                kept[key] = np.full_like(kept[key], value)
+            result[name] = kept
+    return result
+
+
+def quantize_onnx(
+    model: bytes,
+    batches: Sequence[tuple[Tensor, ...]],
+    ranges: Mapping[str, Range],
+    seven_bits: bool,
+) -> bytes:
+    """The int8 (QDQ) version of an ONNX file; parameters as for `quantize_tflite`.
+
+    `seven_bits` leaves weights one bit short, for processors on which `int8_saturates`.
+    """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     proto = onnx.load_model_from_string(model)
@@ -87,8 +118,34 @@ def quantize_onnx(model: bytes, batches: Sequence[tuple[Tensor, ...]]) -> bytes:
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
+            reduce_range=seven_bits,
+            extra_options={"TensorQuantOverrides": _overrides(proto, ranges)},
         )
         return result.read_bytes()
+
+
+def int8_saturates() -> bool:
+    """This machine's int8 kernels in ONNX Runtime lose the top of large sums.
+
+    x86 without VNNI adds pairs of products in 16 bits, which two 8-bit factors overflow.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return True
+    return not any(kind in flags for kind in ("avx512_vnni", "avx_vnni", "amx_int8"))
+
+
+def _overrides(proto: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, Any]:
+    made = {name for node in proto.graph.node for name in node.output}
+    made |= {i.name for i in proto.graph.input}
+    return {
+        name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
+        for name, (low, high) in ranges.items()
+        if name in made
+    }
 
 
 def _reader(names: list[str], batches: Iterable[tuple[Tensor, ...]]) -> Any:

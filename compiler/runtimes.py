@@ -35,10 +35,13 @@ class Runner(Protocol):
 class OnnxRunner:
     """A model in ONNX Runtime's CPU provider."""
 
-    def __init__(self, model: bytes, threads: int = 1) -> None:
+    def __init__(self, model: bytes, threads: int = 1, optimise: bool = True) -> None:
+        """Without `optimise`, a QDQ file runs in float between its quantisations."""
         import onnxruntime as ort
 
         options: Any = ort.SessionOptions()
+        if not optimise:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
         try:

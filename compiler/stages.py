@@ -16,6 +16,7 @@ from ..passes.merge_linear import MergeLinear
 from ..passes.op_spec import OpSpec
 from ..passes.simplify import Simplify
 from .bench import Timing, bench
+from .calibrate import calibrate
 from .capture import capture
 from .costs import CostTable
 from .data import Batch, Data
@@ -29,7 +30,7 @@ from .host import HostTable
 from .options import PRECISIONS, Options
 from .pipeline import Step, run_exact_passes, sample_inputs
 from .progress import Progress
-from .quantize import quantize_onnx, quantize_tflite
+from .quantize import int8_saturates, quantize_onnx, quantize_tflite
 from .runtimes import Array, OnnxRunner, Runner, TfliteRunner
 from .verify import (
     FP32_TOLERANCE,
@@ -44,6 +45,7 @@ from .verify import (
 )
 
 SIMPLIFIED_TOLERANCE = 1e-5
+FEW_BATCHES = 8  # for what is no node of the graph: the inner tensors of composed operators
 
 
 def cost_table(target: str, threads: int = 1) -> CostTable:
@@ -173,10 +175,12 @@ def _random(shape: tuple[int, ...]) -> Array:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1)).numpy()
 
 
-def artefacts(exported: Exported, graph_module: fx.GraphModule) -> tuple[Artefact, ...]:
+def artefacts(
+    exported: Exported, graph_module: fx.GraphModule, optimise: bool = True
+) -> tuple[Artefact, ...]:
     """The files, loaded into their runtimes."""
     program = exported.program or _shapes_only(graph_module)
-    loaded = [onnx_artefact(exported.onnx, program)]
+    loaded = [onnx_artefact(exported.onnx, program, optimise)]
     if exported.tflite is not None:
         loaded.append(tflite_artefact(exported.tflite, program))
     return tuple(loaded)
@@ -217,18 +221,33 @@ def _counted(data: Data, done: Callable[[], None]) -> Iterator[Batch]:
         done()
 
 
-def quantised(exported: Exported, data: Data, progress: Progress) -> Exported:
-    """int8 versions of both files."""
+def quantised(
+    exported: Exported, final: fx.GraphModule, data: Data, seven_bits: bool, progress: Progress
+) -> Exported:
+    """int8 versions of both files, with the same activation ranges."""
     if exported.program is None:
         raise InputError("int8 needs a network that shrinkc can lower itself")
     batches = data.calibration_batches()
     tflite = exported.tflite
+    names = [v.name for v in exported.program.inputs]
+    names += [op.output.name for op in exported.program.ops]
+    with progress.task("Calibrating", len(batches)) as done:
+        ranges = calibrate(final, names, batches, done)
+    few = batches[:FEW_BATCHES]
     with progress.task("Quantising ONNX"):
-        onnx = quantize_onnx(exported.onnx, batches)
+        onnx = quantize_onnx(exported.onnx, few, ranges, seven_bits)
     if tflite is not None:
         with progress.task("Quantising TFLite"):
-            tflite = quantize_tflite(tflite, exported.program, batches)
-    return replace(exported, onnx=onnx, tflite=tflite)
+            tflite = quantize_tflite(tflite, exported.program, few, ranges)
+    notes = exported.notes
+    if seven_bits:
+        notes = (*notes, "model.onnx has 7-bit weights: 8 would overflow in this machine's kernels")
+    elif int8_saturates():
+        notes = (
+            *notes,
+            "model.onnx was judged in exact arithmetic: int8 overflows on this machine",
+        )
+    return replace(exported, onnx=onnx, tflite=tflite, notes=notes)
 
 
 def measure(

@@ -62,12 +62,12 @@ class Artefact:
         ]
 
 
-def onnx_artefact(model: bytes, program: ops.Program, threads: int = 1) -> Artefact:
-    return Artefact("onnx", model, program, OnnxRunner(model, threads))
+def onnx_artefact(model: bytes, program: ops.Program, optimise: bool = True) -> Artefact:
+    return Artefact("onnx", model, program, OnnxRunner(model, optimise=optimise))
 
 
-def tflite_artefact(model: bytes, program: ops.Program, threads: int = 1) -> Artefact:
-    return Artefact("tflite", model, program, TfliteRunner(model, threads))
+def tflite_artefact(model: bytes, program: ops.Program) -> Artefact:
+    return Artefact("tflite", model, program, TfliteRunner(model))
 
 
 @dataclass
