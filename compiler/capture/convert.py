@@ -171,7 +171,7 @@ def _own(attributes: dict[str, nn.Module | Tensor]) -> dict[str, Any]:
     own = copy.deepcopy(dict(attributes))
     for value in own.values():
         if isinstance(value, nn.Module) and getattr(value, "inplace", False):
-            value.inplace = False
+            setattr(value, "inplace", False)  # noqa: B010
     return own
 
 

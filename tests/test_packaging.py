@@ -1,0 +1,30 @@
+"""What ships is what is on disk, and the public names are the promised ones."""
+
+import tomllib
+from pathlib import Path
+
+import shrinkc
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_every_package_on_disk_ships() -> None:
+    """A forgotten subpackage imports in an editable install and is missing from the wheel."""
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    on_disk = {"shrinkc"}
+    for top in ("compiler", "passes", "latency_tables"):
+        for file in (ROOT / top).rglob("*.py"):
+            on_disk.add(".".join(("shrinkc", *file.parent.relative_to(ROOT).parts)))
+    assert set(tool["packages"]) == on_disk
+    assert all((ROOT / folder).is_dir() for folder in tool["package-dir"].values())
+
+
+def test_public_names() -> None:
+    names = {"Options", "ShrinkcError", "__version__", "capture", "compile", "load"}
+    assert set(shrinkc.__all__) == names
+    assert all(getattr(shrinkc, name) is not None for name in names)
+
+
+def test_version_is_stated_once() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == shrinkc.__version__
