@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from . import ops
@@ -12,6 +14,8 @@ from .tflite_layout import NHWC, Order
 from .tflite_windows import Window
 from .tflite_writer import View, Writer
 
+_PRELU_RANK = 4  # of its broadcasting in runtimes of 2023
+
 
 def write_prelu(w: Writer, op: ops.PRelu) -> None:
     if op.slope.size == 1:
@@ -21,8 +25,13 @@ def write_prelu(w: Writer, op: ops.PRelu) -> None:
         return
     order = w.order(op.x)
     x = w.arrange(op.x, order)
-    slope = w.emit.constant(_per_channel(op.slope, order), "slope")
-    w.define(op.output, w.emit.emit(Operator.PRELU, (x, slope), w.emit.shape(x)), order)
+    slope = _per_channel(op.slope, order)
+    if len(order) > _PRELU_RANK:
+        inner = prod(w.emit.shape(x)[order.index(1) + 1 :])
+        x = w.emit.reshape(x, (prod(op.output.shape) // (inner * slope.size), slope.size, inner))
+        slope = slope.reshape(1, -1, 1)
+    inputs = (x, w.emit.constant(slope, "slope"))
+    w.define(op.output, w.emit.emit(Operator.PRELU, inputs, w.emit.shape(x)), order)
 
 
 def write_channel_affine(w: Writer, op: ops.ChannelAffine) -> None:

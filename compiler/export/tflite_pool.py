@@ -30,21 +30,34 @@ def write_avg_pool(w: Writer, op: ops.AvgPool) -> None:
     ones, which is `count_padding`; where they must not, a map of corrections undoes it."""
     window = _window(op)
     x = w.arrange(op.x, NHWC)
-    if window.padding == "valid" or (window.padding == "same" and not op.count_padding):
-        w.define(op.output, _pool(w.emit, Operator.AVERAGE_POOL_2D, x, window), NHWC)
-        return
-    top, left, bottom, right = window.needed
-    padded = w.emit.pad(x, (0, top, left, 0), (0, bottom, right, 0))
-    result = _pool(w.emit, Operator.AVERAGE_POOL_2D, padded, window.padded())
-    if not op.count_padding:
+    explicit = window.padding is None or (window.padding == "same" and op.count_padding)
+    if explicit:
+        top, left, bottom, right = window.needed
+        x = w.emit.pad(x, (0, top, left, 0), (0, bottom, right, 0))
+    used = window.padded() if explicit else window
+    result = _pool(w.emit, Operator.AVERAGE_POOL_2D, x, used)
+    if explicit and not op.count_padding:
         result = w.emit.mul(result, w.emit.constant(_corrections(window), "corrections"))
+    elif op.count_padding and window.kernel != op.kernel:
+        result = w.emit.mul(result, w.emit.scalar(_area(window.kernel) / _area(op.kernel)))
     w.define(op.output, result, NHWC)
 
 
 def _window(op: ops.MaxPool | ops.AvgPool) -> Window:
-    sizes = (pair(op.x.shape), pair(op.output.shape))
-    dilation = op.dilation if isinstance(op, ops.MaxPool) else (1, 1)
-    return Window(*sizes, op.kernel, op.stride, dilation, op.pads)
+    """Where there is one output, the window is cut to the elements it meets: it may be far
+    larger than the image, and padding that far takes more memory than there is."""
+    in_size, out_size = pair(op.x.shape), pair(op.output.shape)
+    kernel, pads = list(op.kernel), list(op.pads)
+    for axis in (0, 1):
+        if out_size[axis] == 1:
+            kernel[axis] = min(in_size[axis], kernel[axis] - pads[axis])
+            pads[axis] = 0
+    front = (pads[0], pads[1], 0, 0)
+    return Window(in_size, out_size, (kernel[0], kernel[1]), op.stride, (1, 1), front)
+
+
+def _area(kernel: ops.Pair) -> int:
+    return kernel[0] * kernel[1]
 
 
 def _pool(e: Emitter, code: int, x: int, window: Window) -> int:
@@ -57,8 +70,7 @@ def _pool(e: Emitter, code: int, x: int, window: Window) -> int:
 def _corrections(window: Window) -> ops.FloatArray:
     """kh·kw / (real elements in the window), (1, out height, out width, 1)."""
     real = [_real_elements(window, axis) for axis in (0, 1)]
-    area = window.kernel[0] * window.kernel[1]
-    result = area / np.outer(*real)
+    result = _area(window.kernel) / np.outer(*real)
     return result.astype(np.float32)[None, :, :, None]
 
 
