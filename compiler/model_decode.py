@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, fx, nn
 from ..passes import ir
 from .model_schema import GraphEntry, ListEntry, ModuleEntry, NodeEntry, Reference, Special
 
+_MAX_INPUT = 2**28  # elements: 1 GiB of float32
 _MODULES = {kind.__name__: (kind, fields) for kind, fields in ir.MODULES.items()}
 
 
@@ -36,6 +38,9 @@ def decode(entry: GraphEntry, tensors: dict[str, Tensor]) -> fx.GraphModule:
             tensor = shelf.buffer(attribute.tensor)
             owner.register_buffer(name, tensor, persistent=attribute.kind == "buffer")
     shelf.require_all_used()
+    for name, shape in entry.inputs.items():
+        if not shape or min(shape) < 1 or math.prod(shape) > _MAX_INPUT:
+            raise ValueError(f"input '{name}' of shape {shape}")
     graph_module.meta.update(entry.meta)
     graph_module.meta["input_shapes"] = dict(entry.inputs)
     graph_module.eval()

@@ -149,6 +149,11 @@ CHANGES: dict[str, tuple[Callable[[Json], object], str]] = {
         "no module '8'",
     ),
     "wrong inputs": (lambda e: e.update(inputs={"y": [1, 2]}), "does not name the graph's inputs"),
+    "huge input": (
+        lambda e: e.update(inputs={"input_1": [1, 2**20, 2**20]}),
+        r"input 'input_1' of shape \(1, 1048576, 1048576\)",
+    ),
+    "empty input": (lambda e: e.update(inputs={"input_1": [1, 0, 8]}), "input 'input_1' of shape"),
     "no output": (lambda e: e["nodes"].pop(), "0 output nodes"),
     "two outputs": (lambda e: e["nodes"].append(dict(e["nodes"][-1], name="out2")), "damaged"),
 }
