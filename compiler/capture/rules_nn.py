@@ -151,6 +151,40 @@ def conv3d(
     return c.reshape_out(conv2d(c, flat, kernel, bias, (s[0], 1), (p[0], 0), (d[0], 1), groups))
 
 
+def unfold(
+    c: Context, x: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> fx.Node:
+    """`F.unfold`: a depthwise convolution that copies each window position to a channel."""
+    if c.node.op == "call_method" or c.node.target is torch.ops.aten.unfold.default:
+        raise c.unsupported("Tensor.unfold")
+    x, (kh, kw) = c.tensor(x), pair(kernel_size)
+    channels = c.b.shape(x)[1]
+    rest = (pair(stride), pair(padding), pair(dilation), channels)
+    copy = nn.Conv2d(channels, channels * kh * kw, (kh, kw), *rest, bias=False)
+    one_hot = torch.eye(kh * kw).reshape(kh * kw, 1, kh, kw)
+    copy.weight = nn.Parameter(one_hot.repeat(channels, 1, 1, 1))
+    return c.reshape_out(c.b.new_module(c.hint, copy, x))
+
+
+def fold(
+    c: Context,
+    x: Any,
+    output_size: Any,
+    kernel_size: Any,
+    dilation: Any = 1,
+    padding: Any = 0,
+    stride: Any = 1,
+) -> fx.Node:
+    """`F.fold` of windows that tile the map: back to their places."""
+    x, kernel = c.tensor(x), pair(kernel_size)
+    if pair(stride) != kernel or pair(padding) != (0, 0) or pair(dilation) != (1, 1):
+        raise c.unsupported("folding windows that overlap or leave gaps")
+    (kh, kw), (height, width) = kernel, pair(output_size)
+    tiles = (height // kh, width // kw)
+    split = [(s[0], s[1] // (kh * kw), kh, kw, *tiles) for s in c.b.shapes(x)]
+    return c.reshape_out(c.b.permute(c.b.reshape(x, split), (0, 1, 4, 2, 5, 3)))
+
+
 def _raise_to_map(c: Context, x: fx.Node) -> fx.Node:
     """(N, C, L) → (N, C, 1, L)"""
     return c.b.reshape(x, [(*s[:-1], 1, s[-1]) for s in c.b.shapes(x)])
@@ -489,6 +523,10 @@ RULES: dict[str, Callable[..., Any]] = {
     "conv2d": conv2d,
     "conv1d": conv1d,
     "conv3d": conv3d,
+    "unfold": unfold,
+    "im2col": unfold,
+    "fold": fold,
+    "col2im": fold,
     "conv_transpose2d": conv_transpose2d,
     "linear": linear,
     "batch_norm": batch_norm,

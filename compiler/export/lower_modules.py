@@ -182,6 +182,13 @@ def avg_pool(s: Lowering, node: fx.Node, m: nn.AvgPool2d) -> None:
     kernel, stride, pads = pair(m.kernel_size), pair(m.stride or m.kernel_size), pair(m.padding)
     extra = _ceil_extra(_map(x), _map(value), kernel, stride, pads, (1, 1))
     counted = m.count_include_pad
+    if (
+        _map(value) == (1, 1)
+        and not any(pads)
+        and all(k >= n for k, n in zip(kernel, _map(x), strict=True))
+    ):  # one window over everything; ceil mode lets it be larger than the map
+        s.add(node, ops.Reduce(node.name, value, x, "mean", (2, 3), True))
+        return
     if any(extra) and any(pads) and counted:
         # the padding counts, what ceil mode adds does not
         (h, w), (ph, pw) = _map(x), pads

@@ -151,6 +151,22 @@ def test_many_spellings() -> None:
     assert graph.meta["captured_by"] == "symbolic_trace"
 
 
+class Tiles(nn.Module):
+    """Windows taken apart and put together, as MobileViT does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        columns = F.unfold(x, 2, stride=2)
+        overlapping = F.unfold(x, 3, padding=1, stride=3)
+        return (
+            F.fold(columns, x.shape[-2:], 2, stride=2)
+            + overlapping.mean((1, 2))[:, None, None, None]
+        )
+
+
+def test_windows_as_columns_and_back() -> None:
+    assert operators(captured(Tiles(), 1, 3, 6, 6)).count("Conv2d") == 2
+
+
 class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -91,6 +91,7 @@ OPERATORS = {
     "avg pool": nn.AvgPool2d(3, 2, 1),
     "avg pool uncounted": nn.AvgPool2d(3, 2, 1, count_include_pad=False),
     "avg pool ceil": nn.AvgPool2d(2, 2, ceil_mode=True),
+    "avg pool larger than the map": nn.AvgPool2d(20, ceil_mode=True),
     "adaptive": nn.AdaptiveAvgPool2d((3, 7)),
     "adaptive uneven": nn.AdaptiveAvgPool2d((4, 5)),
     "global": nn.AdaptiveAvgPool2d(1),
