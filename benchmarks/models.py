@@ -19,9 +19,10 @@ at what shrinkc can do:
 
 Weights are random, and so is what initialisation leaves constant: zero-initialised biases and
 last scales would hide whole branches. Batch norms get the statistics of a random batch, moved by
-a random tenth, so that folding them is tested on numbers of a trained network's size, and shifts
-around 0.5, which keeps most units alive: at shifts around 0 some deep random networks amplify
-float32's own rounding to 1e-4 of the output.
+a random tenth, so that folding them is tested on numbers of a trained network's size. Their scales
+are halved and a half is added to their shifts: branches stay small and most units alive. Without it
+some deep random networks amplify float32's own rounding to more than 1e-4 of the output, and no
+exporter could be told right from wrong.
 """
 
 from __future__ import annotations
@@ -94,16 +95,21 @@ def randomise(model: nn.Module, inputs: Tensor) -> None:
         norms = [norm for norm in norms if norm.running_mean is not None]
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
-            if norm.bias is not None:
+            if norm.affine:
+                norm.weight.mul_(0.5)
                 norm.bias.add_(0.5)
             norm.momentum = 1.0  # the running statistics become those of the batch
             norm.train()
         model(inputs)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-            deviation = norm.running_var.clamp(min=1e-6).sqrt()
+            # a channel that was silent or constant in this batch would amplify the next one
+            floor = 0.05 * (norm.running_var + norm.running_mean**2).mean() + 1e-6
+            deviation = torch.maximum(norm.running_var, floor).sqrt()
             norm.running_mean.add_(0.1 * deviation * torch.randn_like(deviation))
-            norm.running_var.mul_(1 + 0.1 * torch.randn_like(deviation)).clamp_(min=1e-6)
+            norm.running_var.copy_(
+                deviation**2 * (1 + 0.1 * torch.randn_like(deviation)).clamp(min=0.5)
+            )
     model.eval()
 
 
