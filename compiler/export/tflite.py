@@ -18,9 +18,9 @@ from .tflite_shape import (
     write_concat,
     write_pad,
     write_reshape,
-    write_slice,
     write_transpose,
 )
+from .tflite_slice import write_slice
 from .tflite_spatial import write_depth_to_space, write_resize
 from .tflite_writer import Writer, boundary_order
 

@@ -7,7 +7,7 @@ indexes into the only subgraph.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import flatbuffers
@@ -121,11 +121,12 @@ class ModelBuilder:
         self._operators.append(operator)
 
     def finish(self, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> bytes:
-        """The file, with `inputs` and `outputs` (name → tensor) as its only signature."""
+        """The file, with `inputs` and `outputs` (name → tensor) as its only signature. Operators
+        that no output depends on are left out."""
         subgraph = schema.SubGraphT()
         subgraph.name = "main"
         subgraph.tensors = self._tensors
-        subgraph.operators = self._operators
+        subgraph.operators = self._needed_operators(outputs.values())
         subgraph.inputs = np.array(list(inputs.values()), np.int32)
         subgraph.outputs = np.array(list(outputs.values()), np.int32)
         model = schema.ModelT()
@@ -136,6 +137,14 @@ class ModelBuilder:
         model.operatorCodes = [_operator_code(*key) for key in self._codes]
         model.signatureDefs = [_signature(inputs, outputs)]
         return self._serialise(model)
+
+    def _needed_operators(self, outputs: Iterable[int]) -> list[Any]:
+        needed, kept = set(outputs), list[Any]()
+        for operator in reversed(self._operators):
+            if operator.outputs[0] in needed:
+                needed.update(operator.inputs.tolist())
+                kept.append(operator)
+        return kept[::-1]
 
     def _serialise(self, model: Any) -> bytes:
         if self._buffer_bytes > _SIZE_LIMIT:

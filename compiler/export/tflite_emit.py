@@ -124,13 +124,6 @@ class Emitter:
         inputs = (x, self.ints(begin), self.ints(size))
         return self.emit(Operator.SLICE, inputs, size, version=5 if len(size) > 4 else 1)
 
-    def strided_slice(self, x: int, begin: Shape, end: Shape, strides: Shape) -> int:
-        shape = tuple(-(-(e - b) // s) for b, e, s in zip(begin, end, strides, strict=True))
-        inputs = (x, self.ints(begin), self.ints(end), self.ints(strides))
-        options = schema.StridedSliceOptionsT()
-        version = 4 if len(shape) > 4 else 1
-        return self.emit(Operator.STRIDED_SLICE, inputs, shape, options, version)
-
     def pad(self, x: int, before: Shape, after: Shape, value: float = 0.0) -> int:
         inputs, shape = self._padding(x, before, after)
         if value == 0:

@@ -201,3 +201,24 @@ def _merged_move(factors: Shape, now: tuple[int, ...], then: tuple[int, ...]) ->
     before = sorted(runs)
     sizes = (prod(factors[now[place]] for place in run) for run in before)
     return Move(tuple(sizes), tuple(before.index(run) for run in runs))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """`count` elements of a dimension of `size`, from `start` on, every `step`-th."""
+
+    size: int
+    start: int
+    count: int
+    step: int = 1
+
+    @property
+    def is_all(self) -> bool:
+        return self.count == self.size
+
+    def cut(self, start: int, count: int, step: int) -> Cut:
+        """A slice of this slice."""
+        return Cut(self.size, self.start + self.step * start, count, self.step * step)
+
+
+Cuts = tuple[Cut, ...]

@@ -1,11 +1,9 @@
-"""Operators that move elements: Reshape, Transpose, BatchExpand, Concat, Slice, Pad.
+"""Operators that move elements: Reshape, Transpose, BatchExpand, Concat, Pad.
 
 The first two only change how a value looks at its tensor; see `tflite_layout`.
 """
 
 from __future__ import annotations
-
-from math import prod
 
 import numpy as np
 
@@ -13,7 +11,7 @@ from . import ops
 from .tflite_layout import Order, common_groups, natural_order, permuted, reshaped, stored
 from .tflite_writer import View, Writer
 
-_MAX_RANK = 5  # of SLICE, STRIDED_SLICE and the PADs
+_MAX_RANK = 5  # of SLICE and the PADs
 
 
 def write_transpose(w: Writer, op: ops.Transpose) -> None:
@@ -62,24 +60,6 @@ def _continued(w: Writer, axis: int, tensors: tuple[int, ...]) -> tuple[int, ...
         if head is not None:
             return (head, *tensors[length:])
     return tensors
-
-
-def write_slice(w: Writer, op: ops.Slice) -> None:
-    order = w.order(op.x)
-    x = w.arrange(op.x, order)
-    axis = order.index(op.axis)
-    shape = w.emit.shape(x)
-    if len(shape) > _MAX_RANK:
-        shape = (prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :]))
-        x, axis = w.emit.reshape(x, shape), 1
-    begin = _replaced((0,) * len(shape), axis, op.start)
-    if op.step == 1:
-        result = w.emit.slice(x, begin, _replaced(shape, axis, op.stop - op.start))
-    else:
-        end = _replaced(shape, axis, op.stop)
-        strides = _replaced((1,) * len(shape), axis, op.step)
-        result = w.emit.strided_slice(x, begin, end, strides)
-    w.define(op.output, result, order)
 
 
 def _replaced(values: tuple[int, ...], index: int, value: int) -> tuple[int, ...]:

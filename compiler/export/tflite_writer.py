@@ -18,6 +18,7 @@ from .tflite_facts import nonnegative_values, shuffled_convs
 from .tflite_layout import (
     MAX_RANK,
     NHWC,
+    Cuts,
     Layout,
     Order,
     logical,
@@ -52,6 +53,8 @@ class Writer:
         self._views: dict[str, View] = {}
         self._constants: dict[str, Const] = {}
         self.joined: dict[tuple[int, tuple[int, ...]], int] = {}  # (axis, parts) → concatenation
+        self.cut_out: dict[tuple[int, Cuts], int] = {}  # (tensor, cuts) → their result
+        self.cut_from: dict[int, tuple[int, Cuts]] = {}  # and back
         self._results: set[int] = set()
         self._op: Op | None = None
 

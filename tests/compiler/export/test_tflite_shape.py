@@ -142,7 +142,46 @@ def test_values_of_one_shape_that_lie_differently() -> None:
 def test_slice(shape, axis: int, cut) -> None:
     net = Net(shape)
     net.slice(net.x, axis, *cut)
-    assert sum(check(net.program()).values()) == 1
+    written = check(net.program())
+    assert written["SLICE"] == 1
+    assert cut[2] > 1 or sum(written.values()) == 1
+
+
+def test_space_to_depth_by_slices() -> None:
+    """As patch merging and focus layers write it: no slice is written for the first of two."""
+    net = Net((2, 3, 6, 8))
+    parts = [
+        net.slice(net.slice(net.x, 2, row, 6, 2), 3, column, 8, 2)
+        for row in (0, 1)
+        for column in (0, 1)
+    ]
+    net.conv(net.concat(parts, 1), 4, (1, 1))
+    written = check(net.program())
+    assert written["SLICE"] == 4
+    assert "STRIDED_SLICE" not in written
+
+
+def test_a_slice_of_a_slice_is_one() -> None:
+    net = Net((2, 8, 6, 5))
+    first = net.slice(net.x, 1, 2, 8)
+    second = net.slice(net.slice(first, 1, 1, 5), 3, 0, 4)
+    net.binary(net.slice(second, 2, 1, 6, 3), net.slice(second, 2, 1, 6, 3))
+    assert check(net.program()) == {"SLICE": 1, "RESHAPE": 2, "ADD": 1}
+    assert check(net.program(first, second)) == {"SLICE": 2}
+
+
+def test_a_slice_of_everything_is_nothing() -> None:
+    net = Net((2, 8, 6, 5))
+    everything = net.slice(net.slice(net.x, 1, 0, 8), 0, 0, 2)
+    net.unary(net.slice(everything, 2, 0, 6), "relu")
+    assert check(net.program()) == {"RELU": 1}
+
+
+def test_what_no_output_reads_is_not_written() -> None:
+    net = Net((2, 8, 6, 5))
+    net.slice(net.unary(net.x, "tanh"), 1, 0, 3)
+    net.unary(net.x, "relu")
+    assert check(net.program()) == {"RELU": 1}
 
 
 def test_slice_and_pad_of_six_dimensions() -> None:
