@@ -77,7 +77,8 @@ def run_compile(a: CompileArguments) -> None:
     else:
         show.report(report, out)
     if report.failures:
-        raise InputError(f"model.tflite was not written: {report.failures[0]}")
+        stale = "; the one there is an earlier run's" if (out / "model.tflite").exists() else ""
+        raise InputError(f"model.tflite was not written: {report.failures[0]}{stale}")
 
 
 def run_estimate(

@@ -106,13 +106,13 @@ def compile_model(
         steps=optimised.steps,
         max_relative_error=worst,
         original_top1=tallies["torch"].top1,
-        images=len(data.evaluation or ()),
+        images=tallies["torch"].images if data.evaluation else 0,
         calibration_images=len(data.calibration or ()),
         preprocessing=options.preprocessing.to_json() if options.preprocessing else None,
         host=describe_host(),
         threads=options.threads,
         opset=options.opset,
-        notes=after.notes,
+        notes=(*after.notes, *data.notes()),
         failures=after.failures,
     )
     _write(out, report, optimised, after)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, fx
@@ -27,7 +27,7 @@ class Data:
     options: Options
     evaluation: ImageSet | None
     calibration: ImageSet | None
-    on_skip: Callable[[str, str], None] | None = None
+    skipped: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def evaluation_batches(self) -> int:
@@ -43,6 +43,13 @@ class Data:
             return
         for images, labels in self._read(self.evaluation, self._batch_size()):
             yield (images,), labels
+
+    def notes(self) -> tuple[str, ...]:
+        """Pictures that could not be used, named."""
+        if not self.skipped:
+            return ()
+        name, reason = next(iter(self.skipped.items()))
+        return (f"{len(self.skipped)} unreadable pictures left out, first {name}: {reason}",)
 
     def calibration_batches(self) -> list[tuple[Tensor, ...]]:
         """Inputs at the captured batch size, at most MAX_CALIBRATION pictures of them."""
@@ -61,7 +68,7 @@ class Data:
         preprocessing = self.options.preprocessing
         if preprocessing is None:
             raise InputError("pictures need a preprocessing")
-        return images.batches(preprocessing, size, self.on_skip)
+        return images.batches(preprocessing, size, self.skipped.__setitem__)
 
     def _batch_size(self) -> int:
         batch = _captured_batch(self.graph_module)

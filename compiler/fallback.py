@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .errors import ExportError
 from .quiet import quiet
+from .text import one_line
 
 MIN_OPSET = 18  # torch.onnx writes nothing older
 
@@ -22,6 +23,5 @@ def torch_onnx(model: nn.Module, inputs: tuple[Tensor, ...], opset: int) -> byte
                 model, inputs, dynamo=True, opset_version=max(opset, MIN_OPSET), verbose=False
             )
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ExportError(f"torch.onnx cannot export the model either: {reason}") from error
+        raise ExportError(f"torch.onnx cannot export the model: {one_line(error)}") from error
     return program.model_proto.SerializeToString()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import DeviceError, LoadError
 from .quiet import silent
+from .text import one_line
 
 Array = NDArray[Any]
 
@@ -49,7 +50,7 @@ class OnnxRunner:
                 model, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise LoadError(f"ONNX Runtime cannot load the file: {_line(error)}") from error
+            raise LoadError(f"ONNX Runtime cannot load the file: {one_line(error)}") from error
         self._names = [i.name for i in self._session.get_inputs()]
         self.runtime = f"onnxruntime {ort.__version__}"
 
@@ -76,7 +77,7 @@ class TfliteRunner:
                 )
                 self._it.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise LoadError(f"TFLite cannot load the file: {_line(error)}") from error
+            raise LoadError(f"TFLite cannot load the file: {one_line(error)}") from error
         self._inputs: list[Any] = self._it.get_input_details()
         self._outputs: list[Any] = self._it.get_output_details()
 
@@ -126,7 +127,3 @@ def random_inputs(runner: Runner, seed: int = 0) -> list[Array]:
     """Seeded normal float32 inputs."""
     generator = np.random.default_rng(seed)
     return [generator.standard_normal(s, dtype=np.float32) for s in runner.input_shapes]
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

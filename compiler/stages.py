@@ -32,6 +32,7 @@ from .pipeline import Step, run_exact_passes, sample_inputs
 from .progress import Progress
 from .quantize import int8_saturates, quantize_onnx, quantize_tflite
 from .runtimes import Array, OnnxRunner, Runner, TfliteRunner
+from .text import one_line
 from .verify import (
     FP32_TOLERANCE,
     Artefact,
@@ -163,8 +164,7 @@ def _simplify_onnx(model: bytes, program: ops.Program) -> tuple[bytes, tuple[str
         inputs = [_random(value.shape) for value in program.inputs]
         ours, theirs = (OnnxRunner(m).run(inputs) for m in (model, smaller))
     except Exception as error:  # onnxsim's C++ may raise anything
-        reason = " ".join(str(error).split())[:100]
-        return model, (f"onnxsim failed ({reason}); model.onnx is as written",)
+        return model, (f"onnxsim failed ({one_line(error)}); model.onnx is as written",)
     worst = max(relative_error(a, b) for a, b in zip(theirs, ours, strict=True))
     if worst > SIMPLIFIED_TOLERANCE:
         return model, (f"onnxsim changed the result by {worst:.1e}; model.onnx is as written",)

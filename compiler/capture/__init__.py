@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from ...passes import ir
 from ..errors import CaptureError, IllegalGraphError
 from ..quiet import quiet
+from ..text import one_line
 from .convert import convert
 from .observe import observe
 from .trace import export, leaves, symbolic_trace
@@ -45,7 +46,7 @@ def capture(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
                 raw = trace()
                 graph_module = _canonical(model, raw, inputs, doubled, batches, reference)
         except Exception as error:  # the model's own Python may raise anything
-            reasons.append(f"{method}: {_one_line(error)}")
+            reasons.append(f"{method}: {one_line(error, 300)}")
             continue
         graph_module.meta["captured_by"] = method
         graph_module.meta["dynamic_batch"] = len(batches) > 1
@@ -94,7 +95,7 @@ def _run_model(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     except Exception as error:
         shapes = ", ".join("×".join(map(str, x.shape)) for x in inputs)
         raise CaptureError(
-            f"the model does not run on input {shapes}: {_one_line(error)}; "
+            f"the model does not run on input {shapes}: {one_line(error, 300)}; "
             "give the right shape with --input"
         ) from error
     return [x for x in leaves(outputs) if isinstance(x, Tensor)]
@@ -112,8 +113,3 @@ def _compare(graph_module: fx.GraphModule, inputs: tuple[Tensor, ...], want: lis
         error = float((a - b).abs().max()) / spread
         if not error <= TOLERANCE:
             raise IllegalGraphError(f"output {index} differs by {error:.1e} of its range")
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."

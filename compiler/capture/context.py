@@ -79,9 +79,6 @@ class Context:
             return Constant(value)
         raise self.unsupported(f"its {what} is computed from the input")
 
-    def dim(self, dim: int, rank: int) -> int:
-        return dim % rank
-
     def activation(self, module: nn.Module, x: Any) -> fx.Node:
         return self.b.new_module(self.hint, module, self.tensor(x))
 

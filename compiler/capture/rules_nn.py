@@ -237,14 +237,34 @@ def linear(c: Context, x: Any, weight: Any, bias: Any = None) -> fx.Node:
 
 
 def batch_norm(c: Context, x: Any, *args: Any, **kwargs: Any) -> fx.Node:
-    names = ("weight", "bias", "running_mean", "running_var")
-    if not c.aten:
-        names = ("running_mean", "running_var", "weight", "bias")
-    names = (*names, "training", "momentum", "eps", "cudnn_enabled")
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    given = _norm_arguments(c, args, kwargs, "training")
     if given.get("training") or given.get("running_mean") is None:
         raise c.unsupported("batch norm on the statistics of the batch")
-    tensors = {n: c.parameter(given.get(n), n) for n in names[:4]}
+    return _batch_norm(c, x, given)
+
+
+def instance_norm(c: Context, x: Any, *args: Any, **kwargs: Any) -> fx.Node:
+    given = _norm_arguments(c, args, kwargs, "use_input_stats")
+    if not given.get("use_input_stats", True):
+        return _batch_norm(c, x, given)
+    channels = c.b.shape(c.tensor(x))[1]
+    eps = float(given.get("eps", 1e-5))
+    return group_norm(c, x, channels, given.get("weight"), given.get("bias"), eps)
+
+
+def _norm_arguments(
+    c: Context, args: tuple[Any, ...], kwargs: dict[str, Any], mode: str
+) -> dict[str, Any]:
+    """By name: ATen has weight and bias first, torch.nn.functional the running statistics."""
+    affine, statistics = ("weight", "bias"), ("running_mean", "running_var")
+    first = (*affine, *statistics) if c.aten else (*statistics, *affine)
+    names = (*first, mode, "momentum", "eps", "cudnn_enabled")
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _batch_norm(c: Context, x: Any, given: dict[str, Any]) -> fx.Node:
+    names = ("running_mean", "running_var", "weight", "bias")
+    tensors = {n: c.parameter(given.get(n), n) for n in names}
     x = c.tensor(x)
     channels, eps = c.b.shape(x)[1], float(given.get("eps", 1e-5))
     affine = tensors["weight"] is not None or tensors["bias"] is not None
@@ -253,24 +273,7 @@ def batch_norm(c: Context, x: Any, *args: Any, **kwargs: Any) -> fx.Node:
     def make() -> nn.Module:
         return kind(channels, eps=eps, momentum=given.get("momentum", 0.1), affine=affine)
 
-    ordered = {n: tensors[n] for n in ("running_mean", "running_var", "weight", "bias")}
-    return _lift(c, x, make, ordered, ("batch_norm", eps))
-
-
-def instance_norm(c: Context, x: Any, *args: Any, **kwargs: Any) -> fx.Node:
-    names = ("weight", "bias", "running_mean", "running_var")
-    if not c.aten:
-        names = ("running_mean", "running_var", "weight", "bias")
-    names = (*names, "use_input_stats", "momentum", "eps", "cudnn_enabled")
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    weight, bias = given.get("weight"), given.get("bias")
-    if not given.get("use_input_stats", True):
-        means = (given.get("running_mean"), given.get("running_var"), weight, bias)
-        if c.aten:
-            means = (means[2], means[3], means[0], means[1])
-        return batch_norm(c, x, *means, False, 0.1, given.get("eps", 1e-5))
-    channels = c.b.shape(c.tensor(x))[1]
-    return group_norm(c, x, channels, weight, bias, given.get("eps", 1e-5))
+    return _lift(c, x, make, tensors, ("batch_norm", eps))
 
 
 def group_norm(
@@ -513,10 +516,6 @@ def pixel_shuffle(c: Context, x: Any, factor: int) -> fx.Node:
 
 def pixel_unshuffle(c: Context, x: Any, factor: int) -> fx.Node:
     return c.activation(nn.PixelUnshuffle(factor), x)
-
-
-def batch_expand(c: Context, constant: Any, like: Any) -> fx.Node:
-    return c.b.call(ir.batch_expand, c.tensor(constant), c.tensor(like))
 
 
 RULES: dict[str, Callable[..., Any]] = {

@@ -251,27 +251,14 @@ def _prelu(w: _Writer, op: ops.PRelu) -> None:
 
 
 def _conv(w: _Writer, op: ops.Conv) -> None:
-    inputs = [
-        op.x.name,
-        w.array(f"{op.name}.weight", op.weight),
-        w.array(f"{op.name}.bias", op.bias),
-    ]
-    w.activated(
-        op,
-        lambda out: w.node(
-            "Conv",
-            inputs,
-            out,
-            kernel_shape=op.weight.shape[2:],
-            strides=op.stride,
-            pads=op.pads,
-            dilations=op.dilation,
-            group=op.groups,
-        ),
-    )
+    _convolution(w, op, "Conv")
 
 
 def _conv_transpose(w: _Writer, op: ops.ConvTranspose) -> None:
+    _convolution(w, op, "ConvTranspose", output_padding=op.output_padding)
+
+
+def _convolution(w: _Writer, op: ops.Conv | ops.ConvTranspose, kind: str, **more: ops.Pair) -> None:
     inputs = [
         op.x.name,
         w.array(f"{op.name}.weight", op.weight),
@@ -280,7 +267,7 @@ def _conv_transpose(w: _Writer, op: ops.ConvTranspose) -> None:
     w.activated(
         op,
         lambda out: w.node(
-            "ConvTranspose",
+            kind,
             inputs,
             out,
             kernel_shape=op.weight.shape[2:],
@@ -288,7 +275,7 @@ def _conv_transpose(w: _Writer, op: ops.ConvTranspose) -> None:
             pads=op.pads,
             dilations=op.dilation,
             group=op.groups,
-            output_padding=op.output_padding,
+            **more,
         ),
     )
 

@@ -7,7 +7,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from . import ops
 from .tflite_emit import ACTIVATIONS, Emitter, Operator
-from .tflite_layout import NHWC
+from .tflite_layout import NHWC, storage_index
 from .tflite_windows import Window, pad_window, pair, window_options
 from .tflite_writer import Writer
 
@@ -19,7 +19,18 @@ def write_conv(w: Writer, op: ops.Conv) -> None:
     weight, bias = op.weight, op.bias
     if block := w.shuffled_convs.get(op.output.name):
         weight, bias = (_block_major(array, block) for array in (weight, bias))
-    x = w.arrange(op.x, NHWC)
+    if op.groups == op.x.shape[1] == len(bias) > 1:
+        image = w.image(op.x)
+        channels = storage_index(image.layout, 1)
+        weight = weight[channels].transpose(1, 2, 3, 0)
+        result = depthwise_conv(w.emit, image.tensor, weight, bias[channels], window, op.activation)
+        w.define_image(op.output, result, image)
+        return
+    if op.groups == 1:
+        image = w.image(op.x)
+        x, weight = image.tensor, weight[:, storage_index(image.layout, 1)]
+    else:
+        x = w.arrange(op.x, NHWC)
     if op.groups == op.x.shape[1] > 1:
         weight = weight.reshape(1, -1, *kernel).transpose(0, 2, 3, 1)
         result = depthwise_conv(w.emit, x, weight, bias, window, op.activation)

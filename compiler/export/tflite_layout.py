@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from math import prod
 
+import numpy as np
+from numpy.typing import NDArray
+
 Order = tuple[int, ...]
 Shape = tuple[int, ...]
 
@@ -83,6 +86,24 @@ def stored(shape: Shape, order: Order) -> Layout:
 def permuted(layout: Layout, perm: Order) -> Layout:
     """Dimension i of the result is dimension `perm[i]`."""
     return Layout(layout.factors, tuple(layout.dims[d] for d in perm))
+
+
+def resized(layout: Layout, place: int, size: int) -> Layout:
+    """With `size` elements of the factor at `place` left."""
+    factors = (*layout.factors[:place], size, *layout.factors[place + 1 :])
+    if size > 1:
+        return Layout(factors, layout.dims)
+    kept = [f for f in range(len(factors)) if f != place]
+    dims = (tuple(kept.index(f) for f in dim if f != place) for dim in layout.dims)
+    return Layout(tuple(factors[f] for f in kept), tuple(dims))
+
+
+def storage_index(layout: Layout, dim: int) -> NDArray[np.intp]:
+    """The indexes of dimension `dim` in the order in which they lie in storage."""
+    places = layout.dims[dim]
+    sizes = [layout.factors[place] for place in places]
+    indexes = np.arange(prod(sizes)).reshape(sizes)
+    return indexes.transpose(np.argsort(np.array(places, np.intp))).reshape(-1)
 
 
 def reshaped(layout: Layout, shape: Shape) -> Layout | None:

@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from . import ops
 from .tflite_emit import Operator, activated
-from .tflite_layout import MAX_RANK, Layout, last, logical, stored
+from .tflite_layout import MAX_RANK, Layout, last, logical, storage_index, stored
 from .tflite_writer import View, Writer
 
 _MAX_RANK = 5  # of BATCH_MATMUL
@@ -30,9 +30,9 @@ def _linear(
     """FULLY_CONNECTED multiplies what lies innermost. If that is the last dimension with its
     factors in another order (a flattened image), the weight's columns are put in that order."""
     view = _innermost(w, x)
-    layout, columns = view.layout, view.layout.dims[-1]
-    outer = len(layout.factors) - len(columns)
-    weight = _with_columns(weight, [layout.factors[f] for f in columns], columns)
+    layout = view.layout
+    outer = len(layout.factors) - len(layout.dims[-1])
+    weight = weight[:, storage_index(layout, len(layout.dims) - 1)]
     tensor, flatten = _matrix_tensor(w, view, x.shape)
     options = activated(schema.FullyConnectedOptionsT, activation)
     options.keepNumDims = not flatten
@@ -56,14 +56,6 @@ def _innermost(w: Writer, x: ops.Value) -> View:
         return view
     order = last(w.order(x), (len(x.shape) - 1,))
     return View(w.arrange(x, order), stored(x.shape, order))
-
-
-def _with_columns(
-    weight: ops.FloatArray, sizes: list[int], places: tuple[int, ...]
-) -> ops.FloatArray:
-    """The weight (out, in) for inputs whose factors (`sizes`) lie in the order of `places`."""
-    order = [1 + i for i in np.argsort(places)]
-    return weight.reshape(-1, *sizes).transpose(0, *order).reshape(weight.shape)
 
 
 def _matrix_tensor(w: Writer, view: View, shape: tuple[int, ...]) -> tuple[int, bool]:

@@ -133,6 +133,27 @@ class Writer:
             tensor = self.emit.transpose(self.emit.reshape(tensor, step.before), step.perm)
         return self.emit.reshape(tensor, target)
 
+    def image(self, x: Value) -> View:
+        """An (N, C, H, W) value in an NHWC tensor, the factors of C among themselves in any
+        order: what treats all channels alike, or can permute its weights, need not sort them."""
+        view = self.view(x)
+        batch, channels, height, width = view.layout.dims
+        places = (*batch, *height, *width, *sorted(channels))
+        if places != tuple(range(len(places))):
+            return View(self.arrange(x, NHWC), stored(x.shape, NHWC))
+        shape = tuple(x.shape[d] for d in NHWC)
+        return View(self.emit.reshape(view.tensor, shape), view.layout)
+
+    def define_image(self, value: Value, tensor: int, like: View) -> None:
+        """`value` is in an NHWC tensor, its channels ordered as those of the image `like`."""
+        spatial = stored((value.shape[0], *value.shape[2:]), (0, 1, 2))
+        channels = like.layout.dims[1]
+        shift = len(spatial.factors) - (len(like.layout.factors) - len(channels))
+        factors = (*spatial.factors, *(like.layout.factors[f] for f in sorted(channels)))
+        batch, *size = spatial.dims
+        dims = (batch, tuple(f + shift for f in channels), *size)
+        self.define_view(value, View(tensor, Layout(factors, dims)))
+
     def _arranged_constant(self, constant: Const, order: Order) -> int:
         array = constant.array.reshape((1,) * (len(order) - constant.array.ndim) + constant.shape)
         return self.emit.builder.constant(constant.name, array.transpose(order))

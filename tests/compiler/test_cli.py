@@ -7,6 +7,7 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from shrinkc.compiler.cli import main
@@ -114,8 +115,6 @@ def test_bench(model: Path, tmp_path: Path, name: str, capsys: Streams) -> None:
 
 def test_int8(model: Path, tmp_path: Path, capsys: Streams) -> None:
     pytest.importorskip("ai_edge_quantizer")
-    import numpy as np
-
     pictures = tmp_path / "pictures"
     for label in ("a", "b", "c"):
         (pictures / label).mkdir(parents=True)
@@ -131,6 +130,18 @@ def test_int8(model: Path, tmp_path: Path, capsys: Streams) -> None:
         assert artefact["agreement"] >= 0.8
         assert 0 < artefact["max_relative_error"] < 0.2
     assert report["max_relative_error"] < 1e-4  # that of the fp32 files before
+
+
+def test_unreadable_pictures_are_named(model: Path, tmp_path: Path, capsys: Streams) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(40):
+        np.save(pictures / f"{i:02}.npy", np.zeros((32, 32, 3), np.uint8))
+    (pictures / "07.npy").write_bytes(b"no picture")
+    assert compile_(model, tmp_path / "out", "--images", str(pictures), "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["images"] == 39
+    assert any("07.npy" in note for note in report["notes"])
 
 
 class Command:
