@@ -16,8 +16,9 @@ from .bench import NOISY, bench
 from .cli import print_json
 from .compile import compile_model
 from .costs import predict
-from .errors import InputError
+from .errors import InputError, UnsupportedOperatorError
 from .export.lower import lower, unsupported
+from .export.tflite import write_tflite
 from .images import ImageSet, find_images, read_classes
 from .load import load_model
 from .options import Merge, Options
@@ -115,12 +116,23 @@ def run_inspect(
         graph = captured(model, input_shapes(model, shapes))
         folded, _ = run_exact_passes(graph, (Simplify(), FoldBatchNorm()))
         segments = linear_segments(folded)
-        problems = unsupported(folded.float())
+        problems = _problems(folded.float())
     description = show.describe(graph, segments, problems)
     if as_json:
         print_json(description)
     else:
         show.inspection(description)
+
+
+def _problems(graph: fx.GraphModule) -> list[UnsupportedOperatorError]:
+    """What no writer can express; without any such, the first that TFLite cannot."""
+    problems = unsupported(graph)
+    if not problems:
+        try:
+            write_tflite(lower(graph))
+        except UnsupportedOperatorError as error:
+            problems.append(error)
+    return problems
 
 
 def run_bench(file: Path, threads: int, runs: int, as_json: bool) -> None:

@@ -102,6 +102,15 @@ def test_inspect(model: Path, capsys: Streams) -> None:
     assert [s["nodes"] for s in found["linear_segments"]] == [["_3", "_4"]]
 
 
+def test_inspect_names_what_tflite_lacks(tmp_path: Path, capsys: Streams) -> None:
+    pool = nn.MaxPool2d(2, 1, dilation=2)
+    path = saved(tmp_path, nn.Sequential(nn.Conv2d(3, 4, 3), pool))
+    assert main(["inspect", str(path), "--input", "1,3,16,16", "--json"]) == 0
+    (problem,) = json.loads(capsys.readouterr().out)["unsupported"]
+    assert problem["node"] == "_1"
+    assert "TFLite" in problem["reason"]
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
 def test_bench(model: Path, tmp_path: Path, name: str, capsys: Streams) -> None:
     assert compile_(model, tmp_path / "out", "--json") == 0
