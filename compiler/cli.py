@@ -23,7 +23,6 @@ GLOBAL_OPTIONS = ("--help", "-h", "--version")
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Compile a trained CNN into the ONNX and TFLite files that run fastest on one device, "

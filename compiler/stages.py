@@ -51,7 +51,7 @@ FEW_BATCHES = 8  # for what is no node of the graph: the inner tensors of compos
 
 def cost_table(target: str, threads: int = 1) -> CostTable:
     """The table that prices operators. Raises TableError that lists the known targets."""
-    return HostTable(threads) if target == "host" else load_table(target)
+    return HostTable(threads) if target == "host" else load_table(target, also=("host",))
 
 
 def check_options(options: Options) -> None:

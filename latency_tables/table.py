@@ -113,8 +113,10 @@ def known_targets() -> tuple[str, ...]:
     return tuple(sorted(_targets_in(_data(), "")))
 
 
-def load_table(target: str) -> LatencyTable:
+def load_table(target: str, also: tuple[str, ...] = ()) -> LatencyTable:
     """A shipped target by name, or a table's folder by path.
+
+    `also` names targets that the caller knows beside the shipped ones, for the error's list.
 
     Raises TableError: the target is unknown (lists those known), or a file of the table is
     missing or damaged (names file, line and what to do).
@@ -123,10 +125,8 @@ def load_table(target: str) -> LatencyTable:
         return _shipped(target)
     if target and _is_folder(Path(target)):
         return read_table(Path(target), Path(target).resolve().name)
-    raise TableError(
-        f"unknown target '{target}'; known: {', '.join(known_targets())}, or the path of a "
-        "table's folder"
-    )
+    known = ", ".join((*also, *known_targets()))
+    raise TableError(f"unknown target '{target}'; known: {known}, or the path of a table's folder")
 
 
 def _is_folder(path: Path) -> bool:

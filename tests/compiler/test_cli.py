@@ -205,7 +205,7 @@ def test_nan_weights(tmp_path: Path, capsys: Streams) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--target", "rpi9"), "known: rpi4"),
+        (("--target", "rpi9"), "known: host, rpi4"),
         (("--input", "1,5,32,32"), "--input"),
         (("--input", "banana"), "--input banana"),
         (("--precision", "int4"), "fp32 or int8"),
@@ -273,4 +273,6 @@ def test_version_and_help(capsys: Streams) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("shrinkc ")
     assert main(["--help"]) == 0
+    assert "estimate" in capsys.readouterr().out
+    assert main([]) == 0
     assert "estimate" in capsys.readouterr().out
