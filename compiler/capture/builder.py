@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from ...passes import ir
+from ...passes.analysis.shapes import meta_call, meta_twin
 from ..errors import CaptureError
 from .observe import BatchInt
 
@@ -59,7 +60,7 @@ class Builder:
     def call(self, function: Callable[..., Any], *args: Any) -> fx.Node:
         """A canonical function call; its shape comes from running it on meta tensors."""
         node = self.graph.call_function(function, args)
-        return self._annotate(node, lambda index: function(*self._like(args, index)))
+        return self._annotate(node, lambda index: meta_call(function, self._like(args, index)))
 
     def module(self, path: str, module: nn.Module, x: fx.Node) -> fx.Node:
         """A call of `module`, kept at `path`; the same module at the same path is shared."""
@@ -67,11 +68,8 @@ class Builder:
             path = self._home(path)
             self._keep(path, module)
         node = self.graph.call_module(path, (x,))
-        state = {k: v.to("meta") for k, v in (*module.named_parameters(), *module.named_buffers())}
-        return self._annotate(
-            node,
-            lambda index: torch.func.functional_call(module, state, (self._like(x, index),)),
-        )
+        twin = meta_twin(module)
+        return self._annotate(node, lambda index: twin(self._like(x, index)))
 
     def new_module(self, hint: str, module: nn.Module, x: fx.Node) -> fx.Node:
         """A call of a module that the model did not have as one."""

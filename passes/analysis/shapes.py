@@ -10,18 +10,28 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from ..ir import ARITHMETIC, ELEMENTWISE_MODULES, input_shapes, module_of
+from ..ir import (
+    ARITHMETIC,
+    ELEMENTWISE_MODULES,
+    amax,
+    input_shapes,
+    mean,
+    module_of,
+    sum_,
+)
 from .usage import attribute
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
 
-# Their rules are known, and PyTorch takes up to 2 ms to work them out on meta tensors.
+# Their rules are known, and PyTorch takes up to 2 ms to work them out on meta tensors; the first
+# convolution there also imports a symbolic algebra system for a second.
 _SAME_SHAPE = (
     *(*ELEMENTWISE_MODULES, nn.PReLU, nn.Identity, nn.Dropout, nn.Softmax),
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm),
 )
 _broadcast: Callable[..., Shape] = cast(Any, torch).broadcast_shapes
+_REDUCTIONS = (mean, sum_, amax)
 _BROADCASTING = (*ARITHMETIC, torch.maximum, torch.minimum)
 
 
@@ -33,7 +43,7 @@ def shapes(graph_module: fx.GraphModule, batch_factor: int = 1) -> Shapes:
     graph cannot run, say at a batch size it is not made for.
     """
     values: dict[fx.Node, Tensor] = {}
-    modules: dict[int, nn.Module] = {}
+    modules: dict[int, Callable[[Tensor], Tensor]] = {}
     with torch.no_grad():
         for node in graph_module.graph.nodes:
             if node.op != "output":
@@ -45,7 +55,7 @@ def _run(
     graph_module: fx.GraphModule,
     node: fx.Node,
     values: dict[fx.Node, Tensor],
-    modules: dict[int, nn.Module],
+    modules: dict[int, Callable[[Tensor], Tensor]],
     batch_factor: int,
 ) -> Tensor:
     if node.op == "placeholder":
@@ -55,26 +65,58 @@ def _run(
         return _meta(attribute(graph_module, node))
     args = cast("tuple[Any, ...]", map_arg(node.args, lambda n: values[n]))
     module = module_of(graph_module, node)
-    if isinstance(module, _SAME_SHAPE):
-        return args[0]
     if module is None:
-        return _function(node, args)
+        return meta_call(cast("Callable[..., Any]", node.target), args)
     if id(module) not in modules:
-        modules[id(module)] = _meta_module(module)
+        modules[id(module)] = meta_twin(module)
     return modules[id(module)](*args)
 
 
-def _function(node: fx.Node, args: tuple[Any, ...]) -> Tensor:
-    if node.target in _BROADCASTING:
+def meta_call(function: Callable[..., Any], args: tuple[Any, ...]) -> Tensor:
+    """A canonical function on meta tensors."""
+    if function in _BROADCASTING:
         sizes = [tuple(x.shape) for x in args if isinstance(x, Tensor)]
         same = all(size == sizes[0] for size in sizes)
         shape = sizes[0] if same else _broadcast(*sizes)
         return torch.empty(shape, device="meta")
-    return cast(Any, node.target)(*args)
+    if function in _REDUCTIONS:
+        x, dims, keep = args
+        kept = (1 if i in dims else n for i, n in enumerate(x.shape) if keep or i not in dims)
+        return torch.empty(tuple(kept), device="meta")
+    return function(*args)
 
 
-def _meta_module(module: nn.Module) -> nn.Module:
-    """A twin whose parameters and buffers are meta tensors; the rest is shared."""
+def _conv(m: Any, x: Shape) -> Shape:
+    """⌊(n + 2p − d(k − 1) − 1)/s⌋ + 1"""
+    axes = zip(x[2:], m.kernel_size, m.stride, m.padding, m.dilation, strict=True)
+    size = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+    return (x[0], m.out_channels, *size)
+
+
+def _linear(m: Any, x: Shape) -> Shape:
+    return (*x[:-1], m.out_features)
+
+
+def _adaptive(m: Any, x: Shape) -> Shape:
+    size = m.output_size
+    pair = (size, size) if isinstance(size, int) or size is None else size
+    return (*x[:-2], *(n if k is None else k for n, k in zip(x[-2:], pair, strict=True)))
+
+
+_FORMULAS: dict[type[nn.Module], Callable[[Any, Shape], Shape]] = {
+    nn.Conv2d: _conv,
+    nn.Linear: _linear,
+    nn.AdaptiveAvgPool2d: _adaptive,
+    nn.AdaptiveMaxPool2d: _adaptive,
+}
+
+
+def meta_twin(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The module on meta tensors: a twin that shares everything but parameters and buffers."""
+    if isinstance(module, _SAME_SHAPE):
+        return lambda x: x
+    if type(module) in _FORMULAS:
+        return lambda x: torch.empty(_FORMULAS[type(module)](module, x.shape), device="meta")
     twin = copy.copy(module)
     state = twin.__dict__
     for kind in ("_parameters", "_buffers"):
