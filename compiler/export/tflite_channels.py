@@ -10,8 +10,8 @@ from . import ops
 from .tflite_conv import depthwise_conv
 from .tflite_elementwise import leaky_relu
 from .tflite_emit import Operator
-from .tflite_layout import NHWC, Order
-from .tflite_windows import Window
+from .tflite_layout import Order, storage_index
+from .tflite_windows import Window, pair
 from .tflite_writer import View, Writer
 
 _PRELU_RANK = 4  # of its broadcasting in runtimes of 2023
@@ -37,11 +37,12 @@ def write_prelu(w: Writer, op: ops.PRelu) -> None:
 def write_channel_affine(w: Writer, op: ops.ChannelAffine) -> None:
     """A 1×1 depthwise convolution where there is a height and a width: one pass over memory."""
     if len(op.x.shape) == 4:
-        weight = op.scale.reshape(1, 1, 1, -1)
-        x = w.arrange(op.x, NHWC)
-        window = Window(op.x.shape[2:4], op.x.shape[2:4], (1, 1))
-        result = depthwise_conv(w.emit, x, weight, op.shift, window, op.activation)
-        w.define(op.output, result, NHWC)
+        image = w.image(op.x)
+        channels = storage_index(image.layout, 1)
+        weight, bias = op.scale[channels].reshape(1, 1, 1, -1), op.shift[channels]
+        window = Window(pair(op.x.shape), pair(op.x.shape), (1, 1))
+        result = depthwise_conv(w.emit, image.tensor, weight, bias, window, op.activation)
+        w.define_image(op.output, result, image)
         return
     order = w.order(op.x)
     scale = w.emit.constant(_per_channel(op.scale, order), "scale")

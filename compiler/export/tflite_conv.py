@@ -13,31 +13,36 @@ from .tflite_writer import Writer
 
 
 def write_conv(w: Writer, op: ops.Conv) -> None:
-    kernel = pair(op.weight.shape[2:])
-    sizes = (pair(op.x.shape[2:]), pair(op.output.shape[2:]))
+    kernel = pair(op.weight.shape)
+    sizes = (pair(op.x.shape), pair(op.output.shape))
     window = Window(*sizes, kernel, op.stride, op.dilation, op.pads)
+    if op.groups == op.x.shape[1] > 1:
+        _write_depthwise(w, op, window)
+        return
     weight, bias = op.weight, op.bias
     if block := w.shuffled_convs.get(op.output.name):
         weight, bias = (_block_major(array, block) for array in (weight, bias))
-    if op.groups == op.x.shape[1] == len(bias) > 1:
-        image = w.image(op.x)
-        channels = storage_index(image.layout, 1)
-        weight = weight[channels].transpose(1, 2, 3, 0)
-        result = depthwise_conv(w.emit, image.tensor, weight, bias[channels], window, op.activation)
-        w.define_image(op.output, result, image)
-        return
     if op.groups == 1:
         image = w.image(op.x)
         x, weight = image.tensor, weight[:, storage_index(image.layout, 1)]
     else:
         x = w.arrange(op.x, NHWC)
-    if op.groups == op.x.shape[1] > 1:
-        weight = weight.reshape(1, -1, *kernel).transpose(0, 2, 3, 1)
-        result = depthwise_conv(w.emit, x, weight, bias, window, op.activation)
-    else:
-        weight = weight.transpose(0, 2, 3, 1)
-        result = _conv(w.emit, x, weight, bias, window, op.activation)
-    w.define(op.output, result, NHWC)
+    weight = weight.transpose(0, 2, 3, 1)
+    w.define(op.output, _conv(w.emit, x, weight, bias, window, op.activation), NHWC)
+
+
+def _write_depthwise(w: Writer, op: ops.Conv, window: Window) -> None:
+    """One output a channel leaves the channels in the order they come in."""
+    if len(op.bias) == op.groups:
+        image = w.image(op.x)
+        channels = storage_index(image.layout, 1)
+        weight, bias = op.weight[channels].transpose(1, 2, 3, 0), op.bias[channels]
+        result = depthwise_conv(w.emit, image.tensor, weight, bias, window, op.activation)
+        w.define_image(op.output, result, image)
+        return
+    x = w.arrange(op.x, NHWC)
+    weight = op.weight.transpose(1, 2, 3, 0)
+    w.define(op.output, depthwise_conv(w.emit, x, weight, op.bias, window, op.activation), NHWC)
 
 
 def _block_major(array: ops.FloatArray, block: int) -> ops.FloatArray:
@@ -156,7 +161,7 @@ def _zero_stuffed(e: Emitter, x: int, op: ops.ConvTranspose) -> int:
     weight = _mirrored(op)
     x, window = _reach_of_outputs(e, _stuffed(e, x, op.stride), op)
     if op.groups == op.x.shape[1]:
-        weight = weight.reshape(1, -1, *weight.shape[2:]).transpose(0, 2, 3, 1)
+        weight = weight.transpose(1, 2, 3, 0)
         return depthwise_conv(e, x, weight, op.bias, window, op.activation)
     return _conv(e, x, weight.transpose(0, 2, 3, 1), op.bias, window, op.activation)
 

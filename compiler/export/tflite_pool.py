@@ -7,7 +7,6 @@ from ai_edge_litert import schema_py_generated as schema
 
 from . import ops
 from .tflite_emit import Emitter, Operator
-from .tflite_layout import NHWC
 from .tflite_windows import Window, pad_window, pair, window_options
 from .tflite_writer import Writer
 
@@ -20,16 +19,17 @@ def write_max_pool(w: Writer, op: ops.MaxPool) -> None:
     if op.dilation != (1, 1):
         raise w.unsupported(f"dilation {op.dilation} in a pooling window")
     border = 0.0 if op.x.name in w.nonnegative else _LOWEST
-    window = _window(op)
-    x, window = pad_window(w.emit, w.arrange(op.x, NHWC), window, border)
-    w.define(op.output, _pool(w.emit, Operator.MAX_POOL_2D, x, window), NHWC)
+    image = w.image(op.x)
+    x, window = pad_window(w.emit, image.tensor, _window(op), border)
+    w.define_image(op.output, _pool(w.emit, Operator.MAX_POOL_2D, x, window), image)
 
 
 def write_avg_pool(w: Writer, op: ops.AvgPool) -> None:
     """AVERAGE_POOL_2D divides by the real elements of a window. Explicit zeros count as real
     ones, which is `count_padding`; where they must not, a map of corrections undoes it."""
     window = _window(op)
-    x = w.arrange(op.x, NHWC)
+    image = w.image(op.x)
+    x = image.tensor
     explicit = window.padding is None or (window.padding == "same" and op.count_padding)
     if explicit:
         top, left, bottom, right = window.needed
@@ -40,7 +40,7 @@ def write_avg_pool(w: Writer, op: ops.AvgPool) -> None:
         result = w.emit.mul(result, w.emit.constant(_corrections(window), "corrections"))
     elif op.count_padding and window.kernel != op.kernel:
         result = w.emit.mul(result, w.emit.scalar(_area(window.kernel) / _area(op.kernel)))
-    w.define(op.output, result, NHWC)
+    w.define_image(op.output, result, image)
 
 
 def _window(op: ops.MaxPool | ops.AvgPool) -> Window:

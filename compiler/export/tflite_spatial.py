@@ -13,7 +13,7 @@ from .tflite_writer import View, Writer
 
 def write_resize(w: Writer, op: ops.Resize) -> None:
     size = pair(op.output.shape)
-    x = w.arrange(op.x, NHWC)
+    image = w.image(op.x)
     if op.mode == "bilinear":
         code, options = Operator.RESIZE_BILINEAR, schema.ResizeBilinearOptionsT()
         options.halfPixelCenters = not op.align_corners
@@ -22,8 +22,8 @@ def write_resize(w: Writer, op: ops.Resize) -> None:
     options.alignCorners = op.align_corners
     version = 3 if op.mode == "bilinear" and not op.align_corners else 1
     batch, channels = op.output.shape[:2]
-    inputs, shape = (x, w.emit.ints(size)), (batch, *size, channels)
-    w.define(op.output, w.emit.emit(code, inputs, shape, options, version), NHWC)
+    inputs, shape = (image.tensor, w.emit.ints(size)), (batch, *size, channels)
+    w.define_image(op.output, w.emit.emit(code, inputs, shape, options, version), image)
 
 
 def write_depth_to_space(w: Writer, op: ops.DepthToSpace) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.tflite_layout import (
     MAX_RANK,
     NHWC,
@@ -143,7 +144,7 @@ class RandomNet(Net):
         rank = len(x.shape)
         kinds = ["unary", *["permute", "reshape"] * 3, "binary", "constant", "number"]
         kinds += ["concat", "slice", "strided", "reduce", "softmax", "pad"] if rank else []
-        kinds += ["conv", "affine"] if rank == 4 else []
+        kinds += ["conv", "depthwise", "affine", "pool"] if rank == 4 else []
         kinds += ["linear"] * 3 if rank > 1 else []
         values.append(self._grown(draw, draw(st.sampled_from(kinds)), x, values))
 
@@ -169,8 +170,8 @@ class RandomNet(Net):
                 same = [v for v in values if v.shape == x.shape]
                 return self.concat((x, draw(st.sampled_from(same))), axis)
             case "slice":
-                start = draw(st.integers(0, x.shape[axis] - 1))
-                return self.slice(x, axis, start, x.shape[axis])
+                start, stop = sorted(draw(st.tuples(*[st.integers(0, x.shape[axis])] * 2)))
+                return self.slice(x, axis, *((start, stop) if start < stop else (0, 1)))
             case "strided":
                 return self.slice(x, axis, 0, x.shape[axis], 2)
             case "reduce":
@@ -182,6 +183,10 @@ class RandomNet(Net):
                 return self.pad(x, before, [0] * rank)
             case "conv":
                 return self.conv(x, 4, (1, 1), activation="relu6")
+            case "depthwise":
+                return self.conv(x, x.shape[1], (1, 1), groups=x.shape[1])
+            case "pool":
+                return self.pool(ops.MaxPool, x, (1, 1), (2, 2))
             case "affine":
                 return self.affine(x)
             case _:

@@ -17,6 +17,42 @@ def test_channel_shuffle() -> None:
     assert check(net.program()) == expected
 
 
+def test_a_convolution_takes_shuffled_channels_as_they_lie() -> None:
+    net = Net((2, 12, 4, 5))
+    shuffled = net.transpose(net.reshape(net.x, 2, 3, 4, 4, 5), 0, 2, 1, 3, 4)
+    image = net.reshape(shuffled, 2, 12, 4, 5)
+    pooled = net.pool(ops.MaxPool, net.affine(image), (2, 2), (2, 2))
+    deep = net.conv(pooled, 12, groups=12, pads=(1, 1, 1, 1))
+    net.conv(net.add(ops.Resize, (2, 12, 4, 4), deep, "nearest"), 6, (1, 1))
+    assert check(net.program()) == {
+        "DEPTHWISE_CONV_2D": 2,
+        "MAX_POOL_2D": 1,
+        "RESIZE_NEAREST_NEIGHBOR": 1,
+        "CONV_2D": 1,
+    }
+
+
+def test_shuffled_channels_that_must_be_sorted() -> None:
+    net = Net((2, 12, 4, 5))
+    shuffled = net.transpose(net.reshape(net.x, 2, 3, 4, 4, 5), 0, 2, 1, 3, 4)
+    image = net.reshape(shuffled, 2, 12, 4, 5)
+    outputs = net.conv(image, 12, groups=2), net.conv(image, 24, groups=12)
+    assert check(net.program(*outputs))["TRANSPOSE"] == 1
+
+
+def test_shuffle_net_unit() -> None:
+    """Of the shuffled channels only the half that is passed on has to be sorted."""
+    net = Net((2, 16, 4, 5))
+    shuffled = net.transpose(net.reshape(net.x, 2, 2, 8, 4, 5), 0, 2, 1, 3, 4)
+    image = net.reshape(shuffled, 2, 16, 4, 5)
+    passed, changed = net.slice(image, 1, 0, 8), net.slice(image, 1, 8, 16)
+    changed = net.conv(changed, 8, (1, 1), activation="relu")
+    net.concat((passed, net.conv(changed, 8, groups=8, pads=(1, 1, 1, 1))), 1)
+    written = check(net.program())
+    assert written["SLICE"] == 2
+    assert written["TRANSPOSE"] == 1
+
+
 def windows(net: Net, x: ops.Value) -> ops.Value:
     """(2, 6, 8, 8) → 8 windows of 16 tokens of 6 channels."""
     rows = net.transpose(x, 0, 2, 3, 1)
