@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint typecheck pytest wheel test-slow clean
+.PHONY: demo test lint typecheck pytest wheel clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -33,9 +33,6 @@ pytest: $(STAMP)
 # The wheel must work where only its own dependencies are.
 wheel: $(STAMP)
 	$(BIN)/python tests/check_wheel.py
-
-test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
