@@ -7,7 +7,9 @@ indexes into the only subgraph.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import flatbuffers
@@ -50,32 +52,42 @@ class _Buffer:
         return schema.BufferEnd(builder)
 
 
+@dataclass
+class _Tensor:
+    name: str
+    shape: Shape
+    kind: int
+    content: memoryview | None  # None: computed
+
+
+@dataclass(frozen=True)
+class _Operator:
+    code: int
+    version: int
+    inputs: tuple[int, ...]
+    output: int
+    options: Any
+
+
 class ModelBuilder:
     """Collects one subgraph; `finish` writes it."""
 
     def __init__(self) -> None:
-        self._tensors: list[Any] = []
-        self._shapes: list[Shape] = []
-        self._buffers: list[_Buffer] = [_Buffer(memoryview(b""))]  # 0 means no data
-        self._buffer_bytes = 0
-        self._operators: list[Any] = []
-        self._codes: dict[tuple[int, int], int] = {}
+        self._tensors: list[_Tensor] = []
+        self._operators: list[_Operator] = []
         self._constants: dict[tuple[Shape, str, bytes], int] = {}
         self._names: dict[str, int] = {}
 
     def shape(self, tensor: int) -> Shape:
         """The shape a tensor has in the file."""
-        return self._shapes[tensor]
-
-    def name(self, tensor: int) -> str:
-        return self._tensors[tensor].name
+        return self._tensors[tensor].shape
 
     def rename(self, tensor: int, name: str) -> None:
-        """Give `tensor` the name; names are unique, so an earlier holder gets a numbered one."""
+        """Give `tensor` the name; names are unique, so an earlier holder gets another one."""
         holder = self._names.get(name)
         if holder == tensor:
             return
-        del self._names[self.name(tensor)]
+        del self._names[self._tensors[tensor].name]
         if holder is not None:
             del self._names[name]
             self._claim(holder, self._free_name(name + "/stored"))
@@ -83,20 +95,15 @@ class ModelBuilder:
 
     def tensor(self, name: str, shape: Shape) -> int:
         """A computed float32 tensor."""
-        return self._new_tensor(name, shape, schema.TensorType.FLOAT32, 0)
+        return self._add(_Tensor(name, shape, schema.TensorType.FLOAT32, None))
 
     def constant(self, name: str, array: Array, *, shared: bool = True) -> int:
         """A known tensor; `shared`: an equal one that is already in the file may serve."""
-        flat = np.ascontiguousarray(array).reshape(-1)
-        content = flat.data.cast("B")
-        key = (array.shape, array.dtype.str, hashlib.blake2b(content, digest_size=16).digest())
+        content = np.ascontiguousarray(array).reshape(-1).data.cast("B")
+        key = (array.shape, array.dtype.name, hashlib.blake2b(content, digest_size=16).digest())
         if shared and key in self._constants:
             return self._constants[key]
-        self._buffers.append(_Buffer(content))
-        self._buffer_bytes += len(content) + _ALIGNMENT
-        index = self._new_tensor(
-            name, array.shape, _TYPES[array.dtype.name], len(self._buffers) - 1
-        )
+        index = self._add(_Tensor(name, array.shape, _TYPES[array.dtype.name], content))
         if shared:
             self._constants[key] = index
         return index
@@ -110,61 +117,33 @@ class ModelBuilder:
         version: int = 1,
     ) -> None:
         """Append an operator; `options` is the schema's options object for its kind."""
-        operator = schema.OperatorT()
-        operator.opcodeIndex = self._codes.setdefault((code, version), len(self._codes))
-        operator.inputs = np.array(inputs, np.int32)
-        operator.outputs = np.array([output], np.int32)
-        if options is not None:
-            kind = type(options).__name__.removesuffix("T")
-            operator.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
-            operator.builtinOptions = options
-        self._operators.append(operator)
+        self._operators.append(_Operator(code, version, tuple(inputs), output, options))
 
     def finish(self, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> bytes:
-        """The file, with `inputs` and `outputs` (name → tensor) as its only signature. Operators
-        that no output depends on are left out."""
-        subgraph = schema.SubGraphT()
-        subgraph.name = "main"
-        subgraph.tensors = self._tensors
-        subgraph.operators = self._needed_operators(outputs.values())
-        subgraph.inputs = np.array(list(inputs.values()), np.int32)
-        subgraph.outputs = np.array(list(outputs.values()), np.int32)
-        model = schema.ModelT()
-        model.version = 3
-        model.description = "shrinkc"
-        model.subgraphs = [subgraph]
-        model.buffers = self._buffers
-        model.operatorCodes = [_operator_code(*key) for key in self._codes]
-        model.signatureDefs = [_signature(inputs, outputs)]
-        return self._serialise(model)
+        """The file, with `inputs` and `outputs` (name → tensor) as its only signature. What no
+        output depends on is left out."""
+        operators = self._needed(set(outputs.values()))
+        used = {*inputs.values(), *outputs.values()}
+        used.update(tensor for op in operators for tensor in (*op.inputs, op.output))
+        tensors = [self._tensors[tensor] for tensor in sorted(used)]
+        places = {tensor: place for place, tensor in enumerate(sorted(used))}
+        return _serialise(
+            *(tensors, [_placed(op, places) for op in operators]),
+            {name: places[tensor] for name, tensor in inputs.items()},
+            {name: places[tensor] for name, tensor in outputs.items()},
+        )
 
-    def _needed_operators(self, outputs: Iterable[int]) -> list[Any]:
-        needed, kept = set(outputs), list[Any]()
+    def _needed(self, tensors: set[int]) -> list[_Operator]:
+        kept: list[_Operator] = []
         for operator in reversed(self._operators):
-            if operator.outputs[0] in needed:
-                needed.update(operator.inputs.tolist())
+            if operator.output in tensors:
+                tensors.update(operator.inputs)
                 kept.append(operator)
         return kept[::-1]
 
-    def _serialise(self, model: Any) -> bytes:
-        if self._buffer_bytes > _SIZE_LIMIT:
-            raise ExportError(
-                f"TFLite files hold at most 2 GB and the constants take "
-                f"{self._buffer_bytes / 1e9:.1f} GB: export to ONNX, or shrink the model"
-            )
-        overhead = 1024 * (len(self._tensors) + len(self._operators) + 16)
-        builder = flatbuffers.Builder(self._buffer_bytes + overhead)
-        builder.Finish(model.Pack(builder), b"TFL3")
-        return bytes(memoryview(builder.Bytes)[builder.Head() :])
-
-    def _new_tensor(self, name: str, shape: Shape, kind: int, buffer: int) -> int:
-        tensor = schema.TensorT()
-        tensor.shape = np.array(shape, np.int32)
-        tensor.type = kind
-        tensor.buffer = buffer
+    def _add(self, tensor: _Tensor) -> int:
         self._tensors.append(tensor)
-        self._shapes.append(tuple(shape))
-        self._claim(len(self._tensors) - 1, self._free_name(name))
+        self._claim(len(self._tensors) - 1, self._free_name(tensor.name))
         return len(self._tensors) - 1
 
     def _claim(self, tensor: int, name: str) -> None:
@@ -177,6 +156,79 @@ class ModelBuilder:
             number += 1
             candidate = f"{name}_{number}"
         return candidate
+
+
+def _placed(operator: _Operator, places: Mapping[int, int]) -> _Operator:
+    inputs = tuple(places[tensor] for tensor in operator.inputs)
+    output = places[operator.output]
+    return _Operator(operator.code, operator.version, inputs, output, operator.options)
+
+
+def _serialise(
+    tensors: Sequence[_Tensor],
+    operators: Sequence[_Operator],
+    inputs: Mapping[str, int],
+    outputs: Mapping[str, int],
+) -> bytes:
+    contents = [memoryview(b""), *(t.content for t in tensors if t.content is not None)]
+    data_bytes = sum(len(content) + _ALIGNMENT for content in contents)
+    if data_bytes > _SIZE_LIMIT:
+        raise ExportError(
+            f"TFLite files hold at most 2 GB and the constants take {data_bytes / 1e9:.1f} GB: "
+            "export to ONNX, or shrink the model"
+        )
+    codes: dict[tuple[int, int], int] = {}
+    for operator in operators:
+        codes.setdefault((operator.code, operator.version), len(codes))
+    model = schema.ModelT()
+    model.version = 3
+    model.description = "shrinkc"
+    model.subgraphs = [_subgraph(tensors, operators, codes)]
+    model.subgraphs[0].inputs = np.array(list(inputs.values()), np.int32)
+    model.subgraphs[0].outputs = np.array(list(outputs.values()), np.int32)
+    model.buffers = [_Buffer(content) for content in contents]
+    model.operatorCodes = [_operator_code(*key) for key in codes]
+    model.signatureDefs = [_signature(inputs, outputs)]
+    overhead = 1024 * (len(tensors) + len(operators) + 16)
+    builder = flatbuffers.Builder(data_bytes + overhead)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])
+
+
+def _subgraph(
+    tensors: Sequence[_Tensor],
+    operators: Sequence[_Operator],
+    codes: Mapping[tuple[int, int], int],
+) -> Any:
+    """Constants take the buffers from 1 on, in order; 0 is empty."""
+    result = schema.SubGraphT()
+    result.name = "main"
+    result.operators = [_operator(op, codes[op.code, op.version]) for op in operators]
+    constants = accumulate(tensor.content is not None for tensor in tensors)
+    result.tensors = [
+        _tensor(tensor, 0 if tensor.content is None else buffer)
+        for tensor, buffer in zip(tensors, constants, strict=True)
+    ]
+    return result
+
+
+def _tensor(tensor: _Tensor, buffer: int) -> Any:
+    result = schema.TensorT()
+    result.name, result.type, result.buffer = tensor.name, tensor.kind, buffer
+    result.shape = np.array(tensor.shape, np.int32)
+    return result
+
+
+def _operator(operator: _Operator, code: int) -> Any:
+    result = schema.OperatorT()
+    result.opcodeIndex = code
+    result.inputs = np.array(operator.inputs, np.int32)
+    result.outputs = np.array([operator.output], np.int32)
+    if operator.options is not None:
+        kind = type(operator.options).__name__.removesuffix("T")
+        result.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
+        result.builtinOptions = operator.options
+    return result
 
 
 def _operator_code(code: int, version: int) -> Any:

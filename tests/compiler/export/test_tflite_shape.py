@@ -215,9 +215,10 @@ def test_a_slice_of_everything_is_nothing() -> None:
 
 def test_what_no_output_reads_is_not_written() -> None:
     net = Net((2, 8, 6, 5))
-    net.slice(net.unary(net.x, "tanh"), 1, 0, 3)
+    unread = net.conv(net.slice(net.unary(net.x, "tanh"), 1, 0, 3), 4, (1, 1))
     net.unary(net.x, "relu")
     assert check(net.program()) == {"RELU": 1}
+    assert unread.name.encode() not in write_tflite(net.program())
 
 
 def test_slice_and_pad_of_six_dimensions() -> None:
