@@ -98,7 +98,8 @@ class Builder:
 
     def overwrite(self, old: fx.Node, new: fx.Node) -> None:
         """An in-place operation: whoever reads `old` from now on reads `new`."""
-        self._overwritten[old] = new
+        if new is not old:  # dropout in place writes nothing in eval mode
+            self._overwritten[old] = new
 
     def current(self, node: fx.Node) -> fx.Node:
         while node in self._overwritten:

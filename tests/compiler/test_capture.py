@@ -124,6 +124,13 @@ def test_in_place_operations_change_what_later_readers_see() -> None:
     assert add.args[0] is add.args[1]
 
 
+def test_dropout_in_place_is_nothing() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout2d(inplace=True), nn.ReLU(inplace=True))
+    assert operators(captured(model.eval(), 1, 3, 4, 4)) == ["Conv2d", "ReLU"]
+    flat = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(inplace=True), nn.ReLU(inplace=True))
+    assert operators(captured(flat.eval(), 1, 3, 4, 4)) == ["Conv2d", "Dropout", "ReLU"]
+
+
 class Many(nn.Module):
     """One of each, through spellings that models use."""
 
