@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from . import ops
 from .tflite_channels import write_channel_affine, write_prelu
-from .tflite_conv import write_conv, write_conv_transpose
+from .tflite_conv import write_conv
+from .tflite_conv_transpose import write_conv_transpose
 from .tflite_elementwise import write_binary, write_unary
 from .tflite_matrix import write_linear, write_matmul
 from .tflite_pool import write_avg_pool, write_max_pool
@@ -34,12 +35,15 @@ def write_tflite(program: ops.Program) -> bytes:
     Raises UnsupportedOperatorError for what TFLite cannot express, ExportError above 2 GB.
     """
     w = Writer(program)
-    inputs = {value.name: w.add_input(value) for value in program.inputs}
+    inputs = [w.add_input(value) for value in program.inputs]
     for op in program.ops:
         w.enter(op)
         _write(w, op)
-    outputs = {value.name: w.add_output(value) for value in program.outputs}
-    return w.emit.builder.finish(inputs, outputs)
+    outputs = [w.add_output(value) for value in program.outputs]
+    return w.emit.builder.finish(
+        list(zip((value.name for value in program.inputs), inputs, strict=True)),
+        list(zip((value.name for value in program.outputs), outputs, strict=True)),
+    )
 
 
 def _write(w: Writer, op: ops.Op) -> None:

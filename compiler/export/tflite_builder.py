@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..errors import ExportError
 
 Shape = tuple[int, ...]
+Named = tuple[str, int]  # name in the signature, tensor
 Array = NDArray[np.float32 | np.int32]
 
 _TYPES: dict[str, int] = {
@@ -93,6 +94,10 @@ class ModelBuilder:
             self._claim(holder, self._free_name(name + "/stored"))
         self._claim(tensor, name)
 
+    def named(self, name: str) -> int | None:
+        """The tensor that has the name."""
+        return self._names.get(name)
+
     def tensor(self, name: str, shape: Shape) -> int:
         """A computed float32 tensor."""
         return self._add(_Tensor(name, shape, schema.TensorType.FLOAT32, None))
@@ -119,18 +124,17 @@ class ModelBuilder:
         """Append an operator; `options` is the schema's options object for its kind."""
         self._operators.append(_Operator(code, version, tuple(inputs), output, options))
 
-    def finish(self, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> bytes:
-        """The file, with `inputs` and `outputs` (name → tensor) as its only signature. What no
-        output depends on is left out."""
-        operators = self._needed(set(outputs.values()))
-        used = {*inputs.values(), *outputs.values()}
+    def finish(self, inputs: Sequence[Named], outputs: Sequence[Named]) -> bytes:
+        """The file, with `inputs` and `outputs` as its only signature. What no output depends on
+        is left out; a name that comes twice gets a number."""
+        operators = self._needed({tensor for _, tensor in outputs})
+        used = {tensor for _, tensor in (*inputs, *outputs)}
         used.update(tensor for op in operators for tensor in (*op.inputs, op.output))
-        tensors = [self._tensors[tensor] for tensor in sorted(used)]
         places = {tensor: place for place, tensor in enumerate(sorted(used))}
         return _serialise(
-            *(tensors, [_placed(op, places) for op in operators]),
-            {name: places[tensor] for name, tensor in inputs.items()},
-            {name: places[tensor] for name, tensor in outputs.items()},
+            [self._tensors[tensor] for tensor in places],
+            [_placed(op, places) for op in operators],
+            *(_signature_of(named, places) for named in (inputs, outputs)),
         )
 
     def _needed(self, tensors: set[int]) -> list[_Operator]:
@@ -156,6 +160,17 @@ class ModelBuilder:
             number += 1
             candidate = f"{name}_{number}"
         return candidate
+
+
+def _signature_of(named: Sequence[Named], places: Mapping[int, int]) -> dict[str, int]:
+    result: dict[str, int] = {}
+    for name, tensor in named:
+        unique, number = name, 1
+        while unique in result:
+            number += 1
+            unique = f"{name}_{number}"
+        result[unique] = places[tensor]
+    return result
 
 
 def _placed(operator: _Operator, places: Mapping[int, int]) -> _Operator:

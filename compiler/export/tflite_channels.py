@@ -10,7 +10,7 @@ from . import ops
 from .tflite_conv import depthwise_conv
 from .tflite_elementwise import leaky_relu
 from .tflite_emit import Operator
-from .tflite_layout import Order, storage_index
+from .tflite_layout import Order, in_storage_order
 from .tflite_windows import Window, pair
 from .tflite_writer import View, Writer
 
@@ -38,10 +38,10 @@ def write_channel_affine(w: Writer, op: ops.ChannelAffine) -> None:
     """A 1×1 depthwise convolution where there is a height and a width: one pass over memory."""
     if len(op.x.shape) == 4:
         image = w.image(op.x)
-        channels = storage_index(image.layout, 1)
-        weight, bias = op.scale[channels].reshape(1, 1, 1, -1), op.shift[channels]
+        scale, shift = (in_storage_order(v, 0, image.layout, 1) for v in (op.scale, op.shift))
+        weight = scale.reshape(1, 1, 1, -1)
         window = Window(pair(op.x.shape), pair(op.x.shape), (1, 1))
-        result = depthwise_conv(w.emit, image.tensor, weight, bias, window, op.activation)
+        result = depthwise_conv(w.emit, image.tensor, weight, shift, window, op.activation)
         w.define_image(op.output, result, image)
         return
     order = w.order(op.x)

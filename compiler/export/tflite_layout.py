@@ -17,7 +17,8 @@ from itertools import groupby
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
+
+from .ops import FloatArray
 
 Order = tuple[int, ...]
 Shape = tuple[int, ...]
@@ -98,12 +99,14 @@ def resized(layout: Layout, place: int, size: int) -> Layout:
     return Layout(tuple(factors[f] for f in kept), tuple(dims))
 
 
-def storage_index(layout: Layout, dim: int) -> NDArray[np.intp]:
-    """The indexes of dimension `dim` in the order in which they lie in storage."""
+def in_storage_order(array: FloatArray, axis: int, layout: Layout, dim: int) -> FloatArray:
+    """Weights whose `axis` runs over dimension `dim`, rearranged to meet it as it is stored."""
     places = layout.dims[dim]
+    if places == tuple(sorted(places)):
+        return array
     sizes = [layout.factors[place] for place in places]
-    indexes = np.arange(prod(sizes)).reshape(sizes)
-    return indexes.transpose(np.argsort(np.array(places, np.intp))).reshape(-1)
+    indexes = np.arange(prod(sizes)).reshape(sizes).transpose(np.argsort(places))
+    return array.take(indexes.reshape(-1), axis)
 
 
 def reshaped(layout: Layout, shape: Shape) -> Layout | None:
@@ -239,7 +242,8 @@ class Cut:
 
     def cut(self, start: int, count: int, step: int) -> Cut:
         """A slice of this slice."""
-        return Cut(self.size, self.start + self.step * start, count, self.step * step)
+        step = self.step * step if count > 1 else 1
+        return Cut(self.size, self.start + self.step * start, count, step)
 
 
 Cuts = tuple[Cut, ...]

@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from . import ops
 from .tflite_emit import Operator, activated
-from .tflite_layout import MAX_RANK, Layout, last, logical, storage_index, stored
+from .tflite_layout import MAX_RANK, Layout, in_storage_order, last, logical, stored
 from .tflite_writer import View, Writer
 
 _MAX_RANK = 5  # of BATCH_MATMUL
@@ -32,7 +32,7 @@ def _linear(
     view = _innermost(w, x)
     layout = view.layout
     outer = len(layout.factors) - len(layout.dims[-1])
-    weight = weight[:, storage_index(layout, len(layout.dims) - 1)]
+    weight = in_storage_order(weight, 1, layout, len(layout.dims) - 1)
     tensor, flatten = _matrix_tensor(w, view, x.shape)
     options = activated(schema.FullyConnectedOptionsT, activation)
     options.keepNumDims = not flatten

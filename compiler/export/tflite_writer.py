@@ -56,7 +56,7 @@ class Writer:
         self.cut_out: dict[tuple[int, Cuts], int] = {}  # (tensor, cuts) → their result
         self.cut_from: dict[int, tuple[int, Cuts]] = {}  # and back
         self._results: set[int] = set()
-        self._op: Op | None = None
+        self._place = ("", "")  # node and operator that is being translated
 
     def add_input(self, value: Value) -> int:
         """The tensor of a graph input."""
@@ -67,23 +67,26 @@ class Writer:
         return tensor
 
     def add_output(self, value: Value) -> int:
-        """The tensor of a graph output: one of its own, named after the value."""
+        """The tensor of a graph output: one of its own, named after the value unless an input
+        or another output is."""
+        self._place = (value.name, "output")
         self.emit.enter(value.name)
         tensor = self.arrange_view(self.view(value), boundary_order(value))
         if tensor in self._results or isinstance(self.resolve(value), Const):
             tensor = self.emit.copy(tensor, self.emit.shape(tensor))
         self._results.add(tensor)
-        self.emit.builder.rename(tensor, value.name)
+        if self.emit.builder.named(value.name) not in self._results:
+            self.emit.builder.rename(tensor, value.name)
         return tensor
 
     def enter(self, op: Op) -> None:
         """What follows translates `op`: it names tensors and errors."""
-        self._op = op
+        self._place = (op.name, type(op).__name__)
         self.emit.enter(op.name)
 
     def unsupported(self, why: str) -> UnsupportedOperatorError:
         """The error for the current operator."""
-        node, operator = (self._op.name, type(self._op).__name__) if self._op else ("", "output")
+        node, operator = self._place
         return UnsupportedOperatorError(node, operator, "TFLite", why)
 
     def resolve(self, operand: Operand) -> Operand:

@@ -78,6 +78,17 @@ def test_signature_and_names() -> None:
     np.testing.assert_array_equal(result["transpose1"], want.transpose(0, 2, 3, 1))
 
 
+def test_outputs_that_are_inputs_or_come_twice() -> None:
+    net = Net((2, 3), (2, 3))
+    relu = net.unary(net.x, "relu")
+    program = net.program(relu, net.x, relu)
+    check(program)
+    signature = Interpreter(model_content=write_tflite(program)).get_signature_list()
+    names = signature["serving_default"]
+    assert names["inputs"] == ["input0", "input1"]
+    assert names["outputs"] == ["input0", relu.name, f"{relu.name}_2"]
+
+
 def test_boundary_order() -> None:
     assert boundary_order(ops.Value("image", (1, 3, 4, 5))) == (0, 2, 3, 1)
     assert boundary_order(ops.Value("tokens", (1, 3, 4))) == (0, 1, 2)
