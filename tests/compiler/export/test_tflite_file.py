@@ -85,6 +85,8 @@ def test_outputs_that_are_inputs_or_come_twice() -> None:
     check(program)
     signature = Interpreter(model_content=write_tflite(program)).get_signature_list()
     names = signature["serving_default"]
+    tensors = tensor_names(write_tflite(program))
+    assert tensors[:3] == ["input0", "input1", relu.name]
     assert names["inputs"] == ["input0", "input1"]
     assert names["outputs"] == ["input0", relu.name, f"{relu.name}_2"]
 

@@ -210,3 +210,27 @@ def test_random_programs(data) -> None:
         net.grow(data.draw, values)
     outputs = data.draw(st.lists(st.sampled_from(values[2:]), min_size=1, max_size=3, unique=True))
     check(net.program(*outputs), tolerance=2e-5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_chains_of_slices_of_views(data) -> None:
+    """Slices, with steps, of what has been permuted, reshaped and sliced before."""
+    net = Net(data.draw(st.sampled_from([(2, 8, 6, 4), (1, 12, 8), (24, 8)])))
+    values = [net.x]
+    for _ in range(data.draw(st.integers(2, 6))):
+        x = data.draw(st.sampled_from(values[-3:]))
+        kind = data.draw(st.sampled_from(["slice", "slice", "permute", "reshape"]))
+        if kind == "permute":
+            values.append(net.transpose(x, *data.draw(st.permutations(range(len(x.shape))))))
+        elif kind == "reshape":
+            values.append(net.reshape(x, *data.draw(regrouped(prod(x.shape)))))
+        else:
+            axis = data.draw(st.integers(0, len(x.shape) - 1))
+            size, step = x.shape[axis], data.draw(st.sampled_from([1, 1, 2, 3]))
+            unit = data.draw(st.sampled_from([n for n in (1, 2, 4) if size % n == 0]))
+            start = unit * data.draw(st.integers(0, size // unit - 1))
+            stop = start + unit * data.draw(st.integers(1, (size - start) // unit))
+            values.append(net.slice(x, axis, start, stop, step))
+    outputs = data.draw(st.lists(st.sampled_from(values[1:]), min_size=1, max_size=2, unique=True))
+    check(net.program(*outputs))

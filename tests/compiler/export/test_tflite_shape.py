@@ -206,6 +206,20 @@ def test_a_slice_of_a_slice_is_one() -> None:
     assert check(net.program(first, second)) == {"SLICE": 2}
 
 
+def test_steps_of_steps() -> None:
+    net = Net((2, 13, 12))
+    third = net.slice(net.slice(net.x, 1, 1, 13, 3), 1, 1, 4, 2)
+    alone = net.slice(net.slice(net.x, 2, 1, 12, 2), 2, 3, 4)
+    assert check(net.program(third, alone))["SLICE"] == 2
+
+
+def test_a_slice_of_a_reshaped_slice() -> None:
+    net = Net((2, 9, 5, 4))
+    groups = net.reshape(net.slice(net.x, 1, 1, 7), 2, 2, 3, 5, 4)
+    net.slice(net.slice(groups, 2, 1, 3), 1, 1, 2)
+    assert check(net.program())["SLICE"] == 2
+
+
 def test_a_slice_of_everything_is_nothing() -> None:
     net = Net((2, 8, 6, 5))
     everything = net.slice(net.slice(net.x, 1, 0, 8), 0, 0, 2)
