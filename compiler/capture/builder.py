@@ -47,7 +47,7 @@ class Builder:
         self._used: dict[str, int] = {}
         self.graph = fx.Graph()
         self.attributes: dict[str, nn.Module | Tensor] = {}
-        self._lifted: dict[tuple[Any, ...], str] = {}
+        self._lifted: dict[tuple[Any, ...], tuple[str, Callable[[], nn.Module]]] = {}
         self._overwritten: dict[fx.Node, fx.Node] = {}
 
     # --- nodes -------------------------------------------------------------------------------
@@ -79,11 +79,15 @@ class Builder:
     def lifted(
         self, key: tuple[Any, ...], hint: str, make: Callable[[], nn.Module], x: fx.Node
     ) -> fx.Node:
-        """A module made from functional weights; one per key, so that sharing stays visible."""
-        path = self._lifted.get(key)
-        if path is None:
-            path = self._lifted[key] = self._home(hint)
-            self._keep(path, make().eval())
+        """A module made from functional weights; one per key, so that sharing stays visible.
+
+        Keys hold ids of tensors. `make` is kept with its key, and with it the tensors it closes
+        over, so that no id is given to another tensor.
+        """
+        if key not in self._lifted:
+            self._lifted[key] = self._home(hint), make
+            self._keep(self._lifted[key][0], make().eval())
+        path, _ = self._lifted[key]
         module = cast(nn.Module, self.attributes[path])
         return self.module(path, module, x)
 

@@ -124,6 +124,25 @@ def test_in_place_operations_change_what_later_readers_see() -> None:
     assert add.args[0] is add.args[1]
 
 
+class Line(nn.Module):
+    """The 1-D weights are raised to 2-D on the way, into tensors that nobody else holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv1d(1, 1, 3, padding=1, bias=False) for _ in range(12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in self.convs:
+            x = conv(x)
+        return x
+
+
+def test_equal_settings_do_not_make_two_layers_one() -> None:
+    graph = captured(Line(), 1, 1, 9)
+    assert graph.meta["captured_by"] == "symbolic_trace"
+    assert len({n.target for n in graph.graph.nodes if n.op == "call_module"}) == 12
+
+
 def test_dropout_in_place_is_nothing() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout2d(inplace=True), nn.ReLU(inplace=True))
     assert operators(captured(model.eval(), 1, 3, 4, 4)) == ["Conv2d", "ReLU"]
