@@ -9,6 +9,7 @@ from typing import Any, cast, get_args
 
 from torch import fx, nn
 
+from ..passes.analysis.linear_segments import linear_segments
 from ..passes.fold_batch_norm import FoldBatchNorm
 from ..passes.simplify import Simplify
 from . import show
@@ -109,8 +110,6 @@ def run_estimate(
 def run_inspect(
     path: Path, shapes: tuple[str, ...], arch: str | None, trust: bool, as_json: bool
 ) -> None:
-    from ..passes.analysis.linear_segments import linear_segments
-
     model = load_model(path, arch=arch, trust=trust)
     with progress(as_json).task("Inspecting"):
         graph = captured(model, input_shapes(model, shapes))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -146,5 +145,4 @@ def _write(out: Path, report: Report, optimised: Optimised, exported: Exported) 
         if exported.tflite is not None:
             (folder / "model.tflite").write_bytes(exported.tflite)
         save_model(optimised.final, folder / "model.safetensors", extra)
-        text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
-        (folder / "report.json").write_text(text + "\n", "utf-8")
+        report.write(folder)

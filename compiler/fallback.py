@@ -12,6 +12,7 @@ from .quiet import quiet
 from .text import one_line
 
 MIN_OPSET = 18  # torch.onnx writes nothing older
+FALLBACK_NOTE = "model.onnx was written by torch.onnx, at the batch size of --input"
 
 
 def torch_onnx(model: nn.Module, inputs: tuple[Tensor, ...], opset: int) -> bytes:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
-from statistics import median
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from ..latency_tables.key import OpKey
 from ..latency_tables.table import OpEstimate
+from .bench import bench
 from .errors import ExportError, TableError
 from .export import ops
 from .export.tflite import write_tflite
-from .runtimes import TfliteRunner, random_inputs
+from .runtimes import TfliteRunner
 
-MIN_SECONDS = 0.02  # of runs per operator, and at least 5 runs
+MIN_SECONDS, MAX_RUNS = 0.02, 10_000  # of runs per operator, at least 5
 
 
 class HostTable:
@@ -48,16 +47,8 @@ class HostTable:
             runner = TfliteRunner(write_tflite(one_operator(key)), self._threads)
         except (ExportError, NotImplementedError):
             return OpEstimate(0.0, "not measured: no one-operator file", True)
-        inputs = random_inputs(runner)
-        for _ in range(2):
-            runner.run(inputs)
-        times: list[float] = []
-        started = time.perf_counter()
-        while len(times) < 5 or time.perf_counter() - started < MIN_SECONDS:
-            begun = time.perf_counter_ns()
-            runner.run(inputs)
-            times.append((time.perf_counter_ns() - begun) / 1e6)
-        return OpEstimate(median(times), "measured here", False)
+        (timing,) = bench((runner,), runs=MAX_RUNS, warmup=2, max_seconds=MIN_SECONDS)
+        return OpEstimate(timing.median_ms, "measured here", False)
 
 
 def one_operator(key: OpKey) -> ops.Program:
@@ -75,7 +66,7 @@ def _make(key: OpKey, x: ops.Value, y: ops.Value) -> ops.Op:
     def weight(*shape: int) -> ops.FloatArray:
         return random.standard_normal(shape, dtype=np.float32) * 0.1
 
-    name, bias, fused = key.op, weight(key.out_channels), _fused(key)
+    name, bias, fused = key.op, weight(key.out_channels), cast(ops.FusedActivation, key.activation)
     if name in ("conv2d", "depthwise_conv2d"):
         shape = (key.out_channels, key.in_channels // key.groups, *key.kernel)
         rest = (key.stride, _pads(key), key.dilation, key.groups, fused)
@@ -112,10 +103,6 @@ _UNARY: dict[str, ops.UnaryKind] = {
     **{"hard_swish": "hard_swish", "hard_sigmoid": "hard_sigmoid", "silu": "silu"},
     **{"gelu": "gelu", "exp": "exp", "sqrt": "sqrt", "abs": "abs", "neg": "neg"},
 }
-
-
-def _fused(key: OpKey) -> Any:
-    return key.activation
 
 
 def _pads(key: OpKey) -> ops.Pads:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from ..passes import ir
+from ..passes.analysis.usage import attribute
 from ..passes.base import Change
 from .errors import VerificationError
 
@@ -65,7 +66,7 @@ def _same_node(
     if a.op == "call_module":
         return _same_module(ir.module_of(old, a), ir.module_of(new, b))
     if a.op == "get_attr":
-        return torch.equal(_tensor(old, a), _tensor(new, b))
+        return torch.equal(attribute(old, a), attribute(new, b))
     return True
 
 
@@ -82,8 +83,3 @@ def _same_module(a: Any, b: Any) -> bool:
         return False
     mine, theirs = a.state_dict(), b.state_dict()
     return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
-
-
-def _tensor(graph_module: fx.GraphModule, node: fx.Node) -> Tensor:
-    path, _, name = cast(str, node.target).rpartition(".")
-    return getattr(graph_module.get_submodule(path), name)

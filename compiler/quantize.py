@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,7 @@ def quantize_onnx(
         return result.read_bytes()
 
 
+@cache
 def int8_saturates() -> bool:
     """This machine's int8 kernels in ONNX Runtime lose the top of large sums.
 

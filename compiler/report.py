@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..passes.base import Change, Skip
@@ -71,6 +73,11 @@ class Report:
     opset: int = 17
     notes: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
+
+    def write(self, folder: Path) -> None:
+        """As `report.json` in the folder."""
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False)
+        (folder / "report.json").write_text(text + "\n", "utf-8")
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries, lists, numbers and strings."""

@@ -25,13 +25,13 @@ from .export import ops
 from .export.lower import lower
 from .export.onnx import simplified, write_onnx
 from .export.tflite import write_tflite
-from .fallback import torch_onnx
+from .fallback import FALLBACK_NOTE, torch_onnx
 from .host import HostTable
 from .options import PRECISIONS, Options
 from .pipeline import Step, run_exact_passes, sample_inputs
 from .progress import Progress
 from .quantize import int8_saturates, quantize_onnx, quantize_tflite
-from .runtimes import Array, OnnxRunner, Runner, TfliteRunner
+from .runtimes import OnnxRunner, Runner, TfliteRunner, random_inputs
 from .text import one_line
 from .verify import (
     FP32_TOLERANCE,
@@ -141,7 +141,7 @@ def export(graph_module: fx.GraphModule, opset: int) -> Exported:
     except UnsupportedOperatorError as error:
         inputs = sample_inputs(graph_module, torch.float32)
         return _through_torch(graph_module, inputs, opset, str(error))
-    written, note = _simplify_onnx(write_onnx(program, opset).SerializeToString(), program)
+    written, note = _simplify_onnx(write_onnx(program, opset).SerializeToString())
     try:
         tflite = write_tflite(program)
     except UnsupportedOperatorError as error:
@@ -152,27 +152,22 @@ def export(graph_module: fx.GraphModule, opset: int) -> Exported:
 def _through_torch(
     model: nn.Module, inputs: tuple[Tensor, ...], opset: int, reason: str
 ) -> Exported:
-    data = torch_onnx(model, inputs, opset)
-    note = "model.onnx was written by torch.onnx, at the batch size of --input"
-    return Exported(None, data, None, (reason,), (note,))
+    return Exported(None, torch_onnx(model, inputs, opset), None, (reason,), (FALLBACK_NOTE,))
 
 
-def _simplify_onnx(model: bytes, program: ops.Program) -> tuple[bytes, tuple[str, ...]]:
+def _simplify_onnx(model: bytes) -> tuple[bytes, tuple[str, ...]]:
     """onnxsim's version when it computes the same, else ours."""
     try:
         smaller = simplified(model)
-        inputs = [_random(value.shape) for value in program.inputs]
-        ours, theirs = (OnnxRunner(m).run(inputs) for m in (model, smaller))
+        runners = [OnnxRunner(m) for m in (model, smaller)]
+        inputs = random_inputs(runners[0])
+        ours, theirs = (runner.run(inputs) for runner in runners)
     except Exception as error:  # onnxsim's C++ may raise anything
         return model, (f"onnxsim failed ({one_line(error)}); model.onnx is as written",)
     worst = max(relative_error(a, b) for a, b in zip(theirs, ours, strict=True))
     if worst > SIMPLIFIED_TOLERANCE:
         return model, (f"onnxsim changed the result by {worst:.1e}; model.onnx is as written",)
     return smaller, ()
-
-
-def _random(shape: tuple[int, ...]) -> Array:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1)).numpy()
 
 
 def artefacts(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from ..latency_tables.devices import describe_host
 from .capture.trace import leaves
 from .errors import CaptureError, ExportError, VerificationError
-from .fallback import torch_onnx
+from .fallback import FALLBACK_NOTE, torch_onnx
 from .files import atomic_folder
 from .options import Options
 from .report import ArtefactReport, Network, Report
@@ -61,13 +60,12 @@ def compile_uncaptured(
         max_relative_error=error,
         host=describe_host(),
         opset=options.opset,
-        notes=("model.onnx was written by torch.onnx, at the batch size of --input",),
+        notes=(FALLBACK_NOTE,),
         failures=(str(cause),),
     )
     with atomic_folder(out) as folder:
         (folder / "model.onnx").write_bytes(data)
-        text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
-        (folder / "report.json").write_text(text + "\n", "utf-8")
+        report.write(folder)
     return report
 
 

@@ -25,7 +25,6 @@ class Observation:
     """Per node of one run: the shapes of tensors, the values of everything else, and the
     tensors that do not depend on the inputs."""
 
-    outputs: Any = None
     values: dict[fx.Node, Any] = field(default_factory=dict[fx.Node, Any])
     constants: dict[fx.Node, Tensor] = field(default_factory=dict[fx.Node, Tensor])
 
@@ -50,7 +49,7 @@ def observe(graph_module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> Observa
     """Run the graph once; activations are freed as soon as they are used up."""
     recorder = _Recorder(graph_module, _input_independent(graph_module))
     with torch.no_grad():
-        recorder.seen.outputs = recorder.run(*inputs)
+        recorder.run(*inputs)
     return recorder.seen
 
 

@@ -14,10 +14,11 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from ...passes import ir
 from ...passes.analysis.shapes import shapes
+from ...passes.analysis.usage import attribute
 from ..errors import UnsupportedOperatorError
 from . import ops
 from .lower_modules import MODULE_LOWERINGS
@@ -73,8 +74,7 @@ def _lower_node(s: Lowering, node: fx.Node) -> None:
             s.inputs.append(value)
             s.set(node, value)
         case "get_attr":
-            tensor = cast(Tensor, _attribute(s.graph_module, cast(str, node.target)))
-            s.set(node, ops.Const(node.name, s.array(tensor)))
+            s.set(node, ops.Const(node.name, s.array(attribute(s.graph_module, node))))
         case "call_module":
             module = cast(nn.Module, ir.module_of(s.graph_module, node))
             if not _fuse(s, node, module):
@@ -84,11 +84,6 @@ def _lower_node(s: Lowering, node: fx.Node) -> None:
         case _:
             for result in cast("tuple[fx.Node, ...]", node.args[0]):
                 s.outputs.append(s.result(result))
-
-
-def _attribute(graph_module: fx.GraphModule, target: str) -> object:
-    path, _, name = target.rpartition(".")
-    return getattr(graph_module.get_submodule(path), name)
 
 
 def _module(s: Lowering, node: fx.Node, module: nn.Module) -> None:

@@ -34,12 +34,12 @@ class Lowering:
     def program(self) -> ops.Program:
         return ops.Program(tuple(self.inputs), tuple(self._live()), tuple(self.outputs))
 
-    def value(self, node: fx.Node, name: str | None = None) -> ops.Value:
+    def value(self, node: fx.Node) -> ops.Value:
         """The tensor that `node` computes."""
         shape = self.shapes[node.name]
         doubled = self._doubled.get(node.name, shape)
         grown = [i for i, (a, b) in enumerate(zip(shape, doubled, strict=True)) if a != b]
-        return ops.Value(name or node.name, shape, grown[0] if len(grown) == 1 else None)
+        return ops.Value(node.name, shape, grown[0] if len(grown) == 1 else None)
 
     def set(self, node: fx.Node, operand: ops.Operand) -> None:
         self._env[node] = operand
