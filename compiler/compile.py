@@ -10,7 +10,7 @@ from torch import fx, nn
 from ..latency_tables.devices import describe_host
 from .costs import CostTable, Prediction, macs, predict
 from .data import split
-from .errors import CaptureError, TableError
+from .errors import CaptureError, ModelRunError, TableError
 from .files import atomic_folder
 from .model_file import save_model
 from .options import Options
@@ -61,6 +61,8 @@ def compile_model(
     try:
         with progress.task("Capturing"):
             original = captured(model, input_shapes)
+    except ModelRunError:
+        raise  # torch.onnx could not run it either
     except CaptureError as cause:
         inputs = example_inputs(input_shapes)
         return compile_uncaptured(model, inputs, out, options, name, cause)

@@ -6,6 +6,7 @@
     ├── LoadError               the model file is missing, damaged, too large or of no known kind
     │   └── UnsafeFileError     loading it would run code; says which flag takes the risk
     ├── CaptureError            the model cannot become a canonical graph; names the operator
+    │   └── ModelRunError       the model itself fails on the input given
     ├── IllegalGraphError       a graph is not in canonical form; a bug in a pass, or a damaged file
     ├── ExportError
     │   └── UnsupportedOperatorError    names node, operator and the format that lacks it
@@ -39,6 +40,10 @@ class UnsafeFileError(LoadError):
 
 class CaptureError(ShrinkcError):
     """A model that cannot become a canonical graph."""
+
+
+class ModelRunError(CaptureError):
+    """A model that fails on the input it is given, before anything is captured."""
 
 
 class IllegalGraphError(ShrinkcError):

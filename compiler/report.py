@@ -14,6 +14,7 @@ from .pipeline import Step
 from .verify import Comparison
 
 SCHEMA = 1
+NOT_CAPTURED = "not captured"
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,12 @@ class Report:
     opset: int = 17
     notes: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What is written: the own file only of what could be captured."""
+        own = () if self.captured_by == NOT_CAPTURED else ("model.safetensors",)
+        return (*(a.file for a in self.artefacts), *own, "report.json")
 
     def write(self, folder: Path) -> None:
         """As `report.json` in the folder."""

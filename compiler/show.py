@@ -39,8 +39,7 @@ def report(result: Report, out: Path) -> None:
     for artefact in result.artefacts:
         if artefact.measured_ms and (artefact.measured_iqr_ms or 0) > NOISY * artefact.measured_ms:
             console.print(f"warning: {artefact.name} timings vary by more than {NOISY:.0%}")
-    names = ", ".join([a.file for a in result.artefacts] + ["model.safetensors", "report.json"])
-    console.print(f"{escape(str(out))}/: {names}")
+    console.print(f"{escape(str(out))}/: {', '.join(result.files)}")
 
 
 def _before_after(r: Report) -> Table:

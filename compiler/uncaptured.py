@@ -15,7 +15,7 @@ from .errors import CaptureError, ExportError, VerificationError
 from .fallback import FALLBACK_NOTE, torch_onnx
 from .files import atomic_folder
 from .options import Options
-from .report import ArtefactReport, Network, Report
+from .report import NOT_CAPTURED, ArtefactReport, Network, Report
 from .runtimes import OnnxRunner
 from .verify import FP32_TOLERANCE, relative_error
 
@@ -50,7 +50,7 @@ def compile_uncaptured(
         target=options.target,
         precision="fp32",
         input_shapes={f"input_{i}": tuple(x.shape) for i, x in enumerate(inputs)},
-        captured_by="not captured",
+        captured_by=NOT_CAPTURED,
         before=size,
         after=size,
         predicted_before=None,

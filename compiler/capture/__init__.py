@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ...passes import ir
-from ..errors import CaptureError, IllegalGraphError
+from ..errors import CaptureError, IllegalGraphError, ModelRunError
 from ..quiet import quiet
 from ..text import one_line
 from .convert import convert
@@ -32,8 +32,8 @@ def capture(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
     The first dimension of every input is the batch. `graph_module.meta` holds `input_shapes`,
     `captured_by` ("symbolic_trace" or "torch.export") and `dynamic_batch`.
 
-    Raises CaptureError with the operator that could not be captured, or with the model's own
-    error when it cannot run on such inputs.
+    Raises CaptureError with the operator that could not be captured, ModelRunError with the model's
+    own error when it cannot run on such inputs.
     """
     model.eval()
     batch = inputs[0].shape[0]
@@ -94,7 +94,7 @@ def _run_model(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
             outputs: Any = model(*inputs)
     except Exception as error:
         shapes = ", ".join("×".join(map(str, x.shape)) for x in inputs)
-        raise CaptureError(
+        raise ModelRunError(
             f"the model does not run on input {shapes}: {one_line(error, 300)}; "
             "give the right shape with --input"
         ) from error

@@ -247,7 +247,8 @@ def test_what_tflite_cannot_is_named_and_onnx_still_written(
     torch.save({f"conv.{k[2:]}": v for k, v in weights.items()}, "weights.pt")
     arguments = ("weights.pt", "--arch", "mine:Net", "--target", "rpi4", *SMALL)
     assert main([*arguments, "-o", "out"]) == 2
-    error = capsys.readouterr().err
+    shown, error = capsys.readouterr()
+    assert "out/: model.onnx, report.json" in shown
     assert "interpolate" in error
     assert "bicubic" in error
     assert Path("out/model.onnx").exists()
