@@ -13,9 +13,10 @@ from torch.fx.node import map_arg
 
 from ...passes import ir
 from ..errors import CaptureError
-from . import rules_math, rules_nn, rules_shape
+from . import rules_conv, rules_math, rules_nn, rules_shape
 from .builder import Builder, Constant
 from .context import Context, target_name
+from .lift import pair
 from .module_rules import MODULE_RULES
 from .observe import Observation, TensorShapes, combine
 from .trace import leaves
@@ -23,6 +24,7 @@ from .trace import leaves
 RULES: dict[str, Callable[..., Any]] = {
     **rules_math.RULES,
     **rules_shape.RULES,
+    **rules_conv.RULES,
     **rules_nn.RULES,
 }
 
@@ -119,7 +121,7 @@ class _Converter:
             padded = _padded_conv(c, x, module)
             return self.b.module(path, padded[1], padded[0])
         if isinstance(module, nn.Conv2d) and isinstance(module.padding, str):
-            return rules_nn.conv2d(
+            return rules_conv.conv2d(
                 *(c, x, Constant(module.weight, f"{path}.weight")),
                 None if module.bias is None else Constant(module.bias, f"{path}.bias"),
                 *(module.stride, module.padding, module.dilation, module.groups),
@@ -212,7 +214,7 @@ def _padded_conv(c: Context, x: fx.Node, conv: nn.Conv2d) -> tuple[fx.Node, nn.C
     """Reflect, replicate: the padding in front, the convolution without."""
     if conv.padding_mode not in ("reflect", "replicate") or isinstance(conv.padding, str):
         raise c.unsupported(f"padding mode {conv.padding_mode}")
-    height, width = rules_nn.pair(conv.padding)
+    height, width = pair(conv.padding)
     amounts = (width, width, height, height)
     bare = copy.copy(conv)
     bare.padding_mode, bare.padding = "zeros", (0, 0)

@@ -1,4 +1,4 @@
-"""Layers: functional calls and ATen operators lifted back into modules."""
+"""Normalisation, activations, pooling and resizing, lifted back into modules."""
 
 from __future__ import annotations
 
@@ -8,230 +8,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from ...passes import ir
 from .builder import Constant
 from .context import Context
-
-
-def pair(value: Any) -> tuple[int, int]:
-    """An int or a sequence of one or two as (height, width)."""
-    if isinstance(value, int):
-        return value, value
-    items = tuple(int(v) for v in value)
-    return (items[0], items[0]) if len(items) == 1 else (items[0], items[1])
-
-
-def _path(weight: Constant, hint: str) -> str:
-    """Where the model keeps the layer that a weight belongs to."""
-    path = (weight.path or "").rpartition(".")[0]
-    return path or f"{hint}_lifted"
-
-
-def _lift(
-    c: Context,
-    x: fx.Node,
-    make: Callable[[], nn.Module],
-    tensors: dict[str, Constant | None],
-    config: tuple[Any, ...],
-) -> fx.Node:
-    """A module holding the given tensors, the very ones, so that sharing and training go on."""
-
-    def build() -> nn.Module:
-        module = make()
-        for name, constant in tensors.items():
-            if constant is not None:
-                _assign(module, name, constant.tensor)
-        return module
-
-    key = (config, *(None if t is None else id(t.tensor) for t in tensors.values()))
-    first = next((t for t in tensors.values() if t is not None), None)
-    hint = c.hint if first is None else _path(first, c.hint)
-    return c.b.lifted(key, hint, build, x)
-
-
-def _assign(module: nn.Module, name: str, tensor: Tensor) -> None:
-    if name in module._parameters:  # pyright: ignore[reportPrivateUsage]
-        parameter = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor)
-        module.register_parameter(name, parameter)
-    else:
-        module.register_buffer(name, tensor)
-
-
-# --- convolution and linear ----------------------------------------------------------------------
-
-
-def conv2d(
-    c: Context,
-    x: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> fx.Node:
-    weight, bias = c.parameter(weight, "weight"), c.parameter(bias, "bias")
-    if weight is None:
-        raise c.unsupported("a convolution without weight")
-    x = c.tensor(x)
-    out, per_group, kh, kw = weight.tensor.shape
-    dilation, stride = pair(dilation), pair(stride)
-    x, padding = explicit_padding(c, x, padding, (kh, kw), dilation)
-    config = ("conv2d", stride, padding, dilation, groups)
-
-    def make() -> nn.Module:
-        return nn.Conv2d(
-            *(per_group * groups, out, (kh, kw), stride, padding, dilation, groups),
-            bias=bias is not None,
-        )
-
-    return _lift(c, x, make, {"weight": weight, "bias": bias}, config)
-
-
-def explicit_padding(
-    c: Context, x: fx.Node, padding: Any, kernel: tuple[int, int], dilation: tuple[int, int]
-) -> tuple[fx.Node, tuple[int, int]]:
-    """'same' and 'valid' as integers; what is odd of 'same' goes to the bottom right."""
-    if not isinstance(padding, str):
-        return x, pair(padding)
-    if padding == "valid":
-        return x, (0, 0)
-    total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-    if all(n % 2 == 0 for n in total):
-        return x, (total[0] // 2, total[1] // 2)
-    (top, left) = (n // 2 for n in total)
-    amounts = (left, total[1] - left, top, total[0] - top)
-    return c.b.call(F.pad, x, amounts, "constant", 0.0), (0, 0)
-
-
-def conv1d(
-    c: Context,
-    x: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> fx.Node:
-    """A convolution over a map of height 1."""
-    weight = c.parameter(weight, "weight")
-    if weight is None:
-        raise c.unsupported("a convolution without weight")
-    raised = Constant(weight.tensor.unsqueeze(2), weight.path)
-    flat = _raise_to_map(c, c.tensor(x))
-    one = [pair(v)[1] for v in (stride, dilation)]
-    across = padding if isinstance(padding, str) else (0, pair(padding)[1])
-    y = conv2d(c, flat, raised, bias, (1, one[0]), across, (1, one[1]), groups)
-    return c.reshape_out(y)
-
-
-def conv3d(
-    c: Context,
-    x: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> fx.Node:
-    """Along the depth only: a convolution over a map of (depth, height·width)."""
-    weight, x = c.parameter(weight, "weight"), c.tensor(x)
-    if weight is None or tuple(weight.tensor.shape[3:]) != (1, 1):
-        raise c.unsupported("a 3-D convolution that is not along the depth alone")
-    depth = [v if isinstance(v, int) else (v[0], max(v[1:])) for v in (stride, padding, dilation)]
-    (s, p, d) = [(v, v) if isinstance(v, int) else v for v in depth]
-    if s[1] != 1 or p[1] != 0:
-        raise c.unsupported("a 3-D convolution that is not along the depth alone")
-    flat = c.b.reshape(x, [(*shape[:3], math.prod(shape[3:])) for shape in c.b.shapes(x)])
-    kernel = Constant(weight.tensor.squeeze(4), weight.path)
-    return c.reshape_out(conv2d(c, flat, kernel, bias, (s[0], 1), (p[0], 0), (d[0], 1), groups))
-
-
-def unfold(
-    c: Context, x: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
-) -> fx.Node:
-    """`F.unfold`: a depthwise convolution that copies each window position to a channel."""
-    if c.node.op == "call_method" or c.node.target is torch.ops.aten.unfold.default:
-        raise c.unsupported("Tensor.unfold")
-    x, (kh, kw) = c.tensor(x), pair(kernel_size)
-    channels = c.b.shape(x)[1]
-    rest = (pair(stride), pair(padding), pair(dilation), channels)
-    copy = nn.Conv2d(channels, channels * kh * kw, (kh, kw), *rest, bias=False)
-    one_hot = torch.eye(kh * kw).reshape(kh * kw, 1, kh, kw)
-    copy.weight = nn.Parameter(one_hot.repeat(channels, 1, 1, 1))
-    return c.reshape_out(c.b.new_module(c.hint, copy, x))
-
-
-def fold(
-    c: Context,
-    x: Any,
-    output_size: Any,
-    kernel_size: Any,
-    dilation: Any = 1,
-    padding: Any = 0,
-    stride: Any = 1,
-) -> fx.Node:
-    """`F.fold` of windows that tile the map: back to their places."""
-    x, kernel = c.tensor(x), pair(kernel_size)
-    if pair(stride) != kernel or pair(padding) != (0, 0) or pair(dilation) != (1, 1):
-        raise c.unsupported("folding windows that overlap or leave gaps")
-    (kh, kw), (height, width) = kernel, pair(output_size)
-    tiles = (height // kh, width // kw)
-    split = [(s[0], s[1] // (kh * kw), kh, kw, *tiles) for s in c.b.shapes(x)]
-    return c.reshape_out(c.b.permute(c.b.reshape(x, split), (0, 1, 4, 2, 5, 3)))
-
-
-def _raise_to_map(c: Context, x: fx.Node) -> fx.Node:
-    """(N, C, L) → (N, C, 1, L)"""
-    return c.b.reshape(x, [(*s[:-1], 1, s[-1]) for s in c.b.shapes(x)])
-
-
-def conv_transpose2d(
-    c: Context,
-    x: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-) -> fx.Node:
-    weight, bias = c.parameter(weight, "weight"), c.parameter(bias, "bias")
-    if weight is None:
-        raise c.unsupported("a convolution without weight")
-    inputs, per_group, kh, kw = weight.tensor.shape
-    stride, padding, extra, dilation = map(pair, (stride, padding, output_padding, dilation))
-    config = ("conv_transpose2d", stride, padding, extra, dilation, groups)
-
-    def make() -> nn.Module:
-        return nn.ConvTranspose2d(
-            *(inputs, per_group * groups, (kh, kw), stride, padding, extra, groups),
-            bias=bias is not None,
-            dilation=dilation,
-        )
-
-    return _lift(c, c.tensor(x), make, {"weight": weight, "bias": bias}, config)
-
-
-def linear(c: Context, x: Any, weight: Any, bias: Any = None) -> fx.Node:
-    if isinstance(weight, fx.Node):
-        product = c.b.call(torch.matmul, c.tensor(x), c.b.permute(weight, (1, 0)))
-        return product if bias is None else c.b.call(ir.add, product, c.tensor(bias))
-    weight, bias = c.parameter(weight, "weight"), c.parameter(bias, "bias")
-    if weight is None:
-        raise c.unsupported("a linear layer without weight")
-    out, inputs = weight.tensor.shape
-
-    def make() -> nn.Module:
-        return nn.Linear(inputs, out, bias=bias is not None)
-
-    return _lift(c, c.tensor(x), make, {"weight": weight, "bias": bias}, ("linear",))
-
+from .lift import lift, pair, raise_to_map
 
 # --- normalisation -------------------------------------------------------------------------------
 
@@ -273,7 +55,7 @@ def _batch_norm(c: Context, x: Any, given: dict[str, Any]) -> fx.Node:
     def make() -> nn.Module:
         return kind(channels, eps=eps, momentum=given.get("momentum", 0.1), affine=affine)
 
-    return _lift(c, x, make, tensors, ("batch_norm", eps))
+    return lift(c, x, make, tensors, ("batch_norm", eps))
 
 
 def group_norm(
@@ -292,7 +74,7 @@ def group_norm(
     def make() -> nn.Module:
         return nn.GroupNorm(num_groups, channels, eps=eps, affine=tensors["weight"] is not None)
 
-    return _lift(c, x, make, tensors, ("group_norm", num_groups, eps))
+    return lift(c, x, make, tensors, ("group_norm", num_groups, eps))
 
 
 def layer_norm(
@@ -310,7 +92,7 @@ def layer_norm(
         affine, with_bias = tensors["weight"] is not None, tensors["bias"] is not None
         return nn.LayerNorm(list(normalized_shape), eps, affine, bias=with_bias)
 
-    return _lift(c, c.tensor(x), make, tensors, ("layer_norm", tuple(normalized_shape), eps))
+    return lift(c, c.tensor(x), make, tensors, ("layer_norm", tuple(normalized_shape), eps))
 
 
 def local_response_norm(
@@ -379,7 +161,7 @@ def prelu(c: Context, x: Any, weight: Any) -> fx.Node:
         raise c.unsupported("a slope is needed")
     count = slope.tensor.numel()
     flat = Constant(slope.tensor.reshape(-1), slope.path) if slope.tensor.ndim != 1 else slope
-    return _lift(c, c.tensor(x), lambda: nn.PReLU(count), {"weight": flat}, ("prelu",))
+    return lift(c, c.tensor(x), lambda: nn.PReLU(count), {"weight": flat}, ("prelu",))
 
 
 def softmax(c: Context, x: Any, dim: Any = -1, *args: Any, **kwargs: Any) -> fx.Node:
@@ -456,7 +238,7 @@ def _over_map(rule: Callable[..., fx.Node]) -> Callable[..., Any]:
     """A 1-D pooling as the 2-D one over a map of height 1."""
 
     def one_dimensional(c: Context, x: Any, *args: Any) -> fx.Node:
-        flat = _raise_to_map(c, c.tensor(x))
+        flat = raise_to_map(c, c.tensor(x))
         fill = (1, 1, 0, 1)  # kernel, stride, padding, dilation across the height
         spread = [
             (fill[i], pair(a)[1]) if not isinstance(a, bool) and a not in (None, (), []) else a
@@ -468,7 +250,7 @@ def _over_map(rule: Callable[..., fx.Node]) -> Callable[..., Any]:
 
 
 def adaptive_avg_pool1d(c: Context, x: Any, output_size: Any) -> fx.Node:
-    flat = _raise_to_map(c, c.tensor(x))
+    flat = raise_to_map(c, c.tensor(x))
     pool = nn.AdaptiveAvgPool2d((1, c.out_shapes[0][-1]))
     return c.reshape_out(c.b.new_module(c.hint, pool, flat))
 
@@ -519,15 +301,6 @@ def pixel_unshuffle(c: Context, x: Any, factor: int) -> fx.Node:
 
 
 RULES: dict[str, Callable[..., Any]] = {
-    "conv2d": conv2d,
-    "conv1d": conv1d,
-    "conv3d": conv3d,
-    "unfold": unfold,
-    "im2col": unfold,
-    "fold": fold,
-    "col2im": fold,
-    "conv_transpose2d": conv_transpose2d,
-    "linear": linear,
     "batch_norm": batch_norm,
     "instance_norm": instance_norm,
     "group_norm": group_norm,

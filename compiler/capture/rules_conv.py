@@ -1,0 +1,195 @@
+"""Convolutions, linear layers, windows: functional calls and ATen operators as modules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from ...passes import ir
+from .builder import Constant
+from .context import Context
+from .lift import lift, pair, raise_to_map
+
+
+def conv2d(
+    c: Context,
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> fx.Node:
+    weight, bias = c.parameter(weight, "weight"), c.parameter(bias, "bias")
+    if weight is None:
+        raise c.unsupported("a convolution without weight")
+    x = c.tensor(x)
+    out, per_group, kh, kw = weight.tensor.shape
+    dilation, stride = pair(dilation), pair(stride)
+    x, padding = explicit_padding(c, x, padding, (kh, kw), dilation)
+    config = ("conv2d", stride, padding, dilation, groups)
+
+    def make() -> nn.Module:
+        return nn.Conv2d(
+            *(per_group * groups, out, (kh, kw), stride, padding, dilation, groups),
+            bias=bias is not None,
+        )
+
+    return lift(c, x, make, {"weight": weight, "bias": bias}, config)
+
+
+def explicit_padding(
+    c: Context, x: fx.Node, padding: Any, kernel: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[fx.Node, tuple[int, int]]:
+    """'same' and 'valid' as integers; what is odd of 'same' goes to the bottom right."""
+    if not isinstance(padding, str):
+        return x, pair(padding)
+    if padding == "valid":
+        return x, (0, 0)
+    total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    if all(n % 2 == 0 for n in total):
+        return x, (total[0] // 2, total[1] // 2)
+    (top, left) = (n // 2 for n in total)
+    amounts = (left, total[1] - left, top, total[0] - top)
+    return c.b.call(F.pad, x, amounts, "constant", 0.0), (0, 0)
+
+
+def conv1d(
+    c: Context,
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> fx.Node:
+    """A convolution over a map of height 1."""
+    weight = c.parameter(weight, "weight")
+    if weight is None:
+        raise c.unsupported("a convolution without weight")
+    raised = Constant(weight.tensor.unsqueeze(2), weight.path)
+    flat = raise_to_map(c, c.tensor(x))
+    one = [pair(v)[1] for v in (stride, dilation)]
+    across = padding if isinstance(padding, str) else (0, pair(padding)[1])
+    y = conv2d(c, flat, raised, bias, (1, one[0]), across, (1, one[1]), groups)
+    return c.reshape_out(y)
+
+
+def conv3d(
+    c: Context,
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> fx.Node:
+    """Along the depth only: a convolution over a map of (depth, height·width)."""
+    weight, x = c.parameter(weight, "weight"), c.tensor(x)
+    if weight is None or tuple(weight.tensor.shape[3:]) != (1, 1):
+        raise c.unsupported("a 3-D convolution that is not along the depth alone")
+    depth = [v if isinstance(v, int) else (v[0], max(v[1:])) for v in (stride, padding, dilation)]
+    (s, p, d) = [(v, v) if isinstance(v, int) else v for v in depth]
+    if s[1] != 1 or p[1] != 0:
+        raise c.unsupported("a 3-D convolution that is not along the depth alone")
+    flat = c.b.reshape(x, [(*shape[:3], math.prod(shape[3:])) for shape in c.b.shapes(x)])
+    kernel = Constant(weight.tensor.squeeze(4), weight.path)
+    return c.reshape_out(conv2d(c, flat, kernel, bias, (s[0], 1), (p[0], 0), (d[0], 1), groups))
+
+
+def unfold(
+    c: Context, x: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> fx.Node:
+    """`F.unfold`: a depthwise convolution that copies each window position to a channel."""
+    if c.node.op == "call_method" or c.node.target is torch.ops.aten.unfold.default:
+        raise c.unsupported("Tensor.unfold")
+    x, (kh, kw) = c.tensor(x), pair(kernel_size)
+    channels = c.b.shape(x)[1]
+    rest = (pair(stride), pair(padding), pair(dilation), channels)
+    copy = nn.Conv2d(channels, channels * kh * kw, (kh, kw), *rest, bias=False)
+    one_hot = torch.eye(kh * kw).reshape(kh * kw, 1, kh, kw)
+    copy.weight = nn.Parameter(one_hot.repeat(channels, 1, 1, 1))
+    return c.reshape_out(c.b.new_module(c.hint, copy, x))
+
+
+def fold(
+    c: Context,
+    x: Any,
+    output_size: Any,
+    kernel_size: Any,
+    dilation: Any = 1,
+    padding: Any = 0,
+    stride: Any = 1,
+) -> fx.Node:
+    """`F.fold` of windows that tile the map: back to their places."""
+    x, kernel = c.tensor(x), pair(kernel_size)
+    if pair(stride) != kernel or pair(padding) != (0, 0) or pair(dilation) != (1, 1):
+        raise c.unsupported("folding windows that overlap or leave gaps")
+    (kh, kw), (height, width) = kernel, pair(output_size)
+    tiles = (height // kh, width // kw)
+    split = [(s[0], s[1] // (kh * kw), kh, kw, *tiles) for s in c.b.shapes(x)]
+    return c.reshape_out(c.b.permute(c.b.reshape(x, split), (0, 1, 4, 2, 5, 3)))
+
+
+def conv_transpose2d(
+    c: Context,
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> fx.Node:
+    weight, bias = c.parameter(weight, "weight"), c.parameter(bias, "bias")
+    if weight is None:
+        raise c.unsupported("a convolution without weight")
+    inputs, per_group, kh, kw = weight.tensor.shape
+    stride, padding, extra, dilation = map(pair, (stride, padding, output_padding, dilation))
+    config = ("conv_transpose2d", stride, padding, extra, dilation, groups)
+
+    def make() -> nn.Module:
+        return nn.ConvTranspose2d(
+            *(inputs, per_group * groups, (kh, kw), stride, padding, extra, groups),
+            bias=bias is not None,
+            dilation=dilation,
+        )
+
+    return lift(c, c.tensor(x), make, {"weight": weight, "bias": bias}, config)
+
+
+def linear(c: Context, x: Any, weight: Any, bias: Any = None) -> fx.Node:
+    if isinstance(weight, fx.Node):
+        product = c.b.call(torch.matmul, c.tensor(x), c.b.permute(weight, (1, 0)))
+        return product if bias is None else c.b.call(ir.add, product, c.tensor(bias))
+    weight, bias = c.parameter(weight, "weight"), c.parameter(bias, "bias")
+    if weight is None:
+        raise c.unsupported("a linear layer without weight")
+    out, inputs = weight.tensor.shape
+
+    def make() -> nn.Module:
+        return nn.Linear(inputs, out, bias=bias is not None)
+
+    return lift(c, c.tensor(x), make, {"weight": weight, "bias": bias}, ("linear",))
+
+
+RULES: dict[str, Callable[..., Any]] = {
+    "conv2d": conv2d,
+    "conv1d": conv1d,
+    "conv3d": conv3d,
+    "unfold": unfold,
+    "im2col": unfold,
+    "fold": fold,
+    "col2im": fold,
+    "conv_transpose2d": conv_transpose2d,
+    "linear": linear,
+}
