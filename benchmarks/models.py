@@ -14,7 +14,8 @@ at what shrinkc can do:
   that a name starts with). Not: timm's own `test_` models.
 * transformers: every model type registered for image classification, semantic segmentation or
   depth estimation that takes one picture and whose default configuration builds as it is, with at
-  most two equal layers (`num_hidden_layers`). Not: its wrapper around timm.
+  most two equal layers (`num_hidden_layers`), or as many as its neck reads. Not: its wrapper
+  around timm.
 * all: at most 64 million parameters, so that everything runs on a small machine.
 
 Weights are random, and so is what initialisation leaves constant: zero-initialised biases and
@@ -120,6 +121,8 @@ def load_torchvision() -> None:
     """timm and pytorchcv import torchvision, whose PyPI wheel does not load beside a CPU torch:
     its operators are missing. No network here uses them; declared, they let the import pass."""
     global _TORCHVISION_OPERATORS
+    if _TORCHVISION_OPERATORS is not None:
+        return
     operators = ("nms", "qnms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool")
     operators += ("deform_conv2d", "qroi_align")
     library = torch.library.Library("torchvision", "FRAGMENT")
@@ -154,7 +157,10 @@ def _transformers(name: str, input_shape: tuple[int, int, int]) -> nn.Module:
     config = transformers.CONFIG_MAPPING[model_type]()
     layers = getattr(config, "num_hidden_layers", None)
     if isinstance(layers, int) and not hasattr(config, "depths"):  # a number of stages otherwise
-        config.num_hidden_layers = min(layers, MAX_LAYERS)
+        taken = getattr(config, "backbone_out_indices", None)  # a neck reads that many of them
+        config.num_hidden_layers = min(layers, len(taken or range(MAX_LAYERS)))
+        if taken:
+            config.backbone_out_indices = list(range(len(taken)))
     return getattr(transformers, class_name)(config)
 
 

@@ -14,6 +14,7 @@ from ...passes import ir
 from .builder import Constant
 from .context import Context
 from .lift import lift, pair, raise_to_map
+from .rules_shape import unfold_dim
 
 
 def conv2d(
@@ -110,7 +111,7 @@ def unfold(
 ) -> fx.Node:
     """`F.unfold`: a depthwise convolution that copies each window position to a channel."""
     if c.node.op == "call_method" or c.node.target is torch.ops.aten.unfold.default:
-        raise c.unsupported("Tensor.unfold")
+        return unfold_dim(c, x, kernel_size, dilation, padding)  # another function: `Tensor.unfold`
     x, (kh, kw) = c.tensor(x), pair(kernel_size)
     channels = c.b.shape(x)[1]
     rest = (pair(stride), pair(padding), pair(dilation), channels)
@@ -129,12 +130,22 @@ def fold(
     padding: Any = 0,
     stride: Any = 1,
 ) -> fx.Node:
-    """`F.fold` of windows that tile the map: back to their places."""
+    """`F.fold`: windows that tile the map go back to their places, others are summed up by a
+    depthwise transposed convolution with one 1 in each kernel."""
     x, kernel = c.tensor(x), pair(kernel_size)
-    if pair(stride) != kernel or pair(padding) != (0, 0) or pair(dilation) != (1, 1):
-        raise c.unsupported("folding windows that overlap or leave gaps")
-    (kh, kw), (height, width) = kernel, pair(output_size)
-    tiles = (height // kh, width // kw)
+    (kh, kw), size = kernel, pair(output_size)
+    steps, margins, gaps = pair(stride), pair(padding), pair(dilation)
+    dims = list(zip(size, kernel, steps, margins, gaps, strict=True))
+    reach = [n + 2 * p - d * (k - 1) - 1 for n, k, _, p, d in dims]
+    tiles = [r // s + 1 for r, s in zip(reach, steps, strict=True)]
+    if steps != kernel or margins != (0, 0) or gaps != (1, 1):
+        channels = c.b.shape(x)[1] // (kh * kw)
+        extra = tuple(r % s for r, s in zip(reach, steps, strict=True))
+        one_hot = torch.eye(kh * kw).reshape(kh * kw, 1, kh, kw).repeat(channels, 1, 1, 1)
+        windows = c.b.reshape(x, [(*s[:2], *tiles) for s in c.b.shapes(x)])
+        return conv_transpose2d(
+            *(c, windows, Constant(one_hot), None, steps, margins, extra, channels, gaps)
+        )
     split = [(s[0], s[1] // (kh * kw), kh, kw, *tiles) for s in c.b.shapes(x)]
     return c.reshape_out(c.b.permute(c.b.reshape(x, split), (0, 1, 4, 2, 5, 3)))
 

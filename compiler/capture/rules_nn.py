@@ -25,6 +25,12 @@ def batch_norm(c: Context, x: Any, *args: Any, **kwargs: Any) -> fx.Node:
     return _batch_norm(c, x, given)
 
 
+def native_batch_norm(c: Context, x: Any, *args: Any) -> tuple[fx.Node, None, None]:
+    """(x, weight, bias, mean, variance, momentum, eps): what exporting without writes calls it."""
+    names = ("weight", "bias", "running_mean", "running_var", "momentum", "eps")
+    return _batch_norm(c, x, dict(zip(names, args, strict=True))), None, None
+
+
 def instance_norm(c: Context, x: Any, *args: Any, **kwargs: Any) -> fx.Node:
     given = _norm_arguments(c, args, kwargs, "use_input_stats")
     if not given.get("use_input_stats", True):
@@ -265,6 +271,8 @@ def interpolate(
     recompute_scale_factor: bool | None = None,
     antialias: bool = False,
 ) -> fx.Node:
+    if mode == "bicubic" and not antialias:
+        return _bicubic(c, c.tensor(x), bool(align_corners))
     if mode not in ("nearest", "bilinear", "nearest-exact") or antialias:
         raise c.unsupported(f"resizing by {mode}{' with antialias' if antialias else ''}")
     height, width = c.out_shapes[0][-2:]
@@ -274,6 +282,20 @@ def interpolate(
     mode = "nearest" if mode == "nearest-exact" and _whole(c, x) else mode
     corners = align_corners if mode == "bilinear" else None
     return c.activation(nn.Upsample((height, width), mode=mode, align_corners=corners), x)
+
+
+def _bicubic(c: Context, x: fx.Node, corners: bool) -> fx.Node:
+    """Linear and separable: a matrix product along the width and one along the height, the
+    matrices being what the unit vectors are resized to."""
+    for dim in (3, 2):
+        before, after = c.b.shape(x)[dim], c.out_shapes[0][dim]
+        if before == after:
+            continue
+        unit = torch.eye(before)[None, :, None, :]
+        matrix = F.interpolate(unit, (1, after), mode="bicubic", align_corners=corners)[0, :, 0]
+        left = c.b.constant(Constant(matrix.T.contiguous() if dim == 2 else matrix), c.hint)
+        x = c.b.call(torch.matmul, left, x) if dim == 2 else c.b.call(torch.matmul, x, left)
+    return x
 
 
 def _whole(c: Context, x: fx.Node) -> bool:
@@ -292,6 +314,12 @@ def upsample_bilinear(
     return interpolate(c, x, mode="bilinear", align_corners=align_corners)
 
 
+def upsample_bicubic(
+    c: Context, x: Any, output_size: Any, align_corners: bool, *args: Any
+) -> fx.Node:
+    return interpolate(c, x, mode="bicubic", align_corners=align_corners)
+
+
 def pixel_shuffle(c: Context, x: Any, factor: int) -> fx.Node:
     return c.activation(nn.PixelShuffle(factor), x)
 
@@ -302,6 +330,7 @@ def pixel_unshuffle(c: Context, x: Any, factor: int) -> fx.Node:
 
 RULES: dict[str, Callable[..., Any]] = {
     "batch_norm": batch_norm,
+    "_native_batch_norm_legit_no_training": native_batch_norm,
     "instance_norm": instance_norm,
     "group_norm": group_norm,
     "layer_norm": layer_norm,
@@ -335,6 +364,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "interpolate": interpolate,
     "upsample_nearest2d": upsample_nearest,
     "upsample_bilinear2d": upsample_bilinear,
+    "upsample_bicubic2d": upsample_bicubic,
     "pixel_shuffle": pixel_shuffle,
     "pixel_unshuffle": pixel_unshuffle,
 }

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from ...passes import ir
 from .builder import Constant, Expanded
@@ -153,6 +153,69 @@ def split(c: Context, x: Any, *sizes: Any, dim: int = 0, **kwargs: Any) -> list[
     x = c.tensor(x)
     dim = int(sizes[1]) if len(sizes) > 1 else dim
     return _pieces(c, x, dim % c.b.rank(x))
+
+
+def unfold_dim(c: Context, x: Any, dim: int, size: int, step: int) -> fx.Node:
+    """`Tensor.unfold`: windows along `dim`, their elements in a new last dimension."""
+    x = c.tensor(x)
+    dim = dim % c.b.rank(x)
+    starts = range(0, c.b.shape(x)[dim] - size + 1, step)
+    windows = [_take(c, x, dim, slice(at, at + size, 1)) for at in starts]
+    raised = [c.b.reshape(w, [(*s[:dim], 1, *s[dim:]) for s in c.b.shapes(w)]) for w in windows]
+    together = c.b.call(torch.cat, tuple(raised), dim)
+    rest = [d for d in range(c.b.rank(together)) if d != dim + 1]
+    return c.b.permute(together, [*rest, dim + 1])
+
+
+def slice_scatter(
+    c: Context,
+    x: Any,
+    source: Any,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> fx.Node:
+    """`x` with `source` written over one slice: what stays in front, the new, what stays behind."""
+    x, dim = c.tensor(x), dim % len(c.out_shapes[0])
+    sizes = [shape[dim] for shape in c.out_shapes]
+    if all(slice(start, end, step).indices(size) == (0, size, 1) for size in sizes):
+        return c.tensor(source)
+    if len(set(sizes)) > 1:
+        raise c.unsupported("writes into a part of the batch")
+    size = sizes[0]
+    places = range(*slice(start, end, step).indices(size))
+    if step != 1 and len(places) > MAX_SLICES:
+        raise c.unsupported("writes into many places with gaps")
+    new, parts, done = c.tensor(source), list[fx.Node](), 0
+    written = [places] if step == 1 else [range(p, p + 1) for p in places]
+    for count, run in enumerate(written):
+        if run.start > done:
+            parts.append(c.b.slice(x, dim, done, run.start))
+        parts.append(new if step == 1 else c.b.slice(new, dim, count, count + 1))
+        done = run.stop
+    if done < size:
+        parts.append(c.b.slice(x, dim, done, size))
+    return cat(c, parts, dim)
+
+
+def select_scatter(c: Context, x: Any, source: Any, dim: int, index: int) -> fx.Node:
+    """`x` with `source` written over the slice at `index`."""
+    x, source = c.tensor(x), c.tensor(source)
+    dim = dim % c.b.rank(x)
+    at = index % c.b.shape(x)[dim]
+    raised = c.b.reshape(source, [(*s[:dim], 1, *s[dim:]) for s in c.b.shapes(source)])
+    return slice_scatter(c, x, raised, dim, at, at + 1)
+
+
+def copy(c: Context, x: Any, source: Any, *args: Any) -> Any:
+    """`x` overwritten whole."""
+    return expand(c, source)
+
+
+def fill(c: Context, x: Any, value: Any) -> Any:
+    value = torch.tensor(float(value)) if isinstance(value, (int, float)) else value
+    return expand(c, Constant(value) if isinstance(value, Tensor) else value)
 
 
 def unbind(c: Context, x: Any, dim: int = 0) -> list[fx.Node]:
@@ -354,6 +417,10 @@ RULES: dict[str, Callable[..., Any]] = {
     "roll": roll,
     "repeat_interleave": repeat_interleave,
     "index_select": index_select,
+    "slice_scatter": slice_scatter,
+    "select_scatter": select_scatter,
+    "copy": copy,
+    "fill": fill,
     "index": index_,
     "flip": flip,
     "pad": pad,

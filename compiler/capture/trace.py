@@ -54,10 +54,34 @@ def export(model: nn.Module, inputs: tuple[Tensor, ...], dynamic_batch: bool) ->
     """
     batch = {0: torch.export.Dim.AUTO} if dynamic_batch else None
     with quiet():
-        program = torch.export.export(
+        program: Any = torch.export.export(
             model, inputs, dynamic_shapes=tuple(batch for _ in inputs), strict=False
         )
-        return _inlined(program.module(check_guards=False))
+        graph_module = _inlined(program.module(check_guards=False))
+        if not _writes_into_parts(graph_module):
+            return graph_module
+        # the same operators, without writes: what was written becomes `slice_scatter` and such
+        return _inlined(program.run_decompositions({}).module(check_guards=False))
+
+
+def _writes_into_parts(graph_module: fx.GraphModule) -> bool:
+    """`x[:, 1:] += y`: whoever reads `x` afterwards must see it."""
+    return any(_is_write(n) and _is_part(n.args[0]) for n in graph_module.graph.nodes)
+
+
+def _schema(node: Any) -> Any:
+    return getattr(node.target, "_schema", None)
+
+
+def _is_write(node: fx.Node) -> bool:
+    schema = _schema(node)
+    return schema is not None and schema.is_mutable
+
+
+def _is_part(node: Any) -> bool:
+    """The result of a view: it shares its numbers with another node."""
+    arguments: list[Any] = getattr(_schema(node), "arguments", [])
+    return any(a.alias_info is not None and not a.alias_info.is_write for a in arguments)
 
 
 def _inlined(graph_module: fx.GraphModule) -> fx.GraphModule:

@@ -193,6 +193,61 @@ def test_windows_as_columns_and_back() -> None:
     assert operators(captured(Tiles(), 1, 3, 6, 6)).count("Conv2d") == 2
 
 
+class OverlappingTiles(nn.Module):
+    """Outlook attention (VOLO): windows that overlap are summed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        columns = F.unfold(x, 3, padding=1, stride=2)
+        dilated = F.unfold(x, 2, dilation=2)
+        return F.fold(columns, (7, 6), 3, padding=1, stride=2) + F.fold(
+            dilated, (7, 6), 2, dilation=2
+        )
+
+
+def test_overlapping_windows_are_summed_by_a_transposed_convolution() -> None:
+    assert operators(captured(OverlappingTiles(), 2, 3, 7, 6)).count("ConvTranspose2d") == 2
+
+
+class Halo(nn.Module):
+    """Windows by `Tensor.unfold` (HaloNet)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unfold(2, 4, 2).unfold(3, 3, 3).mean((2, 3))
+
+
+def test_windows_by_tensor_unfold() -> None:
+    captured(Halo(), 1, 3, 8, 9)
+
+
+@pytest.mark.parametrize("corners", [False, True])
+def test_bicubic_resizing_is_two_matrix_products(corners: bool) -> None:
+    class Bicubic(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.interpolate(x, (5, 12), mode="bicubic", align_corners=corners)
+
+    assert operators(captured(Bicubic(), 1, 3, 7, 8)) == ["matmul", "matmul"]
+
+
+class WritesIntoParts(nn.Module):
+    """In-place work on views: whoever reads the whole afterwards must see it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + 0
+        x[:, 1:] += x[:, :-1].mean((2, 3), keepdim=True)
+        x[:, 0] = x[:, 1] * 2
+        first, rest = x[:, :2], x[:, 2:]
+        rest.mul_(3)
+        x[:, :, ::2, 1:3] = first.mean(1, keepdim=True)[:, :, ::2, 1:3]
+        buffer = torch.zeros(x.shape[0], 6, *x.shape[2:])
+        buffer[:, 1:5] = x
+        buffer[:, 2:4] = 1.5
+        return torch.cat([x, rest, buffer], 1)
+
+
+def test_writes_into_parts_of_a_tensor_are_followed() -> None:
+    assert "slice_dim" in operators(captured(WritesIntoParts(), 2, 4, 5, 6))
+
+
 class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
