@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..latency_tables.key import OpKey
-from ..latency_tables.table import load_table
+from ..latency_tables.store import load_table
 from ..passes.base import Pass, copy_graph
 from ..passes.fold_batch_norm import FoldBatchNorm
 from ..passes.merge_linear import MergeLinear

@@ -19,7 +19,8 @@ from . import networks
 from .features import Caches, Tiles
 from .fit import Expectation, Fit, Sample
 from .meta import ModelShape, TableMeta
-from .table import LatencyTable, write_table
+from .store import write_table
+from .table import LatencyTable
 
 ROUND = "v2.1"  # the latest round that ran this version on all its networks
 SYSTEM = "rpi4-tflite-v2.7.1-ruy"

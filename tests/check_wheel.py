@@ -19,7 +19,7 @@ HOME = ROOT / ".venv" / "wheel-check"
 USE = """
 import importlib, sys
 import shrinkc, torch
-from shrinkc.latency_tables.table import known_targets, load_table
+from shrinkc.latency_tables.store import known_targets, load_table
 for target in known_targets():
     load_table(target)
 for name in sys.argv[1].split():

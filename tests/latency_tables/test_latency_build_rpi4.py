@@ -9,7 +9,7 @@ from shrinkc.compiler.errors import TableError
 from shrinkc.latency_tables import build_rpi4
 from shrinkc.latency_tables.networks import OpList
 from shrinkc.latency_tables.sequence import OpSequence
-from shrinkc.latency_tables.table import load_table
+from shrinkc.latency_tables.store import load_table
 
 SHIPPED = Path(str(files("shrinkc.latency_tables"))) / "data" / "rpi4"
 

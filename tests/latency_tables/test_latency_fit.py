@@ -7,7 +7,7 @@ import pytest
 from shrinkc.latency_tables.build_rpi4 import sample
 from shrinkc.latency_tables.features import FEATURES, Caches, Tiles
 from shrinkc.latency_tables.fit import Expectation, Fit, Sample, network_amounts, solve
-from shrinkc.latency_tables.table import load_table
+from shrinkc.latency_tables.store import load_table
 
 TILES, CACHES = Tiles(8, 8, 1, 4), Caches(32 * 1024, 512 * 1024)
 PLANTED = {

@@ -14,13 +14,8 @@ from shrinkc.latency_tables.files import Measurement
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.meta import TableMeta
 from shrinkc.latency_tables.networks import mobilenet_v2, resnet50
-from shrinkc.latency_tables.table import (
-    LatencyTable,
-    OpEstimate,
-    known_targets,
-    load_table,
-    read_table,
-)
+from shrinkc.latency_tables.store import known_targets, load_table, read_table
+from shrinkc.latency_tables.table import LatencyTable, OpEstimate
 
 SHIPPED = Path(str(files("shrinkc.latency_tables"))) / "data" / "rpi4"
 POINTWISE = OpKey("conv2d", 96, 96, in_size=(28, 28), out_size=(28, 28))

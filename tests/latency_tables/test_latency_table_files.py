@@ -14,7 +14,8 @@ from shrinkc.compiler.errors import TableError
 from shrinkc.latency_tables.files import OPS_COLUMNS, Measurement, Validation
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.meta import TableMeta, meta_toml, read_meta
-from shrinkc.latency_tables.table import LatencyTable, load_table, write_table
+from shrinkc.latency_tables.store import load_table, write_table
+from shrinkc.latency_tables.table import LatencyTable
 
 SHIPPED = Path(str(files("shrinkc.latency_tables"))) / "data" / "rpi4"
 META = TableMeta(
