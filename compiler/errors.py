@@ -13,6 +13,7 @@
     ├── VerificationError       a step changed what the network computes; names the first difference
     ├── TableError              a latency table is unknown, damaged or lacks what was asked
     └── DeviceError             a runtime or device that is not there, or failed
+        └── DeviceLostError     one that was there and is gone; names the model that ran
 
 This module imports nothing of shrinkc, so every package may use it.
 """
@@ -77,3 +78,15 @@ class TableError(ShrinkcError):
 
 class DeviceError(ShrinkcError):
     """A runtime or device that is not there, or failed."""
+
+
+class DeviceLostError(DeviceError):
+    """A device, or the process on it, that was there and is gone.
+
+    Parameters: the text, the name of the model that ran, and whether that crashed (rather than the
+    connection).
+    """
+
+    def __init__(self, text: str, model: str, crashed: bool) -> None:
+        super().__init__(text)
+        self.model, self.crashed = model, crashed
