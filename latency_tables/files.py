@@ -8,7 +8,6 @@ from importlib.resources.abc import Traversable
 from itertools import chain
 
 from ..compiler.errors import TableError
-from .features import FEATURES
 from .key import PRECISIONS, OpKey
 from .meta import ModelShape
 from .model import EXTENTS, Coefficient, Coverage, Extents, FittedModel
@@ -98,24 +97,27 @@ def read_models(
     coefficients = _read_coefficients(model_path, shape)
     coverage = _read_coverage(coverage_path, shape)
     return {
-        precision: FittedModel(tiles, shape.caches, coefficients[precision], coverage[precision])
+        precision: FittedModel(
+            shape.kernels, tiles, shape.caches, coefficients[precision], coverage[precision]
+        )
         for precision, tiles in shape.tiles.items()
     }
 
 
 def _read_coefficients(path: Traversable, shape: ModelShape) -> dict[str, dict[str, Coefficient]]:
     found: dict[str, dict[str, Coefficient]] = {precision: {} for precision in shape.tiles}
+    features = shape.kernels.features
     keys: list[tuple[Row, tuple[str, str]]] = []
     for row in read_rows(path, MODEL_COLUMNS):
         precision = row.text("precision", tuple(shape.tiles))
-        feature = row.text("feature", tuple(FEATURES))
-        row.text("unit", (FEATURES[feature],))
+        feature = row.text("feature", tuple(features))
+        row.text("unit", (features[feature],))
         keys.append((row, (precision, feature)))
         value, floor, prior = (row.number(name) for name in ("coefficient", "floor", "prior"))
         found[precision][feature] = Coefficient(value, floor, prior)
     unique(keys, lambda key: f"{key[0]} {key[1]}")
-    for precision, features in found.items():
-        missing = [name for name in FEATURES if name not in features]
+    for precision, given in found.items():
+        missing = [name for name in features if name not in given]
         if missing:
             raise TableError(
                 f"{path}: {precision} has no row for {missing[0]}; fit the table again"
@@ -147,7 +149,10 @@ def model_text(models: Mapping[str, FittedModel]) -> str:
     return csv_text(
         MODEL_COLUMNS,
         (
-            (precision, name, FEATURES[name], *(f"{x:.6g}" for x in (c.value, c.floor, c.prior)))
+            (
+                *(precision, name, model.kernels.features[name]),
+                *(f"{x:.6g}" for x in (c.value, c.floor, c.prior)),
+            )
             for precision, model in models.items()
             for name, c in model.coefficients.items()
         ),

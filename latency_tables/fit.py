@@ -6,37 +6,45 @@ The coefficients c minimise
 
 subject to c ≥ floor: relative errors, so that small networks count like large ones, and a pull
 towards what the hardware suggests for features the networks cannot tell apart. The weight is
-(σ_network / σ_prior)², for predictions right within 3% and priors right within a factor of two.
+(NETWORK_ERROR / PRIOR_ERROR)².
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..compiler.errors import TableError
-from .features import FEATURES, Caches, Tiles, amounts
+from .features import Caches, Tiles
 from .files import Validation
-from .key import OpKey
+from .kernels import Kernels
 from .model import Coefficient, FittedModel, coverage_of
 from .networks import OpList
 
 FloatArray = NDArray[np.float64]
-PRIOR_WEIGHT = 0.03**2
+NETWORK_ERROR = 0.03  # relative; networks are right within it
+PRIOR_ERROR = 1.0  # relative; priors are right within a factor of two
+PRIOR_WEIGHT = (NETWORK_ERROR / PRIOR_ERROR) ** 2
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A network, what it runs, and its measured latency."""
+    """A network, what it runs, and its measured latency.
+
+    A part of a network is measured as a difference: `network_share` is 0, and `less` is what
+    ran in its place in the other measurement.
+    """
 
     network: str
     family: str
     precision: str
     ops: OpList
     measured_ms: float
+    less: OpList = ()
+    network_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Expectation:
 class Fit:
     """Everything a fit needs besides measurements. `expected` has every feature."""
 
+    kernels: Kernels
     tiles: Tiles
     caches: Caches
     expected: Mapping[str, Expectation]
@@ -61,10 +70,12 @@ class Fit:
         values = self._solve(self._features(samples), _measured_us(samples))
         coefficients = {
             name: Coefficient(float(value), expected.floor, expected.prior)
-            for name, value, expected in zip(FEATURES, values, self._ordered(), strict=True)
+            for name, value, expected in zip(
+                self.kernels.features, values, self._ordered(), strict=True
+            )
         }
         coverage = coverage_of(sample.ops for sample in samples)
-        return FittedModel(self.tiles, self.caches, coefficients, coverage)
+        return FittedModel(self.kernels, self.tiles, self.caches, coefficients, coverage)
 
     def validate(self, samples: Sequence[Sample]) -> tuple[Validation, ...]:
         """Every sample predicted by the fit to all, to all other networks, to all other
@@ -93,10 +104,18 @@ class Fit:
         return predicted
 
     def _features(self, samples: Sequence[Sample]) -> FloatArray:
-        return np.array([network_amounts(s.ops, self.tiles, self.caches) for s in samples])
+        return np.array([self._amounts(sample) for sample in samples])
+
+    def _amounts(self, sample: Sample) -> FloatArray:
+        per_operator = self._total(sample.ops) - self._total(sample.less)
+        return np.append(per_operator, sample.network_share)
+
+    def _total(self, ops: OpList) -> FloatArray:
+        counted = [self.kernels.amounts(key, self.tiles, self.caches) for key in ops]
+        return np.sum(np.array(counted).reshape(-1, len(self.kernels.features) - 1), axis=0)
 
     def _ordered(self) -> list[Expectation]:
-        return [self.expected[name] for name in FEATURES]
+        return [self.expected[name] for name in self.kernels.features]
 
     def _solve(self, features: FloatArray, measured_us: FloatArray) -> FloatArray:
         ordered = self._ordered()
@@ -110,12 +129,6 @@ _ORDER = {"none": 0, "network": 1, "family": 2}
 
 def _measured_us(samples: Sequence[Sample]) -> FloatArray:
     return np.array([sample.measured_ms * 1e3 for sample in samples])
-
-
-def network_amounts(ops: Iterable[OpKey], tiles: Tiles, caches: Caches) -> FloatArray:
-    """The amount of every feature in a network, (features,)."""
-    per_operator = np.array([amounts(key, tiles, caches) for key in ops])
-    return np.append(per_operator.sum(axis=0), 1.0)
 
 
 def solve(

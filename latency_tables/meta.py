@@ -12,6 +12,7 @@ from typing import Literal, cast
 
 from ..compiler.errors import TableError
 from .features import Caches, Tiles
+from .kernels import KERNELS, Kernels
 from .key import PRECISIONS
 
 SCHEMA = 1
@@ -21,8 +22,9 @@ Kind = Literal["measured", "fitted"]
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a fitted model assumes of kernels and caches: tiles by precision, and `Caches`."""
+    """What a fitted model assumes: whose kernels, their tiles by precision, and the caches."""
 
+    kernels: Kernels
     tiles: Mapping[str, Tiles]
     caches: Caches
 
@@ -30,7 +32,8 @@ class ModelShape:
 @dataclass(frozen=True)
 class TableMeta:
     """`kind`: measured (operators timed one by one) or fitted (a cost model of whole networks).
-    What the source does not state is "unknown". `model` is None for a table without one."""
+    What the source does not state is "unknown". `note` is what a user of the figures must know and
+    no other field says; it may be empty. `model` is None for a table without one."""
 
     kind: Kind
     device: str
@@ -44,12 +47,13 @@ class TableMeta:
     date: str
     source: str
     licence: str
+    note: str = ""
     model: ModelShape | None = None
 
 
 _TEXTS = ("device", "soc", "runtime", "runtime_version", "governor", "date", "source", "licence")
 _COUNTS = ("threads", "batch")
-_KNOWN = frozenset({"schema", "kind", "precisions", "model", *_TEXTS, *_COUNTS})
+_KNOWN = frozenset({"schema", "kind", "precisions", "note", "model", *_TEXTS, *_COUNTS})
 
 
 def read_meta(path: Traversable) -> TableMeta:
@@ -65,10 +69,12 @@ def read_meta(path: Traversable) -> TableMeta:
 
 def meta_toml(meta: TableMeta) -> str:
     """The file's text; `read_meta` gives `meta` back."""
-    values = {"schema": SCHEMA, **{name: getattr(meta, name) for name in _ORDER}}
+    given = {name: getattr(meta, name) for name in _ORDER}
+    values = {"schema": SCHEMA, **{n: v for n, v in given.items() if v != _DEFAULTS.get(n)}}
     lines = [f"{name} = {_toml(value)}" for name, value in values.items()]
     if meta.model is not None:
         caches = asdict(meta.model.caches)
+        lines += ["", "[model]", f"kernels = {_toml(meta.model.kernels.name)}"]
         lines += ["", "[model.caches]", *(f"{k} = {v}" for k, v in caches.items())]
         for precision, tiles in meta.model.tiles.items():
             sizes = asdict(tiles)
@@ -76,6 +82,7 @@ def meta_toml(meta: TableMeta) -> str:
     return "\n".join(lines) + "\n"
 
 
+_DEFAULTS = {"note": ""}  # left out of the file
 _ORDER = tuple(field.name for field in fields(TableMeta) if field.name != "model")
 
 
@@ -106,6 +113,7 @@ class _Reader:
             date=text["date"],
             source=text["source"],
             licence=text["licence"],
+            note=self._text("note") if "note" in self.content else "",
             model=self._model() if "model" in self.content else None,
         )
 
@@ -153,13 +161,17 @@ class _Reader:
 
     def _model(self) -> ModelShape:
         model = self._section(self.content, "model")
-        self._only(model, frozenset({"caches", "tiles"}), "model.")
+        self._only(model, frozenset({"kernels", "caches", "tiles"}), "model.")
+        kernels = model.get("kernels")
+        if not isinstance(kernels, str) or kernels not in KERNELS:
+            raise self._error(f"model.kernels is {kernels!r}; write one of {', '.join(KERNELS)}")
         tiles = self._section(model, "tiles", "model.")
         if set(tiles) != set(self._precisions()):
             raise self._error("model.tiles must have one section for each of the precisions")
         sizes = {p: self._counts(tiles, p, "model.tiles.", _TILE_NAMES) for p in tiles}
         caches = self._counts(model, "caches", "model.", _CACHE_NAMES)
-        return ModelShape({p: Tiles(*counts) for p, counts in sizes.items()}, Caches(*caches))
+        shapes = {p: Tiles(*counts) for p, counts in sizes.items()}
+        return ModelShape(KERNELS[kernels], shapes, Caches(*caches))
 
     def _section(
         self, values: Mapping[str, object], name: str, where: str = ""

@@ -7,15 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 from math import prod
 
-from .features import (
-    FEATURES,
-    OPERATOR_FEATURES,
-    PRICED_OPS,
-    Caches,
-    Tiles,
-    amounts,
-    operator_class,
-)
+from .features import PRICED_OPS, Caches, Tiles, operator_class
+from .kernels import Kernels
 from .key import OpKey
 
 EXTENTS = ("in_channels", "out_channels", "pixels", "kernel")  # what `Coverage` bounds
@@ -79,8 +72,9 @@ def _upper(a: Extents, b: Extents) -> Extents:
 
 @dataclass(frozen=True)
 class FittedModel:
-    """Latency in microseconds as a sum over `FEATURES`."""
+    """Latency in microseconds as a sum over the features of `kernels`."""
 
+    kernels: Kernels
     tiles: Tiles
     caches: Caches
     coefficients: Mapping[str, Coefficient]
@@ -88,10 +82,10 @@ class FittedModel:
 
     @cached_property
     def _prices(self) -> tuple[float, ...]:
-        return tuple(self.coefficients[name].value for name in FEATURES)[:OPERATOR_FEATURES]
+        return tuple(self.coefficients[name].value for name in self.kernels.features)[:-1]
 
     def operator_us(self, key: OpKey) -> float:
-        counted = amounts(key, self.tiles, self.caches)
+        counted = self.kernels.amounts(key, self.tiles, self.caches)
         return sum(price * amount for price, amount in zip(self._prices, counted, strict=True))
 
     def network_us(self) -> float:

@@ -21,6 +21,9 @@ class OpSequence:
     def conv(self, out: int, kernel: int = 1, stride: int = 1, activation: str = "none") -> None:
         self._append("conv2d", out, kernel, stride, 1, activation)
 
+    def grouped(self, out: int, kernel: int, stride: int, groups: int, activation: str) -> None:
+        self._append("conv2d", out, kernel, stride, groups, activation)
+
     def depthwise(self, kernel: int, stride: int, activation: str) -> None:
         self._append("depthwise_conv2d", self.channels, kernel, stride, self.channels, activation)
 

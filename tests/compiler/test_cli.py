@@ -82,7 +82,7 @@ def test_the_table_is_for_people(model: Path, tmp_path: Path, capsys: Streams) -
 def test_estimate(model: Path, capsys: Streams) -> None:
     assert main(["estimate", str(model), "--target", "rpi4", *SMALL[:2], "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["target"] == "rpi4"
+    assert found["target"] == "rpi4/tflite-xnnpack"
     assert {"name", "op", "ms", "source"} <= found["layers"][0].keys()
     total = sum(layer["ms"] for layer in found["layers"]) + found["overhead_ms"]
     assert found["total_ms"] == pytest.approx(total)
@@ -205,7 +205,7 @@ def test_nan_weights(tmp_path: Path, capsys: Streams) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--target", "rpi9"), "known: host, rpi4"),
+        (("--target", "rpi9"), "known: host, pixel"),
         (("--input", "1,5,32,32"), "--input"),
         (("--input", "banana"), "--input banana"),
         (("--precision", "int4"), "fp32 or int8"),

@@ -1,83 +1,9 @@
-"""Amounts counted by hand, and the classes coverage is kept by."""
-
-from dataclasses import replace
+"""The classes that coverage is kept by."""
 
 import pytest
-from shrinkc.latency_tables.features import (
-    FEATURES,
-    OPERATOR_FEATURES,
-    Caches,
-    Tiles,
-    amounts,
-    operator_class,
-)
+from shrinkc.latency_tables.features import operator_class
+from shrinkc.latency_tables.kernels import KERNELS
 from shrinkc.latency_tables.key import OpKey
-
-TILES, CACHES = Tiles(8, 8, 1, 4), Caches(32 * 1024, 512 * 1024)
-
-
-def counted(key: OpKey, tiles: Tiles = TILES) -> dict[str, float]:
-    """The amounts that are not zero, by feature."""
-    values = amounts(key, tiles, CACHES)
-    assert len(values) == OPERATOR_FEATURES
-    return {name: v for name, v in zip(FEATURES, values, strict=False) if v}
-
-
-def test_a_pointwise_convolution_is_one_padded_product() -> None:
-    key = OpKey("conv2d", 20, 30, in_size=(7, 7), out_size=(7, 7))
-    assert counted(key) == pytest.approx(
-        {
-            "gemm": 32 * 56 * 20 / 1e6,
-            "activations": (20 + 30) * 49 * 4 / 1e3,
-            "weights": 32 * 20 * 4 / 1e3,
-            "operator": 1,
-        }
-    )
-
-
-def test_depth_is_padded_where_the_kernel_is_deep() -> None:
-    key = OpKey("conv2d", 20, 30, in_size=(7, 7), out_size=(7, 7), precision="int8")
-    found = counted(key, Tiles(4, 4, 16, 8))
-    assert found["gemm"] == pytest.approx(32 * 52 * 32 / 1e6)
-    assert found["activations"] == pytest.approx((20 + 30) * 49 / 1e3)
-
-
-def test_a_dense_convolution_also_makes_patches_and_leaves_l1() -> None:
-    key = OpKey("conv2d", 64, 64, (3, 3), in_size=(56, 56), out_size=(56, 56))
-    found, tensor, patches = counted(key), 64 * 3136 * 4, 576 * 3136 * 4
-    assert found["patch_rows"] == pytest.approx(3136 * 3 / 1e3)
-    assert found["activations"] == pytest.approx((2 * tensor + 2 * patches) / 1e3)
-    beyond = 2 * (tensor - 524288) + 2 * (patches - 524288)
-    assert found["uncached"] == pytest.approx(beyond / 1e3)
-    assert found["deep_gemm"] == pytest.approx(64 * 3136 * (576 - 512) / 1e6)
-
-
-def test_a_single_column_only_reads_weights() -> None:
-    linear = OpKey("linear", 1280, 1000)
-    expected = {"vector_weights": 1280 * 1000 * 4 / 1e3, "operator": 1.0}
-    assert counted(linear) == pytest.approx(expected)
-    assert counted(replace(linear, op="conv2d")) == pytest.approx(expected)
-
-
-def test_depthwise_and_grouped_convolutions() -> None:
-    size = (14, 14)
-    key = OpKey("depthwise_conv2d", 30, 30, (5, 5), groups=30, in_size=size, out_size=size)
-    assert counted(key)["depthwise"] == pytest.approx(32 * 196 * 25 / 1e6)
-    grouped = counted(OpKey("conv2d", 32, 32, (3, 3), groups=4, in_size=size, out_size=size))
-    assert grouped["grouped"] == pytest.approx(32 * 196 * 8 * 9 / 1e6)
-    assert "gemm" not in grouped
-
-
-def test_everything_else_moves_bytes() -> None:
-    size = (10, 10)
-    add = OpKey("add", 16, 16, in_size=size, out_size=size)
-    assert counted(add) == pytest.approx({"elementwise": 3 * 1600 * 4 / 1e3, "operator": 1})
-    relu = replace(add, op="relu")
-    assert counted(relu)["elementwise"] == pytest.approx(2 * 1600 * 4 / 1e3)
-    pool = OpKey("max_pool", 16, 16, (3, 3), (2, 2), in_size=size, out_size=(5, 5))
-    assert counted(pool)["elementwise"] == pytest.approx((9 + 1) * 400 * 4 / 1e3)
-    mean = OpKey("mean", 16, 16, in_size=size)
-    assert counted(mean)["elementwise"] == pytest.approx((1600 + 16) * 4 / 1e3)
 
 
 @pytest.mark.parametrize(
@@ -97,3 +23,11 @@ def test_everything_else_moves_bytes() -> None:
 )
 def test_classes(key: OpKey, name: str) -> None:
     assert operator_class(key) == name
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_every_amount_has_a_unit_and_the_network_comes_last(name: str) -> None:
+    from shrinkc.latency_tables import ruy, xnnpack
+
+    module = {"ruy": ruy, "xnnpack": xnnpack}[name]
+    assert list(KERNELS[name].features) == [*module.Amounts._fields, "network"]

@@ -4,31 +4,41 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from shrinkc.latency_tables.build_rpi4 import sample
-from shrinkc.latency_tables.features import FEATURES, Caches, Tiles
-from shrinkc.latency_tables.fit import Expectation, Fit, Sample, network_amounts, solve
+from shrinkc.latency_tables.build_rpi4_ruy import sample
+from shrinkc.latency_tables.features import Caches, Tiles
+from shrinkc.latency_tables.fit import Expectation, Fit, Sample, solve
+from shrinkc.latency_tables.kernels import RUY
+from shrinkc.latency_tables.networks import OpList
 from shrinkc.latency_tables.store import load_table
 
 TILES, CACHES = Tiles(8, 8, 1, 4), Caches(32 * 1024, 512 * 1024)
 PLANTED = {
-    **{"gemm": 55.0, "deep_gemm": 20.0, "depthwise": 180.0, "grouped": 700.0},
-    **{"activations": 0.35, "uncached": 0.3, "weights": 0.8, "vector_weights": 0.3},
-    **{"patch_rows": 40.0, "elementwise": 0.6, "operator": 3.0, "network": 200.0},
+    **{"gemm": 55.0, "deep_gemm": 20.0, "outputs": 0.3, "depthwise": 180.0},
+    **{"grouped": 700.0, "grouped_taps": 900.0, "activations": 0.35, "uncached": 0.3},
+    **{"weights": 0.8, "vector_weights": 0.3, "patch_rows": 40.0, "pooling": 0.5},
+    **{"elementwise": 0.6, "functions": 8.0, "operator": 3.0, "network": 200.0},
 }
-FIT = Fit(TILES, CACHES, {name: Expectation(0.0, 0.7 * value) for name, value in PLANTED.items()})
-PRICES = np.array([PLANTED[name] for name in FEATURES])
+FIT = Fit(
+    RUY, TILES, CACHES, {name: Expectation(0.0, 0.7 * value) for name, value in PLANTED.items()}
+)
+PRICES = np.array([PLANTED[name] for name in RUY.features])
 
 
 @pytest.fixture(scope="module")
 def samples() -> list[Sample]:
-    """The float networks of the rpi4 table, timed by a machine with the planted prices."""
-    names = {v.network for v in load_table("rpi4").validation if v.precision == "fp32"}
+    """The float networks of the ruy table, timed by a machine with the planted prices."""
+    rows = load_table("rpi4/tflite-ruy").validation
+    names = {v.network for v in rows if v.precision == "fp32"}
     return [timed(sample(name, 1.0)) for name in sorted(names)]
 
 
 def timed(network: Sample, factor: float = 1.0) -> Sample:
-    us = float(network_amounts(network.ops, TILES, CACHES) @ PRICES)
+    us = us_of(network.ops) - us_of(network.less) + network.network_share * PLANTED["network"]
     return replace(network, measured_ms=factor * us / 1e3)
+
+
+def us_of(ops: OpList) -> float:
+    return float(sum(np.array(RUY.amounts(key, TILES, CACHES)) @ PRICES[:-1] for key in ops))
 
 
 def test_planted_prices_come_back_when_the_networks_tell_them_apart() -> None:
@@ -53,6 +63,15 @@ def test_the_model_predicts_as_its_validation_says(samples: list[Sample]) -> Non
     for network in samples:
         us = model.network_us() + sum(model.operator_us(key) for key in network.ops)
         assert us / 1e3 == pytest.approx(stated[network.network], rel=1e-9)
+
+
+def test_differences_are_fitted_as_differences(samples: list[Sample]) -> None:
+    """What the second half of each network adds to its first, without the network's own cost."""
+    halves = [
+        replace(s, ops=s.ops, less=s.ops[: len(s.ops) // 2], network_share=0.0) for s in samples
+    ]
+    rows = FIT.validate([timed(half) for half in halves])
+    assert max(abs(v.relative_error) for v in rows if v.held_out == "none") < 0.01
 
 
 def test_held_out_networks_and_families_are_not_seen(samples: list[Sample]) -> None:

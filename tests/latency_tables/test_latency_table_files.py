@@ -17,7 +17,7 @@ from shrinkc.latency_tables.meta import TableMeta, meta_toml, read_meta
 from shrinkc.latency_tables.store import load_table, write_table
 from shrinkc.latency_tables.table import LatencyTable
 
-SHIPPED = Path(str(files("shrinkc.latency_tables"))) / "data" / "rpi4"
+SHIPPED = Path(str(files("shrinkc.latency_tables"))) / "data" / "rpi4" / "tflite-ruy"
 META = TableMeta(
     *("measured", "board", "soc", "TFLite", "2.14", 1, "unknown"),
     *(("fp32",), 1, "2024-05-01", "measured for the test", "Apache-2.0"),
@@ -88,13 +88,13 @@ FITTED_DAMAGE: dict[str, tuple[Damage, str]] = {
     "unknown feature": (edit("model.csv", "fp32,gemm", "fp32,gem"), "line 2: feature is 'gem'"),
     "feature twice": (
         edit("model.csv", "int8,network,us_per_network", "int8,operator,us_per_op"),
-        "line 25: int8 operator is already in line 24",
+        "line 33: int8 operator is already in line 32",
     ),
     "missing row": (drop_last("model.csv"), "int8 has no row for network; fit the table again"),
     "negative price": (edit("model.csv", "mmac,", "mmac,-"), "line 2: coefficient is -"),
     "not a number": (edit("model.csv", "mmac,", "mmac,x"), "line 2: coefficient is 'x"),
     "infinite": (edit("model.csv", "mmac,", "mmac,1e999"), "line 2: coefficient is"),
-    "duplicate feature": (repeat("model.csv"), "int8 network is already in line 25"),
+    "duplicate feature": (repeat("model.csv"), "int8 network is already in line 33"),
     "model column": (edit("model.csv", "coefficient", "coefficient_ms"), "unknown column 'coeff"),
     "no prior": (edit("model.csv", ",prior", ""), "column 'prior' is missing"),
     "columns swapped": (edit("model.csv", "floor,prior", "prior,floor"), "out of order"),
@@ -148,7 +148,9 @@ def refused(folder: Path, damage: Damage, message: str) -> None:
     assert "\n" not in text
 
 
-@pytest.mark.parametrize("table", [MEASURED, load_table("rpi4")], ids=["measured", "fitted"])
+@pytest.mark.parametrize(
+    "table", [MEASURED, load_table("rpi4/tflite-ruy")], ids=["measured", "fitted"]
+)
 def test_a_written_table_reads_back_the_same(table: LatencyTable, tmp_path: Path) -> None:
     write_table(table, tmp_path / "table")
     again = load_table(str(tmp_path / "table"))
@@ -174,7 +176,7 @@ def test_any_text_survives_meta(text: str) -> None:
 
 def test_writing_replaces_the_whole_table(tmp_path: Path) -> None:
     folder = tmp_path / "table"
-    write_table(load_table("rpi4"), folder)
+    write_table(load_table("rpi4/tflite-ruy"), folder)
     write_table(MEASURED, folder)
     assert {path.name for path in folder.iterdir()} == {"meta.toml", "ops.csv", "validation.csv"}
     assert [path.name for path in tmp_path.iterdir()] == ["table"]
@@ -194,7 +196,7 @@ def test_a_failed_write_leaves_the_earlier_table(
 
     monkeypatch.setattr(Path, "rename", fails)
     with pytest.raises(TableError, match=r"cannot be written: .*No space left"):
-        write_table(load_table("rpi4"), folder)
+        write_table(load_table("rpi4/tflite-ruy"), folder)
     monkeypatch.undo()
     assert load_table(str(folder)).meta == META
     assert [path.name for path in tmp_path.iterdir()] == ["table"]
