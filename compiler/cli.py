@@ -18,7 +18,7 @@ import typer
 
 from .errors import ShrinkcError
 
-COMMANDS = ("compile", "estimate", "inspect", "bench")
+COMMANDS = ("compile", "estimate", "inspect", "bench", "tables")
 GLOBAL_OPTIONS = ("--help", "-h", "--version")
 
 app = typer.Typer(
@@ -174,6 +174,33 @@ def bench(
     from .commands import run_bench
 
     run_bench(file, threads, runs, as_json)
+
+
+tables = typer.Typer(help="What latency tables there are, and what they know.")
+app.add_typer(tables, name="tables")
+
+
+@tables.callback(invoke_without_command=True)
+def tables_list(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the targets and the error that each states."""
+    if context.invoked_subcommand is None:
+        from .table_commands import run_tables
+
+        run_tables(as_json)
+
+
+@tables.command("show")
+def tables_show(
+    target: Annotated[str, typer.Argument(help="A target, or a table's folder.")],
+    plot: Annotated[
+        Path | None, typer.Option(help="PNG of predicted against measured to write.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Where a table comes from, what it covers, how wrong it is."""
+    from .table_commands import run_show
+
+    run_show(target, plot, as_json)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What each CSV file of a table holds: ops, model, coverage, validation."""
+"""What the CSV files of a fitted table hold: model, coverage, validation."""
 
 from __future__ import annotations
 
@@ -8,39 +8,24 @@ from importlib.resources.abc import Traversable
 from itertools import chain
 
 from ..compiler.errors import TableError
-from .key import PRECISIONS, OpKey
+from .key import PRECISIONS
 from .meta import ModelShape
 from .model import EXTENTS, Coefficient, Coverage, Extents, FittedModel
 from .rows import Row, csv_text, read_rows, unique
 
-_PAIRS = ("kernel", "stride", "dilation", "in", "out")
-OPS_COLUMNS = (
-    *("op", "in_channels", "out_channels"),
-    *chain.from_iterable((f"{name}_h", f"{name}_w") for name in _PAIRS),
-    *("groups", "activation", "precision", "median_us", "iqr_us", "runs"),
-)
 MODEL_COLUMNS = ("precision", "feature", "unit", "coefficient", "floor", "prior")
 COVERAGE_COLUMNS = (
     *("precision", "operator_class", "networks"),
     *chain.from_iterable((f"{name}_min", f"{name}_max") for name in EXTENTS),
 )
-HELD_OUT = ("none", "network", "family")
+HELD_OUT = ("none", "network", "family", "operator")
 VALIDATION_COLUMNS = ("network", "precision", "measured_ms", "predicted_ms", "held_out")
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
-    """Median and interquartile range of `runs` timings, microseconds."""
-
-    median_us: float
-    iqr_us: float
-    runs: int
-
-
-@dataclass(frozen=True, slots=True)
 class Validation:
-    """A whole network. `held_out` says what the fit behind `predicted_ms` had not seen: none,
-    this network, or its whole family."""
+    """A whole network, or one operator. `held_out` says what is behind `predicted_ms` had not
+    seen: none, this network, its whole family, or this operator."""
 
     network: str
     precision: str
@@ -51,42 +36,6 @@ class Validation:
     @property
     def relative_error(self) -> float:
         return self.predicted_ms / self.measured_ms - 1
-
-
-def read_ops(path: Traversable) -> dict[OpKey, Measurement]:
-    """`ops.csv`. Raises TableError for damaged rows and for a key that stands there twice."""
-    rows = [(row, _op_key(row)) for row in read_rows(path, OPS_COLUMNS)]
-    unique(rows, lambda key: f"the same {key.op}")
-    return {
-        key: Measurement(row.positive("median_us"), row.number("iqr_us"), row.count("runs"))
-        for row, key in rows
-    }
-
-
-def _op_key(row: Row) -> OpKey:
-    pairs = {name: (row.count(f"{name}_h"), row.count(f"{name}_w")) for name in _PAIRS}
-    return OpKey(
-        op=row.text("op"),
-        in_channels=row.count("in_channels"),
-        out_channels=row.count("out_channels"),
-        kernel=pairs["kernel"],
-        stride=pairs["stride"],
-        dilation=pairs["dilation"],
-        groups=row.count("groups"),
-        in_size=pairs["in"],
-        out_size=pairs["out"],
-        activation=row.text("activation", ("none", "relu", "relu6")),
-        precision=row.text("precision", PRECISIONS),
-    )
-
-
-def ops_text(measured: Mapping[OpKey, Measurement]) -> str:
-    def values(key: OpKey, m: Measurement) -> Iterable[object]:
-        pairs = (key.kernel, key.stride, key.dilation, key.in_size, key.out_size)
-        yield from (key.op, key.in_channels, key.out_channels, *chain.from_iterable(pairs))
-        yield from (key.groups, key.activation, key.precision, m.median_us, m.iqr_us, m.runs)
-
-    return csv_text(OPS_COLUMNS, (values(key, m) for key, m in measured.items()))
 
 
 def read_models(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 PRECISIONS = ("fp32", "fp16", "int8")
-_ELEMENT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+ELEMENT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +72,4 @@ class OpKey:
     @property
     def element_bytes(self) -> int:
         """Bytes of one activation or weight in this precision."""
-        return _ELEMENT_BYTES[self.precision]
+        return ELEMENT_BYTES[self.precision]

@@ -12,6 +12,7 @@ from typing import Literal, cast
 
 from ..compiler.errors import TableError
 from .features import Caches, Tiles
+from .interpolate import CLIFFS
 from .kernels import KERNELS, Kernels
 from .key import PRECISIONS
 
@@ -33,7 +34,8 @@ class ModelShape:
 class TableMeta:
     """`kind`: measured (operators timed one by one) or fitted (a cost model of whole networks).
     What the source does not state is "unknown". `note` is what a user of the figures must know and
-    no other field says; it may be empty. `model` is None for a table without one."""
+    no other field says; it may be empty. `cliffs` says whose kernels make latency jump
+    between measured operators: "cpu" or "gpu". `model` is None for a table without one."""
 
     kind: Kind
     device: str
@@ -49,11 +51,14 @@ class TableMeta:
     licence: str
     note: str = ""
     model: ModelShape | None = None
+    cliffs: str = "cpu"
 
 
 _TEXTS = ("device", "soc", "runtime", "runtime_version", "governor", "date", "source", "licence")
 _COUNTS = ("threads", "batch")
-_KNOWN = frozenset({"schema", "kind", "precisions", "note", "model", *_TEXTS, *_COUNTS})
+_KNOWN = frozenset(
+    {"schema", "kind", "precisions", "note", "model", "cliffs", *_TEXTS, *_COUNTS}
+)
 
 
 def read_meta(path: Traversable) -> TableMeta:
@@ -82,7 +87,7 @@ def meta_toml(meta: TableMeta) -> str:
     return "\n".join(lines) + "\n"
 
 
-_DEFAULTS = {"note": ""}  # left out of the file
+_DEFAULTS = {"note": "", "cliffs": "cpu"}  # left out of the file
 _ORDER = tuple(field.name for field in fields(TableMeta) if field.name != "model")
 
 
@@ -115,6 +120,7 @@ class _Reader:
             licence=text["licence"],
             note=self._text("note") if "note" in self.content else "",
             model=self._model() if "model" in self.content else None,
+            cliffs=self._cliffs(),
         )
 
     def _schema(self) -> None:
@@ -158,6 +164,12 @@ class _Reader:
         if not names or len(set(names)) < len(names) or not set(names) <= set(PRECISIONS):
             raise self._error(f"precisions must list some of {', '.join(PRECISIONS)}, each once")
         return tuple(cast("list[str]", names))
+
+    def _cliffs(self) -> str:
+        value = self.content.get("cliffs", "cpu")
+        if value not in CLIFFS:
+            raise self._error(f"cliffs is {value!r}; write one of {', '.join(CLIFFS)}")
+        return cast(str, value)
 
     def _model(self) -> ModelShape:
         model = self._section(self.content, "model")

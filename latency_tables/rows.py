@@ -7,8 +7,7 @@ import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.resources.abc import Traversable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ..compiler.errors import TableError
 
@@ -16,11 +15,17 @@ T = TypeVar("T")
 MAX_DIGITS = 12
 
 
+class Readable(Protocol):
+    """A file whose name its `str` is."""
+
+    def read_text(self, encoding: str | None = None) -> str: ...
+
+
 @dataclass(frozen=True)
 class Row:
     """One line, by column. The readers raise TableError naming file, line and column."""
 
-    path: Traversable
+    path: Readable
     line: int
     values: dict[str, str]
 
@@ -63,7 +68,7 @@ class Row:
         return TableError(f"{self.path} line {self.line}: {problem}")
 
 
-def read_rows(path: Traversable, columns: Sequence[str]) -> list[Row]:
+def read_rows(path: Readable, columns: Sequence[str]) -> list[Row]:
     """Every row of a file that has exactly these columns. Raises TableError."""
     try:
         lines = list(csv.reader(io.StringIO(path.read_text("utf-8")), strict=True))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import tempfile
 import tomllib
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import lru_cache, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -13,21 +15,16 @@ from pathlib import Path
 from platformdirs import user_data_dir
 
 from ..compiler.errors import TableError
-from .files import (
-    Measurement,
-    coverage_text,
-    model_text,
-    ops_text,
-    read_models,
-    read_ops,
-    read_validation,
-    validation_text,
-)
+from .correct import corrections_text, read_corrections
+from .files import coverage_text, model_text, read_models, read_validation, validation_text
 from .key import OpKey
+from .measured import LazyOps, MeasuredOps, Measurement, ops_text, read_ops
 from .meta import TableMeta, meta_toml, read_meta
 from .model import FittedModel
 from .table import LatencyTable
 from .target import Target
+
+MANY_OPERATORS = 20_000  # more are packed, and read by precision
 
 
 def user_tables() -> Path:
@@ -123,26 +120,44 @@ def read_table(folder: Traversable, target: str) -> LatencyTable:
     if not folder.joinpath("meta.toml").is_file():
         raise TableError(f"{folder}: no meta.toml; this folder is not a latency table")
     meta = read_meta(folder.joinpath("meta.toml"))
-    needed = ("ops",) if meta.kind == "measured" else ("model", "coverage", "validation")
+    needed = () if meta.kind == "measured" else ("model", "coverage", "validation")
     for name in needed:
         if not folder.joinpath(f"{name}.csv").is_file():
             raise TableError(f"{folder}: no {name}.csv, which a {meta.kind} table must have")
-    ops, validation = folder.joinpath("ops.csv"), folder.joinpath("validation.csv")
+    validation, corrections = (
+        folder.joinpath(f"{name}.csv") for name in ("validation", "corrections")
+    )
     return LatencyTable(
         target,
         meta,
-        _measured(ops, meta) if ops.is_file() else {},
+        _measured(folder, meta),
         _models(folder, meta),
         read_validation(validation) if validation.is_file() else (),
+        read_corrections(corrections) if corrections.is_file() else {},
     )
 
 
-def _measured(path: Traversable, meta: TableMeta) -> dict[OpKey, Measurement]:
-    measured = read_ops(path)
-    for key in measured:
-        if key.precision not in meta.precisions:
-            raise TableError(f"{path}: has {key.precision}, which meta.toml does not list")
-    return measured
+def _measured(folder: Traversable, meta: TableMeta) -> Mapping[OpKey, Measurement]:
+    whole = folder.joinpath("ops.csv")
+    if whole.is_file():
+        return _read_part(whole, meta.precisions)
+    parts = {p: folder.joinpath(_packed(p)) for p in meta.precisions}
+    found = {p: path for p, path in parts.items() if path.is_file()}
+    if meta.kind == "measured" and len(found) < len(parts):
+        raise TableError(f"{folder}: no ops.csv, which a measured table must have")
+    return LazyOps({p: partial(_read_part, path, (p,)) for p, path in found.items()})
+
+
+def _packed(precision: str) -> str:
+    return f"ops.{precision}.csv.gz"
+
+
+def _read_part(path: Traversable, precisions: tuple[str, ...]) -> MeasuredOps:
+    ops = read_ops(path)
+    for precision in ops.precisions:
+        if precision not in precisions:
+            raise TableError(f"{path}: has {precision}, which meta.toml does not list")
+    return ops
 
 
 def _models(folder: Traversable, meta: TableMeta) -> dict[str, FittedModel]:
@@ -165,7 +180,7 @@ def write_table(table: LatencyTable, folder: Path) -> None:
             complete = Path(scratch, "new")
             complete.mkdir()
             for name, text in _texts(table).items():
-                (complete / name).write_text(text, "utf-8", newline="\n")
+                _write(complete / name, text)
             _swap(complete, folder, Path(scratch, "earlier"))
     except OSError as error:
         raise TableError(f"{folder}: the table cannot be written: {error}") from error
@@ -173,14 +188,27 @@ def write_table(table: LatencyTable, folder: Path) -> None:
 
 def _texts(table: LatencyTable) -> dict[str, str]:
     texts = {"meta.toml": meta_toml(table.meta)}
-    if table.measured:
-        texts["ops.csv"] = ops_text(table.measured)
+    ops = MeasuredOps.of(table.measured)
+    if len(ops) > MANY_OPERATORS:
+        for precision in table.precisions:
+            texts[_packed(precision)] = ops_text(ops.of_precision(precision))
+    elif ops:
+        texts["ops.csv"] = ops_text(ops)
     if table.models:
         texts["model.csv"] = model_text(table.models)
         texts["coverage.csv"] = coverage_text(table.models)
     if table.validation:
         texts["validation.csv"] = validation_text(table.validation)
+    if table.corrections:
+        texts["corrections.csv"] = corrections_text(table.corrections)
     return texts
+
+
+def _write(path: Path, text: str) -> None:
+    if path.suffix == ".gz":  # without a time, so that the same table gives the same file
+        path.write_bytes(gzip.compress(text.encode("utf-8"), mtime=0))
+    else:
+        path.write_text(text, "utf-8", newline="\n")
 
 
 def _swap(complete: Path, folder: Path, earlier: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from shrinkc.compiler.errors import TableError
-from shrinkc.latency_tables.files import OPS_COLUMNS, Measurement, Validation
+from shrinkc.latency_tables.files import Validation
 from shrinkc.latency_tables.key import OpKey
+from shrinkc.latency_tables.measured import OPS_COLUMNS, Measurement
 from shrinkc.latency_tables.meta import TableMeta, meta_toml, read_meta
 from shrinkc.latency_tables.store import load_table, write_table
 from shrinkc.latency_tables.table import LatencyTable

@@ -1,0 +1,70 @@
+"""Pictures, written as PNG. Needs matplotlib: pip install 'shrinkc[plot]'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..latency_tables.files import Validation
+from .errors import InputError, TableError
+
+_COLOURS = {"fp32": "#1b6ca8", "fp16": "#2a9d5c", "int8": "#c4581c"}
+_MARKS = {"none": "x", "network": "o", "family": "^", "operator": "."}
+_NAMES = {
+    "none": "fitted to it",
+    "network": "network held out",
+    "family": "family held out",
+    "operator": "operator held out",
+}
+
+
+def predicted_against_measured(target: str, rows: Sequence[Validation], path: Path) -> None:
+    """Every row of a table's validation, logarithmic, with the ±10% band.
+
+    Raises TableError for a table that states nothing, InputError when the file cannot be written.
+    """
+    if not rows:
+        raise TableError(f"target {target} states no predictions to draw; calibrate it first")
+    figure, axes = _figure()
+    low = min(min(row.measured_ms, row.predicted_ms) for row in rows) * 0.8
+    high = max(max(row.measured_ms, row.predicted_ms) for row in rows) * 1.25
+    axes.fill_between([low, high], [low * 0.9, high * 0.9], [low * 1.1, high * 1.1], color="0.9")
+    axes.plot([low, high], [low, high], color="0.5", linewidth=1)
+    for precision in dict.fromkeys(row.precision for row in rows):
+        for held_out in dict.fromkeys(row.held_out for row in rows):
+            some = [r for r in rows if (r.precision, r.held_out) == (precision, held_out)]
+            if some:
+                error = sum(abs(row.relative_error) for row in some) / len(some)
+                axes.scatter(
+                    [row.measured_ms for row in some],
+                    [row.predicted_ms for row in some],
+                    marker=_MARKS[held_out],
+                    s=22 if len(some) < 200 else 6,
+                    color=_COLOURS[precision],
+                    alpha=0.7,
+                    label=f"{precision}, {_NAMES[held_out]}: {error:.1%} of {len(some)}",
+                )
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+    axes.set(xlabel="measured, ms", ylabel="predicted, ms", title=f"{target} (band: ±10%)")
+    axes.legend(loc="upper left", frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def _figure() -> tuple[Any, Any]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise TableError("pictures need matplotlib: pip install 'shrinkc[plot]'") from None
+    figure: Any = Figure(figsize=(6.4, 6.4), layout="constrained")
+    axes: Any = figure.subplots()
+    axes.set_aspect("equal")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: Any, path: Path) -> None:
+    try:
+        figure.savefig(path, dpi=130)
+    except (OSError, ValueError) as error:  # ValueError: an unknown ending
+        raise InputError(f"{path} cannot be written: {error}") from error
