@@ -65,9 +65,13 @@ class Fit:
     caches: Caches
     expected: Mapping[str, Expectation]
 
+    def features(self, samples: Sequence[Sample]) -> FloatArray:
+        """The amount of every feature in each sample, (samples, features)."""
+        return np.array([self._amounts(sample) for sample in samples])
+
     def model(self, samples: Sequence[Sample]) -> FittedModel:
         """The model of these samples (one precision)."""
-        values = self._solve(self._features(samples), _measured_us(samples))
+        values = self.solve(self.features(samples), _measured_us(samples))
         coefficients = {
             name: Coefficient(float(value), expected.floor, expected.prior)
             for name, value, expected in zip(
@@ -80,8 +84,8 @@ class Fit:
     def validate(self, samples: Sequence[Sample]) -> tuple[Validation, ...]:
         """Every sample predicted by the fit to all, to all other networks, to all other
         families; sorted by network."""
-        features, measured = self._features(samples), _measured_us(samples)
-        everything = features @ self._solve(features, measured)
+        features, measured = self.features(samples), _measured_us(samples)
+        everything = features @ self.solve(features, measured)
         network = self._predict_held_out(samples, lambda s: s.network)
         family = self._predict_held_out(samples, lambda s: s.family)
         columns = (("none", everything), ("network", network), ("family", family))
@@ -95,16 +99,13 @@ class Fit:
     def _predict_held_out(
         self, samples: Sequence[Sample], group: Callable[[Sample], str]
     ) -> FloatArray:
-        features, measured = self._features(samples), _measured_us(samples)
+        features, measured = self.features(samples), _measured_us(samples)
         groups = np.array([group(sample) for sample in samples])
         predicted = np.zeros(len(samples))
         for name in set(groups):
             out = groups == name
-            predicted[out] = features[out] @ self._solve(features[~out], measured[~out])
+            predicted[out] = features[out] @ self.solve(features[~out], measured[~out])
         return predicted
-
-    def _features(self, samples: Sequence[Sample]) -> FloatArray:
-        return np.array([self._amounts(sample) for sample in samples])
 
     def _amounts(self, sample: Sample) -> FloatArray:
         per_operator = self._total(sample.ops) - self._total(sample.less)
@@ -117,11 +118,14 @@ class Fit:
     def _ordered(self) -> list[Expectation]:
         return [self.expected[name] for name in self.kernels.features]
 
-    def _solve(self, features: FloatArray, measured_us: FloatArray) -> FloatArray:
+    def solve(
+        self, features: FloatArray, measured_us: FloatArray, weights: FloatArray | float = 1.0
+    ) -> FloatArray:
+        """Coefficients within this fit's expectations; see the function `solve`."""
         ordered = self._ordered()
         floor = np.array([expected.floor for expected in ordered])
         prior = np.array([expected.prior for expected in ordered])
-        return solve(features, measured_us, floor, prior)
+        return solve(features, measured_us, floor, prior, weights)
 
 
 _ORDER = {"none": 0, "network": 1, "family": 2}
@@ -132,9 +136,14 @@ def _measured_us(samples: Sequence[Sample]) -> FloatArray:
 
 
 def solve(
-    features: FloatArray, measured_us: FloatArray, floor: FloatArray, prior: FloatArray
+    features: FloatArray,
+    measured_us: FloatArray,
+    floor: FloatArray,
+    prior: FloatArray,
+    weights: FloatArray | float = 1.0,
 ) -> FloatArray:
     """Coefficients (features,) of `features` (networks, features); see the module's equation.
+    `weights` are of the networks' squared errors.
 
     Non-negative least squares on c = floor + prior · x. Raises TableError without SciPy.
     """
@@ -142,9 +151,10 @@ def solve(
         from scipy.optimize import nnls
     except ImportError:
         raise TableError("fitting a table needs SciPy: pip install 'shrinkc[dev]'") from None
-    relative = features / measured_us[:, None]
+    root = np.sqrt(np.broadcast_to(weights, measured_us.shape))
+    relative = features * (root / measured_us)[:, None]
     pull = np.sqrt(PRIOR_WEIGHT) * np.eye(len(prior))
     system = np.vstack([relative * prior, pull])
-    wanted = np.concatenate([1 - relative @ floor, pull @ (1 - floor / prior)])
+    wanted = np.concatenate([root - relative @ floor, pull @ (1 - floor / prior)])
     scaled, _ = nnls(system, wanted)
     return floor + prior * scaled

@@ -1,0 +1,182 @@
+"""How well the shipped latency tables predict what their fits had not seen.
+
+    python -m benchmarks.tables --data DIR
+
+DIR/latency holds the published measurements that the tables come from. Every fitted table is made
+again from them, so that the errors are those of the present code; a table that ships other figures
+is named. "Network held out" means that the network was left out of the fit that predicts it, and
+"family held out" that all its relatives were, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from shrinkc.latency_tables import build_pixel3, build_pixel4, build_rpi4_ruy, build_rpi4_xnnpack
+from shrinkc.latency_tables.accuracy import Accuracy, accuracy
+from shrinkc.latency_tables.networks import mobilenet_v2
+from shrinkc.latency_tables.store import load_table, read_table
+from shrinkc.latency_tables.table import LatencyTable
+
+from benchmarks.common import ROOT, add_data_argument, environment, print_table, write_results
+
+HeldOut = Literal["network", "family"]
+REPEATS = 9
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number and the bar that issue and README set; None where there is none."""
+
+    table: str
+    name: str
+    reached: float
+    bar: float | None = None
+    higher_is_better: bool = False
+    digits: int = 1
+    unit: str = "%"
+
+    @property
+    def met(self) -> bool:
+        if self.bar is None:
+            return True
+        return self.reached >= self.bar if self.higher_is_better else self.reached <= self.bar
+
+    def row(self) -> tuple[str, str, str, str, str]:
+        """Table, measure, reached, bar, verdict."""
+        sign = "≥" if self.higher_is_better else "≤"
+        bar = "" if self.bar is None else f"{sign} {self.bar:g}{self.unit}"
+        verdict = "" if self.bar is None else ("met" if self.met else "MISSED")
+        return self.table, self.name, f"{self.reached:.{self.digits}f}{self.unit}", bar, verdict
+
+
+Section = Callable[[Path], list[Measure]]
+
+
+def pixel4(data: Path) -> list[Measure]:
+    """One large core, whole networks."""
+    table = build_pixel4.build(data / "latency" / "qed_pixel4")
+    measures = [_shipped(table)]
+    for precision, mean, within, order in (("fp32", 3.0, 97.0, 0.995), ("int8", 6.0, 85.0, 0.99)):
+        found = _found(table, precision, "network")
+        measures += [
+            _mean(found, mean),
+            _measure(found, "within ±10%", found.within_10_percent, within, True, 0),
+            _measure(found, "Spearman", found.spearman, order, True, 4, ""),
+            _mean(_found(table, precision, "family")),
+        ]
+    return measures
+
+
+def rpi4_ruy(data: Path) -> list[Measure]:
+    """MLPerf's networks."""
+    table = build_rpi4_ruy.build(data / "latency" / "mlperf_rpi4")
+    bars = (("fp32", 4.5, 10.0), ("int8", 1.5, 8.0))
+    return [
+        _shipped(table),
+        *(_mean(_found(table, precision, "network"), network) for precision, network, _ in bars),
+        *(_mean(_found(table, precision, "family"), family) for precision, _, family in bars),
+    ]
+
+
+def rpi4_xnnpack(data: Path) -> list[Measure]:
+    """Six published figures."""
+    table = build_rpi4_xnnpack.build()
+    return [_shipped(table), *(_mean(_found(table, p, "network")) for p in table.precisions)]
+
+
+def pixel3(data: Path) -> list[Measure]:
+    """Blocks."""
+    table = build_pixel3.build(data / "latency" / "fbnet_blocks_rpi4_pixel3")
+    return [
+        _shipped(table),
+        _mean(_found(table, "fp32", "network")),
+        _mean(_found(table, "fp32", "family")),
+    ]
+
+
+def speed(data: Path) -> list[Measure]:
+    """Loading a table, and estimating MobileNetV2 with it; medians."""
+    ops, measures = mobilenet_v2(1.0, 224, "fp32"), list[Measure]()
+    for target in ("rpi4/tflite-xnnpack", "pixel4/tflite-cpu"):
+        loading: list[float] = []
+        estimating: list[float] = []
+        for _ in range(REPEATS):
+            started = time.perf_counter()
+            table = read_table(ROOT.joinpath("latency_tables", "data", *target.split("/")), target)
+            loaded = time.perf_counter()
+            for key in ops:
+                table.estimate(key)
+            loading.append(loaded - started)
+            estimating.append(time.perf_counter() - loaded)
+        ms = 1e3 * statistics.median(loading), 1e3 * statistics.median(estimating)
+        measures += [
+            Measure(target, "loading", ms[0], 500.0, unit=" ms"),
+            Measure(target, "estimating MobileNetV2", ms[1], 50.0, unit=" ms"),
+        ]
+    return measures
+
+
+SECTIONS: tuple[Section, ...] = (pixel4, rpi4_ruy, rpi4_xnnpack, pixel3, speed)
+
+
+def _found(table: LatencyTable, precision: str, held_out: HeldOut) -> Accuracy:
+    found = accuracy(table, precision, held_out)
+    if found is None:
+        raise SystemExit(f"{table.target} has no {held_out} held out in {precision}")
+    return found
+
+
+def _mean(found: Accuracy, bar: float | None = None) -> Measure:
+    return _measure(found, "mean error", found.mean_error_percent, bar)
+
+
+def _measure(
+    found: Accuracy,
+    name: str,
+    reached: float,
+    bar: float | None,
+    higher_is_better: bool = False,
+    digits: int = 1,
+    unit: str = "%",
+) -> Measure:
+    table = f"{found.target} {found.precision}"
+    described = f"{name}, {found.held_out} held out ({found.networks})"
+    return Measure(table, described, reached, bar, higher_is_better, digits, unit)
+
+
+def _shipped(built: LatencyTable) -> Measure:
+    """By how much the shipped table's predictions differ from the ones made now."""
+    shipped = {(v.network, v.precision, v.held_out): v for v in load_table(built.target).validation}
+    rows = built.validation
+    if {(v.network, v.precision, v.held_out) for v in rows} != set(shipped):
+        raise SystemExit(f"{built.target} ships other networks than the data have: build it again")
+    largest = max(
+        abs(v.predicted_ms / shipped[v.network, v.precision, v.held_out].predicted_ms - 1)
+        for v in rows
+    )
+    return Measure(built.target, "shipped predictions differ by at most", 100 * largest, 0.1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_data_argument(parser)
+    data: Path = parser.parse_args().data
+    measures = [measure for section in SECTIONS for measure in section(data)]
+    print_table(("table", "measure", "reached", "bar", ""), [m.row() for m in measures])
+    results = [{**asdict(measure), "met": measure.met} for measure in measures]
+    write_results("tables", {"environment": environment("numpy", "scipy"), "measures": results})
+    missed = [measure for measure in measures if not measure.met]
+    if missed:
+        sys.exit(f"{len(missed)} of {len(measures)} measures missed their bar")
+
+
+if __name__ == "__main__":
+    main()
