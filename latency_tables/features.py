@@ -11,7 +11,6 @@ from math import prod
 from .key import OpKey
 
 MATRIX_OPS = frozenset({"conv2d", "linear", "matmul"})
-PRICED_OPS = MATRIX_OPS | {"depthwise_conv2d", "conv_transpose2d"}  # by more than their bytes
 BINARY_OPS = frozenset({"add", "sub", "mul", "div", "pow", "maximum", "minimum"})
 # One or two reads, a few instructions, one write.
 ELEMENTWISE_OPS = frozenset(
@@ -24,6 +23,8 @@ FUNCTION_OPS = frozenset(
     {"sigmoid", "tanh", "silu", "mish", "gelu", "gelu_tanh", "elu", "softplus", "erf"}
     | {"exp", "log", "sqrt", "rsqrt", "pow", "softmax"}
 )
+# By more than their bytes.
+PRICED_OPS = MATRIX_OPS | POOLING_OPS | FUNCTION_OPS | {"depthwise_conv2d", "conv_transpose2d"}
 IMAGE_CHANNELS = 4  # a convolution on so few channels reads the picture
 
 
