@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
-from ..compiler.errors import TableError
 from .features import Caches, Tiles
 from .files import Validation
 from .kernels import Kernels
@@ -145,12 +145,8 @@ def solve(
     """Coefficients (features,) of `features` (networks, features); see the module's equation.
     `weights` are of the networks' squared errors.
 
-    Non-negative least squares on c = floor + prior · x. Raises TableError without SciPy.
+    Non-negative least squares on c = floor + prior · x.
     """
-    try:
-        from scipy.optimize import nnls
-    except ImportError:
-        raise TableError("fitting a table needs SciPy: pip install 'shrinkc[dev]'") from None
     root = np.sqrt(np.broadcast_to(weights, measured_us.shape))
     relative = features * (root / measured_us)[:, None]
     pull = np.sqrt(PRIOR_WEIGHT) * np.eye(len(prior))
