@@ -49,6 +49,21 @@ def read_networks(path: Path, precision: str) -> dict[str, OpList]:
     return {network: _executed(operators, precision) for network, operators in listed.items()}
 
 
+def read_timed(path: Path, column: str, precision: str) -> dict[str, list[tuple[OpKey, float]]]:
+    """Network → its listed operators as the GPU runs them, with the number in `column`; what is
+    merged into an operator's kernel is no operator. Raises TableError: unreadable."""
+    timed: dict[str, list[tuple[OpKey, float]]] = {}
+    try:
+        for row in read_csv(path, "operators"):
+            listed = _listed(row)
+            fused = any(kind == "relu" for kind, _ in listed.nodes[1:])
+            key = _key(listed, "relu" if fused else "none", precision)
+            timed.setdefault(row["model"], []).append((key, float(row[column])))
+    except (KeyError, ValueError, SyntaxError) as error:
+        raise TableError(f"{path}: not a list of operators: {error!r}") from error
+    return timed
+
+
 @dataclass(frozen=True)
 class _Listed:
     """One row. Sizes are sides of square maps; `nodes` are (kind, number), the operator's first."""
@@ -89,6 +104,20 @@ def _listed(row: Mapping[str, str]) -> _Listed:
         stride=_number(shape["Stride"]) if op in _WINDOWED else 1,
         groups=_number(shape["Group"]) if op == "conv2d" else 1,
         nodes=nodes,
+    )
+
+
+def _key(operator: _Listed, activation: str, precision: str) -> OpKey:
+    depthwise = operator.op == "depthwise_conv2d"
+    return OpKey(
+        *(operator.op, operator.in_channels, operator.out_channels),
+        kernel=(operator.kernel, operator.kernel),
+        stride=(operator.stride, operator.stride),
+        groups=operator.in_channels if depthwise else operator.groups,
+        in_size=(operator.in_size, operator.in_size),
+        out_size=(operator.out_size, operator.out_size),
+        activation=activation,
+        precision=precision,
     )
 
 
@@ -153,18 +182,7 @@ class _Replay:
             self.squeezed = operator.in_channels, operator.in_size
 
     def _listed(self, operator: _Listed, activation: str) -> None:
-        depthwise = operator.op == "depthwise_conv2d"
-        key = OpKey(
-            *(operator.op, operator.in_channels, operator.out_channels),
-            kernel=(operator.kernel, operator.kernel),
-            stride=(operator.stride, operator.stride),
-            groups=operator.in_channels if depthwise else operator.groups,
-            in_size=(operator.in_size, operator.in_size),
-            out_size=(operator.out_size, operator.out_size),
-            activation=activation,
-            precision=self.precision,
-        )
-        self.ops.append(key)
+        self.ops.append(_key(operator, activation, self.precision))
 
     def _elementwise(
         self, op: str, shape: tuple[int, int], activation: str = "none", after: int = 0
