@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 
 import numpy as np
-from scipy.optimize import nnls
 
 from ..compiler.errors import TableError
 from .columns import FloatArray
@@ -64,6 +63,8 @@ class Run:
 
 def fit(runs: Sequence[Run]) -> Corrections:
     """Raises TableError without runs."""
+    from scipy.optimize import nnls  # takes longer to import than tables to load
+
     if not runs:
         raise TableError("a correction needs at least one measured network")
     classes = sorted({operator_class(key) for run in runs for key, _ in run.predicted_us})

@@ -19,8 +19,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.optimize import nnls
-from scipy.spatial import cKDTree
 
 from .columns import FloatArray, OpColumns
 from .key import OpKey
@@ -90,6 +88,8 @@ class Interpolator:
     @cached_property
     def trend(self) -> FloatArray:
         """c of the module's equation: µs, µs per byte, µs per unit of work."""
+        from scipy.optimize import nnls  # takes longer to import than tables to load
+
         amounts = self._amounts(self.columns) / self.medians_us[:, None]
         scale = np.maximum(np.abs(amounts).max(axis=0), 1e-30)
         q, r = np.linalg.qr(amounts / scale)
@@ -114,6 +114,8 @@ class Interpolator:
 
     @cached_property
     def _tree(self) -> Any:
+        from scipy.spatial import cKDTree
+
         return cKDTree(self._at)
 
     @cached_property
