@@ -12,6 +12,8 @@
     │   └── UnsupportedOperatorError    names node, operator and the format that lacks it
     ├── VerificationError       a step changed what the network computes; names the first difference
     ├── TableError              a latency table is unknown, damaged or lacks what was asked
+    ├── DataError               pictures that cannot train or judge a network: damaged, unlabelled, …
+    ├── TrainingError           a training that cannot start, go on or resume; says at which step
     └── DeviceError             a runtime or device that is not there, or failed
         └── DeviceLostError     one that was there and is gone; names the model that ran
 
@@ -74,6 +76,14 @@ class VerificationError(ShrinkcError):
 
 class TableError(ShrinkcError):
     """A latency table that is unknown, damaged or lacks what was asked."""
+
+
+class DataError(ShrinkcError):
+    """Pictures that cannot train or judge a network: damaged, unlabelled, of another size."""
+
+
+class TrainingError(ShrinkcError):
+    """A training, or a job beside it, that cannot start, go on or resume."""
 
 
 class DeviceError(ShrinkcError):

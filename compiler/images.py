@@ -65,7 +65,7 @@ class ImageSet:
         skipped: list[tuple[str, str]] = []
         tensors: list[Tensor] = []
         labels: list[int | None] = []
-        for picture, data in self._read():
+        for picture, data in self.files():
             try:
                 tensors.append(read_picture(data(), picture.name, preprocessing))
             except ImageError as error:
@@ -90,7 +90,11 @@ class ImageSet:
             f"first '{shown(name)}': {reason}; remove or replace them"
         )
 
-    def _read(self) -> Iterator[tuple[Picture, Callable[[], bytes]]]:
+    def files(self) -> Iterator[tuple[Picture, Callable[[], bytes]]]:
+        """Each picture with what reads its file: to be called, if at all, before the next one.
+
+        That raises ImageError with the reason alone.
+        """
         if self.path.is_dir():
             for picture in self.pictures:
                 yield picture, lambda name=picture.name: _file_bytes(self.path / name)

@@ -109,14 +109,23 @@ def read_picture(data: bytes, name: str, preprocessing: Preprocessing) -> Tensor
 
     Raises ImageError with the reason alone; the caller knows the file's full name.
     """
+    pixels = read_pixels(data, name, preprocessing)
+    scaled = pixels.astype(np.float32) / np.float32(255 if pixels.dtype == np.uint8 else 1)
+    mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
+    return torch.tensor(np.ascontiguousarray(((scaled - mean) / std).transpose(2, 0, 1)))
+
+
+def read_pixels(data: bytes, name: str, preprocessing: Preprocessing) -> Array:
+    """Decode, resize and crop one file, without normalisation: (height, width, channels).
+
+    uint8, or float32: grey pictures of 16 bits scaled to 0–1, `.npy` floats as they are. Raises
+    ImageError with the reason alone.
+    """
     if name.lower().endswith(".npy"):
         bands = _from_array(_array(data), preprocessing.channels)
     else:
         bands = _decode(data, preprocessing.channels)
-    pixels = np.concatenate([np.atleast_3d(np.asarray(_fit(b, preprocessing))) for b in bands], 2)
-    scaled = pixels.astype(np.float32) / np.float32(255 if pixels.dtype == np.uint8 else 1)
-    mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
-    return torch.tensor(np.ascontiguousarray(((scaled - mean) / std).transpose(2, 0, 1)))
+    return np.concatenate([np.atleast_3d(np.asarray(_fit(b, preprocessing))) for b in bands], 2)
 
 
 def _decode(data: bytes, channels: int) -> list[Image.Image]:
