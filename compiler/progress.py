@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import threading
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
+
+
+class Advance(Protocol):
+    """One unit of a job is finished; `note` says how it stands and replaces the last note."""
+
+    def __call__(self, note: str = "") -> None: ...
 
 
 class Progress(Protocol):
     """A long job tells how far it is."""
 
-    def task(
-        self, text: str, total: int | None = None
-    ) -> AbstractContextManager[Callable[[], None]]:
+    def task(self, text: str, total: int | None = None) -> AbstractContextManager[Advance]:
         """A named job; call the yielded function once per finished unit of `total`."""
         ...
 
@@ -21,31 +26,62 @@ class Silent:
     """For pipes, JSON and callers that do not care."""
 
     @contextmanager
-    def task(self, text: str, total: int | None = None) -> Generator[Callable[[], None]]:
-        yield lambda: None
+    def task(self, text: str, total: int | None = None) -> Generator[Advance]:
+        yield lambda note="": None
 
 
 class Terminal:
-    """Bars with the time left, on stderr, gone when done."""
+    """Bars with the time left, on stderr, gone when done; jobs of several threads each have one."""
+
+    def __init__(self) -> None:
+        self._lock, self._tasks = threading.Lock(), 0
+        self._bars: Any = None
 
     @contextmanager
-    def task(self, text: str, total: int | None = None) -> Generator[Callable[[], None]]:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            SpinnerColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-        from rich.progress import Progress as Bars
+    def task(self, text: str, total: int | None = None) -> Generator[Advance]:
+        with self._lock:
+            if self._tasks == 0:
+                self._bars = _bars()
+                self._bars.start()
+            self._tasks += 1
+            bars, task = self._bars, self._bars.add_task(text, total=total)
 
-        text_column = TextColumn("{task.description}")
-        columns = (
-            (SpinnerColumn(), text_column)
-            if total is None
-            else (text_column, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        )
-        with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-            task = bars.add_task(text, total=total)
-            yield lambda: bars.advance(task)
+        def advance(note: str = "") -> None:
+            bars.update(task, advance=1, description=f"{text} {note}" if note else text)
+
+        try:
+            yield advance
+        finally:
+            with self._lock:
+                bars.remove_task(task)
+                self._tasks -= 1
+                if self._tasks == 0:
+                    bars.stop()
+
+
+def _bars() -> Any:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Count(TextColumn):
+        """ "3/10", and nothing for a job of unknown size."""
+
+        def render(self, task: Task) -> Text:
+            known = task.total is not None
+            return Text(f"{int(task.completed)}/{int(task.total or 0)}" if known else "")
+
+    class Left(TimeRemainingColumn):
+        def render(self, task: Task) -> Text:
+            return super().render(task) if task.total is not None else Text("")
+
+    text = TextColumn("{task.description}")
+    columns = (SpinnerColumn(), text, BarColumn(), Count(""), Left())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
