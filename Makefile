@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint typecheck pytest wheel clean
+.PHONY: demo test test-arm lint typecheck pytest wheel clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -30,9 +30,14 @@ typecheck: $(STAMP)
 pytest: $(STAMP)
 	$(BIN)/python -m pytest -n 2
 
+# Exported files on an emulated Raspberry Pi 4 processor, which is made in .arm-root when missing.
+test-arm: $(STAMP)
+	$(BIN)/python tests/arm/build_root.py .arm-root
+	SHRINKC_ARM=.arm-root OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/arm
+
 # The wheel must work where only its own dependencies are.
 wheel: $(STAMP)
 	$(BIN)/python tests/check_wheel.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .arm-root build dist *.egg-info

@@ -1,0 +1,200 @@
+"""An emulated Cortex-A72 (Raspberry Pi 4): qemu's user mode over a folder made by build_root.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CPU = "cortex-a72"
+PYTHON = "usr/bin/python3"
+GUEST = Path(__file__).resolve().parent / "guest.py"
+BEGIN, END = 0, 1  # marks, as in guest.py
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Wheels that go together, for these versions of Python; none named: any."""
+
+    wheels: tuple[str, ...]
+    pythons: tuple[str, ...] = ()
+
+    def serves(self, python: str) -> bool:
+        return not self.pythons or python in self.pythons
+
+
+# Newer ones than these abort in the qemu 7.2 of Debian 12.
+SITES = {
+    "current": Site(
+        ("numpy>=1.26", "ai-edge-litert>=2.1,<=2.1.6", "onnxruntime>=1.23,<=1.23.2"),
+    ),
+    "tflite-runtime": Site(("numpy<2", "tflite-runtime==2.14.0"), ("3.9", "3.10", "3.11")),
+}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What runs files there. `kernels`: "ruy" leaves XNNPACK out of TFLite, "" takes what the
+    runtime takes by itself (tflite-runtime 2.14: XNNPACK for fp32, ruy for int8)."""
+
+    package: str
+    site: str
+    kind: str  # onnx or tflite
+    kernels: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.package} ({self.kernels})" if self.kernels else self.package
+
+
+ONNXRUNTIME = Runtime("onnxruntime", "current", "onnx")
+LITERT = Runtime("ai-edge-litert", "current", "tflite")
+TFLITE_RUNTIME = Runtime("tflite-runtime", "tflite-runtime", "tflite")
+RUY = Runtime("tflite-runtime", "tflite-runtime", "tflite", "ruy")
+RUNTIMES = (ONNXRUNTIME, LITERT, TFLITE_RUNTIME, RUY)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model file and its samples in the file's own layout; `counted` inferences are counted."""
+
+    model: bytes
+    samples: tuple[Array, ...]
+    counted: int = 3
+
+
+@dataclass(frozen=True)
+class Result:
+    """One output per sample; the instructions of each counted inference, none without plugin."""
+
+    outputs: tuple[Array, ...]
+    instructions: tuple[int, ...]
+
+
+class EmulatorError(Exception):
+    """The emulated program failed."""
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """`folder` is what build_root.py makes."""
+
+    folder: Path
+
+    @property
+    def plugin(self) -> Path | None:
+        """None where qemu takes no plugins; nothing is counted then."""
+        path = self.folder / "plugin" / "count_instructions.so"
+        return path if path.is_file() else None
+
+    def has(self, runtime: Runtime) -> bool:
+        return (self.folder / "sites" / runtime.site).is_dir()
+
+    def run(self, runtime: Runtime, jobs: Sequence[Job]) -> list[Result]:
+        """Run every job, one thread, in one emulated process. Raises EmulatorError."""
+        with tempfile.TemporaryDirectory() as name:
+            scratch = Path(name)
+            listing, marks = scratch / "jobs.json", scratch / "marks"
+            listing.write_text(
+                json.dumps([_written(job, scratch, i) for i, job in enumerate(jobs)])
+            )
+            guest = (str(GUEST), runtime.package, runtime.kernels, str(listing))
+            self.python(*guest, site=runtime.site, plugin=self.plugin, marks=marks)
+            counts = iter(between(marks.read_text()) if marks.exists() else ())
+            return [
+                Result(_outputs(scratch, i), tuple(islice(counts, job.counted)))
+                for i, job in enumerate(jobs)
+            ]
+
+    def python(
+        self,
+        *arguments: str,
+        site: str | None = None,
+        plugin: Path | None = None,
+        marks: Path = Path(os.devnull),
+    ) -> str:
+        """Standard output of the emulated Python; `plugin` writes into `marks`.
+
+        Raises EmulatorError.
+        """
+        done = self._qemu(arguments, site, plugin, marks)
+        if done.returncode != 0:
+            raise EmulatorError(
+                f"exit code {done.returncode} of the emulated Python\n{done.stderr}"
+            )
+        return done.stdout
+
+    def accepts(self, plugin: Path) -> bool:
+        """Whether this qemu loads the plugin."""
+        return self._qemu(("-V",), None, plugin, Path(os.devnull)).returncode == 0
+
+    def takes_plugins(self) -> bool:
+        """Statically linked ones, as Debian 13's, do not."""
+        return "-plugin" in self._ask("-h")
+
+    def version(self) -> str:
+        return self._ask("--version").partition("\n")[0]
+
+    def _ask(self, option: str) -> str:
+        command = [self._command(), option]
+        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True)
+        return done.stdout
+
+    def _qemu(
+        self, arguments: Sequence[str], site: str | None, plugin: Path | None, marks: Path
+    ) -> subprocess.CompletedProcess[str]:
+        root = self.folder / "root"
+        command = [self._command(), "-cpu", CPU, "-L", str(root)]
+        command += ["-U", "LD_LIBRARY_PATH", "-E", "PYTHONDONTWRITEBYTECODE=1"]
+        if site is not None:
+            command += ["-E", f"PYTHONPATH={self.folder / 'sites' / site}"]
+        if plugin is not None:
+            command += ["-plugin", f"{plugin},out={marks}"]
+        command += [str(root / PYTHON), *arguments]
+        return subprocess.run(command, env=self._environment(), capture_output=True, text=True)
+
+    def _command(self) -> str:
+        return shutil.which("qemu-aarch64") or str(
+            self.folder / "tools" / "usr" / "bin" / "qemu-aarch64"
+        )
+
+    def _environment(self) -> dict[str, str]:
+        """This process's, without its Python settings and with the libraries of qemu."""
+        paths = [str(p) for p in (self.folder / "tools" / "usr" / "lib").glob("*-linux-gnu")]
+        paths += filter(None, [os.environ.get("LD_LIBRARY_PATH")])
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+        return {**kept, "LD_LIBRARY_PATH": ":".join(paths), "OMP_NUM_THREADS": "1"}
+
+
+def _written(job: Job, folder: Path, number: int) -> dict[str, object]:
+    """The job as guest.py reads it, its files in `folder`."""
+    model, inputs = folder / f"{number}-model", folder / f"{number}-inputs.npz"
+    model.write_bytes(job.model)
+    np.savez(inputs, *job.samples)
+    outputs = folder / f"{number}-outputs.npz"
+    paths = {"model": str(model), "inputs": str(inputs), "outputs": str(outputs)}
+    return {**paths, "counted": job.counted}
+
+
+def _outputs(folder: Path, number: int) -> tuple[Array, ...]:
+    with np.load(folder / f"{number}-outputs.npz") as file:
+        return tuple(file[f"arr_{i}"] for i in range(len(file.files)))
+
+
+def between(marks: str) -> list[int]:
+    """Instructions from each BEGIN to its END; the lines are "mark count". Raises EmulatorError."""
+    rows = [[int(word) for word in line.split()] for line in marks.splitlines()]
+    if [mark for mark, _ in rows] != [BEGIN, END] * (len(rows) // 2):
+        raise EmulatorError("the plugin's marks do not come in pairs")
+    counts = [count for _, count in rows]
+    return [end - begin for begin, end in zip(counts[::2], counts[1::2], strict=True)]

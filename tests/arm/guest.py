@@ -1,0 +1,72 @@
+"""Runs model files on the emulated Arm, where only numpy and one runtime are.
+
+    python3 guest.py PACKAGE KERNELS JOBS.json
+
+A job names a model file of one input and one output, an .npz of samples in the file's own layout,
+an .npz to write their outputs into, and how many inferences of the first sample to count. Around
+each of these the counting plugin of qemu is told, by a system call that no kernel has.
+"""
+
+import ctypes
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MARK = 0x5C0DE  # as in count_instructions.c
+BEGIN, END = 0, 1
+Infer = Callable[[Any], Any]
+TFLITE = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
+
+
+def load(package: str, kernels: str, model: str) -> Infer:
+    """Sample → output."""
+    return onnx(model) if package == "onnxruntime" else tflite(TFLITE[package], kernels, model)
+
+
+def tflite(package: str, kernels: str, model: str) -> Infer:
+    module: Any = importlib.import_module(f"{package}.interpreter")
+    resolvers = module.OpResolverType
+    without = resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    resolver = without if kernels == "ruy" else resolvers.AUTO
+    interpreter = module.Interpreter(model, num_threads=1, experimental_op_resolver_type=resolver)
+    interpreter.allocate_tensors()
+    (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def infer(sample: Any) -> Any:
+        interpreter.set_tensor(source["index"], sample)
+        interpreter.invoke()
+        return interpreter.get_tensor(result["index"])
+
+    return infer
+
+
+def onnx(model: str) -> Infer:
+    runtime: Any = importlib.import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda sample: session.run(None, {name: sample})[0]
+
+
+def main() -> None:
+    package, kernels, listing = sys.argv[1:]
+    kernel = ctypes.CDLL(None).syscall
+    for job in json.loads(Path(listing).read_text()):
+        with np.load(job["inputs"]) as file:
+            samples = [file[f"arr_{i}"] for i in range(len(file.files))]
+        infer = load(package, kernels, job["model"])
+        np.savez(job["outputs"], *[infer(sample) for sample in samples])
+        for _ in range(job["counted"]):
+            kernel(ctypes.c_long(MARK), ctypes.c_long(BEGIN))
+            infer(samples[0])
+            kernel(ctypes.c_long(MARK), ctypes.c_long(END))
+
+
+if __name__ == "__main__":
+    main()
