@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from shrinkc.latency_tables import build_rpi4_ruy
-from shrinkc.latency_tables.fbnet_blocks import read_blocks
-from shrinkc.latency_tables.fit import Fit, Sample
+from shrinkc.latency_tables.build import rpi4_ruy
+from shrinkc.latency_tables.build.fbnet_blocks import read_blocks
+from shrinkc.latency_tables.build.fit import Fit, Sample
 from shrinkc.latency_tables.kernels import RUY
 
 from benchmarks.common import add_data_argument, environment, print_table, write_results
@@ -85,11 +85,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_data_argument(parser)
     data: Path = parser.parse_args().data / "latency"
-    samples = build_rpi4_ruy.read_samples(data / "mlperf_rpi4" / "rpi4_singlestream.csv")
+    samples = rpi4_ruy.read_samples(data / "mlperf_rpi4" / "rpi4_singlestream.csv")
     networks = tuple(sample for sample in samples if sample.precision == "fp32")
     path = data / "fbnet_blocks_rpi4_pixel3" / "recovered_fbnet_cifar_lut.csv"
     blocks = tuple(read_blocks(path, "raspi4"))
-    made = build_rpi4_ruy
+    made = rpi4_ruy
     fit = Fit(RUY, made.TILES["fp32"], made.CACHES, made.EXPECTED["fp32"])
     rows = [Combined(fit, networks, blocks, weight).row() for weight in WEIGHTS]
     header = ("weight", "factor", "network held out", "family held out", "blocks", "depthwise")

@@ -19,9 +19,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from shrinkc.latency_tables import build_pixel3, build_pixel4, build_rpi4_ruy, build_rpi4_xnnpack
 from shrinkc.latency_tables.accuracy import Accuracy, accuracy
-from shrinkc.latency_tables.networks import mobilenet_v2
+from shrinkc.latency_tables.build import (
+    pixel3,
+    pixel4_cpu,
+    pixel4_gpu,
+    rpi4_ruy,
+    rpi4_xnnpack,
+    v100,
+)
+from shrinkc.latency_tables.build.networks import mobilenet_v2
 from shrinkc.latency_tables.store import load_table, read_table
 from shrinkc.latency_tables.table import LatencyTable
 
@@ -60,9 +67,9 @@ class Measure:
 Section = Callable[[Path], list[Measure]]
 
 
-def pixel4(data: Path) -> list[Measure]:
+def on_pixel4(data: Path) -> list[Measure]:
     """One large core, whole networks."""
-    table = build_pixel4.build(data / "latency" / "qed_pixel4")
+    table = pixel4_cpu.build(data / "latency" / "qed_pixel4")
     measures = [_shipped(table)]
     for precision, mean, within, order in (("fp32", 3.0, 97.0, 0.995), ("int8", 6.0, 85.0, 0.99)):
         found = _found(table, precision, "network")
@@ -75,9 +82,9 @@ def pixel4(data: Path) -> list[Measure]:
     return measures
 
 
-def rpi4_ruy(data: Path) -> list[Measure]:
+def on_rpi4_with_ruy(data: Path) -> list[Measure]:
     """MLPerf's networks."""
-    table = build_rpi4_ruy.build(data / "latency" / "mlperf_rpi4")
+    table = rpi4_ruy.build(data / "latency" / "mlperf_rpi4")
     bars = (("fp32", 4.5, 10.0), ("int8", 1.5, 8.0))
     return [
         _shipped(table),
@@ -86,15 +93,15 @@ def rpi4_ruy(data: Path) -> list[Measure]:
     ]
 
 
-def rpi4_xnnpack(data: Path) -> list[Measure]:
+def on_rpi4_with_xnnpack(data: Path) -> list[Measure]:
     """Six published figures."""
-    table = build_rpi4_xnnpack.build()
+    table = rpi4_xnnpack.build()
     return [_shipped(table), *(_mean(_found(table, p, "network")) for p in table.precisions)]
 
 
-def pixel3(data: Path) -> list[Measure]:
+def on_pixel3(data: Path) -> list[Measure]:
     """Blocks."""
-    table = build_pixel3.build(data / "latency" / "fbnet_blocks_rpi4_pixel3")
+    table = pixel3.build(data / "latency" / "fbnet_blocks_rpi4_pixel3")
     return [
         _shipped(table),
         _mean(_found(table, "fp32", "network")),
@@ -102,10 +109,33 @@ def pixel3(data: Path) -> list[Measure]:
     ]
 
 
+def on_pixel4_gpu(data: Path) -> list[Measure]:
+    """Operators one by one; every network from the operators of the others."""
+    table = pixel4_gpu.build(data / "latency" / "qed_pixel4")
+    return [_shipped(table), _mean(_found(table, "fp32", "network"))]
+
+
+def on_v100(data: Path) -> list[Measure]:
+    """Single convolutions, a tenth of them held out."""
+    samples = v100.read_samples(data / "latency" / "tinynas_v100")
+    measures: list[Measure] = []
+    for batch in v100.BATCHES:
+        measured = v100.of_batch(samples, batch)
+        errors: dict[str, list[float]] = {}
+        for row in v100.held_out(measured, batch):
+            errors.setdefault(row.precision, []).append(100 * abs(row.relative_error))
+        for precision, found in errors.items():
+            bar = 8.0 if precision == "fp16" and batch in (1, 32) else None
+            name = f"mean error, convolutions held out ({len(found)})"
+            table = f"v100/tensorrt-b{batch} {precision}"
+            measures.append(Measure(table, name, statistics.mean(found), bar))
+    return measures
+
+
 def speed(data: Path) -> list[Measure]:
     """Loading a table, and estimating MobileNetV2 with it; medians."""
     ops, measures = mobilenet_v2(1.0, 224, "fp32"), list[Measure]()
-    for target in ("rpi4/tflite-xnnpack", "pixel4/tflite-cpu"):
+    for target in ("rpi4/tflite-xnnpack", "pixel4/tflite-cpu", "pixel4/tflite-gpu"):
         loading: list[float] = []
         estimating: list[float] = []
         for _ in range(REPEATS):
@@ -124,7 +154,15 @@ def speed(data: Path) -> list[Measure]:
     return measures
 
 
-SECTIONS: tuple[Section, ...] = (pixel4, rpi4_ruy, rpi4_xnnpack, pixel3, speed)
+SECTIONS: tuple[Section, ...] = (
+    on_pixel4,
+    on_pixel4_gpu,
+    on_rpi4_with_ruy,
+    on_rpi4_with_xnnpack,
+    on_pixel3,
+    on_v100,
+    speed,
+)
 
 
 def _found(table: LatencyTable, precision: str, held_out: HeldOut) -> Accuracy:

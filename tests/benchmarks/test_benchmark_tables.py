@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.tables import Measure, rpi4_xnnpack, speed
+from benchmarks.tables import Measure, on_rpi4_with_xnnpack, speed
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_what_has_no_bar_is_only_stated() -> None:
 
 
 def test_the_shipped_xnnpack_table_is_the_present_codes() -> None:
-    shipped, *errors = rpi4_xnnpack(Path("no data"))
+    shipped, *errors = on_rpi4_with_xnnpack(Path("no data"))
     assert shipped.reached < 0.01
     assert [error.table.rsplit(" ", 1)[1] for error in errors] == ["fp32", "int8"]
 

@@ -3,7 +3,7 @@
 import pytest
 from shrinkc.compiler.errors import TableError
 from shrinkc.latency_tables.accuracy import Accuracy, accuracy, summary
-from shrinkc.latency_tables.build import check
+from shrinkc.latency_tables.build.script import check
 from shrinkc.latency_tables.files import Validation
 from shrinkc.latency_tables.meta import TableMeta
 from shrinkc.latency_tables.table import LatencyTable

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from shrinkc.compiler.errors import TableError
-from shrinkc.latency_tables import build_pixel3, build_pixel4
-from shrinkc.latency_tables.fbnet_blocks import read_blocks
-from shrinkc.latency_tables.networks import OpList
-from shrinkc.latency_tables.op_listing import KERNEL_COLUMN, read_networks
+from shrinkc.latency_tables.build import pixel3, pixel4_cpu
+from shrinkc.latency_tables.build.fbnet_blocks import read_blocks
+from shrinkc.latency_tables.build.networks import OpList
+from shrinkc.latency_tables.build.op_listing import KERNEL_COLUMN, read_networks
 from shrinkc.latency_tables.ruy import amounts
 from shrinkc.latency_tables.store import read_table
 
@@ -18,7 +18,7 @@ LISTING, TOTALS = "tflite_cnn_ops_gpu.csv", "tflite_cnn_e2e.csv"
 
 
 def planted_us(ops: OpList) -> float:
-    counted = (amounts(k, build_pixel4.TILES["fp32"], build_pixel4.CACHES)._asdict() for k in ops)
+    counted = (amounts(k, pixel4_cpu.TILES["fp32"], pixel4_cpu.CACHES)._asdict() for k in ops)
     return sum(PLANTED[name] * one[name] for one in counted for name in PLANTED)
 
 
@@ -62,20 +62,20 @@ def pixel4_data(tmp_path: Path) -> Path:
         (name, NETWORK_US + planted_us(ops), 0.4 * (NETWORK_US + planted_us(ops)))
         for name, ops in read_networks(tmp_path / LISTING, "fp32").items()
     ]
-    write(tmp_path / TOTALS, ("model", *build_pixel4.COLUMNS.values()), totals)
+    write(tmp_path / TOTALS, ("model", *pixel4_cpu.COLUMNS.values()), totals)
     return tmp_path
 
 
 def test_pixel4_is_made_of_two_files(pixel4_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--data", str(pixel4_data), "--out", str(pixel4_data / "table")]
-    build_pixel4.main(arguments)
+    pixel4_cpu.main(arguments)
     assert "pixel4/tflite-cpu int8, network held out" in capsys.readouterr().out
     table = read_table(pixel4_data / "table", "pixel4/tflite-cpu")
     held_out = table.mean_error_percent("fp32", "network")
     assert held_out is not None
     assert held_out < 3
     texts = {path.name: path.read_text("utf-8") for path in (pixel4_data / "table").iterdir()}
-    build_pixel4.main(arguments)
+    pixel4_cpu.main(arguments)
     assert texts == {p.name: p.read_text("utf-8") for p in (pixel4_data / "table").iterdir()}
 
 
@@ -87,22 +87,22 @@ def test_a_column_in_milliseconds_is_noticed(pixel4_data: Path) -> None:
     lines[3] = f"{name},{float(us) / 1e3},{quantised}"
     path.write_text("\n".join(lines) + "\n", "utf-8")
     with pytest.raises(TableError, match=rf"{name} \(fp32\): .*check the unit"):
-        build_pixel4.build(pixel4_data)
+        pixel4_cpu.build(pixel4_data)
 
 
 def test_a_network_without_operators_is_refused(pixel4_data: Path) -> None:
     with (pixel4_data / TOTALS).open("a", encoding="utf-8") as file:
         file.write("alexnet,1000,500\n")
     with pytest.raises(TableError, match="network alexnet has no operators"):
-        build_pixel4.build(pixel4_data)
+        pixel4_cpu.build(pixel4_data)
     (pixel4_data / TOTALS).write_text("model\nnet_w8\n", "utf-8")
     with pytest.raises(TableError, match="not a list of networks"):
-        build_pixel4.build(pixel4_data)
+        pixel4_cpu.build(pixel4_data)
 
 
 def test_families_are_held_out_together() -> None:
     names = ("mobilenetv2b_wd4", "mobilenet_w1", "sepreresnet10", "seresnet12", "vovnet27s")
-    families = [build_pixel4.family(name) for name in names]
+    families = [pixel4_cpu.family(name) for name in names]
     assert families == ["mobilenetv2", "mobilenetv1", "preresnet", "resnet", "vovnet27s"]
 
 
@@ -132,7 +132,7 @@ def test_pixel3_is_made_of_blocks(tmp_path: Path) -> None:
         ("pixel3", *[""] * 7, "CONST", 2.8),
     ]
     write(path, BLOCK_COLUMNS, [*timed, *others])
-    table = build_pixel3.build(tmp_path)
+    table = pixel3.build(tmp_path)
     assert {v.network for v in table.validation} == set(us)
     held_out = table.mean_error_percent("fp32", "network")
     assert held_out is not None

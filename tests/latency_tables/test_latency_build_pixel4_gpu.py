@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from shrinkc.compiler.errors import TableError
-from shrinkc.latency_tables import build_pixel4_gpu as gpu
+from shrinkc.latency_tables.build import pixel4_gpu as gpu
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.store import load_table
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from shrinkc.compiler.errors import TableError
-from shrinkc.latency_tables import build_rpi4_ruy
+from shrinkc.latency_tables.build import rpi4_ruy
 from shrinkc.latency_tables.store import load_table
 
 SHIPPED = Path(str(files("shrinkc.latency_tables"))) / "data" / "rpi4" / "tflite-ruy"
@@ -22,23 +22,23 @@ def write_results(folder: Path, rows: Rows) -> None:
 
 def stated() -> Rows:
     measured = {v.network: v.measured_ms for v in load_table("rpi4/tflite-ruy").validation}
-    mine = (build_rpi4_ruy.ROUND, build_rpi4_ruy.SYSTEM)
+    mine = (rpi4_ruy.ROUND, rpi4_ruy.SYSTEM)
     return [(*mine, name, f"{ms:.4f}") for name, ms in measured.items()]
 
 
 def test_the_script_rebuilds_the_shipped_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = ("v2.0", build_rpi4_ruy.SYSTEM, "resnet50", "1.0"), ("v2.1", "rpi4-armnn", "vgg", "1.0")
+    other = ("v2.0", rpi4_ruy.SYSTEM, "resnet50", "1.0"), ("v2.1", "rpi4-armnn", "vgg", "1.0")
     write_results(tmp_path, [other[0], *stated(), other[1]])
-    build_rpi4_ruy.main(["--data", str(tmp_path), "--out", str(tmp_path / "rpi4")])
+    rpi4_ruy.main(["--data", str(tmp_path), "--out", str(tmp_path / "rpi4")])
     assert "network held out" in capsys.readouterr().out
     for path in SHIPPED.iterdir():
         assert (tmp_path / "rpi4" / path.name).read_text("utf-8") == path.read_text("utf-8")
 
 
 def test_bad_results_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    mine = (build_rpi4_ruy.ROUND, build_rpi4_ruy.SYSTEM)
+    mine = (rpi4_ruy.ROUND, rpi4_ruy.SYSTEM)
     for rows, message in (
         ([], "no result of rpi4-tflite"),
         ([(*mine, "alexnet", "1.0")], "'alexnet' is no network"),
@@ -46,9 +46,9 @@ def test_bad_results_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     ):
         write_results(tmp_path, rows)
         with pytest.raises(SystemExit, match=message):
-            build_rpi4_ruy.main(["--data", str(tmp_path), "--out", str(tmp_path / "rpi4")])
+            rpi4_ruy.main(["--data", str(tmp_path), "--out", str(tmp_path / "rpi4")])
     with pytest.raises(TableError, match="not a list of MLPerf results"):
-        build_rpi4_ruy.read_samples(tmp_path / "missing.csv")
+        rpi4_ruy.read_samples(tmp_path / "missing.csv")
     assert not (tmp_path / "rpi4").exists()
 
 
@@ -62,5 +62,5 @@ def test_a_measurement_in_another_unit_is_refused(tmp_path: Path, factor: float)
     ]
     write_results(tmp_path, rows)
     with pytest.raises(SystemExit, match=rf"{wrong} \(fp32\): .* ms measured.*check the unit"):
-        build_rpi4_ruy.main(["--data", str(tmp_path), "--out", str(tmp_path / "rpi4")])
+        rpi4_ruy.main(["--data", str(tmp_path), "--out", str(tmp_path / "rpi4")])
     assert not (tmp_path / "rpi4").exists()

@@ -4,8 +4,8 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from shrinkc.latency_tables import build_rpi4_xnnpack
-from shrinkc.latency_tables.networks import (
+from shrinkc.latency_tables.build import rpi4_xnnpack
+from shrinkc.latency_tables.build.networks import (
     OpList,
     mobilenet_v1,
     mobilenet_v2,
@@ -33,7 +33,7 @@ def xnnpack() -> LatencyTable:
 
 
 def test_the_script_rebuilds_the_shipped_table(tmp_path: Path) -> None:
-    build_rpi4_xnnpack.main(["--out", str(tmp_path / "rpi4")])
+    rpi4_xnnpack.main(["--out", str(tmp_path / "rpi4")])
     for path in SHIPPED.iterdir():
         assert (tmp_path / "rpi4" / path.name).read_text("utf-8") == path.read_text("utf-8")
 

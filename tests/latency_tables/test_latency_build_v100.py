@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from shrinkc.compiler.errors import TableError
-from shrinkc.latency_tables import build_v100
+from shrinkc.latency_tables.build import v100
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.store import load_table
 
@@ -31,7 +31,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_batches_become_tables_and_milliseconds_microseconds(data: Path) -> None:
-    table = build_v100.build(build_v100.read_samples(data), 32)
+    table = v100.build(v100.read_samples(data), 32)
     assert (table.target, table.meta.batch) == ("v100/tensorrt-b32", 32)
     key = OpKey(
         *("conv2d", 8, 16, (3, 3), (2, 2)),
@@ -49,10 +49,10 @@ def test_a_damaged_line_is_named(data: Path) -> None:
     path = data / "conv_fp16.txt"
     path.write_text(path.read_text().replace("Regular,1", "Regular,x", 1))
     with pytest.raises(TableError, match=r"conv_fp16.txt line 1: not a convolution"):
-        build_v100.read_samples(data)
+        v100.read_samples(data)
 
 
-@pytest.mark.parametrize("batch", build_v100.BATCHES)
+@pytest.mark.parametrize("batch", v100.BATCHES)
 def test_the_shipped_tables_state_their_error(batch: int) -> None:
     table = load_table(f"v100/tensorrt-b{batch}")
     for precision in table.precisions:

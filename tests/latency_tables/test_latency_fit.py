@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from shrinkc.latency_tables.build_rpi4_ruy import sample
+from shrinkc.latency_tables.build.fit import Expectation, Fit, Sample, solve
+from shrinkc.latency_tables.build.networks import OpList
+from shrinkc.latency_tables.build.rpi4_ruy import sample
 from shrinkc.latency_tables.features import Caches, Tiles
-from shrinkc.latency_tables.fit import Expectation, Fit, Sample, solve
 from shrinkc.latency_tables.kernels import RUY
-from shrinkc.latency_tables.networks import OpList
 from shrinkc.latency_tables.store import load_table
 
 TILES, CACHES = Tiles(8, 8, 1, 4), Caches(32 * 1024, 512 * 1024)

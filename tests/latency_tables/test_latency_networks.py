@@ -3,8 +3,7 @@
 from collections import Counter
 
 import pytest
-from shrinkc.latency_tables.key import OpKey
-from shrinkc.latency_tables.networks import (
+from shrinkc.latency_tables.build.networks import (
     OpList,
     efficientnet_lite,
     make_divisible,
@@ -13,6 +12,7 @@ from shrinkc.latency_tables.networks import (
     mobilenet_v3,
     resnet50,
 )
+from shrinkc.latency_tables.key import OpKey
 
 
 def mmacs(ops: OpList) -> float:

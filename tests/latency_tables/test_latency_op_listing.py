@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from shrinkc.compiler.errors import TableError
+from shrinkc.latency_tables.build.op_listing import KERNEL_COLUMN, read_networks
 from shrinkc.latency_tables.key import OpKey
-from shrinkc.latency_tables.op_listing import KERNEL_COLUMN, read_networks
 
 Shape = tuple[
     object, ...

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from shrinkc.latency_tables.accuracy import accuracy
+from shrinkc.latency_tables.build.networks import mobilenet_v2, resnet50
 from shrinkc.latency_tables.features import Tiles
 from shrinkc.latency_tables.key import OpKey
-from shrinkc.latency_tables.networks import mobilenet_v2, resnet50
 from shrinkc.latency_tables.store import load_table, read_table
 from shrinkc.latency_tables.table import LatencyTable
 from unlike_networks import extrapolated, total_ms

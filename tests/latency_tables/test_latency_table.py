@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from shrinkc.compiler.errors import TableError
+from shrinkc.latency_tables.build.networks import mobilenet_v2
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.measured import Measurement
 from shrinkc.latency_tables.meta import TableMeta
-from shrinkc.latency_tables.networks import mobilenet_v2
 from shrinkc.latency_tables.store import load_table
 from shrinkc.latency_tables.table import LatencyTable, OpEstimate
 

@@ -1,8 +1,8 @@
 """Operator lists of published networks that no shipped CPU table is fitted to, 224×224."""
 
+from shrinkc.latency_tables.build.networks import OpList
+from shrinkc.latency_tables.build.sequence import OpSequence
 from shrinkc.latency_tables.key import OpKey
-from shrinkc.latency_tables.networks import OpList
-from shrinkc.latency_tables.sequence import OpSequence
 from shrinkc.latency_tables.table import LatencyTable
 
 

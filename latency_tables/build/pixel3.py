@@ -1,4 +1,4 @@
-"""Fit the table `pixel3`: `python -m shrinkc.latency_tables.build_pixel3 --data DIR`.
+"""Fit the table `pixel3`: `python -m shrinkc.latency_tables.build.pixel3 --data DIR`.
 
 DIR holds `recovered_fbnet_cifar_lut.csv` (see `fbnet_blocks`), recovered from HayeonLee/HELP, which
 has it from HW-NAS-Bench (MIT): 72 blocks of FBNet's space on pictures of 32×32. That is as far as
@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import build_pixel4
-from .build import fitted, run
+from ..features import Caches
+from ..kernels import RUY
+from ..meta import ModelShape, TableMeta
+from ..table import LatencyTable
+from . import pixel4_cpu
 from .fbnet_blocks import read_blocks
-from .features import Caches
 from .fit import Expectation, Fit
-from .kernels import RUY
-from .meta import ModelShape, TableMeta
-from .table import LatencyTable
+from .script import fitted, run
 
 TARGET = "pixel3"
-TILES = {"fp32": build_pixel4.TILES["fp32"]}
+TILES = {"fp32": pixel4_cpu.TILES["fp32"]}
 # Kryo 385 Gold (Cortex-A75): 64 KB L1 data cache, 256 KB L2 of its own.
 CACHES = Caches(l1_bytes=64 * 1024, resident_bytes=256 * 1024)
 
@@ -48,7 +48,7 @@ SLOWER = 3.0  # the blocks take about three times what `pixel4/tflite-cpu` says 
 # No floors: the core is not known.
 EXPECTED = {
     name: Expectation(0.0, SLOWER * expected.prior)
-    for name, expected in build_pixel4.EXPECTED["fp32"].items()
+    for name, expected in pixel4_cpu.EXPECTED["fp32"].items()
 }
 
 

@@ -1,4 +1,4 @@
-"""Build the `v100` tables: `python -m shrinkc.latency_tables.build_v100 --data DIR [--out DIR]`.
+"""Build the `v100` tables: `python -m shrinkc.latency_tables.build.v100 --data DIR [--out DIR]`.
 
 DIR holds `conv_fp32.txt`, `conv_fp16.txt` and `conv_int8.txt` of alibaba/lightweight-neural-
 architecture-search (Apache-2.0): one convolution a line, timed with TensorRT on an NVIDIA V100,
@@ -19,15 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..compiler.errors import TableError
-from .columns import OpColumns
-from .files import Validation
-from .interpolate import CLIFFS, Interpolator
-from .key import OpKey
-from .measured import Measurement
-from .meta import TableMeta
-from .store import write_table
-from .table import LatencyTable
+from ...compiler.errors import TableError
+from ..columns import OpColumns
+from ..files import Validation
+from ..interpolate import CLIFFS, Interpolator
+from ..key import OpKey
+from ..measured import Measurement
+from ..meta import TableMeta
+from ..store import write_table
+from ..table import LatencyTable
 
 BATCHES = (1, 32, 64, 128)
 HELD_OUT_SHARE, SEED = 0.1, 0
@@ -61,7 +61,7 @@ class Sample:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Build the v100 latency tables.")
     parser.add_argument("--data", type=Path, required=True, help="folder of conv_fp32.txt, …")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "data" / "v100")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "data" / "v100")
     options = parser.parse_args(arguments)
     try:
         samples = read_samples(options.data)
@@ -116,14 +116,17 @@ def _sample(match: re.Match[str], precision: str) -> Sample:
 
 def build(samples: Sequence[Sample], batch: int) -> LatencyTable:
     """The table of one batch size, with the error of a tenth that its estimates had not seen."""
-    of_batch = [s for s in samples if s.batch == batch]
-    measured = {s.key: Measurement(round(s.ms * 1e3, 4)) for s in of_batch}
+    measured = of_batch(samples, batch)
     return LatencyTable(
         f"v100/tensorrt-b{batch}",
         replace(META, batch=batch),
         measured,
         validation=tuple(held_out(measured, batch, STATED)),
     )
+
+
+def of_batch(samples: Sequence[Sample], batch: int) -> dict[OpKey, Measurement]:
+    return {s.key: Measurement(round(s.ms * 1e3, 4)) for s in samples if s.batch == batch}
 
 
 def held_out(

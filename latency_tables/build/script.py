@@ -8,14 +8,14 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..compiler.errors import TableError
-from .accuracy import summary
-from .files import Validation
+from ...compiler.errors import TableError
+from ..accuracy import summary
+from ..files import Validation
+from ..meta import TableMeta
+from ..store import write_table
+from ..table import LatencyTable
+from ..target import Target
 from .fit import Fit, Sample
-from .meta import TableMeta
-from .store import write_table
-from .table import LatencyTable
-from .target import Target
 
 PLAUSIBLE = 3.0  # a measurement further from what all others say is not of that network
 
@@ -38,7 +38,7 @@ def run_without_data(
 
 
 def _parser(target: str) -> argparse.ArgumentParser:
-    shipped = Path(__file__).parent.joinpath("data", *Target.parse(target).folders)
+    shipped = Path(__file__).parent.parent.joinpath("data", *Target.parse(target).folders)
     parser = argparse.ArgumentParser(description=f"Fit the latency table {target}.")
     parser.add_argument("--out", type=Path, default=shipped, help="folder of the table")
     return parser

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..compiler.errors import TableError
-from .build import read_csv
+from ...compiler.errors import TableError
 from .fit import Sample
 from .networks import OpList
+from .script import read_csv
 from .sequence import OpSequence
 
 

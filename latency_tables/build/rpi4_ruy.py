@@ -1,4 +1,4 @@
-"""Fit the table `rpi4/tflite-ruy`: `python -m shrinkc.latency_tables.build_rpi4_ruy --data DIR`.
+"""Fit the table `rpi4/tflite-ruy`: `python -m shrinkc.latency_tables.build.rpi4_ruy --data DIR`.
 
 DIR holds `rpi4_singlestream.csv`: one row for each single-stream result on a Raspberry Pi 4 in
 MLPerf Inference (repositories mlcommons/inference_results_*, Apache-2.0), with columns `round`,
@@ -11,14 +11,14 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..compiler.errors import TableError
+from ...compiler.errors import TableError
+from ..features import Caches, Tiles
+from ..kernels import RUY
+from ..meta import ModelShape, TableMeta
+from ..table import LatencyTable
 from . import networks
-from .build import fitted, read_csv, run
-from .features import Caches, Tiles
 from .fit import Expectation, Fit, Sample
-from .kernels import RUY
-from .meta import ModelShape, TableMeta
-from .table import LatencyTable
+from .script import fitted, read_csv, run
 
 TARGET = "rpi4/tflite-ruy"
 ROUND = "v2.1"  # the latest round that ran this version on all its networks
@@ -121,9 +121,7 @@ def sample(name: str, measured_ms: float) -> Sample:
         if match:
             ops = generate(match)
             return Sample(name, family, ops[0].precision, ops, measured_ms)
-    raise TableError(
-        f"'{name}' is no network this script knows; add it to build_rpi4_ruy._FAMILIES"
-    )
+    raise TableError(f"'{name}' is no network this script knows; add it to rpi4_ruy._FAMILIES")
 
 
 def _precision(match: re.Match[str]) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
-from .key import OpKey
+from ..key import OpKey
 from .sequence import OpSequence
 
 OpList = tuple[OpKey, ...]

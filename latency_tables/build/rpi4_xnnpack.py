@@ -1,4 +1,4 @@
-"""Fit the table `rpi4/tflite-xnnpack`: `python -m shrinkc.latency_tables.build_rpi4_xnnpack`.
+"""Fit the table `rpi4/tflite-xnnpack`: `python -m shrinkc.latency_tables.build.rpi4_xnnpack`.
 
 The six figures that google/XNNPACK publishes are all there is, so the prices are mostly priors:
 what the hardware allows, and what `rpi4/tflite-ruy` says of the same board's memory. The figures
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..features import Tiles
+from ..kernels import XNNPACK
+from ..meta import ModelShape, TableMeta
+from ..table import LatencyTable
 from . import networks
-from .build import fitted, run_without_data
-from .build_rpi4_ruy import CACHES
-from .features import Tiles
 from .fit import Expectation, Fit, Sample
-from .kernels import XNNPACK
-from .meta import ModelShape, TableMeta
-from .table import LatencyTable
+from .rpi4_ruy import CACHES
+from .script import fitted, run_without_data
 
 TARGET = "rpi4/tflite-xnnpack"
 
@@ -44,7 +44,7 @@ META = TableMeta(
     model=ModelShape(XNNPACK, TILES, CACHES),
 )
 
-# Floors of products and depthwise as in `build_rpi4_ruy`: four cores at 1.8 GHz, one 4-wide FMA a
+# Floors of products and depthwise as in `rpi4_ruy`: four cores at 1.8 GHz, one 4-wide FMA a
 # cycle. Weights that are read again come from L2, which gives the four cores at most 16 bytes a
 # cycle together: 29 GB/s, 0.035 µs per KB; a third of that is usual. Weights fetched once come from
 # memory: at most 12.8 GB/s, usually 4. Bytes moved cost what they cost `rpi4/tflite-ruy`. An

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from .features import Caches, Tiles
-from .files import Validation
-from .kernels import Kernels
-from .model import Coefficient, FittedModel, coverage_of
+from ..features import Caches, Tiles
+from ..files import Validation
+from ..kernels import Kernels
+from ..model import Coefficient, FittedModel, coverage_of
 from .networks import OpList
 
 FloatArray = NDArray[np.float64]

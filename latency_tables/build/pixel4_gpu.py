@@ -1,4 +1,4 @@
-"""Build `pixel4/tflite-gpu`: `python -m shrinkc.latency_tables.build_pixel4_gpu --data DIR`.
+"""Build `pixel4/tflite-gpu`: `python -m shrinkc.latency_tables.build.pixel4_gpu --data DIR`.
 
 DIR holds `tflite_cnn_ops_gpu.csv` and `tflite_cnn_e2e.csv` of qed-usc/mobile-ml-benchmark (MIT), in
 microseconds: every operator of 71 networks on the mobile GPU, and the networks end to end. An
@@ -18,15 +18,15 @@ from statistics import median
 
 import numpy as np
 
-from ..compiler.errors import TableError
-from .build import read_csv, run
-from .correct import ALL, Correction, Corrections
-from .files import Validation
-from .key import OpKey
-from .measured import Measurement
-from .meta import TableMeta
+from ...compiler.errors import TableError
+from ..correct import ALL, Correction, Corrections
+from ..files import Validation
+from ..key import OpKey
+from ..measured import Measurement
+from ..meta import TableMeta
+from ..table import NETWORK, LatencyTable
 from .op_listing import read_timed
-from .table import NETWORK, LatencyTable
+from .script import read_csv, run
 
 TARGET = "pixel4/tflite-gpu"
 OPERATOR_COLUMN, NETWORK_COLUMN = "pixel4|gpu|float", "pixel4|gpu|float|mean"

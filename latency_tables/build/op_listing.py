@@ -16,10 +16,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..compiler.errors import TableError
-from .build import read_csv
-from .key import OpKey
+from ...compiler.errors import TableError
+from ..key import OpKey
 from .networks import OpList
+from .script import read_csv
 
 KERNEL_COLUMN = "pixel4|gpu|kernel"
 _NODE = re.compile(r"([a-z_0-9]*?)_(\d+)(?:_linked_:_|$)")

@@ -1,4 +1,4 @@
-"""Fit the table `pixel4/tflite-cpu`: `python -m shrinkc.latency_tables.build_pixel4 --data DIR`.
+"""Fit `pixel4/tflite-cpu`: `python -m shrinkc.latency_tables.build.pixel4_cpu --data DIR`.
 
 DIR holds two files of the repository qed-usc/mobile-ml-benchmark (MIT):
 `tflite_cnn_e2e.csv`, whole networks end to end in microseconds, and `tflite_cnn_ops_gpu.csv`,
@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..compiler.errors import TableError
-from .build import fitted, read_csv, run
-from .features import Caches, Tiles
+from ...compiler.errors import TableError
+from ..features import Caches, Tiles
+from ..kernels import RUY
+from ..meta import ModelShape, TableMeta
+from ..table import LatencyTable
 from .fit import Expectation, Fit, Sample
-from .kernels import RUY
-from .meta import ModelShape, TableMeta
 from .networks import OpList
 from .op_listing import read_networks
-from .table import LatencyTable
+from .script import fitted, read_csv, run
 
 TARGET = "pixel4/tflite-cpu"
 # One thread on the large core; the mean of the runs, microseconds.
