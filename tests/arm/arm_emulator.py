@@ -127,7 +127,7 @@ class Emulator:
 
         Raises EmulatorError.
         """
-        done = self._qemu(arguments, site, plugin, marks)
+        done = _run(self.command(*arguments, site=site, plugin=plugin, marks=marks))
         if done.returncode != 0:
             raise EmulatorError(
                 f"exit code {done.returncode} of the emulated Python\n{done.stderr}"
@@ -136,7 +136,7 @@ class Emulator:
 
     def accepts(self, plugin: Path) -> bool:
         """Whether this qemu loads the plugin."""
-        return self._qemu(("-V",), None, plugin, Path(os.devnull)).returncode == 0
+        return _run(self.command("-V", plugin=plugin)).returncode == 0
 
     def takes_plugins(self) -> bool:
         """Statically linked ones, as Debian 13's, do not."""
@@ -146,34 +146,37 @@ class Emulator:
         return self._ask("--version").partition("\n")[0]
 
     def _ask(self, option: str) -> str:
-        command = [self._command(), option]
-        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True)
-        return done.stdout
+        return _run([*self._qemu(), option]).stdout
 
-    def _qemu(
-        self, arguments: Sequence[str], site: str | None, plugin: Path | None, marks: Path
-    ) -> subprocess.CompletedProcess[str]:
+    def command(
+        self,
+        *arguments: str,
+        site: str | None = None,
+        plugin: Path | None = None,
+        marks: Path = Path(os.devnull),
+    ) -> list[str]:
+        """What starts the emulated Python, with nothing of this one's settings."""
         root = self.folder / "root"
-        command = [self._command(), "-cpu", CPU, "-L", str(root)]
-        command += ["-U", "LD_LIBRARY_PATH", "-E", "PYTHONDONTWRITEBYTECODE=1"]
+        words = [*self._qemu(), "-cpu", CPU, "-L", str(root), "-U", "LD_LIBRARY_PATH"]
+        words += ["-E", "PYTHONDONTWRITEBYTECODE=1", "-E", "OMP_NUM_THREADS=1"]
         if site is not None:
-            command += ["-E", f"PYTHONPATH={self.folder / 'sites' / site}"]
+            words += ["-E", f"PYTHONPATH={self.folder / 'sites' / site}"]
         if plugin is not None:
-            command += ["-plugin", f"{plugin},out={marks}"]
-        command += [str(root / PYTHON), *arguments]
-        return subprocess.run(command, env=self._environment(), capture_output=True, text=True)
+            words += ["-plugin", f"{plugin},out={marks}"]
+        return [*words, str(root / PYTHON), *arguments]
 
-    def _command(self) -> str:
-        return shutil.which("qemu-aarch64") or str(
-            self.folder / "tools" / "usr" / "bin" / "qemu-aarch64"
-        )
-
-    def _environment(self) -> dict[str, str]:
-        """This process's, without its Python settings and with the libraries of qemu."""
+    def _qemu(self) -> list[str]:
+        """qemu, with the libraries that were unpacked for it."""
         paths = [str(p) for p in (self.folder / "tools" / "usr" / "lib").glob("*-linux-gnu")]
         paths += filter(None, [os.environ.get("LD_LIBRARY_PATH")])
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-        return {**kept, "LD_LIBRARY_PATH": ":".join(paths), "OMP_NUM_THREADS": "1"}
+        unset = [f"--unset={name}" for name in os.environ if name.startswith("PYTHON")]
+        found = shutil.which("qemu-aarch64")
+        unpacked = str(self.folder / "tools" / "usr" / "bin" / "qemu-aarch64")
+        return ["env", *unset, f"LD_LIBRARY_PATH={':'.join(paths)}", found or unpacked]
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
 def _written(job: Job, folder: Path, number: int) -> dict[str, object]:

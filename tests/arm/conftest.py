@@ -1,10 +1,22 @@
-"""Prints what the emulated inferences counted below the tests' results."""
+"""The emulator, and what its inferences counted, printed below the results."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
+from arm_emulator import Emulator
 
 LINES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Emulator:
+    folder = os.environ.get("SHRINKC_ARM")
+    if folder is None:
+        pytest.skip("needs an emulated Arm: make test-arm")
+    return Emulator(Path(folder).resolve())
 
 
 @pytest.fixture(scope="session")
