@@ -1,4 +1,4 @@
-"""The command line: `shrinkc MODEL --target T`, `estimate`, `inspect`, `bench`.
+"""The command line: `shrinkc MODEL --target T` and the commands of `COMMANDS`.
 
 One line on stderr and exit code 2 for whatever a user can cause; `--json` prints one object.
 """
@@ -18,7 +18,7 @@ import typer
 
 from .errors import ShrinkcError
 
-COMMANDS = ("compile", "estimate", "inspect", "bench", "tables")
+COMMANDS = ("compile", "estimate", "inspect", "profile", "bench", "tables", "calibrate")
 GLOBAL_OPTIONS = ("--help", "-h", "--version")
 
 app = typer.Typer(
@@ -50,6 +50,20 @@ TrustOption = Annotated[
 PrecisionOption = Annotated[str, typer.Option(help="fp32 or int8.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads of every measurement here.")]
+ON_HELP = "host, ssh://user@host[:port][/path/to/python], adb:SERIAL, or cuda."
+DevicesOption = Annotated[
+    list[str], typer.Option("--on", help=f"{ON_HELP} Several are measured side by side.")
+]
+BenchmarkModelOption = Annotated[
+    str | None,
+    typer.Option(
+        help="TFLite's benchmark_model, for adb: a file here or a path on the phone. Without it, "
+        "Python in Termux."
+    ),
+]
+TimeoutOption = Annotated[
+    float, typer.Option(min=1, help="Seconds without a word after which a device counts as hung.")
+]
 MergeOption = Annotated[
     str, typer.Option(help="Merge linear segments: auto (where the table says it pays), all, none.")
 ]
@@ -163,17 +177,109 @@ def inspect(
     run_inspect(model, tuple(input or ()), arch, trust, as_json)
 
 
+@app.command("profile")
+def profile_command(
+    target: Annotated[
+        list[str], typer.Option(help="Name of the table to make; once, or once per --on.")
+    ],
+    on: DevicesOption,
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Measure what planning these needs. Default: a grid of usual operators."
+        ),
+    ] = None,
+    input: InputOption = None,
+    widths: Annotated[
+        int, typer.Option(min=1, help="Widths of each layer, from all channels to a quarter.")
+    ] = 8,
+    precision: Annotated[str, typer.Option(help="fp32, int8 or (cuda) fp16.")] = "fp32",
+    runtime: Annotated[
+        str,
+        typer.Option(help="tflite, onnxruntime; on cuda pytorch, tensorrt. Default: the first."),
+    ] = "",
+    threads: ThreadsOption = 1,
+    budget_minutes: Annotated[
+        float, typer.Option(min=0, help="Time for each device; what is left over goes on later.")
+    ] = 10.0,
+    benchmark_model: BenchmarkModelOption = None,
+    timeout: TimeoutOption = 120.0,
+    arch: ArchOption = None,
+    trust: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a latency table on a device. Killed or cut off, the same command goes on."""
+    from .device_commands import ProfileArguments, run_profile
+
+    run_profile(
+        ProfileArguments(
+            models=tuple(models or ()),
+            targets=tuple(target),
+            devices=tuple(on),
+            benchmark_model=benchmark_model,
+            shapes=tuple(input or ()),
+            widths=widths,
+            precision=precision,
+            runtime=runtime,
+            threads=threads,
+            budget_minutes=budget_minutes,
+            timeout_s=timeout,
+            arch=arch,
+            trust=trust,
+            as_json=as_json,
+        )
+    )
+
+
 @app.command()
 def bench(
     file: Annotated[Path, typer.Argument(help="A .onnx or .tflite file.")],
+    on: Annotated[str, typer.Option(help=ON_HELP)] = "host",
+    compare: Annotated[
+        Path | None, typer.Option(help="Another file, timed in turn with FILE.")
+    ] = None,
     threads: ThreadsOption = 1,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs.")] = 50,
+    benchmark_model: BenchmarkModelOption = None,
+    timeout: TimeoutOption = 120.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Time FILE on this machine: median and interquartile range."""
-    from .commands import run_bench
+    """Time FILE on a device: median, interquartile range, memory, and whether it computes what it
+    computes here."""
+    from .device_commands import run_bench
 
-    run_bench(file, threads, runs, as_json)
+    run_bench(file, on, compare, benchmark_model, threads, runs, timeout, as_json)
+
+
+OnOption = Annotated[
+    str, typer.Option("--on", help="host, ssh://user@host[:port], adb:SERIAL or cuda.")
+]
+RuntimeOption = Annotated[
+    str | None, typer.Option(help="tflite or onnxruntime. Default: the device's first.")
+]
+
+
+@app.command()
+def calibrate(
+    target: Annotated[str, typer.Argument(help="The table to correct.")],
+    on: OnOption,
+    runtime: RuntimeOption = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Default: as the table was measured.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Default: all that table and device have.")
+    ] = None,
+    benchmark_model: BenchmarkModelOption = None,
+    name: Annotated[
+        str | None, typer.Option(help="Target to save it as. Default: TARGET, which it then means.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Correct a table by a dozen whole networks measured on your own device."""
+    from .table_commands import run_calibrate
+
+    run_calibrate(target, on, runtime, threads, precision, benchmark_model, name, as_json)
 
 
 tables = typer.Typer(help="What latency tables there are, and what they know.")

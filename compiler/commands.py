@@ -13,7 +13,6 @@ from ..passes.analysis.linear_segments import linear_segments
 from ..passes.fold_batch_norm import FoldBatchNorm
 from ..passes.simplify import Simplify
 from . import show
-from .bench import NOISY, bench
 from .cli import print_json
 from .compile import compile_model
 from .costs import predict
@@ -27,7 +26,6 @@ from .picture import preprocessing_for
 from .pipeline import run_exact_passes
 from .progress import Progress, Silent, Terminal
 from .report import estimate_json
-from .runtimes import open_runner
 from .stages import captured, cost_table, optimise
 
 
@@ -132,29 +130,6 @@ def _problems(graph: fx.GraphModule) -> list[UnsupportedOperatorError]:
         except UnsupportedOperatorError as error:
             problems.append(error)
     return problems
-
-
-def run_bench(file: Path, threads: int, runs: int, as_json: bool) -> None:
-    runner = open_runner(file, threads)
-    with progress(as_json).task(f"Timing {file.name}", runs) as done:
-        (timing,) = bench((runner,), runs, on_run=done)
-    result = {
-        "file": str(file),
-        "runtime": runner.runtime,
-        "threads": threads,
-        "median_ms": timing.median_ms,
-        "iqr_ms": timing.iqr_ms,
-        "runs": len(timing.times_ms),
-    }
-    if as_json:
-        print_json(result)
-    else:
-        print(
-            f"{file}: {timing.median_ms:.3f} ms median, {timing.iqr_ms:.3f} ms IQR, "
-            f"{len(timing.times_ms)} runs, {threads} thread(s), {runner.runtime}"
-        )
-    if timing.noisy:
-        print(f"shrinkc: warning: IQR above {NOISY:.0%} of the median", file=sys.stderr)
 
 
 # --- arguments -----------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """The program that runs on a device: one file, standard library and NumPy, Python 3.8 or newer.
 
-It is sent to the device's Python over a pipe and writes nothing to the device's disk (ONNX Runtime's
-profile excepted, in a temporary folder that is removed). Conversation: the host sends one JSON object
-a line, each followed by the bytes of the model files it lists; the runner answers with JSON objects,
-one a line, each behind the byte 0x1E so that nothing else on stdout can be taken for one.
+It is sent to the device's Python over a pipe and writes nothing to the device's disk, but for ONNX
+Runtime's profile, in a temporary folder that is removed. The host sends JSON objects, one a line,
+each followed by the bytes of the model files it lists; the runner answers with JSON objects, one a
+line, each behind the byte 0x1E so that nothing else on stdout can be taken for one.
 
     {"job": "measure", …, "models": [{"name", "bytes"}, …]}    → at*, (measured | failed)*, done
     {"job": "run", …, "models": [one], "inputs": [array, …]}   → ran | failed
@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Iterator, Sequence
+from typing import Any, BinaryIO, Callable, Dict, Generator, Sequence, Tuple
 
 PROTOCOL = 1
 MARK = b"\x1e"
@@ -58,9 +58,15 @@ def describe() -> dict[str, Any]:
     }
 
 
+def board_name() -> str:
+    """The machine: what its device tree calls it ("Raspberry Pi 4 Model B Rev 1.4"), else its
+    processor."""
+    return _read("/proc/device-tree/model").strip("\0 \n") or describe()["cpu"]
+
+
 def conditions() -> dict[str, Any]:
-    """What does change: `governor`, the fastest core's `frequency_mhz`, the hottest `temperature_c`,
-    `load` of the last minute. None where the system does not say."""
+    """What does change: `governor`, `frequency_mhz` of the fastest core, `temperature_c` of the
+    hottest sensor, `load` of the last minute. None where the system does not say."""
     cpus = "/sys/devices/system/cpu"
     frequencies = [_read(f"{cpus}/cpu{i}/cpufreq/scaling_cur_freq") for i in range(256)]
     zones = [_read(f"/sys/class/thermal/thermal_zone{i}/temp") for i in range(64)]
@@ -101,7 +107,8 @@ def _cores() -> int:
 
 
 class RefusedError(Exception):
-    """Nothing can be run here. `kind`: no-numpy, no-runtime, broken-runtime or disk-full."""
+    """Nothing can be run here. `kind`: no-numpy, no-runtime, broken-runtime, no-gpu or
+    disk-full."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -117,8 +124,11 @@ class Tflite:
         self._interpreter.allocate_tensors()
         self._inputs = self._interpreter.get_input_details()
         self._outputs = self._interpreter.get_output_details()
-        self.given = [_random(d["shape"], d["dtype"]) for d in self._inputs]
+        self.given = [random_array(d["shape"], d["dtype"]) for d in self._inputs]
         self.run: Callable[[], None] = self._interpreter.invoke
+
+    def time_us(self) -> tuple[float, float]:
+        return clocked_us(self.run)
 
     def prepare(self) -> None:
         """Inputs and outputs as the neighbours in a network leave them: the memory of the output
@@ -131,7 +141,7 @@ class Tflite:
     def outputs(self) -> list[Any]:
         return [self._interpreter.get_tensor(d["index"]) for d in self._outputs]
 
-    def kernel_times_us(self) -> list[float] | None:
+    def kernel_times_us(self) -> tuple[list[float], int] | None:
         return None
 
 
@@ -151,7 +161,7 @@ class Onnx:
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(self._folder, "profile"))
         self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        self.given = [_random(i.shape, _ORT_TYPES[i.type]) for i in self._session.get_inputs()]
+        self.given = [random_array(i.shape, _ORT_TYPES[i.type]) for i in self._session.get_inputs()]
         self._input_arrays = [np.array(array) for array in self.given]
         names = [i.name for i in self._session.get_inputs()]
         first = self._session.run(None, dict(zip(names, self._input_arrays)))
@@ -164,6 +174,9 @@ class Onnx:
         run = self._session.run_with_iobinding
         self.run: Callable[[], None] = lambda: run(binding)
 
+    def time_us(self) -> tuple[float, float]:
+        return clocked_us(self.run)
+
     def prepare(self) -> None:
         """As `Tflite.prepare`."""
         for array in self._output_arrays:
@@ -174,8 +187,8 @@ class Onnx:
     def outputs(self) -> list[Any]:
         return self._output_arrays
 
-    def kernel_times_us(self) -> list[float] | None:
-        """Of every `run`; the one of the constructor is left out."""
+    def kernel_times_us(self) -> tuple[list[float], int] | None:
+        """Of every `run`, and of how many kernels; the run of the constructor is left out."""
         if self._folder is None:
             return None
         try:
@@ -185,7 +198,8 @@ class Onnx:
                 raise RefusedError("disk-full", tempfile.gettempdir()) from None
             raise
         shutil.rmtree(self._folder, ignore_errors=True)
-        return kernel_times_us(events)[1:]
+        times, count = kernel_times_us(events)
+        return times[1:], count
 
 
 _FOLDERS: list[str] = []
@@ -207,9 +221,10 @@ def _folder() -> str:
 BOUNDARY = ("ReorderInput", "ReorderOutput", "QuantizeLinear", "DequantizeLinear", "Transpose")
 
 
-def kernel_times_us(events: Sequence[dict[str, Any]]) -> list[float]:
-    """The time in kernels of every run in an ONNX Runtime profile, without those at the boundary.
-    The profile counts whole microseconds, cut off: half of one is added for every kernel."""
+def kernel_times_us(events: Sequence[dict[str, Any]]) -> tuple[list[float], int]:
+    """The time in kernels of every run in an ONNX Runtime profile, without those at the boundary,
+    and how many kernels that are. The profile counts whole microseconds, cut off: half of one is
+    added for every kernel."""
     runs = [e for e in events if e.get("cat") == "Session" and e["name"] == "model_run"]
     nodes = [
         (e["ts"], e["args"].get("op_name", ""), e["dur"])
@@ -218,13 +233,15 @@ def kernel_times_us(events: Sequence[dict[str, Any]]) -> list[float]:
     ]
     nodes.sort()
     times: list[float] = []
+    count = 0
     for run in sorted(runs, key=lambda e: e["ts"]):
         start, stop = run["ts"], run["ts"] + run["dur"]
         inside = [(name, dur) for ts, name, dur in nodes if start <= ts <= stop]
         kept = [i for i, (name, _) in enumerate(inside) if name not in BOUNDARY]
         kernels = inside[kept[0] : kept[-1] + 1] if kept else inside
         times.append(sum(dur + 0.5 for _, dur in kernels))
-    return times
+        count = len(kernels)
+    return times, count
 
 
 _ORT_TYPES = {
@@ -235,7 +252,12 @@ _ORT_TYPES = {
 RUNTIMES: dict[str, Any] = {"tflite": Tflite, "onnxruntime": Onnx}
 
 
-def runtime_of(name: str) -> dict[str, str]:
+def load(job: dict[str, Any], model: dict[str, Any], data: bytes) -> Any:
+    """The model in the runtime that is listed with it."""
+    return RUNTIMES[model["runtime"]](data, job["threads"], job.get("kernels", False))
+
+
+def runtime_of(name: str) -> dict[str, Any]:
     """`runtime` and `runtime_version` as installed. Raises RefusedError."""
     _, runtime, version = {"tflite": _tflite, "onnxruntime": _onnxruntime}[name]()
     return {"runtime": runtime, "runtime_version": version}
@@ -277,11 +299,11 @@ def _version(distribution: str) -> str:
         return "unknown"
 
 
-def _random(shape: Sequence[Any], dtype: Any) -> Any:
+def random_array(shape: Sequence[Any], dtype: Any) -> Any:
     """Seeded values of any type; 1 for every dimension that the file leaves open."""
     import numpy as np
 
-    sizes = [int(d) if isinstance(d, (int, np.integer)) and d > 0 else 1 for d in shape]
+    sizes = [1 if isinstance(d, str) or d is None or d < 1 else int(d) for d in shape]
     generator, kind = np.random.default_rng(0), np.dtype(dtype)
     if kind.kind == "f":
         return generator.standard_normal(sizes, dtype=np.float32).astype(kind)
@@ -291,6 +313,8 @@ def _random(shape: Sequence[Any], dtype: Any) -> Any:
 
 # --- measuring -----------------------------------------------------------------------------------
 
+Clocked = Tuple[float, float]  # microseconds on the wall, and of this thread on a processor
+
 
 def measure(
     models: dict[str, Any],
@@ -299,17 +323,17 @@ def measure(
     seconds: float,
     ballast_bytes: int,
     word: Callable[[str], None],
-) -> tuple[dict[str, list[float]], list[float]]:
+) -> tuple[dict[str, list[Clocked]], list[Clocked]]:
     """Time every model once a round: A B C A B C.
 
-    In a network an operator finds its input in the cache, where its predecessor has just written it,
-    but neither its weights nor its own bookkeeping, which were last used one inference ago. So what
-    lies between two runs of one model is as much memory as a network touches (the other models, and
-    `ballast_bytes` on top), and `prepare` writes the inputs, untimed, right before the run.
+    In a network an operator finds its input in the cache, where its predecessor has just written
+    it, but not its weights, which were last used one inference ago. So what lies between two runs
+    of a model is as much memory as a network touches (the other models, and `ballast_bytes` on
+    top), and `prepare` writes the inputs, untimed, right before the run.
 
     At least rounds[0], then until `seconds` have passed, at most rounds[1]. The model named
     "reference" is timed first in each round, warm, to tell how fast the clock runs just then.
-    Returns model → microseconds of every round, and the reference's.
+    Returns model → times of every round, and the reference's.
     """
     import numpy as np
 
@@ -321,8 +345,8 @@ def measure(
             word(name)
             model.prepare()
             model.run()
-    times: dict[str, list[float]] = {name: [] for name in others}
-    reference_times: list[float] = []
+    times: dict[str, list[Clocked]] = {name: [] for name in others}
+    reference_times: list[Clocked] = []
     started = time.perf_counter()
     for count in range(rounds[1]):
         if count >= rounds[0] and time.perf_counter() - started > seconds:
@@ -330,28 +354,36 @@ def measure(
         if reference is not None:
             reference.prepare()
             reference.run()
-            reference_times.append(_timed(reference))
+            reference.prepare()
+            reference_times.append(reference.time_us())
         ballast.sum()
         for name, model in others.items():
             word(name)
-            times[name].append(_timed(model))
+            model.prepare()
+            times[name].append(model.time_us())
     return times, reference_times
 
 
-def _timed(model: Any) -> float:
-    """Microseconds of one run; nothing else is in between."""
-    model.prepare()
-    run, clock = model.run, time.perf_counter_ns
+def clocked_us(run: Callable[[], None]) -> Clocked:
+    """One run; nothing else is in between."""
+    clock, own_clock = time.perf_counter_ns, time.thread_time_ns
+    own = own_clock()
     begun = clock()
     run()
-    return (clock() - begun) / 1e3
+    ended = clock()
+    return (ended - begun) / 1e3, (own_clock() - own) / 1e3
 
 
 # --- the conversation ----------------------------------------------------------------------------
 
 
-def _measure_job(job: dict[str, Any], files: dict[str, bytes], say: Callable[..., None]) -> None:
-    load, said = RUNTIMES[job["runtime"]], [0.0]
+Say = Callable[..., None]
+Load = Callable[[Dict[str, Any], Dict[str, Any], bytes], Any]
+RuntimeOf = Callable[[str], Dict[str, Any]]
+
+
+def _measure_job(job: dict[str, Any], files: list[bytes], say: Say, load: Load) -> None:
+    said = [0.0]
 
     def word(name: str) -> None:
         now = time.perf_counter()
@@ -360,10 +392,11 @@ def _measure_job(job: dict[str, Any], files: dict[str, bytes], say: Callable[...
             say(event="at", model=name, doing="running")
 
     models: dict[str, Any] = {}
-    for name, data in files.items():
+    for listed, data in zip(job["models"], files):
+        name = listed["name"]
         say(event="at", model=name, doing="loading")
         try:
-            model = load(data, job["threads"], job["kernels"])
+            model = load(job, listed, data)
             say(event="at", model=name, doing="running")
             model.prepare()
             model.run()
@@ -378,40 +411,58 @@ def _measure_job(job: dict[str, Any], files: dict[str, bytes], say: Callable[...
         *(models, job["warmup"], tuple(job["rounds"]), job["seconds"], job["ballast_bytes"], word)
     )
     after = conditions()
+    own = bool(job["undisturbed"]) and job["threads"] == 1
     if REFERENCE in models:
-        reference = _own_times(models[REFERENCE], reference, every=2)
+        speeds, _ = _own_times(models[REFERENCE], reference, own, every=2)
+    else:
+        speeds = []
     for name, taken in times.items():
-        kept = _own_times(models[name], taken)
-        say(event="measured", model=name, times_us=kept, reference_us=reference)
+        kept, count = _own_times(models[name], taken, own)
+        say(event="measured", model=name, times_us=kept, reference_us=speeds, kernels=count)
     say(event="done", before=before, after=after)
 
 
-def _own_times(model: Any, taken: list[float], every: int = 1) -> list[float]:
-    """The runtime's own kernel times where it was asked for them, else what the clock took."""
-    kernels = model.kernel_times_us()
-    if kernels is None:
-        return taken
-    return kernels[-every * len(taken) :][every - 1 :: every]
+def _own_times(
+    model: Any, taken: list[Clocked], own: bool, every: int = 1
+) -> tuple[list[float], int]:
+    """What counts of every timed run: the runtime's own kernel times where it was asked for them,
+    else the clock's; with `own`, less the share that the system gave to other processes. And the
+    number of kernels."""
+    wall, count = [on_wall for on_wall, _ in taken], 0
+    told = model.kernel_times_us()
+    if told is not None:
+        kernels, count = told
+        wall = kernels[-every * len(taken) :][every - 1 :: every]
+    if not own or time.get_clock_info("thread_time").resolution > 1e-6:
+        return wall, count
+    shares = [min(on_processor / on_wall, 1.0) for on_wall, on_processor in taken]
+    return [t * share for t, share in zip(wall, shares)], count
 
 
-def _run_job(job: dict[str, Any], files: dict[str, bytes], say: Callable[..., None]) -> None:
-    ((name, data),) = files.items()
+def _run_job(
+    job: dict[str, Any], files: list[bytes], say: Say, load: Load, runtime_of: RuntimeOf
+) -> None:
+    (listed,), (data,) = job["models"], files
+    name = listed["name"]
     say(event="at", model=name, doing="loading")
     idle = peak_memory_bytes()
     try:
-        model = RUNTIMES[job["runtime"]](data, job["threads"], False)
+        model = load(job, listed, data)
         if job["inputs"] is not None:
             model.given = [_decoded(array) for array in job["inputs"]]
         say(event="at", model=name, doing="running")
         model.prepare()
         model.run()
         outputs = [_encoded(array) for array in model.outputs()]
+    except RefusedError:
+        raise
     except Exception as error:
         say(event="failed", model=name, error=_text(error))
         return
     inputs = [_encoded(array) for array in model.given] if job["inputs"] is None else []
     memory = {"idle_memory_bytes": idle, "peak_memory_bytes": peak_memory_bytes()}
-    say(event="ran", model=name, inputs=inputs, outputs=outputs, **memory)
+    used = runtime_of(listed["runtime"])
+    say(event="ran", model=name, inputs=inputs, outputs=outputs, **memory, **used)
 
 
 def _encoded(array: Any) -> dict[str, Any]:
@@ -430,33 +481,34 @@ def _text(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
-def _files(job: dict[str, Any], stream: BinaryIO) -> dict[str, bytes]:
-    return {m["name"]: stream.read(m["bytes"]) for m in job.get("models", ())}
-
-
-def serve(stream: BinaryIO, say: Callable[..., None]) -> None:
-    """Answer jobs until the host hangs up."""
-    jobs = {"hello": _hello_job, "measure": _measure_job, "run": _run_job}
-    for line in iter(stream.readline, b""):
-        job = json.loads(line)
-        files = _files(job, stream)
-        try:
-            jobs[job["job"]](job, files, say)
-        except RefusedError as refusal:
-            say(event="refused", kind=refusal.kind, error=str(refusal))
-
-
-def _hello_job(job: dict[str, Any], files: dict[str, bytes], say: Callable[..., None]) -> None:
+def _hello_job(job: dict[str, Any], say: Say, runtime_of: RuntimeOf) -> None:
     try:
         importlib.import_module("numpy")
     except ImportError as error:
         raise RefusedError("no-numpy", _text(error)) from None
-    found = runtime_of(job["runtime"])
-    say(event="hello", protocol=PROTOCOL, **describe(), **conditions(), **found)
+    here = {"device": board_name(), **describe(), **conditions()}
+    here.update(runtime_of(job["runtime"]))
+    say(event="hello", protocol=PROTOCOL, **here)
+
+
+def serve(stream: BinaryIO, say: Say, load: Load, runtime_of: RuntimeOf) -> None:
+    """Answer jobs until the host hangs up."""
+    for line in iter(stream.readline, b""):
+        job = json.loads(line)
+        files = [stream.read(listed["bytes"]) for listed in job.get("models", ())]
+        try:
+            if job["job"] == "hello":
+                _hello_job(job, say, runtime_of)
+            elif job["job"] == "measure":
+                _measure_job(job, files, say, load)
+            else:
+                _run_job(job, files, say, load, runtime_of)
+        except RefusedError as refusal:
+            say(event="refused", kind=refusal.kind, error=str(refusal))
 
 
 @contextlib.contextmanager
-def _own_stdout() -> Iterator[Callable[..., None]]:
+def _own_stdout() -> Generator[Say, None, None]:
     """A function that says one object on stdout; what libraries print goes to stderr."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -468,14 +520,18 @@ def _own_stdout() -> Iterator[Callable[..., None]]:
     yield say
 
 
-def main() -> None:
+def _leave(number: int, frame: Any) -> None:
+    sys.exit(128 + number)
+
+
+def main(load: Load = load, runtime_of: RuntimeOf = runtime_of) -> None:
     """Until stdin ends, the host is gone, or a signal says so; nothing is left behind."""
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_: sys.exit(143))
+            signal.signal(getattr(signal, name), _leave)
     try:
         with _own_stdout() as say:
-            serve(sys.stdin.buffer, say)
+            serve(sys.stdin.buffer, say, load, runtime_of)
     except BrokenPipeError:
         os._exit(0)
     finally:
