@@ -1,0 +1,85 @@
+"""What is wrong with network, pictures or teacher shows before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DataError, ShrinkcError, TrainingError
+from ..text import named
+from .batches import Batch
+from .config import Training, Validation
+from .evaluate import judged
+from .losses import Objective, logits
+from .pictures import Pictures
+
+
+def check(
+    model: nn.Module,
+    teacher: nn.Module | None,
+    batch: Batch,
+    objective: Objective,
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> int:
+    """Run network, teacher and loss once, without training; returns the number of classes.
+
+    Raises TrainingError: a network that does not run on such inputs or tells other classes apart
+    than its teacher.
+    """
+    inputs = batch.inputs[:2]
+    labels = None if batch.labels is None else torch.zeros_like(batch.labels[:2])
+    with torch.no_grad(), autocast(), judged(model), judged(teacher):
+        outputs = _run(model, inputs, "the network")
+        taught = None if teacher is None else _run(teacher, inputs, "the teacher")
+        if taught is not None and taught.shape != outputs.shape:
+            raise TrainingError(
+                f"the network tells {outputs.shape[1]} classes apart, its teacher {taught.shape[1]}"
+            )
+        objective(outputs, labels, taught)
+    return outputs.shape[1]
+
+
+def _run(model: nn.Module, inputs: Tensor, what: str) -> Tensor:
+    try:
+        return logits(model(inputs))
+    except ShrinkcError:
+        raise
+    except Exception as error:  # the network's own code may raise anything
+        shape = "×".join(map(str, inputs.shape[1:]))
+        raise TrainingError(f"{what} fails on pictures of {shape}: {named(error)}") from error
+
+
+def check_labels(pictures: Pictures, classes: int) -> None:
+    """Raises DataError where the network has no output for a label."""
+    assert pictures.labels is not None
+    for label in (int(pictures.labels.min()), int(pictures.labels.max())):
+        if not 0 <= label < classes:
+            raise DataError(
+                f"{pictures.source}: class {label}, but the network tells {classes} apart "
+                f"(0 to {classes - 1}); number the classes as the network does"
+            )
+
+
+def check_pictures(
+    training: Training, pictures: Pictures, validation: Validation | None, classes: int
+) -> None:
+    """Raises DataError where labels are missing or do not fit."""
+    if training.labels is not None and pictures.labels is None:
+        raise DataError(
+            f"{pictures.source}: no class folders, so no labels, but the loss needs them; put each "
+            "class into a folder of its own, or train against a teacher alone"
+        )
+    if pictures.labels is not None:
+        check_labels(pictures, classes)
+    if validation is None:
+        return
+    if validation.pictures.labels is not None:
+        check_labels(validation.pictures, classes)
+    elif training.distillation is None:
+        raise DataError(
+            f"{validation.pictures.source}: neither labels nor a teacher to judge by; put each "
+            "class into a folder of its own"
+        )

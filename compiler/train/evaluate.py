@@ -1,0 +1,85 @@
+"""Judging a network on pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .compute import ALONE, Ranks
+from .losses import logits
+from .pictures import Pictures
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Shares are 0–1. None: no labels, or no teacher.
+
+    top1       share of pictures whose highest output is the label's
+    loss       mean cross-entropy
+    agreement  share of pictures whose highest output is also the teacher's
+    """
+
+    pictures: int
+    top1: float | None
+    loss: float | None
+    agreement: float | None
+
+    def to_json(self) -> dict[str, float | None]:
+        return asdict(self)
+
+
+def evaluate(
+    model: nn.Module,
+    pictures: Pictures,
+    *,
+    teacher: nn.Module | None = None,
+    batch: int = 256,
+    ranks: Ranks = ALONE,
+) -> Evaluation:
+    """Top-1, loss and agreement with `teacher`, in eval mode, on the model's own device.
+
+    Pictures larger than the network's input must have been stored in its size: nothing is cropped.
+    Ranks share the pictures; every rank gets the same answer. Raises TrainingError for a network
+    with several outputs.
+    """
+    first = next(model.parameters(), torch.empty(0))
+    sums = torch.zeros(3, dtype=torch.float64, device=first.device)  # correct, loss, agreeing
+    rows = torch.arange(len(pictures))[ranks.rank :: ranks.count]
+    with torch.no_grad(), judged(model), judged(teacher):
+        for start in range(0, len(rows), batch):
+            chunk = rows[start : start + batch]
+            pixels = pictures.pixels[chunk].to(first.device)
+            inputs = pictures.inputs(pixels, first.dtype)
+            outputs = logits(model(inputs))
+            if pictures.labels is not None:
+                labels = pictures.labels[chunk].to(first.device)
+                sums[0] += (outputs.argmax(1) == labels).sum()
+                sums[1] += F.cross_entropy(outputs.double(), labels, reduction="sum")
+            if teacher is not None:
+                sums[2] += (outputs.argmax(1) == logits(teacher(inputs)).argmax(1)).sum()
+    correct, loss, agreeing = (float(s) / len(pictures) for s in ranks.total(sums))
+    labelled = pictures.labels is not None
+    return Evaluation(
+        pictures=len(pictures),
+        top1=correct if labelled else None,
+        loss=loss if labelled else None,
+        agreement=None if teacher is None else agreeing,
+    )
+
+
+@contextmanager
+def judged(model: nn.Module | None) -> Generator[None]:
+    """Eval mode, and back to the mode of each module."""
+    modes = {} if model is None else {module: module.training for module in model.modules()}
+    for module in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

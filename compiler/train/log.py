@@ -1,0 +1,128 @@
+"""Losses of single steps become rows of a log: one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from .compute import ALONE, Ranks
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Tally:
+    """Sums since the last row; `since` is the training time at which they started."""
+
+    loss: float = 0.0
+    correct: float = 0.0
+    agreeing: float = 0.0
+    steps: int = 0
+    pictures: int = 0
+    since: float = 0.0
+
+    def add(self, loss: float, correct: float, agreeing: float, pictures: int) -> None:
+        self.loss += loss
+        self.correct += correct
+        self.agreeing += agreeing
+        self.steps += 1
+        self.pictures += pictures
+
+    def row(self, labelled: bool, taught: bool, seconds: float) -> Row:
+        row: Row = {"loss": self.loss / max(self.steps, 1)}
+        pictures = max(self.pictures, 1)
+        if labelled:
+            row["accuracy"] = self.correct / pictures
+        if taught:
+            row["agreement"] = self.agreeing / pictures
+        row["seconds"] = round(seconds, 3)
+        row["images_per_s"] = round(self.pictures / max(seconds - self.since, 1e-9), 1)
+        return row
+
+
+@dataclass
+class Meter:
+    """Collects what steps measured and asks the device for it only now and then.
+
+    A step's measurement is a float64 tensor: mean loss, correct and agreeing pictures, of this
+    rank. `settle` adds the ranks up.
+    """
+
+    ranks: Ranks = ALONE
+    window: Tally = field(default_factory=Tally)
+    epoch: Tally = field(default_factory=Tally)
+    last: tuple[float, float, float] = (math.nan, 0.0, 0.0)
+    _open: list[Tensor] = field(default_factory=list[Tensor])
+
+    def add(self, measured: Tensor) -> None:
+        self._open.append(measured)
+
+    def settle(self, pictures: int, stop: bool) -> tuple[int | None, bool]:
+        """Steps since the last call enter both tallies, each with `pictures`.
+
+        Returns the number of the first of them whose loss is not finite, counted back from the
+        newest (0), and whether any rank wants to stop.
+        """
+        rows = torch.stack(self._open) if self._open else torch.zeros(0, 3, dtype=torch.float64)
+        flag = rows.new_tensor([[float(stop), 0.0, 0.0]])
+        *steps, stops = rows_of(self.ranks.total(torch.cat((rows, flag))))
+        self._open.clear()
+        for index, (loss, correct, agreeing) in enumerate(steps):
+            if not math.isfinite(loss):
+                return len(steps) - 1 - index, stops[0] > 0
+            self.last = (loss / self.ranks.count, correct / pictures, agreeing / pictures)
+            for tally in (self.window, self.epoch):
+                tally.add(self.last[0], correct, agreeing, pictures)
+        return None, stops[0] > 0
+
+
+class Log:
+    """`log.jsonl`: rows go to the file as they come; None: nowhere."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def start(self, steps: int, epochs: int) -> None:
+        """Keep the rows up to a checkpoint: `steps` steps and `epochs` epochs are finished."""
+        if self._path is None:
+            return
+        rows = [] if not steps else _rows(self._path)
+        kept = [row for row in rows if _before(row, steps, epochs)]
+        partial = self._path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        partial.replace(self._path)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def rows_of(tensor: Tensor) -> list[list[float]]:
+    return cast(Any, tensor).tolist()
+
+
+def _before(row: Row, steps: int, epochs: int) -> bool:
+    return row["epoch"] < epochs if row["event"] == "epoch" else row["step"] <= steps
+
+
+def _rows(path: Path) -> list[Row]:
+    """Complete rows; a killed process may have left half of one."""
+    rows: list[Row] = []
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return rows
+    for line in lines:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows

@@ -1,0 +1,207 @@
+"""The moving parts of one training: one step, and everything a resume needs."""
+
+from __future__ import annotations
+
+import copy
+import time
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import TrainingError
+from .average import Average
+from .batches import Batch, Batches, mix
+from .compute import ranks_of
+from .config import Moment, Training
+from .log import Meter, Row, Tally
+from .losses import Objective, logits, tapped
+from .optimisers import build, set_lr
+from .pictures import Data
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class Run:
+    """`model` is trained in place; `stack` takes what must be undone at the end."""
+
+    def __init__(
+        self, model: nn.Module, data: Data, training: Training, fabric: Fabric, stack: ExitStack
+    ) -> None:
+        self.model, self.training, self.fabric = model, training, fabric
+        self.ranks = ranks_of(fabric)
+        self.meter = Meter(self.ranks)
+        dtype = torch.float64 if training.compute.precision == "64-true" else torch.float32
+        self.batches = Batches(
+            data, training.batch, training.seed, fabric.device, dtype, self.ranks
+        )
+        self.teacher = self._copied_teacher(dtype)
+        self.settings = _settings(model, data, training, self.ranks.count)
+        if training.compute.channels_last:
+            _to(model, torch.channels_last)
+            stack.callback(_to, model, torch.contiguous_format)
+        self.wrapped, self.optimiser = fabric.setup(model, build(training.optimiser, model))
+        self.average = None if training.ema is None else Average(model, training.ema)
+        self.objective = self._objective(stack)
+        self.step, self.epochs = 0, 0  # finished
+        self.best: float | None = None
+        self.history: list[Row] = []
+        self._seconds, self._started = 0.0, time.perf_counter()
+
+    @property
+    def steps(self) -> int:
+        return self.training.epochs * self.batches.steps_per_epoch
+
+    @property
+    def seconds(self) -> float:
+        """Spent on this training, in earlier processes too."""
+        return self._seconds + time.perf_counter() - self._started
+
+    @property
+    def judged(self) -> nn.Module:
+        return self.model if self.average is None else self.average.model
+
+    @property
+    def lr(self) -> float:
+        """Of the last finished step."""
+        return self._lr(self.step - 1)
+
+    def _lr(self, step: int) -> float:
+        per_epoch = self.batches.steps_per_epoch
+        factor = self.training.schedule.factor(step, self.steps, per_epoch)
+        return self.training.optimiser.lr * factor
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision that the model's forward pass has in training."""
+        return cast(Any, self.fabric).autocast()
+
+    def take(self, batch: Batch) -> None:
+        """One step of the optimiser."""
+        training, hooks = self.training, self.training.hooks
+        epoch = self.step // self.batches.steps_per_epoch
+        moment = Moment(self.step, self.steps, epoch, training.epochs)
+        cast(Any, torch).manual_seed(mix(training.seed, self.step, self.ranks.rank, -1))  # dropout
+        set_lr(self.optimiser, self._lr(self.step))
+        self.optimiser.zero_grad()
+        outputs = logits(self.wrapped(batch.inputs))
+        taught = self._taught(batch.inputs)
+        loss = self.objective(outputs, batch.labels, taught)
+        if hooks.penalty is not None:
+            loss = loss + hooks.penalty(self.model, moment)
+        self.fabric.backward(loss)
+        if training.clip_norm is not None:
+            self.fabric.clip_gradients(
+                self.wrapped, self.optimiser, max_norm=training.clip_norm, error_if_nonfinite=False
+            )
+        self.optimiser.step()
+        if hooks.after_step is not None:
+            with torch.no_grad():
+                hooks.after_step(self.model, moment)
+        if self.average is not None:
+            self.average.update(self.step)
+        self.meter.add(_measured(loss, outputs, batch.labels, taught))
+        self.step += 1
+
+    def state(self) -> dict[str, Any]:
+        """Raises TrainingError where a weight is not finite: such a state is worth nothing."""
+        model = self.model.state_dict()
+        for name, tensor in model.items():
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise TrainingError(f"'{name}' is not finite after step {self.step}")
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        hooks = self.training.hooks.state
+        return {
+            "settings": self.settings,
+            "step": self.step,
+            "epochs": self.epochs,
+            "model": model,
+            "optimiser": self.optimiser.state_dict(),
+            "average": None if self.average is None else self.average.model.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "hooks": None if hooks is None else hooks.state_dict(),
+            "window": asdict(self.meter.window),
+            "epoch": asdict(self.meter.epoch),
+            "seconds": self.seconds,
+            "best": self.best,
+            "history": self.history,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.step, self.epochs = state["step"], state["epochs"]
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average is not None:
+            self.average.model.load_state_dict(state["average"])
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        if scaler is not None:
+            scaler.load_state_dict(state["scaler"])
+        if self.training.hooks.state is not None:
+            self.training.hooks.state.load_state_dict(state["hooks"])
+        self.meter.window, self.meter.epoch = Tally(**state["window"]), Tally(**state["epoch"])
+        self._seconds, self._started = state["seconds"], time.perf_counter()
+        self.best, self.history = state["best"], state["history"]
+
+    def _copied_teacher(self, dtype: torch.dtype) -> nn.Module | None:
+        if self.training.distillation is None:
+            return None
+        teacher = copy.deepcopy(self.training.distillation.teacher).requires_grad_(False).eval()
+        if self.training.compute.channels_last:
+            _to(teacher, torch.channels_last)
+        return teacher.to(self.fabric.device, dtype)
+
+    def _objective(self, stack: ExitStack) -> Objective:
+        distillation = self.training.distillation
+        features = () if distillation is None else distillation.features
+        student = stack.enter_context(tapped(self.model, [f.layer for f in features]))
+        names = [f.teacher_layer or f.layer for f in features]
+        taught = stack.enter_context(tapped(self.teacher, names)) if self.teacher else {}
+        return Objective(self.training.labels, distillation, student, taught)
+
+    def _taught(self, inputs: Tensor) -> Tensor | None:
+        if self.teacher is None:
+            return None
+        with torch.no_grad(), self.autocast():
+            return logits(self.teacher(inputs)).to(inputs.dtype)
+
+
+def _measured(
+    loss: Tensor, outputs: Tensor, labels: Tensor | None, taught: Tensor | None
+) -> Tensor:
+    """Loss, correct and agreeing pictures, left on the device."""
+    with torch.no_grad():
+        best = outputs.argmax(1)
+        nothing = loss.new_zeros(())
+        correct = nothing if labels is None else (best == labels).sum()
+        agreeing = nothing if taught is None else (best == taught.argmax(1)).sum()
+        return torch.stack((loss.detach().double(), correct.double(), agreeing.double()))
+
+
+def _settings(model: nn.Module, data: Data, training: Training, ranks: int) -> dict[str, Any]:
+    """What must be the same for a resume to be the same training."""
+    distillation = training.distillation
+    shapes = [(name, list(tensor.shape)) for name, tensor in model.state_dict().items()]
+    return {
+        "network": mix(*(ord(c) for c in repr(shapes))),
+        "pictures": data.pictures.digest,
+        "augmentation": repr(data.augmentation),
+        "input_size": str(data.input_size),
+        "epochs": training.epochs,
+        "batch": training.batch,
+        "ranks": ranks,
+        "optimiser": repr(training.optimiser),
+        "schedule": repr(training.schedule),
+        "labels": repr(training.labels),
+        "distillation": distillation
+        and repr((distillation.weight, distillation.temperature, distillation.features)),
+        "ema": repr(training.ema),
+        "clip_norm": training.clip_norm,
+        "compute": repr(replace(training.compute, accelerator="auto")),
+        "seed": training.seed,
+    }
+
+
+def _to(model: nn.Module, memory_format: torch.memory_format) -> None:
+    model.to(memory_format=memory_format)  # pyright: ignore
