@@ -77,8 +77,10 @@ class Ssh:
         return (*port, *(f"-o{name}={value}" for name, value in _OPTIONS.items()))
 
     def _command(self) -> str:
-        """What the shell there reads; it is quoted for it."""
-        return f"exec {shlex.join((self.python, '-u', '-c', BOOT))}"
+        """What the shell there reads, quoted for it. A shell stays behind the Python: ssh does not
+        tell which signal ended a command, and it does."""
+        run = f"{shlex.join((self.python, '-u', '-c', BOOT))}; exit $?"
+        return shlex.join(("exec", "sh", "-c", run))
 
     def _explain(self, ended: LinkEndedError) -> str | None:
         said = ended.said
