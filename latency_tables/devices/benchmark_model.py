@@ -152,7 +152,13 @@ class BenchmarkSession:
             f"--min_secs={RUN_SECONDS}",
             *more,
         )
-        return self._adb.shell_with_code(" ".join((self._tool, *options)))
+        said, code = self._adb.shell_with_code(" ".join((self._tool, *options)))
+        if code in (126, 127):
+            raise DeviceError(
+                f"{self._adb.name}: {self._tool} cannot run there: {_last_line(said)}; "
+                "give --benchmark-model one that is made for it"
+            )
+        return said, code
 
     def _seen(self) -> dict[str, Any]:
         cpus = "/sys/devices/system/cpu"
@@ -209,13 +215,13 @@ class _Adb:
     """The system's adb, and what it complains of."""
 
     def __init__(self, name: str, serial: str, timeout_s: float) -> None:
-        self._name, self._serial, self._timeout_s = name, serial, timeout_s
+        self.name, self._serial, self._timeout_s = name, serial, timeout_s
         self.doing = ""
 
     def shell(self, command: str) -> str:
         said, code = self.shell_with_code(command)
         if code != 0:
-            raise DeviceError(f"{self._name}: {adb_trouble(said) or _last_line(said)}")
+            raise DeviceError(f"{self.name}: {adb_trouble(said) or _last_line(said)}")
         return said
 
     def shell_with_code(self, command: str) -> tuple[str, int]:
@@ -225,8 +231,6 @@ class _Adb:
         trouble = adb_trouble(done.stderr) if done.returncode else None
         if trouble and done.stderr.lstrip().startswith(("error:", "adb:")):
             raise self._lost(trouble)
-        if done.returncode in (126, 127) and "benchmark_model" in said:
-            raise DeviceError(f"{self._name}: benchmark_model cannot run there: {_last_line(said)}")
         return said, done.returncode
 
     def push(self, file: Path, path: str) -> None:
@@ -262,6 +266,6 @@ class _Adb:
 
     def _lost(self, why: str) -> DeviceError:
         if not self.doing:
-            return DeviceError(f"{self._name}: {why}")
-        text = f"{self._name}: lost while running {self.doing}: {why}"
+            return DeviceError(f"{self.name}: {why}")
+        text = f"{self.name}: lost while running {self.doing}: {why}"
         return DeviceLostError(text, self.doing, crashed=False)

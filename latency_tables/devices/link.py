@@ -54,7 +54,11 @@ class Link:
             raise DeviceError(f"{argv[0]} cannot be started: {error.strerror}") from error
         if send_runner:
             source = files(__package__ or __name__).joinpath("runner.py").read_bytes()
-            self._write([b"%d\n" % len(source), source])
+            try:
+                self._write([b"%d\n" % len(source), source])
+            except LinkEndedError:
+                self.close()
+                raise
 
     def send(self, message: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
         self._write([json.dumps(message).encode("utf-8") + b"\n", *blobs])
