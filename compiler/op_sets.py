@@ -125,12 +125,13 @@ def _merges(program: ops.Program, precision: str) -> Iterator[tuple[OpKey, ops.O
 
 
 def _conv_before(conv: ops.Conv, made: dict[ops.Value, ops.Op]) -> ops.Conv | None:
-    """The convolution that feeds this one, through element-wise operators."""
+    """The convolution that feeds this one, through element-wise operators; at the end of a
+    shortcut the last one of what it leads around."""
+    order = {value: i for i, value in enumerate(made)}
     op = made.get(conv.x)
     while isinstance(op, ops.Unary | ops.Binary | ops.ChannelAffine):
-        sources = [made.get(value) for value in _values(op)]
-        convs = [source for source in sources if isinstance(source, ops.Conv)]
-        op = convs[0] if convs else next((s for s in sources if s is not None), None)
+        known = [value for value in _values(op) if value in made]
+        op = made[max(known, key=lambda value: order[value])] if known else None
     return op if isinstance(op, ops.Conv) else None
 
 

@@ -103,9 +103,8 @@ def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> Make:
 
 def _pool(function: Callable[..., Tensor]) -> Make:
     def make(key: OpKey, x: Tensor, tensor: Callable[..., Tensor]) -> Run:
-        left, _, top, _ = _padding(key)
-        padding = (min(top, key.kernel[0] // 2), min(left, key.kernel[1] // 2))
-        return lambda: function(x, key.kernel, key.stride, padding)
+        padded = F.pad(x, _padding(key))
+        return lambda: function(padded, key.kernel, key.stride)
 
     return make
 
