@@ -50,7 +50,6 @@ class Batches:
         size: int,
         seed: int,
         device: torch.device,
-        dtype: torch.dtype = torch.float32,
         ranks: Ranks = ALONE,
     ) -> None:
         self.size = min(size, len(data.pictures))
@@ -61,7 +60,7 @@ class Batches:
             )
         self.steps_per_epoch = len(data.pictures) // self.size
         self._data, self._seed, self._ranks = data, seed, ranks
-        self._device, self._dtype = device, dtype
+        self._device = device
         self._epoch, self._order = -1, torch.empty(0)
         self.labelled = data.pictures.labels is not None
         self[0]  # what is wrong with the sizes shows here
@@ -76,7 +75,7 @@ class Batches:
         seed = mix(self._seed, epoch, index)
         windows = draw(self._data.augmentation, self.size, pictures.size, size, seed)
         pixels = pictures.pixels[rows].to(self._device)
-        inputs = pictures.inputs(cut(pixels, windows.part(rank, ranks), size), self._dtype)
+        inputs = pictures.inputs(cut(pixels, windows.part(rank, ranks), size))
         labels = None if pictures.labels is None else pictures.labels[rows].to(self._device)
         return Batch(inputs, labels)
 

@@ -34,11 +34,8 @@ class Run:
         self.model, self.training, self.fabric = model, training, fabric
         self.ranks = ranks_of(fabric)
         self.meter = Meter(self.ranks)
-        dtype = torch.float64 if training.compute.precision == "64-true" else torch.float32
-        self.batches = Batches(
-            data, training.batch, training.seed, fabric.device, dtype, self.ranks
-        )
-        self.teacher = self._copied_teacher(dtype)
+        self.batches = Batches(data, training.batch, training.seed, fabric.device, self.ranks)
+        self.teacher = self._copied_teacher()
         self.settings = _settings(model, data, training, self.ranks.count)
         if training.compute.channels_last:
             _to(model, torch.channels_last)
@@ -144,13 +141,13 @@ class Run:
         self._seconds, self._started = state["seconds"], time.perf_counter()
         self.best, self.history = state["best"], state["history"]
 
-    def _copied_teacher(self, dtype: torch.dtype) -> nn.Module | None:
+    def _copied_teacher(self) -> nn.Module | None:
         if self.training.distillation is None:
             return None
         teacher = copy.deepcopy(self.training.distillation.teacher).requires_grad_(False).eval()
         if self.training.compute.channels_last:
             _to(teacher, torch.channels_last)
-        return teacher.to(self.fabric.device, dtype)
+        return teacher.to(self.fabric.device)
 
     def _objective(self, stack: ExitStack) -> Objective:
         distillation = self.training.distillation
@@ -164,7 +161,7 @@ class Run:
         if self.teacher is None:
             return None
         with torch.no_grad(), self.autocast():
-            return logits(self.teacher(inputs)).to(inputs.dtype)
+            return logits(self.teacher(inputs)).float()
 
 
 def _measured(

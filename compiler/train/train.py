@@ -54,8 +54,7 @@ def train(
     """
     with ExitStack() as stack:
         stack.enter_context(_random_state_kept())
-        first = next(model.parameters(), torch.empty(0))
-        stack.callback(model.to, first.device, first.dtype)
+        stack.callback(model.to, next(model.parameters(), torch.empty(0)).device)
         fabric = start(training.compute)
         run = Run(model, data, training, fabric, stack)
         classes = check(model, run.teacher, run.batches[0], run.objective, run.autocast)
