@@ -73,7 +73,9 @@ def package(folder: Path, name: str, init: str = "", interpreter: str | None = N
 
 
 def fake_runtime(folder: Path) -> Path:
-    return package(folder, "ai_edge_litert", "", INTERPRETER)
+    """The interpreter alone; the rest of the package is the real one's."""
+    rest = "import pkgutil; __path__ = pkgutil.extend_path(__path__, __name__)"
+    return package(folder, "ai_edge_litert", rest, INTERPRETER)
 
 
 def no_runtime(folder: Path) -> Path:
