@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,17 @@ from .window import Padding, Window, padding_of
 _add: Any = operator.add
 
 
+class Replaced(Protocol):
+    """Nodes to be replaced, in execution order, the sink last; what they read is the source."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def sink(self) -> str: ...
+    @property
+    def nodes(self) -> tuple[str, ...]: ...
+
+
 def merge_region(
     rewriter: Rewriter, ops: LinearOps, region: LinearRegion, nodes: dict[str, fx.Node]
 ) -> None:
@@ -29,17 +40,30 @@ def merge_region(
     `nodes` holds the nodes of `rewriter.graph_module` by name, `ops` has read them.
     """
     inside = [nodes[name] for name in region.nodes]
+    with torch.no_grad():
+        merged = affine_map(ops, nodes[region.source], inside, region.layout)
+    put_layer(rewriter, ops.graph_module, region, nodes, merged, describe(region, merged.uniform))
+
+
+def put_layer(
+    rewriter: Rewriter,
+    graph_module: fx.GraphModule,
+    region: Replaced,
+    nodes: dict[str, fx.Node],
+    merged: AffineMap,
+    detail: str,
+) -> None:
+    """Replace the nodes of `region` by the layer with the numbers of `merged`."""
+    inside = [nodes[name] for name in region.nodes]
     constants = [x for node in inside for x in node.all_input_nodes if x.op == "get_attr"]
     source, sink = nodes[region.source], nodes[region.sink]
     with torch.no_grad():
-        merged = affine_map(ops, source, inside, region.layout)
         padding = padding_of(merged.window, merged.size, merged.out_size)
-        last = next(n for n in reversed(inside) if _is_layer(ops.graph_module, n))
+        last = next(n for n in reversed(inside) if _is_layer(graph_module, n))
         like = cast("nn.Conv2d | nn.Linear", rewriter.module(last))
         path = cast(str, last.target)
         rewriter.set_module(path, _layer(merged, padding, like))
         _place(rewriter, source, sink, path, merged, padding, like.weight)
-    detail = describe(region, merged.uniform)
     rewriter.absorb_input(sink, [n for n in reversed(inside) if n is not sink], detail)
     rewriter.absorb_unread(sink, dict.fromkeys(constants))
 

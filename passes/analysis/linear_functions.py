@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from ..ir import module_of
+from ..ir import module_of, slice_dim
 from ..op_spec import OpSpec
 from ..rewrite import float64
 from ..window import Axis, Window, pointwise
@@ -44,6 +44,18 @@ def _fused_pad(c: LinearContext, node: fx.Node) -> bool:
     """Runtimes pad inside the convolution that follows."""
     users = [module_of(c.graph_module, user) for user in node.users]
     return len(users) == 1 and isinstance(users[0], nn.Conv2d)
+
+
+def _slice(c: LinearContext, node: fx.Node, layout: Layout) -> LinearOp | str:
+    x, dim, start, _, step = cast("tuple[fx.Node, int, int, int, int]", node.args)
+    if layout != "conv2d" or dim < 2:
+        return "it takes a part of its channels"
+    axes = [Axis(), Axis()]
+    axes[dim - 2] = Axis(stride=step, pad=-start)
+    channels = c.shapes[x.name][1]
+    window = Window(channels, channels, channels, (axes[0], axes[1]))
+    spec = c.elementwise("slice", node, layout)
+    return LinearOp((x,), window, ConstantPart.ZERO, lambda: pointwise_numbers(channels), spec)
 
 
 def _arithmetic(c: LinearContext, node: fx.Node, layout: Layout) -> LinearOp | str:
@@ -153,5 +165,6 @@ _NAMES: dict[Callable[..., Any], str] = {
 AFFINE = frozenset(_NAMES)  # linear in one operand when the others are constants
 FUNCTIONS: dict[Callable[..., Any], Callable[..., LinearOp | str]] = {
     F.pad: _pad,
+    slice_dim: _slice,
     **dict.fromkeys(_NAMES, _arithmetic),
 }

@@ -80,9 +80,11 @@ def linear_segments(
     return segments_of(ops, max_nodes)
 
 
-def segments_of(ops: LinearOps, max_nodes: int = 32) -> LinearSegments:
-    """The same on nodes already read."""
-    search = _Search(ops, max_nodes)
+def segments_of(
+    ops: LinearOps, max_nodes: int = 32, windows: RegionWindows | None = None
+) -> LinearSegments:
+    """The same on nodes already read; `windows` says how maps compose, exactly by default."""
+    search = _Search(ops, max_nodes, windows or RegionWindows(ops))
     found = [item for sink in ops.graph_module.graph.nodes for item in search.walk(sink)]
     regions = tuple(item for item in found if isinstance(item, LinearRegion))
     return LinearSegments(regions, tuple(item for item in found if isinstance(item, Blocked)))
@@ -91,9 +93,8 @@ def segments_of(ops: LinearOps, max_nodes: int = 32) -> LinearSegments:
 class _Search:
     """Walks back from one sink after the other."""
 
-    def __init__(self, ops: LinearOps, max_nodes: int) -> None:
-        self.ops, self.max_nodes = ops, max_nodes
-        self.windows = RegionWindows(ops)
+    def __init__(self, ops: LinearOps, max_nodes: int, windows: RegionWindows) -> None:
+        self.ops, self.max_nodes, self.windows = ops, max_nodes, windows
         self.order = {node: i for i, node in enumerate(ops.graph_module.graph.nodes)}
 
     def walk(self, sink: fx.Node) -> Iterator[LinearRegion | Blocked]:

@@ -43,7 +43,7 @@ class RegionWindows:
             return f"'{node.name}': {op}"
         total: Traced | None = None
         for x in op.inputs:
-            part = self._step(source, x, node, op, layout)
+            part = self.step(source, x, node, op, layout)
             if isinstance(part, str):
                 return part
             try:
@@ -52,9 +52,10 @@ class RegionWindows:
                 return f"'{node.name}' adds branches whose {error}"
         return total or "it has no input"
 
-    def _step(
+    def step(
         self, source: fx.Node, x: fx.Node, node: fx.Node, op: LinearOp, layout: Layout
     ) -> Traced | str:
+        """`node`, which is `op`, as a function of `source`, through its input `x` alone."""
         first = self.trace(source, x, layout)
         if isinstance(first, str):
             return first

@@ -1,0 +1,245 @@
+"""MobileNetV2-1.0 made faster without labels: the whole curve, on 300 unlabelled pictures.
+
+    python -m benchmarks.closed_form --data DIR [--speedups 1.15,1.35] [--kinds merge,drop,narrow]
+
+Each point asks for a speedup at int8 on this machine, whose operators are measured one by one
+(TFLite, one thread). Judged on 400 other pictures: the int8 and fp32 files' top-1 and how often
+they agree with the original network, in PyTorch before and after the distillation. Speedups are
+measured, merged against unmerged at the same precision, interleaved; beside them what the tables of
+two devices predict. Each point runs in a process of its own, for its time and peak memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from shrinkc.compiler.bench import bench
+from shrinkc.compiler.calibrate import calibrate
+from shrinkc.compiler.capture import capture
+from shrinkc.compiler.costs import CostTable, predict
+from shrinkc.compiler.export.lower import lower
+from shrinkc.compiler.export.tflite import write_tflite
+from shrinkc.compiler.images import find_images
+from shrinkc.compiler.op_files import op_file
+from shrinkc.compiler.picture import preprocessing_for
+from shrinkc.compiler.pipeline import run_exact_passes
+from shrinkc.compiler.progress import Terminal
+from shrinkc.compiler.quantize import quantize_tflite
+from shrinkc.compiler.runtimes import TfliteRunner
+from shrinkc.compiler.shrink.closed_form import ClosedForm, shrink_closed_form
+from shrinkc.compiler.shrink.tune import Tuning
+from shrinkc.compiler.train.cache import load_pictures, with_margin
+from shrinkc.latency_tables.devices import runner
+from shrinkc.latency_tables.key import OpKey
+from shrinkc.latency_tables.store import load_table
+from shrinkc.latency_tables.table import OpEstimate
+from shrinkc.passes.fold_batch_norm import FoldBatchNorm
+from shrinkc.passes.simplify import Simplify
+from torch import Tensor, fx
+
+from benchmarks.common import (
+    ROOT,
+    add_data_argument,
+    environment,
+    peak_megabytes,
+    print_table,
+    replace_json,
+    write_results,
+)
+from benchmarks.mobilenet_v2 import PICTURES, pictures, pretrained
+
+DEVICES = ("rpi4", "pixel4")
+SPEEDUPS = (1.05, 1.1, 1.15, 1.25, 1.35, 1.5, 1.75, 2.0)
+KINDS = ("merge", "drop", "narrow")
+CACHE = ROOT / "out" / "closed_form"
+
+
+@dataclass
+class HostOperators:
+    """This machine as a table: every operator alone, int8 ones too, kept in a file."""
+
+    path: Path
+    target: str = "host"
+
+    def __post_init__(self) -> None:
+        self.known: dict[str, float] = {}
+        if self.path.exists():
+            self.known = json.loads(self.path.read_text())
+
+    def estimate(self, key: OpKey) -> OpEstimate:
+        name = json.dumps(asdict(key))
+        if name not in self.known:
+            model = runner.Tflite(op_file(key, "tflite").model, 1, False)
+            model.prepare()
+            times = [model.time_us() for _ in range(60)]
+            self.known[name] = sorted(times)[len(times) // 4] / 1e3
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            replace_json(self.path, self.known)
+        return OpEstimate(self.known[name], "measured here", False)
+
+    def network_overhead_ms(self, precision: str) -> float:
+        return 0.0
+
+
+def folded(data: Path) -> fx.GraphModule:
+    graph = capture(pretrained(data), (torch.randn(1, 3, 224, 224),))
+    return run_exact_passes(graph, (Simplify(), FoldBatchNorm()))[0].float()
+
+
+def calibration(data: Path) -> Any:
+    preprocessing = preprocessing_for((1, 3, 224, 224), mean=(0.5,), std=(0.5,))
+    images = find_images(data / PICTURES / "calibration")
+    return load_pictures(images, with_margin(preprocessing))
+
+
+def files(graph: fx.GraphModule, inputs: list[tuple[Tensor, ...]]) -> dict[str, bytes]:
+    """The TFLite files of both precisions."""
+    program = lower(graph)
+    fp32 = write_tflite(program)
+    names = [v.name for v in program.inputs] + [op.output.name for op in program.ops]
+    ranges = calibrate(graph, names, inputs, lambda: None)
+    return {"fp32": fp32, "int8": quantize_tflite(fp32, program, inputs[:8], ranges)}
+
+
+def judged(classes: Tensor, original: Tensor, labels: list[int]) -> dict[str, float]:
+    return {
+        "top1": 100 * float((classes == torch.tensor(labels)).float().mean()),
+        "agreement": 100 * float((classes == original).float().mean()),
+    }
+
+
+def classes_of(graph: fx.GraphModule, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([graph(few)[0].argmax(1) for few in images.split(20)])
+
+
+def classes_of_file(model: bytes, images: Tensor) -> Tensor:
+    run = TfliteRunner(model, 1)
+    rows = [run.run([x[None].permute(0, 2, 3, 1).contiguous().numpy()])[0] for x in images]
+    return torch.tensor([int(row.argmax()) for row in rows])
+
+
+def measured(before: dict[str, bytes], after: dict[str, bytes]) -> dict[str, Any]:
+    """Precision → medians in ms, A B A B on one thread."""
+    found: dict[str, Any] = {}
+    for precision in before:
+        pair = [TfliteRunner(one[precision], 1) for one in (before, after)]
+        timings = bench(pair, runs=200, warmup=10, max_seconds=60)
+        a, b = (median(t.times_ms) for t in timings)
+        found[precision] = {"before_ms": a, "after_ms": b, "speedup": a / b}
+    return found
+
+
+def predicted(before: fx.GraphModule, after: fx.GraphModule) -> dict[str, float]:
+    """Device and precision → speedup by its table."""
+    programs = lower(before), lower(after)
+    found: dict[str, float] = {}
+    for device in DEVICES:
+        table: CostTable = load_table(device)
+        for precision in ("fp32", "int8"):
+            a, b = (predict(p, table, precision).total_ms for p in programs)
+            found[f"{device}/{precision}"] = a / b
+    return found
+
+
+def point(arguments: argparse.Namespace, speedup: float) -> dict[str, Any]:
+    """One point of the curve."""
+    torch.set_num_threads(arguments.threads)
+    data: Path = arguments.data
+    graph, images = folded(data), calibration(data)
+    started = time.monotonic()
+    options = ClosedForm(
+        kinds=tuple(arguments.kinds.split(",")),
+        correct=not arguments.no_correct,
+        tuning=Tuning(steps=arguments.steps, learning_rate=arguments.rate, seconds=arguments.seconds),
+        cache=CACHE / "damages",
+    )
+    table = HostOperators(CACHE / "operators.json")
+    shrunk = shrink_closed_form(
+        *(graph, images, table, "int8"), speedup=speedup, options=options, progress=Terminal()
+    )
+    seconds = time.monotonic() - started
+    peak = peak_megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    few = [(images.inputs(p[None, 16:240, 16:240]),) for p in images.pixels[:: len(images) // 100]]
+    before, after = files(graph, few), files(shrunk.graph_module, few)
+    views, labels = pictures(data / PICTURES / "validation")
+    original = classes_of(graph, views)
+    return {
+        "asked": speedup,
+        "kinds": arguments.kinds,
+        "taken": [asdict(row) for row in shrunk.rows],
+        "table_speedup": shrunk.speedup,
+        "measured": measured(before, after),
+        "predicted": predicted(graph, shrunk.graph_module),
+        "closed_form": judged(classes_of(shrunk.fitted, views), original, labels),
+        "torch": judged(classes_of(shrunk.graph_module, views), original, labels),
+        "int8": judged(classes_of_file(after["int8"], views), original, labels),
+        "base": judged(original, original, labels)["top1"],
+        "base_int8": judged(classes_of_file(before["int8"], views), original, labels),
+        "steps": len(shrunk.tuned.losses) if shrunk.tuned else 0,
+        "stopped": shrunk.tuned.stopped if shrunk.tuned else None,
+        "seconds": seconds,
+        "peak_mb": peak,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_data_argument(parser)
+    parser.add_argument("--speedups", default=",".join(map(str, SPEEDUPS)))
+    parser.add_argument("--kinds", default=",".join(KINDS), help="what may happen to a span")
+    parser.add_argument("--steps", type=int, default=600, help="of distillation")
+    parser.add_argument("--seconds", type=float, default=1200, help="the most that they take")
+    parser.add_argument("--rate", type=float, default=Tuning().learning_rate)
+    parser.add_argument("--no-correct", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--name", default="closed_form", help="of the file with the results")
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    speedups = [float(s) for s in arguments.speedups.split(",")]
+    if arguments.one:
+        replace_json(arguments.one, point(arguments, speedups[0]))
+        return
+    rows: list[dict[str, Any]] = []
+    for speedup in speedups:
+        part = CACHE / f"{arguments.name}.json"
+        command = [sys.executable, "-m", "benchmarks.closed_form", *sys.argv[1:]]
+        command += ["--speedups", str(speedup), "--one", str(part)]
+        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+            continue  # the error is on the screen: a speedup that cannot be reached
+        rows.append(json.loads(part.read_text()))
+        packages = ("torch", "ai-edge-litert", "ai-edge-quantizer")
+        write_results(arguments.name, {"environment": environment(*packages), "points": rows})
+    _show(rows)
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    header = ("asked", "int8", "fp32", "closed form", "tuned", "int8 file", "agrees", "s", "MB")
+    print_table(
+        header,
+        [
+            (
+                f"{row['asked']:g}×",
+                *(f"{row['measured'][p]['speedup']:.2f}×" for p in ("int8", "fp32")),
+                *(f"{row[k]['top1']:.2f}" for k in ("closed_form", "torch", "int8")),
+                f"{row['torch']['agreement']:.2f}",
+                f"{row['seconds']:.0f}",
+                f"{row['peak_mb']:.0f}",
+            )
+            for row in rows
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,339 @@
+"""Shrinking without labels and without training: spans fitted to pictures, one after the other.
+
+    candidates → damage of each alone → the least damage within the budget (exact) →
+    least squares in execution order, with the student's own inputs → layers behind corrected →
+    gentle distillation on the same pictures
+
+"merge": a span becomes one dense convolution, fitted by ridge regression (what removing its
+activations leaves is only one of the points that the fit is drawn to). "drop": its shortcut alone
+stays. "narrow": hidden channels that least squares misses least go, what reads the others is
+refitted (He et al., 2017; Xie et al., CaP, 2021, with exact backward elimination).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import fx, nn
+
+from ...latency_tables.key import OpKey
+from ...passes.analysis.spans import NoSpan, Span, find_spans
+from ...passes.base import Change, Pass, PassResult, Skip, copy_graph
+from ...passes.intervals import region_order
+from ...passes.ir import module_of
+from ...passes.op_spec import OpSpec, Price
+from ...passes.replace_span import DenseSpan, DropSpan, NarrowSpan
+from ..costs import CostTable, predict
+from ..errors import InputError
+from ..export.lower import lower
+from ..progress import Progress, Silent
+from ..train.pictures import Pictures
+from .choices import KINDS, Choice, Kind, choices, fit_layer, layer_problem
+from .importance import Damage, fit_span, measure
+from .rows import Sample, accumulate, size_of
+from .select import Option, most, select
+from .tune import Tuned, Tuning, tune
+
+MAX_SHOWN = 8  # reasons in one error
+ATTEMPTS = 5  # to meet the budget with the whole network's own prediction
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """How to shrink.
+
+    kinds    what may happen to a span
+    correct  refit the unchanged layers behind the first change to the original's answers
+    tuning   the distillation at the end; `Tuning(steps=0)` for none
+    cache    folder that keeps the measured damages; None: nothing is kept
+    pictures the most that a fit looks at
+    """
+
+    kinds: tuple[Kind, ...] = KINDS
+    correct: bool = True
+    tuning: Tuning = field(default_factory=Tuning)
+    cache: Path | None = None
+    pictures: int = 1000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One choice that was taken. `loss`, `agreement`, `error`: `Damage`, of this choice alone."""
+
+    source: str
+    sink: str
+    kind: str
+    channels: int
+    saving_ms: float
+    loss: float
+    agreement: float
+    error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Shrunk:
+    """The result. `before_ms` and `after_ms` are the table's. `fitted` is the graph before the
+    distillation."""
+
+    graph_module: fx.GraphModule
+    fitted: fx.GraphModule
+    before_ms: float
+    after_ms: float
+    rows: tuple[Row, ...]
+    changes: tuple[Change, ...]
+    skipped: tuple[Skip, ...]
+    tuned: Tuned | None
+
+    @property
+    def speedup(self) -> float:
+        return self.before_ms / self.after_ms
+
+
+def shrink_closed_form(
+    graph_module: fx.GraphModule,
+    pictures: Pictures,
+    table: CostTable,
+    precision: str,
+    *,
+    speedup: float | None = None,
+    budget_ms: float | None = None,
+    options: ClosedForm | None = None,
+    progress: Progress | None = None,
+) -> Shrunk:
+    """Bring a captured network (float32, batch norms folded) within a latency budget.
+
+    Give either `speedup` (over the table's prediction for the network as it is) or `budget_ms`.
+    Raises InputError: no candidate at all (says why, span by span), a budget that cannot be
+    reached (says what can); TableError where the table lacks the precision.
+    """
+    options, progress = options or ClosedForm(), progress or Silent()
+    graph_module = channels_last(graph_module)
+    sample = Sample(pictures, size_of(graph_module), options.pictures)
+    before_ms = predicted_ms(graph_module, table, precision)
+    budget = _budget(before_ms, speedup, budget_ms)
+    found, refused = candidates(graph_module, table, precision, options.kinds)
+    _check_reachable(graph_module, found, before_ms, budget)
+    damages = measure(graph_module, found, sample, options.cache, progress)
+    chosen = _within(graph_module, found, damages, table, precision, before_ms, budget)
+    shrunk = apply(graph_module, [found[i] for i in chosen], sample, options.correct, progress)
+    tuned = None
+    if options.tuning.steps:
+        tuned = tune(shrunk.graph_module, graph_module, sample, options.tuning, progress)
+    return Shrunk(
+        graph_module=shrunk.graph_module if tuned is None else tuned.graph_module,
+        fitted=shrunk.graph_module,
+        before_ms=before_ms,
+        after_ms=predicted_ms(shrunk.graph_module, table, precision),
+        rows=tuple(_row(found[i], damages[i]) for i in chosen),
+        changes=shrunk.changes,
+        skipped=tuple(Skip(r.node, r.reason) for r in refused),
+        tuned=tuned,
+    )
+
+
+def channels_last(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """A copy in inference mode whose kernels lie in memory as PyTorch computes fastest."""
+    copy = copy_graph(graph_module).eval()
+    for parameter in copy.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return copy
+
+
+def predicted_ms(graph_module: fx.GraphModule, table: CostTable, precision: str) -> float:
+    """Of the network as it is deployed."""
+    return predict(lower(graph_module), table, precision).total_ms
+
+
+def candidates(
+    graph_module: fx.GraphModule,
+    table: CostTable,
+    precision: str,
+    kinds: Sequence[Kind] = KINDS,
+) -> tuple[list[Choice], list[NoSpan]]:
+    """Every choice that saves time by the table, and why other spans stay. Raises InputError when
+    there is none."""
+    found, refused = choices(find_spans(graph_module), price_of(table, precision), kinds)
+    if not found:
+        shown = [f"'{r.node}': {r.reason}" for r in refused[:MAX_SHOWN]]
+        if len(refused) > MAX_SHOWN:
+            shown.append(f"and {len(refused) - MAX_SHOWN} more")
+        reasons = "; ".join(shown) or "no two layers with an activation between them"
+        raise InputError(f"nothing to shrink in depth: {reasons}")
+    return found, refused
+
+
+def price_of(table: CostTable, precision: str) -> Price:
+    def price(spec: OpSpec) -> float:
+        return table.estimate(OpKey(**asdict(spec), precision=precision)).ms
+
+    return price
+
+
+def _budget(before_ms: float, speedup: float | None, budget_ms: float | None) -> float:
+    if (speedup is None) == (budget_ms is None):
+        raise InputError("give either a speedup or a budget in milliseconds")
+    if speedup is not None and not speedup > 1:
+        raise InputError(f"a speedup of {speedup:g}; give more than 1")
+    return before_ms / speedup if speedup is not None else budget_ms or 0.0
+
+
+def _options(
+    graph: fx.GraphModule, found: Sequence[Choice], damages: Sequence[Damage] | None
+) -> list[Option]:
+    order = {node.name: i for node, i in region_order(graph.graph.nodes).items()}
+    return [
+        Option(
+            min(order[name] for name in c.span.nodes),
+            order[c.span.sink],
+            c.saving_ms,
+            0.0 if damages is None else damages[i].loss,
+        )
+        for i, c in enumerate(found)
+    ]
+
+
+def _check_reachable(
+    graph: fx.GraphModule, found: Sequence[Choice], before_ms: float, budget: float
+) -> None:
+    best = before_ms - most(_options(graph, found, None))
+    if best > budget:
+        raise InputError(
+            f"a budget of {budget:.4g} ms cannot be reached: from {before_ms:.4g} ms the best is "
+            f"{best:.4g} ms, {before_ms / best:.2f}×"
+        )
+
+
+def _within(
+    graph: fx.GraphModule,
+    found: Sequence[Choice],
+    damages: Sequence[Damage],
+    table: CostTable,
+    precision: str,
+    before_ms: float,
+    budget: float,
+) -> list[int]:
+    """The least damage whose network, as a whole, the table predicts within the budget."""
+    saving = before_ms - budget
+    for _ in range(ATTEMPTS):
+        chosen = select(_options(graph, found, damages), saving)
+        over = predicted_ms(_outline(graph, [found[i] for i in chosen]), table, precision) - budget
+        if over <= 0:
+            return chosen
+        saving += over
+    raise InputError(f"a budget of {budget:.4g} ms cannot be reached by {over:.2g} ms")
+
+
+def _outline(graph: fx.GraphModule, chosen: Sequence[Choice]) -> fx.GraphModule:
+    """The network's shape, with numbers of no meaning."""
+    gone: dict[str, str] = {}
+    for choice in _in_order(graph, chosen):
+        span = _renamed(choice.span, gone)
+        graph = _placeholder(replace(choice, span=span))(graph).graph_module
+        if choice.kind == "drop":
+            gone[span.sink] = span.source
+    return graph
+
+
+def _placeholder(choice: Choice) -> Pass:
+    span, window = choice.span, choice.span.window
+    match choice.kind:
+        case "merge":
+            weight = torch.zeros(window.weight_shape, dtype=torch.float64)
+            return DenseSpan(span, weight, torch.ones(window.out_channels))
+        case "drop":
+            return DropSpan(span)
+        case "narrow":
+            side = span.hidden.kernel if span.hidden else 1
+            root = round(side**0.5)
+            weight = torch.zeros(window.out_channels, choice.channels, root, side // root)
+            kept = torch.arange(choice.channels)
+            return NarrowSpan(span, kept, weight, torch.ones(window.out_channels))
+
+
+# --- applying ------------------------------------------------------------------------------------
+
+
+def apply(
+    graph: fx.GraphModule,
+    chosen: Sequence[Choice],
+    sample: Sample,
+    correct: bool,
+    progress: Progress,
+) -> PassResult:
+    """Fit and replace in execution order; the original answers, the student's inputs ask."""
+    student, changes = graph, list[Change]()
+    gone: dict[str, str] = {}
+    steps = list(_steps(graph, chosen, correct))
+    with progress.task("Fitting", len(steps)) as done:
+        for step in steps:
+            if isinstance(step, str):
+                sums = accumulate([layer_problem(student, step)], student, graph, sample, _nothing)
+                result = fit_layer(student, step, sums[0])(student)
+            else:
+                span = _renamed(step.span, gone)
+                wanted = [replace(step, span=span)]
+                fitted = fit_span(student, graph, wanted, sample, _nothing)[0]
+                result = fitted.replacement(student)
+                if step.kind == "drop":
+                    gone[span.sink] = span.source
+            student = result.graph_module
+            changes += result.changes
+            done()
+    return PassResult(student, tuple(changes))
+
+
+def _nothing() -> None:
+    """No progress inside one fit."""
+
+
+def _in_order(graph: fx.GraphModule, chosen: Sequence[Choice]) -> list[Choice]:
+    order = {node.name: i for i, node in enumerate(graph.graph.nodes)}
+    return sorted(chosen, key=lambda choice: order[choice.span.sink])
+
+
+def _renamed(span: Span, gone: dict[str, str]) -> Span:
+    """Reads what a dropped span in front of it read."""
+    return replace(span, source=gone.get(span.source, span.source))
+
+
+def _steps(
+    graph: fx.GraphModule, chosen: Sequence[Choice], correct: bool
+) -> Iterator[Choice | str]:
+    """The choices and, between and behind them, what can be corrected: spans with all their hidden
+    channels, and single convolutions."""
+    if not correct or not chosen:
+        yield from _in_order(graph, chosen)
+        return
+    order = {node.name: i for i, node in enumerate(graph.graph.nodes)}
+    first = min(order[choice.span.nodes[0]] for choice in chosen)
+    taken = {name for choice in chosen for name in choice.span.nodes}
+    steps: list[tuple[int, Choice | str]] = [(order[c.span.sink], c) for c in chosen]
+    for span in find_spans(graph).spans:
+        hidden = span.hidden
+        if hidden is None or order[span.source] < first or not taken.isdisjoint(span.nodes):
+            continue
+        taken.update(span.nodes)
+        steps.append((order[span.sink], Choice(span, "narrow", 0.0, hidden.channels)))
+    for node in graph.graph.nodes:
+        module = module_of(graph, node)
+        if (
+            isinstance(module, nn.Conv2d)
+            and module.groups == 1
+            and order[node.name] > first
+            and node.name not in taken
+        ):
+            steps.append((order[node.name], node.name))
+    yield from (step for _, step in sorted(steps, key=lambda s: s[0]))
+
+
+def _row(choice: Choice, damage: Damage) -> Row:
+    return Row(
+        *(choice.span.source, choice.span.sink, choice.kind, choice.channels),
+        *(choice.saving_ms, damage.loss, damage.agreement, damage.error),
+    )
+
+

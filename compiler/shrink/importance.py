@@ -1,0 +1,208 @@
+"""How much every choice alone hurts: fitted in the original network, judged on its outputs.
+
+The damage of a choice is the Kullback-Leibler divergence of the outputs' classes from the
+original's (for other outputs the relative squared error), averaged over pictures. It is measured
+once and kept in a file; a run that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ...passes.analysis.spans import Span
+from ..progress import Progress
+from .choices import (
+    Choice,
+    Fitted,
+    consumer_problem,
+    dense_problem,
+    fit_dense,
+    fit_narrow,
+    fitted_drop,
+    merged_kernel,
+    order_of,
+    weight_of,
+)
+from .rows import Sample, accumulate, values
+
+JUDGED = 40  # pictures
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Of one choice: `loss` of the outputs, `agreement` of the largest one with the original's,
+    `error` of the fit on held-out pictures, of the target's variance (NaN where nothing is
+    fitted)."""
+
+    loss: float
+    agreement: float
+    error: float
+
+
+def fit_span(
+    graph: fx.GraphModule,
+    teacher: fx.GraphModule,
+    wanted: Sequence[Choice],
+    sample: Sample,
+    done: Callable[[], None],
+) -> list[Fitted]:
+    """Choices of one span, fitted with the student's inputs to the teacher's output; one pass."""
+    span = wanted[0].span
+    kinds = {choice.kind for choice in wanted}
+    problems = [dense_problem(span)] if "merge" in kinds else []
+    problems += [consumer_problem(graph, span)] if "narrow" in kinds else []
+    sums = accumulate(problems, graph, teacher, sample, done) if problems else []
+    merged = merged_kernel(graph, span) if "merge" in kinds else None
+    order: list[int] = []
+    now = torch.zeros(0)
+    if "narrow" in kinds and span.hidden is not None:
+        now = weight_of(graph, span.hidden.consumer)
+        order = order_of(sums[-1], span, min(c.channels for c in wanted if c.kind == "narrow"))
+    found: list[Fitted] = []
+    for choice in wanted:
+        match choice.kind:
+            case "drop":
+                found.append(fitted_drop(choice))
+            case "merge":
+                kernel = None if merged is None else merged.weight
+                found.append(fit_dense(choice, sums[0], kernel))
+            case "narrow":
+                found.append(fit_narrow(choice, sums[-1], order, now))
+    return found
+
+
+def measure(
+    graph: fx.GraphModule,
+    wanted: Sequence[Choice],
+    sample: Sample,
+    cache: Path | None,
+    progress: Progress,
+) -> list[Damage]:
+    """The damage of each choice alone, in the order of `wanted`."""
+    journal = _Journal(cache, graph, sample)
+    known = {choice.label: journal.get(choice) for choice in wanted}
+    left = [c for c in wanted if known[c.label] is None]
+    with progress.task("Measuring what each choice costs", len(left)) as done:
+        for _, group in groupby(left, key=lambda c: id(c.span)):
+            few = list(group)
+            fitted = fit_span(graph, graph, few, sample, lambda: None)
+            for one, damage in zip(fitted, judge(graph, fitted, sample), strict=True):
+                journal.put(one.choice, damage)
+                known[one.choice.label] = damage
+                done()
+    return [damage for choice in wanted if (damage := known[choice.label]) is not None]
+
+
+def judge(graph: fx.GraphModule, fitted: Sequence[Fitted], sample: Sample) -> list[Damage]:
+    """What each does alone. The part of the network before the span runs once for all of them."""
+    changed = [one.replacement(graph).graph_module for one in fitted]
+    span = fitted[0].choice.span
+    totals = [[0.0, 0.0] for _ in fitted]
+    count = 0
+    for x, rows in sample.batches(slice(None, None, max(1, len(sample) // JUDGED))):
+        start = before(graph, span, x)
+        want = resume(graph, start, x)
+        for total, student in zip(totals, changed, strict=True):
+            got = resume(student, start, x)
+            total[0] += float(loss(got, want)) * len(rows)
+            total[1] += float((got.flatten(1).argmax(1) == want.flatten(1).argmax(1)).sum())
+        count += len(rows)
+    return [
+        Damage(total[0] / count, total[1] / count, one.error)
+        for total, one in zip(totals, fitted, strict=True)
+    ]
+
+
+def loss(got: Tensor, want: Tensor) -> Tensor:
+    """KL divergence of class scores (n, classes); relative squared error of anything else."""
+    if got.ndim == 2 and got.shape[1] > 1:
+        return torch.nn.functional.kl_div(
+            got.log_softmax(1), want.log_softmax(1), log_target=True, reduction="batchmean"
+        )
+    return ((got - want) ** 2).mean() / want.var().clamp(min=1e-12)
+
+
+def before(graph: fx.GraphModule, span: Span, x: Tensor) -> dict[str, Tensor]:
+    """The values computed before the span that are read in it or behind it."""
+    order = {node.name: i for i, node in enumerate(graph.graph.nodes)}
+    at = order[span.source]
+    names = [
+        node.name
+        for node in graph.graph.nodes
+        if order[node.name] <= at and any(order[u.name] > at for u in node.users)
+    ]
+    return values(graph, x, names)
+
+
+def resume(graph: fx.GraphModule, known: dict[str, Tensor], x: Tensor) -> Tensor:
+    """The graph's first output, computed from values that are known by name."""
+    interpreter = fx.Interpreter(graph, garbage_collect_values=False)
+    output = next(n for n in reversed(graph.graph.nodes) if n.op == "output")
+    first: Any = output.args[0]
+    needed, waiting = set[fx.Node](), [first[0]]
+    while waiting:
+        node = waiting.pop()
+        if node in needed:
+            continue
+        needed.add(node)
+        if node.name not in known:
+            waiting += node.all_input_nodes
+    with torch.no_grad():
+        for node in graph.graph.nodes:
+            if node not in needed:
+                continue
+            if node.name in known:
+                interpreter.env[node] = known[node.name]
+            elif node.op == "placeholder":
+                interpreter.env[node] = x
+            else:
+                interpreter.env[node] = interpreter.run_node(node)
+    return interpreter.env[first[0]]
+
+
+class _Journal:
+    """Lines of JSON, one a choice, in a file named after the network and the pictures."""
+
+    def __init__(self, folder: Path | None, graph: fx.GraphModule, sample: Sample) -> None:
+        self.path = None if folder is None else folder / f"{content_hash(graph, sample)}.jsonl"
+        self.known: dict[str, Damage] = {}
+        if self.path is not None and self.path.exists():
+            self.known = dict(_lines(self.path))
+
+    def get(self, choice: Choice) -> Damage | None:
+        return self.known.get(choice.label)
+
+    def put(self, choice: Choice, damage: Damage) -> None:
+        if self.path is not None:
+            row = [choice.label, damage.loss, damage.agreement, damage.error]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Damage]]:
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            label, *numbers = json.loads(line)
+            yield str(label), Damage(*(float(n) for n in numbers))
+        except (ValueError, TypeError):
+            continue  # the line that was being written when the run ended
+
+
+def content_hash(graph: fx.GraphModule, sample: Sample) -> str:
+    """Of the network's code and numbers and of the pictures."""
+    digest = hashlib.sha256(str(graph.graph).encode())
+    for name, tensor in sorted(graph.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
+    digest.update(f"{sample.pictures.digest} {sample.size} {len(sample)} {JUDGED}".encode())
+    return digest.hexdigest()[:24]

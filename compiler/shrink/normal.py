@@ -1,0 +1,161 @@
+"""Least squares from sums: any number of pictures, the memory of one layer.
+
+With rows x of d numbers and targets y, everything that ridge regression needs is in
+
+    G = Σ [x 1]ᵀ[x 1],   C = Σ [x 1]ᵀ y,   S = Σ y²
+
+W = argmin Σ‖y − Wx − b‖² + λ‖W − W₀‖², the bias not regularised, and the error of any (W, b) on
+pictures that were held out, follow from them. Products are float32 batch by batch, around the first
+batch's means, and sums float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LAMBDAS = tuple(10.0**e for e in (-7, -6, -5, -4, -3, -2.5, -2, -1.5, -1, -0.5, 0, 1))
+
+
+class Normal:
+    """The sums. `size` numbers in a row, `targets` in its target."""
+
+    def __init__(self, size: int, targets: int) -> None:
+        self.gram = torch.zeros(size + 1, size + 1, dtype=torch.float64)
+        self.cross = torch.zeros(size + 1, targets, dtype=torch.float64)
+        self.square = 0.0
+        self.x0, self.y0 = torch.zeros(0), torch.zeros(0)
+
+    @property
+    def count(self) -> float:
+        return float(self.gram[-1, -1])
+
+    def centred_at(self, x0: Tensor, y0: Tensor) -> None:
+        """Numbers to subtract from rows and targets, so that float32 products lose little."""
+        self.x0, self.y0 = x0, y0
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Rows (n, size) and targets (n, targets), float32."""
+        if not len(self.x0):
+            self.centred_at(x.mean(0), y.mean(0))
+        x, y = x - self.x0, y - self.y0
+        self.gram[:-1, :-1] += (x.T @ x).double()
+        self.gram[:-1, -1] += x.sum(0).double()
+        self.gram[-1, :-1] = self.gram[:-1, -1]
+        self.gram[-1, -1] += len(x)
+        self.cross[:-1] += (x.T @ y).double()
+        self.cross[-1] += y.sum(0).double()
+        self.square += float((y.double() ** 2).sum())
+
+    def plus(self, other: Normal) -> Normal:
+        """Sums of both; their means are the same."""
+        total = Normal(len(self.gram) - 1, self.cross.shape[1])
+        total.gram, total.cross = self.gram + other.gram, self.cross + other.cross
+        total.square = self.square + other.square
+        total.centred_at(self.x0, self.y0)
+        return total
+
+    def part(self, rows: Tensor) -> Normal:
+        """The sums of some of the numbers of a row."""
+        part = Normal(len(rows), self.cross.shape[1])
+        index = torch.cat([rows, torch.tensor([len(self.gram) - 1])])
+        part.gram, part.cross, part.square = self.gram[index][:, index], self.cross[index], self.square
+        part.centred_at(self.x0[rows], self.y0)
+        return part
+
+    def centred(self) -> tuple[Tensor, Tensor]:
+        """Covariances (size, size) and (size, targets), times the count."""
+        total, mean = self.gram[:-1, -1], self.cross[-1] / self.count
+        gram = self.gram[:-1, :-1] - torch.outer(total, total) / self.count
+        return gram, self.cross[:-1] - torch.outer(total, mean)
+
+    def error(self, solution: Solution) -> float:
+        """Σ ‖y − Wx − b‖²."""
+        shift = solution.bias + solution.weight @ self.x0.double() - self.y0.double()
+        full = torch.cat([solution.weight.T, shift[None]])
+        return self.square + float((full * (self.gram @ full - 2 * self.cross)).sum())
+
+    def spread(self) -> float:
+        """Σ ‖y − mean‖²."""
+        return self.square - float((self.cross[-1] ** 2).sum()) / self.count
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """weight (targets, size), bias (targets,), float64."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+def solve(normal: Normal, ridge: float, prior: Tensor | None = None) -> Solution:
+    """`ridge` relative to the mean variance of the rows; `prior` (targets, size) or zero."""
+    gram, cross = normal.centred()
+    start = torch.zeros_like(cross) if prior is None else prior.T
+    strength = ridge * float(gram.diagonal().mean()) + 1e-12
+    regular = gram + strength * torch.eye(len(gram), dtype=torch.float64)
+    weight = (start + torch.linalg.solve(regular, cross - gram @ start)).T
+    means = normal.gram[:-1, -1] / normal.count + normal.x0.double()
+    bias = normal.cross[-1] / normal.count + normal.y0.double() - weight @ means
+    return Solution(weight, bias)
+
+
+def best(fit: Normal, held: Normal, priors: Sequence[Tensor | None]) -> tuple[Solution, float]:
+    """Ridge and prior with the least error on the held-out rows, then solved on all rows.
+
+    Also returns that error, relative to the variance of the held-out targets.
+    """
+    gram, cross = fit.centred()
+    values, vectors = torch.linalg.eigh(gram)
+    values = values.clamp(min=0)
+    scale = float(values.mean()) + 1e-12
+    means = fit.gram[:-1, -1] / fit.count + fit.x0.double()
+    target = fit.cross[-1] / fit.count + fit.y0.double()
+    found: list[tuple[float, float, Tensor | None]] = []
+    for prior in priors:
+        start = torch.zeros_like(cross) if prior is None else prior.T
+        rest = vectors.T @ (cross - gram @ start)
+        for ridge in LAMBDAS:
+            weight = (start + vectors @ (rest / (values + ridge * scale)[:, None])).T
+            solution = Solution(weight, target - weight @ means)
+            found.append((held.error(solution), ridge, prior))
+    error, ridge, prior = min(found, key=lambda f: f[0])
+    return solve(fit.plus(held), ridge, prior), error / max(held.spread(), 1e-30)
+
+
+def elimination_order(normal: Normal, group: int, fewest: int) -> list[int]:
+    """Channels in the order in which least squares misses them least, the first to go first.
+
+    Rows hold `group` neighbouring numbers a channel (the positions of a kernel). Each step takes
+    the channel whose removal raises the error least after all others are refitted:
+    tr(Bᵢᵀ (G⁻¹)ᵢᵢ⁻¹ Bᵢ) with B = G⁻¹C (optimal brain surgeon, exact for least squares). Stops
+    when `fewest` channels are left.
+    """
+    gram, cross = normal.centred()
+    size, channels = len(gram), len(gram) // group
+    ridge = 1e-5 * float(gram.diagonal().mean()) + 1e-12
+    inverse = torch.linalg.inv(gram + ridge * torch.eye(size, dtype=torch.float64))
+    solution = inverse @ cross
+    alive = torch.ones(channels, dtype=torch.bool)
+    order: list[int] = []
+    index = torch.arange(channels)
+    for _ in range(channels - fewest):
+        blocks = inverse.reshape(channels, group, channels, group)[index, :, index]
+        blocks = blocks + 1e-15 * torch.eye(group, dtype=torch.float64)
+        part = solution.reshape(channels, group, -1)
+        cost = (part * torch.linalg.solve(blocks, part)).sum((1, 2))
+        worst = int(torch.where(alive, cost, torch.inf).argmin())
+        rows = slice(worst * group, (worst + 1) * group)
+        pivot = torch.linalg.solve(blocks[worst], inverse[rows].clone())
+        solution -= inverse[:, rows] @ torch.linalg.solve(blocks[worst], solution[rows].clone())
+        inverse -= inverse[:, rows].clone() @ pivot
+        inverse[rows] = 0
+        inverse[:, rows] = 0
+        inverse[rows, rows] = torch.eye(group, dtype=torch.float64)
+        solution[rows] = 0
+        alive[worst] = False
+        order.append(worst)
+    return order

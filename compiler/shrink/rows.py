@@ -1,0 +1,149 @@
+"""Pictures through two graphs: what a layer reads in one, and should answer as in the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+
+from ...passes.window import Pair, Padding, Window
+from ..pipeline import node_values
+from ..train.augment import Augmentation, Size, cut, draw
+from ..train.pictures import Pictures
+from .normal import Normal
+
+BATCH = 10  # pictures: the values between two layers at 112×112 are its memory
+HELD_OUT = 4  # every fourth picture chooses the regularisation
+ROWS, ROWS_PER_NUMBER = 20_000, 15  # positions that a fit looks at, at most
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The pictures that closed-form fits look at, centre crops. `size`: the network's input."""
+
+    pictures: Pictures
+    size: Size
+    limit: int = 1000
+
+    def __len__(self) -> int:
+        return min(len(self.pictures), self.limit)
+
+    def batches(self, part: slice = slice(None)) -> Iterator[tuple[Tensor, Tensor]]:
+        """(inputs, their numbers) of evenly spread pictures."""
+        step = len(self.pictures) / len(self)
+        rows = torch.tensor([int(i * step) for i in range(len(self))][part])
+        for few in rows.split(BATCH):
+            pixels = self.pictures.pixels[few]
+            windows = draw(Augmentation(), len(few), self.pictures.size, self.size, 0)
+            yield self.pictures.inputs(cut(pixels, windows, self.size)), few
+
+
+def values(graph: fx.GraphModule, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """Some nodes' values; nothing behind the last of them is computed."""
+    found: dict[str, Tensor] = {}
+    wanted = set(names)
+    for name, value in node_values(graph, (x,), wanted):
+        found[name] = value
+        if len(found) == len(wanted):
+            break
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A linear map to be fitted: a window over the value of `reads`, answering with `target`.
+
+    target gives (n, out, h, w) from the student's and the teacher's values of `student` and
+    `teacher` nodes.
+    """
+
+    reads: str
+    window: Window
+    padding: Padding
+    student: tuple[str, ...]
+    teacher: tuple[str, ...]
+    target: Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor]
+
+    @property
+    def numbers(self) -> int:
+        """In a row."""
+        kh, kw = self.window.kernel
+        return self.window.in_channels * kh * kw
+
+    def rows(
+        self, student: dict[str, Tensor], teacher: dict[str, Tensor], share: float, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """(rows, numbers), (rows, out): a random share of the positions of every picture."""
+        y = self.target(student, teacher)
+        x = _padded(student[self.reads], self.padding)
+        generator = torch.Generator().manual_seed(seed)
+        height, width = y.shape[2:]
+        count = max(1, round(share * height * width))
+        at = torch.randperm(height * width, generator=generator)[:count]
+        i, j = at // width, at % width
+        picked = _patches(x, i, j, self.window)
+        return picked, y[:, :, i, j].permute(0, 2, 1).reshape(-1, y.shape[1])
+
+
+def accumulate(
+    problems: Sequence[Problem],
+    student: fx.GraphModule,
+    teacher: fx.GraphModule,
+    sample: Sample,
+    done: Callable[[], None],
+) -> list[tuple[Normal, Normal]]:
+    """The sums of every problem, (to fit, held out), in one pass over the pictures."""
+    sums = [
+        (Normal(p.numbers, p.window.out_channels), Normal(p.numbers, p.window.out_channels))
+        for p in problems
+    ]
+    reads = {name for p in problems for name in (p.reads, *p.student)}
+    answers = {name for p in problems for name in p.teacher}
+    for number, (x, rows) in enumerate(sample.batches()):
+        if student is teacher:
+            mine = theirs = values(teacher, x, sorted(reads | answers))
+        else:
+            mine, theirs = values(student, x, sorted(reads)), values(teacher, x, sorted(answers))
+        held = torch.arange(len(rows)) % HELD_OUT == number % HELD_OUT
+        for problem, (fit, other) in zip(problems, sums, strict=True):
+            share = _share(problem, theirs, len(sample))
+            a, b = problem.rows(mine, theirs, share, number)
+            pick = held.repeat_interleave(len(a) // len(rows))
+            if not len(fit.x0):
+                fit.centred_at(a.mean(0), b.mean(0))
+                other.centred_at(fit.x0, fit.y0)
+            fit.add(a[~pick], b[~pick])
+            other.add(a[pick], b[pick])
+        done()
+    return sums
+
+
+def _share(problem: Problem, teacher: dict[str, Tensor], pictures: int) -> float:
+    """Neighbouring positions say the same: as many as a stable fit needs."""
+    height, width = teacher[problem.teacher[0]].shape[2:]
+    wanted = max(ROWS, ROWS_PER_NUMBER * problem.numbers)
+    return min(1.0, wanted / (pictures * height * width))
+
+
+def _padded(x: Tensor, padding: Padding) -> Tensor:
+    height, width = padding.own
+    around = padding.explicit or (width, width, height, height)
+    return F.pad(x, around) if any(around) else x
+
+
+def _patches(x: Tensor, i: Tensor, j: Tensor, window: Window) -> Tensor:
+    """What the outputs at rows `i`, columns `j` read: (n · positions, in · kh · kw)."""
+    (rows, columns), (kh, kw) = window.axes, window.kernel
+    down = (i * rows.stride)[:, None] + torch.arange(kh) * rows.dilation
+    right = (j * columns.stride)[:, None] + torch.arange(kw) * columns.dilation
+    picked = x[:, :, down[:, :, None], right[:, None, :]]  # n, in, positions, kh, kw
+    return picked.permute(0, 2, 1, 3, 4).reshape(-1, x.shape[1] * kh * kw)
+
+
+def size_of(graph: fx.GraphModule) -> Pair:
+    """(height, width) of the network's only input."""
+    shape = next(iter(graph.meta["input_shapes"].values()))
+    return shape[2], shape[3]

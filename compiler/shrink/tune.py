@@ -1,0 +1,158 @@
+"""Gentle distillation on the pictures that the fits used, without labels.
+
+The student's last features and class scores are drawn to the original's (Wang and Wu, MiR, 2022;
+Practise, 2023): the mean squared error of the features over their variance plus the KL divergence
+of the classes, Adam, cosine. Batch norms are folded, so learning rates above about 1e-4 destroy
+the network.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ...passes.analysis.shapes import shapes
+from ...passes.base import copy_graph
+from ..progress import Progress
+from ..train.augment import Augmentation, RandomResizedCrop, cut, draw
+from .importance import loss
+from .rows import Sample
+
+SNAPSHOT = 25  # steps
+LAST_RATE = 0.02  # of the learning rate, at the end
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How long and how gently.
+
+    steps         of `batch` pictures; 0 tunes nothing
+    seconds       ends earlier: the schedule is bent so that it finishes in time
+    learning_rate of Adam
+    scale         area of the random crops, as a share of the stored picture
+    """
+
+    steps: int = 400
+    batch: int = 16
+    learning_rate: float = 1e-4
+    warm_up: int = 20
+    scale: tuple[float, float] = (0.35, 1.0)
+    seconds: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """`losses`: of every step; `stopped`: why before the end, or None."""
+
+    graph_module: fx.GraphModule
+    losses: tuple[float, ...]
+    stopped: str | None
+
+
+def tune(
+    student: fx.GraphModule,
+    teacher: fx.GraphModule,
+    sample: Sample,
+    options: Tuning,
+    progress: Progress,
+) -> Tuned:
+    """All parameters of the student. On a loss that is no number the last good state is kept."""
+    feature = last_feature(teacher, student)
+    mine, theirs = tapped(student, feature).train(), tapped(teacher, feature).eval()
+    for parameter in mine.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    parameters = [p.requires_grad_() for p in mine.parameters()]
+    optimiser = torch.optim.Adam(parameters, options.learning_rate)
+    losses: list[float] = []
+    good: Any = copy.deepcopy(mine.state_dict())
+    stopped, started, scale = None, time.monotonic(), None
+    with progress.task("Tuning", options.steps) as done:
+        for x in views(sample, options):
+            share = _share(len(losses), options, time.monotonic() - started)
+            if share >= 1:
+                break
+            for group in optimiser.param_groups:
+                group["lr"] = options.learning_rate * _rate(len(losses), share, options)
+            with torch.no_grad():
+                wanted = theirs(x)
+            scale = scale or float(wanted[0].var()) or 1.0
+            value = _loss(mine(x), wanted, scale)
+            if not math.isfinite(float(value)):
+                mine.load_state_dict(good)
+                stopped = f"the loss became {float(value)} at step {len(losses) + 1}"
+                break
+            optimiser.zero_grad()
+            value.backward()
+            optimiser.step()
+            losses.append(float(value))
+            if len(losses) % SNAPSHOT == 0:
+                good = copy.deepcopy(mine.state_dict())
+            done()
+    result = copy_graph(student)
+    result.load_state_dict(mine.state_dict())
+    return Tuned(result, tuple(losses), stopped)
+
+
+def _loss(got: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor], scale: float) -> Tensor:
+    return ((got[0] - wanted[0]) ** 2).mean() / scale + loss(got[1], wanted[1])
+
+
+def _share(step: int, options: Tuning, elapsed: float) -> float:
+    """Of the schedule that has passed, by steps or by time, whichever is further."""
+    by_time = elapsed / options.seconds if options.seconds else 0.0
+    return max(step / max(options.steps, 1), by_time)
+
+
+def _rate(step: int, share: float, options: Tuning) -> float:
+    cosine = LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * share)) / 2
+    return cosine * min(1.0, (step + 1) / options.warm_up)
+
+
+def views(sample: Sample, options: Tuning) -> Iterator[Tensor]:
+    """Random crops, half of them mirrored, without end."""
+    augmentation = Augmentation(RandomResizedCrop(options.scale), flip=True)
+    pictures, size = sample.pictures, sample.size
+    generator = torch.Generator().manual_seed(options.seed)
+    batch = min(options.batch, len(pictures))
+    seed = options.seed
+    while True:
+        order = torch.randperm(len(pictures), generator=generator)
+        for few in order.split(batch):
+            if len(few) == batch:
+                seed += 1
+                windows = draw(augmentation, batch, pictures.size, size, seed)
+                yield pictures.inputs(cut(pictures.pixels[few.sort().values], windows, size))
+
+
+def last_feature(teacher: fx.GraphModule, student: fx.GraphModule) -> str:
+    """The last map of features that both networks have; where there is none, the output."""
+    names = {node.name for node in student.graph.nodes}
+    known = shapes(teacher)
+    found = ""
+    for node in teacher.graph.nodes:
+        shape = known.get(node.name, ())
+        if len(shape) == 4 and shape[2:] != (1, 1) and node.name in names and node.users:
+            found = node.name
+    output = next(n for n in reversed(teacher.graph.nodes) if n.op == "output")
+    first: Any = output.args[0]
+    return found or first[0].name
+
+
+def tapped(graph: fx.GraphModule, feature: str) -> fx.GraphModule:
+    """A copy whose outputs are the feature and the graph's first output."""
+    copy = copy_graph(graph)
+    node = next(n for n in copy.graph.nodes if n.name == feature)
+    output = next(n for n in reversed(copy.graph.nodes) if n.op == "output")
+    first: Any = output.args[0]
+    output.args = ((node, first[0]),)
+    copy.recompile()
+    return copy
