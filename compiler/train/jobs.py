@@ -128,7 +128,8 @@ def _over_processes(jobs: Sequence[Job[Any]], shared: tuple[Any, ...], count: in
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), pickle.loads(future.result())
+                result = pickle.loads(future.result())
+                yield running.pop(future), result
     except BrokenProcessPool as error:
         names = ", ".join(f"'{shown(jobs[i].name)}'" for i in sorted(running.values())[:count])
         raise TrainingError(
