@@ -84,6 +84,12 @@ def no_runtime(folder: Path) -> Path:
     return folder
 
 
+def old_runtime(folder: Path) -> Path:
+    """tflite-runtime alone, which loads beside any NumPy."""
+    no_runtime(folder)
+    return package(folder, "tflite_runtime", "", INTERPRETER)
+
+
 def foreign_runtime(folder: Path) -> Path:
     """Wheels of another processor."""
     return package(

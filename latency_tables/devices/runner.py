@@ -107,8 +107,8 @@ def _cores() -> int:
 
 
 class RefusedError(Exception):
-    """Nothing can be run here. `kind`: no-numpy, no-runtime, broken-runtime, no-gpu or
-    disk-full."""
+    """Nothing can be run here. `kind`: no-numpy, new-numpy, no-runtime, broken-runtime,
+    no-gpu or disk-full."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -266,10 +266,14 @@ def _tflite() -> tuple[Any, str, str]:
     for package, name in packages.items():
         try:
             module = importlib.import_module(f"{package}.interpreter")
+            if package == "tflite_runtime" and _version("numpy").split(".")[0] not in ("0", "1"):
+                raise RefusedError("new-numpy", name)  # it loads, and fails at the first model
             return module.Interpreter, name, _version(name)
         except ModuleNotFoundError as error:
             if error.name != package:
                 broken = broken or f"{name} cannot be imported: {error}"
+        except RefusedError:
+            raise
         except Exception as error:
             broken = broken or f"{name} cannot be imported: {error}"
     if broken:
@@ -430,10 +434,17 @@ def _own_times(
     if told is not None:
         kernels, count = told
         wall = kernels[-every * len(taken) :][every - 1 :: every]
-    if not own or time.get_clock_info("thread_time").resolution > 1e-6:
+    if not own:
         return wall, count
-    shares = [min(on_processor / on_wall, 1.0) for on_wall, on_processor in taken]
-    return [t * share for t, share in zip(wall, shares)], count
+    return [t * share for t, share in zip(wall, own_shares(taken))], count
+
+
+def own_shares(taken: list[Clocked]) -> list[float]:
+    """What part of every run, of one thread, was not given to other processes; 1 where the
+    system's clock is too coarse to tell."""
+    if time.get_clock_info("thread_time").resolution > 1e-6:
+        return [1.0] * len(taken)
+    return [min(on_processor / on_wall, 1.0) for on_wall, on_processor in taken]
 
 
 def _run_job(

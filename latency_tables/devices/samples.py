@@ -12,6 +12,8 @@ FENCE = 3.0  # IQRs above the third quartile: Tukey's "far out"
 NOISY = 0.10  # an IQR above this share of the median deserves a warning
 RESOLUTION_US = 1.0  # of timing something from Python
 LEAST_US = 0.01  # an operator that costs less than its measurement can tell
+DISTURBED = 1.1  # a round in which the reference takes that much longer than usual
+LEAST_ROUNDS = 5  # that are kept however disturbed they are
 _NEIGHBOURS = 2  # rounds on either side whose reference times tell the speed of one round
 
 
@@ -42,23 +44,35 @@ def iqr(times: Sequence[float]) -> float:
     return high - low
 
 
+def usual_us(reference_us: Iterable[float]) -> float | None:
+    """What the reference takes when nothing disturbs the machine: the first quartile; None of
+    none."""
+    times = list(reference_us)
+    return quantiles(times, n=4)[0] if len(times) > 1 else next(iter(times), None)
+
+
 def settle(samples: Iterable[Sample], reference_us: float | None) -> Measurement:
     """Median, IQR and number of the times that are left, over all passes.
 
-    With `reference_us`, every time is taken at the speed at which the reference takes that long: a
-    clock that is 10% slower for a while shows in both.
+    With `reference_us`, every time is taken at the speed at which the reference takes that long,
+    and rounds in which it took over 10% longer do not count (a neighbour on the machine slows
+    operators down by different amounts), as long as others are left.
     """
-    times = [time for sample in samples for time in _own(sample, reference_us)]
-    kept = without_outliers(times)
+    timed = [pair for sample in samples for pair in _own(sample, reference_us)]
+    quiet = [time for time, slower in timed if slower <= DISTURBED]
+    if len(quiet) < LEAST_ROUNDS:
+        quiet = [time for time, _ in sorted(timed, key=lambda pair: pair[1])[:LEAST_ROUNDS]]
+    kept = without_outliers(quiet)
     return Measurement(max(median(kept), LEAST_US), iqr(kept), len(kept))
 
 
-def _own(sample: Sample, reference_us: float | None) -> list[float]:
-    times = [time - sample.base_us for time in sample.times_us]
+def _own(sample: Sample, reference_us: float | None) -> list[tuple[float, float]]:
+    """Each round's time at the reference's speed, and how much slower it was."""
+    times = [max(time - sample.base_us, 0.0) for time in sample.times_us]
     if reference_us is None or not sample.reference_us:
-        return times
-    speeds = _smooth(sample.reference_us)
-    return [time * reference_us / speed for time, speed in zip(times, speeds, strict=True)]
+        return [(time, 1.0) for time in times]
+    slower = [speed / reference_us for speed in _smooth(sample.reference_us)]
+    return [(time / s, s) for time, s in zip(times, slower, strict=True)]
 
 
 def _smooth(values: Sequence[float]) -> list[float]:

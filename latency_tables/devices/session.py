@@ -138,6 +138,8 @@ class RunnerSession:
         match answer["kind"]:
             case "no-numpy":
                 return f"{python} has no numpy: {python} -m pip install numpy ({error})"
+            case "new-numpy":
+                return f"{error} cannot work with numpy 2: {python} -m pip install 'numpy<2'"
             case "no-runtime":
                 package = error.split(" or ")[0]
                 return f"{python} has no {error}: {python} -m pip install {package}"

@@ -98,6 +98,7 @@ def test_a_hang_states_the_time_out() -> None:
     ("make", "text"),
     [
         (doubles.no_runtime, "no ai-edge-litert or tflite-runtime.*pip install ai-edge-litert"),
+        (doubles.old_runtime, "tflite-runtime cannot work with numpy 2.*numpy<2"),
         (doubles.foreign_runtime, "wrong ELF class.*that machine's processor"),
     ],
 )
