@@ -19,7 +19,7 @@ from ..latency_tables.meta import TableMeta
 from ..latency_tables.store import read_table, user_tables, write_table
 from ..latency_tables.table import NETWORK, LatencyTable
 from ..latency_tables.target import Target
-from .errors import InputError, ShrinkcError, TableError
+from .errors import DeviceLostError, InputError, ShrinkcError, TableError
 from .profile import Outcome, Plan, profile, reference_us
 from .profile_journal import Journal, open_journal
 from .progress import Progress
@@ -124,6 +124,9 @@ def _patient(future: Future[Result | ShrinkcError]) -> Result | ShrinkcError:
 def _guarded(job: Job, progress: Progress, stop: threading.Event) -> Result | ShrinkcError:
     try:
         return _run(job, progress, stop)
+    except DeviceLostError as lost:
+        text = f"{lost}; what was measured is kept, and the same command goes on"
+        return DeviceLostError(text, lost.model, lost.crashed)
     except ShrinkcError as error:
         return error
 

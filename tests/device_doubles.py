@@ -27,6 +27,8 @@ DETAIL = {"index": 0, "shape": np.array([1, 2]), "dtype": np.float32}
 
 
 class Interpreter:
+    runs = 0
+
     def __init__(self, model_content, num_threads):
         self.what = bytes(model_content).decode("ascii", "replace")
         if self.what == "refuse":
@@ -48,6 +50,9 @@ class Interpreter:
         return self.array * (1.5 if os.environ.get("FAKE_WRONG") else 1)
 
     def invoke(self):
+        Interpreter.runs += 1
+        if Interpreter.runs == int(os.environ.get("FAKE_CRASH", "0")):
+            os.kill(os.getpid(), 9)
         print("a library that prints")
         if self.what == "hang":
             time.sleep(60)

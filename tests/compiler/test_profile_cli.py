@@ -177,6 +177,26 @@ def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
     raise AssertionError("it takes too long")
 
 
+def test_a_device_that_is_lost_and_comes_back(
+    tables: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(doubles.fake_runtime(tmp_path / "packages")))
+    monkeypatch.setenv("FAKE_CRASH", "900")  # in the second of two groups of the first pass
+    journal = tables / "mine.profile.jsonl"
+    assert profile("--target", "mine", "--on", "host", model) == 2
+    said = error(capsys)
+    assert "lost while running" in said
+    assert "the same command goes on" in said
+    kept = lines(journal)
+    assert measured(journal) > 5
+    assert sum(line.get("crash", False) for line in kept) <= 1  # none at the reference
+    monkeypatch.delenv("FAKE_CRASH")
+    assert profile("--target", "mine", "--on", "host", model, "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)["tables"]
+    assert found["missing"] == 0
+    assert found["not_measured"] == []
+
+
 def test_killed_and_started_again_it_goes_on(
     model: Path,
     tables: Path,
