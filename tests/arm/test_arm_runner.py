@@ -30,7 +30,7 @@ def session(emulator: Emulator, runtime: Runtime) -> Iterator[RunnerSession]:
         pytest.skip(f"no wheels of {runtime} for the root's Python")
     argv = emulator.command("-u", "-c", BOOT, site=runtime.site)
     place = Place("arm", tuple(argv), "python3", lambda _: None)
-    with open_session(place, Setup(NAMES[runtime.kind])) as opened:
+    with open_session(place, Setup(NAMES[runtime.kind], timeout_s=600)) as opened:
         yield opened
 
 
