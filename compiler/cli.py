@@ -50,7 +50,7 @@ TrustOption = Annotated[
 PrecisionOption = Annotated[str, typer.Option(help="fp32 or int8.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads of every measurement here.")]
-ON_HELP = "host, ssh://user@host[:port][/path/to/python], adb:SERIAL, or cuda."
+ON_HELP = r"host, ssh://user@host\[:port]\[/path/to/python], adb:SERIAL, or cuda."
 DevicesOption = Annotated[
     list[str], typer.Option("--on", help=f"{ON_HELP} Several are measured side by side.")
 ]
@@ -251,19 +251,16 @@ def bench(
     run_bench(file, on, compare, benchmark_model, threads, runs, timeout, as_json)
 
 
-OnOption = Annotated[
-    str, typer.Option("--on", help="host, ssh://user@host[:port], adb:SERIAL or cuda.")
-]
-RuntimeOption = Annotated[
-    str | None, typer.Option(help="tflite or onnxruntime. Default: the device's first.")
-]
+OnOption = Annotated[str, typer.Option("--on", help=ON_HELP)]
 
 
 @app.command()
 def calibrate(
     target: Annotated[str, typer.Argument(help="The table to correct.")],
     on: OnOption,
-    runtime: RuntimeOption = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="tflite or onnxruntime. Default: the device's first.")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Default: as the table was measured.")
     ] = None,

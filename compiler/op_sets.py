@@ -170,13 +170,21 @@ _USUAL = {
     14: (64, 96, 160, 256, 384, 576, 1024),
     7: (96, 160, 320, 512, 960, 1280),
 }
+# Multiples of 8 that are none of 16: kernels work on 8 or on 16 channels at a time.
+_HALF = {
+    112: (24, 40),
+    56: (40, 72, 136),
+    28: (40, 72, 120, 248),
+    14: (72, 120, 232, 504),
+    7: (104, 232, 504),
+}
 _LINEAR = (64, 256, 512, 1024, 1280, 2048)
 _ACTIVATIONS = ("hard_swish", "silu", "sigmoid")
 
 
 def default_keys(precision: str) -> list[OpKey]:
-    """About 600 operators of usual kinds and sizes."""
-    keys = (*_stem(), *_convolutions(), *_depthwise(), *_linears(), *_others())
+    """About 700 operators of usual kinds and sizes."""
+    keys = (*_stem(), *_convolutions(), *_half_filled(), *_depthwise(), *_linears(), *_others())
     return list(dict.fromkeys(replace(key, precision=precision) for key in keys))
 
 
@@ -207,6 +215,16 @@ def _convolutions() -> Iterator[OpKey]:
             if channels <= 96:
                 yield _conv(channels, channels, 7, 1, size)
                 yield _conv(channels, 8 * channels // 3 // STEP * STEP, 3, 1, size)
+
+
+def _half_filled() -> Iterator[OpKey]:
+    for size, widths in _HALF.items():
+        for width, usual in zip(widths, _USUAL[size], strict=False):
+            yield from (_conv(i, o, 1, 1, size) for i, o in ((width, width), (usual, width)))
+            yield from (_conv(width, 4 * width, 1, 1, size), _conv(width, usual, 1, 1, size))
+            yield _conv(width, width, 3, 1, size)
+            for k, stride in ((3, 1), (3, 2), (5, 1)):
+                yield _conv(width, width, k, stride, size, width)
 
 
 def _depthwise() -> Iterator[OpKey]:

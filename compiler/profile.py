@@ -23,7 +23,7 @@ from ..latency_tables.devices.jobs import (
     Session,
     Setup,
 )
-from ..latency_tables.devices.samples import Sample, noisy, settle
+from ..latency_tables.devices.samples import Sample, noisy, settle, usual_us
 from ..latency_tables.key import OpKey
 from ..latency_tables.measured import Measurement
 from ..latency_tables.table import NETWORK
@@ -161,7 +161,7 @@ def measure_group(
     """
     if group[0].op == NETWORK:
         return _network(session, setup, group[0], seconds)
-    models, entries = [_reference(setup, group[0].precision)], list[Entry]()
+    models, entries = [reference_model(setup, group[0].precision)], list[Entry]()
     if setup.runtime != "pytorch":
         models.append(_tiny(setup, group[0].precision))
     for key in group:
@@ -193,7 +193,8 @@ def _network(session: Session, setup: Setup, key: OpKey, seconds: float) -> list
     return [Entry(key, Sample(answer.times_us))]
 
 
-def _reference(setup: Setup, precision: str) -> Model:
+def reference_model(setup: Setup, precision: str) -> Model:
+    """Timed in every round beside others, to tell how fast the clock runs just then."""
     (model,) = _models(replace(REFERENCE_KEY, precision=precision), setup)
     return replace(model, name=REFERENCE)
 
@@ -254,11 +255,10 @@ def _groups(keys: Sequence[OpKey], last: set[OpKey], seed: int) -> list[list[OpK
 
 
 def reference_us(journal: Journal) -> float | None:
-    """What the reference took over the whole run, in the middle: the speed that the table is of.
+    """The speed that the table is of: what the reference took while nothing disturbed the machine.
     None without one."""
     samples = journal.samples().values()
-    times = [t for passes in samples for sample in passes for t in sample.reference_us]
-    return median(times) if times else None
+    return usual_us(t for passes in samples for sample in passes for t in sample.reference_us)
 
 
 def _settled(journal: Journal) -> dict[OpKey, Measurement]:

@@ -1,9 +1,9 @@
-"""`shrinkc tables`: what tables there are, and what one of them knows."""
+"""`shrinkc tables` and `calibrate`: what tables there are, what they know, how to correct one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..latency_tables.devices.jobs import Setup
+from ..latency_tables.devices.parse import parse_device
 from ..latency_tables.files import HELD_OUT, Validation
 from ..latency_tables.key import OpKey
-from ..latency_tables.store import known_targets, load_table, resolve
+from ..latency_tables.store import known_targets, load_table, resolve, user_tables, write_table
 from ..latency_tables.table import NETWORK, LatencyTable
+from ..latency_tables.target import Target
 from .cli import print_json
-from .errors import TableError
+from .commands import progress
+from .errors import InputError, TableError
+from .reference_networks import REFERENCE_NETWORKS
+from .whole_networks import PASSES, calibrate_table
 
 
 def run_tables(as_json: bool) -> None:
@@ -178,6 +184,61 @@ def _fitted_coverage(table: LatencyTable) -> list[dict[str, Any]]:
         for precision, model in table.models.items()
         for name, seen in model.coverage.items()
     ]
+
+
+def run_calibrate(
+    target: str,
+    on: str,
+    runtime: str | None,
+    threads: int | None,
+    precision: str | None,
+    benchmark_model: str | None,
+    name: str | None,
+    as_json: bool,
+) -> None:
+    """Correct a table by whole networks on the user's device; it becomes the user's own."""
+    table = load_table(target)
+    device = parse_device(on, benchmark_model)
+    chosen = runtime or next(iter(device.runtimes))
+    if chosen not in device.runtimes:
+        raise InputError(f"--runtime {chosen}: {on} has {', '.join(device.runtimes)}")
+    precisions = _precisions(table, device.runtimes[chosen], precision)
+    saved = Target.parse(name or table.target)
+    setup = Setup(chosen, threads or table.meta.threads)
+    total = len(REFERENCE_NETWORKS) * len(precisions) * PASSES
+    with progress(as_json).task(f"Timing networks on {on}", total) as done:
+        calibrated = calibrate_table(table, device, setup, precisions, done)
+    folder = user_tables().joinpath(*saved.folders)
+    write_table(replace(calibrated.table, target=str(saved)), folder)
+    result = {
+        "target": str(saved),
+        "folder": str(folder),
+        "networks": len(REFERENCE_NETWORKS),
+        "error_before_percent": calibrated.before_percent,
+        "error_after_percent": calibrated.after_percent,
+    }
+    if as_json:
+        print_json(result)
+        return
+    console = Console()
+    for one in precisions:
+        console.print(
+            f"{one}: {calibrated.before_percent[one]:.1f}% mean error before, "
+            f"{calibrated.after_percent[one]:.1f}% after (networks held out)"
+        )
+    console.print(f"{escape(str(folder))}: {escape(str(saved))} now means this table")
+
+
+def _precisions(
+    table: LatencyTable, of_device: tuple[str, ...], wanted: str | None
+) -> tuple[str, ...]:
+    both = tuple(p for p in table.precisions if p in of_device and wanted in (None, p))
+    if not both:
+        raise InputError(
+            f"--precision {wanted}: the table has {', '.join(table.precisions)}, "
+            f"the device {', '.join(of_device)}"
+        )
+    return both
 
 
 def _errors(rows: list[dict[str, Any]]) -> Table:

@@ -39,7 +39,7 @@ class Cliffs:
 
 
 CLIFFS = {
-    "cpu": Cliffs(tiles=((8, 8), (8, 16)), in_multiples=(4, 8), out_multiples=(4, 8)),
+    "cpu": Cliffs(tiles=((4, 8), (4, 16)), in_multiples=(4, 8), out_multiples=(4, 8, 16)),
     "gpu": Cliffs(tiles=((128, 128), (64, 64)), in_multiples=(32, 64), out_multiples=(64,)),
 }
 

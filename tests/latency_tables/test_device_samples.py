@@ -2,11 +2,13 @@
 
 import pytest
 from shrinkc.latency_tables.devices.samples import (
+    LEAST_ROUNDS,
     LEAST_US,
     Sample,
     iqr,
     noisy,
     settle,
+    usual_us,
     without_outliers,
 )
 from shrinkc.latency_tables.measured import Measurement
@@ -56,3 +58,24 @@ def test_noise_is_relative_and_above_the_clocks() -> None:
     assert not noisy(Measurement(100.0, 9.0, 9))
     assert not noisy(Measurement(2.0, 0.9, 9))
     assert not noisy(Measurement(2.0, None, 9))
+
+
+def test_rounds_of_a_disturbed_machine_do_not_count() -> None:
+    """A neighbour slows the reference by 30% and this operator by 80%."""
+    quiet, disturbed = (10.0, 10.1) * 5, (18.0,) * 6
+    reference = (100.0,) * 10 + (130.0,) * 6
+    found = settle([Sample((*quiet, *disturbed), reference_us=reference)], 100.0)
+    assert found.median_us < 10.2
+    assert found.runs is not None
+    assert 8 <= found.runs <= 10
+
+
+def test_where_every_round_is_disturbed_the_least_are_kept() -> None:
+    found = settle([Sample((18.0,) * 6, reference_us=(130.0,) * 6)], 100.0)
+    assert found.runs == LEAST_ROUNDS
+
+
+def test_the_usual_speed_is_that_of_the_quiet_machine() -> None:
+    assert usual_us([100.0] * 40 + [150.0] * 60) == 100.0
+    assert usual_us([]) is None
+    assert usual_us([7.0]) == 7.0
