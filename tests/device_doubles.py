@@ -12,7 +12,9 @@ import os, time
 import numpy as np
 
 def unplug():
-    """Kill what holds the connection: the nearest sshd above, else the parent."""
+    """Kill what holds the connection: the nearest sshd above, else the parent. What was said
+    before has arrived."""
+    time.sleep(0.5)
     process = os.getppid()
     while process > 1:
         with open(f"/proc/{process}/stat") as file:
