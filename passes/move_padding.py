@@ -53,7 +53,7 @@ class MovePadding:
         skipped: list[Skip] = []
         for pair in self.pairs:
             span = spans.get(pair)
-            reason = "no span from '{}' ends here".format(pair[0]) if span is None else None
+            reason = f"no span from '{pair[0]}' ends here" if span is None else None
             if span is not None:
                 reason = _why_not(span, ops, nodes, used)
             if span is None or reason:
@@ -65,9 +65,7 @@ class MovePadding:
         return PassResult(result.graph_module, result.changes, (*result.skipped, *skipped))
 
 
-def _why_not(
-    span: Span, ops: LinearOps, nodes: dict[str, fx.Node], used: set[str]
-) -> str | None:
+def _why_not(span: Span, ops: LinearOps, nodes: dict[str, fx.Node], used: set[str]) -> str | None:
     if span.exact:
         return "its merge is exact already"
     if not used.isdisjoint(span.nodes):
@@ -97,7 +95,7 @@ class _Mover:
             module = self.rewriter.module(node) if node.op == "call_module" else None
             if isinstance(module, nn.Conv2d | nn.AvgPool2d):
                 if module.padding not in (0, (0, 0)):
-                    module.padding = (0, 0) if isinstance(module, nn.Conv2d) else 0
+                    module.padding = (0, 0)
                     self.rewriter.absorb_input(node, [], "its padding moved to the source")
             elif node.target is F.pad:
                 self.rewriter.bypass(node, node.all_input_nodes[0], "padding moved to the source")

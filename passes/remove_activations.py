@@ -42,9 +42,7 @@ class RemoveActivations:
                 kind = type(rewriter.module(node)).__name__
                 rewriter.bypass(node, node.all_input_nodes[0], f"{kind} '{name}' removed")
         result = rewriter.finish()
-        return PassResult(
-            result.graph_module, result.changes, (*result.skipped, *refused)
-        )
+        return PassResult(result.graph_module, result.changes, (*result.skipped, *refused))
 
 
 def activations_as_identity(graph_module: fx.GraphModule, names: Iterable[str]) -> fx.GraphModule:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Literal, cast
 
 import torch
@@ -19,7 +20,7 @@ from ...passes.analysis.usage import usage
 from ...passes.base import Pass
 from ...passes.intervals import Interval, best_disjoint
 from ...passes.ir import module_of
-from ...passes.op_spec import Price
+from ...passes.op_spec import LAYER_OPS, OpSpec, Price
 from ...passes.replace_span import DenseSpan, DropSpan, NarrowSpan, RefitLayer
 from ...passes.window import Axis, Padding, Window, padding_of
 from .normal import Normal, best, elimination_order
@@ -28,7 +29,8 @@ from .rows import Problem
 Kind = Literal["merge", "drop", "narrow"]
 KINDS: tuple[Kind, ...] = ("merge", "drop", "narrow")
 WIDTHS = (2 / 3, 1 / 2, 1 / 3)  # of a span's hidden channels
-MULTIPLE = 8  # channels that kernels compute at a time
+MULTIPLE, FEW = 8, 32  # channels that kernels compute at a time; fewer hidden ones need not fit
+MAX_WORK = 4  # no device computes dense layers so much better; such spans are not priced
 MAX_NUMBERS = 5000  # of one fit: its sums are this squared
 
 
@@ -55,19 +57,40 @@ def choices(
     found: list[Choice] = []
     refused: list[NoSpan] = list(spans.blocked)
     if "merge" in kinds:
-        found += _merges(cheapest(spans.spans, price), price, refused)
+        sane = [s for s in spans.spans if _work(s.after) <= MAX_WORK * _work(s.before)]
+        found += _merges(cheapest(sane, price), price, refused)
     for span in spans.spans:
         cost = sum(map(price, span.before))
         if "drop" in kinds and span.identity and _is_smallest(span, spans.spans) and cost > 0:
             found.append(Choice(span, "drop", cost))
         if "narrow" in kinds and span.hidden is not None:
             found += _narrowed(span, cost, price)
-    saved = {choice.span.sink for choice in found}
+    seen = {choice.span.sink for choice in found} | {r.node for r in refused}
     for span in spans.spans:
-        if span.sink not in saved and not any(span.sink == r.node for r in refused):
-            before, after = sum(map(price, span.before)), sum(map(price, span.after))
-            refused.append(NoSpan(span.sink, f"does not pay: {before:.3g} → {after:.3g} ms"))
+        if span.sink not in seen:
+            seen.add(span.sink)
+            refused.append(NoSpan(span.sink, _why_not(span, price, kinds)))
     return found, refused
+
+
+def _why_not(span: Span, price: Price, kinds: Sequence[Kind]) -> str:
+    if "merge" not in kinds:
+        return f"it has nothing to {' or '.join(kinds)}"
+    if _work(span.after) > MAX_WORK * _work(span.before):
+        return f"one convolution would take over {MAX_WORK} times the multiplications"
+    before, after = sum(map(price, span.before)), sum(map(price, span.after))
+    if after >= before:
+        return f"does not pay: {before:.3g} → {after:.3g} ms"
+    return "merging its parts saves as much"
+
+
+def _work(specs: Sequence[OpSpec]) -> float:
+    """Multiply-accumulates of the layers."""
+    return sum(
+        prod(s.out_size) * s.out_channels * s.in_channels // s.groups * prod(s.kernel)
+        for s in specs
+        if s.op in LAYER_OPS
+    )
 
 
 def _merges(spans: Sequence[Span], price: Price, refused: list[NoSpan]) -> list[Choice]:
@@ -87,9 +110,7 @@ def _inside(span: Span, found: Sequence[Choice]) -> float:
     """What merging disjoint parts of a span saves at most."""
     order = {name: i for i, name in enumerate(span.nodes)}
     parts = [c for c in found if order.keys() >= set(c.span.nodes)]
-    intervals = [
-        Interval(order[c.span.nodes[0]], order[c.span.sink], c.saving_ms) for c in parts
-    ]
+    intervals = [Interval(order[c.span.nodes[0]], order[c.span.sink], c.saving_ms) for c in parts]
     return sum(intervals[i].value for i in best_disjoint(intervals))
 
 
@@ -97,7 +118,8 @@ def _narrowed(span: Span, cost: float, price: Price) -> Iterable[Choice]:
     hidden = span.hidden
     assert hidden is not None
     numbers = hidden.channels * hidden.kernel
-    widths = {max(MULTIPLE, int(hidden.channels * w) // MULTIPLE * MULTIPLE) for w in WIDTHS}
+    step = MULTIPLE if hidden.channels >= FEW else 1
+    widths = {max(step, int(hidden.channels * w) // step * step) for w in WIDTHS}
     for channels in sorted(w for w in widths if w < hidden.channels and numbers <= MAX_NUMBERS):
         saving = cost - sum(map(price, hidden.specs(channels)))
         if saving > 0:
@@ -156,9 +178,7 @@ def layer_problem(graph: fx.GraphModule, name: str) -> Problem:
     axes = tuple(Axis(*axis) for axis in zip(kernel, stride, dilation, pad, strict=True))
     window = Window(conv.in_channels, conv.out_channels, 1, (axes[0], axes[1]))
     reads = node.all_input_nodes[0].name
-    return Problem(
-        *(reads, window, Padding(pad), (), (name,)), lambda _, teacher: teacher[name]
-    )
+    return Problem(*(reads, window, Padding(pad), (), (name,)), lambda _, teacher: teacher[name])
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,5 +258,3 @@ def order_of(sums: tuple[Normal, Normal], span: Span, fewest: int) -> list[int]:
 
 def fitted_drop(choice: Choice) -> Fitted:
     return Fitted(choice, DropSpan(choice.span), float("nan"))
-
-

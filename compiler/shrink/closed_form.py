@@ -217,14 +217,14 @@ def _within(
     budget: float,
 ) -> list[int]:
     """The least damage whose network, as a whole, the table predicts within the budget."""
-    saving = before_ms - budget
+    saving, over = before_ms - budget, 0.0
     for _ in range(ATTEMPTS):
         chosen = select(_options(graph, found, damages), saving)
         over = predicted_ms(_outline(graph, [found[i] for i in chosen]), table, precision) - budget
         if over <= 0:
             return chosen
         saving += over
-    raise InputError(f"a budget of {budget:.4g} ms cannot be reached by {over:.2g} ms")
+    raise InputError(f"a budget of {budget:.4g} ms is missed by {over:.2g} ms; give more")
 
 
 def _outline(graph: fx.GraphModule, chosen: Sequence[Choice]) -> fx.GraphModule:
@@ -335,5 +335,3 @@ def _row(choice: Choice, damage: Damage) -> Row:
         *(choice.span.source, choice.span.sink, choice.kind, choice.channels),
         *(choice.saving_ms, damage.loss, damage.agreement, damage.error),
     )
-
-

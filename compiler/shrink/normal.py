@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+_linalg: Any = torch.linalg  # its results have no types
 LAMBDAS = tuple(10.0**e for e in (-7, -6, -5, -4, -3, -2.5, -2, -1.5, -1, -0.5, 0, 1))
 
 
@@ -62,7 +64,8 @@ class Normal:
         """The sums of some of the numbers of a row."""
         part = Normal(len(rows), self.cross.shape[1])
         index = torch.cat([rows, torch.tensor([len(self.gram) - 1])])
-        part.gram, part.cross, part.square = self.gram[index][:, index], self.cross[index], self.square
+        part.gram, part.cross = self.gram[index][:, index], self.cross[index]
+        part.square = self.square
         part.centred_at(self.x0[rows], self.y0)
         return part
 
@@ -97,7 +100,8 @@ def solve(normal: Normal, ridge: float, prior: Tensor | None = None) -> Solution
     start = torch.zeros_like(cross) if prior is None else prior.T
     strength = ridge * float(gram.diagonal().mean()) + 1e-12
     regular = gram + strength * torch.eye(len(gram), dtype=torch.float64)
-    weight = (start + torch.linalg.solve(regular, cross - gram @ start)).T
+    step: Tensor = _linalg.solve(regular, cross - gram @ start)
+    weight = (start + step).T
     means = normal.gram[:-1, -1] / normal.count + normal.x0.double()
     bias = normal.cross[-1] / normal.count + normal.y0.double() - weight @ means
     return Solution(weight, bias)
@@ -109,20 +113,20 @@ def best(fit: Normal, held: Normal, priors: Sequence[Tensor | None]) -> tuple[So
     Also returns that error, relative to the variance of the held-out targets.
     """
     gram, cross = fit.centred()
-    values, vectors = torch.linalg.eigh(gram)
-    values = values.clamp(min=0)
+    found: tuple[Tensor, Tensor] = _linalg.eigh(gram)
+    values, vectors = found[0].clamp(min=0), found[1]
     scale = float(values.mean()) + 1e-12
     means = fit.gram[:-1, -1] / fit.count + fit.x0.double()
     target = fit.cross[-1] / fit.count + fit.y0.double()
-    found: list[tuple[float, float, Tensor | None]] = []
+    tried: list[tuple[float, float, Tensor | None]] = []
     for prior in priors:
         start = torch.zeros_like(cross) if prior is None else prior.T
         rest = vectors.T @ (cross - gram @ start)
         for ridge in LAMBDAS:
             weight = (start + vectors @ (rest / (values + ridge * scale)[:, None])).T
             solution = Solution(weight, target - weight @ means)
-            found.append((held.error(solution), ridge, prior))
-    error, ridge, prior = min(found, key=lambda f: f[0])
+            tried.append((held.error(solution), ridge, prior))
+    error, ridge, prior = min(tried, key=lambda t: t[0])
     return solve(fit.plus(held), ridge, prior), error / max(held.spread(), 1e-30)
 
 
@@ -137,7 +141,7 @@ def elimination_order(normal: Normal, group: int, fewest: int) -> list[int]:
     gram, cross = normal.centred()
     size, channels = len(gram), len(gram) // group
     ridge = 1e-5 * float(gram.diagonal().mean()) + 1e-12
-    inverse = torch.linalg.inv(gram + ridge * torch.eye(size, dtype=torch.float64))
+    inverse: Tensor = _linalg.inv(gram + ridge * torch.eye(size, dtype=torch.float64))
     solution = inverse @ cross
     alive = torch.ones(channels, dtype=torch.bool)
     order: list[int] = []
@@ -146,11 +150,13 @@ def elimination_order(normal: Normal, group: int, fewest: int) -> list[int]:
         blocks = inverse.reshape(channels, group, channels, group)[index, :, index]
         blocks = blocks + 1e-15 * torch.eye(group, dtype=torch.float64)
         part = solution.reshape(channels, group, -1)
-        cost = (part * torch.linalg.solve(blocks, part)).sum((1, 2))
+        weighed: Tensor = _linalg.solve(blocks, part)
+        cost = (part * weighed).sum((1, 2))
         worst = int(torch.where(alive, cost, torch.inf).argmin())
         rows = slice(worst * group, (worst + 1) * group)
-        pivot = torch.linalg.solve(blocks[worst], inverse[rows].clone())
-        solution -= inverse[:, rows] @ torch.linalg.solve(blocks[worst], solution[rows].clone())
+        pivot: Tensor = _linalg.solve(blocks[worst], inverse[rows].clone())
+        gone: Tensor = _linalg.solve(blocks[worst], solution[rows].clone())
+        solution -= inverse[:, rows] @ gone
         inverse -= inverse[:, rows].clone() @ pivot
         inverse[rows] = 0
         inverse[:, rows] = 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from ...passes.window import Pair, Padding, Window
+from ...passes.window import Padding, Pair, Window
 from ..pipeline import node_values
 from ..train.augment import Augmentation, Size, cut, draw
 from ..train.pictures import Pictures
@@ -35,7 +36,7 @@ class Sample:
         """(inputs, their numbers) of evenly spread pictures."""
         step = len(self.pictures) / len(self)
         rows = torch.tensor([int(i * step) for i in range(len(self))][part])
-        for few in rows.split(BATCH):
+        for few in cast("tuple[Tensor, ...]", cast(Any, rows).split(BATCH)):
             pixels = self.pictures.pixels[few]
             windows = draw(Augmentation(), len(few), self.pictures.size, self.size, 0)
             yield self.pictures.inputs(cut(pixels, windows, self.size)), few

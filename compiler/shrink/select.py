@@ -101,9 +101,7 @@ def _undominated(plans: Iterable[_Plan], saving: float) -> list[_Plan]:
     if len(kept) <= MANY:
         return kept
     step = saving / STEPS
-    rounded = (
-        _Plan(math.floor(p.saving / step) * step, p.damage, p.index, p.before) for p in kept
-    )
+    rounded = (_Plan(math.floor(p.saving / step) * step, p.damage, p.index, p.before) for p in kept)
     return list(_falling(sorted(rounded, key=lambda p: (-min(p.saving, saving), p.damage))))
 
 

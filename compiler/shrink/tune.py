@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -86,14 +86,15 @@ def tune(
                 wanted = theirs(x)
             scale = scale or float(wanted[0].var()) or 1.0
             value = _loss(mine(x), wanted, scale)
-            if not math.isfinite(float(value)):
+            now = float(value.detach())
+            if not math.isfinite(now):
                 mine.load_state_dict(good)
-                stopped = f"the loss became {float(value)} at step {len(losses) + 1}"
+                stopped = f"the loss became {now} at step {len(losses) + 1}"
                 break
             optimiser.zero_grad()
-            value.backward()
-            optimiser.step()
-            losses.append(float(value))
+            cast(Any, value).backward()
+            cast(Any, optimiser).step()
+            losses.append(now)
             if len(losses) % SNAPSHOT == 0:
                 good = copy.deepcopy(mine.state_dict())
             done()
@@ -126,11 +127,11 @@ def views(sample: Sample, options: Tuning) -> Iterator[Tensor]:
     seed = options.seed
     while True:
         order = torch.randperm(len(pictures), generator=generator)
-        for few in order.split(batch):
+        for few in cast("tuple[Tensor, ...]", cast(Any, order).split(batch)):
             if len(few) == batch:
                 seed += 1
                 windows = draw(augmentation, batch, pictures.size, size, seed)
-                yield pictures.inputs(cut(pictures.pixels[few.sort().values], windows, size))
+                yield pictures.inputs(cut(pictures.pixels[few], windows, size))
 
 
 def last_feature(teacher: fx.GraphModule, student: fx.GraphModule) -> str:

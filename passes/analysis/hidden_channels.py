@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from torch import fx, nn
 
@@ -83,8 +84,7 @@ def hidden_channels(
 
 def _is_chain(chain: list[fx.Node]) -> bool:
     """Each node reads the one before it, and only that."""
-    pairs = zip(chain, chain[1:], strict=False)
-    single = all(b.all_input_nodes == [a] and len(a.users) == 1 for a, b in pairs)
+    single = all(b.all_input_nodes == [a] and len(a.users) == 1 for a, b in pairwise(chain))
     return single and len(chain[0].all_input_nodes) == 1
 
 
@@ -109,7 +109,7 @@ def _op(ops: LinearOps, node: fx.Node) -> LinearOp:
 
 
 def _narrow(spec: OpSpec, channels: int, after: bool, before: bool) -> OpSpec:
-    """`spec` with fewer input channels (`after` the producer) or outputs (`before` the consumer)."""
+    """Fewer inputs `after` the producer, fewer outputs `before` the consumer."""
     return replace(
         spec,
         in_channels=channels if after else spec.in_channels,

@@ -98,7 +98,7 @@ def find_spans(
             blocked[NoSpan(region.sink, reason)] = None
     reached = {name for span in found for name in span.nodes}
     blocked |= {NoSpan(*pair): None for pair in _reasons(ops, segments, nodes, reached)}
-    return Spans(tuple(_longest(found)), tuple(blocked))
+    return Spans(tuple(_longest(found, ops, nodes)), tuple(blocked))
 
 
 def activations(graph_module: fx.GraphModule) -> frozenset[str]:
@@ -175,11 +175,16 @@ def _too_large(region: LinearRegion) -> str | None:
     return None
 
 
-def _longest(spans: list[Span]) -> Iterator[Span]:
-    """Where spans from one source become the same convolution, the one that ends last: it takes
-    the shortcut, which costs the convolution nothing, along."""
-    last = {(span.source, span.removed, span.window): span for span in spans}
-    return (s for s in spans if last[s.source, s.removed, s.window] is s)
+def _longest(spans: list[Span], ops: LinearOps, nodes: dict[str, fx.Node]) -> Iterator[Span]:
+    """Not those whose sink is only added to a shortcut inside a longer one: the shortcut costs
+    the convolution nothing."""
+    known = {(s.source, s.removed, s.sink) for s in spans}
+    for span in spans:
+        users = list(nodes[span.sink].users)
+        taken = len(users) == 1 and (span.source, span.removed, users[0].name) in known
+        op = ops.read(users[0], "conv2d") if taken else ""
+        if isinstance(op, str) or len(op.inputs) < 2:
+            yield span
 
 
 def _reasons(
@@ -205,5 +210,3 @@ def _gate(ops: LinearOps, node: fx.Node) -> str | None:
         if len(shape) == 4 and shape[2:] == (1, 1) != ops.shapes[node.name][2:]:
             return f"squeeze-excite: '{node.name}' scales channels by '{x.name}', pooled from all"
     return None
-
-
