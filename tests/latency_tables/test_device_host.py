@@ -87,8 +87,8 @@ def test_a_crash_names_the_model(what: str, text: str) -> None:
 @pytest.mark.usefixtures("fake")
 def test_a_hang_states_the_time_out() -> None:
     with (
-        Host().open(Setup("tflite", timeout_s=1)) as session,
-        pytest.raises(DeviceLostError, match="no word for 1 s") as lost,
+        Host().open(Setup("tflite", timeout_s=2)) as session,
+        pytest.raises(DeviceLostError, match="no word for 2 s") as lost,
     ):
         list(session.measure([OK, Model("loops", b"hang")], QUICK))
     assert lost.value.model == "loops"

@@ -262,7 +262,7 @@ def test_a_board_that_disappears(server: Server) -> None:
 
 
 def test_a_board_that_hangs(server: Server) -> None:
-    assert "no word for 1.5 s" in str(broken(server, "hang", 1.5))
+    assert "no word for 3 s" in str(broken(server, "hang", 3))
 
 
 def test_a_board_without_memory(server: Server) -> None:
