@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from .choices import (
 )
 from .rows import Sample, accumulate, values
 
-JUDGED = 40  # pictures
+FITTED, JUDGED = 100, 25  # pictures
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,12 @@ def measure(
     progress: Progress,
 ) -> list[Damage]:
     """The damage of each choice alone, in the order of `wanted`."""
+    sample = replace(sample, limit=min(sample.limit, FITTED))
     journal = _Journal(cache, graph, sample)
     known = {choice.label: journal.get(choice) for choice in wanted}
+    spans = {id(choice.span): i for i, choice in reversed(list(enumerate(wanted)))}
     left = [c for c in wanted if known[c.label] is None]
+    left.sort(key=lambda c: spans[id(c.span)])  # one pass for all choices of a span
     with progress.task("Measuring what each choice costs", len(left)) as done:
         for _, group in groupby(left, key=lambda c: id(c.span)):
             few = list(group)
