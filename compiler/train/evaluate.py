@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from math import isfinite
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,8 @@ class Evaluation:
     agreement: float | None
 
     def to_json(self) -> dict[str, float | None]:
-        return asdict(self)
+        """Without numbers that JSON lacks: a loss that is not finite is null."""
+        return {name: v if v is None or isfinite(v) else None for name, v in asdict(self).items()}
 
 
 def evaluate(

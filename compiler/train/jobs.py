@@ -8,6 +8,7 @@ spawned, so a script that runs jobs needs its `if __name__ == "__main__":`.
 from __future__ import annotations
 
 import importlib
+import logging
 import multiprocessing
 import os
 import pickle
@@ -182,7 +183,7 @@ def _over_ray(jobs: Sequence[Job[Any]], shared: tuple[Any, ...]) -> Outcomes:
     started = not ray.is_initialized()
     refs: dict[Any, int] = {}
     if started:
-        ray.init(log_to_driver=False)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
     try:
         remote, sent = ray.remote(_called), ray.put(shared)
         refs |= {remote.remote(job.function, sent, *job.arguments): i for i, job in enumerate(jobs)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+import zlib
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -40,6 +41,7 @@ class Run:
         if training.compute.channels_last:
             _to(model, torch.channels_last)
             stack.callback(_to, model, torch.contiguous_format)
+        stack.callback(model.zero_grad)
         self.wrapped, self.optimiser = fabric.setup(model, build(training.optimiser, model))
         self.average = None if training.ema is None else Average(model, training.ema)
         self.objective = self._objective(stack)
@@ -107,7 +109,10 @@ class Run:
         model = self.model.state_dict()
         for name, tensor in model.items():
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                raise TrainingError(f"'{name}' is not finite after step {self.step}")
+                raise TrainingError(
+                    f"'{name}' is not finite after step {self.step}: lower the learning rate, "
+                    "warm up longer or clip gradients"
+                )
         scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         hooks = self.training.hooks.state
         return {
@@ -154,7 +159,7 @@ class Run:
         features = () if distillation is None else distillation.features
         student = stack.enter_context(tapped(self.model, [f.layer for f in features]))
         names = [f.teacher_layer or f.layer for f in features]
-        taught = stack.enter_context(tapped(self.teacher, names)) if self.teacher else {}
+        taught = {} if self.teacher is None else stack.enter_context(tapped(self.teacher, names))
         return Objective(self.training.labels, distillation, student, taught)
 
     def _taught(self, inputs: Tensor) -> Tensor | None:
@@ -179,9 +184,9 @@ def _measured(
 def _settings(model: nn.Module, data: Data, training: Training, ranks: int) -> dict[str, Any]:
     """What must be the same for a resume to be the same training."""
     distillation = training.distillation
-    shapes = [(name, list(tensor.shape)) for name, tensor in model.state_dict().items()]
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     return {
-        "network": mix(*(ord(c) for c in repr(shapes))),
+        "network": f"of {len(shapes)} tensors ({zlib.crc32(repr(shapes).encode()):08x})",
         "pictures": data.pictures.digest,
         "augmentation": repr(data.augmentation),
         "input_size": str(data.input_size),

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from ..errors import TrainingError
 from ..progress import Progress, Silent
 from .batches import Batch, ahead
 from .checks import check, check_pictures
@@ -84,7 +85,7 @@ def _all_epochs(
         for epoch in range(run.epochs, epochs):
             run.training.hooks.mode(run.model)
             while run.step < (epoch + 1) * per_epoch:
-                run.take(next(batches))
+                _take(run, batches)
                 if _settles(run, keeper):
                     _settle(run, keeper, stop)
                 advance(_note(run, epoch))
@@ -97,6 +98,16 @@ def _batches(run: Run) -> AbstractContextManager[Iterator[Batch]]:
     if run.fabric.device.type == "cpu":  # a thread would only take cores from the step
         return nullcontext(run.batches[step] for step in steps)
     return ahead(run.batches, steps)
+
+
+def _take(run: Run, batches: Iterator[Batch]) -> None:
+    try:
+        run.take(next(batches))
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"a batch of {run.batches.size} does not fit into the memory of {run.fabric.device}; "
+            "give a smaller one"
+        ) from error
 
 
 def _settles(run: Run, keeper: Keeper) -> bool:

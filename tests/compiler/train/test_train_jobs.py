@@ -101,7 +101,7 @@ class FakeRay(types.ModuleType):
     def is_initialized(self) -> bool:
         return self.running
 
-    def init(self, log_to_driver: bool) -> None:
+    def init(self, log_to_driver: bool, logging_level: int) -> None:
         self.calls.append("init")
         self.running = True
 

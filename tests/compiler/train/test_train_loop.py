@@ -271,6 +271,14 @@ def test_weights_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
     assert not (tmp_path / "last.pt").exists()
 
 
+def test_a_batch_that_is_too_large_for_the_device() -> None:
+    def full(model: nn.Module, moment: Moment) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    with pytest.raises(TrainingError, match="a batch of 8 does not fit into the memory of cpu; gi"):
+        train(net(), DATA, quick(hooks=Hooks(penalty=full)))
+
+
 class Broken(nn.Module):
     def __init__(self) -> None:
         super().__init__()
