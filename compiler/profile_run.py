@@ -20,7 +20,7 @@ from ..latency_tables.store import read_table, user_tables, write_table
 from ..latency_tables.table import NETWORK, LatencyTable
 from ..latency_tables.target import Target
 from .errors import DeviceLostError, InputError, ShrinkcError, TableError
-from .profile import Outcome, Plan, profile, reference_us
+from .profile import REFERENCE_NOTE, Outcome, Plan, profile, reference_us
 from .profile_journal import Journal, open_journal
 from .progress import Progress
 
@@ -222,7 +222,7 @@ def _note(journal: Journal, environment: Mapping[str, Any]) -> str:
         if seen:
             parts.append(f"{min(seen):.0f}–{max(seen):.0f} {unit}")
     speed = reference_us(journal)
-    parts += [f"reference convolution {speed:.1f} µs"] if speed else []
+    parts += [f"{REFERENCE_NOTE} {speed:.1f} µs"] if speed else []
     return "; ".join(parts)
 
 

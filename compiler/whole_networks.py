@@ -29,7 +29,7 @@ from .export import ops
 from .export.lower import lower
 from .export.onnx import write_onnx
 from .export.tflite import write_tflite
-from .profile import reference_model
+from .profile import REFERENCE_NOTE, reference_model
 from .quantize import quantize_onnx, quantize_tflite
 from .reference_networks import REFERENCE_NETWORKS, ReferenceNetwork
 
@@ -66,8 +66,9 @@ def network_file(program: ops.Program, runtime: str, precision: str) -> bytes:
 
 @dataclass(frozen=True)
 class Timed:
-    """An inference of each network by name, at the speed at which the reference convolution takes
-    `reference_us`: that of the undisturbed machine. None on a device without one."""
+    """An inference of each network by name, at the speed of the undisturbed machine, at which the
+    reference convolution takes `reference_us` (as `profile` times it); None where it does not
+    run."""
 
     networks: Mapping[str, Measurement]
     reference_us: float | None
@@ -86,7 +87,7 @@ def time_networks(
     """
     files = {n.name: network_file(n.program, setup.runtime, precision) for n in networks}
     answers: dict[str, list[Measured]] = {name: [] for name in files}
-    dice = random.Random(0)
+    dice, speeds = random.Random(0), list[float]()
     for _ in range(PASSES):
         names = dice.sample(list(files), len(files))
         for start in range(0, len(names), TOGETHER):
@@ -96,12 +97,21 @@ def time_networks(
                     raise DeviceError(f"the device refuses {answer.model}: {answer.reason}")
                 answers[answer.model].append(answer)
                 done()
+            speeds += _reference_times(session, setup, precision)
     usual = usual_us(t for found in answers.values() for a in found for t in a.reference_us)
     settled = {
         name: settle([Sample(a.times_us, reference_us=a.reference_us) for a in found], usual)
         for name, found in answers.items()
     }
-    return Timed(settled, usual)
+    return Timed(settled, usual_us(speeds))
+
+
+def _reference_times(session: Session, setup: Setup, precision: str) -> tuple[float, ...]:
+    """The reference alone, timed as `profile` times it: of the kernels where the runtime tells."""
+    model = replace(reference_model(setup, precision), name="reference alone")
+    method = replace(METHOD, rounds=(10, 10), kernels=setup.runtime == "onnxruntime")
+    (answer,) = session.measure([model], method)
+    return answer.times_us if isinstance(answer, Measured) else ()
 
 
 def runs(
@@ -149,11 +159,13 @@ def calibrate_table(
     """
     networks = list(reference_networks())
     by_precision: dict[str, list[correct.Run]] = {}
+    speeds: list[float] = []
     with device.open(setup) as session:
         environment = session.environment
         for precision in precisions:
             timed = time_networks(session, setup, networks, precision, done)
             by_precision[precision] = runs(table, networks, timed.networks, precision)
+            speeds += [] if timed.reference_us is None else [timed.reference_us]
     validation = tuple(v for p, found in by_precision.items() for v in correct.validate(found, p))
     untouched = tuple(v for v in table.validation if v.precision not in by_precision)
     cpu, version = (environment.get(n, "unknown") for n in ("cpu", "runtime_version"))
@@ -163,7 +175,7 @@ def calibrate_table(
     )
     corrected = replace(
         table,
-        meta=replace(table.meta, note=f"{table.meta.note}; {note}" if table.meta.note else note),
+        meta=replace(table.meta, note=_noted(table.meta.note, note, speeds)),
         validation=(*untouched, *validation),
         corrections={
             **table.corrections,
@@ -175,6 +187,12 @@ def calibrate_table(
         {p: _mean_percent(found) for p, found in by_precision.items()},
         {p: corrected.mean_error_percent(p) or 0.0 for p in by_precision},
     )
+
+
+def _noted(earlier: str, note: str, speeds: Sequence[float]) -> str:
+    """The corrected table is of the speed at which the networks were timed."""
+    kept = [part for part in earlier.split("; ") if part and not part.startswith(REFERENCE_NOTE)]
+    return "; ".join([*kept, note, *(f"{REFERENCE_NOTE} {s:.1f} µs" for s in speeds[:1])])
 
 
 def _mean_percent(found: Sequence[correct.Run]) -> float:

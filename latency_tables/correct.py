@@ -8,7 +8,7 @@ Every operator class gets a scale s and an offset o (µs an operator), which min
 T_c, N_c: the class's predicted µs and number of operators in a network; s: the median of measured
 over predicted; o: a hundredth of the mean operator. The pull decides where the networks do not:
 few networks move all classes together, many tell them apart. Its weight is (σ_network / σ_scale)²,
-for networks predicted within 3% and classes that differ by half.
+for networks predicted within 5% and classes that differ by half.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .files import Validation
 from .key import PRECISIONS, OpKey
 from .rows import Row, csv_text, read_rows, unique
 
-PULL = (0.03 / 0.5) ** 2
+PULL = (0.05 / 0.5) ** 2
 LEAST = 0.2  # no class is five times faster than all others say
 COLUMNS = ("precision", "operator_class", "scale", "offset_us")
 ALL = "all"  # the class that stands for those that no network had

@@ -46,6 +46,9 @@ class Board:
 
     def measure(self, models: Sequence[Model], method: Method) -> Iterator[Measured | Failed]:
         slow = (1.0, 1.0, 1.0, 1.0, 1.5, 1.5)
+        if len(models) == 1:
+            yield Measured(models[0].name, (290.0,) * 10)
+            return
         assert models[0].name == REFERENCE
         for model in models[1:]:
             if model.name == self.refuses:

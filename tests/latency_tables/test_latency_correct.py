@@ -47,10 +47,10 @@ def run(name: str, noise: float = 0.0) -> Run:
 def test_scales_by_class_are_recovered() -> None:
     runs = [run(name) for name in NETWORKS]
     found = fit(runs)
-    assert 1.9 < found.by_class["depthwise_conv2d"].scale < 2.6
+    assert 1.7 < found.by_class["depthwise_conv2d"].scale < 2.6
     assert found.by_class["pointwise_conv"].scale == pytest.approx(1.3, rel=0.05)
     for one in runs:
-        assert predict(one, found) == pytest.approx(one.measured_us, rel=0.02)
+        assert predict(one, found) == pytest.approx(one.measured_us, rel=0.03)
 
 
 def test_the_new_error_is_that_of_networks_left_out() -> None:
