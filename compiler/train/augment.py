@@ -134,28 +134,27 @@ def cut(pixels: Tensor, windows: Windows, size: Size) -> Tensor:
 
     Windows of the network's size are copied, others are resized, which gives float32.
     """
-    boxes, flip = windows.boxes.to(pixels.device), windows.flip.to(pixels.device)
     if bool((windows.boxes[:, 2:] == torch.tensor(size)).all()):
-        return _copied(pixels, boxes.long(), flip, size)
-    return _resized(pixels, boxes, flip, size)
+        places = windows.boxes[:, :2].long()
+        if tuple(pixels.shape[1:3]) == size and not (places.any() or windows.flip.any()):
+            return pixels
+        return _copied(pixels, places, windows.flip, size)
+    return _resized(pixels, windows.boxes.to(pixels.device), windows.flip.to(pixels.device), size)
 
 
-def _copied(pixels: Tensor, boxes: Tensor, flip: Tensor, size: Size) -> Tensor:
-    count, height, width, _ = pixels.shape
-    outside = max(
-        -int(boxes[:, :2].min()),
-        int(boxes[:, 0].max()) + size[0] - height,
-        int(boxes[:, 1].max()) + size[1] - width,
-        0,
-    )
+def _copied(pixels: Tensor, places: Tensor, flip: Tensor, size: Size) -> Tensor:
+    """One gather over all pixels of the batch; the windows' numbers are on the CPU."""
+    count, height, width, channels = pixels.shape
+    beyond = places.amax(0) + torch.tensor(size) - torch.tensor((height, width))
+    outside = max(0, int(beyond.max()), -int(places.min()))
     if outside:
         pixels = F.pad(pixels, (0, 0, outside, outside, outside, outside))
-    device = pixels.device
-    rows = boxes[:, :1] + outside + torch.arange(size[0], device=device)
-    columns = torch.arange(size[1], device=device).expand(count, -1)
-    columns = torch.where(flip[:, None], size[1] - 1 - columns, columns) + boxes[:, 1:2] + outside
-    pictures = torch.arange(count, device=device)[:, None, None]
-    return pixels[pictures, rows[:, :, None], columns[:, None, :]]
+        height, width, places = height + 2 * outside, width + 2 * outside, places + outside
+    rows = torch.arange(count)[:, None] * height + places[:, :1] + torch.arange(size[0])
+    columns = torch.arange(size[1]).expand(count, -1)
+    columns = places[:, 1:] + torch.where(flip[:, None], size[1] - 1 - columns, columns)
+    index = (rows[:, :, None] * width + columns[:, None, :]).flatten().to(pixels.device)
+    return pixels.reshape(-1, channels).index_select(0, index).view(count, *size, channels)
 
 
 def _resized(pixels: Tensor, boxes: Tensor, flip: Tensor, size: Size) -> Tensor:

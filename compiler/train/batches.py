@@ -74,7 +74,7 @@ class Batches:
         rows = self._order[index * self.size : (index + 1) * self.size][rank::ranks]
         seed = mix(self._seed, epoch, index)
         windows = draw(self._data.augmentation, self.size, pictures.size, size, seed)
-        pixels = pictures.pixels[rows].to(self._device)
+        pixels = pictures.pixels.index_select(0, rows).to(self._device)
         inputs = pictures.inputs(cut(pixels, windows.part(rank, ranks), size))
         labels = None if pictures.labels is None else pictures.labels[rows].to(self._device)
         return Batch(inputs, labels)

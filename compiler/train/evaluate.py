@@ -55,7 +55,7 @@ def evaluate(
     with torch.no_grad(), judged(model), judged(teacher):
         for start in range(0, len(rows), batch):
             chunk = rows[start : start + batch]
-            pixels = pictures.pixels[chunk].to(first.device)
+            pixels = pictures.pixels.index_select(0, chunk).to(first.device)
             inputs = pictures.inputs(pixels, first.dtype)
             outputs = logits(model(inputs))
             if pictures.labels is not None:
