@@ -56,9 +56,7 @@ class TableMeta:
 
 _TEXTS = ("device", "soc", "runtime", "runtime_version", "governor", "date", "source", "licence")
 _COUNTS = ("threads", "batch")
-_KNOWN = frozenset(
-    {"schema", "kind", "precisions", "note", "model", "cliffs", *_TEXTS, *_COUNTS}
-)
+_KNOWN = frozenset({"schema", "kind", "precisions", "note", "model", "cliffs", *_TEXTS, *_COUNTS})
 
 
 def read_meta(path: Traversable) -> TableMeta:
