@@ -38,7 +38,7 @@ from .select import Option, most, select
 from .tune import Tuned, Tuning, tune
 
 MAX_SHOWN = 8  # reasons in one error
-ATTEMPTS = 5  # to meet the budget with the whole network's own prediction
+ATTEMPTS, STEP = 12, 0.002  # to meet the budget by the whole network's own prediction
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _within(
         over = predicted_ms(_outline(graph, [found[i] for i in chosen]), table, precision) - budget
         if over <= 0:
             return chosen
-        saving += over
+        saving += max(over, STEP * budget)
     raise InputError(f"a budget of {budget:.4g} ms is missed by {over:.2g} ms; give more")
 
 
