@@ -12,7 +12,7 @@ from torch import nn
 
 def scored(model: nn.Module, table: torch.Tensor, index: int) -> tuple[float, int, int]:
     """A score, and where it was computed. Later ones are done first."""
-    time.sleep(0.05 * (3 - index % 3))
+    time.sleep(0.02 * (3 - index % 3))
     with torch.no_grad():
         score = float(model(table[index : index + 1]).sum())
     return score, os.getpid(), torch.get_num_threads()
@@ -30,7 +30,7 @@ def failing(kind: str) -> Any:
 
 def slow(folder: Path) -> None:
     (folder / "pid").write_text(str(os.getpid()))
-    time.sleep(60)
+    time.sleep(300)
 
 
 def failing_later(folder: Path) -> None:

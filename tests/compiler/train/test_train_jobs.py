@@ -65,7 +65,7 @@ def test_a_failing_job_ends_the_others(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="job 'bad' failed: TFLite cannot express") as caught:
         run_jobs(jobs, 2)
     assert "in failing_later" in caught.value.__notes__[0]
-    assert time.monotonic() - start < 45
+    assert time.monotonic() - start < 200
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
     assert not multiprocessing.active_children()

@@ -19,7 +19,7 @@ def torchrun(folder: Path, ranks: int) -> None:
     options = (f"--nproc-per-node={ranks}", SCRIPT, folder)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
     run = subprocess.run(
-        (*command, *options), env=environment, capture_output=True, text=True, timeout=120
+        (*command, *options), env=environment, capture_output=True, text=True, timeout=300
     )
     assert run.returncode == 0, run.stderr
 
