@@ -6,6 +6,8 @@ import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 
+import torch
+
 from ..errors import TrainingError
 from .config import Keeping
 from .log import Log, Row
@@ -32,7 +34,18 @@ class Keeper:
             check_same(path, state["settings"], self._run.settings)
             self._run.restore(state)
             self._saved = self._run.step
+        self._check_ranks()
         self.log.start(self._run.step, self._run.epochs)
+
+    def _check_ranks(self) -> None:
+        """Raises TrainingError where machines do not share the folder: they would wait for ever."""
+        ranks, step = self._run.ranks, float(self._run.step)
+        together = ranks.total(torch.tensor(step, device=self._run.fabric.device))
+        if float(together) != step * ranks.count:
+            raise TrainingError(
+                f"the ranks find checkpoints of different steps, this one of step {step:.0f}; give "
+                "a folder that all machines share"
+            )
 
     def at_step(self, step: int) -> bool:
         """Whether a checkpoint is wanted after this step, on every rank alike."""

@@ -61,3 +61,13 @@ def test_a_network_without_parameters() -> None:
     model = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
     judged = Pictures(torch.zeros(3, 4, 4, 1), torch.tensor([0, 0, 1]))
     assert evaluate(model, judged).top1 == 2 / 3
+
+
+def test_a_loss_that_json_lacks() -> None:
+    model = net()
+    with torch.no_grad():
+        model.head.bias[0] = torch.inf
+    found = evaluate(model, pictures(8))
+    assert found.loss is not None
+    assert not found.loss < torch.inf
+    assert found.to_json()["loss"] is None

@@ -7,13 +7,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from filelock import FileLock
 from shrinkc.compiler.errors import TrainingError
+from shrinkc.compiler.train.compute import Ranks
 from shrinkc.compiler.train.config import Hooks, Keeping, Training
+from shrinkc.compiler.train.keeper import Keeper
 from shrinkc.compiler.train.pictures import Data
 from shrinkc.compiler.train.state import load, load_weights
 from shrinkc.compiler.train.stopping import TrainingStopped, stop_on_signal
@@ -155,6 +158,13 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
         train(net(width=6), data, short(), keeping=keeping)
     with pytest.raises(TrainingError, match="holds a training with pictures 96×12×12×3-"):
         train(net(), Data(pictures(seed=5)), short(), keeping=keeping)
+
+
+def test_machines_that_do_not_share_the_folder(tmp_path: Path) -> None:
+    other = Ranks(1, 2, lambda steps: steps + 15)  # rank 0 has found a checkpoint
+    run: Any = SimpleNamespace(ranks=other, step=0, fabric=SimpleNamespace(device="cpu"))
+    with pytest.raises(TrainingError, match="different steps, this one of step 0; give a folder t"):
+        Keeper(Keeping(tmp_path), run).resume(Keeping(tmp_path))
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:

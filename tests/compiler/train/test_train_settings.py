@@ -1,5 +1,6 @@
 """Schedules, optimisers, averages and losses against torch's own or their formulas."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -187,3 +188,9 @@ def test_frozen_norms() -> None:
 def test_settings_that_cannot_be(make: Any, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         make()
+
+
+def test_fabric_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    with pytest.raises(TrainingError, match=r"Lightning Fabric: pip install 'shrinkc\[train\]'"):
+        start(Compute())
