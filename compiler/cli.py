@@ -18,7 +18,7 @@ import typer
 
 from .errors import ShrinkcError
 
-COMMANDS = ("compile", "estimate", "inspect", "profile", "bench", "tables", "calibrate")
+COMMANDS = ("compile", "estimate", "inspect", "profile", "bench", "tables", "calibrate", "shrink")
 GLOBAL_OPTIONS = ("--help", "-h", "--version")
 
 app = typer.Typer(
@@ -142,6 +142,58 @@ def compile_command(
             as_json=as_json,
         )
     )
+
+
+@app.command()
+def shrink(
+    model: ModelArgument,
+    target: TargetOption,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Pictures to fit to, no labels needed: a folder or a tar of them."),
+    ] = None,
+    speedup: Annotated[
+        float | None,
+        typer.Option(help="Over what the table says of the network as it is."),
+    ] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(help="Milliseconds by the target's table, instead of --speedup.")
+    ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(help="Other pictures, to judge it on; class folders: top-1."),
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="JSON: class folder → class index. Default: sorted order.")
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Of distillation on the same pictures at the end.")
+    ] = 400,
+    input: InputOption = None,
+    resize: Annotated[int | None, typer.Option(help="Shorter side before the crop.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Per channel, after scaling to 0–1.")] = None,
+    std: Annotated[str | None, typer.Option(help="Per channel.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Output folder. Default: MODEL-TARGET-shrunk."),
+    ] = None,
+    precision: PrecisionOption = "fp32",
+    opset: Annotated[int, typer.Option(help="ONNX opset.")] = 17,
+    arch: ArchOption = None,
+    trust: TrustOption = False,
+    threads: ThreadsOption = 1,
+    runs: Annotated[int, typer.Option(min=0, help="Timed runs per file; 0: none.")] = 30,
+    as_json: JsonOption = False,
+) -> None:
+    """Merge, drop and narrow blocks within a latency budget, from unlabelled pictures alone."""
+    from .commands import CompileArguments
+    from .shrink_commands import ShrinkArguments, run_shrink
+
+    compiled = CompileArguments(
+        *(model, target, tuple(input or ()), images, None, classes, resize, mean, std, out),
+        *(precision, opset, "none", arch, trust, threads, runs, as_json),
+    )
+    run_shrink(ShrinkArguments(compiled, speedup, budget_ms, evaluation, steps))
 
 
 @app.command()

@@ -64,9 +64,9 @@ def run_compile(a: CompileArguments) -> None:
         precision=a.precision,
         opset=a.opset,
         merge=merge,
-        images=_images(a.images, a.classes),
-        calibration=_images(a.calibration, None, labelled=False),
-        preprocessing=_preprocessing(a, shapes),
+        images=images_of(a.images, a.classes),
+        calibration=images_of(a.calibration, None, labelled=False),
+        preprocessing=preprocessing_of(a, shapes),
         threads=a.threads,
         runs=a.runs,
     )
@@ -172,13 +172,13 @@ def _merge(text: str) -> Merge:
     return cast(Merge, text)
 
 
-def _images(path: Path | None, classes: Path | None, labelled: bool = True) -> ImageSet | None:
+def images_of(path: Path | None, classes: Path | None, labelled: bool = True) -> ImageSet | None:
     if path is None:
         return None
     return find_images(path, classes=read_classes(classes) if classes and labelled else None)
 
 
-def _preprocessing(a: CompileArguments, shapes: list[tuple[int, ...]]) -> Any:
+def preprocessing_of(a: CompileArguments, shapes: list[tuple[int, ...]]) -> Any:
     if a.images is None and a.calibration is None:
         return None
     return preprocessing_for(

@@ -12,7 +12,7 @@
     │   └── UnsupportedOperatorError    names node, operator and the format that lacks it
     ├── VerificationError       a step changed what the network computes; names the first difference
     ├── TableError              a latency table is unknown, damaged or lacks what was asked
-    ├── DataError               pictures that cannot train or judge a network: damaged, unlabelled, …
+    ├── DataError               pictures that cannot train or judge a network: damaged, no labels, …
     ├── TrainingError           a training that cannot start, go on or resume; says at which step
     └── DeviceError             a runtime or device that is not there, or failed
         └── DeviceLostError     one that was there and is gone; names the model that ran
