@@ -379,8 +379,9 @@ def _guarded(run: Callable[[], Any]) -> int:
         return 2
     except typer.Exit as stop:
         return stop.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        print("shrinkc: interrupted; nothing was written", file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        said = str(stop) or "interrupted; nothing was written"  # a stopped training names its file
+        print(f"shrinkc: {said}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()
