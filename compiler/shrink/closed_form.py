@@ -13,24 +13,22 @@ refitted (He et al., 2017; Xie et al., CaP, 2021, with exact backward eliminatio
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import fx, nn
 
-from ...latency_tables.key import OpKey
 from ...passes.analysis.spans import NoSpan, Span, find_spans
 from ...passes.base import Change, Pass, PassResult, Skip, copy_graph
 from ...passes.intervals import region_order
 from ...passes.ir import module_of
-from ...passes.op_spec import OpSpec, Price
 from ...passes.replace_span import DenseSpan, DropSpan, NarrowSpan
-from ..costs import CostTable, predict
+from ..costs import CostTable
 from ..errors import InputError
-from ..export.lower import lower
 from ..progress import Progress, Silent
 from ..train.pictures import Pictures
+from .budget import budget_of, predicted_ms, price_of
 from .choices import KINDS, Choice, Kind, choices, fit_layer, layer_problem
 from .importance import Damage, fit_span, measure
 from .rows import Sample, accumulate, size_of
@@ -113,7 +111,7 @@ def shrink_closed_form(
     graph_module = channels_last(graph_module)
     sample = Sample(pictures, size_of(graph_module), options.pictures)
     before_ms = predicted_ms(graph_module, table, precision)
-    budget = _budget(before_ms, speedup, budget_ms)
+    budget = budget_of(before_ms, speedup, budget_ms)
     found, refused = candidates(graph_module, table, precision, options.kinds)
     _check_reachable(graph_module, found, before_ms, budget)
     damages = measure(graph_module, found, sample, options.cache, progress)
@@ -143,11 +141,6 @@ def channels_last(graph_module: fx.GraphModule) -> fx.GraphModule:
     return copy
 
 
-def predicted_ms(graph_module: fx.GraphModule, table: CostTable, precision: str) -> float:
-    """Of the network as it is deployed."""
-    return predict(lower(graph_module), table, precision).total_ms
-
-
 def candidates(
     graph_module: fx.GraphModule,
     table: CostTable,
@@ -164,21 +157,6 @@ def candidates(
         reasons = "; ".join(shown) or "no two layers with an activation between them"
         raise InputError(f"nothing to shrink in depth: {reasons}")
     return found, refused
-
-
-def price_of(table: CostTable, precision: str) -> Price:
-    def price(spec: OpSpec) -> float:
-        return table.estimate(OpKey(**asdict(spec), precision=precision)).ms
-
-    return price
-
-
-def _budget(before_ms: float, speedup: float | None, budget_ms: float | None) -> float:
-    if (speedup is None) == (budget_ms is None):
-        raise InputError("give either a speedup or a budget in milliseconds")
-    if speedup is not None and not speedup > 1:
-        raise InputError(f"a speedup of {speedup:g}; give more than 1")
-    return before_ms / speedup if speedup is not None else budget_ms or 0.0
 
 
 def _options(

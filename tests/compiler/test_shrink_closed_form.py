@@ -10,12 +10,12 @@ import pytest
 import torch
 from shrinkc.compiler.errors import InputError
 from shrinkc.compiler.shrink import importance
+from shrinkc.compiler.shrink.budget import predicted_ms
 from shrinkc.compiler.shrink.closed_form import (
     ClosedForm,
     Shrunk,
     apply,
     candidates,
-    predicted_ms,
     shrink_closed_form,
 )
 from shrinkc.compiler.shrink.rows import Sample
