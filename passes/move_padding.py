@@ -34,12 +34,14 @@ class MovePadding:
 
     Every inner value is computed beyond its border, as far as its readers look; readers that look
     less far (a shortcut) read its middle. Values and border of the span's output change, its
-    interior does not. Exact spans are left as they are. Activations inside may stay or be gone.
+    interior does not. Spans that merge into a convolution alone are left as they are. Activations
+    inside may stay or be gone.
 
     Declined with a reason: a pair that is no span (see `find_spans`), a constant map inside.
     """
 
     pairs: tuple[tuple[str, str], ...]
+    max_nodes: int = 64
     name: ClassVar[str] = "move-padding"
     exact: ClassVar[bool] = False
 
@@ -47,7 +49,7 @@ class MovePadding:
         rewriter = Rewriter(graph_module)
         copy = rewriter.graph_module
         ops = LinearOps(copy, shapes(copy), usage(copy), activations(copy))
-        spans = {(s.source, s.sink): s for s in find_spans(copy, linear=True).spans}
+        spans = {(s.source, s.sink): s for s in find_spans(copy, self.max_nodes, linear=True).spans}
         nodes = {node.name: node for node in copy.graph.nodes}
         used: set[str] = set()
         skipped: list[Skip] = []
@@ -66,7 +68,7 @@ class MovePadding:
 
 
 def _why_not(span: Span, ops: LinearOps, nodes: dict[str, fx.Node], used: set[str]) -> str | None:
-    if span.exact:
+    if span.exact and not span.border:
         return "its merge is exact already"
     if not used.isdisjoint(span.nodes):
         return "it shares nodes with another span"

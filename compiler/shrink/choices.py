@@ -57,11 +57,11 @@ def choices(
     found: list[Choice] = []
     refused: list[NoSpan] = list(spans.blocked)
     if "merge" in kinds:
-        sane = [s for s in spans.spans if _work(s.after) <= MAX_WORK * _work(s.before)]
+        sane = [s for s in spans.spans if work(s.after) <= MAX_WORK * work(s.before)]
         found += _merges(cheapest(sane, price), price, refused)
     for span in spans.spans:
         cost = sum(map(price, span.before))
-        if "drop" in kinds and span.identity and _is_smallest(span, spans.spans) and cost > 0:
+        if "drop" in kinds and span.identity and is_smallest(span, spans.spans) and cost > 0:
             found.append(Choice(span, "drop", cost))
         if "narrow" in kinds and span.hidden is not None:
             found += _narrowed(span, cost, price)
@@ -76,7 +76,7 @@ def choices(
 def _why_not(span: Span, price: Price, kinds: Sequence[Kind]) -> str:
     if "merge" not in kinds:
         return f"it has nothing to {' or '.join(kinds)}"
-    if _work(span.after) > MAX_WORK * _work(span.before):
+    if work(span.after) > MAX_WORK * work(span.before):
         return f"one convolution would take over {MAX_WORK} times the multiplications"
     before, after = sum(map(price, span.before)), sum(map(price, span.after))
     if after >= before:
@@ -84,7 +84,7 @@ def _why_not(span: Span, price: Price, kinds: Sequence[Kind]) -> str:
     return "merging its parts saves as much"
 
 
-def _work(specs: Sequence[OpSpec]) -> float:
+def work(specs: Sequence[OpSpec]) -> float:
     """Multiply-accumulates of the layers."""
     return sum(
         prod(s.out_size) * s.out_channels * s.in_channels // s.groups * prod(s.kernel)
@@ -101,16 +101,16 @@ def _merges(spans: Sequence[Span], price: Price, refused: list[NoSpan]) -> list[
         reason, saving = _why_no_fit(span.window), span.saving(price)
         if reason is not None:
             refused.append(NoSpan(span.sink, reason))
-        elif saving > _inside(span, found):
+        elif saving > inner_savings(span, [(c.span, c.saving_ms) for c in found]):
             found.append(Choice(span, "merge", saving))
     return found
 
 
-def _inside(span: Span, found: Sequence[Choice]) -> float:
+def inner_savings(span: Span, found: Sequence[tuple[Span, float]]) -> float:
     """What merging disjoint parts of a span saves at most."""
     order = {name: i for i, name in enumerate(span.nodes)}
-    parts = [c for c in found if order.keys() >= set(c.span.nodes)]
-    intervals = [Interval(order[c.span.nodes[0]], order[c.span.sink], c.saving_ms) for c in parts]
+    parts = [(part, ms) for part, ms in found if order.keys() >= set(part.nodes)]
+    intervals = [Interval(order[part.nodes[0]], order[part.sink], ms) for part, ms in parts]
     return sum(intervals[i].value for i in best_disjoint(intervals))
 
 
@@ -126,7 +126,7 @@ def _narrowed(span: Span, cost: float, price: Price) -> Iterable[Choice]:
             yield Choice(span, "narrow", saving, channels)
 
 
-def _is_smallest(span: Span, spans: Sequence[Span]) -> bool:
+def is_smallest(span: Span, spans: Sequence[Span]) -> bool:
     """Leaving out two residual blocks is leaving out each."""
     inside = set(span.nodes)
     return not any(

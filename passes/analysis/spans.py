@@ -18,7 +18,7 @@ from ..ir import ELEMENTWISE_MODULES, module_of, mul
 from ..op_spec import OpSpec, Price
 from ..window import Pair, Window, compose
 from .hidden_channels import HiddenChannels, hidden_channels
-from .linear_op import Layout, LinearOp
+from .linear_op import ConstantPart, Layout, LinearOp
 from .linear_ops import LinearOps
 from .linear_segments import LinearRegion, LinearSegments, segments_of
 from .region_map import RegionWindows, Traced
@@ -35,6 +35,7 @@ class Span:
     removed    the activations inside
     window     of the one convolution that the span becomes
     exact      merging is exact where the padding is; else move it to the source before training
+    border     an exact merge adds a constant map, since zero padding inside sees biases
     identity   the source has the sink's shape and is added to it: the span can be left out
     hidden     channels between its first and its last dense layer, if that is all it has
     before     operators today, `after` as one convolution
@@ -48,6 +49,7 @@ class Span:
     in_size: Pair
     out_size: Pair
     exact: bool
+    border: bool
     identity: bool
     hidden: HiddenChannels | None
     before: tuple[OpSpec, ...]
@@ -141,6 +143,7 @@ def _span(
         *(region.source, region.sink, region.nodes, region.removed),
         *(region.window, region.in_size, region.out_size),
         exact=not isinstance(traced, str),
+        border=isinstance(traced, Traced) and traced.constant == ConstantPart.MAP,
         identity=_keeps_source(ops, source, sink, set(region.nodes)),
         hidden=hidden_channels(ops, region.nodes, nodes, region.before),
         before=region.before,

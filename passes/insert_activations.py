@@ -1,0 +1,54 @@
+"""Insert an activation behind chosen values: what a merged convolution is followed by."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import fx, nn
+
+from .analysis.spans import activations
+from .base import PassResult, Skip
+from .rewrite import Rewriter
+
+
+@dataclass(frozen=True, eq=False)
+class InsertActivations:
+    """All readers of a node named in `behind` read a copy of `activation` of it instead.
+
+    DepthShrinker puts ReLU6 behind every merged convolution, since the span lost the activations it
+    had (Fu et al., 2022). Lossy, so it comes before fine-tuning. Declined with a reason: a name
+    that is no node, a node that activations alone read already.
+    """
+
+    behind: Sequence[str]
+    activation: nn.Module
+    name: ClassVar[str] = "insert-activations"
+    exact: ClassVar[bool] = False
+
+    def __call__(self, graph_module: fx.GraphModule) -> PassResult:
+        rewriter = Rewriter(graph_module)
+        graph = rewriter.graph_module.graph
+        known = activations(rewriter.graph_module)
+        nodes = {node.name: node for node in rewriter.nodes}
+        refused: list[Skip] = []
+        for name in dict.fromkeys(self.behind):
+            node = nodes.get(name)
+            users = [] if node is None else list(node.users)
+            if node is None:
+                refused.append(Skip(name, "there is no such node"))
+            elif all(user.name in known for user in users):
+                rewriter.skip(node, "an activation reads it already")
+            else:
+                path = rewriter.new_name(f"{name}_act")
+                rewriter.set_module(path, copy.deepcopy(self.activation))
+                with graph.inserting_after(node):
+                    made = graph.create_node("call_module", path, (node,), name=path)
+                for user in users:
+                    user.replace_input_with(node, made)
+                    rewriter.absorb_input(user, [], f"reads '{name}' activated")
+                rewriter.helper(users[0], made)
+        result = rewriter.finish()
+        return PassResult(result.graph_module, result.changes, (*result.skipped, *refused))

@@ -1,0 +1,49 @@
+"""Replace layers by identity: what LayerMerge does so that merged kernels do not grow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import fx, nn
+
+from .analysis.shapes import Shapes, shapes
+from .base import PassResult, Skip
+from .rewrite import Rewriter
+
+
+@dataclass(frozen=True)
+class RemoveLayers:
+    """Readers of a convolution named in `layers` read its input instead (Kim et al., LayerMerge,
+    2024: identity instead of a convolution).
+
+    Lossy. Declined with a reason: a name that is no node, no convolution, or one whose output has
+    another shape than its input.
+    """
+
+    layers: tuple[str, ...]
+    name: ClassVar[str] = "remove-layers"
+    exact: ClassVar[bool] = False
+
+    def __call__(self, graph_module: fx.GraphModule) -> PassResult:
+        rewriter = Rewriter(graph_module)
+        known = shapes(rewriter.graph_module)
+        nodes = {node.name: node for node in rewriter.nodes}
+        refused: list[Skip] = []
+        for name in dict.fromkeys(self.layers):
+            node = nodes.get(name)
+            reason = "there is no such node" if node is None else _why_not(rewriter, node, known)
+            if node is None or reason:
+                refused.append(Skip(name, reason or ""))
+            else:
+                rewriter.bypass(node, node.all_input_nodes[0], f"'{name}' is the identity")
+        result = rewriter.finish()
+        return PassResult(result.graph_module, result.changes, (*result.skipped, *refused))
+
+
+def _why_not(rewriter: Rewriter, node: fx.Node, known: Shapes) -> str | None:
+    if node.op != "call_module" or not isinstance(rewriter.module(node), nn.Conv2d):
+        return "it is no convolution"
+    if known[node.name] != known[node.all_input_nodes[0].name]:
+        return "its output has another shape than its input"
+    return None
