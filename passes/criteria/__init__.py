@@ -1,0 +1,1 @@
+"""Which channels matter: one criterion, and one paper, a file."""

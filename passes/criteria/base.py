@@ -1,0 +1,116 @@
+"""What a criterion is given and what it returns.
+
+A criterion scores the channels of every group; an allocation decides how many of each group stay;
+`Selection` is what a pass carries out. Any criterion goes with any allocation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import gcd
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, fx
+
+from ...compiler.errors import InputError
+from ..analysis.channel_groups import ChannelGroup, Groups, Keep
+
+Scores = Mapping[str, npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where something can be removed: a channel group, or an activation of size 1."""
+
+    name: str
+    size: int
+    kind: Literal["channels", "activation"]
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What stays, and new weights.
+
+    keep     site → (size,) True for what stays; sites without an entry stay whole
+    weights  parameter path → its new values, in its old shape: where a method compensates
+    """
+
+    keep: Keep
+    weights: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+
+class Criterion(Protocol):
+    """A frozen dataclass; its fields are its options and its data. The more, the more important."""
+
+    name: ClassVar[str]
+
+    def scores(self, graph_module: fx.GraphModule, groups: Groups) -> Scores:
+        """Group name → (size,) importance. The graph is left as it is."""
+        ...
+
+
+def sites(groups: Groups) -> tuple[Site, ...]:
+    return tuple(Site(g.name, g.size, "channels") for g in groups.groups)
+
+
+def uniform(groups: Groups, scores: Scores, keep_ratio: float, multiple: int = 1) -> Selection:
+    """The same share of every group, the most important channels of each.
+
+    Widths are rounded to `multiple` channels (and to what the group's cells allow) and are never
+    0; groups narrower than that stay whole. Raises InputError for a ratio outside of (0, 1).
+    """
+    if not 0 < keep_ratio < 1:
+        raise InputError(f"a keep ratio of {keep_ratio:g}: give a number between 0 and 1")
+    keep = {
+        group.name: most_important(
+            group, scores[group.name], rounded(group, keep_ratio * group.size, multiple)
+        )
+        for group in groups.groups
+    }
+    return Selection({name: stays for name, stays in keep.items() if not stays.all()})
+
+
+def widths(group: ChannelGroup, multiple: int = 1) -> tuple[int, ...]:
+    """How many channels the group may keep, ascending; the last is all of them.
+
+    Its layers are then multiples of `multiple` wide, as far as they are made of this group.
+    """
+    cells = np.bincount(group.cells)
+    step = multiple // gcd(multiple, _positions(group))
+    removable = range(int(cells.min()) - 1, -1, -1)
+    left = (group.size - n * len(cells) for n in removable)
+    return tuple(n for n in left if n % step == 0 or n == group.size)
+
+
+def rounded(group: ChannelGroup, channels: float, multiple: int = 1) -> int:
+    """The nearest of `widths`, the larger of two equally near."""
+    return min(widths(group, multiple), key=lambda n: (abs(n - channels), -n))
+
+
+def most_important(
+    group: ChannelGroup, scores: npt.NDArray[np.float64], count: int
+) -> npt.NDArray[np.bool_]:
+    """(size,) The `count` channels of the highest score; as many go from each cell.
+
+    Of equal scores the earlier channel stays. Raises InputError where `count` is none of `widths`.
+    """
+    cells = np.bincount(group.cells)
+    gone, rest = divmod(group.size - count, len(cells))
+    if rest or not 0 <= gone < cells.min():
+        raise InputError(
+            f"channel group '{group.name}' cannot keep {count} of {group.size} channels"
+            + (f": as many must go from each of {len(cells)} cells" if len(cells) > 1 else "")
+        )
+    order = np.lexsort((-np.arange(group.size), scores, group.cells))  # by cell, worst first
+    starts = np.cumsum(cells) - cells
+    keep = np.ones(group.size, bool)
+    keep[order[(starts[:, None] + np.arange(gone)).reshape(-1)]] = False
+    return keep
+
+
+def _positions(group: ChannelGroup) -> int:
+    """Positions that one channel takes in the first layer that makes it."""
+    return len(group.made[0].positions) // group.size if group.made else 1
