@@ -175,7 +175,7 @@ def _several(call: Call, axes: Axes) -> Axes:
 
 
 def _end(book: ChannelBook, node: fx.Node, values: dict[fx.Node, Value], free: bool) -> None:
-    for source in cast("tuple[fx.Node, ...]", node.args[0]):
+    for source in dict.fromkeys(cast("tuple[fx.Node, ...]", node.args[0])):
         for axis, ids in values[source].axes.items():
             if free:
                 book.use(node.name, source.name, axis, ids, "left out")
@@ -189,6 +189,8 @@ def _end(book: ChannelBook, node: fx.Node, values: dict[fx.Node, Value], free: b
 def _groups(
     book: ChannelBook, parts: Partition, touches: tuple[Touch, ...]
 ) -> tuple[ChannelGroup, ...]:
+    if not parts.groups:
+        return ()
     slices: list[list[ParameterSlice]] = [[] for _ in range(parts.groups)]
     made: list[list[ChannelValues]] = [[] for _ in range(parts.groups)]
     read: list[list[ChannelValues]] = [[] for _ in range(parts.groups)]
@@ -251,8 +253,8 @@ def _makers(book: ChannelBook, ids: Ids) -> list[str]:
 def _protected(book: ChannelBook, parts: Partition) -> tuple[ProtectedChannels, ...]:
     found: list[ProtectedChannels] = []
     why = parts.why[parts.class_of]
-    ends = [start for start, _ in book.makers[1:]] + [book.count]
-    for (start, maker), end in zip(book.makers, ends, strict=True):
+    ends = (*(start for start, _ in book.makers[1:]), book.count)
+    for (start, maker), end in zip(book.makers, ends, strict=False):  # no maker: no end
         reasons, counts = np.unique(why[start:end], return_counts=True)
         for reason, count in zip(reasons, counts, strict=True):
             if reason >= 0:

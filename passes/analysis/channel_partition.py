@@ -50,7 +50,7 @@ def partition(book: ChannelBook) -> Partition:
     for balance, blocks in _unbalanced(book, class_of, group, cell):
         unfit = np.isin(group, blocks) & (why < 0)
         why[unfit] = len(reasons)
-        reasons.append((balance, "cannot lose equally many channels from each of its groups"))
+        reasons.append((balance, "cannot lose equally many channels from each group"))
     group, channel, cell, groups = _number(first, why, likeness, cells)
     return Partition(class_of, group, channel, cell, why, tuple(reasons), groups)
 
@@ -100,13 +100,14 @@ def _balance(
     A class in every block equally often is always balanced; one that lies across some must stay.
     """
     cells = np.zeros(len(why), np.uint64)
-    seen: dict[bytes, None] = {}
+    seen: set[tuple[int, bytes]] = set()
     keys = _random(2 * len(book.balances), seed=1).reshape(-1, 2)
     for (same, key), balance in zip(keys, book.balances, strict=True):
         blocks = class_of[balance.ids]
-        if len(blocks) == 1 or blocks.tobytes() in seen:
+        asked = len(blocks), blocks.tobytes()
+        if len(blocks) == 1 or asked in seen:
             continue
-        seen[blocks.tobytes()] = None
+        seen.add(asked)
         classes, block, times = _occurrences(blocks)
         starts = np.flatnonzero(np.r_[True, classes[1:] != classes[:-1]])
         spread = np.diff(np.r_[starts, len(classes)])
