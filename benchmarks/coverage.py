@@ -40,20 +40,27 @@ from benchmarks.models import Architecture, architectures
 
 def run_one(architecture: Architecture, minutes: float, gigabytes: float) -> Result:
     """In a process of its own, watched."""
+    command = [sys.executable, "-m", "benchmarks.coverage_one", architecture.key]
+    return run_watched(command, empty_result(architecture), minutes, gigabytes)
+
+
+def run_watched(
+    command: Sequence[str], nothing: Result, minutes: float, gigabytes: float
+) -> Result:
+    """What `command` writes to the file that it gets as its last argument; `nothing` if nothing."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.json"
-        command = [sys.executable, "-m", "benchmarks.coverage_one", architecture.key, str(path)]
         log = Path(folder) / "log"
         with log.open("w") as stream:
             child = subprocess.Popen(
-                command,
+                [*command, str(path)],
                 cwd=ROOT,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
             )
         killed = _watch(child, minutes * 60, gigabytes)
-        result = json.loads(path.read_text()) if path.exists() else empty_result(architecture)
+        result = json.loads(path.read_text()) if path.exists() else nothing
         if killed or child.returncode:
             last = log.read_text(errors="replace").strip().rpartition("\n")[2][-300:]
             result["errors"]["process"] = killed or f"exit code {child.returncode}: {last}"

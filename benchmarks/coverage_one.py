@@ -35,7 +35,7 @@ class WrongResultError(Exception):
     """A stage that ran and gave a wrong result."""
 
 
-def empty_result(architecture: Architecture) -> Result:
+def empty_result(architecture: Architecture, stages: Sequence[str] = STAGES) -> Result:
     """Nothing passed yet."""
     return {
         "library": architecture.library,
@@ -43,7 +43,7 @@ def empty_result(architecture: Architecture) -> Result:
         "parameters": architecture.parameters,
         "errors": {},
         "seconds": {},
-        **dict.fromkeys(STAGES, False),
+        **dict.fromkeys(stages, False),
     }
 
 
@@ -51,9 +51,14 @@ class Stages:
     """Runs stages one after the other; what they find goes into `result`, and that to `save`
     after each, so that a stage which is killed does not take the others with it."""
 
-    def __init__(self, architecture: Architecture, save: Callable[[Result], None]) -> None:
-        self.result = empty_result(architecture)
-        self.save = save
+    def __init__(
+        self,
+        architecture: Architecture,
+        save: Callable[[Result], None],
+        stages: Sequence[str] = STAGES,
+    ) -> None:
+        self.result = empty_result(architecture, stages)
+        self.save, self.stages = save, stages
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -63,7 +68,7 @@ class Stages:
         except Exception as error:
             self.result["errors"][name] = f"{type(error).__name__}: {_one_line(error)}"
         else:
-            if name in STAGES:
+            if name in self.stages:
                 self.result[name] = True
         finally:
             self.result["seconds"][name] = round(time.perf_counter() - start, 2)
@@ -82,7 +87,7 @@ def measure(architecture: Architecture, save: Callable[[Result], None]) -> None:
         model = build(architecture)
         x = torch.randn(2, *architecture.input_shape)
         want = outputs(model, x)
-        result["attention"] = _multiplies_activations(model, x[:1])
+        result["attention"] = multiplies_activations(model, x[:1])
         result["float32"] = _float32_error(model, x, want)
     if "build" in result["errors"]:
         return
@@ -106,7 +111,7 @@ def _capture(model: nn.Module, x: Tensor, want: list[Tensor], result: Result) ->
     batch = 2 if graph.meta.get("dynamic_batch", True) else 1
     result["dynamic_batch"] = batch == 2
     got = outputs(graph, x[:batch])
-    _check("captured", largest_error(got, [one[:batch] for one in want]), EQUAL)
+    check("captured", largest_error(got, [one[:batch] for one in want]), EQUAL)
     return graph
 
 
@@ -137,7 +142,7 @@ def _merge(graph: fx.GraphModule, x: Tensor, want: list[Tensor], result: Result)
     result["merges"], result["merged_error"] = len(step.changes), step.max_error
     if step.changes:
         got = [torch.from_numpy(array) for array in run_onnx(lower(after), x[:1])]
-        _check("merged", largest_error(got, [one[:1] for one in want]), EQUAL)
+        check("merged", largest_error(got, [one[:1] for one in want]), EQUAL)
 
 
 def _export(stages: Stages, graph: fx.GraphModule, x: Tensor, want: list[Tensor]) -> None:
@@ -159,7 +164,7 @@ def _export(stages: Stages, graph: fx.GraphModule, x: Tensor, want: list[Tensor]
             got = [torch.from_numpy(array) for array in run(program, x[:batch])]
             error = largest_error(got, [one[:batch] for one in want])
             result[f"{name}_error"] = error
-            _check(name, error, EQUAL)
+            check(name, error, EQUAL)
 
 
 def run_onnx(program: Any, x: Tensor) -> list[Any]:
@@ -202,7 +207,7 @@ def largest_error(got: Sequence[Tensor], want: Sequence[Tensor]) -> float:
     return worst
 
 
-def _check(name: str, error: float, limit: float) -> None:
+def check(name: str, error: float, limit: float) -> None:
     if error > limit:
         raise WrongResultError(f"{name}: differs by {error:.1e} of the output's range")
 
@@ -226,7 +231,7 @@ class _Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _multiplies_activations(model: nn.Module, x: Tensor) -> bool:
+def multiplies_activations(model: nn.Module, x: Tensor) -> bool:
     """Whether the model multiplies two matrices that it computed, as attention does."""
     with _Operators() as seen:
         outputs(model, x)
@@ -246,8 +251,8 @@ def _one_line(error: Exception) -> str:
     return text if len(text) <= 300 else text[:297] + "..."
 
 
-def main() -> None:
-    """`KEY [FILE]`: the result goes to FILE, or to stdout."""
+def run_alone(measure: Callable[[Architecture, Callable[[Result], None]], None]) -> None:
+    """Arguments `KEY [FILE]`: the result goes to FILE, or to stdout."""
     key, *path = sys.argv[1:]
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -265,4 +270,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_alone(measure)

@@ -9,6 +9,7 @@ from typing import Any, cast, get_args
 
 from torch import fx, nn
 
+from ..passes.analysis.channel_groups import channel_groups
 from ..passes.analysis.linear_segments import linear_segments
 from ..passes.fold_batch_norm import FoldBatchNorm
 from ..passes.simplify import Simplify
@@ -26,6 +27,7 @@ from .picture import preprocessing_for
 from .pipeline import run_exact_passes
 from .progress import Progress, Silent, Terminal
 from .report import estimate_json
+from .show_channels import describe_channels, print_channels
 from .stages import captured, cost_table, optimise
 
 
@@ -113,12 +115,14 @@ def run_inspect(
         graph = captured(model, input_shapes(model, shapes))
         folded, _ = run_exact_passes(graph, (Simplify(), FoldBatchNorm()))
         segments = linear_segments(folded)
+        channels = describe_channels(channel_groups(folded))
         problems = _problems(folded.float())
     description = show.describe(graph, segments, problems)
     if as_json:
-        print_json(description)
+        print_json({**description, **channels})
     else:
         show.inspection(description)
+        print_channels(channels, show.wide_console())
 
 
 def _problems(graph: fx.GraphModule) -> list[UnsupportedOperatorError]:

@@ -23,7 +23,7 @@ SHOWN = 12  # rows of a long list before the rest is only counted
 
 def report(result: Report, out: Path) -> None:
     """The before/after table, accuracy, what was done and declined, where the files are."""
-    console = _console()
+    console = wide_console()
     console.print(_before_after(result))
     console.print(_artefacts(result))
     for step in result.steps:
@@ -76,7 +76,7 @@ def _artefacts(r: Report) -> Table:
 
 def prediction(p: Prediction) -> None:
     """Milliseconds per layer, the total, and how the table knows."""
-    console = _console()
+    console = wide_console()
     table = Table(title=f"{escape(p.target)}, {p.precision}", title_justify="left")
     for header in ("layer", "operator", "MMACs", "ms", "known by"):
         table.add_column(header, justify="right" if header in ("MMACs", "ms") else "left")
@@ -123,7 +123,7 @@ def describe(
 
 def inspection(d: dict[str, Any]) -> None:
     """`describe`, for people."""
-    console = _console()
+    console = wide_console()
     table = Table(title=f"captured by {d['captured_by'] or 'own file'}", title_justify="left")
     for header in ("node", "operator", "reads"):
         table.add_column(header)
@@ -158,7 +158,7 @@ def _operator(graph_module: fx.GraphModule, node: fx.Node) -> str:
     return getattr(node.target, "__name__", node.op) if node.op == "call_function" else node.op
 
 
-def _console() -> Console:
+def wide_console() -> Console:
     """As wide as the terminal, or wide enough for tables in a file."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=120)

@@ -1,4 +1,4 @@
-"""Slices channels and compares with the masked twin, and with one whose removed numbers are noise."""
+"""Slices channels and compares with the masked twin, also with noise in what is removed."""
 
 from __future__ import annotations
 

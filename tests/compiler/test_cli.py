@@ -100,6 +100,10 @@ def test_inspect(model: Path, capsys: Streams) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["unsupported"] == []
     assert [s["nodes"] for s in found["linear_segments"]] == [["_3", "_4"]]
+    assert [g["channels"] for g in found["channel_groups"]]
+    assert {p["reason"] for p in found["protected_channels"]} == {"an output of the network"}
+    assert main(["inspect", str(model), "--input", "1,3,32,32"]) == 0
+    assert "stay: an output of the network" in capsys.readouterr().out
 
 
 def test_inspect_names_what_tflite_lacks(tmp_path: Path, capsys: Streams) -> None:
