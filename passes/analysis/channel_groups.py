@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -112,18 +113,19 @@ class Groups:
     def __getitem__(self, name: str) -> ChannelGroup:
         return self._by_name[name]
 
-    @property
+    @cached_property
     def _by_name(self) -> dict[str, ChannelGroup]:
         return {group.name: group for group in self.groups}
 
     def kept(self, keep: Keep) -> npt.NDArray[np.bool_]:
         """Which identities stay; groups that `keep` does not name stay whole."""
         parts = self._parts
+        whole = [keep.get(group.name, np.ones(group.size, bool)) for group in self.groups]
+        starts = np.cumsum([0, *(len(mask) for mask in whole)])
+        free = np.flatnonzero(parts.group >= 0)
         stays = np.ones(len(parts.group), bool)
-        for number, group in enumerate(self.groups):
-            if group.name in keep:
-                mine = np.flatnonzero(parts.group == number)
-                stays[mine] = keep[group.name][parts.channel[mine]]
+        if free.size:
+            stays[free] = np.concatenate(whole)[starts[parts.group[free]] + parts.channel[free]]
         return stays[parts.class_of]
 
 

@@ -6,7 +6,6 @@ the same places equally often are interchangeable; they are the channels of one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,10 +46,12 @@ def partition(book: ChannelBook) -> Partition:
     likeness = _likeness(book, class_of, count)
     cells = _balance(book, class_of, why, likeness, reasons)
     group, channel, cell, groups = _number(first, why, likeness, cells)
-    for balance, blocks in _unbalanced(book, class_of, group, cell):
-        unfit = np.isin(group, blocks) & (why < 0)
-        why[unfit] = len(reasons)
-        reasons.append((balance, "cannot lose equally many channels from each group"))
+    unfit = np.full(groups, -1)
+    for node, owner in _unbalanced(book, class_of, group, cell):
+        unfit[owner] = len(reasons)
+        reasons.append((node, "cannot lose equally many channels from each group"))
+    free = np.flatnonzero(group >= 0)
+    why[free] = unfit[group[free]]
     group, channel, cell, groups = _number(first, why, likeness, cells)
     return Partition(class_of, group, channel, cell, why, tuple(reasons), groups)
 
@@ -161,11 +162,9 @@ def _ranks(sorted_groups: Ids) -> Ids:
     return np.arange(len(sorted_groups)) - np.repeat(starts, lengths)
 
 
-def _unbalanced(
-    book: ChannelBook, class_of: Ids, group: Ids, cell: Ids
-) -> list[tuple[str, Sequence[int]]]:
-    """Groups whose cells do not take part equally in each block of a balance."""
-    found: list[tuple[str, Sequence[int]]] = []
+def _unbalanced(book: ChannelBook, class_of: Ids, group: Ids, cell: Ids) -> list[tuple[str, int]]:
+    """(node, group) of groups whose cells do not take part equally in each block of a balance."""
+    found: list[tuple[str, int]] = []
     for balance in book.balances:
         blocks = class_of[balance.ids]
         count = len(blocks)
@@ -185,7 +184,7 @@ def _unbalanced(
         for owner in np.unique(owners):
             mine = counts[owners == owner]
             if len(mine) != count or mine.min() != mine.max():
-                found.append((balance.node, [int(owner)]))
+                found.append((balance.node, int(owner)))
     return found
 
 
