@@ -175,7 +175,6 @@ def point(arguments: argparse.Namespace, speedup: float) -> dict[str, Any]:
     started = time.monotonic()
     options = ClosedForm(
         kinds=tuple(arguments.kinds.split(",")),
-        correct=not arguments.no_correct,
         tuning=Tuning(
             steps=arguments.steps, learning_rate=arguments.rate, seconds=arguments.seconds
         ),
@@ -218,7 +217,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600, help="of distillation")
     parser.add_argument("--seconds", type=float, default=1200, help="the most that they take")
     parser.add_argument("--rate", type=float, default=Tuning().learning_rate)
-    parser.add_argument("--no-correct", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--name", default="closed_form", help="of the file with the results")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -21,14 +22,15 @@ from ...passes.base import Pass
 from ...passes.intervals import Interval, best_disjoint
 from ...passes.ir import module_of
 from ...passes.op_spec import LAYER_OPS, OpSpec, Price
-from ...passes.replace_span import DenseSpan, DropSpan, NarrowSpan, RefitLayer
+from ...passes.replace_span import DenseSpan, DropSpan, NarrowSpan
 from ...passes.window import Axis, Padding, Window, padding_of
 from .normal import Normal, best, elimination_order
 from .rows import Problem
 
 Kind = Literal["merge", "drop", "narrow"]
 KINDS: tuple[Kind, ...] = ("merge", "drop", "narrow")
-WIDTHS = (2 / 3, 1 / 2, 1 / 3)  # of a span's hidden channels
+NARROWEST, MOST_WIDTHS = 1 / 4, 30  # of a span's hidden channels
+WORTH = 1 / 25  # of a span's time: what the next narrower width has to save
 MULTIPLE, FEW = 8, 32  # channels that kernels compute at a time; fewer hidden ones need not fit
 MAX_WORK = 4  # no device computes dense layers so much better; such spans are not priced
 MAX_NUMBERS = 5000  # of one fit: its sums are this squared
@@ -115,15 +117,26 @@ def inner_savings(span: Span, found: Sequence[tuple[Span, float]]) -> float:
 
 
 def _narrowed(span: Span, cost: float, price: Price) -> Iterable[Choice]:
+    """Widths that save notably more than every wider one: kernels compute channels in groups."""
     hidden = span.hidden
     assert hidden is not None
-    numbers = hidden.channels * hidden.kernel
-    step = MULTIPLE if hidden.channels >= FEW else 1
-    widths = {max(step, int(hidden.channels * w) // step * step) for w in WIDTHS}
-    for channels in sorted(w for w in widths if w < hidden.channels and numbers <= MAX_NUMBERS):
+    if hidden.channels * hidden.kernel > MAX_NUMBERS:
+        return
+    saved = 0.0
+    for channels in _widths(hidden.channels):
         saving = cost - sum(map(price, hidden.specs(channels)))
-        if saving > 0:
+        if saving >= saved + WORTH * cost:
+            saved = saving
             yield Choice(span, "narrow", saving, channels)
+
+
+def _widths(channels: int) -> Iterable[int]:
+    """The wide ones first."""
+    step = MULTIPLE if channels >= FEW else 1
+    while channels > MOST_WIDTHS * step:
+        step *= 2
+    fewest = max(step, math.ceil(NARROWEST * channels / step) * step)
+    return range((channels - 1) // step * step, fewest - 1, -step)
 
 
 def is_smallest(span: Span, spans: Sequence[Span]) -> bool:
@@ -241,13 +254,6 @@ def weight_of(graph: fx.GraphModule, name: str) -> Tensor:
     """Of the layer that a node calls."""
     node = next(n for n in graph.graph.nodes if n.name == name)
     return cast(nn.Conv2d, module_of(graph, node)).weight.detach()
-
-
-def fit_layer(graph: fx.GraphModule, name: str, sums: tuple[Normal, Normal]) -> RefitLayer:
-    """Towards its numbers of today, or nothing."""
-    now = weight_of(graph, name)
-    solution, _ = best(*sums, [None, now.double().flatten(1)])
-    return RefitLayer(name, solution.weight.reshape(now.shape), solution.bias)
 
 
 def order_of(sums: tuple[Normal, Normal], span: Span, fewest: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Shrinking without labels and without training: spans fitted to pictures, one after the other.
 
     candidates → damage of each alone → the least damage within the budget (exact) →
-    least squares in execution order, with the student's own inputs → layers behind corrected →
+    least squares in execution order, with the student's own inputs →
     gentle distillation on the same pictures
 
 "merge": a span becomes one dense convolution, fitted by ridge regression (what removing its
@@ -12,26 +12,25 @@ refitted (He et al., 2017; Xie et al., CaP, 2021, with exact backward eliminatio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import fx, nn
+from torch import fx
 
 from ...passes.analysis.spans import NoSpan, Span, find_spans
 from ...passes.base import Change, Pass, PassResult, Skip, copy_graph
 from ...passes.intervals import region_order
-from ...passes.ir import module_of
 from ...passes.replace_span import DenseSpan, DropSpan, NarrowSpan
 from ..costs import CostTable
 from ..errors import InputError
 from ..progress import Progress, Silent
 from ..train.pictures import Pictures
 from .budget import budget_of, predicted_ms, price_of
-from .choices import KINDS, Choice, Kind, choices, fit_layer, layer_problem
+from .choices import KINDS, Choice, Kind, choices
 from .importance import Damage, fit_span, measure
-from .rows import Sample, accumulate, size_of
+from .rows import Sample, size_of
 from .select import Option, most, select
 from .tune import Tuned, Tuning, tune
 
@@ -44,14 +43,12 @@ class ClosedForm:
     """How to shrink.
 
     kinds    what may happen to a span
-    correct  refit the unchanged layers behind the first change to the original's answers
     tuning   the distillation at the end; `Tuning(steps=0)` for none
     cache    folder that keeps the measured damages; None: nothing is kept
     pictures the most that a fit looks at
     """
 
     kinds: tuple[Kind, ...] = KINDS
-    correct: bool = True
     tuning: Tuning = field(default_factory=Tuning)
     cache: Path | None = None
     pictures: int = 1000
@@ -116,7 +113,7 @@ def shrink_closed_form(
     _check_reachable(graph_module, found, before_ms, budget)
     damages = measure(graph_module, found, sample, options.cache, progress)
     chosen = _within(graph_module, found, damages, table, precision, before_ms, budget)
-    shrunk = apply(graph_module, [found[i] for i in chosen], sample, options.correct, progress)
+    shrunk = apply(graph_module, [found[i] for i in chosen], sample, progress)
     tuned = None
     if options.tuning.steps:
         tuned = tune(shrunk.graph_module, graph_module, sample, options.tuning, progress)
@@ -236,28 +233,22 @@ def _placeholder(choice: Choice) -> Pass:
 
 
 def apply(
-    graph: fx.GraphModule,
-    chosen: Sequence[Choice],
-    sample: Sample,
-    correct: bool,
-    progress: Progress,
+    graph: fx.GraphModule, chosen: Sequence[Choice], sample: Sample, progress: Progress
 ) -> PassResult:
-    """Fit and replace in execution order; the original answers, the student's inputs ask."""
+    """Fit and replace in execution order; the original answers, the student's inputs ask.
+
+    Layers that nothing was chosen for stay as they are: refitting them, too, to so few pictures
+    does more harm than good.
+    """
     student, changes = graph, list[Change]()
     gone: dict[str, str] = {}
-    steps = list(_steps(graph, chosen, correct))
-    with progress.task("Fitting", len(steps)) as done:
-        for step in steps:
-            if isinstance(step, str):
-                sums = accumulate([layer_problem(student, step)], student, graph, sample, _nothing)
-                result = fit_layer(student, step, sums[0])(student)
-            else:
-                span = _renamed(step.span, gone)
-                wanted = [replace(step, span=span)]
-                fitted = fit_span(student, graph, wanted, sample, _nothing)[0]
-                result = fitted.replacement(student)
-                if step.kind == "drop":
-                    gone[span.sink] = span.source
+    with progress.task("Fitting", len(chosen)) as done:
+        for choice in _in_order(graph, chosen):
+            span = _renamed(choice.span, gone)
+            wanted = [replace(choice, span=span)]
+            result = fit_span(student, graph, wanted, sample, _nothing)[0].replacement(student)
+            if choice.kind == "drop":
+                gone[span.sink] = span.source
             student = result.graph_module
             changes += result.changes
             done()
@@ -276,36 +267,6 @@ def _in_order(graph: fx.GraphModule, chosen: Sequence[Choice]) -> list[Choice]:
 def _renamed(span: Span, gone: dict[str, str]) -> Span:
     """Reads what a dropped span in front of it read."""
     return replace(span, source=gone.get(span.source, span.source))
-
-
-def _steps(
-    graph: fx.GraphModule, chosen: Sequence[Choice], correct: bool
-) -> Iterator[Choice | str]:
-    """The choices and, between and behind them, what can be corrected: spans with all their hidden
-    channels, and single convolutions."""
-    if not correct or not chosen:
-        yield from _in_order(graph, chosen)
-        return
-    order = {node.name: i for i, node in enumerate(graph.graph.nodes)}
-    first = min(order[choice.span.nodes[0]] for choice in chosen)
-    taken = {name for choice in chosen for name in choice.span.nodes}
-    steps: list[tuple[int, Choice | str]] = [(order[c.span.sink], c) for c in chosen]
-    for span in find_spans(graph).spans:
-        hidden = span.hidden
-        if hidden is None or order[span.source] < first or not taken.isdisjoint(span.nodes):
-            continue
-        taken.update(span.nodes)
-        steps.append((order[span.sink], Choice(span, "narrow", 0.0, hidden.channels)))
-    for node in graph.graph.nodes:
-        module = module_of(graph, node)
-        if (
-            isinstance(module, nn.Conv2d)
-            and module.groups == 1
-            and order[node.name] > first
-            and node.name not in taken
-        ):
-            steps.append((order[node.name], node.name))
-    yield from (step for _, step in sorted(steps, key=lambda s: s[0]))
 
 
 def _row(choice: Choice, damage: Damage) -> Row:

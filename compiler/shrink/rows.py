@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -23,19 +23,35 @@ ROWS, ROWS_PER_NUMBER = 20_000, 15  # positions that a fit looks at, at most
 
 @dataclass(frozen=True)
 class Sample:
-    """The pictures that closed-form fits look at, centre crops. `size`: the network's input."""
+    """The pictures that closed-form fits look at, centre crops. `size`: the network's input.
+    Of evenly spread ones those whose numbers are in `part`."""
 
     pictures: Pictures
     size: Size
     limit: int = 1000
+    part: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
-        return min(len(self.pictures), self.limit)
+        return len(self.rows)
 
-    def batches(self, part: slice = slice(None)) -> Iterator[tuple[Tensor, Tensor]]:
-        """(inputs, their numbers) of evenly spread pictures."""
-        step = len(self.pictures) / len(self)
-        rows = torch.tensor([int(i * step) for i in range(len(self))][part])
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Their places among all pictures."""
+        count = min(len(self.pictures), self.limit)
+        step = len(self.pictures) / count
+        part = range(count) if self.part is None else self.part
+        return tuple(int(i * step) for i in part)
+
+    def split(self) -> tuple[Sample, Sample]:
+        """Those that fit and those that judge, evenly spread; one alone does both."""
+        numbers = tuple(range(len(self))) if self.part is None else self.part
+        held = numbers[HELD_OUT - 1 :: HELD_OUT] or numbers
+        rest = tuple(sorted(set(numbers) - set(held))) or numbers
+        return replace(self, part=rest), replace(self, part=held)
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(inputs, their numbers)."""
+        rows = torch.tensor(self.rows)
         for few in cast("tuple[Tensor, ...]", cast(Any, rows).split(BATCH)):
             pixels = self.pictures.pixels[few]
             windows = draw(Augmentation(), len(few), self.pictures.size, self.size, 0)
