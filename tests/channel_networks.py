@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from hand_built import randomise
 from shrinkc.compiler.capture import capture
+from shrinkc.passes.base import copy_graph
 from torch import Tensor, fx, nn
 
 
@@ -268,5 +270,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 INPUTS: dict[str, tuple[tuple[int, ...], ...]] = {"two_inputs": ((2, 3, 8, 8), (2, 4, 8, 8))}
 
 
-def graph_of(name: str) -> fx.GraphModule:
+@cache
+def _once(name: str) -> fx.GraphModule:
     return captured(NETWORKS[name](), *INPUTS.get(name, ()))
+
+
+def graph_of(name: str) -> fx.GraphModule:
+    """The captured network, to be changed at will."""
+    return copy_graph(_once(name))
