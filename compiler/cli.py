@@ -150,7 +150,7 @@ def shrink(
     target: TargetOption,
     images: Annotated[
         Path | None,
-        typer.Option(help="Pictures to fit to, no labels needed: a folder or a tar of them."),
+        typer.Option(help="Pictures to fit and calibrate on, no labels needed: a folder, a tar."),
     ] = None,
     speedup: Annotated[
         float | None,
@@ -159,6 +159,43 @@ def shrink(
     budget_ms: Annotated[
         float | None, typer.Option(help="Milliseconds by the target's table, instead of --speedup.")
     ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="closed-form (no labels), or with training: depthshrinker, two-stage-dp, "
+            "layermerge, layer-pruning; expand trains for accuracy at equal speed."
+        ),
+    ] = "closed-form",
+    train: Annotated[
+        Path | None, typer.Option(help="Pictures to train on, a folder for every class.")
+    ] = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Train on --images: their folders are classes.")
+    ] = False,
+    epochs: Annotated[int, typer.Option(min=1, help="Of fine-tuning.")] = 10,
+    search_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of depthshrinker's search; default: --epochs.")
+    ] = None,
+    trial_steps: Annotated[
+        int, typer.Option(min=1, help="Of training before the DP methods judge an option.")
+    ] = 50,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures per training step.")] = 128,
+    learning_rate: Annotated[float, typer.Option(help="Of SGD, at its peak.")] = 0.02,
+    jobs: Annotated[
+        str, typer.Option(help="Options tried side by side: a number of processes, or ray.")
+    ] = "1",
+    seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
+    keep: Annotated[
+        int | None,
+        typer.Option(help="depthshrinker: blocks that keep their activations, not a budget."),
+    ] = None,
+    keep_ratio: Annotated[
+        float | None, typer.Option(help="depthshrinker: their share, 0 to 1, not a budget.")
+    ] = None,
+    per_activation: Annotated[
+        bool, typer.Option("--per-activation", help="depthshrinker: a mask for each activation.")
+    ] = False,
+    expand_ratio: Annotated[float, typer.Option(help="expand: hidden channels over inputs.")] = 2.0,
     evaluation: Annotated[
         Path | None,
         typer.Option(help="Other pictures, to judge it on; class folders: top-1."),
@@ -167,8 +204,9 @@ def shrink(
         Path | None, typer.Option(help="JSON: class folder → class index. Default: sorted order.")
     ] = None,
     steps: Annotated[
-        int, typer.Option(min=0, help="Of distillation on the same pictures at the end.")
-    ] = 400,
+        int | None,
+        typer.Option(min=0, help="closed-form: of distillation on the same pictures at the end."),
+    ] = None,
     input: InputOption = None,
     resize: Annotated[int | None, typer.Option(help="Shorter side before the crop.")] = None,
     mean: Annotated[str | None, typer.Option(help="Per channel, after scaling to 0–1.")] = None,
@@ -185,15 +223,28 @@ def shrink(
     runs: Annotated[int, typer.Option(min=0, help="Timed runs per file; 0: none.")] = 30,
     as_json: JsonOption = False,
 ) -> None:
-    """Merge, drop and narrow blocks within a latency budget, from unlabelled pictures alone."""
+    """Shrink depth within a latency budget: from unlabelled pictures alone, or with training."""
     from .commands import CompileArguments
-    from .shrink_commands import ShrinkArguments, run_shrink
+    from .shrink.recipe import Recipe
+    from .shrink.trained import Goal, Trained
+    from .shrink_commands import ShrinkArguments, run_shrink, side_by_side
 
     compiled = CompileArguments(
         *(model, target, tuple(input or ()), images, None, classes, resize, mean, std, out),
         *(precision, opset, "none", arch, trust, threads, runs, as_json),
     )
-    run_shrink(ShrinkArguments(compiled, speedup, budget_ms, evaluation, steps))
+    recipe = Recipe(
+        epochs,
+        search_epochs,
+        trial_steps,
+        batch,
+        learning_rate,
+        parallel=side_by_side(jobs),
+        seed=seed,
+    )
+    goal = Goal(speedup, budget_ms, keep, keep_ratio)
+    trained = Trained(recipe, per_activation, expand_ratio)
+    run_shrink(ShrinkArguments(compiled, method, goal, evaluation, steps, train, labels, trained))
 
 
 @app.command()
@@ -223,7 +274,7 @@ def inspect(
     trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the graph, its linear segments, and what no exporter supports."""
+    """Show the graph, its linear segments, its channel groups, and what no exporter supports."""
     from .commands import run_inspect
 
     run_inspect(model, tuple(input or ()), arch, trust, as_json)

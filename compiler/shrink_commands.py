@@ -1,10 +1,10 @@
-"""`shrinkc shrink`: less depth, within a latency budget, from pictures without labels."""
+"""`shrinkc shrink`: less depth within a latency budget, with training or without."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from platformdirs import user_cache_dir
@@ -12,32 +12,49 @@ from rich.console import Console
 from rich.markup import escape
 from torch import Tensor, fx
 
+from ..passes.base import Skip
 from ..passes.fold_batch_norm import FoldBatchNorm
 from ..passes.simplify import Simplify
 from . import show
 from .cli import print_json
 from .commands import CompileArguments, images_of, input_shapes, preprocessing_of, progress
 from .compile import compile_model
+from .costs import CostTable
 from .data import split
 from .errors import InputError
 from .load import load_model
 from .options import Options
+from .picture import Preprocessing
 from .pipeline import run_exact_passes
-from .shrink.closed_form import ClosedForm, Shrunk, shrink_closed_form
+from .progress import Progress
+from .shrink.closed_form import ClosedForm, shrink_closed_form
+from .shrink.trained import Goal, Method, Trained, expand, shrink_trained
 from .shrink.tune import Tuning
 from .stages import captured, cost_table, require_convolutions
-from .train.cache import load_pictures, with_margin
+from .train.cache import Reading, load_pictures, with_margin
+from .train.jobs import Parallel
+from .train.pictures import Pictures
+
+TRAINED: dict[str, Method] = {method: method for method in get_args(Method)}
+METHODS = ("closed-form", *TRAINED, "expand")
 
 
 @dataclass(frozen=True)
 class ShrinkArguments:
-    """The command line of `shrinkc shrink`, as given; `compile.images` are what it is fitted to."""
+    """The command line of `shrinkc shrink`, as given; `compile.images` are what it is fitted to.
+
+    train    folder of labelled pictures to train on; `labels`: the class folders of --images are
+    steps    of the closed form's distillation
+    """
 
     compile: CompileArguments
-    speedup: float | None
-    budget_ms: float | None
+    method: str
+    goal: Goal
     evaluation: Path | None
-    steps: int
+    steps: int | None
+    train: Path | None
+    labels: bool
+    trained: Trained
 
 
 @dataclass(frozen=True)
@@ -50,12 +67,33 @@ class Judged:
     shrunk_top1: float | None
 
 
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What every method returns: the folded original and the result, and how it came about."""
+
+    original: fx.GraphModule
+    shrunk: fx.GraphModule
+    before_ms: float
+    after_ms: float
+    choices: tuple[dict[str, Any], ...]
+    skipped: tuple[Skip, ...]
+    lines: tuple[str, ...]
+
+
+def side_by_side(text: str) -> Parallel:
+    """`--jobs`. Raises InputError."""
+    if text == "ray":
+        return "ray"
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--jobs {text}: give a number of processes, or ray")
+    return int(text)
+
+
 def run_shrink(a: ShrinkArguments) -> None:
     """Shrink, compile what is left, print both reports."""
     given = a.compile
+    _check(a)
     table = cost_table(given.target, given.threads)
-    if given.images is None:
-        raise InputError("shrinking looks at pictures; give --images DIR (no labels are needed)")
     model = load_model(given.model, arch=given.arch, trust=given.trust)
     shapes = input_shapes(model, given.shapes)
     if len(shapes) > 1:
@@ -64,53 +102,150 @@ def run_shrink(a: ShrinkArguments) -> None:
     if preprocessing is None:
         raise InputError("shrinking needs a network that reads pictures (N,C,H,W)")
     reporter = progress(given.as_json)
-    with reporter.task("Capturing, folding; each pass verified in float64"):
+    with reporter.task("Capturing"):
         graph = captured(model, shapes)
         require_convolutions(graph)
-        folded, _ = run_exact_passes(graph, (Simplify(), FoldBatchNorm()))
-        original = folded.float()
-    images = images_of(given.images, None, labelled=False)
-    assert images is not None
-    pictures = load_pictures(images, with_margin(preprocessing), progress=reporter)
-    cache = Path(user_cache_dir("shrinkc", appauthor=False), "damages")
-    shrunk = shrink_closed_form(
-        original,
-        pictures,
-        table,
-        given.precision,
-        speedup=a.speedup,
-        budget_ms=a.budget_ms,
-        options=ClosedForm(tuning=Tuning(steps=a.steps), cache=cache),
-        progress=reporter,
-    )
-    shrunk.graph_module.meta.update(graph.meta)
+    out = given.out or Path(f"{given.model.stem}-{Path(given.target).name}-shrunk")
+    pictures = _pictures(a, preprocessing, out, reporter)
+    work = _Work(a, graph, pictures, table, out, reporter)
+    outcome = work.closed_form() if a.method == "closed-form" else work.trained()
+    outcome.shrunk.meta.update(graph.meta)
     options = Options(
         target=given.target,
         precision=given.precision,
         opset=given.opset,
         images=images_of(a.evaluation or given.images, given.classes),
-        calibration=images if given.precision == "int8" else None,
+        calibration=images_of(given.images, None, labelled=False)
+        if given.precision == "int8"
+        else None,
         preprocessing=preprocessing,
         threads=given.threads,
         runs=given.runs,
     )
-    out = given.out or Path(f"{given.model.stem}-{Path(given.target).name}-shrunk")
-    report = compile_model(shrunk.graph_module, shapes, out, options, given.model.name, reporter)
-    judged = None if a.evaluation is None else _judge(original, shrunk.graph_module, options)
+    report = compile_model(outcome.shrunk, shapes, out, options, given.model.name, reporter)
+    judged = None if a.evaluation is None else _judge(outcome, options)
     if given.as_json:
-        print_json({"shrunk": _json(shrunk, judged), "compiled": report.to_json()})
+        print_json({"shrunk": _json(a, outcome, judged), "compiled": report.to_json()})
         return
-    _show(shrunk, judged)
+    _show(outcome, judged)
     show.report(report, out)
 
 
+def _check(a: ShrinkArguments) -> None:
+    if a.method not in METHODS:
+        raise InputError(f"--method {a.method}: give one of {', '.join(METHODS)}")
+    if a.compile.images is None:
+        raise InputError("shrinking looks at pictures; give --images DIR (no labels are needed)")
+    learns = a.method != "closed-form"
+    if not learns and (a.train is not None or a.labels):
+        raise InputError(
+            "closed-form uses no labels: leave out --train and --labels, or choose a --method "
+            f"that does: {', '.join(METHODS[1:])}"
+        )
+    if learns and a.steps is not None:
+        raise InputError(f"--steps belongs to closed-form; {a.method} takes --epochs")
+    if a.method != "depthshrinker" and not a.goal.by_time:
+        raise InputError("--keep and --keep-ratio belong to --method depthshrinker")
+    if a.method == "expand" and a.goal != Goal():
+        raise InputError("expand makes nothing faster: leave out the budget")
+    if learns and a.train is None and not a.labels:
+        raise InputError(
+            f"{a.method} learns from labels; give --train DIR with a folder for every class, or "
+            "--labels when the folders of --images are classes. closed-form needs none"
+        )
+
+
+def _pictures(
+    a: ShrinkArguments, preprocessing: Preprocessing, out: Path, reporter: Progress
+) -> Pictures:
+    """That the method sees; a training set is decoded once, into a file."""
+    stored = with_margin(preprocessing)
+    if a.method == "closed-form":
+        images = images_of(a.compile.images, None, labelled=False)
+        reading = Reading()
+    else:
+        images = images_of(a.train or a.compile.images, a.compile.classes)
+        reading = Reading(cache=_folder(out) / "pictures")
+    assert images is not None
+    return load_pictures(images, stored, reading, reporter)
+
+
+def _folder(out: Path) -> Path:
+    """What a stopped run needs to go on: pictures, importances, checkpoints."""
+    return out.with_name(f"{out.name}.work")
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """The methods, called with what was given."""
+
+    a: ShrinkArguments
+    graph: fx.GraphModule
+    pictures: Pictures
+    table: CostTable
+    out: Path
+    reporter: Progress
+
+    def closed_form(self) -> Outcome:
+        with self.reporter.task("Folding; each pass verified in float64"):
+            original = run_exact_passes(self.graph, (Simplify(), FoldBatchNorm()))[0].float()
+        tuning = Tuning() if self.a.steps is None else Tuning(steps=self.a.steps)
+        cache = Path(user_cache_dir("shrinkc", appauthor=False), "damages")
+        goal = self.a.goal
+        shrunk = shrink_closed_form(
+            *(original, self.pictures, self.table, self.a.compile.precision),
+            speedup=goal.speedup,
+            budget_ms=goal.budget_ms,
+            options=ClosedForm(tuning=tuning, cache=cache),
+            progress=self.reporter,
+        )
+        lines = (
+            f"{row.kind} {row.source} … {row.sink}: saves {row.saving_ms:.3g} ms, alone it agrees "
+            f"with the original on {row.agreement:.1%} of the pictures"
+            for row in shrunk.rows
+        )
+        choices = tuple(asdict(row) for row in shrunk.rows)
+        return Outcome(
+            *(original, shrunk.graph_module, shrunk.before_ms, shrunk.after_ms),
+            *(choices, shrunk.skipped, tuple(lines)),
+        )
+
+    def trained(self) -> Outcome:
+        given = (self.graph, self.pictures, self.table, self.a.compile.precision)
+        options, folder = self.a.trained, _folder(self.out)
+        if self.a.method == "expand":
+            shrunk = expand(*given, options=options, folder=folder, progress=self.reporter)
+        else:
+            shrunk = shrink_trained(
+                *(*given, TRAINED[self.a.method], self.a.goal),
+                options=options,
+                folder=folder,
+                progress=self.reporter,
+            )
+        lines = tuple(_line(t.option, t.saving_ms, t.damage) for t in shrunk.taken)
+        choices = tuple(
+            asdict(t) | {"damage": t.damage if t.damage == t.damage else None} for t in shrunk.taken
+        )
+        return Outcome(
+            *(shrunk.original, shrunk.graph_module, shrunk.before_ms, shrunk.after_ms),
+            *(choices, shrunk.skipped, lines),
+        )
+
+
+def _line(option: str, saving_ms: float, damage: float) -> str:
+    saved = f": saves {saving_ms:.3g} ms" if saving_ms else ""
+    harm = f", alone it raises the loss by {damage:.3g}" if damage == damage else ""
+    return f"{option}{saved}{harm}"
+
+
 @torch.no_grad()
-def _judge(original: fx.GraphModule, shrunk: fx.GraphModule, options: Options) -> Judged:
+def _judge(outcome: Outcome, options: Options) -> Judged:
     """On pictures that shrinking did not see."""
     counts = {"pictures": 0, "same": 0, "original": 0, "shrunk": 0}
     labelled = True
+    original = outcome.original
     for (x,), labels in split(original, replace(options, precision="fp32")).batches():
-        before, after = _classes(original, x), _classes(shrunk, x)
+        before, after = _classes(original, x), _classes(outcome.shrunk, x)
         counts["pictures"] += len(x)
         counts["same"] += int((before == after).sum())
         labelled = labelled and labels is not None
@@ -127,30 +262,28 @@ def _classes(graph: fx.GraphModule, x: Tensor) -> Tensor:
     return outputs[0].flatten(1).argmax(1)
 
 
-def _json(shrunk: Shrunk, judged: Judged | None) -> dict[str, Any]:
+def _json(a: ShrinkArguments, outcome: Outcome, judged: Judged | None) -> dict[str, Any]:
     return {
-        "predicted_ms_before": shrunk.before_ms,
-        "predicted_ms_after": shrunk.after_ms,
-        "predicted_speedup": shrunk.speedup,
-        "choices": [asdict(row) for row in shrunk.rows],
-        "skipped": [asdict(skip) for skip in shrunk.skipped],
+        "method": a.method,
+        "predicted_ms_before": outcome.before_ms,
+        "predicted_ms_after": outcome.after_ms,
+        "predicted_speedup": outcome.before_ms / outcome.after_ms,
+        "choices": outcome.choices,
+        "skipped": [asdict(skip) for skip in outcome.skipped],
         "judged": None if judged is None else asdict(judged),
     }
 
 
-def _show(shrunk: Shrunk, judged: Judged | None) -> None:
+def _show(outcome: Outcome, judged: Judged | None) -> None:
     console = Console()
-    for row in shrunk.rows:
-        console.print(
-            f"{row.kind} {escape(row.source)} … {escape(row.sink)}: saves {row.saving_ms:.3g} ms, "
-            f"alone it agrees with the original on {row.agreement:.1%} of the pictures"
-        )
+    for line in outcome.lines:
+        console.print(escape(line))
     console.print(
-        f"predicted: {shrunk.before_ms:.4g} → {shrunk.after_ms:.4g} ms, {shrunk.speedup:.2f}×; "
-        f"{len(shrunk.skipped)} spans declined"
+        f"predicted: {outcome.before_ms:.4g} → {outcome.after_ms:.4g} ms, "
+        f"{outcome.before_ms / outcome.after_ms:.2f}×; {len(outcome.skipped)} spans declined"
     )
     if judged is None:
-        console.print("not judged: give --evaluation DIR, pictures that it was not fitted to")
+        console.print("not judged: give --evaluation DIR, pictures that it has not seen")
         return
     top1 = ""
     if judged.original_top1 is not None and judged.shrunk_top1 is not None:

@@ -110,10 +110,12 @@ def prepare(graph: fx.GraphModule, plan: DepthPlan, activation: nn.Module | None
             graph = DropSpan(span)(graph).graph_module
             gone[sink] = gone.get(source, source)
     merged = tuple((gone.get(source, source), sink) for source, sink in plan.merged)
-    graph = _run(graph, RemoveLayers(plan.identity))
-    graph = _run(graph, RemoveActivations(plan.removed))
-    graph = MovePadding(merged, MAX_NODES)(graph).graph_module
-    if activation is not None:
+    if plan.identity:
+        graph = _run(graph, RemoveLayers(plan.identity))
+    if plan.removed:
+        graph = _run(graph, RemoveActivations(plan.removed))
+    graph = MovePadding(merged, MAX_NODES)(graph).graph_module  # a copy in any case
+    if activation is not None and merged:
         sinks = [sink for _, sink in merged]
         result = InsertActivations(sinks, activation)(graph)
         graph = result.graph_module
@@ -150,7 +152,9 @@ def finish(prepared: Prepared) -> fx.GraphModule:
     graph = prepared.graph.eval()
     folded, steps = run_exact_passes(graph, (FoldBatchNorm(),))
     pairs = _to_merge(folded, prepared.merged, steps[0].changes)
-    merged, steps = run_exact_passes(folded, (MergeSpans(pairs, MAX_NODES), Simplify()))
+    merged, steps = run_exact_passes(
+        folded, (MergeSpans(pairs, MAX_NODES), FoldBatchNorm(), Simplify())
+    )
     _all_done(steps[0].skipped)
     return merged.float()
 
