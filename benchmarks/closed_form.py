@@ -6,7 +6,8 @@ Each point asks for a speedup at int8 on this machine, whose operators are measu
 (TFLite, one thread). Judged on 400 other pictures: the int8 and fp32 files' top-1 and how often
 they agree with the original network, in PyTorch before and after the distillation. Speedups are
 measured, merged against unmerged at the same precision, interleaved; beside them what the tables of
-two devices predict. Each point runs in a process of its own, for its time and peak memory.
+two devices predict. Each point runs in a process of its own, for its time and peak memory; points
+of earlier runs stay in the file of results.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from shrinkc.passes.simplify import Simplify
 from torch import Tensor, fx
 
 from benchmarks.common import (
+    RESULTS,
     ROOT,
     add_data_argument,
     environment,
@@ -202,6 +204,7 @@ def point(arguments: argparse.Namespace, speedup: float) -> dict[str, Any]:
         "int8": judged(classes_of_file(after["int8"], views), original, labels),
         "base": judged(original, original, labels)["top1"],
         "base_int8": judged(classes_of_file(before["int8"], views), original, labels),
+        "threads": arguments.threads,
         "steps": len(shrunk.tuned.losses) if shrunk.tuned else 0,
         "stopped": shrunk.tuned.stopped if shrunk.tuned else None,
         "seconds": seconds,
@@ -225,17 +228,25 @@ def main() -> None:
     if arguments.one:
         replace_json(arguments.one, point(arguments, speedups[0]))
         return
-    rows: list[dict[str, Any]] = []
+    rows = _known(arguments.name)
     for speedup in speedups:
         part = CACHE / f"{arguments.name}.json"
         command = [sys.executable, "-m", "benchmarks.closed_form", *sys.argv[1:]]
         command += ["--speedups", str(speedup), "--one", str(part)]
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
             continue  # the error is on the screen: a speedup that cannot be reached
-        rows.append(json.loads(part.read_text()))
+        rows[speedup] = json.loads(part.read_text())
+        points = [rows[asked] for asked in sorted(rows)]
         packages = ("torch", "ai-edge-litert", "ai-edge-quantizer")
-        write_results(arguments.name, {"environment": environment(*packages), "points": rows})
-    _show(rows)
+        write_results(arguments.name, {"environment": environment(*packages), "points": points})
+    _show([rows[asked] for asked in sorted(rows)])
+
+
+def _known(name: str) -> dict[float, dict[str, Any]]:
+    """Points of earlier runs, which stay until they are measured again."""
+    path = RESULTS / f"{name}.json"
+    found = json.loads(path.read_text())["points"] if path.exists() else []
+    return {point["asked"]: point for point in found}
 
 
 def _show(rows: list[dict[str, Any]]) -> None:

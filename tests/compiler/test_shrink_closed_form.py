@@ -160,6 +160,36 @@ def test_hidden_channels_that_nobody_reads_go_first() -> None:
     assert torch.allclose(outputs(result.graph_module), outputs(graph), atol=1e-3)
 
 
+class InGroups(ByMacs):
+    """A device that computes sixteen channels at a time, needed or not."""
+
+    def estimate(self, key: OpKey) -> OpEstimate:
+        groups = [-(-channels // 16) for channels in (key.in_channels, key.out_channels)]
+        return OpEstimate(1e-3 * groups[0] * groups[1], "measured", False)
+
+
+def test_only_widths_that_save_more_than_wider_ones_are_tried() -> None:
+    graph = small(
+        Classifier(conv(3, 16, 3), nn.ReLU(), InvertedResidual(16, 16), nn.ReLU(), channels=16)
+    )
+    smooth, stepped = (
+        [c.channels for c in candidates(graph, table, "fp32", ("narrow",))[0]]
+        for table in (ByMacs(), InGroups())
+    )
+    assert smooth == [40, 32, 24, 16]
+    assert stepped == [32, 16]
+
+
+def test_pictures_that_judge_do_not_fit() -> None:
+    everything = Sample(some_pictures(), (SIZE, SIZE), limit=11)
+    fitting, judging = everything.split()
+    assert sorted((*fitting.rows, *judging.rows)) == list(everything.rows)
+    assert len(judging) == 2
+    assert sum(len(rows) for _, rows in fitting.batches()) == 9
+    alone, same = Sample(some_pictures(1), (SIZE, SIZE)).split()
+    assert alone.rows == same.rows == (0,)
+
+
 def test_dropping_leaves_the_shortcut() -> None:
     graph = small(
         Classifier(conv(3, 4, 3), nn.ReLU(), InvertedResidual(4, 4), conv(4, 4, 1), channels=4)
