@@ -95,9 +95,10 @@ def _not_spatial(c: Call, axes: Axes, channel_axis: int) -> dict[int, Ids]:
 
 
 def _batch_norm(c: Call, norm: nn.BatchNorm1d | nn.BatchNorm2d, whole: bool) -> Axes:
+    """Its statistics are taken over positions: those stay."""
     x = c.computed(input_of(c.node))
     _scale(c, norm, x.axes.get(1), BATCH_NORM, "num_features")
-    return x.axes
+    return _not_spatial(c, x.axes, 1)
 
 
 def _prelu(c: Call, prelu: nn.PReLU, whole: bool) -> Axes:
@@ -133,18 +134,18 @@ def _layer_norm(c: Call, norm: nn.LayerNorm, whole: bool) -> Axes:
 
 
 def _group_norm(c: Call, norm: nn.GroupNorm, whole: bool) -> Axes:
-    """Mean and variance of a group are those of its channels that stay."""
+    """Mean and variance of a group are those of its channels that stay, at all positions."""
     x, path = c.computed(input_of(c.node)), cast(str, c.node.target)
-    ids = x.axes.get(1)
+    ids, axes = x.axes.get(1), _not_spatial(c, x.axes, 1)
     _scale(c, norm, ids, ("weight", "bias"), "num_channels")
     if ids is None:
-        return x.axes
+        return axes
     c.book.use(c.name, input_of(c.node).name, 1, ids, "left out")
     if norm.num_groups == norm.num_channels:
         c.book.size(path, "num_groups", ids)
     elif norm.num_groups > 1:
         c.book.balance(ids.reshape(norm.num_groups, -1), c.name)
-    return x.axes
+    return axes
 
 
 def _softmax(c: Call, softmax: nn.Softmax, whole: bool) -> Axes:

@@ -163,6 +163,9 @@ def protected_network(kind: str) -> fx.GraphModule:
     elif kind == "across":
         both = net.function(torch.cat, (x, net.function(torch.permute, x, (0, 1, 3, 2))), 1)
         x = net.conv(both, 12, 8, 1, groups=4, name="windows")
+    elif kind == "statistics":
+        x = net.call(nn.GroupNorm(1, 4), net.function(torch.permute, x, (0, 2, 1, 3)), "norm")
+        x = net.conv(x, 4, 4, 1)
     elif kind == "reflect":
         x = net.function(F.pad, x, (0, 0, 0, 0, 1, 1), "reflect", None)
     elif kind == "matrix":
@@ -177,6 +180,7 @@ def protected_network(kind: str) -> fx.GraphModule:
         ("input", "combined with a value that has no channels there"),
         ("softmax", "a softmax over channels"),
         ("positions", "used as positions"),
+        ("statistics", "used as positions"),
         ("reflect", "channels are padded (reflect) or cropped"),
         ("matrix", "multiplied with a matrix that has no channels there"),
     ],
