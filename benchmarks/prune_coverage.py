@@ -58,6 +58,7 @@ def summary(results: Sequence[Result]) -> list[tuple[str, ...]]:
         ("transformers", lambda r: r["library"] == "transformers"),
         ("without attention", lambda r: not r.get("attention", False)),
         ("with attention", lambda r: r.get("attention", False)),
+        ("that capture knows", lambda r: "captured" not in r["errors"]),
         ("all", lambda _: True),
     ]
     rows: list[tuple[str, ...]] = []
