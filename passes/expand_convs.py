@@ -54,26 +54,18 @@ class ExpandConvs:
         conv = cast(nn.Conv2d, rewriter.module(node))
         hidden = max(1, round(self.ratio * conv.in_channels))
         graph = rewriter.graph_module.graph
-        users = list(node.users)
-        x, made = node.all_input_nodes[0], node
-        names: list[fx.Node] = []
-        for kind, layer in _branch(conv, hidden, self.activation):
-            _initialise(layer, generator)
-            path = rewriter.new_name(f"{node.name}_{kind}")
-            rewriter.set_module(path, layer.to(conv.weight).train(conv.training))
-            with graph.inserting_after(made):
-                made = graph.create_node("call_module", path, (x,), name=path)
-            x = made
-            names.append(made)
-        with graph.inserting_after(made):
-            total = graph.create_node(
-                "call_function", add, (node, made), name=f"{node.name}_expanded"
-            )
-        for user in users:
-            user.replace_input_with(node, total)
-            rewriter.absorb_input(user, [], f"reads '{node.name}' expanded")
-        for helper in (*names, total):
-            rewriter.helper(users[0], helper)
+        x, path = node.all_input_nodes[0], cast(str, node.target)
+        with graph.inserting_before(node):
+            kept = graph.create_node("call_module", path, (x,), name=f"{node.name}_conv")
+            rewriter.helper(node, kept)
+            for kind, layer in _branch(conv, hidden, self.activation):
+                _initialise(layer, generator)
+                path = rewriter.new_name(f"{node.name}_{kind}")
+                rewriter.set_module(path, layer.to(conv.weight).train(conv.training))
+                x = graph.create_node("call_module", path, (x,), name=path)
+                rewriter.helper(node, x)
+        node.op, node.target, node.args = "call_function", add, (kept, x)
+        rewriter.absorb_input(node, [], f"a block with {hidden} hidden channels beside it")
 
 
 def _branch(conv: nn.Conv2d, hidden: int, activation: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -20,7 +20,7 @@ class InsertActivations:
 
     DepthShrinker puts ReLU6 behind every merged convolution, since the span lost the activations it
     had (Fu et al., 2022). Lossy, so it comes before fine-tuning. Declined with a reason: a name
-    that is no node, a node that activations alone read already.
+    that is no node, an output of the network, a node that activations alone read already.
     """
 
     behind: Sequence[str]
@@ -39,6 +39,8 @@ class InsertActivations:
             users = [] if node is None else list(node.users)
             if node is None:
                 refused.append(Skip(name, "there is no such node"))
+            elif any(user.op == "output" for user in users):
+                rewriter.skip(node, "it is an output of the network")
             elif all(user.name in known for user in users):
                 rewriter.skip(node, "an activation reads it already")
             else:

@@ -304,10 +304,8 @@ def _shrink_back(wide: fx.GraphModule, layers: Sequence[str]) -> DepthPlan:
     """All that `ExpandConvs` put in goes, by merging."""
     known = activations(wide)
     removed = [f"{name}_{kind}_act" for name in layers for kind in ("expand", "depthwise")]
-    sources = {
-        node.name: node.all_input_nodes[0].name for node in wide.graph.nodes if node.name in layers
-    }
-    merged = tuple((sources[name], f"{name}_expanded") for name in layers)
+    nodes = {node.name: node for node in wide.graph.nodes}
+    merged = tuple((nodes[f"{n}_conv"].all_input_nodes[0].name, n) for n in layers)
     return DepthPlan(tuple(n for n in removed if n in known), (), (), merged)
 
 

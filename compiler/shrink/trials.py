@@ -58,5 +58,5 @@ def _trial(
 ) -> float:
     school = School(data, data, judged, teacher, recipe, None, "", Silent())
     train(model, data, school.training(1))
-    found = evaluate(model, judged, teacher=teacher)
+    found = evaluate(model, judged, teacher=teacher if judged.labels is None else None)
     return 1.0 - (found.agreement or 0.0) if found.loss is None else found.loss

@@ -1,0 +1,366 @@
+"""Methods that shrink depth, side by side on CIFAR-10, at equal speedups and fine-tuning budgets.
+
+    python -m benchmarks.cifar_depth --data DIR [--seeds 2] [--speedups 1.2,1.5,2] [--jobs 2]
+
+The network of benchmarks.cifar, int8 on this machine in TFLite on one thread: every method is asked
+for the same speedups by the same table (operators timed one by one here), gets the same epochs of
+fine-tuning with the same recipe, and is judged on the 10,000 test pictures. What is reported as
+speedup was measured on the files, int8 against int8, interleaved. "uniform width" keeps the same
+share of all channels, those with the largest L1 norms; "from scratch" trains the network that
+two-stage DP ends in from random weights for as many epochs as the base network and the fine-tuning
+had together. Closed form is also shown before any training. Every result is kept in out/cifar as
+soon as it is there; a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+import torch
+from numpy import polyfit
+from shrinkc.compiler.bench import bench
+from shrinkc.compiler.calibrate import calibrate
+from shrinkc.compiler.capture import capture
+from shrinkc.compiler.costs import CostTable
+from shrinkc.compiler.errors import InputError
+from shrinkc.compiler.export.lower import lower
+from shrinkc.compiler.export.tflite import write_tflite
+from shrinkc.compiler.pipeline import run_exact_passes
+from shrinkc.compiler.progress import Terminal
+from shrinkc.compiler.quantize import quantize_tflite
+from shrinkc.compiler.runtimes import TfliteRunner
+from shrinkc.compiler.shrink.budget import predicted_ms, price_of
+from shrinkc.compiler.shrink.closed_form import ClosedForm, shrink_closed_form
+from shrinkc.compiler.shrink.depth_options import depth_options
+from shrinkc.compiler.shrink.plan import DepthPlan, Network, finish, network, prepare, union
+from shrinkc.compiler.shrink.recipe import Recipe, school
+from shrinkc.compiler.shrink.select import most, select
+from shrinkc.compiler.shrink.trained import (
+    Goal,
+    Method,
+    Trained,
+    common_activation,
+    shrink_trained,
+)
+from shrinkc.compiler.shrink.tune import Tuning
+from shrinkc.compiler.train.evaluate import evaluate
+from shrinkc.compiler.train.jobs import Job, run_jobs
+from shrinkc.compiler.train.pictures import Pictures
+from shrinkc.compiler.train.train import train
+from shrinkc.latency_tables.key import OpKey
+from shrinkc.latency_tables.table import OpEstimate
+from shrinkc.passes.analysis.channel_groups import channel_groups
+from shrinkc.passes.criteria.base import uniform
+from shrinkc.passes.criteria.magnitude import FilterNorm
+from shrinkc.passes.fold_batch_norm import FoldBatchNorm
+from shrinkc.passes.slice_channels import SliceChannels
+from torch import fx, nn
+
+from benchmarks import cifar
+from benchmarks.closed_form import HostOperators
+from benchmarks.common import (
+    add_data_argument,
+    environment,
+    print_table,
+    replace_json,
+    write_results,
+)
+
+PRECISION = "int8"
+EPOCHS, SEARCH_EPOCHS, STEPS = 2, 1, 15
+RATE, FOLDED_RATE = 0.05, 0.01  # a network without batch norms bears less
+MULTIPLE = 4  # channels of uniform widths
+CALIBRATION = 100
+BY_PLAN: tuple[Method, ...] = ("depthshrinker", "two-stage-dp", "layermerge", "layer-pruning")
+METHODS = (*BY_PLAN, "closed-form", "uniform-width", "from-scratch")
+RESULTS = cifar.OUT / "depth"
+
+
+@dataclass
+class HostTable(HostOperators):
+    """The operators of this machine. In a whole network of a tenth of a millisecond they cost a
+    little less than alone, and the network itself costs something: a line through two networks."""
+
+    line: Path = cifar.OUT / "line.json"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = json.loads(self.line.read_text()) if self.line.exists() else {}
+        self.factor, self.offset_ms = known.get("factor", 1.0), known.get("offset_ms", 0.0)
+
+    def estimate(self, key: OpKey) -> OpEstimate:
+        alone = super().estimate(key)
+        return replace(alone, ms=alone.ms * self.factor)
+
+    def network_overhead_ms(self, precision: str) -> float:
+        return self.offset_ms
+
+
+def table() -> HostTable:
+    return HostTable(cifar.OUT / "operators.json")
+
+
+def time_whole(net: Network, seen: Pictures) -> None:
+    """Ten networks, whole and by their operators, interleaved; the line that fits them best."""
+    (cifar.OUT / "line.json").unlink(missing_ok=True)
+    prices = table()
+    graphs = [net.folded, *_samples(net, prices)]
+    runs = [TfliteRunner(int8_file(graph, seen), 1) for graph in graphs]
+    whole = [median(t.times_ms) for t in bench(runs, runs=1500, warmup=200, max_seconds=60)]
+    alone = [predicted_ms(graph, prices, PRECISION) for graph in graphs]
+    weights = [1 / ms for ms in whole]  # relative errors count
+    factor, offset = polyfit(alone, whole, 1, w=weights)
+    line = {"factor": float(factor), "offset_ms": float(offset), "whole": whole, "alone": alone}
+    replace_json(prices.line, line)
+
+
+def _samples(net: Network, prices: CostTable) -> Iterator[fx.GraphModule]:
+    """Networks that plans of every kind end in."""
+    activation = common_activation(net.graph)
+    for moves in (("merge",), ("drop",), ("merge", "identity", "drop")):
+        found, _ = depth_options(net, price_of(prices, PRECISION), moves)
+        priced = [o.priced(float(o.last - o.first)) for o in found]
+        for share in (0.3, 0.6, 0.9):
+            plan = union(found[i].plan for i in select(priced, share * most(priced)))
+            yield finish(prepare(net.graph, plan, activation))
+
+
+def recipe(seed: int) -> Recipe:
+    return Recipe(
+        epochs=EPOCHS, search_epochs=SEARCH_EPOCHS, steps=STEPS, learning_rate=RATE, seed=seed
+    )
+
+
+def base(data: Path) -> fx.GraphModule:
+    model, _ = cifar.trained(data)
+    return capture(model.eval(), (torch.randn(1, 3, cifar.SIZE, cifar.SIZE),))
+
+
+# --- methods: a network of a given predicted speed, without batch norms ---------------------------
+
+Shrunk = tuple[fx.GraphModule, dict[str, Any]]
+
+
+def by_plan(
+    graph: fx.GraphModule, seen: Pictures, method: Method, speedup: float, seed: int
+) -> Shrunk:
+    result = shrink_trained(
+        *(graph, seen, table(), PRECISION, method, Goal(speedup=speedup)),
+        options=Trained(recipe(seed)),
+        folder=RESULTS / "work" / f"{method}-{seed}",
+    )
+    return result.graph_module, {"taken": [taken.option for taken in result.taken]}
+
+
+def closed_form(
+    graph: fx.GraphModule, seen: Pictures, test: Pictures, speedup: float, seed: int
+) -> Shrunk:
+    """1,000 pictures without labels, then the same fine-tuning as the others."""
+    original = network(graph).folded
+    rows = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))[:1000]
+    few = replace(seen, pixels=seen.pixels[rows], labels=None)
+    options = ClosedForm(tuning=Tuning(steps=0), cache=RESULTS / "work" / "damages")
+    result = shrink_closed_form(
+        *(original, few, table(), PRECISION), speedup=speedup, options=options
+    )
+    untrained = evaluate(result.graph_module, test).top1
+    model = copy.deepcopy(result.graph_module)
+    name = f"closed-form-{seed}"
+    tuned = replace(recipe(seed), learning_rate=FOLDED_RATE)
+    schooled = school(seen, original, tuned, RESULTS / "work" / name, f"{speedup}", Terminal())
+    for parameter in model.parameters():
+        parameter.requires_grad_()
+    training = replace(schooled.training(EPOCHS), clip_norm=1.0)
+    train(model, schooled.train, training)
+    return model, {"untrained": untrained}
+
+
+def uniform_width(graph: fx.GraphModule, seen: Pictures, speedup: float, seed: int) -> Shrunk:
+    net = network(graph)
+    budget = predicted_ms(net.folded, table(), PRECISION) / speedup
+    groups = channel_groups(net.graph)
+    scores = FilterNorm().scores(net.graph, groups)
+    for percent in range(99, 0, -1):
+        selection = uniform(groups, scores, percent / 100, MULTIPLE)
+        narrow = SliceChannels(selection)(net.graph).graph_module
+        folded = FoldBatchNorm()(narrow).graph_module
+        if predicted_ms(folded, table(), PRECISION) <= budget:
+            break
+    schooled = school(
+        seen,
+        net.graph,
+        recipe(seed),
+        RESULTS / "work" / f"uniform-{seed}",
+        f"{speedup}",
+        Terminal(),
+    )
+    schooled.fit(narrow.train(), "fine-tuning", EPOCHS)
+    return run_exact_passes(narrow.eval(), (FoldBatchNorm(),))[0].float(), {"keep": percent / 100}
+
+
+def from_scratch(graph: fx.GraphModule, seen: Pictures, speedup: float, seed: int) -> Shrunk:
+    """Scratch-E of Liu et al. (2019): the shrunk network's shape, random weights, all epochs."""
+    folder = RESULTS / "work" / f"two-stage-dp-{seed}"
+    found = shrink_trained(
+        *(graph, seen, table(), PRECISION, "two-stage-dp", Goal(speedup=speedup)),
+        options=Trained(recipe(seed)),
+        folder=folder,
+    )
+    net: Network = network(graph)
+    plan: DepthPlan = found.plan
+    prepared = prepare(net.graph, plan, common_activation(net.graph))
+    torch.manual_seed(seed)
+    for module in prepared.graph.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
+            module.reset_parameters()
+    epochs = cifar.EPOCHS + EPOCHS
+    train(prepared.graph, cifar.augmented(seen), cifar.recipe(epochs, seed))
+    return finish(prepared), {"epochs": epochs}
+
+
+# --- measuring -----------------------------------------------------------------------------------
+
+
+def int8_file(graph: fx.GraphModule, seen: Pictures) -> bytes:
+    few = [
+        (seen.inputs(seen.pixels[i][None]),) for i in range(0, len(seen), len(seen) // CALIBRATION)
+    ]
+    program = lower(graph)
+    names = [v.name for v in program.inputs] + [op.output.name for op in program.ops]
+    ranges = calibrate(graph, names, few, lambda: None)
+    return quantize_tflite(write_tflite(program), program, few[:8], ranges)
+
+
+def top1_of_file(model: bytes, test: Pictures) -> float:
+    run = TfliteRunner(model, 1)
+    right = 0
+    assert test.labels is not None
+    for start in range(0, len(test), 500):
+        x = test.inputs(test.pixels[start : start + 500]).permute(0, 2, 3, 1).contiguous().numpy()
+        for row, label in zip(x, test.labels[start : start + 500].tolist(), strict=True):
+            right += int(run.run([row[None]])[0].argmax()) == label
+    return right / len(test)
+
+
+def measured_speedup(before: bytes, after: bytes) -> float:
+    """Median ratio, A B A B, one thread."""
+    pair = [TfliteRunner(model, 1) for model in (before, after)]
+    a, b = bench(pair, runs=2000, warmup=100, max_seconds=20)
+    ratios = sorted(x / y for x, y in zip(a.times_ms, b.times_ms, strict=True))
+    return ratios[len(ratios) // 2]
+
+
+def job(data: Path, method: str, seed: int, speedups: list[float]) -> list[dict[str, Any]]:
+    """All speedups of one method and seed, one after the other."""
+    torch.set_num_threads(1)
+    graph = base(data)
+    seen, test = cifar.pictures(data)
+    rows: list[dict[str, Any]] = []
+    for speedup in speedups:
+        try:
+            rows.append(_point(graph, seen, test, method, seed, speedup))
+        except InputError as error:  # out of reach
+            rows.append({"method": method, "asked": speedup, "seed": seed, "error": str(error)})
+    return rows
+
+
+def _point(
+    graph: fx.GraphModule, seen: Pictures, test: Pictures, method: str, seed: int, speedup: float
+) -> dict[str, Any]:
+    kept = RESULTS / f"{method}-{speedup:g}-{seed}.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    started = time.monotonic()
+    original = network(graph).folded
+    match method:
+        case "closed-form":
+            shrunk, more = closed_form(graph, seen, test, speedup, seed)
+        case "uniform-width":
+            shrunk, more = uniform_width(graph, seen, speedup, seed)
+        case "from-scratch":
+            shrunk, more = from_scratch(graph, seen, speedup, seed)
+        case _:
+            (name,) = (m for m in BY_PLAN if m == method)
+            shrunk, more = by_plan(graph, seen, name, speedup, seed)
+    seconds = time.monotonic() - started
+    before, after = int8_file(original, seen), int8_file(shrunk, seen)
+    row: dict[str, Any] = {
+        "method": method,
+        "asked": speedup,
+        "seed": seed,
+        "predicted": predicted_ms(original, table(), PRECISION)
+        / predicted_ms(shrunk, table(), PRECISION),
+        "measured": measured_speedup(before, after),
+        "top1": evaluate(shrunk, test).top1,
+        "top1_int8": top1_of_file(after, test),
+        "seconds": seconds,
+        **more,
+    }
+    replace_json(kept, row)
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_data_argument(parser)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--speedups", default="1.2,1.5,2")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--jobs", type=int, default=2, help="processes, one thread each")
+    parser.add_argument("--table", action="store_true", help="time the operators and stop")
+    arguments = parser.parse_args()
+    graph = base(arguments.data)
+    seen, test = cifar.pictures(arguments.data)
+    net = network(graph)
+    depth_options(net, price_of(table(), PRECISION), ("merge", "identity", "drop"))
+    if arguments.table or not table().line.exists():
+        time_whole(net, seen)
+    if arguments.table:
+        return
+    speedups = [float(text) for text in arguments.speedups.split(",")]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    file = int8_file(net.folded, seen)
+    original = {"top1": evaluate(net.folded, test).top1, "top1_int8": top1_of_file(file, test)}
+    rows: list[dict[str, Any]] = []
+    methods = arguments.methods.split(",")
+    for seed in range(arguments.seeds):  # a stopped run has whole seeds
+        jobs = [Job(f"{m} {seed}", job, (arguments.data, m, seed, speedups)) for m in methods]
+        found = run_jobs(jobs, arguments.jobs, progress=Terminal(), text=f"Seed {seed}")
+        rows += [row for part in found for row in part]
+        packages = ("torch", "ai-edge-litert", "ai-edge-quantizer")
+        settings = {"epochs": EPOCHS, "search_epochs": SEARCH_EPOCHS, "steps": STEPS}
+        results = {"environment": environment(*packages), **settings, "original": original}
+        write_results("cifar_depth", results | {"points": rows})
+    _show(original, rows)
+
+
+def _show(original: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    print(f"as it is: {original['top1']:.2%}, int8 file {original['top1_int8']:.2%}")
+    shown: list[tuple[str, ...]] = []
+    for asked in sorted({row["asked"] for row in rows}):
+        for method in dict.fromkeys(row["method"] for row in rows):
+            few = [r for r in rows if (r["method"], r["asked"]) == (method, asked)]
+            if any("error" in r for r in few):
+                shown.append((f"{asked:g}×", method, "out of reach", "", ""))
+                continue
+            cells = [_spread([r[k] for r in few]) for k in ("top1", "top1_int8")]
+            speed = mean(r["measured"] for r in few)
+            shown.append((f"{asked:g}×", method, f"{speed:.2f}×", *cells))
+    print_table(("asked", "method", "measured", "top-1", "int8 file"), shown)
+
+
+def _spread(values: list[float]) -> str:
+    spread = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{100 * mean(values):.2f}{spread}"
+
+
+if __name__ == "__main__":
+    main()
