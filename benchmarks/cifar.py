@@ -33,10 +33,10 @@ OUT = ROOT / "out" / "cifar"
 PICTURES = Path("images/cifar10_jpeg")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLASSES, SIZE = 10, 32
-EPOCHS, BATCH, RATE, DECAY = 20, 128, 0.2, 5e-4  # of the base network
+EPOCHS, BATCH, RATE, DECAY = 16, 128, 0.2, 5e-4  # of the base network
 STEM, HEAD = 16, 160
 # Expansion, channels, blocks, stride of the first.
-STAGES = ((1, 16, 1, 1), (4, 24, 4, 2), (4, 40, 3, 2))
+STAGES = ((1, 16, 1, 1), (6, 24, 4, 2), (6, 40, 3, 2))
 
 
 class Block(nn.Module):
