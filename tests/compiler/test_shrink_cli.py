@@ -67,10 +67,80 @@ def test_a_network_within_the_budget_comes_out(
     assert result["compiled"]["max_relative_error"] < 1e-4
 
 
+@pytest.fixture
+def with_norms(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6()]
+    for _ in range(2):
+        layers += [
+            *(nn.Conv2d(8, 64, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU6()),
+            *(nn.Conv2d(64, 64, 3, 1, 1, groups=64, bias=False), nn.BatchNorm2d(64), nn.ReLU6()),
+            *(nn.Conv2d(64, 8, 1, bias=False), nn.BatchNorm2d(8)),
+        ]
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    path = tmp_path / "norms.pt"
+    torch.save(net, path)
+    return path
+
+
+TRAINING = ("--epochs", "1", "--trial-steps", "1", "--batch", "8", "--learning-rate", "0.01")
+
+
+@pytest.mark.parametrize("method", ["two-stage-dp", "depthshrinker"])
+def test_a_trained_method_from_the_command_line(
+    method: str,
+    with_norms: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    given = ("--images", str(pictures), "--train", str(pictures), "--evaluation", str(pictures))
+    arguments = ("shrink", str(with_norms), *INPUT, *given, "--method", method, *TRAINING)
+    assert main([*arguments, "--speedup", "1.05", "-o", str(out), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    shrunk = result["shrunk"]
+    assert shrunk["method"] == method
+    assert shrunk["predicted_ms_after"] <= shrunk["predicted_ms_before"] / 1.05
+    assert shrunk["judged"]["pictures"] == 24
+    assert result["compiled"]["max_relative_error"] < 1e-4
+    work = tmp_path / "out.work"
+    assert list(work.glob("*/fine-tuning/last.pt"))
+    assert len(list(work.glob("*.jsonl"))) == (method == "two-stage-dp")
+
+
+def test_expansion_from_the_command_line(
+    with_norms: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    given = ("--images", str(pictures), "--labels", "--method", "expand", *TRAINING)
+    assert main(["shrink", str(with_norms), *INPUT, *given, "-o", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "expand" in said
+    assert "not judged: give --evaluation DIR" in said
+    assert "1.00×" in said
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
         ((), "give --images DIR"),
+        (("--images", "{pictures}", "--method", "magic"), "--method magic: give one of"),
+        (
+            ("--images", "{pictures}", "--method", "layermerge", "--speedup", "1.1"),
+            "learns from labels; give --train DIR",
+        ),
+        (("--images", "{pictures}", "--labels", "--speedup", "1.1"), "closed-form uses no labels"),
+        (("--images", "{pictures}", "--keep", "3"), "--keep and --keep-ratio belong to"),
+        (
+            ("--images", "{pictures}", "--method", "expand", "--labels", "--speedup", "2"),
+            "expand makes nothing faster",
+        ),
+        (
+            ("--images", "{pictures}", "--method", "layermerge", "--labels", "--steps", "3"),
+            "--steps belongs to closed-form",
+        ),
+        (("--images", "{pictures}", "--speedup", "1.1", "--jobs", "0"), "--jobs 0"),
         (("--images", "{pictures}"), "give either a speedup or a budget"),
         (("--images", "{pictures}", "--speedup", "0.5"), "a speedup of 0.5; give more than 1"),
         (("--images", "{pictures}", "--speedup", "900"), "cannot be reached"),
