@@ -44,13 +44,15 @@ def compile_model(
     options: Options | None = None,
     name: str = "model",
     progress: Progress | None = None,
+    before: fx.GraphModule | None = None,
 ) -> Report:
     """Compile `model` for `options.target` and write the files into `out`.
 
     `model` is an nn.Module or a canonical graph; `input_shapes` holds one (N, …) shape per input
     (a canonical graph brings its own). `model.onnx`, `model.tflite`, `model.safetensors` and
     `report.json` are written all or none; a format that cannot express the network is left out
-    and named in `report.failures`.
+    and named in `report.failures`. `before` is a network without batch norms that `model` was
+    made from: size and speed are compared with it, otherwise with `model` as it is.
 
     Raises ShrinkcError subclasses: options that do not fit, a model that cannot be captured, a
     step or file that does not compute the same, a folder that cannot be written.
@@ -72,7 +74,9 @@ def compile_model(
         optimised = optimise(original, table, options)
     with progress.task("Exporting"):
         after = export(optimised.final, options.opset)
-        before = export(optimised.baseline, options.opset) if optimised.merged else after
+        same = before is None and not optimised.merged
+        baseline = optimised.baseline if before is None else before
+        exported = after if same else export(baseline, options.opset)
     files = artefacts(after, original)
     reference = Original(original)
     tallies = verify(reference, optimised.final, files, data, progress)
@@ -82,16 +86,16 @@ def compile_model(
         after = quantised(after, optimised.final, data, seven_bits, progress)
         files = artefacts(after, original, optimise=seven_bits or not int8_saturates())
         tallies = judge(reference, files, data, progress)
-    timings = measure(before, after, options, progress)
+    timings = measure(exported, after, options, progress)
     report = Report(
         model=name,
         target=options.target,
         precision=options.precision,
         input_shapes=original.meta["input_shapes"],
         captured_by=original.meta.get("captured_by", "own file"),
-        before=_network(original, before),
+        before=_network(original if before is None else before, exported),
         after=_network(optimised.final, after),
-        predicted_before=_predicted(before, table, "fp32"),
+        predicted_before=_predicted(exported, table, "fp32"),
         predicted_after=_predicted(after, table, options.precision),
         artefacts=tuple(
             artefact_report(

@@ -122,7 +122,10 @@ def run_shrink(a: ShrinkArguments) -> None:
         threads=given.threads,
         runs=given.runs,
     )
-    report = compile_model(outcome.shrunk, shapes, out, options, given.model.name, reporter)
+    report = compile_model(
+        *(outcome.shrunk, shapes, out, options, given.model.name, reporter),
+        before=outcome.original,
+    )
     judged = None if a.evaluation is None else _judge(outcome, options)
     if given.as_json:
         print_json({"shrunk": _json(a, outcome, judged), "compiled": report.to_json()})
