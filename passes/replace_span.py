@@ -90,25 +90,6 @@ class NarrowSpan:
         return rewriter.finish()
 
 
-@dataclass(frozen=True, eq=False)
-class RefitLayer:
-    """A convolution gets new numbers: weight (out, in, kh, kw), bias (out,)."""
-
-    node: str
-    weight: Tensor
-    bias: Tensor
-    name: ClassVar[str] = "refit-layer"
-    exact: ClassVar[bool] = False
-
-    def __call__(self, graph_module: fx.GraphModule) -> PassResult:
-        rewriter = Rewriter(graph_module)
-        node = next(n for n in rewriter.nodes if n.name == self.node)
-        with torch.no_grad():
-            _refit(rewriter, node, self.weight, self.bias)
-        rewriter.absorb_input(node, [], "refitted")
-        return rewriter.finish()
-
-
 def _narrow(rewriter: Rewriter, node: fx.Node, kept: Tensor, depthwise: bool) -> None:
     old = cast(nn.Conv2d, rewriter.module(node))
     inputs, groups = (len(kept), len(kept)) if depthwise else (old.in_channels, old.groups)

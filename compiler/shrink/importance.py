@@ -8,9 +8,7 @@ stopped.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -33,6 +31,7 @@ from .choices import (
     order_of,
     weight_of,
 )
+from .journal import Journal
 from .rows import Sample, accumulate, values
 
 MEASURED = 160  # pictures; three of four fit, the others judge
@@ -91,20 +90,20 @@ def measure(
     """The damage of each choice alone, in the order of `wanted`."""
     sample = replace(sample, limit=min(sample.limit, MEASURED))
     fitting, judging = sample.split()
-    journal = _Journal(cache, graph, sample)
-    known = {choice.label: journal.get(choice) for choice in wanted}
+    journal = Journal(cache, graph, f"{sample.pictures.digest} {sample.size} {len(sample)}")
+    known = {label: Damage(*numbers) for label, numbers in journal.known.items()}
     spans = {id(choice.span): i for i, choice in reversed(list(enumerate(wanted)))}
-    left = [c for c in wanted if known[c.label] is None]
+    left = [c for c in wanted if c.label not in known]
     left.sort(key=lambda c: spans[id(c.span)])  # one pass for all choices of a span
     with progress.task("Measuring what each choice costs", len(left)) as done:
         for _, group in groupby(left, key=lambda c: id(c.span)):
             few = list(group)
             fitted = fit_span(graph, graph, few, fitting, lambda: None)
             for one, damage in zip(fitted, judge(graph, fitted, judging), strict=True):
-                journal.put(one.choice, damage)
+                journal.put(one.choice.label, [damage.loss, damage.agreement, damage.error])
                 known[one.choice.label] = damage
                 done()
-    return [damage for choice in wanted if (damage := known[choice.label]) is not None]
+    return [known[choice.label] for choice in wanted]
 
 
 def judge(graph: fx.GraphModule, fitted: Sequence[Fitted], sample: Sample) -> list[Damage]:
@@ -172,42 +171,3 @@ def resume(graph: fx.GraphModule, known: dict[str, Tensor], x: Tensor) -> Tensor
             else:
                 interpreter.env[node] = interpreter.run_node(node)
     return interpreter.env[first[0]]
-
-
-class _Journal:
-    """Lines of JSON, one a choice, in a file named after the network and the pictures."""
-
-    def __init__(self, folder: Path | None, graph: fx.GraphModule, sample: Sample) -> None:
-        self.path = None if folder is None else folder / f"{content_hash(graph, sample)}.jsonl"
-        self.known: dict[str, Damage] = {}
-        if self.path is not None and self.path.exists():
-            self.known = dict(_lines(self.path))
-
-    def get(self, choice: Choice) -> Damage | None:
-        return self.known.get(choice.label)
-
-    def put(self, choice: Choice, damage: Damage) -> None:
-        if self.path is not None:
-            row = [choice.label, damage.loss, damage.agreement, damage.error]
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-
-
-def _lines(path: Path) -> Iterator[tuple[str, Damage]]:
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            label, *numbers = json.loads(line)
-            yield str(label), Damage(*(float(n) for n in numbers))
-        except (ValueError, TypeError):
-            continue  # the line that was being written when the run ended
-
-
-def content_hash(graph: fx.GraphModule, sample: Sample) -> str:
-    """Of the network's code and numbers and of the pictures."""
-    digest = hashlib.sha256(str(graph.graph).encode())
-    for name, tensor in sorted(graph.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
-    digest.update(f"{sample.pictures.digest} {sample.size} {len(sample)}".encode())
-    return digest.hexdigest()[:24]
