@@ -1,7 +1,8 @@
 """From what a run learned to channel groups: classes of identities, and which are alike.
 
 A *coupled set* (class) is what unification ties together. Sets that touch the same parameters in
-the same places equally often are interchangeable; they are the channels of one *group*.
+the same places equally often are interchangeable; they are the channels of one *group*. Only where
+convolution groups must lose equally many of different sets does a group hold several kinds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from .channel_ids import FIXED, ChannelBook, Ids
 
 Hashes = npt.NDArray[np.uint64]
+Numbered = tuple[Ids, Ids, Ids, int]  # group, channel and cell of each class; number of groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +47,14 @@ def partition(book: ChannelBook) -> Partition:
     reasons = _protect(book, class_of, why)
     likeness = _likeness(book, class_of, count)
     cells = _balance(book, class_of, why, likeness, reasons)
-    group, channel, cell, groups = _number(first, why, likeness, cells)
-    unfit = np.full(groups, -1)
-    for node, owner in _unbalanced(book, class_of, group, cell):
-        unfit[owner] = len(reasons)
-        reasons.append((node, "cannot lose equally many channels from each group"))
-    free = np.flatnonzero(group >= 0)
-    why[free] = unfit[group[free]]
-    group, channel, cell, groups = _number(first, why, likeness, cells)
-    return Partition(class_of, group, channel, cell, why, tuple(reasons), groups)
+    numbered = _number(first, why, likeness, cells)
+    unbalanced = _unbalanced(book, class_of, numbered)
+    if unbalanced:
+        _merge(likeness, numbered, unbalanced)
+        numbered = _number(first, why, likeness, cells)
+        _protect_unbalanced(book, class_of, numbered, why, reasons)
+        numbered = _number(first, why, likeness, cells)
+    return Partition(class_of, *numbered[:3], why, tuple(reasons), numbered[3])
 
 
 def _classes(book: ChannelBook) -> tuple[Ids, int]:
@@ -133,7 +134,44 @@ def _occurrences(blocks: Ids) -> tuple[Ids, Ids, Ids]:
     return unique // len(blocks), unique % len(blocks), times
 
 
-def _number(first: Ids, why: Ids, likeness: Hashes, cells: Hashes) -> tuple[Ids, Ids, Ids, int]:
+def _merge(likeness: Hashes, numbered: Numbered, unbalanced: list[tuple[int, int]]) -> None:
+    """Groups that are in balance only together (both halves of a concatenation that is read in
+    convolution groups) become one, in place."""
+    parent = list(range(numbered[3]))
+
+    def root(group: int) -> int:
+        while parent[group] != group:
+            parent[group] = parent[parent[group]]
+            group = parent[group]
+        return group
+
+    of_balance: dict[int, int] = {}
+    for balance, group in unbalanced:
+        parent[root(group)] = root(of_balance.setdefault(balance, group))
+    free = np.flatnonzero(numbered[0] >= 0)
+    hashes = np.zeros(numbered[3], np.uint64)
+    hashes[numbered[0][free]] = likeness[free]
+    roots = np.array([root(group) for group in parent])
+    likeness[free] = hashes[roots[numbered[0][free]]]
+
+
+def _protect_unbalanced(
+    book: ChannelBook,
+    class_of: Ids,
+    numbered: Numbered,
+    why: Ids,
+    reasons: list[tuple[str, str]],
+) -> None:
+    unfit = np.full(numbered[3], -1)
+    for balance, owner in _unbalanced(book, class_of, numbered):
+        unfit[owner] = len(reasons)
+        node = book.balances[balance].node
+        reasons.append((node, "cannot lose equally many channels from each group"))
+    free = np.flatnonzero(numbered[0] >= 0)
+    why[free] = unfit[numbered[0][free]]
+
+
+def _number(first: Ids, why: Ids, likeness: Hashes, cells: Hashes) -> Numbered:
     """(group, channel, cell of each class, groups), groups by their first identity."""
     free = np.flatnonzero(why < 0)
     free = free[np.argsort(first[free], kind="stable")]
@@ -162,29 +200,32 @@ def _ranks(sorted_groups: Ids) -> Ids:
     return np.arange(len(sorted_groups)) - np.repeat(starts, lengths)
 
 
-def _unbalanced(book: ChannelBook, class_of: Ids, group: Ids, cell: Ids) -> list[tuple[str, int]]:
-    """(node, group) of groups whose cells do not take part equally in each block of a balance."""
-    found: list[tuple[str, int]] = []
-    for balance in book.balances:
+def _unbalanced(book: ChannelBook, class_of: Ids, numbered: Numbered) -> list[tuple[int, int]]:
+    """(balance, group) where the group's cells do not take part equally in each block."""
+    group, _, cell, _ = numbered
+    found: list[tuple[int, int]] = []
+    for index, balance in enumerate(book.balances):
         blocks = class_of[balance.ids]
         count = len(blocks)
         if count == 1:
             continue
-        classes, block, _ = _occurrences(blocks)
+        classes, block, times = _occurrences(blocks)
         inside = np.ones(len(classes), bool)
         inside[1:] &= classes[1:] != classes[:-1]
         inside[:-1] &= classes[:-1] != classes[1:]
         inside &= group[classes] >= 0
         g, k, b = group[classes][inside], cell[classes][inside], block[inside]
+        times = times[inside]
         if not g.size:
             continue
         cells = np.unique(np.stack((g, k, b)), axis=1)  # each cell of a group once for a block
         per_block = np.unique(cells[[0, 2]], axis=1, return_counts=True)
         owners, counts = per_block[0][0], per_block[1]
         for owner in np.unique(owners):
-            mine = counts[owners == owner]
-            if len(mine) != count or mine.min() != mine.max():
-                found.append((balance.node, int(owner)))
+            mine, often = counts[owners == owner], times[g == owner]
+            equal = mine.min() == mine.max() and often.min() == often.max()
+            if len(mine) != count or not equal:
+                found.append((index, int(owner)))
     return found
 
 

@@ -113,4 +113,6 @@ def most_important(
 
 def _positions(group: ChannelGroup) -> int:
     """Positions that one channel takes in the first layer that makes it."""
-    return len(group.made[0].positions) // group.size if group.made else 1
+    if not group.made:
+        return 1
+    return len(group.made[0].positions) // len(np.unique(group.made[0].channels))

@@ -13,7 +13,8 @@ from hand_built import Net
 from pass_checks import fingerprint
 from shrinkc.passes.analysis.channel_groups import channel_groups
 from shrinkc.passes.analysis.channel_reshape import blocks
-from slice_checks import groups_of
+from shrinkc.passes.slice_channels import SliceChannels
+from slice_checks import check_sliced, groups_of, random_selection
 from torch import Tensor, fx, nn
 
 # network → group → channels; the layers made of a group are checked below where it matters
@@ -274,3 +275,30 @@ def test_different_convolution_groups_on_the_same_channels() -> None:
     groups = channel_groups(graph)
     assert groups["two"].cells.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert groups["four"].cells.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_a_concatenation_read_in_convolution_groups_is_one_group() -> None:
+    """Six and ten channels, read in four groups of four: as many of each go, whoever made them."""
+    net = Net(1, 3, 4, 4)
+    a, b = net.conv(net.x, 3, 6, 1, name="a"), net.conv(net.x, 3, 10, 1, name="b")
+    x = net.conv(net.function(torch.cat, (a, b), 1), 16, 8, 1, groups=4, name="read")
+    graph = net.build(net.conv(x, 8, 2, 1))
+    groups = channel_groups(graph)
+    assert groups["a"].size == 16
+    assert groups["a"].cells.tolist() == np.repeat(range(4), 4).tolist()
+    assert [v.node for v in groups["a"].made] == ["a", "b"]
+    for seed in range(8):
+        check_sliced(graph, SliceChannels(random_selection(groups, seed)))
+
+
+def test_sets_of_different_sizes_do_not_balance() -> None:
+    """One channel of a pixel unshuffle fills a whole block, of the other half of a block four."""
+    net = Net(1, 4, 4, 4)
+    a = net.call(nn.PixelUnshuffle(2), net.conv(net.x, 4, 2, 1, name="a"))
+    b = net.conv(net.x, 4, 8, 2, stride=2, name="b")
+    x = net.conv(net.function(torch.cat, (a, b), 1), 16, 8, 1, groups=4, name="read")
+    graph = net.build(net.conv(x, 8, 2, 1))
+    found = reasons(graph)
+    assert {found[name][1:] for name in "ab"} == {
+        ("read", "cannot lose equally many channels from each group")
+    }
