@@ -270,14 +270,18 @@ def estimate(
 def inspect(
     model: ModelArgument,
     input: InputOption = None,
+    target: Annotated[
+        str | None, typer.Option(help="Say what its table thinks that merging would save.")
+    ] = None,
+    precision: PrecisionOption = "fp32",
     arch: ArchOption = None,
     trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the graph, its linear segments, its channel groups, and what no exporter supports."""
+    """Show the graph, what is linear or could be, its channel groups, what cannot be exported."""
     from .commands import run_inspect
 
-    run_inspect(model, tuple(input or ()), arch, trust, as_json)
+    run_inspect(model, tuple(input or ()), target, precision, arch, trust, as_json)
 
 
 @app.command("profile")

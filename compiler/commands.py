@@ -11,6 +11,7 @@ from torch import fx, nn
 
 from ..passes.analysis.channel_groups import channel_groups
 from ..passes.analysis.linear_segments import linear_segments
+from ..passes.analysis.spans import find_spans
 from ..passes.fold_batch_norm import FoldBatchNorm
 from ..passes.simplify import Simplify
 from . import show
@@ -28,6 +29,8 @@ from .pipeline import run_exact_passes
 from .progress import Progress, Silent, Terminal
 from .report import estimate_json
 from .show_channels import describe_channels, print_channels
+from .show_spans import describe_spans, print_spans
+from .shrink.budget import price_of
 from .stages import captured, cost_table, optimise
 
 
@@ -108,20 +111,29 @@ def run_estimate(
 
 
 def run_inspect(
-    path: Path, shapes: tuple[str, ...], arch: str | None, trust: bool, as_json: bool
+    path: Path,
+    shapes: tuple[str, ...],
+    target: str | None,
+    precision: str,
+    arch: str | None,
+    trust: bool,
+    as_json: bool,
 ) -> None:
+    price = None if target is None else price_of(cost_table(target), precision)
     model = load_model(path, arch=arch, trust=trust)
     with progress(as_json).task("Inspecting"):
         graph = captured(model, input_shapes(model, shapes))
         folded, _ = run_exact_passes(graph, (Simplify(), FoldBatchNorm()))
         segments = linear_segments(folded)
+        spans = describe_spans(find_spans(folded), price)
         channels = describe_channels(channel_groups(folded))
         problems = _problems(folded.float())
     description = show.describe(graph, segments, problems)
     if as_json:
-        print_json({**description, **channels})
+        print_json({**description, **spans, **channels})
     else:
         show.inspection(description)
+        print_spans(spans, show.wide_console())
         print_channels(channels, show.wide_console())
 
 

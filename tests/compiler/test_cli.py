@@ -106,6 +106,22 @@ def test_inspect(model: Path, capsys: Streams) -> None:
     assert "stay: an output of the network" in capsys.readouterr().out
 
 
+def test_inspect_prices_what_could_merge(tmp_path: Path, capsys: Streams) -> None:
+    layers = (nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.ReLU())
+    path = tmp_path / "net.pt"
+    torch.save(nn.Sequential(*layers, nn.MaxPool2d(2)), path)
+    given = ["inspect", str(path), "--input", "1,3,16,16"]
+    assert main([*given, "--target", "rpi4", "--precision", "int8", "--json"]) == 0
+    (span,) = json.loads(capsys.readouterr().out)["spans"]
+    assert span["becomes"]["kernel"] == [3, 3]
+    assert (span["becomes"]["in_channels"], span["becomes"]["out_channels"]) == (3, 4)
+    assert 0 < span["ms_after"] < span["ms_before"]
+    assert main(given) == 0
+    assert "3×3 3 → 4" in capsys.readouterr().out
+    assert main([*given, "--target", "no-such-board"]) == 2
+    assert "no-such-board" in capsys.readouterr().err
+
+
 def test_inspect_names_what_tflite_lacks(tmp_path: Path, capsys: Streams) -> None:
     pool = nn.MaxPool2d(2, 1, dilation=2)
     path = saved(tmp_path, nn.Sequential(nn.Conv2d(3, 4, 3), pool))
