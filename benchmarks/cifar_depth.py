@@ -38,7 +38,7 @@ from shrinkc.compiler.progress import Terminal
 from shrinkc.compiler.quantize import quantize_tflite
 from shrinkc.compiler.runtimes import TfliteRunner
 from shrinkc.compiler.shrink.budget import predicted_ms, price_of
-from shrinkc.compiler.shrink.closed_form import ClosedForm, shrink_closed_form
+from shrinkc.compiler.shrink.closed_form import ClosedForm, candidates, shrink_closed_form
 from shrinkc.compiler.shrink.depth_options import depth_options
 from shrinkc.compiler.shrink.plan import DepthPlan, Network, finish, network, prepare, union
 from shrinkc.compiler.shrink.recipe import Recipe, school
@@ -123,6 +123,15 @@ def time_whole(net: Network, seen: Pictures) -> None:
     replace_json(prices.line, line)
 
 
+def time_operators(net: Network) -> None:
+    """All that any method may ask for, while nothing else runs."""
+    prices = table()
+    depth_options(net, price_of(prices, PRECISION), ("merge", "identity", "drop"))
+    candidates(net.folded, prices, PRECISION)
+    for graph in (net.folded, *(FoldBatchNorm()(g).graph_module for _, g in widths(net))):
+        predicted_ms(graph, prices, PRECISION)
+
+
 def _samples(net: Network, prices: CostTable) -> Iterator[fx.GraphModule]:
     """Networks that plans of every kind end in."""
     activation = common_activation(net.graph)
@@ -183,17 +192,23 @@ def closed_form(
     return model, {"untrained": untrained}
 
 
-def uniform_width(graph: fx.GraphModule, seen: Pictures, speedup: float, seed: int) -> Shrunk:
-    net = network(graph)
-    budget = predicted_ms(net.folded, table(), PRECISION) / speedup
+def widths(net: Network) -> Iterator[tuple[float, fx.GraphModule]]:
+    """Shares of the channels that stay, falling, and what is left."""
     groups = channel_groups(net.graph)
     scores = FilterNorm().scores(net.graph, groups)
-    for percent in range(99, 0, -1):
+    for percent in range(98, 20, -2):
         selection = uniform(groups, scores, percent / 100, MULTIPLE)
-        narrow = SliceChannels(selection)(net.graph).graph_module
-        folded = FoldBatchNorm()(narrow).graph_module
-        if predicted_ms(folded, table(), PRECISION) <= budget:
-            break
+        yield percent / 100, SliceChannels(selection)(net.graph).graph_module
+
+
+def uniform_width(graph: fx.GraphModule, seen: Pictures, speedup: float, seed: int) -> Shrunk:
+    net, prices = network(graph), table()
+    budget = predicted_ms(net.folded, prices, PRECISION) / speedup
+    keep, narrow = next(
+        (keep, narrow)
+        for keep, narrow in widths(net)
+        if predicted_ms(FoldBatchNorm()(narrow).graph_module, prices, PRECISION) <= budget
+    )
     schooled = school(
         seen,
         net.graph,
@@ -203,7 +218,7 @@ def uniform_width(graph: fx.GraphModule, seen: Pictures, speedup: float, seed: i
         Terminal(),
     )
     schooled.fit(narrow.train(), "fine-tuning", EPOCHS)
-    return run_exact_passes(narrow.eval(), (FoldBatchNorm(),))[0].float(), {"keep": percent / 100}
+    return run_exact_passes(narrow.eval(), (FoldBatchNorm(),))[0].float(), {"keep": keep}
 
 
 def from_scratch(graph: fx.GraphModule, seen: Pictures, speedup: float, seed: int) -> Shrunk:
@@ -323,7 +338,7 @@ def main() -> None:
     graph = captured(model)
     seen, test = cifar.pictures(arguments.data)
     net = network(graph)
-    depth_options(net, price_of(table(), PRECISION), ("merge", "identity", "drop"))
+    time_operators(net)
     if arguments.table or not table().line.exists():
         time_whole(net, seen)
     if arguments.table:

@@ -62,10 +62,10 @@ def _artefacts(r: Report) -> Table:
     table = Table()
     judged = r.images > 0
     headers = ("file", "size", "largest error")
-    for header in (*headers, "agrees with original", "top-1") if judged else headers:
+    for header in (*headers, "agrees with PyTorch", "top-1") if judged else headers:
         table.add_column(header, justify="left" if header == "file" else "right")
     if judged:
-        table.add_row("original (torch)", "", "", "", _percent(r.original_top1))
+        table.add_row("in PyTorch", "", "", "", _percent(r.original_top1))
     for a in r.artefacts:
         row = (a.file, _bytes(a.bytes), _error(a))
         table.add_row(*row, *((_percent(a.agreement), _percent(a.top1)) if judged else ()))

@@ -8,7 +8,6 @@ from typing import Any, get_args
 
 import torch
 from platformdirs import user_cache_dir
-from rich.console import Console
 from rich.markup import escape
 from torch import Tensor, fx
 
@@ -123,7 +122,7 @@ def run_shrink(a: ShrinkArguments) -> None:
         runs=given.runs,
     )
     report = compile_model(
-        *(outcome.shrunk, shapes, out, options, given.model.name, reporter),
+        *(outcome.shrunk, shapes, out, options, f"{given.model.name}, shrunk,", reporter),
         before=outcome.original,
     )
     judged = None if a.evaluation is None else _judge(outcome, options)
@@ -278,7 +277,7 @@ def _json(a: ShrinkArguments, outcome: Outcome, judged: Judged | None) -> dict[s
 
 
 def _show(outcome: Outcome, judged: Judged | None) -> None:
-    console = Console()
+    console = show.wide_console()
     for line in outcome.lines:
         console.print(escape(line))
     console.print(

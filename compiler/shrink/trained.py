@@ -138,7 +138,8 @@ def shrink_trained(
     chosen = run.searched(found, goal) if method == "depthshrinker" else run.planned(found, goal)
     plan = union(option.plan for option, _ in chosen)
     prepared = prepare(net.graph, plan, run.activation)
-    result = run.school.fit(prepared.graph, "fine-tuning", options.recipe.epochs)
+    name = f"fine-tuning-{digest_of(prepared.graph, str(plan))[:8]}"
+    result = run.school.fit(prepared.graph, name, options.recipe.epochs)
     shrunk = finish(prepared)
     return TrainedShrink(
         shrunk,

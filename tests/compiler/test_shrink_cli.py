@@ -109,7 +109,7 @@ def test_a_trained_method_from_the_command_line(
     assert compiled["predicted_ms_before"] == pytest.approx(shrunk["predicted_ms_before"])
     assert compiled["predicted_ms_after"] == pytest.approx(shrunk["predicted_ms_after"])
     work = tmp_path / "out.work"
-    assert list(work.glob("*/fine-tuning/last.pt"))
+    assert list(work.glob("*/fine-tuning-*/last.pt"))
     assert len(list(work.glob("*.jsonl"))) == (method == "two-stage-dp")
 
 
