@@ -31,6 +31,7 @@ from .shrink.trained import Goal, Method, Trained, expand, shrink_trained
 from .shrink.tune import Tuning
 from .stages import captured, cost_table, require_convolutions
 from .train.cache import Reading, load_pictures, with_margin
+from .train.compute import require_training
 from .train.jobs import Parallel
 from .train.pictures import Pictures
 
@@ -150,6 +151,8 @@ def _check(a: ShrinkArguments) -> None:
         raise InputError("--keep and --keep-ratio belong to --method depthshrinker")
     if a.method == "expand" and a.goal != Goal():
         raise InputError("expand makes nothing faster: leave out the budget")
+    if learns:
+        require_training()
     if learns and a.train is None and not a.labels:
         raise InputError(
             f"{a.method} learns from labels; give --train DIR with a folder for every class, or "

@@ -6,6 +6,7 @@ batch (DistributedDataParallel).
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -54,6 +55,15 @@ class Ranks:
 ALONE = Ranks()
 
 
+NEEDED = "training needs Lightning Fabric: pip install 'shrinkc[train]'"
+
+
+def require_training() -> None:
+    """Raise TrainingError where training could not start, before anything is read for it."""
+    if importlib.util.find_spec("lightning_fabric") is None:
+        raise TrainingError(NEEDED)
+
+
 def start(compute: Compute) -> Fabric:
     """Take the device; under `torchrun`, meet the other ranks.
 
@@ -63,9 +73,7 @@ def start(compute: Compute) -> Fabric:
         from lightning_fabric import Fabric
         from lightning_fabric.strategies.ddp import DDPStrategy
     except ImportError as error:
-        raise TrainingError(
-            "training needs Lightning Fabric: pip install 'shrinkc[train]'"
-        ) from error
+        raise TrainingError(NEEDED) from error
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     everywhere = int(os.environ.get("WORLD_SIZE", "1"))
     try:

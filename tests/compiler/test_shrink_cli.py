@@ -165,3 +165,12 @@ def test_what_cannot_be_is_one_line(
     assert error.count("\n") == 1
     assert message in error
     assert not out.exists()
+
+
+def test_training_that_cannot_start_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    given = ("--images", str(tmp_path), "--labels", "--method", "layermerge", "--speedup", "1.2")
+    assert main(["shrink", str(tmp_path / "none.pt"), *INPUT, *given]) == 2
+    assert "pip install 'shrinkc[train]'" in capsys.readouterr().err
