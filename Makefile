@@ -28,7 +28,7 @@ typecheck: $(STAMP)
 	$(BIN)/basedpyright
 
 pytest: $(STAMP)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --durations=15
 
 # Exported files on an emulated Raspberry Pi 4 processor, which is made in .arm-root when missing.
 test-arm: $(STAMP)
