@@ -1,0 +1,259 @@
+"""How wide every channel group becomes, within a budget for the whole network.
+
+knapsack   the least importance is lost; any widths, by cost of each (`knapsack`)
+global     all groups' scores in one list, the lowest go, up to one threshold
+uniform    the same share of every group
+
+Scores are made comparable by dividing each group's by their mean (`normalise="mean"`): an average
+channel counts 1, wherever it is. Criteria whose scores compare across groups as they are (a
+change of the loss, a batch norm's scale) are taken as they are ("none"). With "sum" a whole group
+counts 1, however many channels it has.
+
+Everything here is a function of groups, scores and prices; no network is run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from ...passes.analysis.channel_groups import ChannelGroup, Groups
+from ...passes.base import Skip
+from ...passes.criteria.base import Scores, Selection, most_important, rounded, widths
+from ..errors import InputError
+from .knapsack import Choices, Floats, Problem, cheapest, solve, without_cliffs
+from .price import Price
+
+Kind = Literal["knapsack", "global", "uniform"]
+Normalise = Literal["mean", "sum", "none"]
+HALVINGS = 40
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """How to choose widths.
+
+    kind        see the module; None: uniform for a keep ratio, otherwise knapsack
+    normalise   scores; None: as the criterion asks for
+    multiple    of channels, as the target's kernels like them; None: the target's own
+    floor       share of a group that always stays
+    candidates  widths of a group that are priced, at most, evenly spread
+    """
+
+    kind: Kind | None = None
+    normalise: Normalise | None = None
+    multiple: int | None = None
+    floor: float = 0.1
+    candidates: int = 16
+
+    def __post_init__(self) -> None:
+        if self.multiple is not None and self.multiple < 1:
+            raise InputError(f"multiples of {self.multiple} channels; give 1 or more")
+        if not 0 <= self.floor < 1:
+            raise InputError(f"a floor of {self.floor:g}; give 0 or more, below 1")
+        if self.candidates < 2:
+            raise InputError(f"{self.candidates} candidate widths; give 2 or more")
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """The groups that can become narrower, their candidate widths and normalised scores.
+
+    candidates  group → widths, ascending, the last is all of them
+    skipped     groups that stay whole, and why
+    """
+
+    groups: Mapping[str, ChannelGroup]
+    candidates: Mapping[str, tuple[int, ...]]
+    scores: Scores
+    skipped: tuple[Skip, ...]
+
+    @property
+    def narrow(self) -> dict[str, int]:
+        """A smaller width of every group."""
+        return {name: widths[0] for name, widths in self.candidates.items()}
+
+    @cached_property
+    def lost(self) -> dict[str, Floats]:
+        """Importance that is lost, by the number of channels that go from each cell."""
+        return {name: _lost(g, self.scores[name]) for name, g in self.groups.items()}
+
+    def problem(self, price: Price) -> Problem:
+        choices: dict[str, Choices] = {}
+        for name, candidates in self.candidates.items():
+            group, lost = self.groups[name], self.lost[name]
+            cells = int(group.cells.max()) + 1
+            loss = [lost[(group.size - width) // cells] for width in candidates]
+            choices[name] = Choices(candidates, np.array(loss))
+        return Problem(choices, price)
+
+    def selection(self, chosen: Mapping[str, int]) -> Selection:
+        """The most important channels of every group."""
+        keep = {
+            name: most_important(self.groups[name], self.scores[name], width)
+            for name, width in chosen.items()
+            if width < self.groups[name].size
+        }
+        return Selection(keep)
+
+
+def space_of(
+    groups: Groups, scores: Scores, options: Allocation, multiple: int, normalise: Normalise
+) -> Space:
+    """Raises InputError for scores that are not finite, and where nothing can become narrower;
+    it says why, group by group."""
+    found: dict[str, tuple[int, ...]] = {}
+    skipped: list[Skip] = []
+    for group in groups.groups:
+        allowed = _candidates(group, options, multiple)
+        if len(allowed) > 1:
+            found[group.name] = allowed
+        else:
+            reason = f"none of its smaller widths is a multiple of {multiple} above the floor"
+            skipped.append(Skip(group.name, reason))
+    if not found:
+        first = [p.reason for p in groups.protected[:1]]
+        reason = skipped[0].reason if skipped else first[0] if first else "no layer"
+        raise InputError(f"no channel group can become narrower: {reason}")
+    members = {name: groups[name] for name in sorted(found)}  # in any order the same is chosen
+    return Space(
+        members,
+        {name: found[name] for name in members},
+        {name: _normalised(name, scores[name], normalise) for name in members},
+        tuple(skipped),
+    )
+
+
+def _candidates(group: ChannelGroup, options: Allocation, multiple: int) -> tuple[int, ...]:
+    allowed = [n for n in widths(group, multiple) if n >= options.floor * group.size]
+    if len(allowed) <= options.candidates:
+        return tuple(allowed)
+    spread = np.linspace(0, len(allowed) - 1, options.candidates).round().astype(int)
+    return tuple(allowed[i] for i in spread)
+
+
+def _normalised(name: str, scores: Floats, normalise: Normalise) -> Floats:
+    if not np.isfinite(scores).all() or scores.min() < 0:
+        raise InputError(f"channel group '{name}' has scores that are negative or no numbers")
+    total = math.fsum(scores)
+    if normalise == "none" or total == 0:
+        return scores
+    return scores / (total if normalise == "sum" else total / len(scores))
+
+
+def _lost(group: ChannelGroup, scores: Floats) -> Floats:
+    """(n,): entry k is the sum of the k lowest scores of each cell."""
+    cells = [np.sort(scores[group.cells == cell]) for cell in range(int(group.cells.max()) + 1)]
+    shortest = min(map(len, cells))
+    return np.sum([np.concatenate(([0.0], np.cumsum(c[:shortest]))) for c in cells], axis=0)
+
+
+def allocate(space: Space, price: Price, budget: float, kind: Kind) -> dict[str, int]:
+    """Group → width. The price of the whole network is at most `budget`, and no group has a width
+    that costs more than a larger one among its candidates.
+
+    Raises InputError where that cannot be; it names the lowest price.
+    """
+    problem = space.problem(price)
+    least = cheapest(problem)
+    lowest = price.total(least)
+    if lowest <= budget:
+        if kind == "knapsack":
+            found = solve(problem, budget)
+        else:
+            by_amount = _threshold(space) if kind == "global" else _shares(space)
+            found = _most(problem, budget, by_amount)
+        if found is not None:
+            return found
+        if kind != "knapsack":
+            whole = price.total(without_cliffs(problem, by_amount(1.0)))
+            raise UnreachableError(budget, whole, f" with --allocation {kind}")
+    raise UnreachableError(budget, lowest)
+
+
+class UnreachableError(InputError):
+    """`closest` is the lowest price there is."""
+
+    def __init__(self, budget: float, closest: float, how: str = "") -> None:
+        self.budget, self.closest, self.how = budget, closest, how
+        super().__init__(f"a budget of {budget:.4g} cannot be reached{how}; closest: {closest:.4g}")
+
+
+ByAmount = Callable[[float], dict[str, int]]
+
+
+def _most(problem: Problem, budget: float, by_amount: ByAmount) -> dict[str, int] | None:
+    """The least amount (0: nothing goes, 1: all that may) that meets the budget."""
+
+    def at(amount: float) -> dict[str, int]:
+        return without_cliffs(problem, by_amount(amount))
+
+    best = at(1.0)
+    if problem.price.total(best) > budget:
+        return None
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        found = at(middle)
+        if problem.price.total(found) <= budget:
+            best, high = found, middle
+        else:
+            low = middle
+    return best
+
+
+def _shares(space: Space) -> ByAmount:
+    """The same share of every group goes, up to the floor."""
+
+    def at(amount: float) -> dict[str, int]:
+        return {
+            name: _nearest(c, (1 - amount) * space.groups[name].size)
+            for name, c in space.candidates.items()
+        }
+
+    return at
+
+
+def _threshold(space: Space) -> ByAmount:
+    """The share `amount` of all channels has scores below the threshold."""
+    scores = np.sort(np.concatenate([space.scores[name] for name in space.candidates]))
+
+    def at(amount: float) -> dict[str, int]:
+        limit = scores[min(int(amount * len(scores)), len(scores) - 1)]
+        everything = amount >= 1
+        return {
+            name: _nearest(c, 0 if everything else int((space.scores[name] >= limit).sum()))
+            for name, c in space.candidates.items()
+        }
+
+    return at
+
+
+def _nearest(candidates: tuple[int, ...], channels: float) -> int:
+    return min(candidates, key=lambda n: (abs(n - channels), -n))
+
+
+def per_group(
+    groups: Groups, ratios: Mapping[str, float], multiple: int
+) -> tuple[dict[str, int], tuple[Skip, ...]]:
+    """Each named group keeps its own share, the others stay whole. Raises InputError for a name
+    that is no group's and for a share of which nothing is left."""
+    found: dict[str, int] = {}
+    skipped: list[Skip] = []
+    known = {group.name: group for group in groups.groups}
+    for name, ratio in ratios.items():
+        if name not in known:
+            raise InputError(f"--keep {name}: no channel group of that name; see shrinkc inspect")
+        if not 0 < ratio < 1:
+            what = "would vanish" if ratio <= 0 else "would stay whole"
+            raise InputError(f"--keep {name}={ratio:g}: the group {what}; give 0 to 1, exclusive")
+        group = known[name]
+        found[name] = rounded(group, ratio * group.size, multiple)
+        if found[name] == group.size:
+            skipped.append(Skip(name, f"a share of {ratio:g} rounds to all of its channels"))
+    return found, tuple(skipped)
