@@ -36,7 +36,7 @@ from .budget import budget_of, predicted_ms, price_of
 from .depth_options import DepthOption, Move, depth_options
 from .gates import learn, search_space
 from .journal import digest_of
-from .plan import DepthPlan, Network, finish, finished_ms, network, prepare, union
+from .plan import DepthPlan, Network, Prepared, finish, finished_ms, network, prepare, union
 from .recipe import Recipe, School, school
 from .select import most, select
 from .trials import damages
@@ -48,6 +48,7 @@ MOVES: dict[Method, tuple[Move, ...]] = {
     "layermerge": ("merge", "identity", "drop"),
     "layer-pruning": ("drop",),
 }
+MEASUREMENTS, CLOSE = 7, 0.97  # of plans, and how near to the budget is near enough
 ATTEMPTS, STEP = 20, 0.002  # to meet the budget by the whole network's own prediction
 
 
@@ -118,10 +119,13 @@ def shrink_trained(
     options: Trained | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
+    measured_ms: Callable[[fx.GraphModule], float] | None = None,
 ) -> TrainedShrink:
     """Shrink a captured network (batch norms as they are in training) and train what is left.
 
-    folder  keeps importances and checkpoints: a run that was stopped goes on there
+    folder       keeps importances and checkpoints: a run that was stopped goes on there
+    measured_ms  of a merged network whose numbers mean nothing yet: where the device is at hand,
+                 plans meet the budget by it instead of by the table
 
     Raises InputError: no candidate (says why, span by span), a budget that cannot be reached (says
     what can), labels missing; TableError where the table lacks the precision; TrainingError.
@@ -133,7 +137,7 @@ def shrink_trained(
     key = digest_of(net.graph, f"{method} {goal} {options} {pictures.digest}")[:12]
     teacher = copy_graph(net.graph)
     schooled = school(pictures, teacher, options.recipe, folder, key, progress)
-    run = _Run(net, schooled, options, table, precision, before_ms)
+    run = _Run(net, schooled, options, table, precision, before_ms, measured_ms)
     found, refused = depth_options(net, price_of(table, precision), MOVES[method])
     chosen = run.searched(found, goal) if method == "depthshrinker" else run.planned(found, goal)
     plan = union(option.plan for option, _ in chosen)
@@ -163,6 +167,7 @@ class _Run:
     table: CostTable
     precision: str
     before_ms: float
+    measured_ms: Callable[[fx.GraphModule], float] | None
 
     @property
     def activation(self) -> nn.Module | None:
@@ -210,16 +215,45 @@ class _Run:
     ) -> tuple[list[int], float]:
         """What `choose` takes to save so many milliseconds, as many as bring the whole network
         within the budget by its own prediction; and how many those are."""
+        if self.measured_ms is not None:
+            return self._measured_within(found, budget, choose, self.measured_ms)
         saving, over = self.before_ms - budget, 0.0
         for _ in range(ATTEMPTS):
             chosen = choose(saving)
-            plan = union(found[i].plan for i in chosen)
-            prepared = prepare(self.net.graph, plan, self.activation)
-            over = finished_ms(prepared, self.table, self.precision) - budget
+            over = finished_ms(self._prepared(found, chosen), self.table, self.precision) - budget
             if over <= 0:
                 return chosen, saving
             saving += max(over, STEP * budget)
         raise InputError(f"a budget of {budget:.4g} ms is missed by {over:.2g} ms; give more")
+
+    def _measured_within(
+        self,
+        found: Sequence[DepthOption],
+        budget: float,
+        choose: Callable[[float], list[int]],
+        measured_ms: Callable[[fx.GraphModule], float],
+    ) -> tuple[list[int], float]:
+        """The same by measuring: the saving that is asked for is halved in on."""
+        low, high = 0.0, most([option.priced(0.0) for option in found])
+        best: tuple[list[int], float] | None = None
+        saving = self.before_ms - budget
+        for _ in range(MEASUREMENTS):
+            chosen = choose(saving)
+            ms = measured_ms(finish(self._prepared(found, chosen)))
+            if ms <= budget:
+                best, high = (chosen, saving), saving
+                if ms > CLOSE * budget:
+                    break
+            else:
+                low = saving
+            saving = (low + high) / 2
+        if best is None:
+            raise InputError(f"no plan was measured within {budget:.4g} ms; give more")
+        return best
+
+    def _prepared(self, found: Sequence[DepthOption], chosen: Sequence[int]) -> Prepared:
+        plan = union(found[i].plan for i in chosen)
+        return prepare(self.net.graph, plan, self.activation)
 
 
 def _kept(goal: Goal, units: int) -> int:

@@ -254,6 +254,31 @@ def test_every_method_meets_the_budget_and_merges(method: Method, tmp_path: Path
         assert torch.equal(again.graph_module(x)[0], result.graph_module(x)[0])
 
 
+def test_a_plan_is_corrected_by_what_is_measured() -> None:
+    """A device on which every network takes a little longer than the table says."""
+    table, graph = ByWork(), captured()
+    before = predicted_ms(network(graph).folded, table, "fp32")
+
+    def measured_ms(merged: fx.GraphModule) -> float:
+        return predicted_ms(merged, table, "fp32") + 0.1 * before
+
+    result = shrink_trained(
+        *(graph, pictures(), table, "fp32", "layer-pruning", Goal(speedup=1.2)),
+        options=QUICK,
+        measured_ms=measured_ms,
+    )
+    budget = result.before_ms / 1.2
+    assert measured_ms(result.graph_module) <= budget
+    by_table = run("layer-pruning", Goal(speedup=1.2), None)
+    assert result.after_ms <= by_table.after_ms
+    with pytest.raises(InputError, match="no plan was measured within"):
+        shrink_trained(
+            *(graph, pictures(), table, "fp32", "layer-pruning", Goal(speedup=1.2)),
+            options=QUICK,
+            measured_ms=lambda merged: before,
+        )
+
+
 def test_depthshrinker_keeps_as_many_blocks_as_asked_for() -> None:
     space = search_space(network(captured()), all_options(network(captured())))
     blocks = len(space.units)
