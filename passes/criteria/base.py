@@ -43,7 +43,10 @@ class Selection:
 
 
 class Criterion(Protocol):
-    """A frozen dataclass; its fields are its options and its data. The more, the more important."""
+    """A frozen dataclass; its fields are its options and its data. The more, the more important.
+
+    A group that a criterion cannot judge has no entry, and stays whole.
+    """
 
     name: ClassVar[str]
 
@@ -69,8 +72,52 @@ def uniform(groups: Groups, scores: Scores, keep_ratio: float, multiple: int = 1
             group, scores[group.name], rounded(group, keep_ratio * group.size, multiple)
         )
         for group in groups.groups
+        if group.name in scores
     }
     return Selection({name: stays for name, stays in keep.items() if not stays.all()})
+
+
+def lowest(
+    groups: Groups, scores: Scores, ratio: float, vanish: Literal["refuse", "keep one"] = "refuse"
+) -> Selection:
+    """A global threshold: of all channels together, `ratio` of them with the lowest scores go.
+
+    A group with convolution groups loses as many as each of its cells can spare. Where a group (or
+    cell) would lose every channel, it keeps one, or InputError names it. Raises InputError for a
+    ratio outside of (0, 1).
+    """
+    if not 0 < ratio < 1:
+        raise InputError(f"a ratio of {ratio:g}: give a number between 0 and 1")
+    scored = [group for group in groups.groups if group.name in scores]
+    together = np.sort(np.concatenate([scores[g.name] for g in scored] or [np.zeros(0)]))
+    count = int(len(together) * ratio)
+    return above(groups, scores, together[count] if count else -np.inf, vanish)
+
+
+def above(
+    groups: Groups,
+    scores: Scores,
+    threshold: float,
+    vanish: Literal["refuse", "keep one"] = "refuse",
+) -> Selection:
+    """What scores `threshold` or more stays; of every cell as many as of the fullest one."""
+    keep: dict[str, npt.NDArray[np.bool_]] = {}
+    for group in groups.groups:
+        if group.name not in scores:
+            continue
+        high = scores[group.name] >= threshold
+        cells = len(np.bincount(group.cells))
+        most = int(np.bincount(group.cells[high], minlength=cells).max())
+        if not most and vanish == "refuse":
+            raise InputError(
+                f"channel group '{group.name}' would vanish: all its {group.size} channels are "
+                f"below {threshold:.3g}; prune less, or allow groups to keep one"
+            )
+        gone = np.bincount(group.cells) - max(most, 1)
+        stays = group.size - max(int(gone.min()), 0) * cells
+        if stays < group.size:
+            keep[group.name] = most_important(group, scores[group.name], stays)
+    return Selection(keep)
 
 
 def widths(group: ChannelGroup, multiple: int = 1) -> tuple[int, ...]:

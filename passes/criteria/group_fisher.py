@@ -1,0 +1,153 @@
+"""Group Fisher (Liu et al., Group Fisher Pruning for Practical Network Compression, ICML 2021).
+
+Every layer that reads a channel of a group reads it times a mask m = 1. What removing the channel
+costs is, by the Fisher information,
+
+    s = Σ_n (Σ_x ∂L_n/∂m_x)²
+
+over pictures n and the layers x that read it, coupled layers summed before the square. It is
+divided by what the channel takes: memory (the elements that are written for it, which the paper
+finds measured speed to follow), FLOPs, or any number handed in, say milliseconds.
+
+`fisher_training` has the paper's schedule: one channel every d steps of a training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, fx
+
+from ...compiler.errors import InputError
+from ..analysis.channel_groups import Groups
+from ..analysis.channel_ids import Ids, Use
+from ..channel_cuts import indices
+from .base import Scores
+from .channel_costs import macs_per_channel, memory_per_channel
+from .data import Batches, Loss, Observed, cross_entropy, each_batch, evaluating, labelled
+
+Cost = Literal["memory", "flops", "none"] | Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class GroupFisher:
+    """Needs pictures with labels.
+
+    loss  summed over the batch
+    cost  what scores are divided by: "memory" and "flops" of one channel, "none", or group → a
+          number, say the milliseconds that one channel takes
+    """
+
+    batches: Batches
+    loss: Loss = cross_entropy
+    cost: Cost = "memory"
+    name: ClassVar[str] = "group-fisher"
+
+    def scores(self, graph_module: fx.GraphModule, groups: Groups) -> Scores:
+        """Raises InputError: no labels, a group without a cost above 0. Memory: one batch's
+        activations."""
+        reads = masked_reads(groups)
+        names = list(dict.fromkeys(r.group for read in reads.values() for r in read))
+        total = {n: torch.zeros(groups[n].size, dtype=torch.float64) for n in names}
+        with evaluating(graph_module):
+            for inputs, labels in each_batch(graph_module, self.batches):
+                known = labelled("Group Fisher", labels)
+                for name, found in self._gradients(graph_module, groups, reads, inputs, known):
+                    total[name] += found.double().square().sum(0).cpu()
+        costs = channel_costs(graph_module, groups, self.cost)
+        return {n: (total[n] / _above_zero(n, costs)).numpy() for n in names}
+
+    def _gradients(
+        self,
+        graph_module: fx.GraphModule,
+        groups: Groups,
+        reads: Mapping[tuple[str, str], list[MaskedRead]],
+        inputs: tuple[Tensor, ...],
+        labels: Tensor,
+    ) -> list[tuple[str, Tensor]]:
+        """Group → (n, size): each picture's ∂L/∂m."""
+        names = list(dict.fromkeys(r.group for read in reads.values() for r in read))
+        masks = {
+            n: torch.ones(
+                *(len(inputs[0]), groups[n].size), dtype=inputs[0].dtype, device=inputs[0].device
+            ).requires_grad_()
+            for n in names
+        }
+
+        def read(node: fx.Node, source: fx.Node, value: Tensor) -> Tensor:
+            for one in reads.get((node.name, source.name), ()):
+                value = value * one.factor(masks[one.group], value)
+            return value
+
+        with torch.enable_grad():
+            outputs: tuple[Tensor, ...] = Observed(graph_module, read=read).run(*inputs)
+            loss = self.loss(outputs, labels)
+        found = torch.autograd.grad(loss, list(masks.values()), allow_unused=True)
+        return [
+            (n, torch.zeros_like(masks[n]) if g is None else g)
+            for n, g in zip(masks, found, strict=True)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedRead:
+    """`channels[i]` of a group, read at `positions[i]` along `axis`."""
+
+    group: str
+    axis: int
+    positions: Ids
+    channels: Ids
+
+    def factor(self, mask: Tensor, value: Tensor) -> Tensor:
+        """What to multiply `value` by: the masks (n, size) of its pictures, 1 elsewhere."""
+        rows = mask.index_select(1, indices(self.channels).to(mask.device))
+        if value.shape[0] % len(rows):
+            raise InputError(
+                f"channel group '{self.group}': a value of {tuple(value.shape)} does not hold the "
+                "pictures of a batch along its first dimension"
+            )
+        rows = rows.repeat_interleave(value.shape[0] // len(rows), 0)
+        whole = rows.new_ones(value.shape[0], value.shape[self.axis])
+        whole = whole.index_copy(1, indices(self.positions).to(mask.device), rows)
+        shape = [1] * value.ndim
+        shape[0], shape[self.axis] = whole.shape
+        return whole.reshape(shape)
+
+
+def masked_reads(groups: Groups) -> dict[tuple[str, str], list[MaskedRead]]:
+    """(reader, source) → the channels it reads that it could as well read zeros of: convolutions,
+    linear layers, sums, matrix products; not the norms over channels."""
+    zero = {_key(use) for use in groups.uses if use.how == "zero"}
+    found: dict[tuple[str, str], list[MaskedRead]] = {}
+    for group in groups.groups:
+        for read in group.read:
+            if (read.node, read.source, read.axis) in zero:
+                one = MaskedRead(group.name, read.axis, read.positions, read.channels)
+                found.setdefault((read.node, read.source), []).append(one)
+    return found
+
+
+def _key(use: Use) -> tuple[str, str, int]:
+    return use.node, use.source, use.axis
+
+
+def channel_costs(graph_module: fx.GraphModule, groups: Groups, cost: Cost) -> Mapping[str, float]:
+    """Group → what one channel takes."""
+    if cost == "memory":
+        return memory_per_channel(graph_module, groups)
+    if cost == "flops":
+        return macs_per_channel(graph_module, groups)
+    if cost == "none":
+        return {group.name: 1.0 for group in groups.groups}
+    assert not isinstance(cost, str)
+    return cost
+
+
+def _above_zero(name: str, costs: Mapping[str, float]) -> float:
+    cost = costs.get(name, 0.0)
+    if not cost > 0:
+        raise InputError(f"channel group '{name}' has no cost above 0 to divide its score by")
+    return cost

@@ -1,0 +1,102 @@
+"""The LASSO's whole path, exactly: where each coefficient enters (LARS, Efron et al., 2004)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Numbers = npt.NDArray[np.float64]
+_MOST_KNOTS = 8  # for each coefficient; correlated ones may leave and come back
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """Knots of β(λ) = argmin ½βᵀAβ − bᵀβ + λ‖β‖₁, linear between them.
+
+    penalties  (knots,) descending, to 0
+    values     (knots, n)
+    """
+
+    penalties: Numbers
+    values: Numbers
+
+    def entries(self) -> Numbers:
+        """(n,) The penalty below which each coefficient is nonzero for good; 0: never."""
+        nonzero = self.values != 0
+        # the last knot at which it is zero, before it stays nonzero
+        last = np.array([max(np.flatnonzero(~column), default=-1) for column in nonzero.T])
+        never = last == len(self.penalties) - 1
+        return np.where(never, 0.0, self.penalties[np.minimum(last, len(self.penalties) - 1)])
+
+
+def lasso_path(gram: Numbers, cross: Numbers) -> Path:
+    """The path for a symmetric positive semidefinite A (n, n) and b (n,).
+
+    Coefficients whose column depends on the active ones stay out.
+    """
+    scale = max(float(np.diag(gram).mean()), 1e-300)
+    beta, active = np.zeros(len(cross)), list[int]()
+    barred = np.diag(gram) <= 1e-12 * scale
+    residual = cross.copy()
+    free = ~barred
+    penalty = float(np.abs(residual[free]).max()) if free.any() else 0.0
+    knots, values = [penalty], [beta.copy()]
+    joining: int | None = int(np.argmax(np.where(free, np.abs(residual), -1))) if penalty else None
+    left: int | None = None  # it lies on the bound, and must not come back at once
+    for _ in range(_MOST_KNOTS * len(cross)):
+        if joining is not None:
+            if _depends(gram, active, joining, scale):
+                barred[joining] = True
+            else:
+                active.append(joining)
+        if not active or penalty <= 0:
+            break
+        signs = np.sign(residual[active])
+        direction = np.linalg.solve(gram[np.ix_(active, active)], signs)
+        slope = gram[:, active] @ direction
+        out = ~barred
+        out[active if left is None else [*active, left]] = False
+        step, joining, leaving = _next((penalty, residual, slope), out, beta[active], direction)
+        beta[active] += step * direction
+        residual = cross - gram[:, active] @ beta[active]
+        penalty = max(penalty - step, 0.0)
+        left = None
+        if leaving is not None:
+            left = active.pop(leaving)
+            beta[left] = 0.0
+        knots.append(penalty)
+        values.append(beta.copy())
+    return Path(np.array(knots), np.array(values))
+
+
+def _next(
+    state: tuple[float, Numbers, Numbers],
+    out: npt.NDArray[np.bool_],
+    values: Numbers,
+    direction: Numbers,
+) -> tuple[float, int | None, int | None]:
+    """(how far the penalty falls, who joins, whose place in `active` is given up)."""
+    penalty, residual, slope = state
+    step, joining, leaving = penalty, None, None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for sign in (1.0, -1.0):
+            # residual − step·slope meets ±(penalty − step)
+            at = (penalty - sign * residual) / (1 - sign * slope)
+            at = np.where(out & np.isfinite(at) & (at > 1e-12 * penalty), at, np.inf)
+            if at.min(initial=np.inf) < step:
+                step, joining = float(at.min()), int(at.argmin())
+        zero = np.where(values * direction < 0, -values / direction, np.inf)
+    if zero.min(initial=np.inf) < step:
+        return float(zero.min()), None, int(zero.argmin())
+    return step, joining, leaving
+
+
+def _depends(gram: Numbers, active: list[int], new: int, scale: float) -> bool:
+    """Nothing of its column is left beside the active ones."""
+    if not active:
+        return False
+    own = gram[np.ix_(active, active)]
+    left = gram[new, new] - gram[new, active] @ np.linalg.solve(own, gram[active, new])
+    return bool(left <= 1e-12 * scale)

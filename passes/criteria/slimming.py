@@ -1,0 +1,79 @@
+"""Network Slimming (Liu et al., Learning Efficient Convolutional Networks, ICCV 2017).
+
+Training adds λ Σ|γ| over the scales of batch norms, which drives those of unneeded channels to
+zero; then the channels with the smallest |γ| of the whole network go (`lowest`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from ...compiler.errors import InputError
+from ..analysis.channel_groups import ChannelGroup, Groups, ParameterSlice
+from .base import Scores
+
+
+@dataclass(frozen=True)
+class NetworkSlimming:
+    """|γ|; the mean where several batch norms scale the same channel.
+
+    Groups that no batch norm scales are not judged. Raises InputError where that is all of them.
+    """
+
+    name: ClassVar[str] = "network-slimming"
+
+    def scores(self, graph_module: fx.GraphModule, groups: Groups) -> Scores:
+        scaled = {g.name: scales(graph_module, g) for g in groups.groups}
+        _check(scaled)
+        found: dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]] = {}
+        for group in groups.groups:
+            total, count = np.zeros(group.size), np.zeros(group.size)
+            for part in scaled[group.name]:
+                gamma = graph_module.get_parameter(part.path).detach().double().abs().cpu().numpy()
+                np.add.at(total, part.channels, gamma[part.positions])
+                np.add.at(count, part.channels, 1)
+            if count.all():
+                found[group.name] = total / count
+        return found
+
+
+def slimming_penalty(
+    graph_module: fx.GraphModule, groups: Groups, strength: float = 1e-4
+) -> Callable[[nn.Module, object], Tensor]:
+    """strength · Σ|γ| over the batch norms whose channels can go, for a training's `penalty`.
+
+    The paper takes 1e-4 for VGG and 1e-5 for ResNet and DenseNet. Raises InputError where there is
+    no such batch norm.
+    """
+    scaled = {g.name: scales(graph_module, g) for g in groups.groups}
+    _check(scaled)
+    paths = list(dict.fromkeys(part.path for parts in scaled.values() for part in parts))
+
+    def penalty(model: nn.Module, _moment: object) -> Tensor:
+        return strength * torch.stack([model.get_parameter(p).abs().sum() for p in paths]).sum()
+
+    return penalty
+
+
+def scales(graph_module: fx.GraphModule, group: ChannelGroup) -> list[ParameterSlice]:
+    """Where batch norms scale channels of the group."""
+    return [
+        part
+        for part in group.slices
+        if (part.role, part.parameter) == ("scale", "weight")
+        and isinstance(graph_module.get_submodule(part.layer), nn.BatchNorm1d | nn.BatchNorm2d)
+    ]
+
+
+def _check(scaled: dict[str, Sequence[ParameterSlice]] | dict[str, list[ParameterSlice]]) -> None:
+    if not any(scaled.values()):
+        raise InputError(
+            "Network Slimming needs batch norms with scales behind the layers to prune, and there "
+            "are none; prune before they are folded, or choose another criterion"
+        )
