@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class Allocation:
     """How to choose widths.
 
     kind        see the module; None: uniform for a keep ratio, otherwise knapsack
-    normalise   scores; None: as the criterion asks for
+    normalise   scores; None: mean
     multiple    of channels, as the target's kernels like them; None: the target's own
     floor       share of a group that always stays
     candidates  widths of a group that are priced, at most, evenly spread
@@ -94,24 +94,46 @@ class Space:
 
     def selection(self, chosen: Mapping[str, int]) -> Selection:
         """The most important channels of every group."""
-        keep = {
-            name: most_important(self.groups[name], self.scores[name], width)
-            for name, width in chosen.items()
-            if width < self.groups[name].size
-        }
-        return Selection(keep)
+        return selected(self.groups, self.scores, chosen)
+
+
+class ByName(Protocol):
+    """`Groups`, or some of them."""
+
+    def __getitem__(self, name: str, /) -> ChannelGroup: ...
+
+
+def selected(groups: ByName, scores: Scores, chosen: Mapping[str, int]) -> Selection:
+    """The most important channels of every group, as many as `chosen`."""
+    keep = {
+        name: most_important(groups[name], scores[name], width)
+        for name, width in chosen.items()
+        if width < groups[name].size
+    }
+    return Selection(keep)
 
 
 def space_of(
-    groups: Groups, scores: Scores, options: Allocation, multiple: int, normalise: Normalise
+    groups: Groups,
+    scores: Scores,
+    options: Allocation,
+    multiple: int,
+    whole: Mapping[str, int] | None = None,
 ) -> Space:
-    """Raises InputError for scores that are not finite, and where nothing can become narrower;
-    it says why, group by group."""
+    """`whole`: what the floor is a share of; default: the groups' sizes.
+
+    Raises InputError for scores that are not finite, and where nothing can become narrower; it
+    says why.
+    """
+    whole = whole or {}
     found: dict[str, tuple[int, ...]] = {}
     skipped: list[Skip] = []
     for group in groups.groups:
-        allowed = _candidates(group, options, multiple)
-        if len(allowed) > 1:
+        least = options.floor * whole.get(group.name, group.size)
+        allowed = _candidates(group, least, options.candidates, multiple)
+        if group.name not in scores:
+            skipped.append(Skip(group.name, "the criterion says nothing of it"))
+        elif len(allowed) > 1:
             found[group.name] = allowed
         else:
             reason = f"none of its smaller widths is a multiple of {multiple} above the floor"
@@ -124,17 +146,17 @@ def space_of(
     return Space(
         members,
         {name: found[name] for name in members},
-        {name: _normalised(name, scores[name], normalise) for name in members},
+        {name: _normalised(name, scores[name], options.normalise or "mean") for name in members},
         tuple(skipped),
     )
 
 
-def _candidates(group: ChannelGroup, options: Allocation, multiple: int) -> tuple[int, ...]:
-    allowed = [n for n in widths(group, multiple) if n >= options.floor * group.size]
-    if len(allowed) <= options.candidates:
+def _candidates(group: ChannelGroup, least: float, count: int, multiple: int) -> tuple[int, ...]:
+    allowed = [n for n in widths(group, multiple) if n >= least]
+    if len(allowed) <= count:
         return tuple(allowed)
-    spread = np.linspace(0, len(allowed) - 1, options.candidates).round().astype(int)
-    return tuple(allowed[i] for i in spread)
+    last = len(allowed) - 1
+    return tuple(allowed[round(i * last / (count - 1))] for i in range(count))
 
 
 def _normalised(name: str, scores: Floats, normalise: Normalise) -> Floats:
@@ -160,20 +182,19 @@ def allocate(space: Space, price: Price, budget: float, kind: Kind) -> dict[str,
     Raises InputError where that cannot be; it names the lowest price.
     """
     problem = space.problem(price)
-    least = cheapest(problem)
-    lowest = price.total(least)
-    if lowest <= budget:
-        if kind == "knapsack":
-            found = solve(problem, budget)
-        else:
-            by_amount = _threshold(space) if kind == "global" else _shares(space)
-            found = _most(problem, budget, by_amount)
-        if found is not None:
-            return found
-        if kind != "knapsack":
-            whole = price.total(without_cliffs(problem, by_amount(1.0)))
-            raise UnreachableError(budget, whole, f" with --allocation {kind}")
-    raise UnreachableError(budget, lowest)
+    lowest = price.total(cheapest(problem))
+    if lowest > budget:
+        raise UnreachableError(budget, lowest)
+    if kind == "knapsack":
+        found = solve(problem, budget)
+    else:
+        by_amount = _threshold(space) if kind == "global" else _shares(space)
+        found = _most(problem, budget, by_amount)
+        if found is None:
+            lowest = price.total(without_cliffs(problem, by_amount(1.0)))
+    if found is None:
+        raise UnreachableError(budget, lowest, f" with --allocation {kind}")
+    return found
 
 
 class UnreachableError(InputError):

@@ -3,9 +3,9 @@
     minimise Σ_g loss_g(w_g)   subject to   C(w) ≤ budget
 
 1. *Linearise* at the widths w: what changing one group alone adds to C. For these separable costs
-   the multiple-choice knapsack is solved exactly by dynamic programming over budgets in `STEPS`-ths,
-   costs rounded up. Its answer is the next w, until it stays. The first rounds take each group's
-   costs as the mean of two linearisations, since all groups move at once.
+   the multiple-choice knapsack is solved exactly by dynamic programming over budgets in
+   `STEPS`-ths, costs rounded up. Its answer is the next w, until it stays. The first rounds take
+   each group's costs as the mean of two linearisations, since all groups move at once.
 2. *Repair and polish* with exact costs C: shrink the group that loses least per cost until the
    budget holds, then widen groups, and exchange width between two groups, while that lowers the
    loss. Widening that costs nothing is always done: no width is left that is slower than a larger
@@ -130,7 +130,7 @@ def _at(problem: Problem, widths: Mapping[str, int], name: str) -> int:
 def _knapsack(problem: Problem, costs: Mapping[str, Floats], room: float) -> dict[str, int]:
     """Exactly, for costs that add up to at most `room`; the cheapest where none do.
 
-        F(g, b) = min over widths v with cost_g(v) ≤ b of F(g − 1, b − cost_g(v)) + loss_g(v)
+    F(g, b) = min over widths v with cost_g(v) ≤ b of F(g − 1, b − cost_g(v)) + loss_g(v)
     """
     names = sorted(problem.choices)
     floor = {name: float(costs[name].min()) for name in names}
@@ -263,9 +263,7 @@ class _Local:
         choices, width = self.problem.choices[name], self.widths[name]
         others = [i for i, w in enumerate(choices.widths) if w != width]
         loss = choices.loss[choices.widths.index(width)]
-        changes = self.problem.price.changes(
-            self.widths, name, [choices.widths[i] for i in others]
-        )
+        changes = self.problem.price.changes(self.widths, name, [choices.widths[i] for i in others])
         return [
             _Move(name, choices.widths[i], change, float(choices.loss[i] - loss))
             for i, change in zip(others, changes, strict=True)

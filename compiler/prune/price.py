@@ -95,13 +95,15 @@ class Layers:
     """A network's operators and parameters with the slopes of their numbers, for any `Price`."""
 
     sizes: Mapping[str, int]
+    fixed: int  # channels of the groups that stay as they are
     operators: tuple[tuple[OpKey, Mapping[str, tuple[float, ...]]], ...]
     parameters: tuple[tuple[Numbers, Mapping[str, tuple[float, ...]]], ...]
 
     def price(self, unit: Unit, table: CostTable, precision: str) -> Price:
         """Raises TableError where the table lacks the precision."""
         if unit == "channels":
-            return Price(self.sizes, tuple(_channels(n, s) for n, s in self.sizes.items()))
+            terms = (_channels(name, size) for name, size in self.sizes.items())
+            return Price(self.sizes, tuple(terms), self.fixed)
         if unit == "params":
             terms = (Term(shape, slopes, prod) for shape, slopes in self.parameters)
             return Price(self.sizes, tuple(terms))
@@ -160,6 +162,7 @@ def layers_of(skeleton: Skeleton, groups: Groups, narrow: Mapping[str, int]) -> 
             _note(parameters[path], name, shape, less.parameters[path], gone)
     return Layers(
         {name: groups[name].size for name in narrow},
+        sum(group.size for group in groups.groups if group.name not in narrow),
         tuple((key, s) for (_, key), s in zip(whole.operators, operators, strict=True)),
         tuple((shape, parameters[path]) for path, shape in whole.parameters.items()),
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, fx, nn
 
@@ -24,6 +25,9 @@ from ...passes.channel_cuts import tensors
 from ...passes.criteria.base import most_important
 from ..costs import keyed
 from ..export.lower import lower
+
+
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class Skeleton:
         self._graph.meta["dynamic_batch"] = False  # a batch of two has the same operators
         self._groups = groups
         self._nodes = {node.name: node for node in self._graph.graph.nodes}
-        self._modules = dict(self._graph.named_modules(remove_duplicate=False))
+        modules: Any = self._graph.named_modules(remove_duplicate=False)
+        self._modules: dict[str, nn.Module] = dict(modules)
         self._owned = _owned(self._graph)
         self._parts = _parts(groups, self._owned)
 
@@ -88,7 +93,7 @@ class Skeleton:
             for node, old, _ in reversed(arguments):
                 node.args = old
 
-    def _tensors(self, stays: Ids) -> Generator[tuple[nn.Module, str, Any, Any]]:
+    def _tensors(self, stays: Mask) -> Generator[tuple[nn.Module, str, Any, Any]]:
         for owners, parts in self._parts:
             owner, name = owners[0]
             old = cast(Tensor, getattr(owner, name))
@@ -101,7 +106,7 @@ class Skeleton:
             new = nn.Parameter(empty) if isinstance(old, nn.Parameter) else empty
             yield from ((module, attribute, old, new) for module, attribute in owners)
 
-    def _sizes(self, stays: Ids) -> Generator[tuple[nn.Module, str, Any, Any]]:
+    def _sizes(self, stays: Mask) -> Generator[tuple[nn.Module, str, Any, Any]]:
         values: dict[tuple[str, str], tuple[Any, Any]] = {}
         for size in self._groups.sizes:
             module, count = self._modules.get(size.layer), int(stays[size.ids].sum())
@@ -110,16 +115,14 @@ class Skeleton:
             old, new = values.get((size.layer, size.attribute), (None, None))
             if old is None:
                 old = new = getattr(module, size.attribute)
-            if size.item is None:
-                new = count
-            else:
-                new = (*new[: size.item], count, *new[size.item + 1 :])
+            at = size.item
+            new = count if at is None else (*new[:at], count, *new[at + 1 :])
             values[size.layer, size.attribute] = old, new
         for (layer, attribute), (old, new) in values.items():
             if old != new:
                 yield self._modules[layer], attribute, old, new
 
-    def _arguments(self, stays: Ids) -> Generator[tuple[fx.Node, Any, Any]]:
+    def _arguments(self, stays: Mask) -> Generator[tuple[fx.Node, Any, Any]]:
         found: dict[fx.Node, list[Any]] = {}
         for count in self._groups.counts:
             node, left = self._nodes.get(count.node), int(stays[count.ids].sum())
@@ -173,7 +176,7 @@ def _parts(
     return list(found.values())
 
 
-def _left(part: _Part, stays: Ids, tensor: Tensor) -> int:
+def _left(part: _Part, stays: Mask, tensor: Tensor) -> int:
     kept = stays[part.ids]
     if part.groups == 1 or part.dim != 1:
         return int(kept.sum())

@@ -7,6 +7,7 @@ import math
 import random
 import time
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from shrinkc.compiler.errors import InputError
 from shrinkc.compiler.prune.allocation import (
     Allocation,
     Kind,
+    Normalise,
     Space,
     UnreachableError,
     allocate,
@@ -111,13 +113,17 @@ def test_random_problems_against_all_combinations() -> None:
     assert worst < 0.08
 
 
+def power(factor: float, numbers: tuple[int, ...]) -> float:
+    return factor * numbers[0] ** 1.5
+
+
 def test_separable_costs_are_solved_exactly() -> None:
     """Without neighbours the dynamic program alone is exact, up to its rounding."""
     for seed in range(30):
         r = random.Random(seed)
         problem = random_problem(seed)
         terms = tuple(
-            Term((size,), {name: (1.0,)}, lambda n, k=r.random(): k * n[0] ** 1.5)
+            Term((size,), {name: (1.0,)}, partial(power, r.random()))
             for name, size in problem.price.sizes.items()
         )
         problem = Problem(problem.choices, Price(problem.price.sizes, terms))
@@ -168,7 +174,9 @@ def test_the_price_is_that_of_the_sliced_network(name: str) -> None:
     generator = np.random.default_rng(0)
     for _ in range(3):
         chosen = {n: int(generator.choice(widths(groups[n]))) for n in layers.sizes}
-        keep = {n: most_important(groups[n], np.zeros(groups[n].size), w) for n, w in chosen.items()}
+        keep = {
+            n: most_important(groups[n], np.zeros(groups[n].size), w) for n, w in chosen.items()
+        }
         sliced = SliceChannels(Selection(keep))(graph).graph_module
         deployed = FoldBatchNorm()(sliced).graph_module.float()
         want = predicted_ms(deployed, table, "fp32")
@@ -185,7 +193,7 @@ def a_space(name: str, scores: Scores | None = None, **options: int) -> tuple[Sp
     graph, groups, layers, _ = looked_at(name)
     scores = scores or FilterNorm().scores(graph, groups)
     settings = Allocation(floor=0, candidates=options.pop("candidates", 16))
-    return space_of(groups, scores, settings, options.get("multiple", 1), "mean"), layers
+    return space_of(groups, scores, settings, options.get("multiple", 1)), layers
 
 
 @pytest.mark.parametrize("kind", ["knapsack", "global", "uniform"])
@@ -242,7 +250,7 @@ def test_permuting_channels_permutes_the_selection() -> None:
 def test_candidates_are_few_multiples_and_include_both_ends() -> None:
     _, groups, _, _ = looked_at("group_shuffle")
     scores = {g.name: np.ones(g.size) for g in groups.groups}
-    space = space_of(groups, scores, Allocation(floor=0.25, candidates=3), 2, "none")
+    space = space_of(groups, scores, Allocation(floor=0.25, candidates=3), 2)
     for name, found in space.candidates.items():
         allowed = [w for w in widths(groups[name], 2) if w >= 0.25 * groups[name].size]
         assert len(found) == min(3, len(allowed))
@@ -250,14 +258,14 @@ def test_candidates_are_few_multiples_and_include_both_ends() -> None:
 
 
 @pytest.mark.parametrize("normalise", ["mean", "sum"])
-def test_normalised_scores_do_not_depend_on_scale(normalise: str) -> None:
+def test_normalised_scores_do_not_depend_on_scale(normalise: Normalise) -> None:
     graph, groups, layers, _ = looked_at("residual")
     scores = RandomScores(1).scores(graph, groups)
     scaled = {name: s * 10.0**i for i, (name, s) in enumerate(scores.items())}
     price = layers.price("macs", Steps(), "fp32")
     found = [
         allocate(
-            space_of(groups, s, Allocation(), 1, normalise),  # pyright: ignore
+            space_of(groups, s, Allocation(normalise=normalise), 1),
             *(price, 0.6 * price.total({}), "knapsack"),
         )
         for s in (scores, scaled)
@@ -266,28 +274,28 @@ def test_normalised_scores_do_not_depend_on_scale(normalise: str) -> None:
 
 
 def test_large_networks_take_seconds() -> None:
-    """120 groups in blocks of 24 that read each other, as in a DenseNet."""
+    """50 groups in blocks of 10 that read each other, as in a DenseNet."""
     r = random.Random(0)
-    names = [f"g{i:03}" for i in range(120)]
-    sizes = dict.fromkeys(names, 128)
+    names = [f"g{i:03}" for i in range(50)]
+    sizes = dict.fromkeys(names, 512)
     terms = [random_term(r, a, b, sizes) for a, b in itertools.pairwise(names)]
-    for start in range(0, 120, 24):
-        block = names[start : start + 24]
-        for i in range(2, 24, 2):
-            slopes = {name: (1.0, 0.0) for name in block[:i]} | {block[i]: (0.0, 1.0)}
-            terms.append(Term((i * 128, 128), slopes, lambda n: n[0] * n[1] / 1e3 + n[1]))
-    candidates = tuple(range(16, 129, 8))
+    for start in range(0, 50, 10):
+        block = names[start : start + 10]
+        for i in range(2, 10, 2):
+            slopes = dict.fromkeys(block[:i], (1.0, 0.0)) | {block[i]: (0.0, 1.0)}
+            terms.append(Term((i * 512, 512), slopes, lambda n: n[0] * n[1] / 1e3 + n[1]))
+    candidates = tuple(range(32, 513, 32))
     choices: dict[str, Choices] = {}
     for name in names:
-        scores = np.cumsum(np.sort(np.random.default_rng(len(choices)).random(128)))
-        choices[name] = Choices(candidates, np.array([[0.0, *scores][128 - w] for w in candidates]))
+        scores = np.cumsum(np.sort(np.random.default_rng(len(choices)).random(512)))
+        choices[name] = Choices(candidates, np.array([[0.0, *scores][512 - w] for w in candidates]))
     problem = Problem(choices, Price(sizes, tuple(terms)))
     started = time.process_time()
     budget = 0.6 * problem.price.total({})
     chosen = solve(problem, budget)
     assert chosen is not None
-    assert problem.price.total(chosen) <= budget
-    assert time.process_time() - started < 20
+    assert 0.999 * budget < problem.price.total(chosen) <= budget
+    assert time.process_time() - started < 10
 
 
 # --- what cannot be ------------------------------------------------------------------------------
@@ -305,13 +313,16 @@ def test_a_budget_out_of_reach_names_the_closest(kind: Kind) -> None:
 def test_groups_that_cannot_become_narrower_say_why() -> None:
     graph, groups, _, _ = looked_at("residual")
     scores = FilterNorm().scores(graph, groups)
-    space = space_of(groups, scores, Allocation(), 4, "mean")
+    space = space_of(groups, scores, Allocation(), 4)
     assert {s.node for s in space.skipped} | set(space.candidates) == set(scores)
     with pytest.raises(InputError, match="none of its smaller widths is a multiple of 64"):
-        space_of(groups, scores, Allocation(), 64, "mean")
+        space_of(groups, scores, Allocation(), 64)
+    silent = dict(list(scores.items())[1:])
+    unscored = space_of(groups, silent, Allocation(), 1).skipped
+    assert "says nothing" in unscored[0].reason
     broken = {name: np.full(s.shape, np.nan) for name, s in scores.items()}
     with pytest.raises(InputError, match="no numbers"):
-        space_of(groups, broken, Allocation(), 1, "mean")
+        space_of(groups, broken, Allocation(), 1)
 
 
 def test_a_share_for_each_group() -> None:

@@ -1,0 +1,358 @@
+"""Slice a network's channels until it fits a budget:
+
+score every channel → choose widths → compensate → slice, verified → tune; once or in rounds,
+then fine-tune by self-distillation from the network as it was
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import fsum, prod
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, fx, nn
+
+from ...latency_tables.table import LatencyTable
+from ...passes.analysis.channel_groups import Groups, channel_groups
+from ...passes.base import Skip, copy_graph
+from ...passes.criteria.base import Criterion, Scores, Selection
+from ...passes.fold_batch_norm import FoldBatchNorm
+from ...passes.slice_channels import SliceChannels
+from ..costs import CostTable, macs
+from ..errors import InputError
+from ..export.lower import lower
+from ..pipeline import run_exact_passes
+from ..progress import Progress, Silent
+from ..shrink.budget import predicted_ms
+from ..shrink.journal import Journal, digest_of
+from ..shrink.plan import Network, network
+from ..shrink.recipe import Recipe, School, school
+from ..slicing import run_slicing
+from ..train.config import Hooks
+from ..train.log import Row as LogRow
+from ..train.pictures import Pictures
+from .allocation import (
+    Allocation,
+    Space,
+    UnreachableError,
+    allocate,
+    per_group,
+    selected,
+    space_of,
+)
+from .goal import Goal
+from .price import Price, layers_of
+from .skeleton import Facts, Skeleton
+
+ATTEMPTS, CLOSE = 6, 0.97  # to meet a budget, and how near to it is near enough when measuring
+COUNTED = 64  # candidate widths where no latency has to be known
+MULTIPLES = {"cpu": 8, "gpu": 32}  # channels that fill the vectors of a runtime's kernels
+
+Compensate = Callable[[fx.GraphModule, Groups, Selection], Selection]
+Penalty = Callable[[nn.Module, object], Tensor]
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """Options.
+
+    rounds        of scoring and slicing; the budget falls by the same factor in each
+    recipe        of training; `epochs` at the end, `search_epochs` (none: 1) between rounds and of
+                  training with a penalty
+    """
+
+    allocation: Allocation = field(default_factory=Allocation)
+    rounds: int = 1
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise InputError(f"{self.rounds} rounds; give 1 or more")
+
+
+@dataclass(frozen=True)
+class Width:
+    """Of one channel group."""
+
+    group: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """The result. Both graphs are deployed ones, batch norms folded; times are the table's.
+
+    trainable  the result with its batch norms, for more training
+    """
+
+    graph_module: fx.GraphModule
+    original: fx.GraphModule
+    trainable: fx.GraphModule
+    widths: tuple[Width, ...]
+    before_ms: float
+    after_ms: float
+    skipped: tuple[Skip, ...]
+    history: tuple[LogRow, ...]
+
+    @property
+    def speedup(self) -> float:
+        return self.before_ms / self.after_ms
+
+
+def prune(
+    captured: fx.GraphModule,
+    table: CostTable,
+    precision: str,
+    criterion: Criterion,
+    goal: Goal,
+    *,
+    options: Pruning | None = None,
+    train: Pictures | None = None,
+    seen: str = "",
+    compensate: Compensate | None = None,
+    penalty: Callable[[fx.GraphModule, Groups], Penalty] | None = None,
+    measured_ms: Callable[[fx.GraphModule], float] | None = None,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Pruned:
+    """Prune a captured network (batch norms as they are in training), which is left as it is.
+
+    train        pictures to tune on, labelled or not; None: nothing is trained
+    seen         tells apart what the criterion looks at, for what `folder` keeps
+    compensate   new weights for what stays, before each slicing
+    penalty      added to the loss of a training of its own, before anything is removed
+    measured_ms  of a deployed network: where the device is at hand, a budget in time is met by it
+                 instead of by the table
+    folder       keeps scores and checkpoints: a run that was stopped goes on there
+
+    Raises InputError: no group that can become narrower (says why), a budget that cannot be reached
+    (says what can), a penalty without pictures; TableError where the table lacks the precision;
+    TrainingError; VerificationError where the sliced network is not the masked one.
+    """
+    options, progress = options or Pruning(), progress or Silent()
+    if penalty is not None and train is None:
+        raise InputError("this criterion trains with a penalty first; give --train DIR")
+    net = network(captured)
+    key = ""
+    if folder is not None:
+        told = (criterion.name, seen, goal, options, train and train.digest)
+        key = digest_of(net.graph, str(told))[:12]
+    schooled = None
+    if train is not None:
+        teacher = copy_graph(net.graph)
+        schooled = school(train, teacher, options.recipe, folder, key, progress)
+    journal = f"{criterion.name} {seen}"
+    run = _Run(
+        *(net, table, precision, criterion, goal, options, schooled, compensate),
+        *(measured_ms, folder, journal, progress),
+    )
+    return run.pruned(penalty)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    net: Network
+    table: CostTable
+    precision: str
+    criterion: Criterion
+    goal: Goal
+    options: Pruning
+    school: School | None
+    compensate: Compensate | None
+    measured_ms: Callable[[fx.GraphModule], float] | None
+    folder: Path | None
+    seen: str
+    progress: Progress
+
+    def pruned(self, penalty: Callable[[fx.GraphModule, Groups], Penalty] | None) -> Pruned:
+        graph, history = copy_graph(self.net.graph), list[LogRow]()
+        groups = channel_groups(graph)
+        whole = {group.name: group.size for group in groups.groups}
+        widths, skipped = dict(whole), dict[Skip, None]()
+        if penalty is not None and self.school is not None:
+            hooks = Hooks(penalty=penalty(graph, groups))
+            history += self.school.fit(graph, "penalty", self._short, hooks).history
+        rounds = 1 if self.goal.keep else self.options.rounds
+        for number in range(1, rounds + 1):
+            with self.progress.task(f"Choosing widths, round {number} of {rounds}"):
+                step = _Round(self, graph, whole, number, rounds)
+                chosen, selection, reasons = step.chosen()
+            skipped |= dict.fromkeys(reasons)
+            with self.progress.task("Slicing; compared with the masked network in float64"):
+                graph, done = run_slicing(graph, SliceChannels(selection))
+            skipped |= dict.fromkeys(done.skipped)
+            widths |= chosen
+            if self.school is not None:
+                last = number == rounds
+                epochs = self.options.recipe.epochs if last else self._short
+                name = "fine-tuning" if last else f"round-{number}"
+                name = f"{name}-{digest_of(graph, '')[:8]}"
+                history += self.school.fit(graph.train(), name, epochs).history
+        return self._result(graph.eval(), whole, widths, tuple(skipped), tuple(history))
+
+    @property
+    def _short(self) -> int:
+        return self.options.recipe.search_epochs or 1
+
+    def _result(
+        self,
+        graph: fx.GraphModule,
+        whole: Mapping[str, int],
+        widths: Mapping[str, int],
+        skipped: tuple[Skip, ...],
+        history: tuple[LogRow, ...],
+    ) -> Pruned:
+        folded = run_exact_passes(graph, (FoldBatchNorm(),))[0].float()
+        before, after = (
+            predicted_ms(g, self.table, self.precision) for g in (self.net.folded, folded)
+        )
+        found = tuple(Width(name, size, widths[name]) for name, size in whole.items())
+        return Pruned(folded, self.net.folded, graph, found, before, after, skipped, history)
+
+
+@dataclass(frozen=True, eq=False)
+class _Round:
+    """Choosing widths once, for `graph` as it is now; `whole`: widths before the first round."""
+
+    run: _Run
+    graph: fx.GraphModule
+    whole: Mapping[str, int]
+    number: int
+    rounds: int
+
+    def chosen(self) -> tuple[Mapping[str, int], Selection, tuple[Skip, ...]]:
+        """Group → width, what stays, groups that stay whole."""
+        run, options = self.run, self.run.options.allocation
+        groups = channel_groups(self.graph)
+        scores = self._scores(groups)
+        multiple = options.multiple or channel_multiple(run.table)
+        if run.goal.keep:
+            widths, skipped = per_group(groups, run.goal.keep, multiple)
+            selection = selected(groups, scores, widths)
+        else:
+            if run.goal.unit != "ms":  # counted, not measured
+                options = replace(options, candidates=max(options.candidates, COUNTED))
+            space = space_of(groups, scores, options, multiple, self.whole)
+            widths, skipped = self._within(groups, space), space.skipped
+            selection = space.selection(widths)
+        if run.compensate is not None:
+            selection = run.compensate(self.graph, groups, selection)
+        return widths, selection, skipped
+
+    def _scores(self, groups: Groups) -> Scores:
+        """Kept in the folder: some criteria take long."""
+        run = self.run
+        if run.folder is None:
+            return run.criterion.scores(self.graph, groups)
+        journal = Journal(run.folder, self.graph, f"scores {run.seen}")
+        if "" not in journal.known:
+            for name, found in run.criterion.scores(self.graph, groups).items():
+                journal.put(name, [float(x) for x in found])
+            journal.put("", [])  # all of them
+        return {name: np.array(found) for name, found in journal.known.items() if name}
+
+    def _within(self, groups: Groups, space: Space) -> dict[str, int]:
+        """Widths whose network meets the round's budget."""
+        run, unit = self.run, self.run.goal.unit
+        skeleton = Skeleton(FoldBatchNorm()(self.graph).graph_module, groups)
+        layers = layers_of(skeleton, groups, space.narrow)
+        price = layers.price(unit, run.table, run.precision)
+        kind = run.options.allocation.kind or ("uniform" if unit == "channels" else "knapsack")
+        choose = partial(allocate, space, price, kind=kind)
+        before = self._before()
+        target = run.goal.budget(before)
+        budget = before * (target / before) ** (self.number / self.rounds)
+        try:
+            if run.measured_ms is not None and unit == "ms":
+                return self._measured(space, price, choose, budget, run.measured_ms)
+            if self.number == 1:  # before anything is trained
+                choose(target)
+            return _exactly(choose, budget, lambda w: self._cost(skeleton.facts(w), w))
+        except UnreachableError as error:
+            raise InputError(f"{run.goal.closest(before, error.closest)}{error.how}") from None
+
+    def _before(self) -> float:
+        """Of the network that was given, in the goal's unit."""
+        run, folded = self.run, self.run.net.folded
+        match run.goal.unit:
+            case "ms" if run.measured_ms is not None:
+                return run.measured_ms(folded)
+            case "ms":
+                return predicted_ms(folded, run.table, run.precision)
+            case "macs":
+                return macs(lower(folded))
+            case "params":
+                return sum(parameter.numel() for parameter in folded.parameters())
+            case "channels":
+                return sum(self.whole.values())
+
+    def _cost(self, facts: Facts, widths: Mapping[str, int]) -> float:
+        """Of the network as it would be, every operator and parameter counted anew."""
+        run = self.run
+        match run.goal.unit:
+            case "ms":
+                keys = (replace(key, precision=run.precision) for _, key in facts.operators)
+                overhead = run.table.network_overhead_ms(run.precision)
+                return fsum([overhead, *(run.table.estimate(key).ms for key in keys)])
+            case "macs":
+                return sum(key.macs for _, key in facts.operators)
+            case "params":
+                return sum(prod(shape) for shape in facts.parameters.values())
+            case "channels":
+                groups = channel_groups(self.graph).groups
+                return sum(widths.get(group.name, group.size) for group in groups)
+
+    def _measured(
+        self,
+        space: Space,
+        price: Price,
+        choose: Callable[[float], dict[str, int]],
+        budget: float,
+        measured_ms: Callable[[fx.GraphModule], float],
+    ) -> dict[str, int]:
+        """By measuring: what is asked of the table is corrected by what came out."""
+
+        def measured(widths: Mapping[str, int]) -> float:
+            sliced = SliceChannels(space.selection(widths))(self.graph).graph_module
+            return measured_ms(FoldBatchNorm()(sliced).graph_module.float())
+
+        whole, best = price.total({}), None
+        asked, last = whole * budget / measured({}), budget
+        for _ in range(ATTEMPTS):
+            widths = choose(min(asked, whole))
+            last = measured(widths)
+            if last <= budget and (best is None or last > best[0]):
+                best = last, widths
+            if CLOSE * budget <= last <= budget:
+                break
+            asked *= (1 + CLOSE) / 2 * budget / last
+        if best is None:
+            raise InputError(
+                f"no widths were measured within {budget:.4g} ms, the last took {last:.4g}"
+            )
+        return best[1]
+
+
+def _exactly(
+    choose: Callable[[float], dict[str, int]],
+    budget: float,
+    cost: Callable[[Mapping[str, int]], float],
+) -> dict[str, int]:
+    """Prices by terms are exact but for operators whose kind changes with the width."""
+    asked, over = budget, 0.0
+    for _ in range(ATTEMPTS):
+        widths = choose(asked)
+        over = cost(widths) - budget
+        if over <= 0:
+            return widths
+        asked -= over
+    raise InputError(f"a budget of {budget:.4g} is missed by {over:.2g}; give more")
+
+
+def channel_multiple(table: CostTable) -> int:
+    """Of channels, that fills the vectors of the target's kernels."""
+    return MULTIPLES[table.meta.cliffs] if isinstance(table, LatencyTable) else MULTIPLES["cpu"]
