@@ -26,7 +26,6 @@ from ...passes.criteria.base import most_important
 from ..costs import keyed
 from ..export.lower import lower
 
-
 Mask = npt.NDArray[np.bool_]
 
 
