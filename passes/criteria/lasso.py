@@ -44,7 +44,7 @@ def lasso_path(gram: Numbers, cross: Numbers) -> Path:
     penalty = float(np.abs(residual[free]).max()) if free.any() else 0.0
     knots, values = [penalty], [beta.copy()]
     joining: int | None = int(np.argmax(np.where(free, np.abs(residual), -1))) if penalty else None
-    left: int | None = None  # it lies on the bound, and must not come back at once
+    left: int | None = None  # it lies on one bound, and must not come back at once
     for _ in range(_MOST_KNOTS * len(cross)):
         if joining is not None:
             if _depends(gram, active, joining, scale):
@@ -56,8 +56,10 @@ def lasso_path(gram: Numbers, cross: Numbers) -> Path:
         signs = np.sign(residual[active])
         direction = np.linalg.solve(gram[np.ix_(active, active)], signs)
         slope = gram[:, active] @ direction
-        out = ~barred
-        out[active if left is None else [*active, left]] = False
+        out = np.stack([~barred, ~barred])
+        out[:, active] = False
+        if left is not None:
+            out[int(residual[left] < 0), left] = False
         step, joining, leaving = _next((penalty, residual, slope), out, beta[active], direction)
         beta[active] += step * direction
         residual = cross - gram[:, active] @ beta[active]
@@ -77,14 +79,17 @@ def _next(
     values: Numbers,
     direction: Numbers,
 ) -> tuple[float, int | None, int | None]:
-    """(how far the penalty falls, who joins, whose place in `active` is given up)."""
+    """(how far the penalty falls, who joins, whose place in `active` is given up).
+
+    out  (2, n) who may join at the upper and at the lower bound
+    """
     penalty, residual, slope = state
     step, joining, leaving = penalty, None, None
     with np.errstate(divide="ignore", invalid="ignore"):
-        for sign in (1.0, -1.0):
+        for sign, may in ((1.0, out[0]), (-1.0, out[1])):
             # residual − step·slope meets ±(penalty − step)
             at = (penalty - sign * residual) / (1 - sign * slope)
-            at = np.where(out & np.isfinite(at) & (at > 1e-12 * penalty), at, np.inf)
+            at = np.where(may & np.isfinite(at) & (at > 1e-12 * penalty), at, np.inf)
             if at.min(initial=np.inf) < step:
                 step, joining = float(at.min()), int(at.argmin())
         zero = np.where(values * direction < 0, -values / direction, np.inf)
