@@ -187,10 +187,9 @@ def _norm(graph: fx.GraphModule, node: fx.Node, known: Usage) -> fx.Node | None:
         return None
     reader = next(iter(node.users))
     module = module_of(graph, reader)
-    kinds = nn.BatchNorm1d | nn.BatchNorm2d
-    if not isinstance(module, kinds) or module.running_mean is None or known.calls(module) > 1:
+    if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) or known.calls(module) > 1:
         return None
-    return reader
+    return None if cast(Any, module.running_mean) is None else reader
 
 
 def _shortcut(graph: fx.GraphModule, node: fx.Node, normed: bool) -> str | None:
@@ -230,7 +229,8 @@ def _fit(
         else:
             found, _ = best(fit, held, (prior, None))
         rows = indices(block.outputs)
-        old = shift if cast(Any, task.layer.bias) is None else task.layer.bias.detach().double()
+        bias = cast("Tensor | None", task.layer.bias)
+        old = shift if bias is None else bias.detach().double()
         before += both.error(Solution(prior, old[rows]))
         after += both.error(found)
         spread += both.spread()

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 
 from ...compiler.errors import InputError
 
@@ -64,10 +65,9 @@ class Observed(fx.Interpreter):
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         read = self._read
         if read is None or n.op == "output":
-            return cast(
-                "tuple[tuple[Any, ...], dict[str, Any]]", super().fetch_args_kwargs_from_env(n)
-            )
-        return fx.node.map_arg(n.args, lambda source: read(n, source, self.env[source])), {}
+            return super().fetch_args_kwargs_from_env(n)
+        args = map_arg(n.args, lambda source: read(n, source, self.env[source]))
+        return cast("tuple[Any, ...]", args), {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)

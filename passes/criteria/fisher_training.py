@@ -38,8 +38,11 @@ class FisherMask(nn.Module):
             return x * self.read.factor(mask, x)
         each = mask.expand(x.shape[0], -1).clone().requires_grad_()
         y = x * self.read.factor(each, x)
-        each.register_hook(lambda gradient: self.note(self.read.group, gradient.detach()))
+        cast(Any, each).register_hook(self._note)
         return y
+
+    def _note(self, gradient: Tensor) -> None:
+        self.note(self.read.group, gradient.detach())
 
 
 class FisherPruning:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, fx
@@ -85,7 +85,10 @@ class GroupFisher:
         with torch.enable_grad():
             outputs: tuple[Tensor, ...] = Observed(graph_module, read=read).run(*inputs)
             loss = self.loss(outputs, labels)
-        found = torch.autograd.grad(loss, list(masks.values()), allow_unused=True)
+        found = cast(
+            "tuple[Tensor | None, ...]",
+            torch.autograd.grad(loss, list(masks.values()), allow_unused=True),
+        )
         return [
             (n, torch.zeros_like(masks[n]) if g is None else g)
             for n, g in zip(masks, found, strict=True)

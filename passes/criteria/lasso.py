@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +78,7 @@ def _next(
     state: tuple[float, Numbers, Numbers],
     out: npt.NDArray[np.bool_],
     values: Numbers,
-    direction: Numbers,
+    direction: npt.NDArray[np.floating[Any]],
 ) -> tuple[float, int | None, int | None]:
     """(how far the penalty falls, who joins, whose place in `active` is given up).
 

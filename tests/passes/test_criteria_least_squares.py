@@ -40,7 +40,8 @@ def test_path_meets_the_conditions_of_the_optimum(seed: int) -> None:
     path = lasso_path(gram, cross)
     middles = (path.penalties[1:] + path.penalties[:-1]) / 2
     between = (path.values[1:] + path.values[:-1]) / 2
-    for penalty, beta in (*zip(path.penalties, path.values), *zip(middles, between)):
+    points = np.concatenate([path.values, between])
+    for penalty, beta in zip((*path.penalties, *middles), points, strict=True):
         left, scale = cross - gram @ beta, np.abs(cross).max()
         nonzero = beta != 0
         np.testing.assert_allclose(
