@@ -18,7 +18,10 @@ import typer
 
 from .errors import ShrinkcError
 
-COMMANDS = ("compile", "estimate", "inspect", "profile", "bench", "tables", "calibrate", "shrink")
+COMMANDS = (
+    *("compile", "estimate", "inspect", "profile", "bench", "tables", "calibrate"),
+    *("shrink", "prune"),
+)
 GLOBAL_OPTIONS = ("--help", "-h", "--version")
 
 app = typer.Typer(
@@ -245,6 +248,142 @@ def shrink(
     goal = Goal(speedup, budget_ms, keep, keep_ratio)
     trained = Trained(recipe, per_activation, expand_ratio)
     run_shrink(ShrinkArguments(compiled, method, goal, evaluation, steps, train, labels, trained))
+
+
+@app.command()
+def prune(
+    model: ModelArgument,
+    target: TargetOption,
+    criterion: Annotated[
+        str,
+        typer.Option(
+            help="Without pictures: l1, l2, slimming, ssl, random, equal; with --images: hrank, "
+            "dropnet, he; with labels too: group-fisher."
+        ),
+    ] = "l1",
+    speedup: Annotated[
+        float | None, typer.Option(help="Over what the table says of the network as it is.")
+    ] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(help="Milliseconds by the target's table, instead of --speedup.")
+    ] = None,
+    macs: Annotated[
+        float | None, typer.Option(help="Share of the multiply-accumulates to keep, 0 to 1.")
+    ] = None,
+    params: Annotated[
+        float | None, typer.Option(help="Share of the parameters to keep, 0 to 1.")
+    ] = None,
+    keep_ratio: Annotated[
+        float | None, typer.Option(help="Share of the channels to keep, 0 to 1.")
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="GROUP=RATIO: this group alone; several times. See shrinkc inspect."),
+    ] = None,
+    allocation: Annotated[
+        str | None,
+        typer.Option(
+            help="knapsack (least importance for the cost), global (one threshold), uniform. "
+            "Default: knapsack; uniform for --keep-ratio."
+        ),
+    ] = None,
+    normalise: Annotated[
+        str | None,
+        typer.Option(help="Scores of groups by their mean, sum or none. Default: the criterion's."),
+    ] = None,
+    multiple: Annotated[
+        int | None, typer.Option(help="Widths are multiples of it. Default: the target's.")
+    ] = None,
+    floor: Annotated[float, typer.Option(help="Share of each group that stays.")] = 0.1,
+    candidates: Annotated[
+        int, typer.Option(help="Widths of a group that are priced, at most.")
+    ] = 16,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Pictures for criteria and --compensate: a folder, a tar."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Of those pictures.")] = 500,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Folders of --images are classes.")
+    ] = False,
+    compensate: Annotated[
+        bool | None,
+        typer.Option(
+            "--compensate/--no-compensate",
+            help="Fit what is left to what the network computed, by least squares. Default: he.",
+        ),
+    ] = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(help="Pictures to train on, labelled by folders or not."),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of fine-tuning; 10 with --train. With --labels: on --images."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Prune a little, tune a little.")] = 1,
+    round_epochs: Annotated[
+        int, typer.Option(min=1, help="Of training between rounds, or with a penalty.")
+    ] = 1,
+    strength: Annotated[float, typer.Option(help="slimming, ssl: weight of the penalty.")] = 1e-4,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures per training step.")] = 128,
+    learning_rate: Annotated[float, typer.Option(help="Of SGD, at its peak.")] = 0.02,
+    seed: Annotated[int, typer.Option(help="Of training and random scores.")] = 0,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(help="Other pictures, to judge it on; class folders: top-1."),
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="JSON: class folder → class index. Default: sorted order.")
+    ] = None,
+    input: InputOption = None,
+    resize: Annotated[int | None, typer.Option(help="Shorter side before the crop.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Per channel, after scaling to 0–1.")] = None,
+    std: Annotated[str | None, typer.Option(help="Per channel.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Output folder. Default: MODEL-TARGET-pruned."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="PNG of the widths before and after to write.")
+    ] = None,
+    precision: PrecisionOption = "fp32",
+    opset: Annotated[int, typer.Option(help="ONNX opset.")] = 17,
+    arch: ArchOption = None,
+    trust: TrustOption = False,
+    threads: ThreadsOption = 1,
+    runs: Annotated[int, typer.Option(min=0, help="Timed runs per file; 0: none.")] = 30,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove channels until the network fits a budget: at once, or in rounds with training."""
+    from .commands import CompileArguments
+    from .prune.allocation import Allocation
+    from .prune.goal import Goal
+    from .prune.prune import Pruning
+    from .prune_commands import (
+        PruneArguments,
+        allocation_named,
+        normalise_named,
+        run_prune,
+        shares,
+    )
+    from .shrink.recipe import Recipe
+
+    compiled = CompileArguments(
+        *(model, target, tuple(input or ()), images, None, classes, resize, mean, std, out),
+        *(precision, opset, "none", arch, trust, threads, runs, as_json),
+    )
+    widths = Allocation(
+        *(allocation_named(allocation), normalise_named(normalise), multiple, floor, candidates)
+    )
+    recipe = Recipe(epochs or 10, round_epochs, 50, batch, learning_rate, seed=seed)
+    goal = Goal(speedup, budget_ms, macs, params, keep_ratio, shares(keep or []))
+    run_prune(
+        PruneArguments(
+            *(compiled, criterion, goal, Pruning(widths, rounds, recipe), limit, labels, train),
+            *(epochs, compensate, strength, evaluation, plot),
+        )
+    )
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from ..latency_tables.files import Validation
 from .errors import InputError, TableError
 
+_NEEDED = "pictures need matplotlib: pip install 'shrinkc[plot]'"
 _COLOURS = {"fp32": "#1b6ca8", "fp16": "#2a9d5c", "int8": "#c4581c"}
 _MARKS = {"none": "x", "network": "o", "family": "^", "operator": "."}
 _NAMES = {
@@ -51,14 +53,36 @@ def predicted_against_measured(target: str, rows: Sequence[Validation], path: Pa
     _save(figure, path)
 
 
-def _figure() -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise TableError("pictures need matplotlib: pip install 'shrinkc[plot]'") from None
-    figure: Any = Figure(figsize=(6.4, 6.4), layout="constrained")
+def widths_before_and_after(title: str, rows: Sequence[tuple[str, int, int]], path: Path) -> None:
+    """Channel groups in the order of execution: (name, channels before, channels after).
+
+    Raises TableError without matplotlib, InputError when the file cannot be written.
+    """
+    figure, axes = _figure((max(6.4, 1.5 + 0.2 * len(rows)), 5.2), "auto")
+    names, before, after = zip(*rows, strict=True)
+    places = range(len(rows))
+    axes.bar(places, before, width=0.8, color="0.85", label=f"before: {sum(before):,} channels")
+    axes.bar(places, after, width=0.8, color="#1b6ca8", label=f"after: {sum(after):,}")
+    axes.set_xticks(places, names, rotation=90, fontsize=7)
+    axes.set(xlim=(-0.8, len(rows) - 0.2), ylabel="channels")
+    axes.set_title(title, fontsize=10)
+    figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def require_matplotlib() -> None:
+    """Raise TableError where nothing could be drawn, before any work is done."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise TableError(_NEEDED)
+
+
+def _figure(size: tuple[float, float] = (6.4, 6.4), aspect: str = "equal") -> tuple[Any, Any]:
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure: Any = Figure(figsize=size, layout="constrained")
     axes: Any = figure.subplots()
-    axes.set_aspect("equal")
+    axes.set_aspect(aspect)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

@@ -56,7 +56,7 @@ class Skeleton:
         self._graph.meta["dynamic_batch"] = False  # a batch of two has the same operators
         self._groups = groups
         self._nodes = {node.name: node for node in self._graph.graph.nodes}
-        modules: Any = self._graph.named_modules(remove_duplicate=False)
+        modules = cast(Any, self._graph).named_modules(remove_duplicate=False)
         self._modules: dict[str, nn.Module] = dict(modules)
         self._owned = _owned(self._graph)
         self._parts = _parts(groups, self._owned)

@@ -1,0 +1,318 @@
+"""`shrinkc prune`: less width within a budget, with training or without."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from rich.markup import escape
+from rich.table import Table
+from torch import fx
+
+from ..passes.analysis.channel_groups import Groups
+from ..passes.base import Skip
+from ..passes.criteria.base import Selection
+from ..passes.criteria.data import Batch
+from ..passes.slice_channels import SliceChannels
+from . import show
+from .cli import print_json
+from .commands import CompileArguments, images_of, input_shapes, preprocessing_of, progress
+from .compile import compile_model
+from .costs import CostTable
+from .errors import InputError
+from .images import find_images, read_classes
+from .judged import Judged, judge
+from .load import load_model
+from .options import Options
+from .picture import Preprocessing
+from .plots import require_matplotlib, widths_before_and_after
+from .progress import Progress
+from .prune.allocation import Kind, Normalise
+from .prune.compensate import compensate
+from .prune.goal import Goal
+from .prune.methods import METHODS, Given, Method, chosen_by_cost, comparable, method_named
+from .prune.prune import Compensate, Pruned, Pruning, prune
+from .stages import captured, cost_table, require_convolutions
+from .train.cache import Reading, load_pictures, with_margin
+from .train.compute import require_training
+from .train.pictures import Pictures
+
+BATCH = 32  # pictures that criteria see at a time
+
+
+@dataclass(frozen=True)
+class PruneArguments:
+    """The command line of `shrinkc prune`, as given; `compile.images` are what criteria look at.
+
+    limit       of those pictures
+    labels      their class folders are labels; without `train`, train on them
+    train       folder of pictures to train on
+    epochs      of fine-tuning; None: the recipe's, where there is something to train on
+    strength    of the penalty of criteria that train with one
+    """
+
+    compile: CompileArguments
+    criterion: str
+    goal: Goal
+    pruning: Pruning
+    limit: int
+    labels: bool
+    train: Path | None
+    epochs: int | None
+    compensate: bool | None
+    strength: float
+    evaluation: Path | None
+    plot: Path | None
+
+    @property
+    def trains(self) -> bool:
+        return self.train is not None or (self.labels and self.epochs is not None)
+
+
+def allocation_named(text: str | None) -> Kind | None:
+    """`--allocation`. Raises InputError."""
+    if text is not None and text not in get_args(Kind):
+        raise InputError(f"--allocation {text}: give one of {', '.join(get_args(Kind))}")
+    return cast("Kind | None", text)
+
+
+def normalise_named(text: str | None) -> Normalise | None:
+    """`--normalise`. Raises InputError."""
+    if text is not None and text not in get_args(Normalise):
+        raise InputError(f"--normalise {text}: give one of {', '.join(get_args(Normalise))}")
+    return cast("Normalise | None", text)
+
+
+def shares(texts: list[str]) -> dict[str, float]:
+    """`--keep GROUP=RATIO`, several times. Raises InputError."""
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise InputError(f"--keep {text}: give a channel group and a share, GROUP=0.5")
+    return found
+
+
+def run_prune(a: PruneArguments) -> None:
+    """Prune, compile what is left, print both reports."""
+    given, method = a.compile, method_named(a.criterion)
+    _check(a, method)
+    table = cost_table(given.target, given.threads)
+    model = load_model(given.model, arch=given.arch, trust=given.trust)
+    shapes = input_shapes(model, given.shapes)
+    preprocessing = _preprocessing(a, shapes)
+    reporter = progress(given.as_json)
+    with reporter.task("Capturing"):
+        graph = captured(model, shapes)
+        require_convolutions(graph)
+    out = given.out or Path(f"{given.model.stem}-{Path(given.target).name}-pruned")
+    work = _Work(a, method, graph, preprocessing, table, out, reporter)
+    pruned, skipped = work.pruned()
+    options = Options(
+        target=given.target,
+        precision=given.precision,
+        opset=given.opset,
+        images=images_of(a.evaluation or given.images, given.classes),
+        calibration=images_of(given.images, None, labelled=False)
+        if given.precision == "int8"
+        else None,
+        preprocessing=preprocessing,
+        threads=given.threads,
+        runs=given.runs,
+    )
+    report = compile_model(
+        *(pruned.graph_module, shapes, out, options, f"{given.model.name}, pruned,", reporter),
+        before=pruned.original,
+    )
+    judged = None
+    if a.evaluation is not None:
+        judged = judge(pruned.original, pruned.graph_module, options)
+    if a.plot is not None:
+        title = f"{given.model.name}, {a.criterion}: {_times(pruned)}"
+        rows = [(w.group, w.before, w.after) for w in pruned.widths]
+        widths_before_and_after(title, rows, a.plot)
+    if given.as_json:
+        print_json({"pruned": _json(a, pruned, skipped, judged), "compiled": report.to_json()})
+        return
+    _show(pruned, skipped, judged)
+    show.report(report, out)
+
+
+def _check(a: PruneArguments, method: Method) -> None:
+    """What can be known to fail before anything is loaded."""
+    if method.needs != "nothing" and a.compile.images is None:
+        without = ", ".join(n for n, m in METHODS.items() if m.needs == "nothing")
+        raise InputError(
+            f"--criterion {a.criterion} looks at pictures; give --images DIR, or a criterion that "
+            f"needs none: {without}"
+        )
+    if a.compensate and a.compile.images is None:
+        raise InputError("--compensate looks at pictures; give --images DIR (no labels are needed)")
+    if method.needs == "labels" and not a.labels:
+        raise InputError(
+            f"--criterion {a.criterion} needs labels; give --labels when the folders of --images "
+            "are classes"
+        )
+    if a.labels and a.compile.images is None:
+        raise InputError(
+            "--labels says that the folders of --images are classes; give --images DIR"
+        )
+    if a.epochs is not None and not a.trains:
+        raise InputError("--epochs of what? Give --train DIR, or --images DIR --labels")
+    if a.compile.precision == "int8" and a.compile.images is None:
+        raise InputError("--precision int8 needs pictures to calibrate on; give --images DIR")
+    if a.trains:
+        require_training()
+    if a.plot is not None:
+        require_matplotlib()
+
+
+def _preprocessing(a: PruneArguments, shapes: list[tuple[int, ...]]) -> Preprocessing | None:
+    """None where no pictures are read."""
+    read = a.compile.images or a.train or a.evaluation
+    if read is None:
+        return None
+    if len(shapes) > 1:
+        raise InputError("pictures are read for networks with one input; leave them out here")
+    return preprocessing_of(replace(a.compile, images=read), shapes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What was given, loaded."""
+
+    a: PruneArguments
+    method: Method
+    graph: fx.GraphModule
+    preprocessing: Preprocessing | None
+    table: CostTable
+    out: Path
+    reporter: Progress
+
+    def pruned(self) -> tuple[Pruned, tuple[Skip, ...]]:
+        """The result, and layers that were not compensated."""
+        a, method = self.a, self.method
+        options = replace(a.pruning, allocation=comparable(a.pruning.allocation, method))
+        looked = self._looked_at() if self._looks else None
+        batches = [] if looked is None else _batches(looked)
+        by_cost = chosen_by_cost(options.allocation, a.goal)
+        criterion = method.build(Given(batches, options.recipe.seed, by_cost))
+        skipped: list[Skip] = []
+        result = prune(
+            *(self.graph, self.table, a.compile.precision, criterion, a.goal),
+            options=options,
+            train=self._training() if a.trains else None,
+            seen=f"{a.criterion} {by_cost} {looked and looked.digest} {self._compensates}",
+            compensate=_compensation(batches, skipped) if self._compensates else None,
+            penalty=self._penalty,
+            folder=self._folder,
+            progress=self.reporter,
+        )
+        return result, tuple(dict.fromkeys(skipped))
+
+    @property
+    def _compensates(self) -> bool:
+        asked = self.a.compensate
+        return self.method.compensates if asked is None else asked
+
+    @property
+    def _looks(self) -> bool:
+        return self.method.needs != "nothing" or self._compensates
+
+    @property
+    def _folder(self) -> Path:
+        """What a stopped run needs to go on: pictures, scores, checkpoints."""
+        return self.out.with_name(f"{self.out.name}.work")
+
+    @property
+    def _penalty(self) -> Any:
+        penalty = self.method.penalty
+        if penalty is None or not self.a.trains:
+            return None
+        return lambda graph, groups: penalty(graph, groups, self.a.strength)  # pyright: ignore
+
+    def _looked_at(self) -> Pictures:
+        """For criteria and compensation: as the network reads them."""
+        a, preprocessing = self.a, self.preprocessing
+        assert a.compile.images is not None
+        assert preprocessing is not None
+        classes = a.compile.classes
+        known = read_classes(classes) if classes and a.labels else None
+        images = find_images(a.compile.images, classes=known, limit=a.limit)
+        pictures = load_pictures(images, preprocessing, Reading(), self.reporter)
+        return pictures if a.labels else replace(pictures, labels=None)
+
+    def _training(self) -> Pictures:
+        """Decoded once, into a file."""
+        a, preprocessing = self.a, self.preprocessing
+        assert preprocessing is not None
+        images = images_of(a.train or a.compile.images, a.compile.classes)
+        assert images is not None
+        reading = Reading(cache=self._folder / "pictures")
+        return load_pictures(images, with_margin(preprocessing), reading, self.reporter)
+
+
+def _batches(pictures: Pictures) -> list[Batch]:
+    found: list[Batch] = []
+    for start in range(0, len(pictures), BATCH):
+        rows = slice(start, start + BATCH)
+        labels = None if pictures.labels is None else pictures.labels[rows]
+        found.append(((pictures.inputs(pictures.pixels[rows]),), labels))
+    return found
+
+
+def _compensation(batches: list[Batch], skipped: list[Skip]) -> Compensate:
+    def fitted(graph: fx.GraphModule, groups: Groups, selection: Selection) -> Selection:
+        found = compensate(graph, SliceChannels(selection), batches)
+        skipped.extend(found.skipped)
+        return found.selection
+
+    return fitted
+
+
+# --- reports -------------------------------------------------------------------------------------
+
+
+def _json(
+    a: PruneArguments, pruned: Pruned, skipped: tuple[Skip, ...], judged: Judged | None
+) -> dict[str, Any]:
+    return {
+        "criterion": a.criterion,
+        "predicted_ms_before": pruned.before_ms,
+        "predicted_ms_after": pruned.after_ms,
+        "predicted_speedup": pruned.speedup,
+        "widths": [asdict(width) for width in pruned.widths],
+        "skipped": [asdict(skip) for skip in pruned.skipped],
+        "not_compensated": [asdict(skip) for skip in skipped],
+        "history": pruned.history,
+        "judged": None if judged is None else asdict(judged),
+    }
+
+
+def _times(pruned: Pruned) -> str:
+    return f"{pruned.before_ms:.4g} → {pruned.after_ms:.4g} ms predicted, {pruned.speedup:.2f}×"
+
+
+def _show(pruned: Pruned, skipped: tuple[Skip, ...], judged: Judged | None) -> None:
+    console = show.wide_console()
+    table = Table(title=f"widths: {_times(pruned)}", title_justify="left")
+    for header in ("channel group", "before", "after", "kept"):
+        table.add_column(header, justify="left" if header == "channel group" else "right")
+    for w in pruned.widths:
+        kept = "" if w.after == w.before else f"{w.after / w.before:.0%}"
+        table.add_row(escape(w.group), str(w.before), str(w.after), kept)
+    console.print(table)
+    reasons: dict[str, int] = {}
+    for skip in pruned.skipped:
+        reasons[skip.reason] = reasons.get(skip.reason, 0) + 1
+    for reason, count in reasons.items():
+        console.print(escape(f"{count} groups stay whole: {reason}"))
+    for skip in skipped:
+        console.print(escape(f"'{skip.node}' was not compensated: {skip.reason}"))
+    said = "not judged: give --evaluation DIR, pictures that it has not seen"
+    console.print(said if judged is None else str(judged))
