@@ -11,8 +11,9 @@ import torch
 from channel_networks import graph_of
 from hand_built import Net
 from shrinkc.compiler.errors import InputError
-from shrinkc.compiler.prune import compensate as module
-from shrinkc.compiler.prune.compensate import Compensation, LeastSquares, compensate
+from shrinkc.compiler.prune import fit_layer
+from shrinkc.compiler.prune.compensate import Compensation, compensate
+from shrinkc.compiler.prune.fit_layer import LeastSquares
 from shrinkc.passes.analysis.channel_groups import channel_groups
 from shrinkc.passes.base import copy_graph
 from shrinkc.passes.criteria.base import Selection
@@ -105,6 +106,7 @@ def test_equals_a_plain_regression(bias: bool, norm: bool) -> None:
     spread = float(((target - middle) ** 2).sum())
     assert fit.after == pytest.approx((rest**2).sum() / spread, rel=1e-6)
     assert fit.before > fit.after
+    assert not check_sliced(graph, SliceChannels(found.selection)).skipped
 
 
 def test_layers_are_fitted_to_what_the_pruned_network_gives_them() -> None:
@@ -139,6 +141,13 @@ def test_convolution_groups_are_fitted_alone() -> None:
         weight, _ = regression(x, rows(target[:, own]))
         got = found.selection.weights["c.0.weight"][own][:, [0, 2, 3]].flatten(1)
         check_close(got, weight, x)
+
+
+def test_whole_convolution_groups_leave_nothing_to_fit() -> None:
+    keep = {"b.0": np.arange(4) != 1}
+    slicing = SliceChannels(Selection(keep), whole_conv_groups=True)
+    found = compensate(graph_of("grouped"), slicing, pictures(4, 3, 8, 8))
+    assert [fit.layer for fit in found.fits] == ["d"]
 
 
 def test_linear_behind_flatten() -> None:
@@ -202,8 +211,8 @@ def check_branch(
 
 def test_a_planted_bug_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The shortcut's loss with the other sign."""
-    right: Any = module._lost
-    monkeypatch.setattr(module, "_lost", lambda *args: -right(*args))
+    right: Any = fit_layer._lost
+    monkeypatch.setattr(fit_layer, "_lost", lambda *args: -right(*args))
     graph, batches = branch(False), pictures(40, 2, 4, 4)
     found = compensate(graph, removing(a=(6, 0), b=(6, 0)), batches, EXACT)
     got, expected = check_branch(found, graph, batches, False)
