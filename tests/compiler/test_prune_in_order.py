@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from channel_networks import graph_of
+from channel_networks import Coupled, captured, graph_of
 from shrinkc.compiler.errors import InputError
 from shrinkc.compiler.prune.compensate import compensate
 from shrinkc.compiler.prune.in_order import compensated_scores, prune_in_order
@@ -24,7 +24,7 @@ from shrinkc.passes.criteria.magnitude import FilterNorm
 from shrinkc.passes.criteria.slimming import NetworkSlimming, slimming_penalty
 from shrinkc.passes.slice_channels import SliceChannels
 from slice_checks import check_sliced
-from torch import nn
+from torch import Tensor, fx, nn
 
 
 def pictures(count: int = 12, batches: int = 2) -> list[Batch]:
@@ -54,13 +54,17 @@ def test_groups_that_cannot_be_pruned_so() -> None:
         prune_in_order(graph, FilterNorm(), {"fc": 3}, batches)
     with pytest.raises(InputError, match="cannot keep 0 of 8 channels"):
         prune_in_order(graph, FilterNorm(), {"a.0": 0}, batches)
-    plain = graph_of("pixel_shuffle")
-    last = channel_groups(plain).groups[-1].name
-    for module in plain.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.num_features == 6:
-            module.weight = None
-    with pytest.raises(InputError, match="network-slimming cannot judge"):
-        prune_in_order(plain, NetworkSlimming(), {last: 2}, batches)
+    with pytest.raises(InputError, match="channel-pruning cannot judge channel group 'q'"):
+        prune_in_order(product(), ChannelPruning(batches), {"q": 2}, batches)
+
+
+def product() -> fx.GraphModule:
+    """Queries and keys meet in a matrix product: no weights read them."""
+
+    def body(m: Coupled, x: Tensor) -> object:
+        return m.q(x).flatten(2).transpose(1, 2) @ m.k(x).flatten(2)
+
+    return captured(Coupled(body, q=nn.Conv2d(3, 4, 1), k=nn.Conv2d(3, 4, 1)))
 
 
 def test_the_search_judges_the_compensated_network_anew() -> None:
