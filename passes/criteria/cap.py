@@ -4,7 +4,9 @@ Pruning compensation: what reads a pruned group gets the weights that, by least 
 reproduce its outputs from the channels that stay (`compensate` of `shrinkc.compiler.prune`).
 Compensation-aware selection: the channel goes next whose removal loses least *after* compensation.
 Structural search: widths follow from one threshold for all layers, found by bisection, and in one
-round no layer loses more than a given share, after which everything is judged anew.
+round no layer loses more than a given share, after which everything is judged anew (the rounds
+and the bounds are this module's reading of the search; `compensated_scores` of
+`shrinkc.compiler.prune` judges the compensated network).
 
 The selection is backward elimination, exact in each step (optimal brain surgeon): with
 G = Σ xxᵀ of what a layer reads and B = G⁻¹Σ xyᵀ, removing the rows i costs

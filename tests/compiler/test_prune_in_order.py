@@ -45,6 +45,8 @@ def test_each_group_is_judged_in_the_network_so_far() -> None:
     second = most_important(left["b.0"], criterion.scores(student, left)["b.0"], 3)
     assert found.selection.keep["b.0"].tolist() == second.tolist()
     assert {fit.layer for fit in found.fits} == {"b.0", "c", "head.2"}
+    for path, values in alone.selection.weights.items():  # what was fitted before stays fitted
+        assert torch.equal(found.selection.weights[path], values)
     assert not check_sliced(graph, SliceChannels(found.selection)).skipped
 
 

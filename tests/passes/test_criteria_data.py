@@ -71,6 +71,16 @@ def test_dropnet_is_the_mean_magnitude_behind_the_activation() -> None:
     assert found.tolist() == [1.0, 0.5, 3.0]
 
 
+def test_dropnet_without_an_activation_counts_both_signs() -> None:
+    net = Net(1, 1, 4, 4)
+    made = net.conv(net.x, 1, 2, 1, name="layer", bias=False)
+    net.root.get_submodule("layer").weight.data.copy_(torch.tensor([1.0, -3.0]).reshape(2, 1, 1, 1))
+    graph = net.build(net.conv(made, 2, 2, 1))
+    x = torch.tensor([1.0, -2.0, 3.0, 0.0] * 4).reshape(1, 1, 4, 4)
+    found = DropNet([((x,), None)]).scores(graph, channel_groups(graph))["layer"]
+    assert found.tolist() == [1.5, 4.5]
+
+
 def test_maps_of_residuals_are_behind_the_sum() -> None:
     graph = graph_of("residual")
     maps = {(m.group.name, m.node) for m in feature_maps(graph, channel_groups(graph))}
@@ -149,6 +159,12 @@ def test_sensitivity_curves() -> None:
     )
     (curve,) = sensitivity(graph, groups, scores, loss_of(batches), (0.5,))
     np.testing.assert_allclose(curve.values, [float(whole), float(masked)], rtol=1e-6)
+    five = copies(1.0, 2.0, 3.0, 4.0, 5.0)
+    groups5 = channel_groups(five)
+    (curve,) = sensitivity(
+        *(five, groups5, FilterNorm().scores(five, groups5)), lambda _: 0.0, (0.2, 0.6)
+    )
+    np.testing.assert_allclose(curve.removed, [0, 0.2, 0.6])
     with pytest.raises(InputError, match="a ratio of 1 to remove"):
         sensitivity(graph, groups, scores, top1_of(batches), (1.0,))
     with pytest.raises(InputError, match="needs labels"):
