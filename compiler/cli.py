@@ -289,7 +289,7 @@ def prune(
     ] = None,
     normalise: Annotated[
         str | None,
-        typer.Option(help="Scores of groups by their mean, sum or none. Default: the criterion's."),
+        typer.Option(help="How groups compare: share, mean, sum, none. Default: the criterion's."),
     ] = None,
     multiple: Annotated[
         int | None, typer.Option(help="Widths are multiples of it. Default: the target's.")

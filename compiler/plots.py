@@ -63,6 +63,9 @@ def widths_before_and_after(title: str, rows: Sequence[tuple[str, int, int]], pa
     places = range(len(rows))
     axes.bar(places, before, width=0.8, color="0.85", label=f"before: {sum(before):,} channels")
     axes.bar(places, after, width=0.8, color="#1b6ca8", label=f"after: {sum(after):,}")
+    for place, old, new in zip(places, before, after, strict=True):
+        if new < old:
+            axes.annotate(f"{new / old:.0%}", (place, old), ha="center", va="bottom", fontsize=7)
     axes.set_xticks(places, names, rotation=90, fontsize=7)
     axes.set(xlim=(-0.8, len(rows) - 0.2), ylabel="channels")
     axes.set_title(title, fontsize=10)

@@ -4,10 +4,15 @@ knapsack   the least importance is lost; any widths, by cost of each (`knapsack`
 global     all groups' scores in one list, the lowest go, up to one threshold
 uniform    the same share of every group
 
-Scores are made comparable by dividing each group's by their mean (`normalise="mean"`): an average
-channel counts 1, wherever it is. Criteria whose scores compare across groups as they are (a
-change of the loss, a batch norm's scale) are taken as they are ("none"). With "sum" a whole group
-counts 1, however many channels it has.
+Scores of different groups are made comparable (`normalise`):
+
+share  what counts is the share s of a group's importance that stays. A group that r layers read
+       loses −r·log s: the loss of several is that of the product of what each reader still has,
+       and nothing ever goes entirely
+mean   divided by the group's mean, added up: an average channel counts 1, wherever it is
+sum    divided by the group's sum, added up: a whole group counts 1
+none   as they are, added up: for criteria whose scores compare (a change of the loss, the scale of
+       a batch norm)
 
 Everything here is a function of groups, scores and prices; no network is run.
 """
@@ -30,8 +35,9 @@ from .knapsack import Choices, Floats, Problem, cheapest, solve, without_cliffs
 from .price import Price
 
 Kind = Literal["knapsack", "global", "uniform"]
-Normalise = Literal["mean", "sum", "none"]
+Normalise = Literal["share", "mean", "sum", "none"]
 HALVINGS = 40
+SMALLEST = 1e-9  # share of a group's importance
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Allocation:
     """How to choose widths.
 
     kind        see the module; None: uniform for a keep ratio, otherwise knapsack
-    normalise   scores; None: mean
+    normalise   scores; None: share
     multiple    of channels, as the target's kernels like them; None: the target's own
     floor       share of a group that always stays
     candidates  widths of a group that are priced, at most, evenly spread
@@ -71,6 +77,7 @@ class Space:
     groups: Mapping[str, ChannelGroup]
     candidates: Mapping[str, tuple[int, ...]]
     scores: Scores
+    normalise: Normalise
     skipped: tuple[Skip, ...]
 
     @property
@@ -88,8 +95,11 @@ class Space:
         for name, candidates in self.candidates.items():
             group, lost = self.groups[name], self.lost[name]
             cells = int(group.cells.max()) + 1
-            loss = [lost[(group.size - width) // cells] for width in candidates]
-            choices[name] = Choices(candidates, np.array(loss))
+            loss = np.array([lost[(group.size - width) // cells] for width in candidates])
+            if self.normalise == "share":
+                readers = _readers(group)
+                loss = -readers * np.log(np.maximum(1 - loss / readers, SMALLEST))
+            choices[name] = Choices(candidates, loss)
         return Problem(choices, price)
 
     def selection(self, chosen: Mapping[str, int]) -> Selection:
@@ -143,10 +153,12 @@ def space_of(
         reason = skipped[0].reason if skipped else first[0] if first else "no layer"
         raise InputError(f"no channel group can become narrower: {reason}")
     members = {name: groups[name] for name in sorted(found)}  # in any order the same is chosen
+    how = options.normalise or "share"
     return Space(
         members,
         {name: found[name] for name in members},
-        {name: _normalised(name, scores[name], options.normalise or "mean") for name in members},
+        {name: _normalised(group, scores[name], how) for name, group in members.items()},
+        how,
         tuple(skipped),
     )
 
@@ -159,13 +171,19 @@ def _candidates(group: ChannelGroup, least: float, count: int, multiple: int) ->
     return tuple(allowed[round(i * last / (count - 1))] for i in range(count))
 
 
-def _normalised(name: str, scores: Floats, normalise: Normalise) -> Floats:
+def _normalised(group: ChannelGroup, scores: Floats, normalise: Normalise) -> Floats:
     if not np.isfinite(scores).all() or scores.min() < 0:
-        raise InputError(f"channel group '{name}' has scores that are negative or no numbers")
+        raise InputError(f"channel group '{group.name}' has scores that are negative or no numbers")
     total = math.fsum(scores)
     if normalise == "none" or total == 0:
         return scores
-    return scores / (total if normalise == "sum" else total / len(scores))
+    whole = {"mean": group.size, "sum": 1, "share": _readers(group)}[normalise]
+    return scores * (whole / total)
+
+
+def _readers(group: ChannelGroup) -> int:
+    """Layers that read the group; what leaves the network counts as read once."""
+    return max(len({value.node for value in group.read}), 1)
 
 
 def _lost(group: ChannelGroup, scores: Floats) -> Floats:

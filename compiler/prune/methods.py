@@ -51,7 +51,7 @@ class Method:
 
     build: Callable[[Given], Criterion]
     needs: Needs = "nothing"
-    normalise: Normalise = "mean"
+    normalise: Normalise = "share"
     penalty: Callable[[fx.GraphModule, Groups, float], Penalty] | None = None
     compensates: bool = False
 

@@ -257,7 +257,7 @@ def test_candidates_are_few_multiples_and_include_both_ends() -> None:
         assert (found[0], found[-1]) == (allowed[0], groups[name].size)
 
 
-@pytest.mark.parametrize("normalise", ["mean", "sum"])
+@pytest.mark.parametrize("normalise", ["share", "mean", "sum"])
 def test_normalised_scores_do_not_depend_on_scale(normalise: Normalise) -> None:
     graph, groups, layers, _ = looked_at("residual")
     scores = RandomScores(1).scores(graph, groups)
@@ -271,6 +271,23 @@ def test_normalised_scores_do_not_depend_on_scale(normalise: Normalise) -> None:
         for s in (scores, scaled)
     ]
     assert found[0] == found[1]
+
+
+def test_losses_by_hand() -> None:
+    """Of one group of 6 that two layers read, half of its channels gone."""
+    _, groups, layers, _ = looked_at("broadcast")
+    group = groups.groups[0]
+    readers = len({value.node for value in group.read})
+    assert readers > 1
+    scores = {g.name: np.arange(1.0, g.size + 1) for g in groups.groups}
+    lost = {"none": 6.0, "mean": 6 / 3.5, "sum": 6 / 21, "share": -readers * math.log(15 / 21)}
+    for normalise, want in lost.items():
+        settings = Allocation(normalise=normalise, floor=0)  # pyright: ignore
+        problem = space_of(groups, scores, settings, 1).problem(
+            layers.price("channels", Steps(), "fp32")
+        )
+        choices = problem.choices[group.name]
+        assert choices.loss[choices.widths.index(group.size // 2)] == pytest.approx(want)
 
 
 def test_large_networks_take_seconds() -> None:

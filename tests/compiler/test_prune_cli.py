@@ -150,7 +150,7 @@ def test_the_report_for_people(
         (("--macs", "0.5", "--labels"), "--labels says that the folders"),
         (("--macs", "0.5", "--precision", "int8"), "int8 needs pictures"),
         (("--macs", "0.5", "--allocation", "best"), "--allocation best: give one of knapsack"),
-        (("--macs", "0.5", "--normalise", "max"), "--normalise max: give one of mean"),
+        (("--macs", "0.5", "--normalise", "max"), "--normalise max: give one of share"),
         (("--macs", "0.5", "--rounds", "0"), "0 rounds"),
         (("--macs", "0.5", "--multiple", "0"), "multiples of 0"),
         (("--macs", "0.5", "--images", "nowhere", "--compensate"), "nowhere: no such folder"),
