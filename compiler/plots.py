@@ -65,7 +65,8 @@ def widths_before_and_after(title: str, rows: Sequence[tuple[str, int, int]], pa
     axes.bar(places, after, width=0.8, color="#1b6ca8", label=f"after: {sum(after):,}")
     for place, old, new in zip(places, before, after, strict=True):
         if new < old:
-            axes.annotate(f"{new / old:.0%}", (place, old), ha="center", va="bottom", fontsize=7)
+            where = {"ha": "center", "va": "bottom", "rotation": 90, "fontsize": 7}
+            axes.annotate(f" {new / old:.0%}", (place, old), **where)
     axes.set_xticks(places, names, rotation=90, fontsize=7)
     axes.set(xlim=(-0.8, len(rows) - 0.2), ylabel="channels")
     axes.set_title(title, fontsize=10)
