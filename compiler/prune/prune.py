@@ -269,7 +269,7 @@ class _Round:
         try:
             if run.measured_ms is not None and unit == "ms":
                 return self._measured(space, price, choose, budget, run.measured_ms)
-            if self.number == 1:  # before anything is trained
+            if self.number == 1 < self.rounds:  # before anything is trained
                 choose(target)
             return _exactly(choose, budget, lambda w: self._cost(skeleton.facts(w), w))
         except UnreachableError as error:

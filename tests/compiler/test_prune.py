@@ -34,7 +34,7 @@ SIZE, CLASSES = 12, 3
 
 def captured() -> fx.GraphModule:
     torch.manual_seed(0)
-    blocks = [InvertedResidual(8, 8, expansion=4) for _ in range(2)]
+    blocks = [InvertedResidual(8, 8, expansion=4)]
     net = nn.Sequential(
         *(conv(3, 8, 3, 2), nn.ReLU6(), *blocks, conv(8, 24, 1), nn.ReLU6()),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, CLASSES)),

@@ -39,10 +39,10 @@ from torch import fx
 
 
 def random_problem(seed: int) -> Problem:
-    """Three to five groups in a chain with shortcuts; latency in steps of a random tile, so that
+    """Three or four groups in a chain with shortcuts; latency in steps of a random tile, so that
     some widths are slower than larger ones."""
     r = random.Random(seed)
-    names = [f"g{i}" for i in range(r.randint(3, 5))]
+    names = [f"g{i}" for i in range(r.randint(3, 4))]
     sizes = {name: r.choice((8, 12, 16, 24)) for name in names}
     choices: dict[str, Choices] = {}
     for name, size in sizes.items():
