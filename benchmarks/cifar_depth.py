@@ -38,15 +38,13 @@ from shrinkc.compiler.pipeline import run_exact_passes
 from shrinkc.compiler.progress import Terminal
 from shrinkc.compiler.quantize import quantize_tflite
 from shrinkc.compiler.runtimes import TfliteRunner
-from shrinkc.compiler.shrink.budget import predicted_ms, price_of
+from shrinkc.compiler.shrink.budget import measured_within, predicted_ms, price_of
 from shrinkc.compiler.shrink.closed_form import ClosedForm, candidates, shrink_closed_form
 from shrinkc.compiler.shrink.depth_options import depth_options
 from shrinkc.compiler.shrink.plan import DepthPlan, Network, finish, network, prepare, union
 from shrinkc.compiler.shrink.recipe import Recipe, school
 from shrinkc.compiler.shrink.select import most, select
 from shrinkc.compiler.shrink.trained import (
-    CLOSE,
-    MEASUREMENTS,
     Goal,
     Method,
     Trained,
@@ -193,24 +191,18 @@ def closed_form(
     options = ClosedForm(tuning=Tuning(steps=0), cache=RESULTS / "work" / "damages")
     measured_ms = measuring(original, seen)
     budget = predicted_ms(original, table(), PRECISION) / speedup
-    best: tuple[float, fx.GraphModule] | None = None
-    low, high, asked = 1.0, 2 * speedup, speedup
-    for _ in range(MEASUREMENTS):  # the speedup to ask the table for is halved in on
-        result = shrink_closed_form(
-            *(original, few, table(), PRECISION), speedup=asked, options=options
-        )
-        ms = measured_ms(result.graph_module)
-        if ms <= budget:
-            best, high = (ms, result.graph_module), asked
-            if ms > CLOSE * budget:
-                break
-        else:
-            low = asked
-        asked = (low + high) / 2
-    if best is None:
-        raise InputError(f"closed form was not measured at {speedup:g}×")
-    untrained = evaluate(best[1], test).top1
-    model = copy.deepcopy(best[1])
+    shrunk, _ = measured_within(  # the speedup to ask the table for
+        lambda asked: (
+            shrink_closed_form(
+                *(original, few, table(), PRECISION), speedup=asked, options=options
+            ).graph_module
+        ),
+        measured_ms,
+        (1.0, speedup, 2 * speedup),
+        budget,
+    )
+    untrained = evaluate(shrunk, test).top1
+    model = copy.deepcopy(shrunk)
     name = f"closed-form-{seed}"
     tuned = replace(recipe(seed), learning_rate=FOLDED_RATE)
     schooled = school(seen, original, tuned, RESULTS / "work" / name, f"{speedup}", Terminal())

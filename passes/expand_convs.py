@@ -10,7 +10,7 @@ from typing import ClassVar, cast
 import torch
 from torch import fx, nn
 
-from .base import PassResult, Skip
+from .base import PassResult
 from .ir import add
 from .rewrite import Rewriter
 
@@ -37,18 +37,14 @@ class ExpandConvs:
 
     def __call__(self, graph_module: fx.GraphModule) -> PassResult:
         rewriter = Rewriter(graph_module)
-        nodes = {node.name: node for node in rewriter.nodes}
         generator = torch.Generator().manual_seed(self.seed)
-        refused: list[Skip] = []
-        for name in dict.fromkeys(self.layers):
-            node = nodes.get(name)
-            reason = "there is no such node" if node is None else _why_not(rewriter, node)
-            if node is None or reason:
-                refused.append(Skip(name, reason or ""))
-            else:
+        for node in rewriter.find(self.layers):
+            reason = _why_not(rewriter, node)
+            if reason is None:
                 self._expand(rewriter, node, generator)
-        result = rewriter.finish()
-        return PassResult(result.graph_module, result.changes, (*result.skipped, *refused))
+            else:
+                rewriter.skip(node, reason)
+        return rewriter.finish()
 
     def _expand(self, rewriter: Rewriter, node: fx.Node, generator: torch.Generator) -> None:
         conv = cast(nn.Conv2d, rewriter.module(node))

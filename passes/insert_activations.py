@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import fx, nn
 
 from .analysis.spans import activations
-from .base import PassResult, Skip
+from .base import PassResult
 from .rewrite import Rewriter
 
 
@@ -32,25 +32,19 @@ class InsertActivations:
         rewriter = Rewriter(graph_module)
         graph = rewriter.graph_module.graph
         known = activations(rewriter.graph_module)
-        nodes = {node.name: node for node in rewriter.nodes}
-        refused: list[Skip] = []
-        for name in dict.fromkeys(self.behind):
-            node = nodes.get(name)
-            users = [] if node is None else list(node.users)
-            if node is None:
-                refused.append(Skip(name, "there is no such node"))
-            elif any(user.op == "output" for user in users):
+        for node in rewriter.find(self.behind):
+            users = list(node.users)
+            if any(user.op == "output" for user in users):
                 rewriter.skip(node, "it is an output of the network")
             elif all(user.name in known for user in users):
                 rewriter.skip(node, "an activation reads it already")
             else:
-                path = rewriter.new_name(f"{name}_act")
+                path = rewriter.new_name(f"{node.name}_act")
                 rewriter.set_module(path, copy.deepcopy(self.activation))
                 with graph.inserting_after(node):
                     made = graph.create_node("call_module", path, (node,), name=path)
                 for user in users:
                     user.replace_input_with(node, made)
-                    rewriter.absorb_input(user, [], f"reads '{name}' activated")
+                    rewriter.absorb_input(user, [], f"reads '{node.name}' activated")
                 rewriter.helper(users[0], made)
-        result = rewriter.finish()
-        return PassResult(result.graph_module, result.changes, (*result.skipped, *refused))
+        return rewriter.finish()

@@ -9,7 +9,7 @@ from typing import ClassVar, cast
 from torch import fx, nn
 
 from .analysis.spans import activations
-from .base import PassResult, Skip, copy_graph
+from .base import PassResult, copy_graph
 from .rewrite import Rewriter
 
 
@@ -30,19 +30,13 @@ class RemoveActivations:
     def __call__(self, graph_module: fx.GraphModule) -> PassResult:
         rewriter = Rewriter(graph_module)
         known = activations(rewriter.graph_module)
-        nodes = {node.name: node for node in rewriter.nodes}
-        refused: list[Skip] = []
-        for name in dict.fromkeys(self.activations):
-            node = nodes.get(name)
-            if node is None:
-                refused.append(Skip(name, "there is no such node"))
-            elif name not in known:
-                rewriter.skip(node, "it is no element-wise activation")
-            else:
+        for node in rewriter.find(self.activations):
+            if node.name in known:
                 kind = type(rewriter.module(node)).__name__
-                rewriter.bypass(node, node.all_input_nodes[0], f"{kind} '{name}' removed")
-        result = rewriter.finish()
-        return PassResult(result.graph_module, result.changes, (*result.skipped, *refused))
+                rewriter.bypass(node, node.all_input_nodes[0], f"{kind} '{node.name}' removed")
+            else:
+                rewriter.skip(node, "it is no element-wise activation")
+        return rewriter.finish()
 
 
 def activations_as_identity(graph_module: fx.GraphModule, names: Iterable[str]) -> fx.GraphModule:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import fx, nn
 
 from .analysis.shapes import Shapes, shapes
-from .base import PassResult, Skip
+from .base import PassResult
 from .rewrite import Rewriter
 
 
@@ -28,17 +28,13 @@ class RemoveLayers:
     def __call__(self, graph_module: fx.GraphModule) -> PassResult:
         rewriter = Rewriter(graph_module)
         known = shapes(rewriter.graph_module)
-        nodes = {node.name: node for node in rewriter.nodes}
-        refused: list[Skip] = []
-        for name in dict.fromkeys(self.layers):
-            node = nodes.get(name)
-            reason = "there is no such node" if node is None else _why_not(rewriter, node, known)
-            if node is None or reason:
-                refused.append(Skip(name, reason or ""))
+        for node in rewriter.find(self.layers):
+            reason = _why_not(rewriter, node, known)
+            if reason is None:
+                rewriter.bypass(node, node.all_input_nodes[0], f"'{node.name}' is the identity")
             else:
-                rewriter.bypass(node, node.all_input_nodes[0], f"'{name}' is the identity")
-        result = rewriter.finish()
-        return PassResult(result.graph_module, result.changes, (*result.skipped, *refused))
+                rewriter.skip(node, reason)
+        return rewriter.finish()
 
 
 def _why_not(rewriter: Rewriter, node: fx.Node, known: Shapes) -> str | None:

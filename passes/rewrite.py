@@ -11,7 +11,7 @@ Edits cost what they touch; dead code is removed and the code regenerated once, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 import torch
@@ -40,6 +40,15 @@ class Rewriter:
     def nodes(self) -> list[fx.Node]:
         """A snapshot in execution order; check `alive` when earlier edits may erase later ones."""
         return list(self.graph_module.graph.nodes)
+
+    def find(self, names: Iterable[str]) -> Iterator[fx.Node]:
+        """The nodes of these names, each once; a name that is no node is a `Skip`."""
+        known = {node.name: node for node in self.nodes}
+        for name in dict.fromkeys(names):
+            if name in known:
+                yield known[name]
+            else:
+                self._skipped[Skip(name, "there is no such node")] = None
 
     def alive(self, node: fx.Node) -> bool:
         return node not in self._gone

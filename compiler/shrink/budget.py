@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import TypeVar
 
 from torch import fx
 
@@ -11,6 +13,11 @@ from ...passes.op_spec import OpSpec, Price
 from ..costs import CostTable, predict
 from ..errors import InputError
 from ..export.lower import lower
+
+STEP = 0.002  # of the budget, at least, that an attempt asks for more
+MEASUREMENTS, CLOSE = 7, 0.97  # of plans, and how near to the budget is near enough
+
+T = TypeVar("T")
 
 
 def predicted_ms(graph_module: fx.GraphModule, table: CostTable, precision: str) -> float:
@@ -34,3 +41,56 @@ def budget_of(before_ms: float, speedup: float | None, budget_ms: float | None) 
     if budget_ms is not None and budget_ms >= before_ms:
         raise InputError(f"{before_ms:.4g} ms fit into {budget_ms:g} ms already; give less")
     return before_ms / speedup if speedup is not None else budget_ms or 0.0
+
+
+def check_reachable(before_ms: float, best_ms: float, budget_ms: float) -> None:
+    """Raise InputError, which says what is the best, for a budget below it."""
+    if best_ms > budget_ms:
+        raise InputError(
+            f"a budget of {budget_ms:.4g} ms cannot be reached: from {before_ms:.4g} ms the best "
+            f"is {best_ms:.4g} ms, {before_ms / best_ms:.2f}×"
+        )
+
+
+def predicted_within(
+    choose: Callable[[float], T],
+    cost_ms: Callable[[T], float],
+    saving_ms: float,
+    budget_ms: float,
+    attempts: int,
+) -> tuple[T, float]:
+    """What `choose` takes to save so many milliseconds, as many more than `saving_ms` as bring the
+    whole network within the budget; and how many those are. Raises InputError."""
+    over = 0.0
+    for _ in range(attempts):
+        chosen = choose(saving_ms)
+        over = cost_ms(chosen) - budget_ms
+        if over <= 0:
+            return chosen, saving_ms
+        saving_ms += max(over, STEP * budget_ms)
+    raise InputError(f"a budget of {budget_ms:.4g} ms is missed by {over:.2g} ms; give more")
+
+
+def measured_within(
+    choose: Callable[[float], T],
+    cost_ms: Callable[[T], float],
+    asked: tuple[float, float, float],
+    budget_ms: float,
+) -> tuple[T, float]:
+    """The same by measuring. `asked` (lowest, first, highest) is halved in on: the more is asked
+    for, the faster the network. Raises InputError."""
+    low, now, high = asked
+    best: tuple[T, float] | None = None
+    for _ in range(MEASUREMENTS):
+        chosen = choose(now)
+        ms = cost_ms(chosen)
+        if ms <= budget_ms:
+            best, high = (chosen, now), now
+            if ms > CLOSE * budget_ms:
+                break
+        else:
+            low = now
+        now = (low + high) / 2
+    if best is None:
+        raise InputError(f"no plan was measured within {budget_ms:.4g} ms; give more")
+    return best

@@ -24,6 +24,7 @@ from ...passes.ir import module_of
 from ...passes.op_spec import LAYER_OPS, OpSpec, Price
 from ...passes.replace_span import DenseSpan, DropSpan, NarrowSpan
 from ...passes.window import Axis, Padding, Window, padding_of
+from ..errors import InputError
 from .normal import Normal, best, elimination_order
 from .rows import Problem
 
@@ -34,6 +35,9 @@ WORTH = 1 / 25  # of a span's time: what the next narrower width has to save
 MULTIPLE, FEW = 8, 32  # channels that kernels compute at a time; fewer hidden ones need not fit
 MAX_WORK = 4  # no device computes dense layers so much better; such spans are not priced
 MAX_NUMBERS = 5000  # of one fit: its sums are this squared
+
+
+MAX_SHOWN = 8  # reasons in one error
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +158,15 @@ def _why_no_fit(window: Window) -> str | None:
     if numbers > MAX_NUMBERS:
         return f"a fit of {numbers:,} numbers; {MAX_NUMBERS:,} is the most"
     return None
+
+
+def nothing_to_shrink(refused: Sequence[NoSpan]) -> InputError:
+    """It says why, span by span."""
+    shown = [f"'{r.node}': {r.reason}" for r in refused[:MAX_SHOWN]]
+    if len(refused) > MAX_SHOWN:
+        shown.append(f"and {len(refused) - MAX_SHOWN} more")
+    reasons = "; ".join(shown) or "no two layers with an activation between them"
+    return InputError(f"nothing to shrink in depth: {reasons}")
 
 
 # --- fitting -------------------------------------------------------------------------------------

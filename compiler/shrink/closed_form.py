@@ -24,18 +24,16 @@ from ...passes.base import Change, Pass, PassResult, Skip, copy_graph
 from ...passes.intervals import region_order
 from ...passes.replace_span import DenseSpan, DropSpan, NarrowSpan
 from ..costs import CostTable
-from ..errors import InputError
 from ..progress import Progress, Silent
 from ..train.pictures import Pictures
-from .budget import budget_of, predicted_ms, price_of
-from .choices import KINDS, Choice, Kind, choices
+from .budget import budget_of, check_reachable, predicted_ms, predicted_within, price_of
+from .choices import KINDS, Choice, Kind, choices, nothing_to_shrink
 from .importance import Damage, fit_span, measure
 from .rows import Sample, size_of
 from .select import Option, most, select
 from .tune import Tuned, Tuning, tune
 
-MAX_SHOWN = 8  # reasons in one error
-ATTEMPTS, STEP = 12, 0.002  # to meet the budget by the whole network's own prediction
+ATTEMPTS = 12  # to meet the budget by the whole network's own prediction
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def shrink_closed_form(
     before_ms = predicted_ms(graph_module, table, precision)
     budget = budget_of(before_ms, speedup, budget_ms)
     found, refused = candidates(graph_module, table, precision, options.kinds)
-    _check_reachable(graph_module, found, before_ms, budget)
+    check_reachable(before_ms, before_ms - most(_options(graph_module, found, None)), budget)
     damages = measure(graph_module, found, sample, options.cache, progress)
     chosen = _within(graph_module, found, damages, table, precision, before_ms, budget)
     shrunk = apply(graph_module, [found[i] for i in chosen], sample, progress)
@@ -148,11 +146,7 @@ def candidates(
     there is none."""
     found, refused = choices(find_spans(graph_module), price_of(table, precision), kinds)
     if not found:
-        shown = [f"'{r.node}': {r.reason}" for r in refused[:MAX_SHOWN]]
-        if len(refused) > MAX_SHOWN:
-            shown.append(f"and {len(refused) - MAX_SHOWN} more")
-        reasons = "; ".join(shown) or "no two layers with an activation between them"
-        raise InputError(f"nothing to shrink in depth: {reasons}")
+        raise nothing_to_shrink(refused)
     return found, refused
 
 
@@ -171,17 +165,6 @@ def _options(
     ]
 
 
-def _check_reachable(
-    graph: fx.GraphModule, found: Sequence[Choice], before_ms: float, budget: float
-) -> None:
-    best = before_ms - most(_options(graph, found, None))
-    if best > budget:
-        raise InputError(
-            f"a budget of {budget:.4g} ms cannot be reached: from {before_ms:.4g} ms the best is "
-            f"{best:.4g} ms, {before_ms / best:.2f}×"
-        )
-
-
 def _within(
     graph: fx.GraphModule,
     found: Sequence[Choice],
@@ -192,14 +175,15 @@ def _within(
     budget: float,
 ) -> list[int]:
     """The least damage whose network, as a whole, the table predicts within the budget."""
-    saving, over = before_ms - budget, 0.0
-    for _ in range(ATTEMPTS):
-        chosen = select(_options(graph, found, damages), saving)
-        over = predicted_ms(_outline(graph, [found[i] for i in chosen]), table, precision) - budget
-        if over <= 0:
-            return chosen
-        saving += max(over, STEP * budget)
-    raise InputError(f"a budget of {budget:.4g} ms is missed by {over:.2g} ms; give more")
+    options = _options(graph, found, damages)
+
+    def cost_ms(chosen: list[int]) -> float:
+        return predicted_ms(_outline(graph, [found[i] for i in chosen]), table, precision)
+
+    chosen, _ = predicted_within(
+        lambda saving: select(options, saving), cost_ms, before_ms - budget, budget, ATTEMPTS
+    )
+    return chosen
 
 
 def _outline(graph: fx.GraphModule, chosen: Sequence[Choice]) -> fx.GraphModule:

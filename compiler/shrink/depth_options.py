@@ -21,13 +21,11 @@ from ...passes.intervals import region_order
 from ...passes.ir import module_of
 from ...passes.op_spec import LAYER_OPS, OpSpec, Price
 from ...passes.window import Pair
-from ..errors import InputError
-from .choices import MAX_WORK, inner_savings, is_smallest, work
+from .choices import MAX_WORK, inner_savings, is_smallest, nothing_to_shrink, work
 from .plan import DepthPlan, Network
 from .select import Option
 
 Move = Literal["merge", "identity", "drop"]
-MAX_SHOWN = 8  # reasons in one error
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +67,7 @@ def depth_options(
     if "drop" in moves:
         options += _drops(net, spans, price, place)
     if not options:
-        shown = [f"'{r.node}': {r.reason}" for r in refused[:MAX_SHOWN]]
-        more = [f"and {len(refused) - MAX_SHOWN} more"] if len(refused) > MAX_SHOWN else []
-        reasons = "; ".join(shown + more) or "no two layers with an activation between them"
-        raise InputError(f"nothing to shrink in depth: {reasons}")
+        raise nothing_to_shrink(refused)
     return options, refused
 
 

@@ -32,7 +32,14 @@ from ..pipeline import run_exact_passes
 from ..progress import Progress, Silent
 from ..train.log import Row as LogRow
 from ..train.pictures import Pictures
-from .budget import budget_of, predicted_ms, price_of
+from .budget import (
+    budget_of,
+    check_reachable,
+    measured_within,
+    predicted_ms,
+    predicted_within,
+    price_of,
+)
 from .depth_options import DepthOption, Move, depth_options
 from .gates import learn, search_space
 from .journal import digest_of
@@ -48,8 +55,7 @@ MOVES: dict[Method, tuple[Move, ...]] = {
     "layermerge": ("merge", "identity", "drop"),
     "layer-pruning": ("drop",),
 }
-MEASUREMENTS, CLOSE = 7, 0.97  # of plans, and how near to the budget is near enough
-ATTEMPTS, STEP = 20, 0.002  # to meet the budget by the whole network's own prediction
+ATTEMPTS = 20  # to meet the budget by the whole network's own prediction
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,8 @@ def shrink_trained(
     what can), labels missing; TableError where the table lacks the precision; TrainingError.
     """
     options, progress = options or Trained(), progress or Silent()
-    _require_labels(pictures, method)
+    if pictures.labels is None:
+        raise labels_missing(method)
     net = network(captured)
     before_ms = predicted_ms(net.folded, table, precision)
     key = digest_of(net.graph, f"{method} {goal} {options} {pictures.digest}")[:12]
@@ -202,58 +209,38 @@ class _Run:
 
     def _budget(self, found: Sequence[DepthOption], goal: Goal) -> float:
         budget = budget_of(self.before_ms, goal.speedup, goal.budget_ms)
-        best = self.before_ms - most([option.priced(0.0) for option in found])
-        if best > budget:
-            raise InputError(
-                f"a budget of {budget:.4g} ms cannot be reached: from {self.before_ms:.4g} ms the "
-                f"best is {best:.4g} ms, {self.before_ms / best:.2f}×"
-            )
+        check_reachable(self.before_ms, self.before_ms - _most(found), budget)
         return budget
 
     def _within(
         self, found: Sequence[DepthOption], budget: float, choose: Callable[[float], list[int]]
     ) -> tuple[list[int], float]:
         """What `choose` takes to save so many milliseconds, as many as bring the whole network
-        within the budget by its own prediction; and how many those are."""
-        if self.measured_ms is not None:
-            return self._measured_within(found, budget, choose, self.measured_ms)
-        saving, over = self.before_ms - budget, 0.0
-        for _ in range(ATTEMPTS):
-            chosen = choose(saving)
-            over = finished_ms(self._prepared(found, chosen), self.table, self.precision) - budget
-            if over <= 0:
-                return chosen, saving
-            saving += max(over, STEP * budget)
-        raise InputError(f"a budget of {budget:.4g} ms is missed by {over:.2g} ms; give more")
-
-    def _measured_within(
-        self,
-        found: Sequence[DepthOption],
-        budget: float,
-        choose: Callable[[float], list[int]],
-        measured_ms: Callable[[fx.GraphModule], float],
-    ) -> tuple[list[int], float]:
-        """The same by measuring: the saving that is asked for is halved in on."""
-        low, high = 0.0, most([option.priced(0.0) for option in found])
-        best: tuple[list[int], float] | None = None
-        saving = self.before_ms - budget
-        for _ in range(MEASUREMENTS):
-            chosen = choose(saving)
-            ms = measured_ms(finish(self._prepared(found, chosen)))
-            if ms <= budget:
-                best, high = (chosen, saving), saving
-                if ms > CLOSE * budget:
-                    break
-            else:
-                low = saving
-            saving = (low + high) / 2
-        if best is None:
-            raise InputError(f"no plan was measured within {budget:.4g} ms; give more")
-        return best
+        within the budget; and how many those are."""
+        saving, measured_ms = self.before_ms - budget, self.measured_ms
+        if measured_ms is not None:
+            return measured_within(
+                choose,
+                lambda chosen: measured_ms(finish(self._prepared(found, chosen))),
+                (0.0, saving, _most(found)),
+                budget,
+            )
+        return predicted_within(
+            choose,
+            lambda chosen: finished_ms(self._prepared(found, chosen), self.table, self.precision),
+            saving,
+            budget,
+            ATTEMPTS,
+        )
 
     def _prepared(self, found: Sequence[DepthOption], chosen: Sequence[int]) -> Prepared:
         plan = union(found[i].plan for i in chosen)
         return prepare(self.net.graph, plan, self.activation)
+
+
+def _most(found: Sequence[DepthOption]) -> float:
+    """Milliseconds that all of them save at most."""
+    return most([option.priced(0.0) for option in found])
 
 
 def _kept(goal: Goal, units: int) -> int:
@@ -302,7 +289,8 @@ def expand(
     Raises as `shrink_trained`; InputError where there is no such convolution.
     """
     options, progress = options or Trained(), progress or Silent()
-    _require_labels(pictures, "expand")
+    if pictures.labels is None:
+        raise labels_missing("expand")
     net = network(captured)
     recipe = options.recipe
     chosen = tuple(layers) or _dense(net.graph)
@@ -344,9 +332,9 @@ def _shrink_back(wide: fx.GraphModule, layers: Sequence[str]) -> DepthPlan:
     return DepthPlan(tuple(n for n in removed if n in known), (), (), merged)
 
 
-def _require_labels(pictures: Pictures, method: str) -> None:
-    if pictures.labels is None:
-        raise InputError(
-            f"{method} learns from labels; give --train DIR with a folder for every class, or "
-            "--labels when the folders of --images are classes. --method closed-form needs none"
-        )
+def labels_missing(method: str) -> InputError:
+    """What to do about it."""
+    return InputError(
+        f"{method} learns from labels; give --train DIR with a folder for every class, or "
+        "--labels when the folders of --images are classes. --method closed-form needs none"
+    )
