@@ -27,8 +27,9 @@ typecheck: $(STAMP)
 	$(BIN)/pip install --quiet --no-deps --target build/typecheck .
 	$(BIN)/basedpyright
 
+# Two workers with a thread each: more threads than cores wait for one another.
 pytest: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15
 
 # Exported files on an emulated Raspberry Pi 4 processor, which is made in .arm-root when missing.
 test-arm: $(STAMP)
