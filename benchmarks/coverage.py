@@ -92,18 +92,21 @@ def _resident_gigabytes(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024**2
 
 
+Group = tuple[str, Callable[[Result], bool]]
+GROUPS: tuple[Group, ...] = (
+    ("pytorchcv", lambda r: r["library"] == "pytorchcv"),
+    ("timm", lambda r: r["library"] == "timm"),
+    ("transformers", lambda r: r["library"] == "transformers"),
+    ("without attention", lambda r: not r.get("attention", False)),
+    ("with attention", lambda r: r.get("attention", False)),
+)
+EVERYTHING: Group = ("all", lambda _: True)
+
+
 def summary(results: Sequence[Result]) -> list[tuple[str, ...]]:
     """Rows of counts: networks, each stage, all four."""
-    groups: list[tuple[str, Callable[[Result], bool]]] = [
-        ("pytorchcv", lambda r: r["library"] == "pytorchcv"),
-        ("timm", lambda r: r["library"] == "timm"),
-        ("transformers", lambda r: r["library"] == "transformers"),
-        ("without attention", lambda r: not r.get("attention", False)),
-        ("with attention", lambda r: r.get("attention", False)),
-        ("all", lambda _: True),
-    ]
     rows: list[tuple[str, ...]] = []
-    for label, belongs in groups:
+    for label, belongs in (*GROUPS, EVERYTHING):
         chosen = [r for r in results if belongs(r)]
         if chosen:
             passed = [sum(r[stage] for r in chosen) for stage in STAGES]

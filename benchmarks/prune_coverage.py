@@ -25,14 +25,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from statistics import median
 
 from benchmarks.common import RESULTS, environment, markdown_table, replace_json
 from benchmarks.converters import Peer, environment_of
-from benchmarks.coverage import load, run_watched, wanted
+from benchmarks.coverage import EVERYTHING, GROUPS, Group, load, run_watched, wanted
 from benchmarks.coverage_one import Result, empty_result
 from benchmarks.models import Architecture, architectures
 from benchmarks.prune_coverage_one import STAGES
@@ -52,17 +52,9 @@ def run_one(architecture: Architecture, peer: Path | None, limits: tuple[float, 
 
 def summary(results: Sequence[Result]) -> list[tuple[str, ...]]:
     """Rows of counts: networks, each stage, all of them, the peer's."""
-    groups: list[tuple[str, Callable[[Result], bool]]] = [
-        ("pytorchcv", lambda r: r["library"] == "pytorchcv"),
-        ("timm", lambda r: r["library"] == "timm"),
-        ("transformers", lambda r: r["library"] == "transformers"),
-        ("without attention", lambda r: not r.get("attention", False)),
-        ("with attention", lambda r: r.get("attention", False)),
-        ("that capture knows", lambda r: "captured" not in r["errors"]),
-        ("all", lambda _: True),
-    ]
+    known: Group = ("that capture knows", lambda r: "captured" not in r["errors"])
     rows: list[tuple[str, ...]] = []
-    for label, belongs in groups:
+    for label, belongs in (*GROUPS, known, EVERYTHING):
         chosen = [r for r in results if belongs(r)]
         if chosen:
             passed = [str(sum(r[stage] for r in chosen)) for stage in STAGES]

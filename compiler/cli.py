@@ -67,6 +67,25 @@ BenchmarkModelOption = Annotated[
 TimeoutOption = Annotated[
     float, typer.Option(min=1, help="Seconds without a word after which a device counts as hung.")
 ]
+ClassesOption = Annotated[
+    Path | None, typer.Option(help="JSON: class folder → class index. Default: sorted order.")
+]
+ResizeOption = Annotated[int | None, typer.Option(help="Shorter side before the crop.")]
+MeanOption = Annotated[str | None, typer.Option(help="Per channel, after scaling to 0–1.")]
+StdOption = Annotated[str | None, typer.Option(help="Per channel.")]
+OpsetOption = Annotated[int, typer.Option(help="ONNX opset.")]
+RunsOption = Annotated[int, typer.Option(min=0, help="Timed runs per file; 0: none.")]
+BudgetOption = Annotated[
+    float | None, typer.Option(help="Milliseconds by the target's table, instead of --speedup.")
+]
+EvaluationOption = Annotated[
+    Path | None, typer.Option(help="Other pictures, to judge it on; class folders: top-1.")
+]
+BatchOption = Annotated[int, typer.Option(min=1, help="Pictures per training step.")]
+RateOption = Annotated[float, typer.Option(help="Of SGD, at its peak.")]
+SpeedupOption = Annotated[
+    float | None, typer.Option(help="Over what the table says of the network as it is.")
+]
 MergeOption = Annotated[
     str, typer.Option(help="Merge linear segments: auto (where the table says it pays), all, none.")
 ]
@@ -102,22 +121,20 @@ def compile_command(
         Path | None,
         typer.Option(help="Pictures for int8; default: half of --images, not judged then."),
     ] = None,
-    classes: Annotated[
-        Path | None, typer.Option(help="JSON: class folder → class index. Default: sorted order.")
-    ] = None,
-    resize: Annotated[int | None, typer.Option(help="Shorter side before the crop.")] = None,
-    mean: Annotated[str | None, typer.Option(help="Per channel, after scaling to 0–1.")] = None,
-    std: Annotated[str | None, typer.Option(help="Per channel.")] = None,
+    classes: ClassesOption = None,
+    resize: ResizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Output folder. Default: MODEL-TARGET.")
     ] = None,
     precision: PrecisionOption = "fp32",
-    opset: Annotated[int, typer.Option(help="ONNX opset.")] = 17,
+    opset: OpsetOption = 17,
     merge: MergeOption = "auto",
     arch: ArchOption = None,
     trust: TrustOption = False,
     threads: ThreadsOption = 1,
-    runs: Annotated[int, typer.Option(min=0, help="Timed runs per file; 0: none.")] = 30,
+    runs: RunsOption = 30,
     as_json: JsonOption = False,
 ) -> None:
     """Compile MODEL for a target: verified ONNX and TFLite files, a prediction, a measurement."""
@@ -155,13 +172,8 @@ def shrink(
         Path | None,
         typer.Option(help="Pictures to fit and calibrate on, no labels needed: a folder, a tar."),
     ] = None,
-    speedup: Annotated[
-        float | None,
-        typer.Option(help="Over what the table says of the network as it is."),
-    ] = None,
-    budget_ms: Annotated[
-        float | None, typer.Option(help="Milliseconds by the target's table, instead of --speedup.")
-    ] = None,
+    speedup: SpeedupOption = None,
+    budget_ms: BudgetOption = None,
     method: Annotated[
         str,
         typer.Option(
@@ -182,8 +194,8 @@ def shrink(
     trial_steps: Annotated[
         int, typer.Option(min=1, help="Of training before the DP methods judge an option.")
     ] = 50,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures per training step.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Of SGD, at its peak.")] = 0.02,
+    batch: BatchOption = 128,
+    learning_rate: RateOption = 0.02,
     jobs: Annotated[
         str, typer.Option(help="Options tried side by side: a number of processes, or ray.")
     ] = "1",
@@ -199,31 +211,26 @@ def shrink(
         bool, typer.Option("--per-activation", help="depthshrinker: a mask for each activation.")
     ] = False,
     expand_ratio: Annotated[float, typer.Option(help="expand: hidden channels over inputs.")] = 2.0,
-    evaluation: Annotated[
-        Path | None,
-        typer.Option(help="Other pictures, to judge it on; class folders: top-1."),
-    ] = None,
-    classes: Annotated[
-        Path | None, typer.Option(help="JSON: class folder → class index. Default: sorted order.")
-    ] = None,
+    evaluation: EvaluationOption = None,
+    classes: ClassesOption = None,
     steps: Annotated[
         int | None,
         typer.Option(min=0, help="closed-form: of distillation on the same pictures at the end."),
     ] = None,
     input: InputOption = None,
-    resize: Annotated[int | None, typer.Option(help="Shorter side before the crop.")] = None,
-    mean: Annotated[str | None, typer.Option(help="Per channel, after scaling to 0–1.")] = None,
-    std: Annotated[str | None, typer.Option(help="Per channel.")] = None,
+    resize: ResizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="Output folder. Default: MODEL-TARGET-shrunk."),
     ] = None,
     precision: PrecisionOption = "fp32",
-    opset: Annotated[int, typer.Option(help="ONNX opset.")] = 17,
+    opset: OpsetOption = 17,
     arch: ArchOption = None,
     trust: TrustOption = False,
     threads: ThreadsOption = 1,
-    runs: Annotated[int, typer.Option(min=0, help="Timed runs per file; 0: none.")] = 30,
+    runs: RunsOption = 30,
     as_json: JsonOption = False,
 ) -> None:
     """Shrink depth within a latency budget: from unlabelled pictures alone, or with training."""
@@ -261,12 +268,8 @@ def prune(
             "dropnet, he; with labels too: group-fisher."
         ),
     ] = "l1",
-    speedup: Annotated[
-        float | None, typer.Option(help="Over what the table says of the network as it is.")
-    ] = None,
-    budget_ms: Annotated[
-        float | None, typer.Option(help="Milliseconds by the target's table, instead of --speedup.")
-    ] = None,
+    speedup: SpeedupOption = None,
+    budget_ms: BudgetOption = None,
     macs: Annotated[
         float | None, typer.Option(help="Share of the multiply-accumulates to keep, 0 to 1.")
     ] = None,
@@ -326,20 +329,15 @@ def prune(
         int, typer.Option(min=1, help="Of training between rounds, or with a penalty.")
     ] = 1,
     strength: Annotated[float, typer.Option(help="slimming, ssl: weight of the penalty.")] = 1e-4,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures per training step.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Of SGD, at its peak.")] = 0.02,
+    batch: BatchOption = 128,
+    learning_rate: RateOption = 0.02,
     seed: Annotated[int, typer.Option(help="Of training and random scores.")] = 0,
-    evaluation: Annotated[
-        Path | None,
-        typer.Option(help="Other pictures, to judge it on; class folders: top-1."),
-    ] = None,
-    classes: Annotated[
-        Path | None, typer.Option(help="JSON: class folder → class index. Default: sorted order.")
-    ] = None,
+    evaluation: EvaluationOption = None,
+    classes: ClassesOption = None,
     input: InputOption = None,
-    resize: Annotated[int | None, typer.Option(help="Shorter side before the crop.")] = None,
-    mean: Annotated[str | None, typer.Option(help="Per channel, after scaling to 0–1.")] = None,
-    std: Annotated[str | None, typer.Option(help="Per channel.")] = None,
+    resize: ResizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="Output folder. Default: MODEL-TARGET-pruned."),
@@ -348,11 +346,11 @@ def prune(
         Path | None, typer.Option(help="PNG of the widths before and after to write.")
     ] = None,
     precision: PrecisionOption = "fp32",
-    opset: Annotated[int, typer.Option(help="ONNX opset.")] = 17,
+    opset: OpsetOption = 17,
     arch: ArchOption = None,
     trust: TrustOption = False,
     threads: ThreadsOption = 1,
-    runs: Annotated[int, typer.Option(min=0, help="Timed runs per file; 0: none.")] = 30,
+    runs: RunsOption = 30,
     as_json: JsonOption = False,
 ) -> None:
     """Remove channels until the network fits a budget: at once, or in rounds with training."""
@@ -376,7 +374,7 @@ def prune(
     widths = Allocation(
         *(allocation_named(allocation), normalise_named(normalise), multiple, floor, candidates)
     )
-    recipe = Recipe(epochs or 10, round_epochs, 50, batch, learning_rate, seed=seed)
+    recipe = Recipe(epochs or 10, round_epochs, batch=batch, learning_rate=learning_rate, seed=seed)
     goal = Goal(speedup, budget_ms, macs, params, keep_ratio, shares(keep or []))
     run_prune(
         PruneArguments(

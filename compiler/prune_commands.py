@@ -16,15 +16,20 @@ from ..passes.criteria.base import Selection
 from ..passes.criteria.data import Batch
 from ..passes.slice_channels import SliceChannels
 from . import show
+from .changed import (
+    NOT_JUDGED,
+    Changed,
+    Judged,
+    compile_changed,
+    training_pictures,
+    work_folder,
+)
 from .cli import print_json
-from .commands import CompileArguments, images_of, input_shapes, preprocessing_of, progress
-from .compile import compile_model
+from .commands import CompileArguments, input_shapes, preprocessing_of, progress
 from .costs import CostTable
 from .errors import InputError
 from .images import find_images, read_classes
-from .judged import Judged, judge
 from .load import load_model
-from .options import Options
 from .picture import Preprocessing
 from .plots import require_matplotlib, widths_before_and_after
 from .progress import Progress
@@ -34,7 +39,7 @@ from .prune.goal import Goal
 from .prune.methods import METHODS, Given, Method, chosen_by_cost, comparable, method_named
 from .prune.prune import Compensate, Pruned, Pruning, prune
 from .stages import captured, cost_table, require_convolutions
-from .train.cache import Reading, load_pictures, with_margin
+from .train.cache import Reading, load_pictures
 from .train.compute import require_training
 from .train.pictures import Pictures
 
@@ -113,25 +118,10 @@ def run_prune(a: PruneArguments) -> None:
     out = given.out or Path(f"{given.model.stem}-{Path(given.target).name}-pruned")
     work = _Work(a, method, graph, preprocessing, table, out, reporter)
     pruned, skipped = work.pruned()
-    options = Options(
-        target=given.target,
-        precision=given.precision,
-        opset=given.opset,
-        images=images_of(a.evaluation or given.images, given.classes),
-        calibration=images_of(given.images, None, labelled=False)
-        if given.precision == "int8"
-        else None,
-        preprocessing=preprocessing,
-        threads=given.threads,
-        runs=given.runs,
+    changed = Changed(pruned.graph_module, pruned.original, "pruned")
+    report, judged = compile_changed(
+        given, changed, shapes, preprocessing, a.evaluation, out, reporter
     )
-    report = compile_model(
-        *(pruned.graph_module, shapes, out, options, f"{given.model.name}, pruned,", reporter),
-        before=pruned.original,
-    )
-    judged = None
-    if a.evaluation is not None:
-        judged = judge(pruned.original, pruned.graph_module, options)
     if a.plot is not None:
         title = f"{given.model.name}, {a.criterion}: {_times(pruned)}"
         rows = [(w.group, w.before, w.after) for w in pruned.widths]
@@ -210,7 +200,7 @@ class _Work:
             seen=f"{a.criterion} {by_cost} {looked and looked.digest} {self._compensates}",
             compensate=_compensation(batches, skipped) if self._compensates else None,
             penalty=self._penalty,
-            folder=self._folder,
+            folder=work_folder(self.out),
             progress=self.reporter,
         )
         return result, tuple(dict.fromkeys(skipped))
@@ -223,11 +213,6 @@ class _Work:
     @property
     def _looks(self) -> bool:
         return self.method.needs != "nothing" or self._compensates
-
-    @property
-    def _folder(self) -> Path:
-        """What a stopped run needs to go on: pictures, scores, checkpoints."""
-        return self.out.with_name(f"{self.out.name}.work")
 
     @property
     def _penalty(self) -> Any:
@@ -248,13 +233,9 @@ class _Work:
         return pictures if a.labels else replace(pictures, labels=None)
 
     def _training(self) -> Pictures:
-        """Decoded once, into a file."""
         a, preprocessing = self.a, self.preprocessing
         assert preprocessing is not None
-        images = images_of(a.train or a.compile.images, a.compile.classes)
-        assert images is not None
-        reading = Reading(cache=self._folder / "pictures")
-        return load_pictures(images, with_margin(preprocessing), reading, self.reporter)
+        return training_pictures(a.compile, a.train, preprocessing, self.out, self.reporter)
 
 
 def _batches(pictures: Pictures) -> list[Batch]:
@@ -314,5 +295,4 @@ def _show(pruned: Pruned, skipped: tuple[Skip, ...], judged: Judged | None) -> N
         console.print(escape(f"{count} groups stay whole: {reason}"))
     for skip in skipped:
         console.print(escape(f"'{skip.node}' was not compensated: {skip.reason}"))
-    said = "not judged: give --evaluation DIR, pictures that it has not seen"
-    console.print(said if judged is None else str(judged))
+    console.print(NOT_JUDGED if judged is None else str(judged))

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import torch
 from platformdirs import user_cache_dir
 from rich.markup import escape
-from torch import Tensor, fx
+from torch import fx
 
 from ..passes.base import Skip
 from ..passes.fold_batch_norm import FoldBatchNorm
 from ..passes.simplify import Simplify
 from . import show
+from .changed import (
+    NOT_JUDGED,
+    Changed,
+    Judged,
+    compile_changed,
+    training_pictures,
+    work_folder,
+)
 from .cli import print_json
 from .commands import CompileArguments, images_of, input_shapes, preprocessing_of, progress
-from .compile import compile_model
 from .costs import CostTable
-from .data import split
 from .errors import InputError
 from .load import load_model
-from .options import Options
 from .picture import Preprocessing
 from .pipeline import run_exact_passes
 from .progress import Progress
 from .shrink.closed_form import ClosedForm, shrink_closed_form
-from .shrink.trained import Goal, Method, Trained, expand, shrink_trained
+from .shrink.trained import Goal, Method, Trained, expand, labels_missing, shrink_trained
 from .shrink.tune import Tuning
 from .stages import captured, cost_table, require_convolutions
 from .train.cache import Reading, load_pictures, with_margin
@@ -55,16 +59,6 @@ class ShrinkArguments:
     train: Path | None
     labels: bool
     trained: Trained
-
-
-@dataclass(frozen=True)
-class Judged:
-    """The shrunk network beside the original, in PyTorch. Top-1 is None without labels."""
-
-    pictures: int
-    agreement: float
-    original_top1: float | None
-    shrunk_top1: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,23 +104,10 @@ def run_shrink(a: ShrinkArguments) -> None:
     work = _Work(a, graph, pictures, table, out, reporter)
     outcome = work.closed_form() if a.method == "closed-form" else work.trained()
     outcome.shrunk.meta.update(graph.meta)
-    options = Options(
-        target=given.target,
-        precision=given.precision,
-        opset=given.opset,
-        images=images_of(a.evaluation or given.images, given.classes),
-        calibration=images_of(given.images, None, labelled=False)
-        if given.precision == "int8"
-        else None,
-        preprocessing=preprocessing,
-        threads=given.threads,
-        runs=given.runs,
+    changed = Changed(outcome.shrunk, outcome.original, "shrunk")
+    report, judged = compile_changed(
+        given, changed, shapes, preprocessing, a.evaluation, out, reporter
     )
-    report = compile_model(
-        *(outcome.shrunk, shapes, out, options, f"{given.model.name}, shrunk,", reporter),
-        before=outcome.original,
-    )
-    judged = None if a.evaluation is None else _judge(outcome, options)
     if given.as_json:
         print_json({"shrunk": _json(a, outcome, judged), "compiled": report.to_json()})
         return
@@ -154,30 +135,18 @@ def _check(a: ShrinkArguments) -> None:
     if learns:
         require_training()
     if learns and a.train is None and not a.labels:
-        raise InputError(
-            f"{a.method} learns from labels; give --train DIR with a folder for every class, or "
-            "--labels when the folders of --images are classes. closed-form needs none"
-        )
+        raise labels_missing(a.method)
 
 
 def _pictures(
     a: ShrinkArguments, preprocessing: Preprocessing, out: Path, reporter: Progress
 ) -> Pictures:
-    """That the method sees; a training set is decoded once, into a file."""
-    stored = with_margin(preprocessing)
-    if a.method == "closed-form":
-        images = images_of(a.compile.images, None, labelled=False)
-        reading = Reading()
-    else:
-        images = images_of(a.train or a.compile.images, a.compile.classes)
-        reading = Reading(cache=_folder(out) / "pictures")
+    """That the method sees."""
+    if a.method != "closed-form":
+        return training_pictures(a.compile, a.train, preprocessing, out, reporter)
+    images = images_of(a.compile.images, None, labelled=False)
     assert images is not None
-    return load_pictures(images, stored, reading, reporter)
-
-
-def _folder(out: Path) -> Path:
-    """What a stopped run needs to go on: pictures, importances, checkpoints."""
-    return out.with_name(f"{out.name}.work")
+    return load_pictures(images, with_margin(preprocessing), Reading(), reporter)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +186,7 @@ class _Work:
 
     def trained(self) -> Outcome:
         given = (self.graph, self.pictures, self.table, self.a.compile.precision)
-        options, folder = self.a.trained, _folder(self.out)
+        options, folder = self.a.trained, work_folder(self.out)
         if self.a.method == "expand":
             shrunk = expand(*given, options=options, folder=folder, progress=self.reporter)
         else:
@@ -243,30 +212,6 @@ def _line(option: str, saving_ms: float, damage: float) -> str:
     return f"{option}{saved}{harm}"
 
 
-@torch.no_grad()
-def _judge(outcome: Outcome, options: Options) -> Judged:
-    """On pictures that shrinking did not see."""
-    counts = {"pictures": 0, "same": 0, "original": 0, "shrunk": 0}
-    labelled = True
-    original = outcome.original
-    for (x,), labels in split(original, replace(options, precision="fp32")).batches():
-        before, after = _classes(original, x), _classes(outcome.shrunk, x)
-        counts["pictures"] += len(x)
-        counts["same"] += int((before == after).sum())
-        labelled = labelled and labels is not None
-        if labels is not None:
-            counts["original"] += int((before == labels).sum())
-            counts["shrunk"] += int((after == labels).sum())
-    total = counts["pictures"]
-    top1 = (counts["original"] / total, counts["shrunk"] / total) if labelled else (None, None)
-    return Judged(total, counts["same"] / total, *top1)
-
-
-def _classes(graph: fx.GraphModule, x: Tensor) -> Tensor:
-    outputs: Any = graph(x)
-    return outputs[0].flatten(1).argmax(1)
-
-
 def _json(a: ShrinkArguments, outcome: Outcome, judged: Judged | None) -> dict[str, Any]:
     return {
         "method": a.method,
@@ -275,7 +220,16 @@ def _json(a: ShrinkArguments, outcome: Outcome, judged: Judged | None) -> dict[s
         "predicted_speedup": outcome.before_ms / outcome.after_ms,
         "choices": outcome.choices,
         "skipped": [asdict(skip) for skip in outcome.skipped],
-        "judged": None if judged is None else asdict(judged),
+        "judged": None if judged is None else _judged(judged),
+    }
+
+
+def _judged(judged: Judged) -> dict[str, Any]:
+    return {
+        "pictures": judged.pictures,
+        "agreement": judged.agreement,
+        "original_top1": judged.original_top1,
+        "shrunk_top1": judged.changed_top1,
     }
 
 
@@ -287,13 +241,4 @@ def _show(outcome: Outcome, judged: Judged | None) -> None:
         f"predicted: {outcome.before_ms:.4g} → {outcome.after_ms:.4g} ms, "
         f"{outcome.before_ms / outcome.after_ms:.2f}×; {len(outcome.skipped)} spans declined"
     )
-    if judged is None:
-        console.print("not judged: give --evaluation DIR, pictures that it has not seen")
-        return
-    top1 = ""
-    if judged.original_top1 is not None and judged.shrunk_top1 is not None:
-        top1 = f"; top-1 {judged.original_top1:.2%} before, {judged.shrunk_top1:.2%} after"
-    console.print(
-        f"on {judged.pictures} other pictures it agrees with the original on "
-        f"{judged.agreement:.1%}{top1} (PyTorch, fp32)"
-    )
+    console.print(NOT_JUDGED if judged is None else str(judged))

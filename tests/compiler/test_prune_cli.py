@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from noise_pictures import noise_pictures
 from PIL import Image
 from shrinkc.compiler.cli import main
 from shrinkc.compiler.model_file import load_model_file
@@ -36,14 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    generator = np.random.default_rng(0)
-    root = tmp_path_factory.mktemp("pictures")
-    for index in range(24):
-        folder = root / str(index % 4)
-        folder.mkdir(exist_ok=True)
-        noise = generator.integers(0, 255, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f"{index}.png")
-    return root
+    return noise_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 def pruned(

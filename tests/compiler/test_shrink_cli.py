@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from noise_pictures import noise_pictures
 from shrinkc.compiler.cli import main
 from torch import nn
 
@@ -37,13 +36,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    generator = np.random.default_rng(0)
-    for index in range(24):
-        folder = tmp_path / "pictures" / str(index % 4)
-        folder.mkdir(parents=True, exist_ok=True)
-        noise = generator.integers(0, 255, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f"{index}.png")
-    return tmp_path / "pictures"
+    return noise_pictures(tmp_path / "pictures")
 
 
 def test_a_network_within_the_budget_comes_out(

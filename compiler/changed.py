@@ -1,0 +1,123 @@
+"""What the commands that change a network share: pictures to train on, the files of what came out,
+and a judgement beside the original."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from .commands import CompileArguments, images_of
+from .compile import compile_model
+from .data import split
+from .options import Options
+from .picture import Preprocessing
+from .progress import Progress
+from .report import Report
+from .train.cache import Reading, load_pictures, with_margin
+from .train.pictures import Pictures
+
+NOT_JUDGED = "not judged: give --evaluation DIR, pictures that it has not seen"
+
+
+def work_folder(out: Path) -> Path:
+    """What a stopped run needs to go on: pictures, what was measured, checkpoints."""
+    return out.with_name(f"{out.name}.work")
+
+
+def training_pictures(
+    given: CompileArguments,
+    train: Path | None,
+    preprocessing: Preprocessing,
+    out: Path,
+    reporter: Progress,
+) -> Pictures:
+    """Of `train`, else of --images, decoded once, into a file."""
+    images = images_of(train or given.images, given.classes)
+    assert images is not None
+    reading = Reading(cache=work_folder(out) / "pictures")
+    return load_pictures(images, with_margin(preprocessing), reading, reporter)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Shares of the pictures. Top-1 is None without labels."""
+
+    pictures: int
+    agreement: float
+    original_top1: float | None
+    changed_top1: float | None
+
+    def __str__(self) -> str:
+        top1 = ""
+        if self.original_top1 is not None and self.changed_top1 is not None:
+            top1 = f"; top-1 {self.original_top1:.2%} before, {self.changed_top1:.2%} after"
+        return (
+            f"on {self.pictures} other pictures it agrees with the original on "
+            f"{self.agreement:.1%}{top1} (PyTorch, fp32)"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Changed:
+    """A network and what it was made of, both deployed (batch norms folded); `how`: in a word."""
+
+    graph_module: fx.GraphModule
+    original: fx.GraphModule
+    how: str
+
+
+def compile_changed(
+    given: CompileArguments,
+    changed: Changed,
+    shapes: Sequence[tuple[int, ...]],
+    preprocessing: Preprocessing | None,
+    evaluation: Path | None,
+    out: Path,
+    reporter: Progress,
+) -> tuple[Report, Judged | None]:
+    """Write the files; judge where there are pictures for it."""
+    int8 = given.precision == "int8"
+    options = Options(
+        target=given.target,
+        precision=given.precision,
+        opset=given.opset,
+        images=images_of(evaluation or given.images, given.classes),
+        calibration=images_of(given.images, None, labelled=False) if int8 else None,
+        preprocessing=preprocessing,
+        threads=given.threads,
+        runs=given.runs,
+    )
+    name = f"{given.model.name}, {changed.how},"
+    report = compile_model(
+        *(changed.graph_module, shapes, out, options, name, reporter), before=changed.original
+    )
+    if evaluation is None:
+        return report, None
+    return report, judge(changed.original, changed.graph_module, options)
+
+
+@torch.no_grad()
+def judge(original: fx.GraphModule, changed: fx.GraphModule, options: Options) -> Judged:
+    """On `options.images`."""
+    pictures = same = right = right_now = 0
+    labelled = True
+    for (x,), labels in split(original, replace(options, precision="fp32")).batches():
+        before, after = _classes(original, x), _classes(changed, x)
+        pictures += len(x)
+        same += int((before == after).sum())
+        labelled = labelled and labels is not None
+        if labels is not None:
+            right += int((before == labels).sum())
+            right_now += int((after == labels).sum())
+    top1 = (right / pictures, right_now / pictures) if labelled else (None, None)
+    return Judged(pictures, same / pictures, *top1)
+
+
+def _classes(graph: fx.GraphModule, x: Tensor) -> Tensor:
+    outputs: Any = graph(x)
+    return outputs[0].flatten(1).argmax(1)
