@@ -76,7 +76,7 @@ from benchmarks.common import (
 )
 
 PRECISION = "int8"
-EPOCHS, SEARCH_EPOCHS, STEPS = 1, 1, 15
+EPOCHS, SEARCH_EPOCHS, STEPS = 3, 1, 15
 RATE, FOLDED_RATE = 0.05, 0.01  # a network without batch norms bears less
 MULTIPLE = 4  # channels of uniform widths
 CALIBRATION = 100
