@@ -16,7 +16,6 @@ in out/cifar as soon as it is there; a run that was stopped goes on.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -42,7 +41,9 @@ from shrinkc.compiler.shrink.budget import measured_within, predicted_ms, price_
 from shrinkc.compiler.shrink.closed_form import ClosedForm, candidates, shrink_closed_form
 from shrinkc.compiler.shrink.depth_options import depth_options
 from shrinkc.compiler.shrink.plan import DepthPlan, Network, finish, network, prepare, union
+from shrinkc.compiler.shrink.rebuild import Rebuilding
 from shrinkc.compiler.shrink.recipe import Recipe, school
+from shrinkc.compiler.shrink.retrain import retrain
 from shrinkc.compiler.shrink.select import most, select
 from shrinkc.compiler.shrink.trained import (
     Goal,
@@ -77,7 +78,7 @@ from benchmarks.common import (
 
 PRECISION = "int8"
 EPOCHS, SEARCH_EPOCHS, STEPS = 3, 1, 15
-RATE, FOLDED_RATE = 0.05, 0.01  # a network without batch norms bears less
+RATE = 0.05
 MULTIPLE = 4  # channels of uniform widths
 CALIBRATION = 100
 CONTROL = [1.5]  # speedups of the control from scratch
@@ -189,27 +190,21 @@ def closed_form(
     rows = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))[:1000]
     few = replace(seen, pixels=seen.pixels[rows], labels=None)
     options = ClosedForm(tuning=Tuning(steps=0), cache=RESULTS / "work" / "damages")
+    draft = replace(options, rebuilding=Rebuilding(steps=0))
     measured_ms = measuring(original, seen)
     budget = predicted_ms(original, table(), PRECISION) / speedup
-    shrunk, _ = measured_within(  # the speedup to ask the table for
-        lambda asked: (
-            shrink_closed_form(
-                *(original, few, table(), PRECISION), speedup=asked, options=options
-            ).graph_module
-        ),
-        measured_ms,
-        (1.0, speedup, 2 * speedup),
-        budget,
+
+    def asked(speedup: float, options: ClosedForm) -> fx.GraphModule:
+        given = (original, few, table(), PRECISION)
+        return shrink_closed_form(*given, speedup=speedup, options=options).graph_module
+
+    _, ask = measured_within(  # the speedup to ask the table for
+        lambda speedup: asked(speedup, draft), measured_ms, (1.0, speedup, 2 * speedup), budget
     )
+    shrunk = asked(ask, options)
     untrained = evaluate(shrunk, test).top1
-    model = copy.deepcopy(shrunk)
-    name = f"closed-form-{seed}"
-    tuned = replace(recipe(seed), learning_rate=FOLDED_RATE)
-    schooled = school(seen, original, tuned, RESULTS / "work" / name, f"{speedup}", Terminal())
-    for parameter in model.parameters():
-        parameter.requires_grad_()
-    training = replace(schooled.training(EPOCHS), clip_norm=1.0)
-    train(model, schooled.train, training)
+    folder = RESULTS / "work" / f"closed-form-{seed}"
+    model = retrain(shrunk, original, seen, recipe(seed), folder, Terminal())
     return model, {"untrained": untrained}
 
 

@@ -31,6 +31,7 @@ from .picture import Preprocessing
 from .pipeline import run_exact_passes
 from .progress import Progress
 from .shrink.closed_form import ClosedForm, shrink_closed_form
+from .shrink.retrain import retrain
 from .shrink.trained import Goal, Method, Trained, expand, labels_missing, shrink_trained
 from .shrink.tune import Tuning
 from .stages import captured, cost_table, require_convolutions
@@ -47,7 +48,8 @@ METHODS = ("closed-form", *TRAINED, "expand")
 class ShrinkArguments:
     """The command line of `shrinkc shrink`, as given; `compile.images` are what it is fitted to.
 
-    train    folder of labelled pictures to train on; `labels`: the class folders of --images are
+    train    folder of labelled pictures to train on; `labels`: the class folders of --images are;
+             closed-form trains only where one of them is given
     steps    of the closed form's distillation
     """
 
@@ -59,6 +61,10 @@ class ShrinkArguments:
     train: Path | None
     labels: bool
     trained: Trained
+
+    @property
+    def trains(self) -> bool:
+        return self.train is not None or self.labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +107,7 @@ def run_shrink(a: ShrinkArguments) -> None:
         require_convolutions(graph)
     out = given.out or Path(f"{given.model.stem}-{Path(given.target).name}-shrunk")
     pictures = _pictures(a, preprocessing, out, reporter)
-    work = _Work(a, graph, pictures, table, out, reporter)
+    work = _Work(a, graph, pictures, table, preprocessing, out, reporter)
     outcome = work.closed_form() if a.method == "closed-form" else work.trained()
     outcome.shrunk.meta.update(graph.meta)
     changed = Changed(outcome.shrunk, outcome.original, "shrunk")
@@ -121,20 +127,15 @@ def _check(a: ShrinkArguments) -> None:
     if a.compile.images is None:
         raise InputError("shrinking looks at pictures; give --images DIR (no labels are needed)")
     learns = a.method != "closed-form"
-    if not learns and (a.train is not None or a.labels):
-        raise InputError(
-            "closed-form uses no labels: leave out --train and --labels, or choose a --method "
-            f"that does: {', '.join(METHODS[1:])}"
-        )
     if learns and a.steps is not None:
         raise InputError(f"--steps belongs to closed-form; {a.method} takes --epochs")
     if a.method != "depthshrinker" and not a.goal.by_time:
         raise InputError("--keep and --keep-ratio belong to --method depthshrinker")
     if a.method == "expand" and a.goal != Goal():
         raise InputError("expand makes nothing faster: leave out the budget")
-    if learns:
+    if learns or a.trains:
         require_training()
-    if learns and a.train is None and not a.labels:
+    if learns and not a.trains:
         raise labels_missing(a.method)
 
 
@@ -143,10 +144,16 @@ def _pictures(
 ) -> Pictures:
     """That the method sees."""
     if a.method != "closed-form":
-        return training_pictures(a.compile, a.train, preprocessing, out, reporter)
+        return _train_on(a, preprocessing, out, reporter)
     images = images_of(a.compile.images, None, labelled=False)
     assert images is not None
     return load_pictures(images, with_margin(preprocessing), Reading(), reporter)
+
+
+def _train_on(
+    a: ShrinkArguments, preprocessing: Preprocessing, out: Path, reporter: Progress
+) -> Pictures:
+    return training_pictures(a.compile, a.train, preprocessing, out, reporter)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +164,7 @@ class _Work:
     graph: fx.GraphModule
     pictures: Pictures
     table: CostTable
+    preprocessing: Preprocessing
     out: Path
     reporter: Progress
 
@@ -179,8 +187,14 @@ class _Work:
             for row in shrunk.rows
         )
         choices = tuple(asdict(row) for row in shrunk.rows)
+        result = shrunk.graph_module
+        if self.a.trains:
+            recipe = self.a.trained.recipe
+            teaching = _train_on(self.a, self.preprocessing, self.out, self.reporter)
+            folder = work_folder(self.out)
+            result = retrain(result, original, teaching, recipe, folder, self.reporter)
         return Outcome(
-            *(original, shrunk.graph_module, shrunk.before_ms, shrunk.after_ms),
+            *(original, result, shrunk.before_ms, shrunk.after_ms),
             *(choices, shrunk.skipped, tuple(lines)),
         )
 

@@ -2,13 +2,11 @@
 
 The student's last features and class scores are drawn to the original's (Wang and Wu, MiR, 2022;
 Practise, 2023): the mean squared error of the features over their variance plus the KL divergence
-of the classes, Adam, cosine. Batch norms are folded, so rates that are small elsewhere are large:
-3e-4 destroys the network.
+of the classes, in steps relative to each filter's size.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Iterator
@@ -23,10 +21,11 @@ from ...passes.base import copy_graph
 from ..progress import Progress
 from ..train.augment import Augmentation, RandomResizedCrop, cut, draw
 from .importance import loss
+from .relative import Relative
 from .rows import Sample
 
 SNAPSHOT = 25  # steps
-LAST_RATE = 0.02  # of the learning rate, at the end
+WARM_UP = 20  # steps
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,13 @@ class Tuning:
 
     steps         of `batch` pictures; 0 tunes nothing
     seconds       ends earlier: the schedule is bent so that it finishes in time
-    learning_rate of Adam
+    learning_rate share of a filter's size that a step moves it by
     scale         area of the random crops, as a share of the stored picture
     """
 
     steps: int = 400
     batch: int = 16
-    learning_rate: float = 3e-5
-    warm_up: int = 20
+    learning_rate: float = 5e-4
     scale: tuple[float, float] = (0.35, 1.0)
     seconds: float | None = None
     seed: int = 0
@@ -66,40 +64,32 @@ def tune(
 ) -> Tuned:
     """All parameters of the student. On a loss that is no number the last good state is kept."""
     feature = last_feature(teacher, student)
-    mine, theirs = tapped(student, feature).train(), tapped(teacher, feature).eval()
-    for parameter in mine.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    parameters = [p.requires_grad_() for p in mine.parameters()]
-    optimiser = torch.optim.Adam(parameters, options.learning_rate)
+    mine = Relative(tapped(student, feature), options.learning_rate, WARM_UP)
+    theirs = tapped(teacher, feature).eval()
     losses: list[float] = []
-    good: Any = copy.deepcopy(mine.state_dict())
+    good = mine.weights()
     stopped, started, scale = None, time.monotonic(), None
     with progress.task("Tuning", options.steps) as done:
         for x in views(sample, options):
-            share = _share(len(losses), options, time.monotonic() - started)
-            if share >= 1:
+            past = _past(len(losses), options, time.monotonic() - started)
+            if past >= 1:
                 break
-            for group in optimiser.param_groups:
-                group["lr"] = options.learning_rate * _rate(len(losses), share, options)
             with torch.no_grad():
                 wanted = theirs(x)
             scale = scale or float(wanted[0].var()) or 1.0
             value = _loss(mine(x), wanted, scale)
             now = float(value.detach())
             if not math.isfinite(now):
-                mine.load_state_dict(good)
                 stopped = f"the loss became {now} at step {len(losses) + 1}"
                 break
-            optimiser.zero_grad()
-            cast(Any, value).backward()
-            cast(Any, optimiser).step()
-            losses.append(now)
             if len(losses) % SNAPSHOT == 0:
-                good = copy.deepcopy(mine.state_dict())
+                good = mine.weights()
+            mine.step(value, past)
+            losses.append(now)
             done()
     result = copy_graph(student)
-    result.load_state_dict(mine.state_dict())
+    weights = good if stopped else mine.weights()
+    result.load_state_dict({name: weight.detach() for name, weight in weights.items()})
     return Tuned(result, tuple(losses), stopped)
 
 
@@ -107,15 +97,10 @@ def _loss(got: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor], scale: floa
     return ((got[0] - wanted[0]) ** 2).mean() / scale + loss(got[1], wanted[1])
 
 
-def _share(step: int, options: Tuning, elapsed: float) -> float:
-    """Of the schedule that has passed, by steps or by time, whichever is further."""
+def _past(step: int, options: Tuning, elapsed: float) -> float:
+    """The share of the schedule that is over, by steps or by time, whichever is further."""
     by_time = elapsed / options.seconds if options.seconds else 0.0
     return max(step / max(options.steps, 1), by_time)
-
-
-def _rate(step: int, share: float, options: Tuning) -> float:
-    cosine = LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * share)) / 2
-    return cosine * min(1.0, (step + 1) / options.warm_up)
 
 
 def views(sample: Sample, options: Tuning) -> Iterator[Tensor]:

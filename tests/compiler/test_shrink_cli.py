@@ -106,6 +106,27 @@ def test_a_trained_method_from_the_command_line(
     assert len(list(work.glob("*.jsonl"))) == (method == "two-stage-dp")
 
 
+def test_closed_form_may_be_trained_afterwards(
+    with_norms: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    given = ("--images", str(pictures), "--labels", "--steps", "0", "--speedup", "1.05")
+    arguments = ("shrink", str(with_norms), *INPUT, *given, *TRAINING, "-o", str(tmp_path / "out"))
+    assert main([*arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["shrunk"]["predicted_speedup"] >= 1.05
+    assert result["compiled"]["max_relative_error"] < 1e-4
+    assert result["compiled"]["predicted_ms_after"] == pytest.approx(
+        result["shrunk"]["predicted_ms_after"]
+    )
+    (log,) = (tmp_path / "out.work").glob("*/fine-tuning/log.jsonl")
+    assert log.read_text()
+
+
 def test_expansion_from_the_command_line(
     with_norms: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,7 +148,6 @@ def test_expansion_from_the_command_line(
             ("--images", "{pictures}", "--method", "layermerge", "--speedup", "1.1"),
             "learns from labels; give --train DIR",
         ),
-        (("--images", "{pictures}", "--labels", "--speedup", "1.1"), "closed-form uses no labels"),
         (("--images", "{pictures}", "--keep", "3"), "--keep and --keep-ratio belong to"),
         (
             ("--images", "{pictures}", "--method", "expand", "--labels", "--speedup", "2"),

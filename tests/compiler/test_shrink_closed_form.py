@@ -18,6 +18,7 @@ from shrinkc.compiler.shrink.closed_form import (
     candidates,
     shrink_closed_form,
 )
+from shrinkc.compiler.shrink.rebuild import Rebuilding
 from shrinkc.compiler.shrink.rows import Sample
 from shrinkc.compiler.shrink.tune import Tuning, tune
 from shrinkc.compiler.train.pictures import Pictures
@@ -37,7 +38,8 @@ from small_networks import (
 from torch import Tensor, fx, nn
 
 SIZE = 20
-UNTUNED = ClosedForm(tuning=Tuning(steps=0))
+FITTED = Rebuilding(steps=0)
+UNTUNED = ClosedForm(rebuilding=FITTED, tuning=Tuning(steps=0))
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def test_hidden_channels_that_nobody_reads_go_first() -> None:
         consumer.weight[:, ::3] = 0
     found, _ = candidates(graph, ByMacs(), "fp32", ("narrow",))
     narrow = next(c for c in found if c.channels == 16)
-    result = apply(graph, [narrow], sample(), _silent())
+    result = apply(graph, [narrow], sample(), FITTED, _silent())
     kept = [m for m in result.graph_module.modules() if isinstance(m, nn.Conv2d)]
     assert [m.in_channels for m in kept] == [3, 8, 16, 16]
     assert torch.allclose(outputs(result.graph_module), outputs(graph), atol=1e-3)
@@ -196,7 +198,7 @@ def test_dropping_leaves_the_shortcut() -> None:
     )
     found, _ = candidates(graph, ByMacs(), "fp32", ("drop",))
     assert [c.kind for c in found] == ["drop"]
-    result = apply(graph, found, sample(), _silent())
+    result = apply(graph, found, sample(), FITTED, _silent())
     check_legal(result.graph_module)
     names = [n.name for n in result.graph_module.graph.nodes]
     assert not set(found[0].span.nodes) & set(names)
@@ -209,7 +211,7 @@ def test_two_spans_one_behind_the_other_may_both_be_dropped() -> None:
     drops = [c for c in found if c.kind == "drop"]
     last = drops[-1].span
     merge = next(c for c in found if c.kind == "merge" and c.span.nodes == last.nodes)
-    result = apply(graph, [*drops[:2], merge], sample(), _silent())
+    result = apply(graph, [*drops[:2], merge], sample(), FITTED, _silent())
     check_legal(result.graph_module)
     assert len([m for m in result.graph_module.modules() if isinstance(m, nn.Conv2d)]) == 2
 
@@ -220,7 +222,7 @@ def test_a_resnet_block_is_merged_with_its_shortcut() -> None:
     found, _ = candidates(graph, ByOperators(), "fp32", ("merge",))
     block = next(c for c in found if c.span.window.stride == (2, 2) and c.span.sink == "add")
     assert len(block.span.removed) == 1
-    result = apply(graph, [block], sample(), _silent())
+    result = apply(graph, [block], sample(), FITTED, _silent())
     kept = [m for m in result.graph_module.modules() if isinstance(m, nn.Conv2d)]
     assert [m.kernel_size for m in kept] == [(3, 3), (7, 7), (3, 3), (3, 3)]
 
@@ -286,7 +288,7 @@ def test_tuning_brings_the_outputs_closer() -> None:
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.mul_(1 + 0.1 * torch.randn(parameter.shape))
-    options = Tuning(steps=40, batch=8, learning_rate=1e-3, scale=(0.8, 1.0))
+    options = Tuning(steps=40, batch=8, learning_rate=0.01, scale=(0.8, 1.0))
     tuned = tune(student, graph, sample(), options, _silent())
     assert len(tuned.losses) == 40
     assert tuned.stopped is None
@@ -295,7 +297,7 @@ def test_tuning_brings_the_outputs_closer() -> None:
 
 def test_a_loss_that_is_no_number_ends_the_tuning_and_keeps_the_network() -> None:
     graph = small(NETWORKS["vgg"]())
-    options = Tuning(steps=40, batch=8, learning_rate=1e30, warm_up=1)
+    options = Tuning(steps=40, batch=8, learning_rate=1e30)
     tuned = tune(graph, graph, sample(), options, _silent())
     assert tuned.stopped is not None
     assert "loss became" in tuned.stopped

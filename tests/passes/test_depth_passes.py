@@ -13,6 +13,7 @@ from shrinkc.passes.base import Pass, PassResult
 from shrinkc.passes.expand_convs import ExpandConvs
 from shrinkc.passes.fold_batch_norm import FoldBatchNorm
 from shrinkc.passes.insert_activations import InsertActivations
+from shrinkc.passes.insert_batch_norms import InsertBatchNorms
 from shrinkc.passes.ir import check_legal, module_of
 from shrinkc.passes.merge_spans import MergeSpans
 from shrinkc.passes.move_padding import MovePadding
@@ -91,6 +92,24 @@ def test_no_second_activation(graph: fx.GraphModule) -> None:
         "it is an output of the network",
         "there is no such node",
     }
+
+
+def test_batch_norms_come_back_and_change_nothing(graph: fx.GraphModule) -> None:
+    folded = run_exact(FoldBatchNorm(), graph).graph_module
+    generator = torch.Generator().manual_seed(0)
+    draws = {
+        name: torch.rand(2, conv.out_channels, generator=generator, dtype=torch.float64)
+        for name, conv in convs(folded).items()
+    }
+    statistics = {name: (mean - 0.5, variance) for name, (mean, variance) in draws.items()}
+    unknown = {"nothing": next(iter(statistics.values()))}
+    result = run_exact(InsertBatchNorms(statistics | unknown), folded)
+    norms = [m for m in result.graph_module.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == len(statistics) - 1
+    reasons = {s.reason for s in result.skipped}
+    assert reasons == {"there is no such node", "it is an output of the network"}
+    again = run_exact(FoldBatchNorm(), result.graph_module)
+    assert len(again.graph_module.graph.nodes) == len(folded.graph.nodes)
 
 
 def test_expansion_changes_nothing_until_it_is_trained(graph: fx.GraphModule) -> None:

@@ -1,0 +1,103 @@
+"""A changed span learns to answer as the original does, alone, before the next one is fitted.
+
+Least squares changes one layer. Here all layers of the span move, by gradient, until its output
+from the student's input is nearest to the teacher's (block reconstruction: Li et al., BRECQ, 2021;
+Wang and Wu, MiR, 2022). Every position of every map is an example, so a few hundred pictures do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, fx
+
+from ...passes.analysis.spans import Span
+from ...passes.base import copy_graph
+from .relative import Relative
+from .rows import Sample, values
+
+MEMORY = 400_000_000  # bytes, at most, of the maps before and behind a span
+WARM_UP = 10  # steps
+
+
+@dataclass(frozen=True)
+class Rebuilding:
+    """How long. steps: of `batch` maps each; 0 leaves spans as they were fitted."""
+
+    steps: int = 400
+    batch: int = 8
+    learning_rate: float = 0.01
+    seed: int = 0
+
+
+def rebuild(
+    student: fx.GraphModule,
+    teacher: fx.GraphModule,
+    span: Span,
+    sample: Sample,
+    options: Rebuilding,
+) -> fx.GraphModule:
+    """The student with a span that is nearer to the teacher's. The span's source and sink exist
+    in both."""
+    reads, answers = maps(student, teacher, span, sample)
+    scale = float(answers.var(dim=(0, 2, 3)).mean()) or 1.0
+    part = Relative(between(student, span.source, span.sink), options.learning_rate, WARM_UP)
+    for step, rows in enumerate(_batches(len(reads), options)):
+        loss = (part(reads[rows]) - answers[rows]).square().mean() / scale
+        part.step(loss, step / options.steps)
+    result = copy_graph(student)
+    weights = {name: weight.detach() for name, weight in part.weights().items()}
+    if all(bool(weight.isfinite().all()) for weight in weights.values()):
+        result.load_state_dict(weights, strict=False)
+    return result
+
+
+def maps(
+    student: fx.GraphModule, teacher: fx.GraphModule, span: Span, sample: Sample
+) -> tuple[Tensor, Tensor]:
+    """What the span reads in the student and answers in the teacher, of as many pictures as the
+    memory holds."""
+    reads, answers = list[Tensor](), list[Tensor]()
+    for x, _ in _within_memory(span, sample).batches():
+        reads.append(values(student, x, [span.source])[span.source])
+        answers.append(values(teacher, x, [span.sink])[span.sink])
+    return torch.cat(reads), torch.cat(answers)
+
+
+def _within_memory(span: Span, sample: Sample) -> Sample:
+    window = span.window
+    numbers = window.in_channels * span.in_size[0] * span.in_size[1]
+    numbers += window.out_channels * span.out_size[0] * span.out_size[1]
+    return replace(sample, limit=min(sample.limit, max(1, MEMORY // (4 * numbers))))
+
+
+def _batches(count: int, options: Rebuilding) -> Iterator[Tensor]:
+    """Rows of every step, each once before any again."""
+    generator = torch.Generator().manual_seed(options.seed)
+    batch, left = min(options.batch, count), torch.zeros(0, dtype=torch.int64)
+    for _ in range(options.steps):
+        if len(left) < batch:
+            left = torch.randperm(count, generator=generator)
+        yield left[:batch]
+        left = left[batch:]
+
+
+def between(graph: fx.GraphModule, source: str, sink: str) -> fx.GraphModule:
+    """The part of a graph that computes one node's value from another's; parameters keep their
+    names."""
+    nodes = {node.name: node for node in graph.graph.nodes}
+    needed, waiting = set[fx.Node](), [nodes[sink]]
+    while waiting:
+        node = waiting.pop()
+        if node.name != source and node not in needed:
+            needed.add(node)
+            waiting += node.all_input_nodes
+    part = fx.Graph()
+    copies = {nodes[source]: part.placeholder(source)}
+    for node in graph.graph.nodes:
+        if node in needed:
+            copies[node] = part.node_copy(node, lambda n: copies[n])
+    part.output(copies[nodes[sink]])
+    return fx.GraphModule(graph, part)
