@@ -26,17 +26,15 @@ from typing import Any
 
 import torch
 from shrinkc.compiler.bench import bench
-from shrinkc.compiler.calibrate import calibrate
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.costs import CostTable, predict
 from shrinkc.compiler.export.lower import lower
-from shrinkc.compiler.export.tflite import write_tflite
 from shrinkc.compiler.images import find_images
+from shrinkc.compiler.measuring import tflite_file
 from shrinkc.compiler.op_files import NoFileError, op_file
 from shrinkc.compiler.picture import preprocessing_for
 from shrinkc.compiler.pipeline import run_exact_passes
 from shrinkc.compiler.progress import Terminal
-from shrinkc.compiler.quantize import quantize_tflite
 from shrinkc.compiler.runtimes import TfliteRunner
 from shrinkc.compiler.shrink.closed_form import ClosedForm, shrink_closed_form
 from shrinkc.compiler.shrink.tune import Tuning
@@ -121,11 +119,7 @@ def calibration(data: Path) -> Any:
 
 def files(graph: fx.GraphModule, inputs: list[tuple[Tensor, ...]]) -> dict[str, bytes]:
     """The TFLite files of both precisions."""
-    program = lower(graph)
-    fp32 = write_tflite(program)
-    names = [v.name for v in program.inputs] + [op.output.name for op in program.ops]
-    ranges = calibrate(graph, names, inputs, lambda: None)
-    return {"fp32": fp32, "int8": quantize_tflite(fp32, program, inputs[:8], ranges)}
+    return {precision: tflite_file(graph, precision, inputs) for precision in ("fp32", "int8")}
 
 
 def judged(classes: Tensor, original: Tensor, labels: list[int]) -> dict[str, float]:
@@ -217,7 +211,7 @@ def main() -> None:
     add_data_argument(parser)
     parser.add_argument("--speedups", default=",".join(map(str, SPEEDUPS)))
     parser.add_argument("--kinds", default=",".join(KINDS), help="what may happen to a span")
-    parser.add_argument("--steps", type=int, default=600, help="of distillation")
+    parser.add_argument("--steps", type=int, default=Tuning().steps, help="of distillation")
     parser.add_argument("--seconds", type=float, default=1200, help="the most that they take")
     parser.add_argument("--rate", type=float, default=Tuning().learning_rate)
     parser.add_argument("--threads", type=int, default=2)

@@ -3,7 +3,7 @@ and a judgement beside the original."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,14 @@ from torch import Tensor, fx
 
 from .commands import CompileArguments, images_of
 from .compile import compile_model
+from .costs import CostTable
 from .data import split
+from .measuring import measuring
 from .options import Options
 from .picture import Preprocessing
 from .progress import Progress
 from .report import Report
+from .shrink.budget import predicted_ms
 from .train.cache import Reading, load_pictures, with_margin
 from .train.pictures import Pictures
 
@@ -41,6 +44,20 @@ def training_pictures(
     assert images is not None
     reading = Reading(cache=work_folder(out) / "pictures")
     return load_pictures(images, with_margin(preprocessing), reading, reporter)
+
+
+def on_this_machine(
+    given: CompileArguments,
+    original: fx.GraphModule,
+    table: CostTable,
+    inputs: Sequence[tuple[Tensor, ...]],
+) -> Callable[[fx.GraphModule], float] | None:
+    """How to measure changed networks where the target is at hand; None elsewhere. `original`:
+    deployed. `inputs`: a few, for int8."""
+    if given.target != "host":
+        return None
+    before_ms = predicted_ms(original, table, given.precision)
+    return measuring(original, before_ms, given.precision, inputs, given.threads)
 
 
 @dataclass(frozen=True)

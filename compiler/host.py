@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -9,7 +14,8 @@ from ..latency_tables.devices import runner
 from ..latency_tables.devices.samples import Sample, settle
 from ..latency_tables.key import OpKey
 from ..latency_tables.table import OpEstimate
-from .errors import DeviceError, TableError
+from .errors import DeviceError
+from .journal import Journal
 from .op_files import NoFileError, op_file, tiny_file
 from .op_sets import NETWORK_BYTES
 from .quiet import silent
@@ -18,46 +24,57 @@ ROUNDS, SECONDS = (5, 30), 0.05  # of runs per operator
 # Read in between, so that weights are not in the cache. Half of what a group of operators has
 # between two runs of one: here nothing else warms what all operators share.
 BALLAST_BYTES = NETWORK_BYTES // 2
+NO_FILE_MS = 0.0
 
 
 class HostTable:
-    """A cost table that runs one-operator TFLite files on this machine, one thread.
+    """A cost table that runs one-operator TFLite files on this machine, fp32 and int8.
 
-    fp32 only: an int8 file needs calibrated ranges. Raises TableError for other precisions,
-    DeviceError where no TFLite runtime is installed.
+    cache  folder that keeps the times, by processor, runtime and threads; None: nothing is kept
+
+    Raises DeviceError where no TFLite runtime is installed, InputError where int8 is asked for
+    without its quantiser.
     """
 
     target = "host"
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, threads: int = 1, cache: Path | None = None) -> None:
         self._threads = threads
-        self._measured: dict[OpKey, OpEstimate] = {}
-        self._tiny: Any = None
+        self._kept = Journal(cache, _machine(threads))
+        self._known: dict[OpKey, OpEstimate] = {}
+        self._tiny: dict[str, Any] = {}
 
     def estimate(self, key: OpKey) -> OpEstimate:
-        self.network_overhead_ms(key.precision)
-        known = self._measured.get(key)
+        known = self._known.get(key)
         if known is None:
-            known = self._measured[key] = self._measure(key)
+            known = self._known[key] = self._looked_up(key)
         return known
 
     def network_overhead_ms(self, precision: str) -> float:
-        if precision != "fp32":
-            raise TableError(f"target host measures fp32 operators, not {precision}")
         return 0.0
 
-    def _measure(self, key: OpKey) -> OpEstimate:
+    def _looked_up(self, key: OpKey) -> OpEstimate:
+        label = json.dumps(asdict(key), sort_keys=True)
+        if label not in self._kept.known:
+            ms = self._measured_ms(key)
+            self._kept.put(label, [] if ms is None else [ms])
+        numbers = self._kept.known[label]
+        if not numbers:
+            return OpEstimate(NO_FILE_MS, "not measured: no one-operator file", True)
+        return OpEstimate(numbers[0], "measured here", False)
+
+    def _measured_ms(self, key: OpKey) -> float | None:
         try:
             data = op_file(key, "tflite").model
         except NoFileError:
-            return OpEstimate(0.0, "not measured: no one-operator file", True)
-        if self._tiny is None:
-            self._tiny = self._loaded(tiny_file("fp32", "tflite"))
-        models = {"op": self._loaded(data), "tiny": self._tiny}
+            return None
+        if key.precision not in self._tiny:
+            self._tiny[key.precision] = self._loaded(tiny_file(key.precision, "tflite"))
+        models = {"op": self._loaded(data), "tiny": self._tiny[key.precision]}
         times, _ = runner.measure(models, 2, ROUNDS, SECONDS, BALLAST_BYTES, lambda _: None)
         own = {name: self._own_us(taken) for name, taken in times.items()}
         sample = Sample(tuple(own["op"]), median(own["tiny"]))
-        return OpEstimate(settle((sample,), None).median_us / 1e3, "measured here", False)
+        return settle((sample,), None).median_us / 1e3
 
     def _own_us(self, taken: list[runner.Clocked]) -> list[float]:
         shares = runner.own_shares(taken) if self._threads == 1 else [1.0] * len(taken)
@@ -69,3 +86,14 @@ class HostTable:
                 return runner.Tflite(model, self._threads, False)
         except runner.RefusedError as refusal:
             raise DeviceError(f"this Python has no {refusal}: pip install ai-edge-litert") from None
+
+
+def _machine(threads: int) -> str:
+    """Names what times depend on."""
+    try:
+        runtime = version("ai-edge-litert")
+    except PackageNotFoundError:
+        runtime = "tflite-runtime"
+    facts = runner.describe()
+    about = f"{facts['cpu']} {facts['cores']} {facts['machine']} {runtime} {threads} {ROUNDS}"
+    return f"host-{hashlib.sha256(about.encode()).hexdigest()[:16]}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from rich.markup import escape
 from rich.table import Table
-from torch import fx
+from torch import Tensor, fx
 
 from ..passes.analysis.channel_groups import Groups
 from ..passes.base import Skip
@@ -21,6 +22,7 @@ from .changed import (
     Changed,
     Judged,
     compile_changed,
+    on_this_machine,
     training_pictures,
     work_folder,
 )
@@ -38,11 +40,13 @@ from .prune.compensate import compensate
 from .prune.goal import Goal
 from .prune.methods import METHODS, Given, Method, chosen_by_cost, comparable, method_named
 from .prune.prune import Compensate, Pruned, Pruning, prune
+from .shrink.plan import network
 from .stages import captured, cost_table, require_convolutions
 from .train.cache import Reading, load_pictures
 from .train.compute import require_training
 from .train.pictures import Pictures
 
+FEW = 10  # pictures that tell the ranges of int8 where only speed is measured
 BATCH = 32  # pictures that criteria see at a time
 
 
@@ -200,10 +204,21 @@ class _Work:
             seen=f"{a.criterion} {by_cost} {looked and looked.digest} {self._compensates}",
             compensate=_compensation(batches, skipped) if self._compensates else None,
             penalty=self._penalty,
+            measured_ms=self._measured_ms(batches),
             folder=work_folder(self.out),
             progress=self.reporter,
         )
         return result, tuple(dict.fromkeys(skipped))
+
+    def _measured_ms(self, batches: list[Batch]) -> Callable[[fx.GraphModule], float] | None:
+        if self.a.compile.target != "host" or self.a.goal.unit != "ms":
+            return None
+        original = network(self.graph).folded
+        single: list[tuple[Tensor, ...]] = []
+        if self.a.compile.precision == "int8":
+            (rows,), _ = (batches or _batches(self._looked_at()))[0]
+            single = [(row[None],) for row in rows[:FEW]]
+        return on_this_machine(self.a.compile, original, self.table, single)
 
     @property
     def _compensates(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +20,7 @@ from .changed import (
     Changed,
     Judged,
     compile_changed,
+    on_this_machine,
     training_pictures,
     work_folder,
 )
@@ -31,7 +33,9 @@ from .picture import Preprocessing
 from .pipeline import run_exact_passes
 from .progress import Progress
 from .shrink.closed_form import ClosedForm, shrink_closed_form
+from .shrink.plan import network
 from .shrink.retrain import retrain
+from .shrink.rows import Sample, size_of
 from .shrink.trained import Goal, Method, Trained, expand, labels_missing, shrink_trained
 from .shrink.tune import Tuning
 from .stages import captured, cost_table, require_convolutions
@@ -41,6 +45,7 @@ from .train.jobs import Parallel
 from .train.pictures import Pictures
 
 TRAINED: dict[str, Method] = {method: method for method in get_args(Method)}
+FEW = 10  # pictures that tell the ranges of int8 where only speed is measured
 METHODS = ("closed-form", *TRAINED, "expand")
 
 
@@ -180,6 +185,7 @@ class _Work:
             budget_ms=goal.budget_ms,
             options=ClosedForm(tuning=tuning, cache=cache),
             progress=self.reporter,
+            measured_ms=self.measured_ms(original),
         )
         lines = (
             f"{row.kind} {row.source} … {row.sink}: saves {row.saving_ms:.3g} ms, alone it agrees "
@@ -198,6 +204,11 @@ class _Work:
             *(choices, shrunk.skipped, tuple(lines)),
         )
 
+    def measured_ms(self, original: fx.GraphModule) -> Callable[[fx.GraphModule], float] | None:
+        few = Sample(self.pictures, size_of(original), FEW).batches()
+        single = [(row[None],) for rows, _ in few for row in rows]
+        return on_this_machine(self.a.compile, original, self.table, single)
+
     def trained(self) -> Outcome:
         given = (self.graph, self.pictures, self.table, self.a.compile.precision)
         options, folder = self.a.trained, work_folder(self.out)
@@ -209,6 +220,7 @@ class _Work:
                 options=options,
                 folder=folder,
                 progress=self.reporter,
+                measured_ms=self.measured_ms(network(self.graph).folded),
             )
         lines = tuple(_line(t.option, t.saving_ms, t.damage) for t in shrunk.taken)
         choices = tuple(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import torch
+from platformdirs import user_cache_dir
 from torch import Tensor, fx, nn
 
 from ..latency_tables.key import OpKey
@@ -51,7 +53,9 @@ FEW_BATCHES = 8  # for what is no node of the graph: the inner tensors of compos
 
 def cost_table(target: str, threads: int = 1) -> CostTable:
     """The table that prices operators. Raises TableError that lists the known targets."""
-    return HostTable(threads) if target == "host" else load_table(target, also=("host",))
+    if target == "host":
+        return HostTable(threads, Path(user_cache_dir("shrinkc", appauthor=False), "host"))
+    return load_table(target, also=("host",))
 
 
 def check_options(options: Options) -> None:
@@ -111,11 +115,8 @@ def merge_passes(table: CostTable, options: Options) -> tuple[Pass, ...]:
     if options.merge == "all":
         return (MergeLinear(), Simplify())
 
-    # the host has no int8 operators to time: fp32 decides there
-    precision = "fp32" if isinstance(table, HostTable) else options.precision
-
     def price(spec: OpSpec) -> float:
-        return table.estimate(OpKey(**asdict(spec), precision=precision)).ms
+        return table.estimate(OpKey(**asdict(spec), precision=options.precision)).ms
 
     return (MergeLinear(price=price), Simplify())
 

@@ -1,9 +1,10 @@
-"""What every test has: no tables but the shipped ones."""
+"""What every test has: no tables but the shipped ones, nothing measured by earlier runs."""
 
 import pytest
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _no_tables_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+def _nothing_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
     patch = pytest.MonkeyPatch()
     patch.setenv("SHRINKC_TABLES", str(tmp_path_factory.mktemp("tables")))
+    patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

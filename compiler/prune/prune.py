@@ -24,10 +24,10 @@ from ...passes.slice_channels import SliceChannels
 from ..costs import CostTable, macs
 from ..errors import InputError
 from ..export.lower import lower
+from ..journal import Journal, digest_of
 from ..pipeline import run_exact_passes
 from ..progress import Progress, Silent
 from ..shrink.budget import predicted_ms
-from ..shrink.journal import Journal, digest_of
 from ..shrink.plan import Network, network
 from ..shrink.recipe import Recipe, School, school
 from ..slicing import run_slicing
@@ -248,7 +248,7 @@ class _Round:
         run = self.run
         if run.folder is None:
             return run.criterion.scores(self.graph, groups)
-        journal = Journal(run.folder, self.graph, f"scores {run.seen}")
+        journal = Journal(run.folder, digest_of(self.graph, f"scores {run.seen}"))
         if "" not in journal.known:
             for name, found in run.criterion.scores(self.graph, groups).items():
                 journal.put(name, [float(x) for x in found])

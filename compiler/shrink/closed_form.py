@@ -12,12 +12,13 @@ refitted (He et al., 2017; Xie et al., CaP, 2021, with exact backward eliminatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from ...passes.analysis.spans import NoSpan, Span, find_spans
 from ...passes.base import Change, Pass, PassResult, Skip, copy_graph
@@ -26,7 +27,14 @@ from ...passes.replace_span import DenseSpan, DropSpan, NarrowSpan
 from ..costs import CostTable
 from ..progress import Progress, Silent
 from ..train.pictures import Pictures
-from .budget import budget_of, check_reachable, predicted_ms, predicted_within, price_of
+from .budget import (
+    budget_of,
+    check_reachable,
+    measured_within,
+    predicted_ms,
+    predicted_within,
+    price_of,
+)
 from .choices import KINDS, Choice, Kind, choices, nothing_to_shrink
 from .importance import Damage, fit_span, measure
 from .rebuild import Rebuilding, rebuild
@@ -98,10 +106,14 @@ def shrink_closed_form(
     budget_ms: float | None = None,
     options: ClosedForm | None = None,
     progress: Progress | None = None,
+    measured_ms: Callable[[fx.GraphModule], float] | None = None,
 ) -> Shrunk:
     """Bring a captured network (float32, batch norms folded) within a latency budget.
 
     Give either `speedup` (over the table's prediction for the network as it is) or `budget_ms`.
+    `measured_ms`: of a network whose numbers mean nothing yet; where the device is at hand, plans
+    meet the budget by it instead of by the table.
+
     Raises InputError: no candidate at all (says why, span by span), a budget that cannot be
     reached (says what can); TableError where the table lacks the precision.
     """
@@ -113,7 +125,14 @@ def shrink_closed_form(
     found, refused = candidates(graph_module, table, precision, options.kinds)
     check_reachable(before_ms, before_ms - most(_options(graph_module, found, None)), budget)
     damages = measure(graph_module, found, sample, options.cache, progress)
-    chosen = _within(graph_module, found, damages, table, precision, before_ms, budget)
+    plans = _Plans(graph_module, found, _options(graph_module, found, damages))
+    saving = before_ms - budget
+    if measured_ms is None:
+        cost_ms = plans.costing(lambda graph: predicted_ms(graph, table, precision))
+        chosen, _ = predicted_within(plans.saving, cost_ms, saving, budget, ATTEMPTS)
+    else:
+        cost_ms, asked = plans.costing(measured_ms), (0.0, saving, most(plans.options))
+        chosen, _ = measured_within(plans.saving, cost_ms, asked, budget)
     taken = [found[i] for i in chosen]
     shrunk = apply(graph_module, taken, sample, options.rebuilding, progress)
     tuned = None
@@ -169,52 +188,53 @@ def _options(
     ]
 
 
-def _within(
-    graph: fx.GraphModule,
-    found: Sequence[Choice],
-    damages: Sequence[Damage],
-    table: CostTable,
-    precision: str,
-    before_ms: float,
-    budget: float,
-) -> list[int]:
-    """The least damage whose network, as a whole, the table predicts within the budget."""
-    options = _options(graph, found, damages)
+@dataclass(frozen=True, eq=False)
+class _Plans:
+    """Sets of choices by their numbers."""
 
-    def cost_ms(chosen: list[int]) -> float:
-        return predicted_ms(_outline(graph, [found[i] for i in chosen]), table, precision)
+    graph: fx.GraphModule
+    found: Sequence[Choice]
+    options: Sequence[Option]
 
-    chosen, _ = predicted_within(
-        lambda saving: select(options, saving), cost_ms, before_ms - budget, budget, ATTEMPTS
-    )
-    return chosen
+    def saving(self, ms: float) -> list[int]:
+        """The least damage that saves so much, operator by operator."""
+        return select(self.options, ms)
 
+    def costing(self, ms: Callable[[fx.GraphModule], float]) -> Callable[[list[int]], float]:
+        """Of the networks that choices lead to."""
+        return lambda chosen: ms(self.outline(chosen))
 
-def _outline(graph: fx.GraphModule, chosen: Sequence[Choice]) -> fx.GraphModule:
-    """The network's shape, with numbers of no meaning."""
-    gone: dict[str, str] = {}
-    for choice in _in_order(graph, chosen):
-        span = _renamed(choice.span, gone)
-        graph = _placeholder(replace(choice, span=span))(graph).graph_module
-        if choice.kind == "drop":
-            gone[span.sink] = span.source
-    return graph
+    def outline(self, chosen: Sequence[int]) -> fx.GraphModule:
+        """The network's shape, with numbers of no meaning."""
+        graph, gone = self.graph, dict[str, str]()
+        for choice in _in_order(graph, [self.found[i] for i in chosen]):
+            span = _renamed(choice.span, gone)
+            graph = _placeholder(replace(choice, span=span))(graph).graph_module
+            if choice.kind == "drop":
+                gone[span.sink] = span.source
+        return graph
 
 
 def _placeholder(choice: Choice) -> Pass:
     span, window = choice.span, choice.span.window
     match choice.kind:
         case "merge":
-            weight = torch.zeros(window.weight_shape, dtype=torch.float64)
+            weight = _random(*window.weight_shape)
             return DenseSpan(span, weight, torch.ones(window.out_channels))
         case "drop":
             return DropSpan(span)
         case "narrow":
             side = span.hidden.kernel if span.hidden else 1
             root = round(side**0.5)
-            weight = torch.zeros(window.out_channels, choice.channels, root, side // root)
+            weight = _random(window.out_channels, choice.channels, root, side // root)
             kept = torch.arange(choice.channels)
             return NarrowSpan(span, kept, weight, torch.ones(window.out_channels))
+
+
+def _random(*shape: int) -> Tensor:
+    """Values that int8 can be calibrated on."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(shape, generator=generator, dtype=torch.float64) / prod(shape[1:]) ** 0.5
 
 
 # --- applying ------------------------------------------------------------------------------------

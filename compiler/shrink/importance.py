@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from ...passes.analysis.spans import Span
+from ..journal import Journal, digest_of
 from ..progress import Progress
 from .choices import (
     Choice,
@@ -31,7 +32,6 @@ from .choices import (
     order_of,
     weight_of,
 )
-from .journal import Journal
 from .rows import Sample, accumulate, values
 
 MEASURED = 160  # pictures; three of four fit, the others judge
@@ -90,7 +90,8 @@ def measure(
     """The damage of each choice alone, in the order of `wanted`."""
     sample = replace(sample, limit=min(sample.limit, MEASURED))
     fitting, judging = sample.split()
-    journal = Journal(cache, graph, f"{sample.pictures.digest} {sample.size} {len(sample)}")
+    seen = f"{sample.pictures.digest} {sample.size} {len(sample)}"
+    journal = Journal(cache, digest_of(graph, seen))
     known = {label: Damage(*numbers) for label, numbers in journal.known.items()}
     spans = {id(choice.span): i for i, choice in reversed(list(enumerate(wanted)))}
     left = [c for c in wanted if c.label not in known]

@@ -15,10 +15,10 @@ from ...passes.base import copy_graph
 from ...passes.fold_batch_norm import FoldBatchNorm
 from ...passes.insert_batch_norms import InsertBatchNorms
 from ...passes.ir import module_of
+from ..journal import digest_of
 from ..pipeline import node_values, run_exact_passes
 from ..progress import Progress
 from ..train.pictures import Pictures
-from .journal import digest_of
 from .recipe import Recipe, school
 from .rows import Sample, size_of
 

@@ -28,6 +28,7 @@ from ...passes.expand_convs import ExpandConvs
 from ...passes.ir import module_of
 from ..costs import CostTable
 from ..errors import InputError
+from ..journal import digest_of
 from ..pipeline import run_exact_passes
 from ..progress import Progress, Silent
 from ..train.log import Row as LogRow
@@ -42,7 +43,6 @@ from .budget import (
 )
 from .depth_options import DepthOption, Move, depth_options
 from .gates import learn, search_space
-from .journal import digest_of
 from .plan import DepthPlan, Network, Prepared, finish, finished_ms, network, prepare, union
 from .recipe import Recipe, School, school
 from .select import most, select

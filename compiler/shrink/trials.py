@@ -13,13 +13,13 @@ from dataclasses import asdict
 
 from torch import fx, nn
 
+from ..journal import Journal, digest_of
 from ..progress import Silent
 from ..train.evaluate import evaluate
 from ..train.jobs import Job, run_jobs
 from ..train.pictures import Data, Pictures
 from ..train.train import train
 from .depth_options import DepthOption
-from .journal import Journal
 from .plan import DepthPlan, Network, prepare
 from .recipe import Recipe, School
 
@@ -35,7 +35,7 @@ def damages(
     recipe = school.recipe
     settings = {n: v for n, v in asdict(recipe).items() if n not in ("epochs", "search_epochs")}
     seen = f"{settings} {school.trial.pictures.digest} {school.judged.digest}"
-    journal = Journal(school.folder, net.graph, seen)
+    journal = Journal(school.folder, digest_of(net.graph, seen))
     plans = {AS_IT_IS: DepthPlan()} | {option.label: option.plan for option in options}
     left = [name for name in plans if name not in journal.known]
     width = WAITING * (recipe.parallel if isinstance(recipe.parallel, int) else 8)

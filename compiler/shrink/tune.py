@@ -38,10 +38,10 @@ class Tuning:
     scale         area of the random crops, as a share of the stored picture
     """
 
-    steps: int = 400
+    steps: int = 200
     batch: int = 16
-    learning_rate: float = 5e-4
-    scale: tuple[float, float] = (0.35, 1.0)
+    learning_rate: float = 1e-4
+    scale: tuple[float, float] = (0.7, 1.0)
     seconds: float | None = None
     seed: int = 0
 

@@ -11,11 +11,11 @@ from torch import fx
 
 
 class Journal:
-    """Numbers by label, in a file named after what they depend on; without a folder in memory."""
+    """Numbers by label, in a file named after what they depend on (`about`); without a folder in
+    memory."""
 
-    def __init__(self, folder: Path | None, graph: fx.GraphModule, settings: str) -> None:
-        name = f"{digest_of(graph, settings)}.jsonl"
-        self.path = None if folder is None else folder / name
+    def __init__(self, folder: Path | None, about: str) -> None:
+        self.path = None if folder is None else folder / f"{about}.jsonl"
         self.known: dict[str, list[float]] = {}
         if self.path is not None and self.path.exists():
             self.known = dict(_lines(self.path))

@@ -1,0 +1,69 @@
+"""Milliseconds of changed networks on this machine, beside the network that they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from torch import Tensor, fx
+
+from .bench import bench
+from .calibrate import calibrate
+from .export.lower import lower
+from .export.tflite import write_tflite
+from .quantize import quantize_tflite
+from .runtimes import TfliteRunner
+
+RUNS, SECONDS = 2000, 5.0  # of a pair of files, at most
+
+
+def tflite_file(
+    graph: fx.GraphModule, precision: str, inputs: Sequence[tuple[Tensor, ...]]
+) -> bytes:
+    """The network as TFLite. `inputs`: what int8 is calibrated on. Raises ExportError."""
+    program = lower(graph)
+    model = write_tflite(program)
+    if precision == "fp32":
+        return model
+    names = [v.name for v in program.inputs] + [op.output.name for op in program.ops]
+    ranges = calibrate(graph, names, list(inputs), lambda: None)
+    return quantize_tflite(model, program, list(inputs)[:8], ranges)
+
+
+def speedup_of(before: bytes, after: bytes, threads: int = 1) -> float:
+    """Median ratio of two TFLite files, A B A B."""
+    pair = [TfliteRunner(model, threads) for model in (before, after)]
+    first, second = bench(pair, runs=RUNS, warmup=10, max_seconds=SECONDS)
+    return median(a / b for a, b in zip(first.times_ms, second.times_ms, strict=True))
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """A changed network's milliseconds: those of the original by the table, over the speedup that
+    its TFLite file was measured at. So goals mean the same by table and by measuring.
+
+    inputs  what int8 files are calibrated on; a few say enough of speed
+    """
+
+    original: bytes
+    original_ms: float
+    precision: str
+    inputs: Sequence[tuple[Tensor, ...]]
+    threads: int = 1
+
+    def __call__(self, graph: fx.GraphModule) -> float:
+        changed = tflite_file(graph, self.precision, self.inputs)
+        return self.original_ms / speedup_of(self.original, changed, self.threads)
+
+
+def measuring(
+    original: fx.GraphModule,
+    original_ms: float,
+    precision: str,
+    inputs: Sequence[tuple[Tensor, ...]],
+    threads: int = 1,
+) -> Callable[[fx.GraphModule], float]:
+    """`Measuring` of a deployed network."""
+    file = tflite_file(original, precision, inputs)
+    return Measuring(file, original_ms, precision, inputs, threads)
