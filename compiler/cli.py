@@ -265,7 +265,7 @@ def prune(
         str,
         typer.Option(
             help="Without pictures: l1, l2, slimming, ssl, random, equal; with --images: hrank, "
-            "dropnet, he; with labels too: group-fisher."
+            "dropnet, cap, he; with labels too: group-fisher."
         ),
     ] = "l1",
     speedup: SpeedupOption = None,
@@ -313,7 +313,7 @@ def prune(
         bool | None,
         typer.Option(
             "--compensate/--no-compensate",
-            help="Fit what is left to what the network computed, by least squares. Default: he.",
+            help="Fit what is left to what the network computed, by least squares. Default: cap, he.",
         ),
     ] = None,
     train: Annotated[

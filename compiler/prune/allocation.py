@@ -13,6 +13,7 @@ mean   divided by the group's mean, added up: an average channel counts 1, where
 sum    divided by the group's sum, added up: a whole group counts 1
 none   as they are, added up: for criteria whose scores compare (a change of the loss, the scale of
        a batch norm)
+cumulative  as they are; a score is what is lost once its channel and all lower ones are gone
 
 Everything here is a function of groups, scores and prices; no network is run.
 """
@@ -35,7 +36,7 @@ from .knapsack import Choices, Floats, Problem, cheapest, solve, without_cliffs
 from .price import Price
 
 Kind = Literal["knapsack", "global", "uniform"]
-Normalise = Literal["share", "mean", "sum", "none"]
+Normalise = Literal["share", "mean", "sum", "none", "cumulative"]
 HALVINGS = 40
 SMALLEST = 1e-9  # share of a group's importance
 
@@ -88,7 +89,8 @@ class Space:
     @cached_property
     def lost(self) -> dict[str, Floats]:
         """Importance that is lost, by the number of channels that go from each cell."""
-        return {name: _lost(g, self.scores[name]) for name, g in self.groups.items()}
+        cumulative = self.normalise == "cumulative"
+        return {n: _lost(g, self.scores[n], cumulative) for n, g in self.groups.items()}
 
     def problem(self, price: Price) -> Problem:
         choices: dict[str, Choices] = {}
@@ -175,7 +177,7 @@ def _normalised(group: ChannelGroup, scores: Floats, normalise: Normalise) -> Fl
     if not np.isfinite(scores).all() or scores.min() < 0:
         raise InputError(f"channel group '{group.name}' has scores that are negative or no numbers")
     total = math.fsum(scores)
-    if normalise == "none" or total == 0:
+    if normalise in ("none", "cumulative") or total == 0:
         return scores
     whole = {"mean": group.size, "sum": 1, "share": _readers(group)}[normalise]
     return scores * (whole / total)
@@ -186,11 +188,12 @@ def _readers(group: ChannelGroup) -> int:
     return max(len({value.node for value in group.read}), 1)
 
 
-def _lost(group: ChannelGroup, scores: Floats) -> Floats:
-    """(n,): entry k is the sum of the k lowest scores of each cell."""
+def _lost(group: ChannelGroup, scores: Floats, cumulative: bool) -> Floats:
+    """(n,): entry k is the sum of the k lowest scores of each cell, or their last one."""
     cells = [np.sort(scores[group.cells == cell]) for cell in range(int(group.cells.max()) + 1)]
     shortest = min(map(len, cells))
-    return np.sum([np.concatenate(([0.0], np.cumsum(c[:shortest]))) for c in cells], axis=0)
+    lost = [c[:shortest] if cumulative else np.cumsum(c[:shortest]) for c in cells]
+    return np.sum([np.concatenate(([0.0], one)) for one in lost], axis=0)
 
 
 def allocate(space: Space, price: Price, budget: float, kind: Kind) -> dict[str, int]:

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from ...passes.analysis.channel_groups import Groups
 from ...passes.criteria.base import Criterion
+from ...passes.criteria.cap import CaP
 from ...passes.criteria.channel_pruning import ChannelPruning
 from ...passes.criteria.data import Batch
 from ...passes.criteria.dropnet import DropNet
@@ -70,6 +71,7 @@ METHODS: dict[str, Method] = {
     "hrank": Method(lambda given: HRank(given.batches), "pictures"),
     "dropnet": Method(lambda given: DropNet(given.batches), "pictures"),
     "group-fisher": Method(_fisher, "labels", "none"),
+    "cap": Method(lambda given: CaP(given.batches), "pictures", "cumulative", compensates=True),
     "he": Method(lambda given: ChannelPruning(given.batches), "pictures", compensates=True),
 }
 

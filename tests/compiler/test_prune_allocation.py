@@ -281,6 +281,7 @@ def test_losses_by_hand() -> None:
     assert readers > 1
     scores = {g.name: np.arange(1.0, g.size + 1) for g in groups.groups}
     lost = {"none": 6.0, "mean": 6 / 3.5, "sum": 6 / 21, "share": -readers * math.log(15 / 21)}
+    lost["cumulative"] = 3.0
     for normalise, want in lost.items():
         settings = Allocation(normalise=normalise, floor=0)  # pyright: ignore
         problem = space_of(groups, scores, settings, 1).problem(
