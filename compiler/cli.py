@@ -20,7 +20,7 @@ from .errors import ShrinkcError
 
 COMMANDS = (
     *("compile", "estimate", "inspect", "profile", "bench", "tables", "calibrate"),
-    *("shrink", "prune"),
+    *("shrink", "prune", "sensitivity"),
 )
 GLOBAL_OPTIONS = ("--help", "-h", "--version")
 
@@ -292,7 +292,10 @@ def prune(
     ] = None,
     normalise: Annotated[
         str | None,
-        typer.Option(help="How groups compare: share, mean, sum, none. Default: the criterion's."),
+        typer.Option(
+            help="How groups compare: share, mean, sum, none, cumulative. Default: as the "
+            "criterion needs."
+        ),
     ] = None,
     multiple: Annotated[
         int | None, typer.Option(help="Widths are multiples of it. Default: the target's.")
@@ -313,7 +316,8 @@ def prune(
         bool | None,
         typer.Option(
             "--compensate/--no-compensate",
-            help="Fit what is left to what the network computed, by least squares. Default: cap, he.",
+            help="Fit what is left to what the network computed, by least squares. "
+            "Default: cap, he.",
         ),
     ] = None,
     train: Annotated[
@@ -382,6 +386,38 @@ def prune(
             *(epochs, compensate, strength, evaluation, plot),
         )
     )
+
+
+@app.command()
+def sensitivity(
+    model: ModelArgument,
+    images: Annotated[
+        Path | None, typer.Option(help="Pictures to judge on: a folder, a tar.")
+    ] = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Folders of --images are classes: judge top-1.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Of those pictures.")] = 200,
+    criterion: Annotated[str, typer.Option(help="As in prune.")] = "l1",
+    classes: ClassesOption = None,
+    input: InputOption = None,
+    resize: ResizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="PNG to write.")] = None,
+    arch: ArchOption = None,
+    trust: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Prune every channel group alone and judge: what each bears (Li et al., 2017)."""
+    from .commands import CompileArguments
+    from .sensitivity_command import SensitivityArguments, run_sensitivity
+
+    compiled = CompileArguments(
+        *(model, "", tuple(input or ()), images, None, classes, resize, mean, std, out),
+        *("fp32", 17, "none", arch, trust, 1, 0, as_json),
+    )
+    run_sensitivity(SensitivityArguments(compiled, criterion, limit, labels))
 
 
 @app.command()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..latency_tables.files import Validation
+from ..passes.criteria.sensitivity import SensitivityCurve
 from .errors import InputError, TableError
 
 _NEEDED = "pictures need matplotlib: pip install 'shrinkc[plot]'"
@@ -71,6 +72,28 @@ def widths_before_and_after(title: str, rows: Sequence[tuple[str, int, int]], pa
     axes.set(xlim=(-0.8, len(rows) - 0.2), ylabel="channels")
     axes.set_title(title, fontsize=10)
     figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def sensitivity_map(
+    title: str, curves: Sequence[SensitivityCurve], ratios: Sequence[float], path: Path
+) -> None:
+    """One row for each channel group in the order of execution, one column for each share that
+    goes; dark is what the network bears.
+
+    Raises TableError without matplotlib, InputError when the file cannot be written.
+    """
+    figure, axes = _figure((6.4, 1.8 + 0.18 * len(curves)), "auto")
+    from matplotlib.ticker import PercentFormatter
+
+    image = axes.imshow(
+        [curve.at(ratios) for curve in curves], aspect="auto", cmap="viridis_r", vmin=0
+    )
+    axes.set_xticks(range(len(ratios)), [f"{ratio:.0%}" for ratio in ratios], fontsize=8)
+    axes.set_yticks(range(len(curves)), [curve.group for curve in curves], fontsize=7)
+    axes.set(xlabel="channels of the group that go")
+    axes.set_title(title, fontsize=9)
+    figure.colorbar(image, ax=axes, format=PercentFormatter(1, decimals=0))
     _save(figure, path)
 
 

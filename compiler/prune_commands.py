@@ -193,7 +193,7 @@ class _Work:
         a, method = self.a, self.method
         options = replace(a.pruning, allocation=comparable(a.pruning.allocation, method))
         looked = self._looked_at() if self._looks else None
-        batches = [] if looked is None else _batches(looked)
+        batches = [] if looked is None else batches_of(looked)
         by_cost = chosen_by_cost(options.allocation, a.goal)
         criterion = method.build(Given(batches, options.recipe.seed, by_cost))
         skipped: list[Skip] = []
@@ -216,7 +216,7 @@ class _Work:
         original = network(self.graph).folded
         single: list[tuple[Tensor, ...]] = []
         if self.a.compile.precision == "int8":
-            (rows,), _ = (batches or _batches(self._looked_at()))[0]
+            (rows,), _ = (batches or batches_of(self._looked_at()))[0]
             single = [(row[None],) for row in rows[:FEW]]
         return on_this_machine(self.a.compile, original, self.table, single)
 
@@ -237,15 +237,10 @@ class _Work:
         return lambda graph, groups: penalty(graph, groups, self.a.strength)  # pyright: ignore
 
     def _looked_at(self) -> Pictures:
-        """For criteria and compensation: as the network reads them."""
-        a, preprocessing = self.a, self.preprocessing
-        assert a.compile.images is not None
-        assert preprocessing is not None
-        classes = a.compile.classes
-        known = read_classes(classes) if classes and a.labels else None
-        images = find_images(a.compile.images, classes=known, limit=a.limit)
-        pictures = load_pictures(images, preprocessing, Reading(), self.reporter)
-        return pictures if a.labels else replace(pictures, labels=None)
+        """For criteria and compensation."""
+        assert self.preprocessing is not None
+        a = self.a
+        return looked_at(a.compile, a.labels, a.limit, self.preprocessing, self.reporter)
 
     def _training(self) -> Pictures:
         a, preprocessing = self.a, self.preprocessing
@@ -253,7 +248,23 @@ class _Work:
         return training_pictures(a.compile, a.train, preprocessing, self.out, self.reporter)
 
 
-def _batches(pictures: Pictures) -> list[Batch]:
+def looked_at(
+    given: CompileArguments,
+    labels: bool,
+    limit: int,
+    preprocessing: Preprocessing,
+    reporter: Progress,
+) -> Pictures:
+    """--images as the network reads them, with labels if they are asked for."""
+    assert given.images is not None
+    known = read_classes(given.classes) if given.classes and labels else None
+    images = find_images(given.images, classes=known, limit=limit)
+    pictures = load_pictures(images, preprocessing, Reading(), reporter)
+    return pictures if labels else replace(pictures, labels=None)
+
+
+def batches_of(pictures: Pictures) -> list[Batch]:
+    """All of them, in order."""
     found: list[Batch] = []
     for start in range(0, len(pictures), BATCH):
         rows = slice(start, start + BATCH)

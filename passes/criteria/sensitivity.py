@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -31,6 +32,10 @@ class SensitivityCurve:
     group: str
     removed: tuple[float, ...]
     values: tuple[float, ...]
+
+    def at(self, ratios: Sequence[float]) -> list[float]:
+        """Between its points, on straight lines; beyond the last one that value."""
+        return [float(v) for v in np.interp(ratios, self.removed, self.values)]
 
 
 def sensitivity(
@@ -74,6 +79,24 @@ def top1_of(batches: Batches) -> Judge:
         return (outputs[0].argmax(1) == labels).sum()
 
     return _mean_of(batches, correct)
+
+
+def agreement_of(batches: Batches, original: fx.GraphModule) -> Judge:
+    """The share of pictures whose highest output is the original's; no labels are read."""
+    known: list[tuple[tuple[Tensor, ...], Tensor]] = []
+    with torch.no_grad(), evaluating(original):
+        for inputs, _ in each_batch(original, batches):
+            known.append((inputs, original(*inputs)[0].flatten(1).argmax(1)))
+
+    def judge(graph_module: fx.GraphModule) -> float:
+        same, count = 0, 0
+        with torch.no_grad(), evaluating(graph_module):
+            for inputs, classes in known:
+                same += int((graph_module(*inputs)[0].flatten(1).argmax(1) == classes).sum())
+                count += len(classes)
+        return same / count
+
+    return judge
 
 
 def loss_of(batches: Batches, loss: Loss = cross_entropy) -> Judge:

@@ -164,3 +164,43 @@ def test_what_cannot_be_is_one_line(
     assert error.count("\n") == 1
     assert message in error
     assert not out.exists()
+
+
+LOOK = ("--input", "1,3,16,16", "--resize", "16")
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_sensitivity(
+    labelled: bool,
+    model: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plot = tmp_path / "curves.png"
+    given = ("sensitivity", str(model), *LOOK, "--images", str(pictures), "-o", str(plot))
+    more = ("--labels",) if labelled else ()
+    assert main([*given, *more, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["pictures"] == 24
+    assert result["judged"] == ("top-1" if labelled else "agreement with the original")
+    curves = {curve["group"]: curve for curve in result["curves"]}
+    assert len(curves) == 3
+    for curve in curves.values():
+        assert len(curve["removed"]) == len(curve["values"])
+        assert all(0 <= value <= 1 for value in curve["values"])
+        assert labelled or curve["values"][0] == 1
+    with Image.open(plot) as picture:
+        assert picture.size[0] > 600
+    assert main([*given, *more]) == 0
+    assert "−50%" in capsys.readouterr().out
+
+
+def test_sensitivity_needs_pictures(
+    model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("sensitivity", str(model), *LOOK)
+    assert main([*given]) == 2
+    assert "give --images DIR" in capsys.readouterr().err
+    assert main([*given, "--images", str(pictures), "--criterion", "group-fisher"]) == 2
+    assert "needs labels" in capsys.readouterr().err
