@@ -37,6 +37,7 @@ from shrinkc.compiler.pipeline import run_exact_passes
 from shrinkc.compiler.progress import Terminal
 from shrinkc.compiler.runtimes import TfliteRunner
 from shrinkc.compiler.shrink.closed_form import ClosedForm, shrink_closed_form
+from shrinkc.compiler.shrink.rebuild import Rebuilding
 from shrinkc.compiler.shrink.tune import Tuning
 from shrinkc.compiler.train.cache import load_pictures, with_margin
 from shrinkc.latency_tables.devices import runner
@@ -171,6 +172,7 @@ def point(arguments: argparse.Namespace, speedup: float) -> dict[str, Any]:
     started = time.monotonic()
     options = ClosedForm(
         kinds=tuple(arguments.kinds.split(",")),
+        rebuilding=Rebuilding(steps=arguments.rebuild),
         tuning=Tuning(
             steps=arguments.steps, learning_rate=arguments.rate, seconds=arguments.seconds
         ),
@@ -199,6 +201,7 @@ def point(arguments: argparse.Namespace, speedup: float) -> dict[str, Any]:
         "base": judged(original, original, labels)["top1"],
         "base_int8": judged(classes_of_file(before["int8"], views), original, labels),
         "threads": arguments.threads,
+        "rebuild": arguments.rebuild,
         "steps": len(shrunk.tuned.losses) if shrunk.tuned else 0,
         "stopped": shrunk.tuned.stopped if shrunk.tuned else None,
         "seconds": seconds,
@@ -211,6 +214,7 @@ def main() -> None:
     add_data_argument(parser)
     parser.add_argument("--speedups", default=",".join(map(str, SPEEDUPS)))
     parser.add_argument("--kinds", default=",".join(KINDS), help="what may happen to a span")
+    parser.add_argument("--rebuild", type=int, default=Rebuilding().steps, help="steps per span")
     parser.add_argument("--steps", type=int, default=Tuning().steps, help="of distillation")
     parser.add_argument("--seconds", type=float, default=1200, help="the most that they take")
     parser.add_argument("--rate", type=float, default=Tuning().learning_rate)
