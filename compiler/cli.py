@@ -332,6 +332,13 @@ def prune(
     round_epochs: Annotated[
         int, typer.Option(min=1, help="Of training between rounds, or with a penalty.")
     ] = 1,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            help="group-fisher with --train: a channel goes every so many steps of --round-epochs "
+            "of training, as published (25)."
+        ),
+    ] = None,
     strength: Annotated[float, typer.Option(help="slimming, ssl: weight of the penalty.")] = 1e-4,
     batch: BatchOption = 128,
     learning_rate: RateOption = 0.02,
@@ -379,10 +386,11 @@ def prune(
         *(allocation_named(allocation), normalise_named(normalise), multiple, floor, candidates)
     )
     recipe = Recipe(epochs or 10, round_epochs, batch=batch, learning_rate=learning_rate, seed=seed)
+    pruning = Pruning(widths, rounds, recipe, every)
     goal = Goal(speedup, budget_ms, macs, params, keep_ratio, shares(keep or []))
     run_prune(
         PruneArguments(
-            *(compiled, criterion, goal, Pruning(widths, rounds, recipe), limit, labels, train),
+            *(compiled, criterion, goal, pruning, limit, labels, train),
             *(epochs, compensate, strength, evaluation, plot),
         )
     )

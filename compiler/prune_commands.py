@@ -156,6 +156,8 @@ def _check(a: PruneArguments, method: Method) -> None:
         raise InputError(
             "--labels says that the folders of --images are classes; give --images DIR"
         )
+    if a.pruning.every is not None and (a.criterion != "group-fisher" or not a.trains):
+        raise InputError("--every belongs to --criterion group-fisher with --train, or --epochs")
     if a.epochs is not None and not a.trains:
         raise InputError("--epochs of what? Give --train DIR, or --images DIR --labels")
     if a.compile.precision == "int8" and a.compile.images is None:

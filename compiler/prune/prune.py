@@ -19,6 +19,7 @@ from ...latency_tables.table import LatencyTable
 from ...passes.analysis.channel_groups import Groups, channel_groups
 from ...passes.base import Skip, copy_graph
 from ...passes.criteria.base import Criterion, Scores, Selection
+from ...passes.criteria.magnitude import EqualScores
 from ...passes.fold_batch_norm import FoldBatchNorm
 from ...passes.slice_channels import SliceChannels
 from ..costs import CostTable, macs
@@ -45,6 +46,7 @@ from .allocation import (
 )
 from .goal import Goal
 from .price import Price, layers_of
+from .scheduled import fisher_scheduled
 from .skeleton import Facts, Skeleton
 
 ATTEMPTS, CLOSE = 6, 0.97  # to meet a budget, and how near to it is near enough when measuring
@@ -61,14 +63,19 @@ class Pruning:
 
     rounds        of scoring and slicing; the budget falls by the same factor in each
     recipe        of training; `epochs` at the end, `search_epochs` (none: 1) between rounds and of
-                  training with a penalty
+                  training with a penalty or by Group Fisher's schedule
+    every         Group Fisher's schedule: a channel goes every so many steps of a training; None:
+                  the criterion is asked once a round
     """
 
     allocation: Allocation = field(default_factory=Allocation)
     rounds: int = 1
     recipe: Recipe = field(default_factory=Recipe)
+    every: int | None = None
 
     def __post_init__(self) -> None:
+        if self.every is not None and self.every < 1:
+            raise InputError(f"a channel every {self.every} steps; give 1 or more")
         if self.rounds < 1:
             raise InputError(f"{self.rounds} rounds; give 1 or more")
 
@@ -136,6 +143,10 @@ def prune(
     options, progress = options or Pruning(), progress or Silent()
     if penalty is not None and train is None:
         raise InputError("this criterion trains with a penalty first; give --train DIR")
+    if options.every is not None and (train is None or train.labels is None):
+        raise InputError("a channel every few steps of which training? Give labelled pictures")
+    if options.every is not None and goal.keep:
+        raise InputError("a schedule chooses widths itself; leave out shares of single groups")
     net = network(captured)
     key = ""
     if folder is not None:
@@ -175,12 +186,18 @@ class _Run:
         widths, skipped = dict(whole), dict[Skip, None]()
         if penalty is not None and self.school is not None:
             hooks = Hooks(penalty=penalty(graph, groups))
-            history += self.school.fit(graph, "penalty", self._short, hooks).history
-        rounds = 1 if self.goal.keep else self.options.rounds
+            history += self.school.fit(graph, "penalty", self.short, hooks).history
+        every = self.options.every
+        rounds = 1 if self.goal.keep or every else self.options.rounds
         for number in range(1, rounds + 1):
-            with self.progress.task(f"Choosing widths, round {number} of {rounds}"):
-                step = _Round(self, graph, whole, number, rounds)
-                chosen, selection, reasons = step.chosen()
+            step = _Round(self, graph, whole, number, rounds)
+            if every is not None:
+                graph, chosen, selection, rows = step.scheduled(every)
+                reasons: tuple[Skip, ...] = ()
+                history += rows
+            else:
+                with self.progress.task(f"Choosing widths, round {number} of {rounds}"):
+                    chosen, selection, reasons = step.chosen()
             skipped |= dict.fromkeys(reasons)
             with self.progress.task("Slicing; compared with the masked network in float64"):
                 graph, done = run_slicing(graph, SliceChannels(selection))
@@ -188,14 +205,14 @@ class _Run:
             widths |= chosen
             if self.school is not None:
                 last = number == rounds
-                epochs = self.options.recipe.epochs if last else self._short
+                epochs = self.options.recipe.epochs if last else self.short
                 name = "fine-tuning" if last else f"round-{number}"
                 name = f"{name}-{digest_of(graph, '')[:8]}"
                 history += self.school.fit(graph.train(), name, epochs).history
         return self._result(graph.eval(), whole, widths, tuple(skipped), tuple(history))
 
     @property
-    def _short(self) -> int:
+    def short(self) -> int:
         return self.options.recipe.search_epochs or 1
 
     def _result(
@@ -255,12 +272,39 @@ class _Round:
             journal.put("", [])  # all of them
         return {name: np.array(found) for name, found in journal.known.items() if name}
 
+    def scheduled(
+        self, every: int
+    ) -> tuple[fx.GraphModule, Mapping[str, int], Selection, tuple[LogRow, ...]]:
+        """By Group Fisher's schedule: the trained network, group → width, what stays, the log."""
+        run = self.run
+        assert run.school is not None
+        groups = channel_groups(self.graph)
+        options = run.options.allocation
+        multiple = options.multiple or channel_multiple(run.table)
+        space = space_of(groups, EqualScores().scores(self.graph, groups), options, multiple)
+        _, price = self._price(groups, space)
+        graph, selection, history = fisher_scheduled(
+            *(self.graph, groups, price, run.goal.budget(self._before()), run.school),
+            epochs=run.short,
+            every=every,
+            multiple=multiple,
+        )
+        widths = {name: int(mask.sum()) for name, mask in selection.keep.items()}
+        if run.compensate is not None:
+            selection = run.compensate(graph, groups, selection)
+        return graph, widths, selection, history
+
+    def _price(self, groups: Groups, space: Space) -> tuple[Skeleton, Price]:
+        """In the goal's unit, of any widths."""
+        run = self.run
+        skeleton = Skeleton(FoldBatchNorm()(self.graph).graph_module, groups)
+        layers = layers_of(skeleton, groups, space.narrow)
+        return skeleton, layers.price(run.goal.unit, run.table, run.precision)
+
     def _within(self, groups: Groups, space: Space) -> dict[str, int]:
         """Widths whose network meets the round's budget."""
         run, unit = self.run, self.run.goal.unit
-        skeleton = Skeleton(FoldBatchNorm()(self.graph).graph_module, groups)
-        layers = layers_of(skeleton, groups, space.narrow)
-        price = layers.price(unit, run.table, run.precision)
+        skeleton, price = self._price(groups, space)
         kind = run.options.allocation.kind or ("uniform" if unit == "channels" else "knapsack")
         choose = partial(allocate, space, price, kind=kind)
         before = self._before()

@@ -48,9 +48,10 @@ class FisherMask(nn.Module):
 class FisherPruning:
     """The state of a pruning: `after_step` and the state of a training's hooks.
 
-    keep   what is left
-    until  asked before every removal: is it enough?
-    cost   group → what one channel takes, now
+    keep      what is left
+    until     asked before every removal: is it enough?
+    cost      group → what one channel takes, now
+    multiple  widths are multiples of it: as many channels go at once, in as many times the steps
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class FisherPruning:
         every: int,
         cost: Callable[[Keep], Mapping[str, float]],
         until: Callable[[Keep], bool],
+        multiple: int = 1,
     ) -> None:
         if every < 1:
             raise InputError(f"a channel every {every} steps: give 1 or more")
@@ -66,7 +68,8 @@ class FisherPruning:
         normalised = {u.node for u in groups.uses if u.how == "left out"}
         whole = {g.name for g in groups.groups if any(r.node in normalised for r in g.read)}
         names = dict.fromkeys(r.group for r in reads if r.group not in whole)
-        self.groups, self.every, self.cost, self.until = groups, every, cost, until
+        self.groups, self.every, self.cost, self.until = groups, every * multiple, cost, until
+        self.multiple = multiple
         self.keep = {n: np.ones(groups[n].size, bool) for n in names}
         self.information = {n: torch.zeros(groups[n].size, dtype=torch.float64) for n in names}
         self.steps = 0
@@ -111,7 +114,7 @@ class FisherPruning:
         found: list[_Candidate] = []
         for name, kept in self.keep.items():
             group = self.groups[name]
-            narrower = [n for n in widths(group) if n < kept.sum()]
+            narrower = [n for n in widths(group, self.multiple) if n < kept.sum()]
             if narrower:
                 scores = self.information[name].numpy().copy()
                 scores[~kept] = -1.0  # gone before
@@ -142,13 +145,14 @@ def fisher_network(
     cost: Callable[[Keep], Mapping[str, float]],
     until: Callable[[Keep], bool],
     every: int = 25,
+    multiple: int = 1,
 ) -> tuple[fx.GraphModule, FisherPruning]:
     """A copy to be trained, with masks, and what its training calls after every step.
 
     Groups that a norm over channels reads stay whole. `cost` and `until` are asked with what is
     left; `every` is 25 in the paper's classification runs. `unmasked` gives the weights back.
     """
-    pruning = FisherPruning(groups, every, cost, until)
+    pruning = FisherPruning(groups, every, cost, until, multiple)
     network = copy_graph(graph_module)
     nodes = {node.name: node for node in network.graph.nodes}
     for number, ((reader, source), reads) in enumerate(masked_reads(groups).items()):

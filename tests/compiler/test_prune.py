@@ -288,3 +288,34 @@ def test_other_options_that_cannot_be() -> None:
 def test_the_result_is_float32_like_the_input() -> None:
     graph: Tensor = next(run(Goal(macs=0.6)).graph_module.parameters())
     assert graph.dtype == torch.float32
+
+
+def scheduled(every: int, epochs: int, folder: Path | None = None, multiple: int = 1) -> Pruned:
+    recipe = Recipe(epochs=1, search_epochs=epochs, batch=16, learning_rate=0.01)
+    options = Pruning(Allocation(multiple=multiple), recipe=recipe, every=every)
+    return run(Goal(macs=0.7), options, train=pictures(), folder=folder)
+
+
+def test_channels_go_during_a_training_until_the_budget_is_met(tmp_path: Path) -> None:
+    """As Group Fisher was published; a second run finds the training done."""
+    result = scheduled(1, 8, tmp_path)
+    before, after = (macs(lower(g)) for g in (result.original, result.graph_module))
+    assert after <= 0.7 * before
+    assert after > 0.5 * before  # and no further
+    assert list(tmp_path.glob("*/fisher/last.pt"))
+    assert same(scheduled(1, 8, tmp_path).graph_module, result.graph_module)
+
+
+def test_a_schedule_keeps_to_multiples() -> None:
+    result = scheduled(1, 8, multiple=4)
+    assert any(w.after < w.before for w in result.widths)
+    assert all(w.after % 4 == 0 for w in result.widths)
+
+
+def test_a_schedule_that_ends_too_early_says_how_far_it_came() -> None:
+    with pytest.raises(InputError, match=r"costs 1\.\d\d times the budget; give more"):
+        scheduled(10, 1)
+    with pytest.raises(InputError, match="Give labelled pictures"):
+        run(Goal(macs=0.7), Pruning(EACH, every=2), train=pictures(labelled=False))
+    with pytest.raises(InputError, match="every 0 steps"):
+        Pruning(every=0)

@@ -145,6 +145,7 @@ def test_the_report_for_people(
         (("--macs", "0.5", "--allocation", "best"), "--allocation best: give one of knapsack"),
         (("--macs", "0.5", "--normalise", "max"), "--normalise max: give one of share"),
         (("--macs", "0.5", "--rounds", "0"), "0 rounds"),
+        (("--macs", "0.5", "--every", "5"), "--every belongs to"),
         (("--macs", "0.5", "--multiple", "0"), "multiples of 0"),
         (("--macs", "0.5", "--images", "nowhere", "--compensate"), "nowhere: no such folder"),
     ],
