@@ -1,0 +1,83 @@
+"""Does a pruned network become as fast as was asked for?
+
+    python -m benchmarks.prune_speed [--networks mobilenetv2_w1,resnet50,vgg16] [--speedup 1.5]
+
+Needs benchmarks/requirements-coverage.txt. Random weights, L1 norms, `host`: widths by this machine's operators (TFLite, one thread), corrected
+by timing whole files, as `shrinkc prune --target host` does. Afterwards the files are timed anew,
+A B A B, in rounds that load both again: the median of the rounds' ratios, with the smallest and the
+largest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from statistics import median
+from typing import Any
+
+import torch
+from shrinkc.compiler.capture import capture
+from shrinkc.compiler.host import HostTable
+from shrinkc.compiler.measuring import measuring, speedup_of, tflite_file
+from shrinkc.compiler.prune.goal import Goal
+from shrinkc.compiler.prune.prune import prune
+from shrinkc.compiler.shrink.budget import predicted_ms
+from shrinkc.compiler.shrink.plan import network
+from shrinkc.passes.criteria.magnitude import FilterNorm
+
+from benchmarks.common import ROOT, environment, print_table, write_results
+from benchmarks.models import Architecture, build
+
+CACHE = ROOT / "out" / "host"
+ROUNDS = 5
+SHAPE = (3, 224, 224)
+
+
+def measure(name: str, speedup: float) -> dict[str, Any]:
+    graph = capture(build(Architecture("pytorchcv", name, SHAPE, 0)), (torch.randn(1, *SHAPE),))
+    folded, table = network(graph).folded, HostTable(cache=CACHE)
+    started = time.monotonic()
+    before_ms = predicted_ms(folded, table, "fp32")
+    result = prune(
+        *(graph, table, "fp32", FilterNorm(1), Goal(speedup=speedup)),
+        measured_ms=measuring(folded, before_ms, "fp32", ()),
+    )
+    seconds = time.monotonic() - started
+    files = [tflite_file(g, "fp32", ()) for g in (result.original, result.graph_module)]
+    ratios = sorted(speedup_of(*files) for _ in range(ROUNDS))
+    return {
+        "network": name,
+        "asked": speedup,
+        "predicted": result.speedup,
+        "measured": median(ratios),
+        "rounds": ratios,
+        "seconds": seconds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", default="mobilenetv2_w1,resnet50,vgg16")
+    parser.add_argument("--speedup", type=float, default=1.5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = [measure(name, arguments.speedup) for name in arguments.networks.split(",")]
+    write_results("prune_speed", {"environment": environment("ai-edge-litert"), "networks": rows})
+    print_table(
+        ("network", "asked", "table", "measured", "rounds", "s"),
+        [
+            (
+                row["network"],
+                f"{row['asked']:g}×",
+                f"{row['predicted']:.2f}×",
+                f"{row['measured']:.2f}×",
+                f"{row['rounds'][0]:.2f}–{row['rounds'][-1]:.2f}",
+                f"{row['seconds']:.0f}",
+            )
+            for row in rows
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
