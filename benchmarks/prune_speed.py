@@ -2,10 +2,10 @@
 
     python -m benchmarks.prune_speed [--networks mobilenetv2_w1,resnet50,vgg16] [--speedup 1.5]
 
-Needs benchmarks/requirements-coverage.txt. Random weights, L1 norms, `host`: widths by this machine's operators (TFLite, one thread), corrected
-by timing whole files, as `shrinkc prune --target host` does. Afterwards the files are timed anew,
-A B A B, in rounds that load both again: the median of the rounds' ratios, with the smallest and the
-largest.
+Needs benchmarks/requirements-coverage.txt. Random weights, L1 norms, `host`: widths by this
+machine's operators (TFLite, one thread), corrected by timing whole files, as `shrinkc prune
+--target host` does. Afterwards the files are timed anew, A B A B, in rounds that load both again:
+the median of the rounds' ratios, with the smallest and the largest.
 """
 
 from __future__ import annotations
