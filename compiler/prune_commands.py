@@ -22,6 +22,7 @@ from .changed import (
     Changed,
     Judged,
     compile_changed,
+    measured_line,
     on_this_machine,
     training_pictures,
     work_folder,
@@ -130,10 +131,14 @@ def run_prune(a: PruneArguments) -> None:
         title = f"{given.model.name}, {a.criterion}: {_times(pruned)}"
         rows = [(w.group, w.before, w.after) for w in pruned.widths]
         widths_before_and_after(title, rows, a.plot)
+    speedup = work.measured_speedup(pruned)
     if given.as_json:
-        print_json({"pruned": _json(a, pruned, skipped, judged), "compiled": report.to_json()})
+        found = _json(a, pruned, skipped, judged) | {"measured_speedup": speedup}
+        print_json({"pruned": found, "compiled": report.to_json()})
         return
     _show(pruned, skipped, judged)
+    if speedup is not None:
+        show.wide_console().print(measured_line(speedup, given.precision))
     show.report(report, out)
 
 
@@ -197,6 +202,7 @@ class _Work:
         looked = self._looked_at() if self._looks else None
         batches = [] if looked is None else batches_of(looked)
         by_cost = chosen_by_cost(options.allocation, a.goal)
+        timed = a.goal.unit == "ms" and a.compile.target == "host"
         criterion = method.build(Given(batches, options.recipe.seed, by_cost))
         skipped: list[Skip] = []
         result = prune(
@@ -206,16 +212,22 @@ class _Work:
             seen=f"{a.criterion} {by_cost} {looked and looked.digest} {self._compensates}",
             compensate=_compensation(batches, skipped) if self._compensates else None,
             penalty=self._penalty,
-            measured_ms=self._measured_ms(batches),
+            measured_ms=self._measured_ms(batches, network(self.graph).folded) if timed else None,
             folder=work_folder(self.out),
             progress=self.reporter,
         )
         return result, tuple(dict.fromkeys(skipped))
 
-    def _measured_ms(self, batches: list[Batch]) -> Callable[[fx.GraphModule], float] | None:
-        if self.a.compile.target != "host" or self.a.goal.unit != "ms":
+    def measured_speedup(self, pruned: Pruned) -> float | None:
+        """Of what came out, where the target is this machine."""
+        measured_ms = self._measured_ms([], pruned.original)
+        return None if measured_ms is None else pruned.before_ms / measured_ms(pruned.graph_module)
+
+    def _measured_ms(
+        self, batches: list[Batch], original: fx.GraphModule
+    ) -> Callable[[fx.GraphModule], float] | None:
+        if self.a.compile.target != "host":
             return None
-        original = network(self.graph).folded
         single: list[tuple[Tensor, ...]] = []
         if self.a.compile.precision == "int8":
             (rows,), _ = (batches or batches_of(self._looked_at()))[0]

@@ -20,6 +20,7 @@ from .changed import (
     Changed,
     Judged,
     compile_changed,
+    measured_line,
     on_this_machine,
     training_pictures,
     work_folder,
@@ -119,10 +120,14 @@ def run_shrink(a: ShrinkArguments) -> None:
     report, judged = compile_changed(
         given, changed, shapes, preprocessing, a.evaluation, out, reporter
     )
+    speedup = work.measured_speedup(outcome)
     if given.as_json:
-        print_json({"shrunk": _json(a, outcome, judged), "compiled": report.to_json()})
+        shrunk = _json(a, outcome, judged) | {"measured_speedup": speedup}
+        print_json({"shrunk": shrunk, "compiled": report.to_json()})
         return
     _show(outcome, judged)
+    if speedup is not None:
+        show.wide_console().print(measured_line(speedup, given.precision))
     show.report(report, out)
 
 
@@ -208,6 +213,11 @@ class _Work:
         few = Sample(self.pictures, size_of(original), FEW).batches()
         single = [(row[None],) for rows, _ in few for row in rows]
         return on_this_machine(self.a.compile, original, self.table, single)
+
+    def measured_speedup(self, outcome: Outcome) -> float | None:
+        """Of what came out, where the target is this machine."""
+        measured_ms = self.measured_ms(outcome.original)
+        return None if measured_ms is None else outcome.before_ms / measured_ms(outcome.shrunk)
 
     def trained(self) -> Outcome:
         given = (self.graph, self.pictures, self.table, self.a.compile.precision)

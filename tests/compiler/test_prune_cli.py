@@ -205,3 +205,11 @@ def test_sensitivity_needs_pictures(
     assert "give --images DIR" in capsys.readouterr().err
     assert main([*given, "--images", str(pictures), "--criterion", "group-fisher"]) == 2
     assert "needs labels" in capsys.readouterr().err
+
+
+def test_this_machine_as_the_target_is_measured(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("prune", str(model), "--target", "host", *LOOK, "--runs", "0", "--multiple", "1")
+    assert main([*given, "--macs", "0.6", "-o", str(tmp_path / "out")]) == 0
+    assert "measured here, TFLite, fp32 before and after: " in capsys.readouterr().out
