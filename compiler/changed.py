@@ -24,6 +24,7 @@ from .shrink.budget import predicted_ms
 from .train.cache import Reading, load_pictures, with_margin
 from .train.pictures import Pictures
 
+FEW = 10  # pictures that tell the ranges of int8 where only speed is measured
 NOT_JUDGED = "not judged: give --evaluation DIR, pictures that it has not seen"
 
 

@@ -18,6 +18,7 @@ from ..passes.criteria.data import Batch
 from ..passes.slice_channels import SliceChannels
 from . import show
 from .changed import (
+    FEW,
     NOT_JUDGED,
     Changed,
     Judged,
@@ -47,7 +48,6 @@ from .train.cache import Reading, load_pictures
 from .train.compute import require_training
 from .train.pictures import Pictures
 
-FEW = 10  # pictures that tell the ranges of int8 where only speed is measured
 BATCH = 32  # pictures that criteria see at a time
 
 

@@ -16,6 +16,7 @@ from ..passes.fold_batch_norm import FoldBatchNorm
 from ..passes.simplify import Simplify
 from . import show
 from .changed import (
+    FEW,
     NOT_JUDGED,
     Changed,
     Judged,
@@ -46,7 +47,6 @@ from .train.jobs import Parallel
 from .train.pictures import Pictures
 
 TRAINED: dict[str, Method] = {method: method for method in get_args(Method)}
-FEW = 10  # pictures that tell the ranges of int8 where only speed is measured
 METHODS = ("closed-form", *TRAINED, "expand")
 
 

@@ -39,8 +39,10 @@ def fisher_scheduled(
 
     def takes(keep: Keep) -> dict[str, float]:
         now = widths(keep)
-        found: dict[str, float] = {}
+        found = dict.fromkeys(now, LEAST * budget)
         for name, width in now.items():
+            if name not in price.sizes:
+                continue  # none of its smaller widths was allowed
             half = max(width // 2, 1)
             (change,) = price.changes(now, name, [half])
             found[name] = max(-change / max(width - half, 1), LEAST * budget)

@@ -312,6 +312,13 @@ def test_a_schedule_keeps_to_multiples() -> None:
     assert all(w.after % 4 == 0 for w in result.widths)
 
 
+def test_groups_that_are_too_narrow_for_the_multiple_stay_whole() -> None:
+    result = scheduled(1, 8, multiple=12)
+    after = {w.before: w.after for w in result.widths}
+    assert after[8] == 8
+    assert after[24] in (12, 24)
+
+
 def test_a_schedule_that_ends_too_early_says_how_far_it_came() -> None:
     with pytest.raises(InputError, match=r"costs 1\.\d\d times the budget; give more"):
         scheduled(10, 1)
