@@ -48,7 +48,7 @@ def rebuild(
         loss = (part(reads[rows]) - answers[rows]).square().mean() / scale
         part.step(loss, step / options.steps)
     result = copy_graph(student)
-    weights = {name: weight.detach() for name, weight in part.weights().items()}
+    weights = part.weights()
     if all(bool(weight.isfinite().all()) for weight in weights.values()):
         result.load_state_dict(weights, strict=False)
     return result

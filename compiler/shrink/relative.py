@@ -37,10 +37,13 @@ class Relative:
         self._steps = 0
 
     def __call__(self, x: Tensor) -> Any:
-        return cast(Any, functional_call)(self.graph, self.weights(), (x,))
+        return cast(Any, functional_call)(self.graph, self._weights(), (x,))
 
     def weights(self) -> dict[str, Tensor]:
-        """As they are now, by name."""
+        """Of all parameters, as they are now, by name."""
+        return {name: weight.detach() for name, weight in self._weights().items()}
+
+    def _weights(self) -> dict[str, Tensor]:
         return {name: share * self._sizes[name] for name, share in self._shares.items()}
 
     def step(self, loss: Tensor, past: float) -> None:
