@@ -352,11 +352,18 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--jobs", type=int, default=2, help="processes, one thread each")
     parser.add_argument("--table", action="store_true", help="time the operators and stop")
+    parser.add_argument("--done", action="store_true", help="show what is kept and stop")
     arguments = parser.parse_args()
     model, _ = cifar.trained(arguments.data)
     graph = captured(model)
     seen, test = cifar.pictures(arguments.data)
     net = network(graph)
+    file = int8_file(net.folded, seen)
+    original = {"top1": evaluate(net.folded, test).top1, "top1_int8": top1_of_file(file, test)}
+    if arguments.done:
+        rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+        _written(original, rows)
+        return
     time_operators(net)
     if arguments.table or not table().line.exists():
         time_whole(net, seen)
@@ -364,8 +371,6 @@ def main() -> None:
         return
     speedups = [float(text) for text in arguments.speedups.split(",")]
     RESULTS.mkdir(parents=True, exist_ok=True)
-    file = int8_file(net.folded, seen)
-    original = {"top1": evaluate(net.folded, test).top1, "top1_int8": top1_of_file(file, test)}
     rows: list[dict[str, Any]] = []
     methods = arguments.methods.split(",")
     for seed in range(arguments.seeds):  # a stopped run has whole seeds
@@ -380,10 +385,14 @@ def main() -> None:
             jobs, arguments.jobs, shared=(model,), progress=Terminal(), text=f"Seed {seed}"
         )
         rows += [row for part in found for row in part]
-        packages = ("torch", "ai-edge-litert", "ai-edge-quantizer")
-        settings = {"epochs": EPOCHS, "search_epochs": SEARCH_EPOCHS, "steps": STEPS}
-        results = {"environment": environment(*packages), **settings, "original": original}
-        write_results("cifar_depth", results | {"points": rows})
+        _written(original, rows)
+
+
+def _written(original: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    packages = ("torch", "ai-edge-litert", "ai-edge-quantizer")
+    settings = {"epochs": EPOCHS, "search_epochs": SEARCH_EPOCHS, "steps": STEPS}
+    results = {"environment": environment(*packages), **settings, "original": original}
+    write_results("cifar_depth", results | {"points": rows})
     _show(original, rows)
 
 
