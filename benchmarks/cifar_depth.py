@@ -301,19 +301,20 @@ def job(
     seen, test = cifar.pictures(data)
     rows: list[dict[str, Any]] = []
     for speedup in speedups:
-        try:
-            rows.append(_point(graph, seen, test, method, seed, speedup))
-        except InputError as error:  # out of reach
-            rows.append({"method": method, "asked": speedup, "seed": seed, "error": str(error)})
+        kept = RESULTS / f"{method}-{speedup:g}-{seed}.json"
+        if not kept.exists():
+            try:
+                row = _point(graph, seen, test, method, seed, speedup)
+            except InputError as error:  # out of reach
+                row = {"method": method, "asked": speedup, "seed": seed, "error": str(error)}
+            replace_json(kept, row)
+        rows.append(json.loads(kept.read_text()))
     return rows
 
 
 def _point(
     graph: fx.GraphModule, seen: Pictures, test: Pictures, method: str, seed: int, speedup: float
 ) -> dict[str, Any]:
-    kept = RESULTS / f"{method}-{speedup:g}-{seed}.json"
-    if kept.exists():
-        return json.loads(kept.read_text())
     started = time.monotonic()
     original = network(graph).folded
     match method:
@@ -340,7 +341,6 @@ def _point(
         "seconds": seconds,
         **more,
     }
-    replace_json(kept, row)
     return row
 
 
