@@ -101,9 +101,9 @@ def test_ten_thousand_operators_are_asked_fast() -> None:
     keys = [conv(i, o, s) for i, o, s in product(range(8, 520, 8), range(8, 520, 8), (7, 14, 28))]
     near = Interpolator(OpColumns.of(keys), np.array([truth_us(k) for k in keys]), CLIFFS["cpu"], 1)
     near.latency_us(conv(9, 9, 9))
-    begun = time.perf_counter()
+    begun = time.process_time()
     for width in range(65):
         near.latency_us(conv(9, 9 + width, 9))
     assert (
-        time.perf_counter() - begun < 0.5
+        time.process_time() - begun < 0.5
     )  # 50 ms a network, on a machine that is ten times slower

@@ -179,9 +179,9 @@ def test_cost_grows_linearly() -> None:
         for _ in range(depth):
             x = net.binary(x, net.conv(x, 4, pads=(1, 1, 1, 1)))
         program = net.program()
-        started = time.perf_counter()
+        started = time.process_time()
         write_tflite(program)
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     seconds(10)
     assert min(seconds(800) for _ in range(2)) < 30 * min(seconds(80) for _ in range(3))
