@@ -30,7 +30,6 @@ class InsertActivations:
 
     def __call__(self, graph_module: fx.GraphModule) -> PassResult:
         rewriter = Rewriter(graph_module)
-        graph = rewriter.graph_module.graph
         known = activations(rewriter.graph_module)
         for node in rewriter.find(self.behind):
             users = list(node.users)
@@ -39,12 +38,6 @@ class InsertActivations:
             elif all(user.name in known for user in users):
                 rewriter.skip(node, "an activation reads it already")
             else:
-                path = rewriter.new_name(f"{node.name}_act")
-                rewriter.set_module(path, copy.deepcopy(self.activation))
-                with graph.inserting_after(node):
-                    made = graph.create_node("call_module", path, (node,), name=path)
-                for user in users:
-                    user.replace_input_with(node, made)
-                    rewriter.absorb_input(user, [], f"reads '{node.name}' activated")
-                rewriter.helper(users[0], made)
+                detail = f"reads '{node.name}' activated"
+                rewriter.insert_behind(node, "act", copy.deepcopy(self.activation), detail)
         return rewriter.finish()

@@ -30,20 +30,14 @@ class InsertBatchNorms:
 
     def __call__(self, graph_module: fx.GraphModule) -> PassResult:
         rewriter = Rewriter(graph_module)
-        graph = rewriter.graph_module.graph
         for node in rewriter.find(self.statistics):
-            users = list(node.users)
-            if any(user.op == "output" for user in users):
+            if any(user.op == "output" for user in node.users):
                 rewriter.skip(node, "it is an output of the network")
-                continue
-            path = rewriter.new_name(f"{node.name}_norm")
-            rewriter.set_module(path, _identity(*self.statistics[node.name]))
-            with graph.inserting_after(node):
-                made = graph.create_node("call_module", path, (node,), name=path)
-            for user in users:
-                user.replace_input_with(node, made)
-                rewriter.absorb_input(user, [], f"reads '{node.name}' through a batch norm")
-            rewriter.helper(users[0], made)
+            else:
+                norm = _identity(*self.statistics[node.name])
+                rewriter.insert_behind(
+                    node, "norm", norm, f"reads '{node.name}' through a batch norm"
+                )
         return rewriter.finish()
 
 

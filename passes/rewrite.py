@@ -100,6 +100,18 @@ class Rewriter:
         self._added.setdefault(node, []).append(helper.name)
         return helper
 
+    def insert_behind(self, node: fx.Node, hint: str, module: nn.Module, detail: str) -> None:
+        """All readers of `node` read it through `module`, which is named after node and `hint`."""
+        users = list(node.users)
+        path = self.new_name(f"{node.name}_{hint}")
+        self.set_module(path, module)
+        with node.graph.inserting_after(node):
+            made = node.graph.create_node("call_module", path, (node,), name=path)
+        for user in users:
+            user.replace_input_with(node, made)
+            self.absorb_input(user, [], detail)
+        self.helper(users[0], made)
+
     def skip(self, node: fx.Node, reason: str) -> None:
         self._skipped[Skip(node.name, reason)] = None
 
