@@ -76,32 +76,28 @@ def top1_of(batches: Batches) -> Judge:
     """The share of pictures whose highest output is the label's."""
 
     def correct(outputs: tuple[Tensor, ...], labels: Tensor) -> Tensor:
-        return (outputs[0].argmax(1) == labels).sum()
+        return (_highest(outputs) == labels).sum()
 
     return _mean_of(batches, correct)
 
 
 def agreement_of(batches: Batches, original: fx.GraphModule) -> Judge:
     """The share of pictures whose highest output is the original's; no labels are read."""
-    known: list[tuple[tuple[Tensor, ...], Tensor]] = []
     with torch.no_grad(), evaluating(original):
-        for inputs, _ in each_batch(original, batches):
-            known.append((inputs, original(*inputs)[0].flatten(1).argmax(1)))
-
-    def judge(graph_module: fx.GraphModule) -> float:
-        same, count = 0, 0
-        with torch.no_grad(), evaluating(graph_module):
-            for inputs, classes in known:
-                same += int((graph_module(*inputs)[0].flatten(1).argmax(1) == classes).sum())
-                count += len(classes)
-        return same / count
-
-    return judge
+        known = [
+            (inputs, _highest(original(*inputs))) for inputs, _ in each_batch(original, batches)
+        ]
+    return top1_of(known)
 
 
 def loss_of(batches: Batches, loss: Loss = cross_entropy) -> Judge:
     """The mean loss."""
     return _mean_of(batches, loss)
+
+
+def _highest(outputs: tuple[Tensor, ...]) -> Tensor:
+    """(n,) of the first output."""
+    return outputs[0].flatten(1).argmax(1)
 
 
 def _mean_of(batches: Batches, measure: Loss) -> Judge:
