@@ -32,7 +32,7 @@ from .choices import (
     order_of,
     weight_of,
 )
-from .rows import Sample, accumulate, values
+from .rows import Sample, accumulate, needed, values
 
 MEASURED = 160  # pictures; three of four fit, the others judge
 
@@ -153,20 +153,13 @@ def resume(graph: fx.GraphModule, known: dict[str, Tensor], x: Tensor) -> Tensor
     interpreter = fx.Interpreter(graph, garbage_collect_values=False)
     output = next(n for n in reversed(graph.graph.nodes) if n.op == "output")
     first: Any = output.args[0]
-    needed, waiting = set[fx.Node](), [first[0]]
-    while waiting:
-        node = waiting.pop()
-        if node in needed:
-            continue
-        needed.add(node)
-        if node.name not in known:
-            waiting += node.all_input_nodes
+    computed = needed(first[0], known)
     with torch.no_grad():
         for node in graph.graph.nodes:
-            if node not in needed:
-                continue
             if node.name in known:
                 interpreter.env[node] = known[node.name]
+            elif node not in computed:
+                continue
             elif node.op == "placeholder":
                 interpreter.env[node] = x
             else:

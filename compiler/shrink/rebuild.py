@@ -7,7 +7,6 @@ Wang and Wu, MiR, 2022). Every position of every map is an example, so a few hun
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, fx
 from ...passes.analysis.spans import Span
 from ...passes.base import copy_graph
 from .relative import Relative
-from .rows import Sample, values
+from .rows import Sample, needed, shuffled, values
 
 MEMORY = 400_000_000  # bytes, at most, of the maps before and behind a span
 WARM_UP = 10  # steps
@@ -44,7 +43,8 @@ def rebuild(
     reads, answers = maps(student, teacher, span, sample)
     scale = float(answers.var(dim=(0, 2, 3)).mean()) or 1.0
     part = Relative(between(student, span.source, span.sink), options.learning_rate, WARM_UP)
-    for step, rows in enumerate(_batches(len(reads), options)):
+    batches = shuffled(len(reads), min(options.batch, len(reads)), options.seed)
+    for step, rows in zip(range(options.steps), batches, strict=False):
         loss = (part(reads[rows]) - answers[rows]).square().mean() / scale
         part.step(loss, step / options.steps)
     result = copy_graph(student)
@@ -73,31 +73,15 @@ def _within_memory(span: Span, sample: Sample) -> Sample:
     return replace(sample, limit=min(sample.limit, max(1, MEMORY // (4 * numbers))))
 
 
-def _batches(count: int, options: Rebuilding) -> Iterator[Tensor]:
-    """Rows of every step, each once before any again."""
-    generator = torch.Generator().manual_seed(options.seed)
-    batch, left = min(options.batch, count), torch.zeros(0, dtype=torch.int64)
-    for _ in range(options.steps):
-        if len(left) < batch:
-            left = torch.randperm(count, generator=generator)
-        yield left[:batch]
-        left = left[batch:]
-
-
 def between(graph: fx.GraphModule, source: str, sink: str) -> fx.GraphModule:
     """The part of a graph that computes one node's value from another's; parameters keep their
     names."""
     nodes = {node.name: node for node in graph.graph.nodes}
-    needed, waiting = set[fx.Node](), [nodes[sink]]
-    while waiting:
-        node = waiting.pop()
-        if node.name != source and node not in needed:
-            needed.add(node)
-            waiting += node.all_input_nodes
+    inside = needed(nodes[sink], {source})
     part = fx.Graph()
     copies = {nodes[source]: part.placeholder(source)}
     for node in graph.graph.nodes:
-        if node in needed:
+        if node in inside:
             copies[node] = part.node_copy(node, lambda n: copies[n])
     part.output(copies[nodes[sink]])
     return fx.GraphModule(graph, part)

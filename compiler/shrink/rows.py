@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -56,6 +56,27 @@ class Sample:
             pixels = self.pictures.pixels[few]
             windows = draw(Augmentation(), len(few), self.pictures.size, self.size, 0)
             yield self.pictures.inputs(cut(pixels, windows, self.size)), few
+
+
+def shuffled(count: int, batch: int, seed: int) -> Iterator[Tensor]:
+    """`batch` of `count` rows at a time, without end; each once before any again, but for those
+    that do not fill a batch."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(count, generator=generator)
+        for start in range(0, count - batch + 1, batch):
+            yield order[start : start + batch]
+
+
+def needed(node: fx.Node, known: Collection[str]) -> set[fx.Node]:
+    """What has to be computed for a node's value once those of the names in `known` are there."""
+    found, waiting = set[fx.Node](), [node]
+    while waiting:
+        node = waiting.pop()
+        if node.name not in known and node not in found:
+            found.add(node)
+            waiting += node.all_input_nodes
+    return found
 
 
 def values(graph: fx.GraphModule, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:

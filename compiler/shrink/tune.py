@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -22,7 +22,7 @@ from ..progress import Progress
 from ..train.augment import Augmentation, RandomResizedCrop, cut, draw
 from .importance import loss
 from .relative import Relative
-from .rows import Sample
+from .rows import Sample, shuffled
 
 SNAPSHOT = 25  # steps
 WARM_UP = 20  # steps
@@ -106,16 +106,11 @@ def views(sample: Sample, options: Tuning) -> Iterator[Tensor]:
     """Random crops, half of them mirrored, without end."""
     augmentation = Augmentation(RandomResizedCrop(options.scale), flip=True)
     pictures, size = sample.pictures, sample.size
-    generator = torch.Generator().manual_seed(options.seed)
     batch = min(options.batch, len(pictures))
-    seed = options.seed
-    while True:
-        order = torch.randperm(len(pictures), generator=generator)
-        for few in cast("tuple[Tensor, ...]", cast(Any, order).split(batch)):
-            if len(few) == batch:
-                seed += 1
-                windows = draw(augmentation, batch, pictures.size, size, seed)
-                yield pictures.inputs(cut(pictures.pixels[few], windows, size))
+    rows = shuffled(len(pictures), batch, options.seed)
+    for seed, few in enumerate(rows, options.seed + 1):
+        windows = draw(augmentation, batch, pictures.size, size, seed)
+        yield pictures.inputs(cut(pictures.pixels[few], windows, size))
 
 
 def last_feature(teacher: fx.GraphModule, student: fx.GraphModule) -> str:
