@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -27,15 +27,12 @@ from typing import Any
 import torch
 from numpy import polyfit
 from shrinkc.compiler.bench import bench
-from shrinkc.compiler.calibrate import calibrate
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.costs import CostTable
 from shrinkc.compiler.errors import InputError
-from shrinkc.compiler.export.lower import lower
-from shrinkc.compiler.export.tflite import write_tflite
+from shrinkc.compiler.measuring import Measuring, measuring, speedup_of, tflite_file
 from shrinkc.compiler.pipeline import run_exact_passes
 from shrinkc.compiler.progress import Terminal
-from shrinkc.compiler.quantize import quantize_tflite
 from shrinkc.compiler.runtimes import TfliteRunner
 from shrinkc.compiler.shrink.budget import measured_within, predicted_ms, price_of
 from shrinkc.compiler.shrink.closed_form import ClosedForm, candidates, shrink_closed_form
@@ -64,7 +61,7 @@ from shrinkc.passes.criteria.base import uniform
 from shrinkc.passes.criteria.magnitude import FilterNorm
 from shrinkc.passes.fold_batch_norm import FoldBatchNorm
 from shrinkc.passes.slice_channels import SliceChannels
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from benchmarks import cifar
 from benchmarks.closed_form import HostOperators
@@ -167,19 +164,14 @@ def by_plan(
         *(graph, seen, table(), PRECISION, method, Goal(speedup=speedup)),
         options=Trained(recipe(seed)),
         folder=RESULTS / "work" / f"{method}-{seed}",
-        measured_ms=measuring(network(graph).folded, seen),
+        measured_ms=measured(network(graph).folded, seen),
     )
     return result.graph_module, {"taken": [taken.option for taken in result.taken]}
 
 
-def measuring(original: fx.GraphModule, seen: Pictures) -> Callable[[fx.GraphModule], float]:
-    """The original's milliseconds by the table over the measured speedup."""
-    before, before_ms = int8_file(original, seen), predicted_ms(original, table(), PRECISION)
-
-    def measured_ms(graph: fx.GraphModule) -> float:
-        return before_ms / measured_speedup(before, int8_file(graph, seen))
-
-    return measured_ms
+def measured(original: fx.GraphModule, seen: Pictures) -> Measuring:
+    before_ms = predicted_ms(original, table(), PRECISION)
+    return measuring(original, before_ms, PRECISION, calibration(seen))
 
 
 def closed_form(
@@ -191,7 +183,7 @@ def closed_form(
     few = replace(seen, pixels=seen.pixels[rows], labels=None)
     options = ClosedForm(tuning=Tuning(steps=0), cache=RESULTS / "work" / "damages")
     draft = replace(options, rebuilding=Rebuilding(steps=0))
-    measured_ms = measuring(original, seen)
+    measured_ms = measured(original, seen)
     budget = predicted_ms(original, table(), PRECISION) / speedup
 
     def asked(speedup: float, options: ClosedForm) -> fx.GraphModule:
@@ -219,7 +211,7 @@ def widths(net: Network) -> Iterator[tuple[float, fx.GraphModule]]:
 
 def uniform_width(graph: fx.GraphModule, seen: Pictures, speedup: float, seed: int) -> Shrunk:
     net = network(graph)
-    measured_ms = measuring(net.folded, seen)
+    measured_ms = measured(net.folded, seen)
     budget = predicted_ms(net.folded, table(), PRECISION) / speedup
     sizes = list(widths(net))
     low, high = 0, len(sizes) - 1
@@ -263,14 +255,13 @@ def from_scratch(graph: fx.GraphModule, seen: Pictures, speedup: float, seed: in
 # --- measuring -----------------------------------------------------------------------------------
 
 
+def calibration(seen: Pictures) -> list[tuple[Tensor, ...]]:
+    places = range(0, len(seen), len(seen) // CALIBRATION)
+    return [(seen.inputs(seen.pixels[i][None]),) for i in places]
+
+
 def int8_file(graph: fx.GraphModule, seen: Pictures) -> bytes:
-    few = [
-        (seen.inputs(seen.pixels[i][None]),) for i in range(0, len(seen), len(seen) // CALIBRATION)
-    ]
-    program = lower(graph)
-    names = [v.name for v in program.inputs] + [op.output.name for op in program.ops]
-    ranges = calibrate(graph, names, few, lambda: None)
-    return quantize_tflite(write_tflite(program), program, few[:8], ranges)
+    return tflite_file(graph, PRECISION, calibration(seen))
 
 
 def top1_of_file(model: bytes, test: Pictures) -> float:
@@ -282,14 +273,6 @@ def top1_of_file(model: bytes, test: Pictures) -> float:
         for row, label in zip(x, test.labels[start : start + 500].tolist(), strict=True):
             right += int(run.run([row[None]])[0].argmax()) == label
     return right / len(test)
-
-
-def measured_speedup(before: bytes, after: bytes) -> float:
-    """Median ratio, A B A B, one thread."""
-    pair = [TfliteRunner(model, 1) for model in (before, after)]
-    a, b = bench(pair, runs=2000, warmup=100, max_seconds=20)
-    ratios = sorted(x / y for x, y in zip(a.times_ms, b.times_ms, strict=True))
-    return ratios[len(ratios) // 2]
 
 
 def job(
@@ -335,7 +318,7 @@ def _point(
         "seed": seed,
         "predicted": predicted_ms(original, table(), PRECISION)
         / predicted_ms(shrunk, table(), PRECISION),
-        "measured": measured_speedup(before, after),
+        "measured": speedup_of(before, after),
         "top1": evaluate(shrunk, test).top1,
         "top1_int8": top1_of_file(after, test),
         "seconds": seconds,

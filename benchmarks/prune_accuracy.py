@@ -26,7 +26,7 @@ from shrinkc.compiler.capture import capture
 from shrinkc.compiler.errors import InputError
 from shrinkc.compiler.host import HostTable
 from shrinkc.compiler.images import find_images
-from shrinkc.compiler.measuring import Measuring, measuring, speedup_of, tflite_file
+from shrinkc.compiler.measuring import measuring
 from shrinkc.compiler.picture import preprocessing_for
 from shrinkc.compiler.pipeline import run_exact_passes
 from shrinkc.compiler.prune.allocation import Allocation
@@ -69,9 +69,7 @@ class Bench:
         self.folded = deployed(self.captured)
         self.table = HostTable(cache=OUT / "host")
         before_ms = predicted_ms(self.folded, self.table, "fp32")
-        self.measured: Callable[[fx.GraphModule], float] = measuring(
-            self.folded, before_ms, "fp32", ()
-        )
+        self.measured = measuring(self.folded, before_ms, "fp32", ())
         preprocessing = preprocessing_for((1, 3, 224, 224), mean=(0.5,), std=(0.5,))
         seen = load_pictures(find_images(data / PICTURES / "calibration"), preprocessing)
         self.labelled: list[Batch] = batches_of(seen)
@@ -81,10 +79,8 @@ class Bench:
 
     def judged(self, graph: fx.GraphModule) -> Row:
         """Top-1, agreement and the measured speedup."""
-        assert isinstance(self.measured, Measuring)
-        speed = speedup_of(self.measured.original, tflite_file(graph, "fp32", ()))
         found = judged(classes_of(graph, self.views), self.original, self.labels)
-        return {**found, "latency": 1 / speed}
+        return {**found, "latency": 1 / self.measured.speedup(graph)}
 
 
 def deployed(graph: fx.GraphModule) -> fx.GraphModule:
@@ -129,8 +125,7 @@ def peers(bench: Bench, data: Path, venvs: Path, importance: str, latency: float
         # a pickle that the peer has just written for us
         model = torch.load(networks[middle], weights_only=False).eval()
         graph = deployed(capture(model, (torch.randn(1, 3, 224, 224),)))
-        assert isinstance(bench.measured, Measuring)
-        took = 1 / speedup_of(bench.measured.original, tflite_file(graph, "fp32", ()))
+        took = 1 / bench.measured.speedup(graph)
         if best is None or abs(took - latency) < abs(best[0] - latency):
             best = took, graph
         low, high = (middle + 1, high) if took > latency else (low, middle - 1)

@@ -15,12 +15,13 @@ from .commands import CompileArguments, images_of
 from .compile import compile_model
 from .costs import CostTable
 from .data import split
-from .measuring import measuring
+from .measuring import Measuring, measuring
 from .options import Options
 from .picture import Preprocessing
 from .progress import Progress
 from .report import Report
 from .shrink.budget import predicted_ms
+from .shrink.plan import network
 from .train.cache import Reading, load_pictures, with_margin
 from .train.pictures import Pictures
 
@@ -49,15 +50,19 @@ def training_pictures(
 
 def on_this_machine(
     given: CompileArguments,
-    original: fx.GraphModule,
+    captured: fx.GraphModule,
     table: CostTable,
-    inputs: Sequence[tuple[Tensor, ...]],
-) -> Callable[[fx.GraphModule], float] | None:
-    """How to measure changed networks where the target is at hand; None elsewhere. `original`:
-    deployed. `inputs`: a few, for int8."""
+    few: Callable[[], Tensor],
+) -> Measuring | None:
+    """How to measure changed networks where the target is at hand; None elsewhere.
+
+    few  (n, channels, height, width) inputs that int8 is calibrated on
+    """
     if given.target != "host":
         return None
+    original = network(captured).folded
     before_ms = predicted_ms(original, table, given.precision)
+    inputs = [(x[None],) for x in few()] if given.precision == "int8" else []
     return measuring(original, before_ms, given.precision, inputs, given.threads)
 
 

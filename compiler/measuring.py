@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -26,9 +26,8 @@ def tflite_file(
     model = write_tflite(program)
     if precision == "fp32":
         return model
-    names = [v.name for v in program.inputs] + [op.output.name for op in program.ops]
-    ranges = calibrate(graph, names, list(inputs), lambda: None)
-    return quantize_tflite(model, program, list(inputs)[:8], ranges)
+    ranges = calibrate(graph, program.names, inputs, lambda: None)
+    return quantize_tflite(model, program, inputs[:8], ranges)
 
 
 def speedup_of(before: bytes, after: bytes, threads: int = 1) -> float:
@@ -53,8 +52,12 @@ class Measuring:
     threads: int = 1
 
     def __call__(self, graph: fx.GraphModule) -> float:
+        return self.original_ms / self.speedup(graph)
+
+    def speedup(self, graph: fx.GraphModule) -> float:
+        """Over the original."""
         changed = tflite_file(graph, self.precision, self.inputs)
-        return self.original_ms / speedup_of(self.original, changed, self.threads)
+        return speedup_of(self.original, changed, self.threads)
 
 
 def measuring(
@@ -63,7 +66,7 @@ def measuring(
     precision: str,
     inputs: Sequence[tuple[Tensor, ...]],
     threads: int = 1,
-) -> Callable[[fx.GraphModule], float]:
-    """`Measuring` of a deployed network."""
+) -> Measuring:
+    """Of changes to a deployed network."""
     file = tflite_file(original, precision, inputs)
     return Measuring(file, original_ms, precision, inputs, threads)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -34,6 +34,7 @@ from .costs import CostTable
 from .errors import InputError
 from .images import find_images, read_classes
 from .load import load_model
+from .measuring import Measuring
 from .picture import Preprocessing
 from .plots import require_matplotlib, widths_before_and_after
 from .progress import Progress
@@ -42,7 +43,6 @@ from .prune.compensate import compensate
 from .prune.goal import Goal
 from .prune.methods import METHODS, Given, Method, chosen_by_cost, comparable, method_named
 from .prune.prune import Compensate, Pruned, Pruning, prune
-from .shrink.plan import network
 from .stages import captured, cost_table, require_convolutions
 from .train.cache import Reading, load_pictures
 from .train.compute import require_training
@@ -131,7 +131,7 @@ def run_prune(a: PruneArguments) -> None:
         title = f"{given.model.name}, {a.criterion}: {_times(pruned)}"
         rows = [(w.group, w.before, w.after) for w in pruned.widths]
         widths_before_and_after(title, rows, a.plot)
-    speedup = work.measured_speedup(pruned)
+    speedup = work.measured_ms.speedup(pruned.graph_module) if work.measured_ms else None
     if given.as_json:
         found = _json(a, pruned, skipped, judged) | {"measured_speedup": speedup}
         print_json({"pruned": found, "compiled": report.to_json()})
@@ -199,10 +199,9 @@ class _Work:
         """The result, and layers that were not compensated."""
         a, method = self.a, self.method
         options = replace(a.pruning, allocation=comparable(a.pruning.allocation, method))
-        looked = self._looked_at() if self._looks else None
+        looked = self._looked_at if self._looks else None
         batches = [] if looked is None else batches_of(looked)
         by_cost = chosen_by_cost(options.allocation, a.goal)
-        timed = a.goal.unit == "ms" and a.compile.target == "host"
         criterion = method.build(Given(batches, options.recipe.seed, by_cost))
         skipped: list[Skip] = []
         result = prune(
@@ -212,27 +211,21 @@ class _Work:
             seen=f"{a.criterion} {by_cost} {looked and looked.digest} {self._compensates}",
             compensate=_compensation(batches, skipped) if self._compensates else None,
             penalty=self._penalty,
-            measured_ms=self._measured_ms(batches, network(self.graph).folded) if timed else None,
+            measured_ms=self.measured_ms if a.goal.unit == "ms" else None,
             folder=work_folder(self.out),
             progress=self.reporter,
         )
         return result, tuple(dict.fromkeys(skipped))
 
-    def measured_speedup(self, pruned: Pruned) -> float | None:
-        """Of what came out, where the target is this machine."""
-        measured_ms = self._measured_ms([], pruned.original)
-        return None if measured_ms is None else pruned.before_ms / measured_ms(pruned.graph_module)
+    @cached_property
+    def measured_ms(self) -> Measuring | None:
+        """Of changed networks, where the target is this machine."""
 
-    def _measured_ms(
-        self, batches: list[Batch], original: fx.GraphModule
-    ) -> Callable[[fx.GraphModule], float] | None:
-        if self.a.compile.target != "host":
-            return None
-        single: list[tuple[Tensor, ...]] = []
-        if self.a.compile.precision == "int8":
-            (rows,), _ = (batches or batches_of(self._looked_at()))[0]
-            single = [(row[None],) for row in rows[:FEW]]
-        return on_this_machine(self.a.compile, original, self.table, single)
+        def few() -> Tensor:
+            pictures = self._looked_at
+            return pictures.inputs(pictures.pixels[:FEW])
+
+        return on_this_machine(self.a.compile, self.graph, self.table, few)
 
     @property
     def _compensates(self) -> bool:
@@ -250,6 +243,7 @@ class _Work:
             return None
         return lambda graph, groups: penalty(graph, groups, self.a.strength)  # pyright: ignore
 
+    @cached_property
     def _looked_at(self) -> Pictures:
         """For criteria and compensation."""
         assert self.preprocessing is not None

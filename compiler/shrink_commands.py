@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from platformdirs import user_cache_dir
 from rich.markup import escape
-from torch import fx
+from torch import Tensor, fx
 
 from ..passes.base import Skip
 from ..passes.fold_batch_norm import FoldBatchNorm
@@ -31,11 +32,11 @@ from .commands import CompileArguments, images_of, input_shapes, preprocessing_o
 from .costs import CostTable
 from .errors import InputError
 from .load import load_model
+from .measuring import Measuring
 from .picture import Preprocessing
 from .pipeline import run_exact_passes
 from .progress import Progress
 from .shrink.closed_form import ClosedForm, shrink_closed_form
-from .shrink.plan import network
 from .shrink.retrain import retrain
 from .shrink.rows import Sample, size_of
 from .shrink.trained import Goal, Method, Trained, expand, labels_missing, shrink_trained
@@ -120,7 +121,7 @@ def run_shrink(a: ShrinkArguments) -> None:
     report, judged = compile_changed(
         given, changed, shapes, preprocessing, a.evaluation, out, reporter
     )
-    speedup = work.measured_speedup(outcome)
+    speedup = work.measured_ms.speedup(outcome.shrunk) if work.measured_ms else None
     if given.as_json:
         shrunk = _json(a, outcome, judged) | {"measured_speedup": speedup}
         print_json({"shrunk": shrunk, "compiled": report.to_json()})
@@ -190,7 +191,7 @@ class _Work:
             budget_ms=goal.budget_ms,
             options=ClosedForm(tuning=tuning, cache=cache),
             progress=self.reporter,
-            measured_ms=self.measured_ms(original),
+            measured_ms=self.measured_ms,
         )
         lines = (
             f"{row.kind} {row.source} … {row.sink}: saves {row.saving_ms:.3g} ms, alone it agrees "
@@ -209,15 +210,15 @@ class _Work:
             *(choices, shrunk.skipped, tuple(lines)),
         )
 
-    def measured_ms(self, original: fx.GraphModule) -> Callable[[fx.GraphModule], float] | None:
-        few = Sample(self.pictures, size_of(original), FEW).batches()
-        single = [(row[None],) for rows, _ in few for row in rows]
-        return on_this_machine(self.a.compile, original, self.table, single)
+    @cached_property
+    def measured_ms(self) -> Measuring | None:
+        """Of changed networks, where the target is this machine."""
+        sample = Sample(self.pictures, size_of(self.graph), FEW)
 
-    def measured_speedup(self, outcome: Outcome) -> float | None:
-        """Of what came out, where the target is this machine."""
-        measured_ms = self.measured_ms(outcome.original)
-        return None if measured_ms is None else outcome.before_ms / measured_ms(outcome.shrunk)
+        def few() -> Tensor:
+            return torch.cat([x for x, _ in sample.batches()])
+
+        return on_this_machine(self.a.compile, self.graph, self.table, few)
 
     def trained(self) -> Outcome:
         given = (self.graph, self.pictures, self.table, self.a.compile.precision)
@@ -230,7 +231,7 @@ class _Work:
                 options=options,
                 folder=folder,
                 progress=self.reporter,
-                measured_ms=self.measured_ms(network(self.graph).folded),
+                measured_ms=self.measured_ms,
             )
         lines = tuple(_line(t.option, t.saving_ms, t.damage) for t in shrunk.taken)
         choices = tuple(

@@ -225,10 +225,8 @@ def quantised(
         raise InputError("int8 needs a network that shrinkc can lower itself")
     batches = data.calibration_batches()
     tflite = exported.tflite
-    names = [v.name for v in exported.program.inputs]
-    names += [op.output.name for op in exported.program.ops]
     with progress.task("Calibrating", len(batches)) as done:
-        ranges = calibrate(final, names, batches, done)
+        ranges = calibrate(final, exported.program.names, batches, done)
     few = batches[:FEW_BATCHES]
     with progress.task("Quantising ONNX"):
         onnx = quantize_onnx(exported.onnx, few, ranges, seven_bits)

@@ -294,6 +294,11 @@ class Program:
     outputs: tuple[Value, ...]
 
     @property
+    def names(self) -> list[str]:
+        """Of every value that is computed or given; nodes of the graph, but for inner ones."""
+        return [value.name for value in self.inputs] + [op.output.name for op in self.ops]
+
+    @property
     def dynamic_batch(self) -> bool:
         """The batch size may differ from the captured one."""
         return all(value.batch_axis is not None for value in (*self.inputs, *self.outputs))

@@ -117,9 +117,8 @@ def build(variant: Variant) -> Built:
     program, tflite = exported.program, exported.tflite
     assert program is not None
     assert tflite is not None
-    names = [value.name for value in program.inputs] + [op.output.name for op in program.ops]
     batches = [(x,) for x in calibration]
-    ranges = calibrate(final, names, batches, lambda: None)
+    ranges = calibrate(final, program.names, batches, lambda: None)
     low, high = ranges[program.outputs[0].name]
     few = batches[:4]
     return Built(
