@@ -41,7 +41,7 @@ from shrinkc.passes.criteria.data import Batch
 from shrinkc.passes.fold_batch_norm import FoldBatchNorm
 from shrinkc.passes.simplify import Simplify
 from shrinkc.passes.slice_channels import SliceChannels
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from benchmarks.closed_form import classes_of, judged
 from benchmarks.common import (
@@ -113,29 +113,47 @@ def pruned(bench: Bench, criterion: str, compensated: bool, latency: float) -> R
 def peers(bench: Bench, data: Path, venvs: Path, importance: str, latency: float) -> Row:
     """Torch-Pruning's network that is nearest to the latency."""
     folder = OUT / PEER.name / importance
+    by_peer(PEER, venvs, folder, str(data), importance)
+
+    def took(model: nn.Module) -> float:
+        return 1 / bench.measured.speedup(deployed_peer(model))
+
+    def deployed_peer(model: nn.Module) -> fx.GraphModule:
+        return deployed(capture(model, (torch.randn(1, 3, 224, 224),)))
+
+    return bench.judged(deployed_peer(nearest(folder, took, latency)))
+
+
+def by_peer(peer: Peer, venvs: Path, folder: Path, *arguments: str) -> None:
+    """The peer's networks, `RATIO.pt` each, made the first time."""
     if not folder.exists():
-        python = environment_of(PEER, venvs)
-        command = [python, "-m", f"benchmarks.peers.{PEER.script}", data, importance, folder]
+        python = environment_of(peer, venvs.resolve())
+        partial = folder.with_name(f"{folder.name}.partial")
+        command = [python, "-m", f"benchmarks.peers.{peer.script}", *arguments, partial]
         subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
+        partial.rename(folder)
+
+
+def nearest(folder: Path, cost: Callable[[nn.Module], float], wanted: float) -> nn.Module:
+    """Of networks whose cost falls with the ratio that they are named by, the one nearest to
+    `wanted`, by halving."""
     networks = sorted(folder.glob("*.pt"), key=lambda path: int(path.stem))
     low, high = 0, len(networks) - 1
-    best: tuple[float, fx.GraphModule] | None = None
+    best: tuple[float, nn.Module] | None = None
     while low <= high:
         middle = (low + high) // 2
         # a pickle that the peer has just written for us
         model = torch.load(networks[middle], weights_only=False).eval()
-        graph = deployed(capture(model, (torch.randn(1, 3, 224, 224),)))
-        took = 1 / bench.measured.speedup(graph)
-        if best is None or abs(took - latency) < abs(best[0] - latency):
-            best = took, graph
-        low, high = (middle + 1, high) if took > latency else (low, middle - 1)
+        off = cost(model) - wanted
+        if best is None or abs(off) < best[0]:
+            best = abs(off), model
+        low, high = (middle + 1, high) if off > 0 else (low, middle - 1)
     assert best is not None
-    return bench.judged(best[1])
+    return best[1]
 
 
-def kept(name: str, make: Callable[[], Row]) -> Row:
+def kept(path: Path, make: Callable[[], Row]) -> Row:
     """Made once."""
-    path = OUT / f"{name}.json"
     if path.exists():
         return json.loads(path.read_text())
     try:
@@ -164,11 +182,14 @@ def main() -> None:
         for criterion in arguments.criteria.split(","):
             for fit in compensated:
                 name = f"{criterion}-{'fitted' if fit else 'plain'}-{latency:g}"
-                row = kept(name, lambda c=criterion, f=fit, a=latency: pruned(bench, c, f, a))
+                row = kept(
+                    OUT / f"{name}.json",
+                    lambda c=criterion, f=fit, a=latency: pruned(bench, c, f, a),
+                )
                 rows.append({"criterion": criterion, "compensated": fit, "asked": latency} | row)
         for importance in ("l1", "group-norm") if arguments.venvs else ():
             row = kept(
-                f"{PEER.name}-{importance}-{latency:g}",
+                OUT / f"{PEER.name}-{importance}-{latency:g}.json",
                 lambda i=importance, a=latency: peers(bench, arguments.data, arguments.venvs, i, a),
             )
             label = f"{PEER.name} {importance}"
