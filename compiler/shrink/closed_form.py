@@ -14,35 +14,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 from pathlib import Path
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
-from ...passes.analysis.spans import NoSpan, Span, find_spans
-from ...passes.base import Change, Pass, PassResult, Skip, copy_graph
-from ...passes.intervals import region_order
-from ...passes.replace_span import DenseSpan, DropSpan, NarrowSpan
+from ...passes.analysis.spans import NoSpan, find_spans
+from ...passes.base import Change, PassResult, Skip, copy_graph
 from ..costs import CostTable
 from ..progress import Progress, Silent
 from ..train.pictures import Pictures
-from .budget import (
-    budget_of,
-    check_reachable,
-    measured_within,
-    predicted_ms,
-    predicted_within,
-    price_of,
-)
+from .budget import budget_of, check_reachable, predicted_ms, price_of
 from .choices import KINDS, Choice, Kind, choices, nothing_to_shrink
 from .importance import Damage, fit_span, measure
+from .plans import Plans, in_order, renamed
 from .rebuild import Rebuilding, rebuild
 from .rows import Sample, size_of
-from .select import Option, most, select
 from .tune import Tuned, Tuning, tune
-
-ATTEMPTS = 12  # to meet the budget by the whole network's own prediction
 
 
 @dataclass(frozen=True)
@@ -119,31 +107,38 @@ def shrink_closed_form(
     """
     options, progress = options or ClosedForm(), progress or Silent()
     graph_module = channels_last(graph_module)
-    sample = Sample(pictures, size_of(graph_module), options.pictures)
     before_ms = predicted_ms(graph_module, table, precision)
     budget = budget_of(before_ms, speedup, budget_ms)
     found, refused = candidates(graph_module, table, precision, options.kinds)
-    check_reachable(before_ms, before_ms - most(_options(graph_module, found, None)), budget)
-    damages = measure(graph_module, found, sample, options.cache, progress)
-    plans = _Plans(graph_module, found, _options(graph_module, found, damages))
-    saving = before_ms - budget
-    if measured_ms is None:
-        cost_ms = plans.costing(lambda graph: predicted_ms(graph, table, precision))
-        chosen, _ = predicted_within(plans.saving, cost_ms, saving, budget, ATTEMPTS)
-    else:
-        cost_ms, asked = plans.costing(measured_ms), (0.0, saving, most(plans.options))
-        chosen, _ = measured_within(plans.saving, cost_ms, asked, budget)
-    taken = [found[i] for i in chosen]
-    shrunk = apply(graph_module, taken, sample, options.rebuilding, progress)
+    plans = Plans(graph_module, table, precision, found)
+    check_reachable(before_ms, before_ms - plans.most, budget)
+    sample = Sample(pictures, size_of(graph_module), options.pictures)
+    plans = plans.judged(measure(graph_module, found, sample, options.cache, progress))
+    chosen = plans.within(budget, measured_ms)
+    return fitted(plans, chosen, sample, options, progress, refused)
+
+
+def fitted(
+    plans: Plans,
+    chosen: Sequence[int],
+    sample: Sample,
+    options: ClosedForm,
+    progress: Progress,
+    refused: Sequence[NoSpan] = (),
+) -> Shrunk:
+    """The network with these choices of `plans`, which are judged."""
+    graph, damages = plans.graph, plans.damages or ()
+    taken = [plans.found[i] for i in chosen]
+    shrunk = apply(graph, taken, sample, options.rebuilding, progress)
     tuned = None
-    if options.tuning.steps:
-        tuned = tune(shrunk.graph_module, graph_module, sample, options.tuning, progress)
+    if options.tuning.steps and taken:
+        tuned = tune(shrunk.graph_module, graph, sample, options.tuning, progress)
     return Shrunk(
         graph_module=shrunk.graph_module if tuned is None else tuned.graph_module,
         fitted=shrunk.graph_module,
-        before_ms=before_ms,
-        after_ms=predicted_ms(shrunk.graph_module, table, precision),
-        rows=tuple(_row(found[i], damages[i]) for i in chosen),
+        before_ms=plans.before_ms,
+        after_ms=predicted_ms(shrunk.graph_module, plans.table, plans.precision),
+        rows=tuple(_row(plans.found[i], damages[i]) for i in chosen),
         changes=shrunk.changes,
         skipped=tuple(Skip(r.node, r.reason) for r in refused),
         tuned=tuned,
@@ -173,70 +168,6 @@ def candidates(
     return found, refused
 
 
-def _options(
-    graph: fx.GraphModule, found: Sequence[Choice], damages: Sequence[Damage] | None
-) -> list[Option]:
-    order = {node.name: i for node, i in region_order(graph.graph.nodes).items()}
-    return [
-        Option(
-            min(order[name] for name in c.span.nodes),
-            order[c.span.sink],
-            c.saving_ms,
-            0.0 if damages is None else damages[i].loss,
-        )
-        for i, c in enumerate(found)
-    ]
-
-
-@dataclass(frozen=True, eq=False)
-class _Plans:
-    """Sets of choices by their numbers."""
-
-    graph: fx.GraphModule
-    found: Sequence[Choice]
-    options: Sequence[Option]
-
-    def saving(self, ms: float) -> list[int]:
-        """The least damage that saves so much, operator by operator."""
-        return select(self.options, ms)
-
-    def costing(self, ms: Callable[[fx.GraphModule], float]) -> Callable[[list[int]], float]:
-        """Of the networks that choices lead to."""
-        return lambda chosen: ms(self.outline(chosen))
-
-    def outline(self, chosen: Sequence[int]) -> fx.GraphModule:
-        """The network's shape, with numbers of no meaning."""
-        graph, gone = self.graph, dict[str, str]()
-        for choice in _in_order(graph, [self.found[i] for i in chosen]):
-            span = _renamed(choice.span, gone)
-            graph = _placeholder(replace(choice, span=span))(graph).graph_module
-            if choice.kind == "drop":
-                gone[span.sink] = span.source
-        return graph
-
-
-def _placeholder(choice: Choice) -> Pass:
-    span, window = choice.span, choice.span.window
-    match choice.kind:
-        case "merge":
-            weight = _random(*window.weight_shape)
-            return DenseSpan(span, weight, torch.ones(window.out_channels))
-        case "drop":
-            return DropSpan(span)
-        case "narrow":
-            side = span.hidden.kernel if span.hidden else 1
-            root = round(side**0.5)
-            weight = _random(window.out_channels, choice.channels, root, side // root)
-            kept = torch.arange(choice.channels)
-            return NarrowSpan(span, kept, weight, torch.ones(window.out_channels))
-
-
-def _random(*shape: int) -> Tensor:
-    """Values that int8 can be calibrated on."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(shape, generator=generator, dtype=torch.float64) / prod(shape[1:]) ** 0.5
-
-
 # --- applying ------------------------------------------------------------------------------------
 
 
@@ -255,8 +186,8 @@ def apply(
     student, changes = graph, list[Change]()
     gone: dict[str, str] = {}
     with progress.task("Fitting", len(chosen)) as done:
-        for choice in _in_order(graph, chosen):
-            span = _renamed(choice.span, gone)
+        for choice in in_order(graph, chosen):
+            span = renamed(choice.span, gone)
             wanted = [replace(choice, span=span)]
             result = fit_span(student, graph, wanted, sample, _nothing)[0].replacement(student)
             student = result.graph_module
@@ -271,16 +202,6 @@ def apply(
 
 def _nothing() -> None:
     """No progress inside one fit."""
-
-
-def _in_order(graph: fx.GraphModule, chosen: Sequence[Choice]) -> list[Choice]:
-    order = {node.name: i for i, node in enumerate(graph.graph.nodes)}
-    return sorted(chosen, key=lambda choice: order[choice.span.sink])
-
-
-def _renamed(span: Span, gone: dict[str, str]) -> Span:
-    """Reads what a dropped span in front of it read."""
-    return replace(span, source=gone.get(span.source, span.source))
 
 
 def _row(choice: Choice, damage: Damage) -> Row:
