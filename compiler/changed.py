@@ -3,7 +3,7 @@ and a judgement beside the original."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from .calibrate import Range
 from .commands import CompileArguments, images_of
 from .compile import compile_model
 from .costs import CostTable
@@ -107,22 +108,32 @@ def compile_changed(
     evaluation: Path | None,
     out: Path,
     reporter: Progress,
+    *,
+    ranges: Mapping[str, Range] | None = None,
+    extras: Mapping[str, bytes] | None = None,
 ) -> tuple[Report, Judged | None]:
-    """Write the files; judge where there are pictures for it."""
-    int8 = given.precision == "int8"
+    """Write the files; judge where there are pictures for it.
+
+    int8 is calibrated on --images where others are judged, else on every second of them, unless
+    `ranges` are known. `extras` are more files for the folder, by name.
+    """
+    calibrates = given.precision == "int8" and evaluation is not None and given.images is not None
     options = Options(
         target=given.target,
         precision=given.precision,
         opset=given.opset,
         images=images_of(evaluation or given.images, given.classes),
-        calibration=images_of(given.images, None, labelled=False) if int8 else None,
+        calibration=images_of(given.images, None, labelled=False) if calibrates else None,
         preprocessing=preprocessing,
         threads=given.threads,
         runs=given.runs,
+        ranges=ranges or {},
     )
     name = f"{given.model.name}, {changed.how},"
     report = compile_model(
-        *(changed.graph_module, shapes, out, options, name, reporter), before=changed.original
+        *(changed.graph_module, shapes, out, options, name, reporter),
+        before=changed.original,
+        extras=extras,
     )
     if evaluation is None:
         return report, None

@@ -16,11 +16,11 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import ShrinkcError
+from .errors import InputError, ShrinkcError
 
 COMMANDS = (
     *("compile", "estimate", "inspect", "profile", "bench", "tables", "calibrate"),
-    *("shrink", "prune", "sensitivity"),
+    *("shrink", "prune", "sensitivity", "apply", "compare"),
 )
 GLOBAL_OPTIONS = ("--help", "-h", "--version")
 
@@ -128,7 +128,28 @@ def compile_command(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Output folder. Default: MODEL-TARGET.")
     ] = None,
-    precision: PrecisionOption = "fp32",
+    precision: Annotated[
+        str | None,
+        typer.Option(help="fp32 (default) or int8; with a goal: the better one, unless given."),
+    ] = None,
+    speedup: Annotated[
+        float | None,
+        typer.Option(help="Goal: so many times as fast as the original in fp32; lossy."),
+    ] = None,
+    budget_ms: Annotated[float | None, typer.Option(help="Goal: milliseconds.")] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Goal: the fastest that loses at most these points of top-1."),
+    ] = None,
+    pareto: Annotated[
+        int | None, typer.Option(help="Goal: so many networks, the most accurate to the fastest.")
+    ] = None,
+    evaluation: EvaluationOption = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(help="With a goal: pictures to train on afterwards, a folder per class."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Of that training.")] = 10,
     opset: OpsetOption = 17,
     merge: MergeOption = "auto",
     arch: ArchOption = None,
@@ -137,31 +158,93 @@ def compile_command(
     runs: RunsOption = 30,
     as_json: JsonOption = False,
 ) -> None:
-    """Compile MODEL for a target: verified ONNX and TFLite files, a prediction, a measurement."""
-    from .commands import CompileArguments, run_compile
+    """Compile MODEL for a target: verified ONNX and TFLite files, a prediction, a measurement.
 
-    run_compile(
-        CompileArguments(
-            model=model,
-            target=target,
-            shapes=tuple(input or ()),
-            images=images,
-            calibration=calibration,
-            classes=classes,
-            resize=resize,
-            mean=mean,
-            std=std,
-            out=out,
-            precision=precision,
-            opset=opset,
-            merge=merge,
-            arch=arch,
-            trust=trust,
-            threads=threads,
-            runs=runs,
-            as_json=as_json,
-        )
+    Exact without a goal. With one, depth, width and precision are planned together on --images.
+    """
+    from .commands import CompileArguments, run_compile
+    from .plan_commands import PlanArguments, PlanGoal, run_plan
+    from .shrink.recipe import Recipe
+
+    arguments = CompileArguments(
+        model=model,
+        target=target,
+        shapes=tuple(input or ()),
+        images=images,
+        calibration=calibration,
+        classes=classes,
+        resize=resize,
+        mean=mean,
+        std=std,
+        out=out,
+        precision=precision or "fp32",
+        opset=opset,
+        merge=merge,
+        arch=arch,
+        trust=trust,
+        threads=threads,
+        runs=runs,
+        as_json=as_json,
     )
+    goal = PlanGoal(speedup, budget_ms, max_drop, pareto)
+    if goal.given:
+        recipe = Recipe(epochs=epochs)
+        run_plan(PlanArguments(arguments, goal, precision, evaluation, train, recipe))
+    elif evaluation is not None or train is not None:
+        raise InputError("--evaluation and --train belong to a goal: --speedup, --budget-ms, …")
+    else:
+        run_compile(arguments)
+
+
+@app.command()
+def apply(
+    model: ModelArgument,
+    plan: Annotated[Path, typer.Argument(help="A plan.json, its plan.safetensors beside it.")],
+    target: Annotated[
+        str | None, typer.Option(help="Predict for another target than the plan's.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Pictures to judge on. A plan needs none.")
+    ] = None,
+    classes: ClassesOption = None,
+    input: InputOption = None,
+    resize: ResizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Output folder. Default: MODEL-TARGET-planned."),
+    ] = None,
+    opset: OpsetOption = 17,
+    arch: ArchOption = None,
+    trust: TrustOption = False,
+    threads: ThreadsOption = 1,
+    runs: RunsOption = 30,
+    as_json: JsonOption = False,
+) -> None:
+    """Do again what a plan did: the same network, without device and pictures."""
+    from .commands import CompileArguments
+    from .plan_commands import run_apply
+
+    arguments = CompileArguments(
+        *(model, target or "", tuple(input or ()), images, None, classes, resize, mean, std, out),
+        *("fp32", opset, "none", arch, trust, threads, runs, as_json),
+    )
+    run_apply(arguments, plan)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A folder that shrinkc wrote.")],
+    second: Annotated[Path, typer.Argument(help="Another.")],
+    threads: ThreadsOption = 1,
+    runs: RunsOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """Two compiled networks side by side, their files timed in turn here."""
+    from .compare_command import run_compare
+
+    run_compare(first, second, threads, runs, as_json)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import fx, nn
@@ -45,6 +45,7 @@ def compile_model(
     name: str = "model",
     progress: Progress | None = None,
     before: fx.GraphModule | None = None,
+    extras: Mapping[str, bytes] | None = None,
 ) -> Report:
     """Compile `model` for `options.target` and write the files into `out`.
 
@@ -52,7 +53,8 @@ def compile_model(
     (a canonical graph brings its own). `model.onnx`, `model.tflite`, `model.safetensors` and
     `report.json` are written all or none; a format that cannot express the network is left out
     and named in `report.failures`. `before` is a network without batch norms that `model` was
-    made from: size and speed are compared with it, otherwise with `model` as it is.
+    made from: size and speed are compared with it, otherwise with `model` as it is. `extras` are
+    more files for the folder, by name.
 
     Raises ShrinkcError subclasses: options that do not fit, a model that cannot be captured, a
     step or file that does not compute the same, a folder that cannot be written.
@@ -120,7 +122,7 @@ def compile_model(
         notes=(*after.notes, *data.notes()),
         failures=after.failures,
     )
-    _write(out, report, optimised, after)
+    _write(out, report, optimised, after, extras or {})
     return report
 
 
@@ -140,7 +142,13 @@ def _predicted(exported: Exported, table: CostTable, precision: str) -> Predicti
         return None
 
 
-def _write(out: Path, report: Report, optimised: Optimised, exported: Exported) -> None:
+def _write(
+    out: Path,
+    report: Report,
+    optimised: Optimised,
+    exported: Exported,
+    extras: Mapping[str, bytes],
+) -> None:
     extra = {
         "model": report.model,
         "target": report.target,
@@ -152,3 +160,5 @@ def _write(out: Path, report: Report, optimised: Optimised, exported: Exported) 
             (folder / "model.tflite").write_bytes(exported.tflite)
         save_model(optimised.final, folder / "model.safetensors", extra)
         report.write(folder)
+        for file, content in extras.items():
+            (folder / file).write_bytes(content)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
+from .calibrate import Range
 from .images import ImageSet
 from .picture import Preprocessing
 
@@ -26,6 +28,7 @@ class Options:
     preprocessing  how pictures become inputs
     threads        of every measurement here
     runs           of each file when it is timed; 0 times nothing
+    ranges         of activations for int8, where they are known: nothing is calibrated then
     """
 
     target: str = "rpi4"
@@ -37,3 +40,4 @@ class Options:
     preprocessing: Preprocessing | None = None
     threads: int = 1
     runs: int = 30
+    ranges: Mapping[str, Range] = field(default_factory=dict[str, Range])

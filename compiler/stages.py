@@ -62,7 +62,8 @@ def check_options(options: Options) -> None:
     """Raise InputError for what can be known to fail before any work is done."""
     if options.precision not in PRECISIONS:
         raise InputError(f"--precision {options.precision}: choose {' or '.join(PRECISIONS)}")
-    if options.precision == "int8" and options.images is None and options.calibration is None:
+    pictures = options.images or options.calibration
+    if options.precision == "int8" and pictures is None and not options.ranges:
         raise InputError("--precision int8 needs pictures to calibrate on; give --images DIR")
 
 
@@ -223,11 +224,15 @@ def quantised(
     """int8 versions of both files, with the same activation ranges."""
     if exported.program is None:
         raise InputError("int8 needs a network that shrinkc can lower itself")
-    batches = data.calibration_batches()
-    tflite = exported.tflite
-    with progress.task("Calibrating", len(batches)) as done:
-        ranges = calibrate(final, exported.program.names, batches, done)
-    few = batches[:FEW_BATCHES]
+    tflite, ranges = exported.tflite, data.options.ranges
+    if ranges and data.calibration is None:
+        few = [sample_inputs(final, torch.float32, seed) for seed in range(FEW_BATCHES)]
+    else:
+        batches = data.calibration_batches()
+        few = batches[:FEW_BATCHES]
+        if not ranges:
+            with progress.task("Calibrating", len(batches)) as done:
+                ranges = calibrate(final, exported.program.names, batches, done)
     with progress.task("Quantising ONNX"):
         onnx = quantize_onnx(exported.onnx, few, ranges, seven_bits)
     if tflite is not None:

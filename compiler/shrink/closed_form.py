@@ -57,7 +57,7 @@ class Row:
 
     source: str
     sink: str
-    kind: str
+    kind: Kind
     channels: int
     saving_ms: float
     loss: float

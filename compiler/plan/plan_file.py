@@ -1,0 +1,114 @@
+"""`plan.json` and `plan.safetensors`: what was done to a network, to be done again anywhere.
+
+The first names the network by what it computes, and every step with what it saved and cost; the
+second holds the numbers that pictures gave, of the layers that are not the network's own. So a
+plan replays without device and pictures. Files may come from anyone: types are strict, sizes are
+limited, nothing in them is code.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import safetensors.torch
+from pydantic import Field, StringConstraints, ValidationError
+from torch import Tensor
+
+from ..errors import LoadError
+from ..model_file import read_tensors
+from ..model_schema import Identifier, Strict
+
+NAME, TENSORS = "plan.json", "plan.safetensors"
+FORMAT = 1
+MAX_BYTES = 16 << 20  # of plan.json
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Step(Strict):
+    """One span. Its layers between `source` and `sink` become one convolution ("merge"), go
+    ("drop"), or keep `channels` hidden channels ("narrow").
+
+    saving_ms  by the target's table
+    loss       divergence of the outputs that it alone causes; `agreement` of the classes
+    """
+
+    kind: Literal["merge", "drop", "narrow"]
+    source: Identifier
+    sink: Identifier
+    channels: Annotated[int, Field(ge=0, le=1 << 20)] = 0
+    saving_ms: float = 0.0
+    loss: float | None = None
+    agreement: Share | None = None
+
+
+class Promise(Strict):
+    """What the plan was judged to cost, on pictures that it was not fitted to.
+
+    drop       of top-1, as a share; `labelled`: counted, otherwise expected by the original's own
+               confidence
+    agreement  with the original's classes
+    """
+
+    pictures: Annotated[int, Field(ge=0)]
+    drop: Annotated[float, Field(ge=-1, le=1)]
+    agreement: Share
+    labelled: bool
+
+
+class Plan(Strict):
+    """`model`: digest of the captured network. Times by the target's table; `before_ms` is the
+    original's in fp32. `measured_speedup` where the target was at hand, over that, too.
+
+    ranges  of activations for int8: name of the value → lowest, highest
+    """
+
+    format: Literal[1] = FORMAT
+    shrinkc: Annotated[str, StringConstraints(max_length=40)]
+    model: Digest
+    target: Annotated[str, StringConstraints(max_length=500)]
+    precision: Literal["fp32", "int8"]
+    before_ms: Annotated[float, Field(gt=0)]
+    after_ms: Annotated[float, Field(gt=0)]
+    measured_speedup: Annotated[float, Field(gt=0)] | None = None
+    promise: Promise | None = None
+    steps: Annotated[tuple[Step, ...], Field(max_length=10_000)] = ()
+    ranges: Annotated[
+        dict[str, tuple[float, float]], Field(max_length=100_000, default_factory=dict)
+    ]
+
+    @property
+    def speedup(self) -> float:
+        """By the table."""
+        return self.before_ms / self.after_ms
+
+
+def plan_files(plan: Plan, tensors: dict[str, Tensor]) -> dict[str, bytes]:
+    """File name → content."""
+    text = json.dumps(plan.model_dump(mode="json"), indent=2, allow_nan=False)
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    return {NAME: f"{text}\n".encode(), TENSORS: safetensors.torch.save(contiguous)}
+
+
+def read_plan(path: Path) -> tuple[Plan, dict[str, Tensor]]:
+    """From plan.json, or the folder that it is in. Raises LoadError."""
+    path = path / NAME if path.is_dir() else path
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise LoadError(f"{path}: larger than {MAX_BYTES >> 20} MB; not a plan of shrinkc's")
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "no text"
+        raise LoadError(f"{path}: cannot be read ({reason}); check the path") from error
+    try:
+        plan = Plan.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise LoadError(f"{path}: no plan of this shrinkc ({where}: {first['msg']})") from error
+    tensors = path.with_name(TENSORS)
+    if not tensors.is_file():
+        raise LoadError(f"{tensors} is missing; it belongs beside {path.name}")
+    return plan, read_tensors(tensors)

@@ -1,0 +1,343 @@
+"""Depth, width inside blocks and precision in one decision.
+
+    candidates of every precision → damage of each choice alone, of int8 alone (measured once) →
+    the least damage within the budget, exact, in every precision → the better of the two →
+    fitted in execution order → judged on pictures that no fit saw
+
+Time is the target's, over the original in fp32: int8 spends nothing of the budget but accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+from torch import Tensor, fx
+
+from ...passes.analysis.spans import NoSpan, find_spans
+from ..calibrate import Range, calibrate
+from ..costs import CostTable
+from ..errors import InputError, TableError
+from ..export.lower import lower
+from ..journal import digest_of
+from ..measuring import Measuring, tflite_file
+from ..options import PRECISIONS
+from ..progress import Progress, Silent
+from ..shrink.budget import predicted_ms, price_of
+from ..shrink.choices import choices
+from ..shrink.closed_form import ClosedForm, Row, fitted
+from ..shrink.importance import measure
+from ..shrink.plans import Plans
+from ..shrink.rows import Sample, size_of
+from ..train.pictures import Pictures
+from .drop import Answer, answers, answers_of_file, promise_of
+from .plan_file import Plan, Promise, Step, plan_files, read_plan
+from .replay import changed_tensors, deployed, model_digest, replay
+
+CALIBRATED = 100  # pictures that tell the ranges of int8
+FEW = 10  # where only speed is measured
+SLACK = 0.97  # of the most that choices save, that a whole network is sure to reach
+Train = Callable[[fx.GraphModule, fx.GraphModule], fx.GraphModule]
+POINTS = 8  # speedups that a search for an accuracy looks at
+
+
+@dataclass(frozen=True)
+class Planning:
+    """How to plan.
+
+    precisions  that may be chosen
+    closed      how spans are fitted
+    threads     of measurements here
+    folder      keeps finished plans: a run that was stopped goes on; None: nothing is kept
+    """
+
+    precisions: tuple[str, ...] = PRECISIONS
+    closed: ClosedForm = field(default_factory=ClosedForm)
+    threads: int = 1
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A plan and its network."""
+
+    plan: Plan
+    tensors: dict[str, Tensor]
+    graph_module: fx.GraphModule
+
+
+class Planner:
+    """Plans for one network and target."""
+
+    def __init__(
+        self,
+        captured: fx.GraphModule,
+        pictures: Pictures,
+        table: CostTable,
+        planning: Planning | None = None,
+        *,
+        held_out: Pictures | None = None,
+        train: Train | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """`pictures`: to fit to, no labels needed. `held_out`: to judge on; without them every
+        fourth of `pictures` is kept for it. `train`: (fitted, original) → trained, before a plan is
+        judged. Raises InputError, TableError.
+        """
+        self.captured, self.table, self.train = captured, table, train
+        self.planning, self.progress = planning or Planning(), progress or Silent()
+        self.original = deployed(captured)
+        size = size_of(self.original)
+        sample = Sample(pictures, size, self.planning.closed.pictures)
+        if held_out is None:
+            self.sample, self.held = sample.split()
+        else:
+            self.sample, self.held = sample, Sample(held_out, size, len(held_out))
+        self.notes: list[str] = []
+        self.before_ms = predicted_ms(self.original, table, "fp32")
+        self.precisions = tuple(self._available())
+
+    # --- what there is to choose from --------------------------------------------------------
+
+    def _available(self) -> list[str]:
+        """Of the precisions that were allowed, those that target and installation have."""
+        found: list[str] = []
+        for precision in self.planning.precisions:
+            try:
+                predicted_ms(self.original, self.table, precision)
+            except TableError as error:
+                self.notes.append(f"not planned in {precision}: {error}")
+                continue
+            if precision == "int8" and find_spec("ai_edge_quantizer") is None:
+                self.notes.append("not planned in int8: pip install 'shrinkc[int8]'")
+                continue
+            found.append(precision)
+        if not found:
+            raise InputError("; ".join(self.notes))
+        return found
+
+    @cached_property
+    def plans(self) -> dict[str, Plans]:
+        """Precision → what can be done, judged; every choice once for both."""
+        spans, closed = find_spans(self.original), self.planning.closed
+        found = {
+            p: choices(spans, price_of(self.table, p), closed.kinds)[0] for p in self.precisions
+        }
+        every = [choice for chosen in found.values() for choice in chosen]
+        damages = iter(measure(self.original, every, self.sample, closed.cache, self.progress))
+        return {
+            p: Plans(self.original, self.table, p, chosen, [next(damages) for _ in chosen])
+            for p, chosen in found.items()
+        }
+
+    @cached_property
+    def refused(self) -> tuple[NoSpan, ...]:
+        """Spans that stay in every precision, and why."""
+        spans, closed = find_spans(self.original), self.planning.closed
+        per = [choices(spans, price_of(self.table, p), closed.kinds)[1] for p in self.precisions]
+        everywhere = set.intersection(*({r.node for r in refused} for refused in per))
+        return tuple(r for r in per[0] if r.node in everywhere)
+
+    @cached_property
+    def int8_damage(self) -> float:
+        """Divergence of the outputs when nothing but the precision changes."""
+        from ..shrink.importance import loss
+
+        quantised, answer = self._answers(self.original, "int8"), answers(self.original)
+        total = count = 0.0
+        with self.progress.task("Measuring what int8 costs"):
+            for x, _ in self._judging(self.sample.split()[1]):
+                total += float(loss(quantised(x), answer(x))) * len(x)
+                count += len(x)
+        return total / count
+
+    @property
+    def most(self) -> float:
+        """The largest speedup that is planned for."""
+        return self.before_ms / min(p.before_ms - SLACK * p.most for p in self.plans.values())
+
+    # --- plans ---------------------------------------------------------------------------------
+
+    def within(self, budget_ms: float) -> Planned:
+        """The plan of least damage. Raises InputError for a budget that cannot be met; it says
+        what is the fastest."""
+        kept = self._kept(f"{budget_ms:.6g}")
+        if kept is not None:
+            return kept
+        best: tuple[float, Plans, list[int]] | None = None
+        for precision, plans in self.plans.items():
+            try:
+                chosen = plans.within(budget_ms, self._measured(precision))
+            except InputError:
+                continue
+            damage = plans.damage(chosen)
+            damage += self.int8_damage if precision == "int8" and len(self.plans) > 1 else 0.0
+            if best is None or damage < best[0]:
+                best = damage, plans, chosen
+        if best is None:
+            raise InputError(
+                f"a budget of {budget_ms:.4g} ms cannot be reached: from {self.before_ms:.4g} ms "
+                f"the fastest is {self.before_ms / self.most:.4g} ms, {self.most:.2f}×"
+            )
+        return self._planned(f"{budget_ms:.6g}", best[1], best[2])
+
+    def frontier(self, count: int) -> list[Planned]:
+        """Plans from the most accurate to the fastest."""
+        found: dict[str, Planned] = {}
+        for speedup in self._speedups(count):
+            planned = self.within(self.before_ms / speedup)
+            key = f"{planned.plan.precision} {planned.plan.steps}"
+            found.setdefault(key, planned)
+        return list(found.values())
+
+    def dropping(self, share: float) -> Planned:
+        """The fastest plan that loses at most this share of top-1, by halving: the faster, the
+        less accurate."""
+        speedups = self._speedups(POINTS)
+        low, high = 0, len(speedups) - 1
+        best: Planned | None = None
+        while low <= high:
+            middle = (low + high) // 2
+            planned = self.within(self.before_ms / speedups[middle])
+            promise = planned.plan.promise
+            if promise is not None and promise.drop <= share:
+                best, low = planned, middle + 1
+            else:
+                high = middle - 1
+        if best is None:
+            self.notes.append(f"nothing lost at most {100 * share:g} points; it stays as it is")
+            fp32 = self.plans[self.precisions[0]]
+            best = self._planned("exact", fp32, [])
+        return best
+
+    def _speedups(self, count: int) -> list[float]:
+        """What is free (the network as it is, in every precision), then up to the most, closer
+        together where less is lost."""
+        free = self.before_ms / min(plans.before_ms for plans in self.plans.values())
+        found = [1.0, free] if free > 1 else [1.0]
+        rest = count - len(found)
+        if rest < 1:
+            raise InputError(f"a frontier of {count} points; give {len(found) + 1} or more")
+        ratio = self.most / free
+        return found + [free * ratio ** ((i / rest) ** 1.5) for i in range(1, rest + 1)]
+
+    # --- applying ------------------------------------------------------------------------------
+
+    def _planned(self, name: str, plans: Plans, chosen: Sequence[int]) -> Planned:
+        shrunk = fitted(plans, chosen, self.sample, self.planning.closed, self.progress)
+        graph, precision = shrunk.graph_module, plans.precision
+        if self.train is not None and chosen:
+            graph = self.train(graph, self.original)
+        graph.meta.update(self.captured.meta)
+        measured = self._measured(precision)
+        plan = Plan(
+            shrinkc=_version(),
+            model=model_digest(self.captured),
+            target=self.table.target,
+            precision="int8" if precision == "int8" else "fp32",
+            before_ms=self.before_ms,
+            after_ms=shrunk.after_ms,
+            measured_speedup=measured.speedup(graph) if measured else None,
+            promise=self._promise(graph, precision),
+            steps=tuple(_step(row) for row in shrunk.rows),
+            ranges=self._ranges(graph) if precision == "int8" else {},
+        )
+        planned = Planned(plan, changed_tensors(self.original, graph), graph)
+        self._keep(name, planned)
+        return planned
+
+    def _promise(self, graph: fx.GraphModule, precision: str) -> Promise:
+        with self.progress.task("Judging the plan on other pictures"):
+            changed = self._answers(graph, precision)
+            return promise_of(answers(self.original), changed, self._judging(self.held))
+
+    def _judging(self, sample: Sample) -> list[tuple[Tensor, Tensor | None]]:
+        labels = sample.pictures.labels
+        return [(x, None if labels is None else labels[rows]) for x, rows in sample.batches()]
+
+    def _answers(self, graph: fx.GraphModule, precision: str) -> Answer:
+        if precision == "fp32":
+            return answers(graph)
+        file = tflite_file(graph, precision, self._inputs(CALIBRATED))
+        return answers_of_file(file, graph, self.planning.threads)
+
+    def _ranges(self, graph: fx.GraphModule) -> dict[str, Range]:
+        return calibrate(graph, lower(graph).names, self._inputs(CALIBRATED), lambda: None)
+
+    def _inputs(self, count: int) -> list[tuple[Tensor, ...]]:
+        """Single pictures, evenly spread over those that fits see."""
+        places = self.sample.part or tuple(range(len(self.sample)))
+        step = max(1, len(places) // count)
+        few = Sample(self.sample.pictures, self.sample.size, self.sample.limit, places[::step])
+        return [(row[None],) for x, _ in few.batches() for row in x]
+
+    @cached_property
+    def _original_file(self) -> bytes:
+        return tflite_file(self.original, "fp32", ())
+
+    def _measured(self, precision: str) -> Measuring | None:
+        """Where the target is this machine; over the original in fp32."""
+        if self.table.target != "host":
+            return None
+        return Measuring(
+            *(self._original_file, self.before_ms, precision),
+            *(self._inputs(FEW) if precision == "int8" else (), self.planning.threads),
+        )
+
+    # --- what is kept --------------------------------------------------------------------------
+
+    def _place(self, name: str) -> Path | None:
+        folder = self.planning.folder
+        if folder is None:
+            return None
+        planning = self.planning
+        told = (
+            *(
+                name,
+                bool(self.train),
+                self.precisions,
+                self.table.target,
+                self.before_ms,
+                planning.threads,
+            ),
+            *(planning.closed, self.sample.pictures.digest, self.sample.rows),
+            *(self.held.pictures.digest, self.held.rows),
+        )
+        return folder / "plans" / digest_of(self.captured, str(told))
+
+    def _kept(self, name: str) -> Planned | None:
+        place = self._place(name)
+        if place is None or not (place / "plan.json").exists():
+            return None
+        plan, tensors = read_plan(place)
+        return Planned(plan, tensors, replay(self.captured, plan, tensors)[1])
+
+    def _keep(self, name: str, planned: Planned) -> None:
+        from ..files import atomic_folder
+
+        place = self._place(name)
+        if place is not None:
+            with atomic_folder(place) as folder:
+                for file, content in plan_files(planned.plan, planned.tensors).items():
+                    (folder / file).write_bytes(content)
+
+
+def _step(row: Row) -> Step:
+    return Step(
+        kind=row.kind,
+        source=row.source,
+        sink=row.sink,
+        channels=row.channels,
+        saving_ms=row.saving_ms,
+        loss=row.loss,
+        agreement=row.agreement,
+    )
+
+
+def _version() -> str:
+    from shrinkc import __version__
+
+    return __version__
