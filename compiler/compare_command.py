@@ -117,7 +117,9 @@ def _show(
 
 
 def _artefact(report: dict[str, Any], name: str) -> dict[str, Any]:
-    return next((a for a in report["artefacts"] if a.get("file") == name), {})
+    artefacts = cast("list[dict[str, Any]]", report["artefacts"])
+    none: dict[str, Any] = {}
+    return next((a for a in artefacts if a.get("file") == name), none)
 
 
 def _number(value: Any, unit: str) -> str:

@@ -113,6 +113,7 @@ def run_plan(a: PlanArguments) -> None:
     images = images_of(given.images, None, labelled=False)
     assert images is not None
     pictures = load_pictures(images, with_margin(preprocessing), Reading(), reporter)
+    pictures = replace(pictures, labels=None)  # class folders need not be in the network's order
     held_out = None
     if a.evaluation is not None:
         held_out = training_pictures(

@@ -62,6 +62,6 @@ def answers_of_file(model: bytes, graph: fx.GraphModule, threads: int) -> Answer
     artefact = type(artefact)(artefact.name, model, artefact.program, TfliteRunner(model, threads))
 
     def run(x: Tensor) -> Tensor:
-        return torch.from_numpy(artefact.run((x,))[0]).flatten(1)
+        return torch.as_tensor(artefact.run((x,))[0]).flatten(1)
 
     return run

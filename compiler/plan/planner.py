@@ -138,8 +138,8 @@ class Planner:
         """Spans that stay in every precision, and why."""
         spans, closed = find_spans(self.original), self.planning.closed
         per = [choices(spans, price_of(self.table, p), closed.kinds)[1] for p in self.precisions]
-        everywhere = set.intersection(*({r.node for r in refused} for refused in per))
-        return tuple(r for r in per[0] if r.node in everywhere)
+        names = [{r.node for r in refused} for refused in per]
+        return tuple(r for r in per[0] if all(r.node in found for found in names))
 
     @cached_property
     def int8_damage(self) -> float:
@@ -269,9 +269,7 @@ class Planner:
 
     def _inputs(self, count: int) -> list[tuple[Tensor, ...]]:
         """Single pictures, evenly spread over those that fits see."""
-        places = self.sample.part or tuple(range(len(self.sample)))
-        step = max(1, len(places) // count)
-        few = Sample(self.sample.pictures, self.sample.size, self.sample.limit, places[::step])
+        few = self.sample.at_most(count)
         return [(row[None],) for x, _ in few.batches() for row in x]
 
     @cached_property

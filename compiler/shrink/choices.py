@@ -34,7 +34,7 @@ NARROWEST, MOST_WIDTHS = 1 / 4, 30  # of a span's hidden channels
 WORTH = 1 / 25  # of a span's time: what the next narrower width has to save
 MULTIPLE, FEW = 8, 32  # channels that kernels compute at a time; fewer hidden ones need not fit
 MAX_WORK = 4  # no device computes dense layers so much better; such spans are not priced
-MAX_NUMBERS = 5000  # of one fit: its sums are this squared
+MAX_NUMBERS = 4000  # of one fit: its sums are this squared, about eight of them at a time
 
 
 MAX_SHOWN = 8  # reasons in one error

@@ -9,7 +9,7 @@ stopped.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -88,9 +88,9 @@ def measure(
     progress: Progress,
 ) -> list[Damage]:
     """The damage of each choice alone, in the order of `wanted`."""
-    sample = replace(sample, limit=min(sample.limit, MEASURED))
+    sample = sample.at_most(MEASURED)
     fitting, judging = sample.split()
-    seen = f"{sample.pictures.digest} {sample.size} {len(sample)}"
+    seen = f"{sample.pictures.digest} {sample.size} {sample.rows}"
     journal = Journal(cache, digest_of(graph, seen))
     known = {label: Damage(*numbers) for label, numbers in journal.known.items()}
     spans = {id(choice.span): i for i, choice in reversed(list(enumerate(wanted)))}

@@ -57,7 +57,7 @@ class Plans:
                 min(order[name] for name in c.span.nodes),
                 order[c.span.sink],
                 c.saving_ms,
-                0.0 if self.damages is None else self.damages[i].loss,
+                0.0 if self.damages is None else max(0.0, self.damages[i].loss),  # rounding
             )
             for i, c in enumerate(self.found)
         ]

@@ -7,7 +7,7 @@ Wang and Wu, MiR, 2022). Every position of every map is an example, so a few hun
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
@@ -70,7 +70,7 @@ def _within_memory(span: Span, sample: Sample) -> Sample:
     window = span.window
     numbers = window.in_channels * span.in_size[0] * span.in_size[1]
     numbers += window.out_channels * span.out_size[0] * span.out_size[1]
-    return replace(sample, limit=min(sample.limit, max(1, MEMORY // (4 * numbers))))
+    return sample.at_most(max(1, MEMORY // (4 * numbers)))
 
 
 def between(graph: fx.GraphModule, source: str, sink: str) -> fx.GraphModule:

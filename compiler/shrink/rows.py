@@ -42,6 +42,13 @@ class Sample:
         part = range(count) if self.part is None else self.part
         return tuple(int(i * step) for i in part)
 
+    def at_most(self, count: int) -> Sample:
+        """Evenly spread ones of these."""
+        numbers = tuple(range(len(self))) if self.part is None else self.part
+        step = max(1.0, len(numbers) / count)
+        some = (numbers[int(i * step)] for i in range(min(count, len(numbers))))
+        return replace(self, part=tuple(some))
+
     def split(self) -> tuple[Sample, Sample]:
         """Those that fit and those that judge, evenly spread; one alone does both."""
         numbers = tuple(range(len(self))) if self.part is None else self.part

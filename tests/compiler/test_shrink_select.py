@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import random
 
+import numpy as np
 import pytest
+from scipy.optimize import Bounds, LinearConstraint, milp
 from shrinkc.compiler.errors import InputError
 from shrinkc.compiler.shrink import select as module
 from shrinkc.compiler.shrink.select import Option, most, select
@@ -51,6 +53,29 @@ def test_equals_brute_force(seed: int) -> None:
         assert sum(options[i].saving for i in found) >= share * best
         least = min(damage for saving, damage in plans if saving >= share * best)
         assert sum(options[i].damage for i in found) == pytest.approx(least)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_equals_an_integer_program(seed: int) -> None:
+    """HiGHS, on instances too large to try everything."""
+    rng = random.Random(seed)
+    options = [
+        Option(first, first + rng.randint(0, 2), rng.random(), rng.random())
+        for first in (rng.randint(0, 14) for _ in range(30))
+    ]
+    asked = 0.7 * most(options)
+    covers = [[float(o.first <= at <= o.last) for o in options] for at in range(17)]
+    solved = milp(
+        [o.damage for o in options],
+        constraints=[
+            LinearConstraint(np.array(covers), -np.inf, 1),
+            LinearConstraint(np.array([[o.saving for o in options]]), asked, np.inf),
+        ],
+        integrality=np.ones(len(options)),
+        bounds=Bounds(0, 1),
+    )
+    found = select(options, asked)
+    assert sum(options[i].damage for i in found) == pytest.approx(solved.fun, abs=1e-6)
 
 
 def test_many_plans_are_thinned_and_the_budget_still_holds(

@@ -1,0 +1,49 @@
+"""What a plan promises, by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from shrinkc.compiler.plan.drop import promise_of
+from torch import Tensor
+
+SCORES = torch.tensor([[0.0, math.log(3), -40.0], [math.log(9), 0.0, -40.0]])  # ¼ ¾, 0.9 0.1
+OTHER = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+
+
+def original(x: Tensor) -> Tensor:
+    return SCORES[x.long()]
+
+
+def changed(x: Tensor) -> Tensor:
+    return OTHER[x.long()]
+
+
+def test_expected_by_the_originals_confidence() -> None:
+    promise = promise_of(original, changed, [(torch.tensor([0, 1]), None)])
+    assert promise.pictures == 2
+    assert promise.agreement == 0.5
+    assert promise.drop == pytest.approx((0.75 - 0.25) / 2)
+    assert not promise.labelled
+
+
+def test_counted_with_labels() -> None:
+    batches = [(torch.tensor([0]), torch.tensor([1])), (torch.tensor([1]), torch.tensor([0]))]
+    assert promise_of(original, changed, batches).drop == 0.5
+    better = [(torch.tensor([0, 1]), torch.tensor([0, 0]))]
+    assert promise_of(original, changed, better).drop == -0.5
+
+
+def test_the_expectation_is_that_of_labels_drawn_by_the_original() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(4000, 5, generator=generator) * 2
+    noisy = scores + torch.randn(4000, 5, generator=generator)
+    labels = torch.multinomial(scores.softmax(1), 1, generator=generator)[:, 0]
+    rows = torch.arange(4000)
+    expected = promise_of(lambda x: scores[x], lambda x: noisy[x], [(rows, None)])
+    counted = promise_of(lambda x: scores[x], lambda x: noisy[x], [(rows, labels)])
+    assert counted.labelled
+    assert expected.drop == pytest.approx(counted.drop, abs=0.02)
+    assert 1 - expected.agreement > 2 * expected.drop

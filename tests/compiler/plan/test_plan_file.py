@@ -1,0 +1,79 @@
+"""A plan's files come from anyone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from shrinkc.compiler.errors import LoadError
+from shrinkc.compiler.plan.plan_file import Plan, Step, plan_files, read_plan
+
+PLAN = Plan(
+    shrinkc="0.1.0",
+    model="0123456789abcdef01234567",
+    target="rpi4",
+    precision="int8",
+    before_ms=2.0,
+    after_ms=1.0,
+    steps=(Step(kind="narrow", source="a", sink="b", channels=8, loss=0.1, agreement=0.9),),
+    ranges={"a": (-1.0, 6.0)},
+)
+
+
+def written(folder: Path, changes: dict[str, Any] | None = None) -> Path:
+    for name, content in plan_files(PLAN, {"w": torch.ones(2, 3).T}).items():
+        (folder / name).write_bytes(content)
+    path = folder / "plan.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | (changes or {})))
+    return path
+
+
+def test_comes_back_from_file_or_folder(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    for given in (path, tmp_path):
+        plan, tensors = read_plan(given)
+        assert plan == PLAN
+        assert torch.equal(tensors["w"], torch.ones(3, 2))
+    assert plan_files(PLAN, {})["plan.json"] == plan_files(PLAN, {})["plan.json"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"format": 2}, "format"),
+        ({"model": "x"}, "model"),
+        ({"precision": "fp16"}, "precision"),
+        ({"surprise": 1}, "surprise"),
+        ({"after_ms": 0}, "after_ms"),
+        ({"steps": [{"kind": "run", "source": "a", "sink": "b"}]}, "steps.0.kind"),
+        ({"steps": [{"kind": "drop", "source": "a; import os", "sink": "b"}]}, "steps.0.source"),
+        ({"steps": [{"kind": "drop", "source": "a", "sink": "b", "channels": -1}]}, "channels"),
+        ({"ranges": {"a": [0.0]}}, "ranges.a"),
+    ],
+)
+def test_what_shrinkc_would_not_have_written(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(LoadError, match=f"no plan of this shrinkc .*{said}"):
+        read_plan(written(tmp_path, changes))
+
+
+def test_missing_damaged_or_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LoadError, match="check the path"):
+        read_plan(tmp_path)
+    path = written(tmp_path)
+    (tmp_path / "plan.safetensors").write_bytes(b"none")
+    with pytest.raises(LoadError, match="damaged"):
+        read_plan(path)
+    (tmp_path / "plan.safetensors").unlink()
+    with pytest.raises(LoadError, match=r"plan\.safetensors is missing"):
+        read_plan(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(LoadError, match="no text"):
+        read_plan(path)
+    path.write_bytes(b" " * (17 << 20))
+    with pytest.raises(LoadError, match="larger than 16 MB"):
+        read_plan(path)

@@ -1,0 +1,297 @@
+"""Plans over depth, width and precision on a tiny network: the better precision, within the budget,
+judged on pictures that no fit saw, kept and replayed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from hand_built import randomise
+from shrinkc.compiler.capture import capture
+from shrinkc.compiler.errors import InputError, LoadError, TableError
+from shrinkc.compiler.plan import planner as module
+from shrinkc.compiler.plan.plan_file import Plan, plan_files, read_plan
+from shrinkc.compiler.plan.planner import Planner, Planning
+from shrinkc.compiler.plan.replay import replay
+from shrinkc.compiler.shrink.closed_form import ClosedForm
+from shrinkc.compiler.shrink.rebuild import Rebuilding
+from shrinkc.compiler.shrink.tune import Tuning
+from shrinkc.compiler.train.pictures import Pictures
+from shrinkc.latency_tables.key import OpKey
+from shrinkc.latency_tables.table import OpEstimate
+from small_networks import Classifier, InvertedResidual, conv
+from torch import Tensor, fx, nn
+
+SIZE = 20
+QUICK = ClosedForm(rebuilding=Rebuilding(steps=0), tuning=Tuning(steps=0))
+
+
+@dataclass(frozen=True)
+class Device:
+    """A microsecond for every thousand multiply-accumulates, int8 `faster` times as fast."""
+
+    faster: float = 1.5
+    target: str = "device"
+
+    def estimate(self, key: OpKey) -> OpEstimate:
+        speed = self.faster if key.precision == "int8" else 1.0
+        return OpEstimate((1e-3 + key.macs * 1e-6) / speed, "measured", False)
+
+    def network_overhead_ms(self, precision: str) -> float:
+        return 0.001
+
+
+class OnlyFp32(Device):
+    def network_overhead_ms(self, precision: str) -> float:
+        if precision != "fp32":
+            raise TableError("device knows no int8")
+        return 0.001
+
+
+def network() -> fx.GraphModule:
+    torch.manual_seed(0)
+    model = Classifier(
+        *(conv(3, 8, 3, 2), nn.ReLU6()),
+        *(InvertedResidual(8, 8, expansion=6), InvertedResidual(8, 8, expansion=6)),
+        InvertedResidual(8, 12, expansion=6),
+        channels=12,
+    )
+    for part in model.modules():
+        if not list(part.children()):
+            randomise(part, torch.Generator().manual_seed(0))
+    return capture(model.eval(), (torch.randn(1, 3, SIZE, SIZE),))
+
+
+def some_pictures(count: int = 40, seed: int = 0, labels: Tensor | None = None) -> Pictures:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 6, 6, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bilinear")
+    pixels = (smooth * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    return Pictures(pixels, labels, (0.5,), (0.25,))
+
+
+def planner(
+    table: Device | None = None,
+    precisions: tuple[str, ...] = ("fp32", "int8"),
+    folder: Path | None = None,
+    held_out: Pictures | None = None,
+) -> Planner:
+    planning = Planning(precisions, QUICK, folder=folder)
+    return Planner(network(), some_pictures(), table or Device(), planning, held_out=held_out)
+
+
+def outputs(graph: fx.GraphModule) -> Tensor:
+    pictures = some_pictures()
+    with torch.no_grad():
+        return graph(pictures.inputs(pictures.pixels))[0]
+
+
+@pytest.fixture
+def harmless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that int8 does nothing to; this one, of random weights, suffers."""
+    monkeypatch.setattr(Planner, "int8_damage", 0.0)
+
+
+@pytest.mark.usefixtures("harmless")
+def test_int8_alone_is_taken_where_it_is_fast_enough() -> None:
+    one = planner()
+    planned = one.within(one.before_ms / 1.4)
+    assert planned.plan.precision == "int8"
+    assert not planned.plan.steps
+    assert planned.plan.speedup == pytest.approx(1.5, rel=1e-2)
+
+
+def test_spans_shrink_in_fp32_where_int8_gains_nothing() -> None:
+    one = planner(Device(faster=1.0))
+    planned = one.within(one.before_ms / 1.2)
+    assert planned.plan.precision == "fp32"
+    assert planned.plan.steps
+    assert planned.plan.after_ms <= one.before_ms / 1.2
+
+
+def test_both_together_go_further_than_each() -> None:
+    most = {p: planner(precisions=(p,)).most for p in ("fp32", "int8")}
+    one = planner()
+    assert one.most == pytest.approx(max(most.values()))
+    asked = 1.2 * max(1.5, most["fp32"])
+    planned = one.within(one.before_ms / asked)
+    assert planned.plan.precision == "int8"
+    assert planned.plan.steps
+    assert planned.plan.speedup >= asked
+
+
+def test_the_damage_of_int8_is_measured_once_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = planner()
+    monkeypatch.setattr(Planner, "int8_damage", 1e9)
+    assert one.within(one.before_ms / 1.2).plan.precision == "fp32"
+
+
+def test_a_target_without_int8_is_planned_in_fp32_and_says_so() -> None:
+    one = planner(OnlyFp32())
+    assert one.precisions == ("fp32",)
+    assert one.notes == ["not planned in int8: device knows no int8"]
+    with pytest.raises(InputError, match="device knows no int8"):
+        planner(OnlyFp32(), ("int8",))
+
+
+def test_an_unreachable_budget_names_the_fastest() -> None:
+    one = planner()
+    with pytest.raises(InputError, match=f"the fastest is .* ms, {one.most:.2f}×"):
+        one.within(one.before_ms / 1000)
+
+
+def test_pictures_that_judge_are_not_those_that_fit() -> None:
+    one = planner()
+    assert not set(one.sample.rows) & set(one.held.rows)
+    assert len(one.sample) + len(one.held) == 40
+    labels = torch.zeros(30, dtype=torch.long)
+    other = planner(held_out=some_pictures(30, 1, labels))
+    assert len(other.sample) == 40
+    promise = other.within(other.before_ms / 1.4).plan.promise
+    assert promise is not None
+    assert promise.pictures == 30
+    assert promise.labelled
+
+
+def test_a_frontier_gets_faster_from_the_network_as_it_is() -> None:
+    one = planner()
+    found = [planned.plan for planned in one.frontier(6)]
+    assert found[0].precision == "fp32"
+    assert not found[0].steps
+    assert found[0].promise is not None
+    assert found[0].promise.agreement == 1.0
+    speeds = [plan.speedup for plan in found]
+    assert speeds == sorted(speeds)
+    assert len(found) >= 4
+    with pytest.raises(InputError, match="a frontier of 2 points"):
+        one.frontier(2)
+
+
+def test_the_fastest_within_a_drop(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = planner()
+
+    def promise(graph: fx.GraphModule, precision: str) -> module.Promise:
+        lost = 0.0 if precision == "fp32" else 0.01
+        gone = len(list(one.original.graph.nodes)) - len(list(graph.graph.nodes))
+        return module.Promise(
+            pictures=10, drop=min(1.0, lost + 0.02 * gone), agreement=1.0, labelled=False
+        )
+
+    monkeypatch.setattr(one, "_promise", promise)
+    strict, loose = one.dropping(0.01), one.dropping(0.5)
+    assert strict.plan.promise is not None
+    assert strict.plan.promise.drop <= 0.01
+    assert loose.plan.speedup > strict.plan.speedup >= 1.5 - 1e-3
+
+
+def test_what_bears_nothing_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = planner()
+    lost = module.Promise(pictures=10, drop=0.5, agreement=0.5, labelled=False)
+    monkeypatch.setattr(one, "_promise", lambda graph, precision: lost)
+    planned = one.dropping(0.01)
+    assert planned.plan.precision == "fp32"
+    assert not planned.plan.steps
+    assert any("stays as it is" in note for note in one.notes)
+
+
+@pytest.mark.parametrize("speedup", [1.4, 2.2])
+def test_a_plan_replays_bit_by_bit(speedup: float, tmp_path: Path) -> None:
+    one = planner()
+    planned = one.within(one.before_ms / speedup)
+    for name, content in plan_files(planned.plan, planned.tensors).items():
+        (tmp_path / name).write_bytes(content)
+    plan, tensors = read_plan(tmp_path)
+    assert plan == planned.plan
+    _, again = replay(network(), plan, tensors)
+    assert torch.equal(outputs(again), outputs(planned.graph_module))
+
+
+@pytest.mark.usefixtures("harmless")
+def test_only_changed_numbers_are_in_the_file() -> None:
+    one = planner()
+    assert not one.within(one.before_ms / 1.4).tensors
+    planned = one.within(one.before_ms / 2.2)
+    whole = planned.graph_module.state_dict()
+    assert 0 < len(planned.tensors) < len(whole)
+
+
+def test_a_plan_for_another_network_is_refused() -> None:
+    one = planner()
+    planned = one.within(one.before_ms / 2.2)
+    other = network()
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.01)
+    with pytest.raises(InputError, match="made for another network"):
+        replay(other, planned.plan, planned.tensors)
+
+
+def test_steps_and_numbers_that_do_not_fit_are_refused() -> None:
+    one = planner()
+    planned = one.within(one.before_ms / 2.2)
+    first = planned.plan.steps[0]
+    moved = first.model_copy(update={"source": "nowhere"})
+    plan: Plan = planned.plan.model_copy(update={"steps": (moved,)})
+    with pytest.raises(LoadError, match=r"cannot .* 'nowhere'"):
+        replay(network(), plan, planned.tensors)
+    name = next(iter(planned.tensors))
+    wrong = {**planned.tensors, name: torch.zeros(1, 2, 3)}
+    with pytest.raises(LoadError, match="do not fit"):
+        replay(network(), planned.plan, wrong)
+
+
+def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = planner(folder=tmp_path)
+    first = one.within(one.before_ms / 2.2)
+    monkeypatch.setattr(module, "fitted", None)  # nothing is fitted again
+    again = planner(folder=tmp_path).within(one.before_ms / 2.2)
+    assert again.plan == first.plan
+    assert torch.equal(outputs(again.graph_module), outputs(first.graph_module))
+
+
+def test_training_comes_before_judging() -> None:
+    trained: list[fx.GraphModule] = []
+
+    def train(fitted: fx.GraphModule, original: fx.GraphModule) -> fx.GraphModule:
+        with torch.no_grad():
+            for parameter in fitted.parameters():
+                parameter.mul_(1.5)
+        trained.append(fitted)
+        return fitted
+
+    one = Planner(network(), some_pictures(), Device(), Planning(("fp32",), QUICK), train=train)
+    planned = one.within(one.before_ms / 1.2)
+    assert len(trained) == 1
+    _, again = replay(network(), planned.plan, planned.tensors)
+    assert torch.equal(outputs(again), outputs(trained[0]))
+
+
+def test_where_the_target_is_at_hand_plans_meet_the_budget_by_measuring(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Slower:
+        """Every network takes longer than the table says."""
+
+        def __call__(self, graph: fx.GraphModule) -> float:
+            return 1.1 * module.predicted_ms(graph, Device(), "fp32")
+
+        def speedup(self, graph: fx.GraphModule) -> float:
+            return one.before_ms / self(graph)
+
+    one = planner(precisions=("fp32",))
+    monkeypatch.setattr(one, "_measured", lambda precision: Slower())
+    planned = one.within(one.before_ms / 1.1)
+    assert planned.plan.measured_speedup is not None
+    assert planned.plan.measured_speedup >= 1.1
+    assert planned.plan.speedup > 1.2
+
+
+def test_the_time_of_int8_is_measured_over_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = planner(replace(Device(), target="host"))
+    measuring = one._measured("int8")
+    assert measuring is not None
+    assert measuring.original == one._original_file
+    assert measuring.precision == "int8"
+    assert one._measured("fp32") is not None
+    assert planner()._measured("int8") is None
