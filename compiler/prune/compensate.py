@@ -36,7 +36,7 @@ from ...passes.mask_channels import mask_channels
 from ...passes.new_weights import set_weights
 from ...passes.slice_channels import SliceChannels, usable
 from ..progress import Progress, Silent
-from .fit_layer import Fit, LeastSquares, Task, fit_layer
+from .fit_layer import Fit, LeastSquares, Pair, Task, fit_layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +61,9 @@ def compensate(
 
     `layers`: paths of those to fit, others stay as they are; None: all readers.
 
-    Memory: the sums of one layer, (inputs · kernel)² numbers, one batch's activations and the
-    network twice. Time: for each layer, both networks up to that layer on all pictures. The graph
-    is left as it is. Raises InputError where there are no pictures.
+    Memory: the sums of one layer, (inputs · kernel)² numbers, one batch's activations, the network
+    twice, and what both have computed up to the layer (`resumed.MEMORY` each). The graph is left
+    as it is. Raises InputError where there are no pictures.
     """
     options, progress = options or LeastSquares(), progress or Silent()
     groups = channel_groups(graph_module, slicing.whole_conv_groups, slicing.outputs)
@@ -74,9 +74,10 @@ def compensate(
     tasks = [task for task in tasks if layers is None or task.path in layers]
     weights = dict(slicing.selection.weights)
     fits: list[Fit] = []
+    pair = Pair.of(student, teacher)
     with progress.task("Compensating layers", len(tasks)) as done:
         for task in tasks:
-            fit, new = fit_layer(task, student, teacher, batches, options)
+            fit, new = fit_layer(task, pair, batches, options)
             set_weights(student, new)
             weights.update(new)
             fits.append(fit)

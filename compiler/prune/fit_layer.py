@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,9 +11,9 @@ from torch import Tensor, fx, nn
 from ...passes.channel_cuts import indices
 from ...passes.criteria.data import Batches, each_batch
 from ...passes.criteria.readers import POSITIONS, Block, Layer, Positions, rows_made, rows_read
-from ..pipeline import node_values
 from ..shrink.normal import Normal, Solution, best, solve
 from ..shrink.rows import HELD_OUT
+from .resumed import Resumed
 
 
 @dataclass(frozen=True)
@@ -67,14 +66,24 @@ class Task:
         return [(Normal(*size), Normal(*size)) for size in sizes]
 
 
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Both networks and what they have computed; layers are fitted in execution order."""
+
+    student: fx.GraphModule
+    teacher: fx.GraphModule
+    pruned: Resumed
+    original: Resumed
+
+    @staticmethod
+    def of(student: fx.GraphModule, teacher: fx.GraphModule) -> Pair:
+        return Pair(student, teacher, Resumed(student), Resumed(teacher))
+
+
 def fit_layer(
-    task: Task,
-    student: fx.GraphModule,
-    teacher: fx.GraphModule,
-    batches: Batches,
-    options: LeastSquares,
+    task: Task, pair: Pair, batches: Batches, options: LeastSquares
 ) -> tuple[Fit, dict[str, Tensor]]:
-    sums = _sums(task, student, teacher, batches, options)
+    sums = _sums(task, pair, batches, options)
     weight = task.layer.weight.detach().double().clone()
     shift = torch.zeros(len(weight), dtype=torch.float64)
     before = after = spread = 0.0
@@ -95,7 +104,7 @@ def fit_layer(
         weight[rows] = _spread_out(task, block, found.weight)
         shift[rows] = found.bias
     scale = 1 / max(spread, 1e-300)
-    new = _parameters(task, student, weight, shift)
+    new = _parameters(task, pair.student, weight, shift)
     return Fit(task.path, before * scale, after * scale), new
 
 
@@ -138,30 +147,28 @@ def _through_zero(normal: Normal) -> Normal:
 
 
 def _sums(
-    task: Task,
-    student: fx.GraphModule,
-    teacher: fx.GraphModule,
-    batches: Batches,
-    options: LeastSquares,
+    task: Task, pair: Pair, batches: Batches, options: LeastSquares
 ) -> list[tuple[Normal, Normal]]:
     """(to fit, held out) of each block, in one pass."""
     shortcut = task.shortcut if options.multi_branch else None
     read, own = task.kept[0].source, task.node.name
     extra = [] if shortcut is None else [shortcut]
     sums, picture = task.sums(), 0
-    for number, (inputs, _) in enumerate(each_batch(teacher, batches)):
-        mine = _values(student, inputs, [read, *extra])
-        theirs = _values(teacher, inputs, [own, *extra])
+    for network in (pair.pruned, pair.original):
+        network.settle(own)
+    for number, (inputs, _) in enumerate(each_batch(pair.teacher, batches)):
+        mine = pair.pruned.values(number, inputs, [read, *extra])
+        theirs = pair.original.values(number, inputs, [own, *extra])
         target = theirs[own]
         if shortcut is not None:
-            target = target + _lost(task, student, theirs[shortcut], mine[shortcut], target)
+            target = target + _lost(task, pair.student, theirs[shortcut], mine[shortcut], target)
         positions = Positions(options.positions, number)
         held = torch.arange(picture, picture + len(target)) % HELD_OUT == HELD_OUT - 1
         picture += len(target)
-        for block, pair in zip(task.kept, sums, strict=True):
+        for block, both in zip(task.kept, sums, strict=True):
             x = rows_read(block, mine[read], positions).cpu()
             y = rows_made(block, target, positions).cpu()
-            _add(pair, x, y, held.repeat_interleave(len(x) // len(target)), task.shifts)
+            _add(both, x, y, held.repeat_interleave(len(x) // len(target)), task.shifts)
     return sums
 
 
@@ -172,17 +179,6 @@ def _add(sums: tuple[Normal, Normal], x: Tensor, y: Tensor, held: Tensor, centre
             one.centred_at(*means)
     for one, pick in zip(sums, (~held, held), strict=True):
         one.add(x[pick], y[pick])
-
-
-def _values(
-    graph: fx.GraphModule, inputs: tuple[Tensor, ...], names: Sequence[str]
-) -> dict[str, Tensor]:
-    wanted, found = set(names), dict[str, Tensor]()
-    for name, value in node_values(graph, inputs, wanted):
-        found[name] = value
-        if len(found) == len(wanted):
-            break
-    return found
 
 
 def _lost(
