@@ -20,6 +20,7 @@ from .options import Options
 from .picture import Preprocessing
 from .progress import Progress
 from .report import Report
+from .report_sections import Judged, Sections
 from .shrink.budget import predicted_ms
 from .shrink.plan import network
 from .train.cache import Reading, load_pictures, with_margin
@@ -71,25 +72,6 @@ def measured_line(speedup: float, precision: str) -> str:
     return f"measured here, TFLite, {precision} before and after: {speedup:.2f}×"
 
 
-@dataclass(frozen=True)
-class Judged:
-    """Shares of the pictures. Top-1 is None without labels."""
-
-    pictures: int
-    agreement: float
-    original_top1: float | None
-    changed_top1: float | None
-
-    def __str__(self) -> str:
-        top1 = ""
-        if self.original_top1 is not None and self.changed_top1 is not None:
-            top1 = f"; top-1 {self.original_top1:.2%} before, {self.changed_top1:.2%} after"
-        return (
-            f"on {self.pictures} other pictures it agrees with the original on "
-            f"{self.agreement:.1%}{top1} (PyTorch, fp32)"
-        )
-
-
 @dataclass(frozen=True, eq=False)
 class Changed:
     """A network and what it was made of, both deployed (batch norms folded); `how`: in a word."""
@@ -121,12 +103,15 @@ def compile_changed(
         runs=given.runs,
     )
     name = f"{given.model.name}, {changed.how},"
+    judged = None
+    if evaluation is not None:
+        judged = judge(changed.original, changed.graph_module, options)
     report = compile_model(
-        *(changed.graph_module, shapes, out, options, name, reporter), before=changed.original
+        *(changed.graph_module, shapes, out, options, name, reporter),
+        before=changed.original,
+        sections=Sections(given.command, changed.how, judged),
     )
-    if evaluation is None:
-        return report, None
-    return report, judge(changed.original, changed.graph_module, options)
+    return report, judged
 
 
 @torch.no_grad()

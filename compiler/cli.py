@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -110,6 +111,7 @@ def root(
 
 @app.command("compile")
 def compile_command(
+    context: typer.Context,
     model: ModelArgument,
     target: TargetOption,
     input: InputOption = None,
@@ -160,12 +162,14 @@ def compile_command(
             threads=threads,
             runs=runs,
             as_json=as_json,
+            command=context.obj,
         )
     )
 
 
 @app.command()
 def shrink(
+    context: typer.Context,
     model: ModelArgument,
     target: TargetOption,
     images: Annotated[
@@ -241,7 +245,7 @@ def shrink(
 
     compiled = CompileArguments(
         *(model, target, tuple(input or ()), images, None, classes, resize, mean, std, out),
-        *(precision, opset, "none", arch, trust, threads, runs, as_json),
+        *(precision, opset, "none", arch, trust, threads, runs, as_json, context.obj),
     )
     recipe = Recipe(
         epochs,
@@ -259,6 +263,7 @@ def shrink(
 
 @app.command()
 def prune(
+    context: typer.Context,
     model: ModelArgument,
     target: TargetOption,
     criterion: Annotated[
@@ -380,7 +385,7 @@ def prune(
 
     compiled = CompileArguments(
         *(model, target, tuple(input or ()), images, None, classes, resize, mean, std, out),
-        *(precision, opset, "none", arch, trust, threads, runs, as_json),
+        *(precision, opset, "none", arch, trust, threads, runs, as_json, context.obj),
     )
     widths = Allocation(
         *(allocation_named(allocation), normalise_named(normalise), multiple, floor, candidates)
@@ -601,9 +606,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as for Ctrl-C
     given = list(sys.argv[1:] if arguments is None else arguments)
+    typed = shlex.join(("shrinkc", *given))
     if given and given[0] not in (*COMMANDS, *GLOBAL_OPTIONS):
         given.insert(0, "compile")
-    return _guarded(lambda: app(given, standalone_mode=False))
+    return _guarded(lambda: app(given, standalone_mode=False, obj=typed))
 
 
 def _guarded(run: Callable[[], Any]) -> int:

@@ -20,7 +20,6 @@ from .changed import (
     FEW,
     NOT_JUDGED,
     Changed,
-    Judged,
     compile_changed,
     measured_line,
     on_this_machine,
@@ -36,6 +35,7 @@ from .measuring import Measuring
 from .picture import Preprocessing
 from .pipeline import run_exact_passes
 from .progress import Progress
+from .report_sections import Judged
 from .shrink.closed_form import ClosedForm, shrink_closed_form
 from .shrink.retrain import retrain
 from .shrink.rows import Sample, size_of
