@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from .errors import ShrinkcError
+from .json_values import finite
 
 COMMANDS = (
     *("compile", "estimate", "inspect", "profile", "bench", "tables", "calibrate"),
@@ -633,14 +634,4 @@ def _guarded(run: Callable[[], Any]) -> int:
 
 def print_json(value: dict[str, Any]) -> None:
     """One object on stdout; numbers that JSON lacks become null."""
-    print(json.dumps(_finite(value), indent=2, ensure_ascii=False))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not (abs(value) < float("inf")):
-        return None
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}  # pyright: ignore
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]  # pyright: ignore
-    return value
+    print(json.dumps(finite(value), indent=2, ensure_ascii=False))

@@ -11,6 +11,7 @@ from ..passes.base import Change, Skip
 from .bench import Timing
 from .costs import Prediction
 from .html_report import html_report
+from .json_values import finite
 from .pipeline import Step
 from .report_sections import (
     FrontierPoint,
@@ -126,10 +127,10 @@ class Report:
         (folder / "report.html").write_text(html_report(found), "utf-8")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, numbers and strings."""
+        """Plain dictionaries, lists, finite numbers and strings."""
         from shrinkc import __version__
 
-        return {
+        found: dict[str, Any] = {
             "schema": SCHEMA,
             "shrinkc": __version__,
             "model": self.model,
@@ -170,6 +171,7 @@ class Report:
             "noise": [asdict(layer) for layer in self.noise],
             "measured_layers": [asdict(layer) for layer in self.measured_layers],
         }
+        return finite(found)
 
 
 def estimate_json(prediction: Prediction) -> dict[str, Any]:

@@ -64,7 +64,8 @@ def _rewrites(changes: list[Json]) -> list[Html]:
 def _noise(report: Json) -> list[Html]:
     if report["precision"] == "fp32" and not report.get("noise"):
         return []
-    worst = sorted(listed(report, "noise"), key=lambda x: x["snr_db"])[:WORST]
+    noisy = [x for x in listed(report, "noise") if units.finite(x["snr_db"]) is not None]
+    worst = sorted(noisy, key=lambda x: x["snr_db"])[:WORST]
     if not worst:
         return [missing("Which layers suffer from int8 was not measured in this compilation.")]
     rows = [

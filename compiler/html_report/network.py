@@ -11,7 +11,7 @@ from .svg import bar, picture, stretched, text
 from .tables import missing, paragraph, section
 
 COLUMN = 40.0  # percent of the width
-GAP = 2.0  # pixels between blocks
+GAP = 2.0  # pixels between blocks, less where there are hundreds
 LEGIBLE = 15.0  # pixels: lower layers have no text in them
 ROOM = 11.0  # pixels: lower blocks have none beside them
 LEAST, USUAL, MOST = 380.0, 20.0, 1500.0  # pixels: a layer's usual height, and the whole
@@ -57,10 +57,10 @@ def _legend(blocks: tuple[Block, ...]) -> Html:
 def _columns(report: Json, blocks: tuple[Block, ...]) -> Html:
     blocks = (*blocks, *_overhead(report))
     totals = [sum(b.before_ms for b in blocks), sum(b.after_ms for b in blocks)]
-    gaps = GAP * len(blocks)
     layers = max(sum(len(b.before) for b in blocks), sum(len(b.after) for b in blocks))
     height = min(max(USUAL * layers, LEAST), MOST)
-    scale = (height - gaps) / max(*totals, 1e-12)
+    gap = min(GAP, 0.2 * height / len(blocks))
+    scale = (height - gap * len(blocks)) / max(*totals, 1e-12)
     left = right = 24.0
     digits = units.digits_for(max(totals))
     drawn: list[Html] = []
@@ -69,7 +69,7 @@ def _columns(report: Json, blocks: tuple[Block, ...]) -> Html:
         tall = block.before_ms * scale, block.after_ms * scale
         drawn.append(_block(block, (left, right), tall, digits))
         kinds.append(_kind(block, (left, right), tall))
-        left, right = left + tall[0] + GAP, right + tall[1] + GAP
+        left, right = left + tall[0] + gap, right + tall[1] + gap
     after = f"after, {report['precision']}: {units.ms(totals[1])}"
     heads = [
         text(0, 14, f"before: {units.ms(totals[0])}", "label strong"),

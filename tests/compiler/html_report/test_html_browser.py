@@ -139,6 +139,22 @@ def test_blocks_by_keyboard(viewer: Viewer) -> None:
     assert len(seen) >= 4
 
 
+def test_what_is_told_of_a_block_does_not_cover_it(viewer: Viewer) -> None:
+    page = viewer.open("rich", 360, reduced_motion="reduce")
+    page.get_by_role("link", name="the same as a table").focus()
+    places = """[document.activeElement.querySelector(".bar"), document.getElementById("detail")]
+        .map(x => x.getBoundingClientRect().top)"""
+    covered = blocks = 0
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.matches('.block')"):
+            block, told = page.evaluate(places)
+            blocks += 1
+            covered += block >= told
+    assert blocks > 50
+    assert covered == 0
+
+
 def test_skip_links(viewer: Viewer) -> None:
     page = viewer.open("plain")
     page.keyboard.press("Tab")

@@ -182,6 +182,26 @@ def test_measured_alone() -> None:
     )
 
 
+def test_numbers_that_json_lacks() -> None:
+    """A trained choice may have no loss, a silent layer infinite signal to noise."""
+    report = rich()
+    report["plan"]["choices"][0].update(loss=float("nan"), agreement=None)
+    report["noise"][0]["snr_db"] = None
+    report["frontier"][0].update(predicted_ms=None, top1=None)
+    text = Page(html_report(report)).text
+    assert "nan" not in text.lower().split()
+
+
+def test_hundreds_of_layers() -> None:
+    report = plain()
+    for key in ("prediction", "prediction_before"):
+        layer = report[key]["layers"][0]
+        report[key]["layers"] = [layer | {"name": f"layer_{at}"} for at in range(600)]
+    page = Page(html_report(report))
+    heights = [float(a["height"] or 0) for a in page.all("rect") if a.get("class") == "bar kept"]
+    assert sum(heights) > 0.7 * 2 * 1500
+
+
 def test_an_older_report_still_shows() -> None:
     keys = (
         *("prediction_before", "predicted_ms_before_in_precision", "table", "command", "changed"),
