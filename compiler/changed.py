@@ -3,7 +3,7 @@ and a judgement beside the original."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ..passes.base import Skip
 from .calibrate import Range
 from .commands import CompileArguments, images_of
 from .compile import compile_model
@@ -19,9 +20,12 @@ from .data import split
 from .measuring import Measuring, measuring
 from .options import Options
 from .picture import Preprocessing
+from .plan.plan_file import Step
 from .progress import Progress
 from .report import Report
+from .report_sections import ChoiceRow, Judged, PlanSection, Sections
 from .shrink.budget import predicted_ms
+from .shrink.closed_form import Row
 from .shrink.plan import network
 from .train.cache import Reading, load_pictures, with_margin
 from .train.pictures import Pictures
@@ -72,25 +76,6 @@ def measured_line(speedup: float, precision: str) -> str:
     return f"measured here, TFLite, {precision} before and after: {speedup:.2f}×"
 
 
-@dataclass(frozen=True)
-class Judged:
-    """Shares of the pictures. Top-1 is None without labels."""
-
-    pictures: int
-    agreement: float
-    original_top1: float | None
-    changed_top1: float | None
-
-    def __str__(self) -> str:
-        top1 = ""
-        if self.original_top1 is not None and self.changed_top1 is not None:
-            top1 = f"; top-1 {self.original_top1:.2%} before, {self.changed_top1:.2%} after"
-        return (
-            f"on {self.pictures} other pictures it agrees with the original on "
-            f"{self.agreement:.1%}{top1} (PyTorch, fp32)"
-        )
-
-
 @dataclass(frozen=True, eq=False)
 class Changed:
     """A network and what it was made of, both deployed (batch norms folded); `how`: in a word."""
@@ -98,6 +83,20 @@ class Changed:
     graph_module: fx.GraphModule
     original: fx.GraphModule
     how: str
+
+
+def plan_section(
+    method: str, taken: Iterable[Row | Step], precision: str, refused: Sequence[Skip]
+) -> PlanSection:
+    """For the report: what was done to spans, and which were left."""
+    rows = tuple(
+        ChoiceRow(
+            *(one.source, one.sink, one.kind, one.channels_before or None, one.channels or None),
+            *(precision, one.saving_ms, one.loss, one.agreement),
+        )
+        for one in taken
+    )
+    return PlanSection(method, rows, tuple(refused))
 
 
 def compile_changed(
@@ -110,12 +109,14 @@ def compile_changed(
     reporter: Progress,
     *,
     ranges: Mapping[str, Range] | None = None,
+    sections: Sections | None = None,
     extras: Mapping[str, bytes] | None = None,
 ) -> tuple[Report, Judged | None]:
     """Write the files; judge where there are pictures for it.
 
     int8 is calibrated on --images where others are judged, else on every second of them, unless
-    `ranges` are known. `extras` are more files for the folder, by name.
+    `ranges` are known. `sections` is what the report says besides, `extras` are more files for
+    the folder, by name.
     """
     calibrates = given.precision == "int8" and evaluation is not None and given.images is not None
     options = Options(
@@ -130,14 +131,18 @@ def compile_changed(
         ranges=ranges or {},
     )
     name = f"{given.model.name}, {changed.how},"
+    judged = None
+    if evaluation is not None:
+        judged = judge(changed.original, changed.graph_module, options)
     report = compile_model(
         *(changed.graph_module, shapes, out, options, name, reporter),
         before=changed.original,
+        sections=replace(
+            sections or Sections(), command=given.command, changed=changed.how, judged=judged
+        ),
         extras=extras,
     )
-    if evaluation is None:
-        return report, None
-    return report, judge(changed.original, changed.graph_module, options)
+    return report, judged
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from .errors import InputError, ShrinkcError
+from .json_values import finite
 
 COMMANDS = (
     *("compile", "estimate", "inspect", "profile", "bench", "tables", "calibrate"),
@@ -110,6 +112,7 @@ def root(
 
 @app.command("compile")
 def compile_command(
+    context: typer.Context,
     model: ModelArgument,
     target: TargetOption,
     input: InputOption = None,
@@ -185,6 +188,7 @@ def compile_command(
         threads=threads,
         runs=runs,
         as_json=as_json,
+        command=context.obj,
     )
     goal = PlanGoal(speedup, budget_ms, max_drop, pareto)
     if goal.given:
@@ -198,6 +202,7 @@ def compile_command(
 
 @app.command()
 def apply(
+    context: typer.Context,
     model: ModelArgument,
     plan: Annotated[Path, typer.Argument(help="A plan.json, its plan.safetensors beside it.")],
     target: Annotated[
@@ -228,7 +233,7 @@ def apply(
 
     arguments = CompileArguments(
         *(model, target or "", tuple(input or ()), images, None, classes, resize, mean, std, out),
-        *("fp32", opset, "none", arch, trust, threads, runs, as_json),
+        *("fp32", opset, "none", arch, trust, threads, runs, as_json, context.obj),
     )
     run_apply(arguments, plan)
 
@@ -249,6 +254,7 @@ def compare(
 
 @app.command()
 def shrink(
+    context: typer.Context,
     model: ModelArgument,
     target: TargetOption,
     images: Annotated[
@@ -324,7 +330,7 @@ def shrink(
 
     compiled = CompileArguments(
         *(model, target, tuple(input or ()), images, None, classes, resize, mean, std, out),
-        *(precision, opset, "none", arch, trust, threads, runs, as_json),
+        *(precision, opset, "none", arch, trust, threads, runs, as_json, context.obj),
     )
     recipe = Recipe(
         epochs,
@@ -342,6 +348,7 @@ def shrink(
 
 @app.command()
 def prune(
+    context: typer.Context,
     model: ModelArgument,
     target: TargetOption,
     criterion: Annotated[
@@ -463,7 +470,7 @@ def prune(
 
     compiled = CompileArguments(
         *(model, target, tuple(input or ()), images, None, classes, resize, mean, std, out),
-        *(precision, opset, "none", arch, trust, threads, runs, as_json),
+        *(precision, opset, "none", arch, trust, threads, runs, as_json, context.obj),
     )
     widths = Allocation(
         *(allocation_named(allocation), normalise_named(normalise), multiple, floor, candidates)
@@ -684,9 +691,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as for Ctrl-C
     given = list(sys.argv[1:] if arguments is None else arguments)
+    typed = shlex.join(("shrinkc", *given))
     if given and given[0] not in (*COMMANDS, *GLOBAL_OPTIONS):
         given.insert(0, "compile")
-    return _guarded(lambda: app(given, standalone_mode=False))
+    return _guarded(lambda: app(given, standalone_mode=False, obj=typed))
 
 
 def _guarded(run: Callable[[], Any]) -> int:
@@ -710,14 +718,4 @@ def _guarded(run: Callable[[], Any]) -> int:
 
 def print_json(value: dict[str, Any]) -> None:
     """One object on stdout; numbers that JSON lacks become null."""
-    print(json.dumps(_finite(value), indent=2, ensure_ascii=False))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not (abs(value) < float("inf")):
-        return None
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}  # pyright: ignore
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]  # pyright: ignore
-    return value
+    print(json.dumps(finite(value), indent=2, ensure_ascii=False))

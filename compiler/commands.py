@@ -28,6 +28,7 @@ from .picture import preprocessing_for
 from .pipeline import run_exact_passes
 from .progress import Progress, Silent, Terminal
 from .report import estimate_json
+from .report_sections import Sections
 from .show_channels import describe_channels, print_channels
 from .show_spans import describe_spans, print_spans
 from .shrink.budget import price_of
@@ -36,7 +37,7 @@ from .stages import captured, cost_table, optimise
 
 @dataclass(frozen=True)
 class CompileArguments:
-    """The command line of `shrinkc compile`, as given."""
+    """The command line of `shrinkc compile`, as given; `command`: all of it, as it was typed."""
 
     model: Path
     target: str
@@ -56,6 +57,7 @@ class CompileArguments:
     threads: int
     runs: int
     as_json: bool
+    command: str | None = None
 
 
 def run_compile(a: CompileArguments) -> None:
@@ -76,7 +78,10 @@ def run_compile(a: CompileArguments) -> None:
         runs=a.runs,
     )
     out = a.out or Path(f"{a.model.stem}-{Path(a.target).name if '/' in a.target else a.target}")
-    report = compile_model(model, shapes, out, options, a.model.name, progress(a.as_json))
+    report = compile_model(
+        *(model, shapes, out, options, a.model.name, progress(a.as_json)),
+        sections=Sections(a.command),
+    )
     if a.as_json:
         print_json(report.to_json())
     else:

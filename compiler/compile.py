@@ -8,15 +8,18 @@ from pathlib import Path
 from torch import fx, nn
 
 from ..latency_tables.devices import describe_host
+from ..latency_tables.table import LatencyTable
 from .costs import CostTable, Prediction, macs, predict
 from .data import split
 from .errors import CaptureError, ModelRunError, TableError
 from .files import atomic_folder
+from .memory import measure_memory
 from .model_file import save_model
 from .options import Options
 from .progress import Progress, Silent
 from .quantize import int8_saturates
 from .report import Network, Report, artefact_report
+from .report_sections import Sections, TableSection
 from .stages import (
     Exported,
     Optimised,
@@ -45,21 +48,22 @@ def compile_model(
     name: str = "model",
     progress: Progress | None = None,
     before: fx.GraphModule | None = None,
+    sections: Sections | None = None,
     extras: Mapping[str, bytes] | None = None,
 ) -> Report:
     """Compile `model` for `options.target` and write the files into `out`.
 
     `model` is an nn.Module or a canonical graph; `input_shapes` holds one (N, …) shape per input
-    (a canonical graph brings its own). `model.onnx`, `model.tflite`, `model.safetensors` and
-    `report.json` are written all or none; a format that cannot express the network is left out
-    and named in `report.failures`. `before` is a network without batch norms that `model` was
-    made from: size and speed are compared with it, otherwise with `model` as it is. `extras` are
-    more files for the folder, by name.
+    (a canonical graph brings its own). `model.onnx`, `model.tflite`, `model.safetensors`,
+    `report.json` and `report.html` are written all or none; a format that cannot express the
+    network is left out and named in `report.failures`. `before` is a network without batch norms
+    that `model` was made from: size and speed are compared with it, otherwise with `model` as it
+    is. `sections` is what the report says besides; `extras` are more files for the folder, by name.
 
     Raises ShrinkcError subclasses: options that do not fit, a model that cannot be captured, a
     step or file that does not compute the same, a folder that cannot be written.
     """
-    options, progress = options or Options(), progress or Silent()
+    options, progress, sections = options or Options(), progress or Silent(), sections or Sections()
     check_options(options)
     table = cost_table(options.target, options.threads)
     try:
@@ -69,7 +73,7 @@ def compile_model(
         raise  # torch.onnx could not run it either
     except CaptureError as cause:
         inputs = example_inputs(input_shapes)
-        return compile_uncaptured(model, inputs, out, options, name, cause)
+        return compile_uncaptured(model, inputs, out, options, name, cause, sections)
     require_convolutions(original)
     data = split(original, options)
     with progress.task("Simplifying, folding, merging; each pass verified in float64"):
@@ -89,6 +93,9 @@ def compile_model(
         files = artefacts(after, original, optimise=seven_bits or not int8_saturates())
         tallies = judge(reference, files, data, progress)
     timings = measure(exported, after, options, progress)
+    memory = measure_memory(exported, after, options, progress)
+    predicted_before = _predicted(exported, table, "fp32")
+    requantised = _predicted(exported, table, options.precision)
     report = Report(
         model=name,
         target=options.target,
@@ -97,7 +104,7 @@ def compile_model(
         captured_by=original.meta.get("captured_by", "own file"),
         before=_network(original if before is None else before, exported),
         after=_network(optimised.final, after),
-        predicted_before=_predicted(exported, table, "fp32"),
+        predicted_before=predicted_before,
         predicted_after=_predicted(after, table, options.precision),
         artefacts=tuple(
             artefact_report(
@@ -107,6 +114,8 @@ def compile_model(
                 runtime=file.runner.runtime,
                 tally=tallies[file.name],
                 timings=timings.get(file.name),
+                memory=memory.get(file.name, (None, None)),
+                size_before=_size(exported, file.name),
             )
             for file in files
         ),
@@ -121,9 +130,16 @@ def compile_model(
         opset=options.opset,
         notes=(*after.notes, *data.notes()),
         failures=after.failures,
-    )
+        predicted_ms_before_in_precision=requantised.total_ms if requantised else None,
+        table=_table(table, options.precision),
+    ).extended(sections)
     _write(out, report, optimised, after, extras or {})
     return report
+
+
+def _size(exported: Exported, name: str) -> int | None:
+    data = exported.onnx if name == "onnx" else exported.tflite
+    return None if data is None else len(data)
 
 
 def _network(graph_module: fx.GraphModule, exported: Exported) -> Network:
@@ -140,6 +156,14 @@ def _predicted(exported: Exported, table: CostTable, precision: str) -> Predicti
         if table.target != "host":
             raise
         return None
+
+
+def _table(table: CostTable, precision: str) -> TableSection | None:
+    """What a table says of itself; the machine itself says nothing."""
+    if not isinstance(table, LatencyTable):
+        return None
+    meta, error = table.meta, table.mean_error_percent(precision)
+    return TableSection(meta.device, meta.runtime, meta.kind, meta.source, error)
 
 
 def _write(

@@ -12,8 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 from torch import fx
 
+from ..passes.base import Skip
 from . import show
-from .changed import Changed, compile_changed, training_pictures, work_folder
+from .changed import Changed, compile_changed, plan_section, training_pictures, work_folder
 from .cli import print_json
 from .commands import CompileArguments, images_of, input_shapes, preprocessing_of, progress
 from .errors import InputError
@@ -25,6 +26,7 @@ from .plan.planner import Planned, Planner, Planning
 from .plan.replay import replay
 from .progress import Progress
 from .report import Report
+from .report_sections import FrontierPoint, PlanSection, Sections
 from .shrink.closed_form import ClosedForm
 from .shrink.recipe import Recipe
 from .shrink.retrain import retrain
@@ -186,23 +188,32 @@ class _Work:
         rows: list[dict[str, Any]] = []
         for planned in points:
             folder = self.out / _folder(planned.plan)
-            report = self._compiled(planned, folder)
+            shown = tuple(_frontier_point(p.plan, p is planned) for p in points)
+            report = self._compiled(planned, folder, shown)
             rows.append(_point(planned.plan, report) | {"folder": folder.name})
         if self.a.compile.as_json:
             print_json({"frontier": rows, "notes": self.planner.notes})
             return
         show_frontier(rows, self.planner.notes, self.out)
 
-    def _compiled(self, planned: Planned, out: Path) -> Report:
+    def _compiled(
+        self, planned: Planned, out: Path, frontier: tuple[FrontierPoint, ...] = ()
+    ) -> Report:
         plan, given = planned.plan, self.a.compile
+        refused = tuple(Skip(r.node, r.reason) for r in self.planner.refused)
         report, _ = compile_changed(
             replace(given, precision=plan.precision),
             Changed(planned.graph_module, self.planner.original, "planned"),
             *(self.shapes, self.preprocessing, self.a.evaluation, out, self.reporter),
             ranges=plan.ranges,
+            sections=Sections(plan=_section(plan, refused), frontier=frontier),
             extras=plan_files(plan, planned.tensors),
         )
         return report
+
+
+def _section(plan: Plan, refused: tuple[Skip, ...] = ()) -> PlanSection:
+    return plan_section("planned, closed form", plan.steps, plan.precision, refused)
 
 
 def run_apply(given: CompileArguments, plan_path: Path) -> None:
@@ -223,6 +234,7 @@ def run_apply(given: CompileArguments, plan_path: Path) -> None:
         *(given, Changed(changed, original, "planned"), shapes),
         *(_reading(given, shapes), given.images, out, reporter),
         ranges=plan.ranges,
+        sections=Sections(plan=_section(plan)),
         extras=plan_files(plan, tensors),
     )
     if given.as_json:
@@ -241,6 +253,14 @@ def _reading(given: CompileArguments, shapes: list[tuple[int, ...]]) -> Preproce
 
 def _folder(plan: Plan) -> str:
     return f"{plan.speedup:.2f}x-{plan.precision}"
+
+
+def _frontier_point(plan: Plan, chosen: bool) -> FrontierPoint:
+    measured = plan.measured_speedup and plan.before_ms / plan.measured_speedup
+    agreement = plan.promise and plan.promise.agreement
+    return FrontierPoint(
+        *(plan.speedup, plan.after_ms, measured, None, agreement, plan.precision, chosen)
+    )
 
 
 def _point(plan: Plan, report: Report) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from .changed import (
     FEW,
     NOT_JUDGED,
     Changed,
-    Judged,
     compile_changed,
     measured_line,
     on_this_machine,
@@ -43,6 +42,7 @@ from .prune.compensate import compensate
 from .prune.goal import Goal
 from .prune.methods import METHODS, Given, Method, chosen_by_cost, comparable, method_named
 from .prune.prune import Compensate, Pruned, Pruning, prune
+from .report_sections import Judged
 from .stages import captured, cost_table, require_convolutions
 from .train.cache import Reading, load_pictures
 from .train.compute import require_training

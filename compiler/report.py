@@ -1,16 +1,27 @@
-"""What one compilation did, as `report.json` holds it."""
+"""What one compilation did, as `report.json` holds it and `report.html` shows it."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..passes.base import Change, Skip
 from .bench import Timing
 from .costs import Prediction
+from .html_report import html_report
+from .json_values import finite
 from .pipeline import Step
+from .report_sections import (
+    FrontierPoint,
+    Judged,
+    LayerNoise,
+    LayerTime,
+    PlanSection,
+    Sections,
+    TableSection,
+)
 from .verify import Comparison
 
 SCHEMA = 1
@@ -22,7 +33,8 @@ class ArtefactReport:
     """One written file.
 
     `max_relative_error` is against the original network, as a share of the output range; `top1`
-    and `agreement` are shares of the evaluation pictures; times in ms on this machine.
+    and `agreement` are shares of the evaluation pictures; times in ms on this machine, memory as
+    `memory_bytes` of memory.py measures it.
     """
 
     name: str
@@ -33,10 +45,13 @@ class ArtefactReport:
     max_relative_error: float
     top1: float | None = None
     agreement: float | None = None
+    bytes_before: int | None = None
     measured_ms: float | None = None
     measured_iqr_ms: float | None = None
     measured_ms_before: float | None = None
     measured_iqr_ms_before: float | None = None
+    memory_bytes: int | None = None
+    memory_bytes_before: int | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +66,8 @@ class Network:
 @dataclass(frozen=True)
 class Report:
     """Everything about one compilation. "Before" is the network as a plain converter writes it,
-    with batch norm folded, in fp32."""
+    with batch norm folded, in fp32; `predicted_ms_before_in_precision` is the same network in the
+    precision of what was written. What else may be there: report_sections.py."""
 
     model: str
     target: str
@@ -74,23 +90,47 @@ class Report:
     opset: int = 17
     notes: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
+    predicted_ms_before_in_precision: float | None = None
+    table: TableSection | None = None
+    command: str | None = None
+    changed: str | None = None
+    judged: Judged | None = None
+    plan: PlanSection | None = None
+    frontier: tuple[FrontierPoint, ...] = ()
+    noise: tuple[LayerNoise, ...] = ()
+    measured_layers: tuple[LayerTime, ...] = ()
+
+    def extended(self, sections: Sections) -> Report:
+        """With what the caller of the compilation knows."""
+        return replace(
+            self,
+            command=sections.command,
+            changed=sections.changed,
+            judged=sections.judged,
+            plan=sections.plan,
+            frontier=sections.frontier,
+            noise=sections.noise,
+            measured_layers=sections.measured_layers,
+        )
 
     @property
     def files(self) -> tuple[str, ...]:
         """What is written: the own file only of what could be captured."""
         own = () if self.captured_by == NOT_CAPTURED else ("model.safetensors",)
-        return (*(a.file for a in self.artefacts), *own, "report.json")
+        return (*(a.file for a in self.artefacts), *own, "report.html", "report.json")
 
     def write(self, folder: Path) -> None:
-        """As `report.json` in the folder."""
-        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False)
+        """As `report.json` and `report.html` in the folder."""
+        found = self.to_json()
+        text = json.dumps(found, indent=2, ensure_ascii=False)
         (folder / "report.json").write_text(text + "\n", "utf-8")
+        (folder / "report.html").write_text(html_report(found), "utf-8")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, numbers and strings."""
+        """Plain dictionaries, lists, finite numbers and strings."""
         from shrinkc import __version__
 
-        return {
+        found: dict[str, Any] = {
             "schema": SCHEMA,
             "shrinkc": __version__,
             "model": self.model,
@@ -100,7 +140,10 @@ class Report:
             "captured_by": self.captured_by,
             "predicted_ms_before": _total(self.predicted_before),
             "predicted_ms_after": _total(self.predicted_after),
+            "predicted_ms_before_in_precision": self.predicted_ms_before_in_precision,
+            "prediction_before": _prediction(self.predicted_before),
             "prediction": _prediction(self.predicted_after),
+            "table": _optional(self.table),
             "max_relative_error": self.max_relative_error,
             "original_top1": self.original_top1,
             "before": asdict(self.before),
@@ -120,7 +163,15 @@ class Report:
             "host": self.host,
             "notes": list(self.notes),
             "failures": list(self.failures),
+            "command": self.command,
+            "changed": self.changed,
+            "judged": _optional(self.judged),
+            "plan": _optional(self.plan),
+            "frontier": [asdict(point) for point in self.frontier],
+            "noise": [asdict(layer) for layer in self.noise],
+            "measured_layers": [asdict(layer) for layer in self.measured_layers],
         }
+        return finite(found)
 
 
 def estimate_json(prediction: Prediction) -> dict[str, Any]:
@@ -147,8 +198,10 @@ def artefact_report(
     runtime: str,
     tally: Comparison,
     timings: tuple[Timing, Timing] | None,
+    memory: tuple[int | None, int | None] = (None, None),
+    size_before: int | None = None,
 ) -> ArtefactReport:
-    """`timings` are (before, after)."""
+    """`timings` and `memory` are (before, after); sizes in bytes."""
     before, after = timings or (None, None)
     return ArtefactReport(
         name=name,
@@ -159,10 +212,13 @@ def artefact_report(
         max_relative_error=tally.max_relative_error,
         top1=tally.top1,
         agreement=tally.agreement,
+        bytes_before=size_before,
         measured_ms=after.median_ms if after else None,
         measured_iqr_ms=after.iqr_ms if after else None,
         measured_ms_before=before.median_ms if before else None,
         measured_iqr_ms_before=before.iqr_ms if before else None,
+        memory_bytes=memory[1],
+        memory_bytes_before=memory[0],
     )
 
 
@@ -172,6 +228,10 @@ def _total(prediction: Prediction | None) -> float | None:
 
 def _prediction(prediction: Prediction | None) -> dict[str, Any] | None:
     return None if prediction is None else estimate_json(prediction)
+
+
+def _optional(section: TableSection | Judged | PlanSection | None) -> dict[str, Any] | None:
+    return None if section is None else asdict(section)
 
 
 def _change(name: str, change: Change) -> dict[str, Any]:

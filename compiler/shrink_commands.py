@@ -20,10 +20,10 @@ from .changed import (
     FEW,
     NOT_JUDGED,
     Changed,
-    Judged,
     compile_changed,
     measured_line,
     on_this_machine,
+    plan_section,
     training_pictures,
     work_folder,
 )
@@ -36,6 +36,7 @@ from .measuring import Measuring
 from .picture import Preprocessing
 from .pipeline import run_exact_passes
 from .progress import Progress
+from .report_sections import Judged, PlanSection, Sections
 from .shrink.closed_form import ClosedForm, shrink_closed_form
 from .shrink.retrain import retrain
 from .shrink.rows import Sample, size_of
@@ -85,6 +86,7 @@ class Outcome:
     choices: tuple[dict[str, Any], ...]
     skipped: tuple[Skip, ...]
     lines: tuple[str, ...]
+    plan: PlanSection | None = None
 
 
 def side_by_side(text: str) -> Parallel:
@@ -119,7 +121,8 @@ def run_shrink(a: ShrinkArguments) -> None:
     outcome.shrunk.meta.update(graph.meta)
     changed = Changed(outcome.shrunk, outcome.original, "shrunk")
     report, judged = compile_changed(
-        given, changed, shapes, preprocessing, a.evaluation, out, reporter
+        *(given, changed, shapes, preprocessing, a.evaluation, out, reporter),
+        sections=Sections(plan=outcome.plan),
     )
     speedup = work.measured_ms.speedup(outcome.shrunk) if work.measured_ms else None
     if given.as_json:
@@ -208,6 +211,7 @@ class _Work:
         return Outcome(
             *(original, result, shrunk.before_ms, shrunk.after_ms),
             *(choices, shrunk.skipped, tuple(lines)),
+            plan_section("closed form", shrunk.rows, self.a.compile.precision, shrunk.skipped),
         )
 
     @cached_property

@@ -16,6 +16,7 @@ from .fallback import FALLBACK_NOTE, torch_onnx
 from .files import atomic_folder
 from .options import Options
 from .report import NOT_CAPTURED, ArtefactReport, Network, Report
+from .report_sections import Sections
 from .runtimes import OnnxRunner
 from .verify import FP32_TOLERANCE, relative_error
 
@@ -27,8 +28,9 @@ def compile_uncaptured(
     options: Options,
     name: str,
     cause: CaptureError,
+    sections: Sections,
 ) -> Report:
-    """Write `model.onnx` and `report.json`; the report's failure is why there is no more.
+    """Write `model.onnx` and both reports; the failure in them is why there is no more.
 
     Raises `cause` when torch.onnx cannot export the model either, and VerificationError when its
     file does not compute the same.
@@ -62,7 +64,7 @@ def compile_uncaptured(
         opset=options.opset,
         notes=(FALLBACK_NOTE,),
         failures=(str(cause),),
-    )
+    ).extended(sections)
     with atomic_folder(out) as folder:
         (folder / "model.onnx").write_bytes(data)
         report.write(folder)

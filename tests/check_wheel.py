@@ -18,12 +18,15 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".venv" / "wheel-check"
 USE = """
 import importlib, sys
+from importlib import resources
 import shrinkc, torch
 from shrinkc.latency_tables.store import known_targets, load_table
 for target in known_targets():
     load_table(target)
 for name in sys.argv[1].split():
     importlib.import_module(name)
+for name in ("style.css", "script.js"):
+    assert resources.files("shrinkc.compiler.html_report").joinpath(name).is_file(), name
 assert "shrinkc" in shrinkc.__file__ and sys.prefix in shrinkc.__file__, shrinkc.__file__
 print("wheel:", len(sys.argv[1].split()), "packages,", len(known_targets()), "targets")
 """

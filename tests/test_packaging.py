@@ -19,6 +19,16 @@ def test_every_package_on_disk_ships() -> None:
     assert all((ROOT / folder).is_dir() for folder in tool["package-dir"].values())
 
 
+def test_every_file_of_the_compiler_ships() -> None:
+    """What is no Python has to be named."""
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {folder: name for name, folder in tool["package-dir"].items()}
+    for file in (ROOT / "compiler").rglob("*.*"):
+        if file.suffix not in (".py", ".pyc"):
+            patterns = tool["package-data"][folders[str(file.parent.relative_to(ROOT))]]
+            assert any(file.match(pattern) for pattern in patterns), file
+
+
 def test_public_names() -> None:
     names = {"Options", "ShrinkcError", "__version__", "capture", "compile", "load"}
     assert set(shrinkc.__all__) == names

@@ -29,7 +29,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 class Step(Strict):
     """One span. Its layers between `source` and `sink` become one convolution ("merge"), go
-    ("drop"), or keep `channels` hidden channels ("narrow").
+    ("drop"), or keep `channels` of `channels_before` hidden channels ("narrow").
 
     saving_ms  by the target's table
     loss       divergence of the outputs that it alone causes; `agreement` of the classes
@@ -39,6 +39,7 @@ class Step(Strict):
     source: Identifier
     sink: Identifier
     channels: Annotated[int, Field(ge=0, le=1 << 20)] = 0
+    channels_before: Annotated[int, Field(ge=0, le=1 << 20)] = 0
     saving_ms: float = 0.0
     loss: float | None = None
     agreement: Share | None = None

@@ -329,6 +329,7 @@ def _step(row: Row) -> Step:
         source=row.source,
         sink=row.sink,
         channels=row.channels,
+        channels_before=row.channels_before,
         saving_ms=row.saving_ms,
         loss=row.loss,
         agreement=row.agreement,

@@ -53,12 +53,14 @@ class ClosedForm:
 
 @dataclass(frozen=True)
 class Row:
-    """One choice that was taken. `loss`, `agreement`, `error`: `Damage`, of this choice alone."""
+    """One choice that was taken. `channels`: hidden ones that stay, of `channels_before`, where
+    some go. `loss`, `agreement`, `error`: `Damage`, of this choice alone."""
 
     source: str
     sink: str
     kind: Kind
     channels: int
+    channels_before: int
     saving_ms: float
     loss: float
     agreement: float
@@ -205,7 +207,9 @@ def _nothing() -> None:
 
 
 def _row(choice: Choice, damage: Damage) -> Row:
+    hidden = choice.span.hidden
+    before = hidden.channels if hidden is not None and choice.kind == "narrow" else 0
     return Row(
-        *(choice.span.source, choice.span.sink, choice.kind, choice.channels),
+        *(choice.span.source, choice.span.sink, choice.kind, choice.channels, before),
         *(choice.saving_ms, damage.loss, damage.agreement, damage.error),
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from shrinkc.compiler.cli import main
+from shrinkc.compiler.html_report import html_report
 from torch import nn
 
 # A pickled module: torch.nn classes only, so that it loads without --trust.
@@ -51,7 +53,7 @@ def test_compile_writes_everything(model: Path, tmp_path: Path, capsys: Streams)
     captured = capsys.readouterr()
     report = json.loads(captured.out)
     assert captured.err == ""
-    names = {"model.onnx", "model.tflite", "model.safetensors", "report.json"}
+    names = {"model.onnx", "model.tflite", "model.safetensors", "report.html", "report.json"}
     assert {p.name for p in out.iterdir()} == names
     assert json.loads((out / "report.json").read_text())["target"] == "rpi4"
     assert report["max_relative_error"] < 1e-4
@@ -60,6 +62,28 @@ def test_compile_writes_everything(model: Path, tmp_path: Path, capsys: Streams)
     assert all(a["measured_ms"] > 0 for a in report["artefacts"])
     folds = [c for c in report["changes"] if c["pass"] == "fold-batch-norm"]
     assert len(folds) == 1
+
+
+def test_the_page_is_made_of_the_json(model: Path, tmp_path: Path) -> None:
+    assert compile_(model, tmp_path / "an out") == 0
+    report = json.loads((tmp_path / "an out" / "report.json").read_text("utf-8"))
+    page = (tmp_path / "an out" / "report.html").read_text("utf-8")
+    assert page == html_report(report)
+    typed = ("shrinkc", str(model), "--target", "rpi4", *SMALL, "-o", str(tmp_path / "an out"))
+    assert shlex.split(report["command"]) == list(typed)
+    assert report["predicted_ms_before_in_precision"] == report["predicted_ms_before"]
+    assert report["prediction_before"]["total_ms"] == report["predicted_ms_before"]
+    assert report["table"]["kind"] == "fitted"
+    for file in report["artefacts"]:
+        assert 1 << 16 < file["memory_bytes"] < 1 << 30
+        assert file["memory_bytes_before"] > 1 << 16
+        assert file["bytes_before"] > 1 << 10
+
+
+def test_memory_is_not_measured_when_nothing_is(model: Path, tmp_path: Path) -> None:
+    assert compile_(model, tmp_path / "out", "--runs", "0") == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    assert [file["memory_bytes"] for file in report["artefacts"]] == [None, None]
 
 
 def test_the_own_file_compiles_again(model: Path, tmp_path: Path, capsys: Streams) -> None:
@@ -269,7 +293,7 @@ def test_what_tflite_cannot_is_named_and_onnx_still_written(
     arguments = ("weights.pt", "--arch", "mine:Net", "--target", "rpi4", *SMALL)
     assert main([*arguments, "-o", "out"]) == 2
     shown, error = capsys.readouterr()
-    assert "out/: model.onnx, report.json" in shown
+    assert "out/: model.onnx, report.html, report.json" in shown
     assert "sort" in error
     assert Path("out/model.onnx").exists()
     assert not Path("out/model.tflite").exists()
