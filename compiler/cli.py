@@ -129,6 +129,21 @@ def compile_command(
         Path | None, typer.Option("-o", "--out", help="Output folder. Default: MODEL-TARGET.")
     ] = None,
     precision: PrecisionOption = "fp32",
+    int8_tuning: Annotated[
+        str | None,
+        typer.Option(
+            help="Before int8: bias (correct biases on the calibration pictures; the default), "
+            "equalise (ranges of channels), both, none."
+        ),
+    ] = None,
+    keep_fp32: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LAYER", help="Leave LAYER in fp32 in int8 files; several times."),
+    ] = None,
+    min_snr: Annotated[
+        float | None,
+        typer.Option(help="Leave layers in fp32 whose signal to noise in int8 is less (dB)."),
+    ] = None,
     opset: OpsetOption = 17,
     merge: MergeOption = "auto",
     arch: ArchOption = None,
@@ -138,7 +153,7 @@ def compile_command(
     as_json: JsonOption = False,
 ) -> None:
     """Compile MODEL for a target: verified ONNX and TFLite files, a prediction, a measurement."""
-    from .commands import CompileArguments, run_compile
+    from .commands import CompileArguments, int8_of, run_compile
 
     run_compile(
         CompileArguments(
@@ -160,6 +175,7 @@ def compile_command(
             threads=threads,
             runs=runs,
             as_json=as_json,
+            int8=int8_of(precision, int8_tuning, tuple(keep_fp32 or ()), min_snr),
         )
     )
 

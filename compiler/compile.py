@@ -81,9 +81,11 @@ def compile_model(
     reference = Original(original)
     tallies = verify(reference, optimised.final, files, data, progress)
     worst = max(tallies[file.name].max_relative_error for file in files)
+    steps, noise = optimised.steps, ()
     if options.precision == "int8":
         seven_bits = table.target == "host" and int8_saturates()
-        after = quantised(after, optimised.final, data, seven_bits, progress)
+        after, prepared = quantised(after, optimised.final, data, seven_bits, progress)
+        steps, noise = (*steps, *prepared.steps), prepared.noise
         files = artefacts(after, original, optimise=seven_bits or not int8_saturates())
         tallies = judge(reference, files, data, progress)
     timings = measure(exported, after, options, progress)
@@ -108,7 +110,7 @@ def compile_model(
             )
             for file in files
         ),
-        steps=optimised.steps,
+        steps=steps,
         max_relative_error=worst,
         original_top1=tallies["torch"].top1,
         images=tallies["torch"].images if data.evaluation else 0,
@@ -119,6 +121,7 @@ def compile_model(
         opset=options.opset,
         notes=(*after.notes, *data.notes()),
         failures=after.failures,
+        noise=noise,
     )
     _write(out, report, optimised, after)
     return report

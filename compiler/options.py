@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from .images import ImageSet
 from .picture import Preprocessing
+from .quantisation.how import Int8
 
 Merge = Literal["auto", "all", "none"]
 PRECISIONS = ("fp32", "int8")
@@ -24,6 +25,7 @@ class Options:
     calibration    pictures for int8; without them every second one of `images` is used for it,
                    and only the others are judged
     preprocessing  how pictures become inputs
+    int8           how, where precision is int8
     threads        of every measurement here
     runs           of each file when it is timed; 0 times nothing
     """
@@ -35,5 +37,6 @@ class Options:
     images: ImageSet | None = None
     calibration: ImageSet | None = None
     preprocessing: Preprocessing | None = None
+    int8: Int8 = field(default_factory=Int8)
     threads: int = 1
     runs: int = 30

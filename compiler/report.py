@@ -11,6 +11,7 @@ from ..passes.base import Change, Skip
 from .bench import Timing
 from .costs import Prediction
 from .pipeline import Step
+from .report_sections import LayerNoise
 from .verify import Comparison
 
 SCHEMA = 1
@@ -74,6 +75,7 @@ class Report:
     opset: int = 17
     notes: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
+    noise: tuple[LayerNoise, ...] = ()
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -120,6 +122,7 @@ class Report:
             "host": self.host,
             "notes": list(self.notes),
             "failures": list(self.failures),
+            "noise": [asdict(layer) for layer in self.noise],
         }
 
 
