@@ -75,7 +75,9 @@ def run_compile(a: CompileArguments) -> None:
         images=images_of(a.images, a.classes),
         calibration=images_of(a.calibration, None, labelled=False),
         preprocessing=preprocessing_of(a, shapes),
-        int8=a.int8,
+        int8_tuning=a.int8.tuning,
+        keep_fp32=a.int8.keep_fp32,
+        min_snr_db=a.int8.min_snr_db,
         threads=a.threads,
         runs=a.runs,
     )

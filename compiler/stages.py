@@ -32,7 +32,8 @@ from .options import PRECISIONS, Options
 from .pipeline import Step, run_exact_passes, sample_inputs
 from .progress import Progress
 from .quantisation.how import check_int8
-from .quantisation.prepare import Prepared, prepare
+from .quantisation.prepare import Prepared, prepare, with_levels
+from .quantisation.rounding import LEVELS_OF_7_BITS
 from .quantize import int8_saturates, quantize_onnx, quantize_tflite, tensors_of
 from .runtimes import OnnxRunner, Runner, TfliteRunner, random_inputs
 from .text import one_line
@@ -229,8 +230,13 @@ def quantised(
     prepared = prepare(final, batches, options.int8, progress)
     program, ranges = prepared.quantisation.program, prepared.quantisation.ranges
     keep, few = prepared.quantisation.keep_fp32, batches[:FEW_BATCHES]
+    in_onnx = program
+    if seven_bits:
+        levels = LEVELS_OF_7_BITS
+        other = with_levels(prepared, levels, batches, options.int8, progress)
+        in_onnx = other.quantisation.program
     with progress.task("Quantising ONNX"):
-        written, _ = _simplify_onnx(write_onnx(program, options.opset).SerializeToString())
+        written, _ = _simplify_onnx(write_onnx(in_onnx, options.opset).SerializeToString())
         onnx = quantize_onnx(written, few, ranges, seven_bits, tensors_of(program, keep))
     tflite = None
     if exported.tflite is not None:

@@ -91,12 +91,12 @@ def _with_twins(
             modules = [_twin(result, nodes[layer], grids.get(value))]
             modules += [cast(nn.Module, ir.module_of(result, node)) for node in chain[1:]]
             modules.append(Rounding(grids[nodes[tensor]]))
-            path = f"{layer}_twin"
+            path = f"{layer}__twin"
             result.add_module(path, nn.Sequential(*modules))
             twin = result.graph.create_node("call_module", path, (value,), name=path)
         with result.graph.inserting_after(twin):
             pair = result.graph.create_node(
-                "call_function", cast(Any, energies), (nodes[tensor], twin), name=f"{layer}_noise"
+                "call_function", cast(Any, energies), (nodes[tensor], twin), name=f"{layer}__noise"
             )
         compared[pair.name] = layer
     result.recompile()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,17 +27,21 @@ from .simulate import Quantisation
 
 CORRECTION_PICTURES = 100  # three times as many changed MobileNetV2's divergence by 0.0002
 NOISE_PICTURES = 32
-JOINED_BYTES = 16 << 20  # of input that runs together
+JOINED_BYTES = 5 << 20  # of input that runs together: 8 pictures of 224 × 224
 
 Batches = Sequence[tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The network that int8 files are written from; in fp32 it is no longer the original."""
+    """The network that int8 files are written from; in fp32 it is no longer the original.
+
+    uncorrected   before its biases were corrected: still the original's function
+    """
 
     graph_module: fx.GraphModule
     quantisation: Quantisation
+    uncorrected: fx.GraphModule
     noise: tuple[LayerNoise, ...] = ()
     steps: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
@@ -55,8 +59,8 @@ def prepare(
     check_layers(lower(graph_module), how.keep_fp32)
     steps: tuple[Step, ...] = ()
     if how.tuning in ("equalise", "both"):
-        few = joined(graph_module, _spread(batches, NOISE_PICTURES))
-        seen = channel_ranges(graph_module, lower(graph_module).names, few)
+        few = _groups(graph_module, batches, NOISE_PICTURES)
+        seen = channel_ranges(graph_module, lower(graph_module).names, map(_joined, few))
         equalised, steps = run_exact_passes(graph_module, (EqualiseChannels(seen),))
         graph_module = equalised.float()
     program = lower(graph_module)
@@ -66,23 +70,43 @@ def prepare(
     quantisation = Quantisation(program, ranges, operators(program, how.keep_fp32))
     noise: tuple[LayerNoise, ...] = ()
     if how.noise or how.min_snr_db is not None:
-        few = list(joined(graph_module, _spread(batches, NOISE_PICTURES)))
+        few = _groups(graph_module, batches, NOISE_PICTURES)
         with progress.task("Measuring noise", len(few)) as done:
-            own = own_noise(graph_module, quantisation, few, done)
+            own = own_noise(graph_module, quantisation, map(_joined, few), done)
         least = -torch.inf if how.min_snr_db is None else how.min_snr_db
         noisy = {layer for layer, decibels in own.items() if decibels < least}
         quantisation = replace(quantisation, keep_fp32=quantisation.keep_fp32 | noisy)
         noise = _noise(own, quantisation)
+    made, final, skipped = _corrected(graph_module, quantisation, batches, how, progress)
+    notes = (*_notes(final, skipped), *sanity.notes())
+    return Prepared(made, final, graph_module, noise, steps, notes)
+
+
+def with_levels(
+    prepared: Prepared, levels: int, batches: Batches, how: Int8, progress: Progress
+) -> Prepared:
+    """The same for weights of other levels: rounded otherwise, they need other biases."""
+    other = replace(prepared.quantisation, levels=levels)
+    made, final, _ = _corrected(prepared.uncorrected, other, batches, how, progress)
+    return replace(prepared, graph_module=made, quantisation=final)
+
+
+def _corrected(
+    graph_module: fx.GraphModule,
+    quantisation: Quantisation,
+    batches: Batches,
+    how: Int8,
+    progress: Progress,
+) -> tuple[fx.GraphModule, Quantisation, tuple[Skip, ...]]:
+    """With biases that int8 needs, and has room for."""
     skipped: tuple[Skip, ...] = ()
     if how.tuning in ("bias", "both"):
-        some = list(joined(graph_module, _spread(batches, CORRECTION_PICTURES)))
+        some = _groups(graph_module, batches, CORRECTION_PICTURES)
         with progress.task("Correcting biases", len(some)) as done:
-            corrected = correct_biases(graph_module, quantisation, some, done)
-        graph_module, skipped = corrected.graph_module, corrected.skipped
+            result = correct_biases(graph_module, quantisation, map(_joined, some), done)
+        graph_module, skipped = result.graph_module, result.skipped
     graph_module, _ = leave_room_for_biases(graph_module, quantisation)
-    quantisation = replace(quantisation, program=lower(graph_module))
-    notes = (*_notes(quantisation, skipped), *sanity.notes())
-    return Prepared(graph_module, quantisation, noise, steps, notes)
+    return graph_module, replace(quantisation, program=lower(graph_module)), skipped
 
 
 def operators(program: ops.Program, layers: Sequence[str]) -> frozenset[str]:
@@ -105,22 +129,22 @@ def check_layers(program: ops.Program, layers: Sequence[str]) -> None:
         )
 
 
-def joined(graph_module: fx.GraphModule, batches: Batches) -> Iterator[tuple[Tensor, ...]]:
-    """Several batches as one, where the network takes any batch size."""
+def _groups(graph_module: fx.GraphModule, batches: Batches, pictures: int) -> list[Batches]:
+    """At most so many pictures, evenly spread; batches that run as one where the network takes
+    any batch size."""
+    if not batches:
+        return []
+    count = max(1, pictures // len(batches[0][0]))
+    spread = batches[:: max(1, -(-len(batches) // count))]
     size = 1
-    if batches and graph_module.meta.get("dynamic_batch", False):
+    if graph_module.meta.get("dynamic_batch", False):
         each = sum(x.numel() * x.element_size() for x in batches[0])
         size = max(1, JOINED_BYTES // each)
-    for start in range(0, len(batches), size):
-        columns = zip(*batches[start : start + size], strict=True)
-        yield tuple(torch.cat(column) for column in columns)
+    return [spread[start : start + size] for start in range(0, len(spread), size)]
 
 
-def _spread(batches: Batches, pictures: int) -> Batches:
-    """At most so many pictures, evenly spread."""
-    size = max(len(batches[0][0]), 1) if batches else 1
-    count = max(1, pictures // size)
-    return batches[:: max(1, -(-len(batches) // count))]
+def _joined(group: Batches) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(column) for column in zip(*group, strict=True))
 
 
 def _noise(own: dict[str, float], quantisation: Quantisation) -> tuple[LayerNoise, ...]:
@@ -135,6 +159,7 @@ def _notes(quantisation: Quantisation, skipped: Sequence[Skip]) -> tuple[str, ..
     if quantisation.keep_fp32:
         kept = sorted(quantisation.keep_fp32)
         notes.append(f"fp32 in the int8 files: {', '.join(kept)}")
+        notes.append("predicted milliseconds count layers kept in fp32 as int8")
     if skipped:
         notes.append(
             f"{len(skipped)} biases not corrected, first '{skipped[0].node}': {skipped[0].reason}"

@@ -19,7 +19,7 @@ from ...passes import ir
 from ...passes.base import copy_graph
 from ..calibrate import Range
 from ..export import ops
-from .rounding import SYMMETRIC_UNIT, UNIT, Grid, Layer, Rounding, grid_of, round_layer
+from .rounding import LEVELS, SYMMETRIC_UNIT, UNIT, Grid, Layer, Rounding, grid_of, round_layer
 
 # Their result has the grid of what they read: numbers only move, or are averaged.
 _MOVES = (torch.reshape, torch.permute, ir.slice_dim, F.pad)
@@ -39,11 +39,13 @@ class Quantisation:
 
     ranges      tensor → range, of `calibrate`
     keep_fp32   operators (graph nodes) whose arithmetic stays float
+    levels      of weights on each side of zero
     """
 
     program: ops.Program
     ranges: Mapping[str, Range]
     keep_fp32: frozenset[str] = frozenset()
+    levels: int = LEVELS
 
     def layers(self) -> dict[str, str]:
         """Layer → the tensor that it leaves, behind the activation fused into it."""
@@ -53,7 +55,7 @@ class Quantisation:
 
 def rounding_of(tensor: str) -> str:
     """The node in a simulation that holds the int8 version of a tensor."""
-    return f"{tensor}_int8"
+    return f"{tensor}__int8"
 
 
 def simulate(graph_module: fx.GraphModule, quantisation: Quantisation) -> fx.GraphModule:
@@ -63,7 +65,7 @@ def simulate(graph_module: fx.GraphModule, quantisation: Quantisation) -> fx.Gra
     """
     result = copy_graph(graph_module).float()
     grids = grids_of(result, quantisation)
-    _round_layers(result, grids, quantisation.keep_fp32)
+    _round_layers(result, grids, quantisation)
     made_by = {op.output.name: op.name for op in quantisation.program.ops}
     operators = set(made_by.values())
     for node in list(result.graph.nodes):
@@ -133,11 +135,12 @@ def _works_in_int8(node: fx.Node, operators: set[str], keep_fp32: frozenset[str]
 
 
 def _round_layers(
-    graph_module: fx.GraphModule, grids: Mapping[fx.Node, Grid], keep_fp32: frozenset[str]
+    graph_module: fx.GraphModule, grids: Mapping[fx.Node, Grid], quantisation: Quantisation
 ) -> None:
     done: set[int] = set()
+    keep_fp32, levels = quantisation.keep_fp32, quantisation.levels
     for node in graph_module.graph.nodes:
         layer = ir.module_of(graph_module, node)
         if isinstance(layer, Layer) and node.name not in keep_fp32 and id(layer) not in done:
             done.add(id(layer))
-            round_layer(layer, grids.get(ir.input_of(node)))
+            round_layer(layer, grids.get(ir.input_of(node)), levels)

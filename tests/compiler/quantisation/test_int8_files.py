@@ -15,10 +15,13 @@ from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.export.onnx import write_onnx
 from shrinkc.compiler.export.tflite import write_tflite
 from shrinkc.compiler.measuring import tflite_file
+from shrinkc.compiler.progress import Silent
 from shrinkc.compiler.quantisation.how import Int8
-from shrinkc.compiler.quantisation.prepare import Prepared, prepare
+from shrinkc.compiler.quantisation.prepare import Prepared, prepare, with_levels
+from shrinkc.compiler.quantisation.rounding import LEVELS_OF_7_BITS, grid_of
+from shrinkc.compiler.quantisation.simulate import simulate
 from shrinkc.compiler.quantize import quantize_onnx, quantize_tflite, tensors_of
-from shrinkc.compiler.verify import relative_error, tflite_artefact
+from shrinkc.compiler.verify import onnx_artefact, relative_error, tflite_artefact
 from torch import Tensor, fx, nn
 
 pytest.importorskip("ai_edge_quantizer")
@@ -179,3 +182,22 @@ def test_outputs_agree_with_pytorch(graph: fx.GraphModule) -> None:
         want = torch.cat([graph(*inputs)[0] for inputs in SEEN]).numpy()
     got = np.concatenate([file.run(inputs)[0] for inputs in SEEN])
     assert relative_error(got, want) < 0.05
+
+
+def test_weights_of_seven_bits_get_biases_of_their_own(graph: fx.GraphModule) -> None:
+    how = Int8()
+    eight = prepare(graph, SEEN, how)
+    seven = with_levels(eight, LEVELS_OF_7_BITS, SEEN, how, Silent())
+    assert seven.quantisation.keep_fp32 == eight.quantisation.keep_fp32
+    assert torch.equal(seven.graph_module.conv.weight, eight.graph_module.conv.weight)
+    assert not torch.equal(seven.graph_module.fc.bias, eight.graph_module.fc.bias)
+    q = seven.quantisation
+    written = write_onnx(q.program).SerializeToString()
+    data = quantize_onnx(written, SEEN[:2], q.ranges, True)
+    file = onnx_artefact(data, q.program, optimise=False)
+    int8 = simulate(seven.graph_module, q)
+    step = grid_of(*q.ranges[q.program.outputs[0].name]).scale
+    with torch.no_grad():
+        for inputs in SEEN:
+            apart = torch.from_numpy(file.run(inputs)[0]) - int8(*inputs)[0]
+            assert float(apart.abs().max()) / step < 2.1
