@@ -165,9 +165,10 @@ def logits(file: bytes, case: Case) -> Tensor:
 def judged(got: Tensor, want: Tensor, labels: list[int]) -> dict[str, float]:
     p, q = want.log_softmax(1), got.log_softmax(1)
     signal, noise = energies(want, got)
+    classes, share = got.argmax(1), 100 / len(got)
     return {
-        "top1": 100 * float((got.argmax(1) == torch.tensor(labels)).float().mean()),
-        "agreement": 100 * float((got.argmax(1) == want.argmax(1)).float().mean()),
+        "top1": share * int((classes == torch.tensor(labels)).sum()),
+        "agreement": share * int((classes == want.argmax(1)).sum()),
         "divergence": float((p.exp() * (p - q)).sum(1).mean()),
         "snr_db": decibels(float(signal), float(noise)),
     }

@@ -27,6 +27,7 @@ from .simulate import Quantisation
 
 CORRECTION_PICTURES = 100  # three times as many changed MobileNetV2's divergence by 0.0002
 NOISE_PICTURES = 32
+NOISY_DB = 25.0  # MobileNetV2's noisiest layer has 30; 16 after its channels are scaled at random
 JOINED_BYTES = 5 << 20  # of input that runs together: 8 pictures of 224 × 224
 
 Batches = Sequence[tuple[Tensor, ...]]
@@ -78,7 +79,7 @@ def prepare(
         quantisation = replace(quantisation, keep_fp32=quantisation.keep_fp32 | noisy)
         noise = _noise(own, quantisation)
     made, final, skipped = _corrected(graph_module, quantisation, batches, how, progress)
-    notes = (*_notes(final, skipped), *sanity.notes())
+    notes = (*_notes(final, skipped), *_noisy(noise, how), *sanity.notes())
     return Prepared(made, final, graph_module, noise, steps, notes)
 
 
@@ -165,3 +166,16 @@ def _notes(quantisation: Quantisation, skipped: Sequence[Skip]) -> tuple[str, ..
             f"{len(skipped)} biases not corrected, first '{skipped[0].node}': {skipped[0].reason}"
         )
     return tuple(notes)
+
+
+def _noisy(noise: Sequence[LayerNoise], how: Int8) -> tuple[str, ...]:
+    """What would help the noisiest layer."""
+    left = [layer for layer in noise if layer.precision == "int8" and layer.snr_db < NOISY_DB]
+    if not left:
+        return ()
+    worst = min(left, key=lambda layer: layer.snr_db)
+    equalise = "" if how.tuning in ("equalise", "both") else "--int8-tuning both, "
+    return (
+        f"'{worst.layer}' alone has {worst.snr_db:.1f} dB in int8, {len(left)} layers less than "
+        f"{NOISY_DB:.0f}: try {equalise}--keep-fp32 {worst.layer} or --min-snr {NOISY_DB:.0f}",
+    )

@@ -118,6 +118,18 @@ def test_noisy_layers_stay_fp32(graph: fx.GraphModule) -> None:
     assert any(f"fp32 in the int8 files: {noisiest.layer}" == note for note in made.notes)
 
 
+def test_a_noisy_layer_is_noted_and_what_helps(graph: fx.GraphModule) -> None:
+    """The same function, with one input of a layer a thousand times smaller than the others: its
+    weights take all the levels."""
+    with torch.no_grad():
+        graph.conv_1.weight[3] *= 1e-3
+        graph.conv_1.bias[3] *= 1e-3
+        graph.conv_10.weight[:, 3] *= 1e3
+    (note,) = prepare(graph, SEEN, Int8()).notes
+    assert "try --int8-tuning both, --keep-fp32 conv" in note
+    assert all("alone has" not in note for note in prepare(graph, SEEN, Int8("both")).notes)
+
+
 def test_everything_may_stay_fp32(graph: fx.GraphModule) -> None:
     made = prepare(graph, SEEN, Int8("none", keep_fp32=tuple(n.name for n in lower(graph).ops)))
     assert not any(tflite_int8(made).values())
