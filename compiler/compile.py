@@ -15,6 +15,7 @@ from .files import atomic_folder
 from .model_file import save_model
 from .options import Options
 from .progress import Progress, Silent
+from .quantisation.prepare import check_layers
 from .quantize import int8_saturates
 from .report import Network, Report, artefact_report
 from .stages import (
@@ -74,6 +75,8 @@ def compile_model(
         optimised = optimise(original, table, options)
     with progress.task("Exporting"):
         after = export(optimised.final, options.opset)
+        if after.program is not None:
+            check_layers(after.program, options.keep_fp32)
         same = before is None and not optimised.merged
         baseline = optimised.baseline if before is None else before
         exported = after if same else export(baseline, options.opset)

@@ -100,12 +100,12 @@ class _Walk:
         if len(self.shapes[value.name]) not in (2, 4):
             raise _RefusalError(f"'{value.name}' has no channels in dimension 1")
         if self._is_layer(value):
-            self.writers.add(self._own(value))
+            self.writers.add(self._own(value, value))
         else:
             yield from self._through(value)
         for user in value.users:
             if self._is_layer(user):
-                self.readers.add(self._own(user))
+                self.readers.add(self._own(user, value))
             elif user.op == "output":
                 raise _RefusalError(f"'{value.name}' is an output of the network")
             else:
@@ -115,8 +115,12 @@ class _Walk:
     def _is_layer(self, node: fx.Node) -> bool:
         return isinstance(ir.module_of(self.graph_module, node), LAYERS)
 
-    def _own(self, node: fx.Node) -> fx.Node:
-        shared = self._uses.why_shared(cast(nn.Module, ir.module_of(self.graph_module, node)))
+    def _own(self, node: fx.Node, value: fx.Node) -> fx.Node:
+        """The layer, if it may change and has its channels where `value` has them."""
+        layer = cast(nn.Module, ir.module_of(self.graph_module, node))
+        if isinstance(layer, nn.Linear) and len(self.shapes[value.name]) != 2:
+            raise _RefusalError(f"'{node.name}' (Linear) has its features in the last dimension")
+        shared = self._uses.why_shared(layer)
         if shared:
             raise _RefusalError(f"'{node.name}' cannot change: {shared}")
         return node

@@ -170,6 +170,15 @@ def test_functions_that_do_not_commute() -> None:
     assert "(pad)" in refusal(result, "b")
 
 
+def test_linear_layers_on_maps() -> None:
+    """Their features are the last dimension, not the channels."""
+    net = Net(1, 8, 8, 8)
+    a = net.call(nn.Linear(8, 8), net.conv(net.x, 8, 8, 1, name="conv"), "a")
+    result = run_exact(EqualiseChannels(), net.build(net.conv(net.call(nn.ReLU(), a), 8, 4, 1)))
+    assert "'a' (Linear)" in refusal(result, "conv")
+    assert "'a' (Linear)" in refusal(result, "a")
+
+
 def test_a_layer_called_twice() -> None:
     net = Net(1, 4, 8, 8)
     a = net.conv(net.x, 4, 4, 1, name="a")
