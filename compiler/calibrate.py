@@ -10,7 +10,7 @@ The widest range seen wastes levels on outliers, an average of ranges clips too 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,16 +71,34 @@ class Histogram:
         return float(lows[i]), float(highs[j])
 
 
+def channel_ranges(
+    graph_module: fx.GraphModule, names: Sequence[str], batches: Iterable[tuple[Tensor, ...]]
+) -> dict[str, Tensor]:
+    """Node name → (channels,) largest |x| of each channel, of the values with channels in
+    dimension 1."""
+    found: dict[str, Tensor] = {}
+    for inputs in batches:
+        for name, value in node_values(graph_module, inputs, set(names)):
+            if value.ndim in (2, 4):
+                most = value.abs().transpose(0, 1).flatten(1).amax(1)
+                found[name] = torch.maximum(found[name], most) if name in found else most
+    return found
+
+
 def calibrate(
     graph_module: fx.GraphModule,
     names: Sequence[str],
     batches: Sequence[tuple[Tensor, ...]],
     done: Callable[[], None],
+    watch: Callable[[str, Tensor], None] | None = None,
 ) -> dict[str, Range]:
-    """Node name → activation range, for those of `names` that are nodes of the graph."""
+    """Node name → activation range, for those of `names` that are nodes of the graph; `watch` is
+    shown every value on the way."""
     histograms = {name: Histogram() for name in names}
     for inputs in batches:
         for name, value in node_values(graph_module, inputs, set(names)):
             histograms[name].add(value)
+            if watch is not None:
+                watch(name, value)
         done()
     return {n: h.best_range() for n, h in histograms.items() if h.counts.any()}

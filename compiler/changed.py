@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, fx
 
 from ..passes.base import Skip
-from .calibrate import Range
 from .commands import CompileArguments, images_of
 from .compile import compile_model
 from .costs import CostTable
@@ -22,6 +21,7 @@ from .options import Options
 from .picture import Preprocessing
 from .plan.plan_file import Step
 from .progress import Progress
+from .quantisation.known import Known
 from .report import Report
 from .report_sections import ChoiceRow, Judged, PlanSection, Sections
 from .shrink.budget import predicted_ms
@@ -108,15 +108,15 @@ def compile_changed(
     out: Path,
     reporter: Progress,
     *,
-    ranges: Mapping[str, Range] | None = None,
+    known: Known | None = None,
     sections: Sections | None = None,
     extras: Mapping[str, bytes] | None = None,
 ) -> tuple[Report, Judged | None]:
     """Write the files; judge where there are pictures for it.
 
     int8 is calibrated on --images where others are judged, else on every second of them, unless
-    `ranges` are known. `sections` is what the report says besides, `extras` are more files for
-    the folder, by name.
+    what calibration told is `known`. `sections` is what the report says besides, `extras` are more
+    files for the folder, by name.
     """
     calibrates = given.precision == "int8" and evaluation is not None and given.images is not None
     options = Options(
@@ -128,7 +128,7 @@ def compile_changed(
         preprocessing=preprocessing,
         threads=given.threads,
         runs=given.runs,
-        ranges=ranges or {},
+        known=known,
     )
     name = f"{given.model.name}, {changed.how},"
     judged = None

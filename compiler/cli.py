@@ -153,6 +153,21 @@ def compile_command(
         typer.Option(help="With a goal: pictures to train on afterwards, a folder per class."),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Of that training.")] = 10,
+    int8_tuning: Annotated[
+        str | None,
+        typer.Option(
+            help="Before int8: bias (correct biases on the calibration pictures; the default), "
+            "equalise (ranges of channels), both, none."
+        ),
+    ] = None,
+    keep_fp32: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LAYER", help="Leave LAYER in fp32 in int8 files; several times."),
+    ] = None,
+    min_snr: Annotated[
+        float | None,
+        typer.Option(help="Leave layers in fp32 whose signal to noise in int8 is less (dB)."),
+    ] = None,
     opset: OpsetOption = 17,
     merge: MergeOption = "auto",
     arch: ArchOption = None,
@@ -165,7 +180,7 @@ def compile_command(
 
     Exact without a goal. With one, depth, width and precision are planned together on --images.
     """
-    from .commands import CompileArguments, run_compile
+    from .commands import CompileArguments, int8_of, run_compile
     from .plan_commands import PlanArguments, PlanGoal, run_plan
     from .shrink.recipe import Recipe
 
@@ -189,8 +204,14 @@ def compile_command(
         runs=runs,
         as_json=as_json,
         command=context.obj,
+        int8=int8_of(precision or "fp32", int8_tuning, tuple(keep_fp32 or ()), min_snr),
     )
     goal = PlanGoal(speedup, budget_ms, max_drop, pareto)
+    if goal.given and (int8_tuning, keep_fp32, min_snr) != (None, None, None):
+        raise InputError(
+            "--int8-tuning, --keep-fp32 and --min-snr are for compiling without a goal: a plan "
+            "corrects biases and is int8 or fp32 as a whole"
+        )
     if goal.given:
         recipe = Recipe(epochs=epochs)
         run_plan(PlanArguments(arguments, goal, precision, evaluation, train, recipe))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -27,6 +27,7 @@ from .options import Merge, Options
 from .picture import preprocessing_for
 from .pipeline import run_exact_passes
 from .progress import Progress, Silent, Terminal
+from .quantisation.how import Int8, Tuning, check_int8
 from .report import estimate_json
 from .report_sections import Sections
 from .show_channels import describe_channels, print_channels
@@ -58,11 +59,13 @@ class CompileArguments:
     runs: int
     as_json: bool
     command: str | None = None
+    int8: Int8 = field(default_factory=Int8)
 
 
 def run_compile(a: CompileArguments) -> None:
     """Compile, print the report, fail when a format could not be written."""
     cost_table(a.target)  # an unknown target is told before anything is loaded
+    check_int8(a.int8, a.precision)
     merge = _merge(a.merge)
     model = load_model(a.model, arch=a.arch, trust=a.trust)
     shapes = input_shapes(model, a.shapes)
@@ -74,6 +77,9 @@ def run_compile(a: CompileArguments) -> None:
         images=images_of(a.images, a.classes),
         calibration=images_of(a.calibration, None, labelled=False),
         preprocessing=preprocessing_of(a, shapes),
+        int8_tuning=a.int8.tuning,
+        keep_fp32=a.int8.keep_fp32,
+        min_snr_db=a.int8.min_snr_db,
         threads=a.threads,
         runs=a.runs,
     )
@@ -191,6 +197,15 @@ def _merge(text: str) -> Merge:
     if text not in get_args(Merge):
         raise InputError(f"--merge {text}: choose {', '.join(get_args(Merge))}")
     return cast(Merge, text)
+
+
+def int8_of(
+    precision: str, tuning: str | None, keep_fp32: tuple[str, ...], min_snr: float | None
+) -> Int8:
+    """From --int8-tuning, --keep-fp32 and --min-snr."""
+    if tuning is not None and precision != "int8":
+        raise InputError("--int8-tuning is for int8 files; give --precision int8 too")
+    return Int8(cast(Tuning, tuning or Int8().tuning), keep_fp32, min_snr)
 
 
 def images_of(path: Path | None, classes: Path | None, labelled: bool = True) -> ImageSet | None:

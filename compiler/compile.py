@@ -17,6 +17,7 @@ from .memory import measure_memory
 from .model_file import save_model
 from .options import Options
 from .progress import Progress, Silent
+from .quantisation.prepare import check_layers
 from .quantize import int8_saturates
 from .report import Network, Report, artefact_report
 from .report_sections import Sections, TableSection
@@ -80,6 +81,8 @@ def compile_model(
         optimised = optimise(original, table, options)
     with progress.task("Exporting"):
         after = export(optimised.final, options.opset)
+        if after.program is not None:
+            check_layers(after.program, options.keep_fp32)
         same = before is None and not optimised.merged
         baseline = optimised.baseline if before is None else before
         exported = after if same else export(baseline, options.opset)
@@ -87,9 +90,11 @@ def compile_model(
     reference = Original(original)
     tallies = verify(reference, optimised.final, files, data, progress)
     worst = max(tallies[file.name].max_relative_error for file in files)
+    steps, noise = optimised.steps, ()
     if options.precision == "int8":
         seven_bits = table.target == "host" and int8_saturates()
-        after = quantised(after, optimised.final, data, seven_bits, progress)
+        after, prepared = quantised(after, optimised.final, data, seven_bits, progress)
+        steps, noise = (*steps, *prepared.steps), prepared.noise
         files = artefacts(after, original, optimise=seven_bits or not int8_saturates())
         tallies = judge(reference, files, data, progress)
     timings = measure(exported, after, options, progress)
@@ -119,7 +124,7 @@ def compile_model(
             )
             for file in files
         ),
-        steps=optimised.steps,
+        steps=steps,
         max_relative_error=worst,
         original_top1=tallies["torch"].top1,
         images=tallies["torch"].images if data.evaluation else 0,
@@ -132,6 +137,7 @@ def compile_model(
         failures=after.failures,
         predicted_ms_before_in_precision=requantised.total_ms if requantised else None,
         table=_table(table, options.precision),
+        noise=noise,
     ).extended(sections)
     _write(out, report, optimised, after, extras or {})
     return report

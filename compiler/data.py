@@ -84,7 +84,7 @@ def split(graph_module: fx.GraphModule, options: Options) -> Data:
     images, calibration = options.images, options.calibration
     if images is not None and len(graph_module.meta["input_shapes"]) > 1:
         raise InputError("--images works for networks with one input")
-    if options.precision == "int8" and calibration is None and not options.ranges:
+    if options.precision == "int8" and calibration is None and options.known is None:
         if images is None or len(images) < 2:
             raise InputError("int8 needs pictures to calibrate on; give --images DIR")
         calibration = replace(images, pictures=images.pictures[1::2])

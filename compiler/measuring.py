@@ -9,9 +9,10 @@ from statistics import median
 from torch import Tensor, fx
 
 from .bench import bench
-from .calibrate import calibrate
 from .export.lower import lower
 from .export.tflite import write_tflite
+from .quantisation.how import Int8, Tuning
+from .quantisation.prepare import prepare
 from .quantize import quantize_tflite
 from .runtimes import TfliteRunner
 
@@ -19,15 +20,20 @@ RUNS, SECONDS = 2000, 5.0  # of a pair of files, at most
 
 
 def tflite_file(
-    graph: fx.GraphModule, precision: str, inputs: Sequence[tuple[Tensor, ...]]
+    graph: fx.GraphModule,
+    precision: str,
+    inputs: Sequence[tuple[Tensor, ...]],
+    tuning: Tuning = "none",
 ) -> bytes:
-    """The network as TFLite. `inputs`: what int8 is calibrated on. Raises ExportError."""
-    program = lower(graph)
-    model = write_tflite(program)
+    """The network as TFLite. `inputs`: what int8 is calibrated on. Raises ExportError.
+
+    `tuning` changes an int8 file's accuracy and takes time, its speed stays the same.
+    """
     if precision == "fp32":
-        return model
-    ranges = calibrate(graph, program.names, inputs, lambda: None)
-    return quantize_tflite(model, program, inputs[:8], ranges)
+        return write_tflite(lower(graph))
+    prepared = prepare(graph, inputs, Int8(tuning, noise=False))
+    program, ranges = prepared.quantisation.program, prepared.quantisation.ranges
+    return quantize_tflite(write_tflite(program), program, inputs[:8], ranges)
 
 
 def speedup_of(before: bytes, after: bytes, threads: int = 1) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-from .calibrate import Range
 from .images import ImageSet
 from .picture import Preprocessing
+from .quantisation.how import Int8, Tuning
+from .quantisation.known import Known
 
 Merge = Literal["auto", "all", "none"]
 PRECISIONS = ("fp32", "int8")
@@ -26,9 +26,13 @@ class Options:
     calibration    pictures for int8; without them every second one of `images` is used for it,
                    and only the others are judged
     preprocessing  how pictures become inputs
+    int8_tuning    what is done to the numbers before int8: none, bias (correct biases on the
+                   calibration pictures), equalise (the ranges of channels), both
+    keep_fp32      layers that stay fp32 in int8 files
+    min_snr_db     so do layers whose own signal to noise in int8 is less
     threads        of every measurement here
     runs           of each file when it is timed; 0 times nothing
-    ranges         of activations for int8, where they are known: nothing is calibrated then
+    known          what calibration told before: nothing is calibrated then
     """
 
     target: str = "rpi4"
@@ -38,6 +42,14 @@ class Options:
     images: ImageSet | None = None
     calibration: ImageSet | None = None
     preprocessing: Preprocessing | None = None
+    int8_tuning: Tuning = "bias"
+    keep_fp32: tuple[str, ...] = ()
+    min_snr_db: float | None = None
     threads: int = 1
     runs: int = 30
-    ranges: Mapping[str, Range] = field(default_factory=dict[str, Range])
+    known: Known | None = None
+
+    @property
+    def int8(self) -> Int8:
+        """How the network becomes int8, where it does."""
+        return Int8(self.int8_tuning, self.keep_fp32, self.min_snr_db)

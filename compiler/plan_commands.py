@@ -23,7 +23,7 @@ from .options import PRECISIONS
 from .picture import Preprocessing
 from .plan.plan_file import Plan, plan_files, read_plan
 from .plan.planner import Planned, Planner, Planning
-from .plan.replay import replay
+from .plan.replay import known, replay
 from .progress import Progress
 from .report import Report
 from .report_sections import FrontierPoint, PlanSection, Sections
@@ -205,8 +205,8 @@ class _Work:
             replace(given, precision=plan.precision),
             Changed(planned.graph_module, self.planner.original, "planned"),
             *(self.shapes, self.preprocessing, self.a.evaluation, out, self.reporter),
-            ranges=plan.ranges,
-            sections=Sections(plan=_section(plan, refused), frontier=frontier),
+            known=known(plan, planned.tensors),
+            sections=Sections(plan=_section(plan, refused), frontier=frontier, noise=planned.noise),
             extras=plan_files(plan, planned.tensors),
         )
         return report
@@ -233,7 +233,7 @@ def run_apply(given: CompileArguments, plan_path: Path) -> None:
     report, _ = compile_changed(
         *(given, Changed(changed, original, "planned"), shapes),
         *(_reading(given, shapes), given.images, out, reporter),
-        ranges=plan.ranges,
+        known=known(plan, tensors),
         sections=Sections(plan=_section(plan)),
         extras=plan_files(plan, tensors),
     )

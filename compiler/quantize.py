@@ -1,14 +1,16 @@
 """Post-training int8 of both files, by the quantisers that their runtimes come with.
 
 Static, per-channel weights, activation ranges from `calibrate`: ai-edge-quantizer for
-TFLite, onnxruntime's QDQ quantiser for ONNX. Inputs and outputs stay float32.
+TFLite, onnxruntime's QDQ quantiser for ONNX. Inputs and outputs stay float32, and so do the
+operators named in `keep_fp32`. `quantisation.prepare` makes the network that is written here.
 """
 
 from __future__ import annotations
 
 import platform
+import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,11 +31,12 @@ def quantize_tflite(
     program: ops.Program,
     batches: Sequence[tuple[Tensor, ...]],
     ranges: Mapping[str, Range],
+    keep_fp32: Collection[str] = (),
 ) -> bytes:
     """The int8 version of a .tflite file written from `program`.
 
     `batches` are a few calibration inputs in PyTorch's layout, each at the captured batch size,
-    for the tensors that `ranges` does not name.
+    for the tensors that `ranges` does not name; `keep_fp32` are names of operators.
     Raises InputError when ai-edge-quantizer is not installed.
     """
     try:
@@ -51,19 +54,29 @@ def quantize_tflite(
         for inputs in batches
     ]
     with silent():
-        buffer, manager = bytearray(model), _recipes()
+        buffer, manager = bytearray(model), _recipes(tensors_of(program, keep_fp32))
         # its own calibrate() averages the ranges of pictures; here they are only a start
         watch: Any = calibrator.Calibrator(buffer, qsv_update_func=qsv_utils.min_max_update)
         watch.calibrate({"serving_default": samples}, manager)
         found = _with_ranges(watch.get_model_qsvs(), ranges)
+        if not found:
+            return model  # everything stays float
         work: Any = quantizer.Quantizer(buffer)
         work.load_quantization_recipe(manager.get_quantization_recipe())
         result = work.quantize(found, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)
 
 
-def _recipes() -> Any:
-    """int8 weights and activations everywhere, float32 at the boundary."""
+def tensors_of(program: ops.Program, operators: Collection[str]) -> list[str]:
+    """What both files call tensors and nodes of these operators: one of these names, alone or
+    in front of a slash."""
+    names = ((op.name, op.output.name) for op in program.ops if op.name in operators)
+    return list(dict.fromkeys(name for pair in names for name in pair))
+
+
+def _recipes(keep_fp32: Sequence[str]) -> Any:
+    """int8 weights and activations everywhere, float32 at the boundary and in what writes the
+    tensors of `keep_fp32`."""
     from ai_edge_quantizer import recipe, recipe_manager
 
     names: Any = recipe.TFLOperationName
@@ -78,6 +91,13 @@ def _recipes() -> Any:
         manager.add_quantization_config(
             regex=".*",
             operation_name=boundary,
+            algorithm_key=recipe.AlgorithmName.NO_QUANTIZE,
+        )
+    for name in keep_fp32:
+        # a scope is the operator's output tensors, each with ";" behind it
+        manager.add_quantization_config(
+            regex=f"^{re.escape(name)}(/[^;]*)?;",
+            operation_name=names.ALL_SUPPORTED,
             algorithm_key=recipe.AlgorithmName.NO_QUANTIZE,
         )
     return manager
@@ -100,8 +120,10 @@ def quantize_onnx(
     batches: Sequence[tuple[Tensor, ...]],
     ranges: Mapping[str, Range],
     seven_bits: bool,
+    keep_fp32: Sequence[str] = (),
 ) -> bytes:
-    """The int8 (QDQ) version of an ONNX file; parameters as for `quantize_tflite`.
+    """The int8 (QDQ) version of an ONNX file; parameters as for `quantize_tflite`, `keep_fp32`
+    those of `tensors_of`.
 
     `seven_bits` leaves weights one bit short, for processors on which `int8_saturates`.
     """
@@ -120,6 +142,11 @@ def quantize_onnx(
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
             reduce_range=seven_bits,
+            nodes_to_exclude=[
+                node.name
+                for node in proto.graph.node
+                if any(output.partition("/")[0] in keep_fp32 for output in node.output)
+            ],
             extra_options={"TensorQuantOverrides": _overrides(proto, ranges)},
         )
         return result.read_bytes()

@@ -109,7 +109,7 @@ class Report:
             judged=sections.judged,
             plan=sections.plan,
             frontier=sections.frontier,
-            noise=sections.noise,
+            noise=self.noise or sections.noise,
             measured_layers=sections.measured_layers,
         )
 

@@ -59,7 +59,8 @@ class FrontierPoint:
 
 @dataclass(frozen=True)
 class LayerNoise:
-    """Signal to noise of one layer's output in `precision`, against fp32, in decibels."""
+    """One layer's signal to noise in dB when it alone is int8, behind fp32 inputs; and the
+    precision it has in the files, fp32 where it was left out."""
 
     layer: str
     snr_db: float

@@ -32,6 +32,8 @@ def report(result: Report, out: Path) -> None:
                 f"{step.name}: {len(step.changes)} changes, {len(step.skipped)} declined, "
                 f"float64 error {step.max_error:.0e}"
             )
+    if result.noise:
+        console.print(_noisiest(result))
     for note in result.notes:
         console.print(f"note: {escape(note)}")
     if result.predicted_after is not None:
@@ -72,6 +74,12 @@ def _artefacts(r: Report) -> Table:
     if judged:
         table.caption = f"on {r.images} pictures"
     return table
+
+
+def _noisiest(r: Report) -> str:
+    worst = sorted(r.noise, key=lambda layer: layer.snr_db)[:3]
+    named = ", ".join(f"{escape(n.layer)} {n.snr_db:.1f} dB ({n.precision})" for n in worst)
+    return f"signal to noise of layers alone in int8, least of {len(r.noise)}: {named}"
 
 
 def prediction(p: Prediction) -> None:

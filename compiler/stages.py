@@ -18,7 +18,6 @@ from ..passes.merge_linear import MergeLinear
 from ..passes.op_spec import OpSpec
 from ..passes.simplify import Simplify
 from .bench import Timing, bench
-from .calibrate import calibrate
 from .capture import capture
 from .costs import CostTable
 from .data import Batch, Data
@@ -32,7 +31,10 @@ from .host import HostTable
 from .options import PRECISIONS, Options
 from .pipeline import Step, run_exact_passes, sample_inputs
 from .progress import Progress
-from .quantize import int8_saturates, quantize_onnx, quantize_tflite
+from .quantisation.how import check_int8
+from .quantisation.prepare import Prepared, prepare, with_levels
+from .quantisation.rounding import LEVELS_OF_7_BITS
+from .quantize import int8_saturates, quantize_onnx, quantize_tflite, tensors_of
 from .runtimes import OnnxRunner, Runner, TfliteRunner, random_inputs
 from .text import one_line
 from .verify import (
@@ -63,8 +65,9 @@ def check_options(options: Options) -> None:
     if options.precision not in PRECISIONS:
         raise InputError(f"--precision {options.precision}: choose {' or '.join(PRECISIONS)}")
     pictures = options.images or options.calibration
-    if options.precision == "int8" and pictures is None and not options.ranges:
+    if options.precision == "int8" and pictures is None and options.known is None:
         raise InputError("--precision int8 needs pictures to calibrate on; give --images DIR")
+    check_int8(options.int8, options.precision)
 
 
 def example_inputs(input_shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
@@ -220,25 +223,32 @@ def _counted(data: Data, done: Callable[[], None]) -> Iterator[Batch]:
 
 def quantised(
     exported: Exported, final: fx.GraphModule, data: Data, seven_bits: bool, progress: Progress
-) -> Exported:
-    """int8 versions of both files, with the same activation ranges."""
+) -> tuple[Exported, Prepared]:
+    """int8 versions of both files, with the same activation ranges, weights and biases."""
     if exported.program is None:
         raise InputError("int8 needs a network that shrinkc can lower itself")
-    tflite, ranges = exported.tflite, data.options.ranges
-    if ranges and data.calibration is None:
+    options, known = data.options, data.options.known
+    if known is not None:
+        prepared, batches = known.prepared(final), list[tuple[Tensor, ...]]()
         few = [sample_inputs(final, torch.float32, seed) for seed in range(FEW_BATCHES)]
     else:
         batches = data.calibration_batches()
-        few = batches[:FEW_BATCHES]
-        if not ranges:
-            with progress.task("Calibrating", len(batches)) as done:
-                ranges = calibrate(final, exported.program.names, batches, done)
+        prepared, few = prepare(final, batches, options.int8, progress), batches[:FEW_BATCHES]
+    program, ranges = prepared.quantisation.program, prepared.quantisation.ranges
+    keep = prepared.quantisation.keep_fp32
+    in_onnx = program
+    if seven_bits and known is None:
+        levels = LEVELS_OF_7_BITS
+        other = with_levels(prepared, levels, batches, options.int8, progress)
+        in_onnx = other.quantisation.program
     with progress.task("Quantising ONNX"):
-        onnx = quantize_onnx(exported.onnx, few, ranges, seven_bits)
-    if tflite is not None:
+        written, _ = _simplify_onnx(write_onnx(in_onnx, options.opset).SerializeToString())
+        onnx = quantize_onnx(written, few, ranges, seven_bits, tensors_of(program, keep))
+    tflite = None
+    if exported.tflite is not None:
         with progress.task("Quantising TFLite"):
-            tflite = quantize_tflite(tflite, exported.program, few, ranges)
-    notes = exported.notes
+            tflite = quantize_tflite(write_tflite(program), program, few, ranges, keep)
+    notes = (*exported.notes, *prepared.notes)
     if seven_bits:
         notes = (*notes, "model.onnx has 7-bit weights: 8 would overflow in this machine's kernels")
     elif int8_saturates():
@@ -246,7 +256,7 @@ def quantised(
             *notes,
             "model.onnx was judged in exact arithmetic: int8 overflows on this machine",
         )
-    return replace(exported, onnx=onnx, tflite=tflite, notes=notes)
+    return replace(exported, program=program, onnx=onnx, tflite=tflite, notes=notes), prepared
 
 
 def measure(

@@ -22,7 +22,7 @@ class Change:
     `node` (new graph) computes what `replaces[-1]` (old graph) computed; the other names in
     `replaces` are old nodes whose work it took over. Those names are gone, or report changed
     parameters. `node` may keep the name of a replaced node. `added` names helper nodes that
-    the rewrite put in front of `node`.
+    the rewrite put in front of `node`, or nodes there that compute something else now.
     """
 
     node: str

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from torch import Tensor, fx, nn
 
-from .channel_affine import scale_output, scale_output_transposed
+from .channel_affine import scale_input, scale_output, scale_output_transposed
 from .ir import module_of
 from .rewrite import Rewriter, float64, set_parameters
 
@@ -44,3 +44,16 @@ def fold_into_output(rewriter: Rewriter, node: fx.Node, scale: Tensor, shift: Te
     else:
         new = scale_output(weight, bias, scale, shift)
     set_parameters(layer, *new)
+
+
+def fold_into_input(rewriter: Rewriter, node: fx.Node, scale: Tensor, shift: Tensor) -> None:
+    """Change the layer of `node` so that it computes what it did, of scale·x + shift. Both are
+    (channels,). A transposed convolution takes no shift: its padding would see it."""
+    layer = cast(Layer, rewriter.module(node))
+    own = cast(Any, layer.bias)
+    weight, bias = float64(layer.weight), None if own is None else float64(own)
+    if isinstance(layer, nn.ConvTranspose2d):
+        set_parameters(layer, weight * scale[:, None, None, None], bias)
+        return
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    set_parameters(layer, *scale_input(weight, bias, scale, shift, groups))

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,10 +17,16 @@ from torch import Tensor, fx, nn
 from .analysis.shapes import Shapes, shapes
 from .analysis.usage import Usage, usage
 from .base import PassResult
-from .channel_affine import batch_norm_affine, scale_input
-from .fold_affine import Layer, fold_into_output, has_padding, layer_of, output_axis
+from .channel_affine import batch_norm_affine
+from .fold_affine import (
+    fold_into_input,
+    fold_into_output,
+    has_padding,
+    layer_of,
+    output_axis,
+)
 from .ir import input_of, module_of
-from .rewrite import Rewriter, float64, set_parameters
+from .rewrite import Rewriter
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ def _fold(
     behind = _why_not_behind(rewriter, node, known, uses, shift)
     if behind is None:
         layer_node = next(iter(node.users))
-        _fold_into_input(rewriter, layer_node, scale, shift)
+        fold_into_input(rewriter, layer_node, scale, shift)
         layer_node.args = (input_of(node),)
         detail = f"batch norm in front folded into {_kind(rewriter, layer_node)}"
         rewriter.absorb_input(layer_node, [node], detail)
@@ -106,16 +112,6 @@ def _why_not_behind(
         return f"the zero padding of '{users[0].name}' would see the shift"
     shared = uses.why_shared(layer)
     return f"'{users[0].name}' cannot change: {shared}" if shared else None
-
-
-def _fold_into_input(rewriter: Rewriter, node: fx.Node, scale: Tensor, shift: Tensor) -> None:
-    layer = cast(Layer, rewriter.module(node))
-    weight, bias = float64(layer.weight), None if layer.bias is None else float64(layer.bias)
-    if isinstance(layer, nn.ConvTranspose2d):  # its padding reads no shift: there is none
-        set_parameters(layer, weight * scale[:, None, None, None], bias)
-        return
-    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-    set_parameters(layer, *scale_input(weight, bias, scale, shift, groups))
 
 
 def _kind(rewriter: Rewriter, node: fx.Node) -> str:

@@ -1,9 +1,9 @@
 """`plan.json` and `plan.safetensors`: what was done to a network, to be done again anywhere.
 
 The first names the network by what it computes, and every step with what it saved and cost; the
-second holds the numbers that pictures gave, of the layers that are not the network's own. So a
-plan replays without device and pictures. Files may come from anyone: types are strict, sizes are
-limited, nothing in them is code.
+second holds the numbers that pictures gave, of the layers that are not the network's own, and with
+"int8." before the name those that only int8 files have. So a plan replays without device and
+pictures. Files may come from anyone: types are strict, sizes are limited, nothing in them is code.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ..errors import LoadError
 from ..model_file import read_tensors
 from ..model_schema import Identifier, Strict
 
+INT8 = "int8."
 NAME, TENSORS = "plan.json", "plan.safetensors"
 FORMAT = 1
 MAX_BYTES = 16 << 20  # of plan.json

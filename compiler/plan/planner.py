@@ -18,23 +18,26 @@ from pathlib import Path
 from torch import Tensor, fx
 
 from ...passes.analysis.spans import NoSpan, find_spans
-from ..calibrate import Range, calibrate
 from ..costs import CostTable
 from ..errors import InputError, TableError
-from ..export.lower import lower
+from ..export.tflite import write_tflite
 from ..journal import digest_of
 from ..measuring import Measuring, tflite_file
 from ..options import PRECISIONS
 from ..progress import Progress, Silent
+from ..quantisation.how import Int8
+from ..quantisation.prepare import Prepared, prepare
+from ..quantize import quantize_tflite
+from ..report_sections import LayerNoise
 from ..shrink.budget import predicted_ms, price_of
 from ..shrink.choices import choices
 from ..shrink.closed_form import ClosedForm, Row, fitted
-from ..shrink.importance import measure
+from ..shrink.importance import loss, measure
 from ..shrink.plans import Plans
 from ..shrink.rows import Sample, size_of
 from ..train.pictures import Pictures
 from .drop import Answer, answers, answers_of_file, promise_of
-from .plan_file import Plan, Promise, Step, plan_files, read_plan
+from .plan_file import INT8, Plan, Promise, Step, plan_files, read_plan
 from .replay import changed_tensors, deployed, model_digest, replay
 
 CALIBRATED = 100  # pictures that tell the ranges of int8
@@ -62,11 +65,12 @@ class Planning:
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """A plan and its network."""
+    """A plan and its network. `noise`: of every layer in int8, where the plan was made just now."""
 
     plan: Plan
     tensors: dict[str, Tensor]
     graph_module: fx.GraphModule
+    noise: tuple[LayerNoise, ...] = ()
 
 
 class Planner:
@@ -144,9 +148,9 @@ class Planner:
     @cached_property
     def int8_damage(self) -> float:
         """Divergence of the outputs when nothing but the precision changes."""
-        from ..shrink.importance import loss
-
-        quantised, answer = self._answers(self.original, "int8"), answers(self.original)
+        how = Int8(noise=False)
+        prepared = prepare(self.original, self._inputs(CALIBRATED), how, self.progress)
+        quantised, answer = self._quantised(prepared), answers(self.original)
         total = count = 0.0
         with self.progress.task("Measuring what int8 costs"):
             for x, _ in self._judging(self.sample.split()[1]):
@@ -232,7 +236,12 @@ class Planner:
         if self.train is not None and chosen:
             graph = self.train(graph, self.original)
         graph.meta.update(self.captured.meta)
-        measured = self._measured(precision)
+        tensors, measured = changed_tensors(self.original, graph), self._measured(precision)
+        prepared = None
+        if precision == "int8":
+            prepared = prepare(graph, self._inputs(CALIBRATED), Int8(), self.progress)
+            corrected = changed_tensors(graph, prepared.graph_module)
+            tensors |= {f"{INT8}{name}": tensor for name, tensor in corrected.items()}
         plan = Plan(
             shrinkc=_version(),
             model=model_digest(self.captured),
@@ -241,31 +250,29 @@ class Planner:
             before_ms=self.before_ms,
             after_ms=shrunk.after_ms,
             measured_speedup=measured.speedup(graph) if measured else None,
-            promise=self._promise(graph, precision),
+            promise=self._promise(graph, prepared),
             steps=tuple(_step(row) for row in shrunk.rows),
-            ranges=self._ranges(graph) if precision == "int8" else {},
+            ranges=dict(prepared.quantisation.ranges) if prepared else {},
         )
-        planned = Planned(plan, changed_tensors(self.original, graph), graph)
+        planned = Planned(plan, tensors, graph, prepared.noise if prepared else ())
         self._keep(name, planned)
         return planned
 
-    def _promise(self, graph: fx.GraphModule, precision: str) -> Promise:
+    def _promise(self, graph: fx.GraphModule, prepared: Prepared | None) -> Promise:
+        """By the int8 file, where it is one."""
         with self.progress.task("Judging the plan on other pictures"):
-            changed = self._answers(graph, precision)
+            changed = answers(graph) if prepared is None else self._quantised(prepared)
             return promise_of(answers(self.original), changed, self._judging(self.held))
 
     def _judging(self, sample: Sample) -> list[tuple[Tensor, Tensor | None]]:
         labels = sample.pictures.labels
         return [(x, None if labels is None else labels[rows]) for x, rows in sample.batches()]
 
-    def _answers(self, graph: fx.GraphModule, precision: str) -> Answer:
-        if precision == "fp32":
-            return answers(graph)
-        file = tflite_file(graph, precision, self._inputs(CALIBRATED))
-        return answers_of_file(file, graph, self.planning.threads)
-
-    def _ranges(self, graph: fx.GraphModule) -> dict[str, Range]:
-        return calibrate(graph, lower(graph).names, self._inputs(CALIBRATED), lambda: None)
+    def _quantised(self, prepared: Prepared) -> Answer:
+        program, ranges = prepared.quantisation.program, prepared.quantisation.ranges
+        few = self._inputs(FEW)
+        file = quantize_tflite(write_tflite(program), program, few, ranges)
+        return answers_of_file(file, prepared.graph_module, self.planning.threads)
 
     def _inputs(self, count: int) -> list[tuple[Tensor, ...]]:
         """Single pictures, evenly spread over those that fits see."""

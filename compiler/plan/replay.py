@@ -13,10 +13,11 @@ from ...passes.simplify import Simplify
 from ..errors import InputError, LoadError
 from ..journal import digest_of
 from ..pipeline import run_exact_passes
+from ..quantisation.known import Known
 from ..shrink.choices import Choice
 from ..shrink.closed_form import channels_last
 from ..shrink.plans import outline
-from .plan_file import Plan, Step
+from .plan_file import INT8, Plan, Step
 
 
 def deployed(captured: fx.GraphModule) -> fx.GraphModule:
@@ -62,14 +63,37 @@ def replay(
             raise LoadError(f"the plan cannot {step.kind} '{step.source}' to '{step.sink}' here")
         chosen.append(Choice(span, step.kind, step.saving_ms, step.channels))
     graph = outline(original, chosen)
-    state = graph.state_dict()
-    for name, tensor in tensors.items():
-        if name not in state or state[name].shape != tensor.shape:
-            raise LoadError(f"the plan's numbers for '{name}' do not fit the network")
-    graph.load_state_dict(dict(tensors), strict=False)
+    own = {name: t for name, t in tensors.items() if not name.startswith(INT8)}
+    for numbers in (own, in_int8(tensors)):
+        _check_fit(graph, numbers)
+    graph.load_state_dict(own, strict=False)
     graph.meta.update(captured.meta)
     check_legal(graph)
     return original, graph
+
+
+def in_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The numbers that only int8 files have."""
+    return {n.removeprefix(INT8): t for n, t in tensors.items() if n.startswith(INT8)}
+
+
+def known(plan: Plan, tensors: Mapping[str, Tensor]) -> Known | None:
+    """What int8 files are written from; None for a plan in fp32."""
+    return Known(plan.ranges, in_int8(tensors)) if plan.precision == "int8" else None
+
+
+def _check_fit(graph: fx.GraphModule, numbers: Mapping[str, Tensor]) -> None:
+    state = graph.state_dict()
+    for name, tensor in numbers.items():
+        shape = state[name].shape if name in state else _new_bias(state, name)
+        if shape != tensor.shape:
+            raise LoadError(f"the plan's numbers for '{name}' do not fit the network")
+
+
+def _new_bias(state: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
+    """Of a layer without one: int8 may give it one."""
+    weight = state.get(f"{name.removesuffix('.bias')}.weight")
+    return None if weight is None or not name.endswith(".bias") else (weight.shape[0],)
 
 
 def _possible(step: Step, hidden: int | None) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from noise_pictures import noise_pictures
 from shrinkc.compiler.cli import main
 from shrinkc.compiler.html_report import html_report
 from torch import nn
@@ -184,6 +185,25 @@ def test_int8(model: Path, tmp_path: Path, capsys: Streams) -> None:
         assert artefact["agreement"] >= 0.8
         assert 0 < artefact["max_relative_error"] < 0.2
     assert report["max_relative_error"] < 1e-4  # that of the fp32 files before
+    assert [n["precision"] for n in report["noise"]] == ["int8"] * 3
+    assert all(20 < n["snr_db"] < 70 for n in report["noise"])
+    assert report["notes"] == []
+
+
+def test_int8_as_asked_for(model: Path, tmp_path: Path, capsys: Streams) -> None:
+    pytest.importorskip("ai_edge_quantizer")
+    pictures = noise_pictures(tmp_path / "pictures")
+    options = ("--precision", "int8", "--images", str(pictures), "--int8-tuning", "both")
+    out = tmp_path / "out"
+    assert compile_(model, out, *options, "--keep-fp32", "_4", "--min-snr", "20") == 0
+    report = json.loads((out / "report.json").read_text())
+    assert {n["layer"]: n["precision"] for n in report["noise"]}["_4"] == "fp32"
+    assert "fp32 in the int8 files: _4" in report["notes"]
+    assert "equalise-channels" in {p["name"] for p in report["passes"]}
+    assert "signal to noise" in capsys.readouterr().out
+    assert compile_(model, tmp_path / "no", *options, "--keep-fp32", "_44") == 2
+    assert "--keep-fp32 _44: no such layer in the deployed network; near it: _4" in one_line(capsys)
+    assert not (tmp_path / "no").exists()
 
 
 def test_unreadable_pictures_are_named(model: Path, tmp_path: Path, capsys: Streams) -> None:
@@ -255,6 +275,9 @@ def test_nan_weights(tmp_path: Path, capsys: Streams) -> None:
         (("--input", "banana"), "--input banana"),
         (("--precision", "int4"), "fp32 or int8"),
         (("--precision", "int8"), "--images"),
+        (("--keep-fp32", "_0"), "give --precision int8 too"),
+        (("--min-snr", "30"), "give --precision int8 too"),
+        (("--int8-tuning", "bias"), "give --precision int8 too"),
         (("--opset", "7"), "opset 7"),
         (("--merge", "maybe"), "auto, all, none"),
         (("--images", "nowhere"), "nowhere"),
@@ -272,6 +295,21 @@ def test_wrong_arguments(
     assert main([str(model), *flat, *extra]) == 2
     assert expected in one_line(capsys)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--int8-tuning", "all"), "choose none, bias, equalise, both"),
+        (("--min-snr", "nan"), "--min-snr nan: give decibels"),
+        (("--min-snr", "1e9"), "give decibels"),
+    ],
+)
+def test_wrong_arguments_of_int8(
+    model: Path, tmp_path: Path, capsys: Streams, arguments: tuple[str, ...], expected: str
+) -> None:
+    assert compile_(model, tmp_path / "out", "--precision", "int8", *arguments) == 2
+    assert expected in one_line(capsys)
 
 
 def test_what_tflite_cannot_is_named_and_onnx_still_written(

@@ -103,6 +103,7 @@ def test_a_drop_is_met(
         (("--speedup", "2", "--pareto", "5"), "give one of --speedup, --pareto, not several"),
         (("--speedup", "2", "--precision", "fp16"), "--precision fp16: choose fp32 or int8"),
         (("--train", "x"), "belong to a goal"),
+        (("--speedup", "2", "--min-snr", "30"), "are for compiling without a goal"),
     ],
 )
 def test_bad_goals(

@@ -1,0 +1,31 @@
+"""What calibration told, kept: int8 files without pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, fx, nn
+
+from ...passes.base import copy_graph
+from ..calibrate import Range
+from ..export.lower import lower
+from .prepare import Prepared
+from .simulate import Quantisation
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """`ranges` of activations by the value's name; `numbers`: parameters that differ in int8."""
+
+    ranges: Mapping[str, Range]
+    numbers: Mapping[str, Tensor]
+
+    def prepared(self, graph_module: fx.GraphModule) -> Prepared:
+        """As `prepare` left it then."""
+        made = copy_graph(graph_module)
+        for path, tensor in self.numbers.items():
+            module, _, name = path.rpartition(".")
+            setattr(made.get_submodule(module), name, nn.Parameter(tensor, requires_grad=False))
+        quantisation = Quantisation(lower(made), dict(self.ranges), frozenset())
+        return Prepared(made, quantisation, graph_module)
