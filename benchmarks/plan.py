@@ -57,7 +57,7 @@ def point(data: Path, target: str, speedup: float) -> dict[str, Any]:
     plan, changed = planned.plan, planned.graph_module
     few = [(row[None],) for x, _ in planner.sample.at_most(CALIBRATED).batches() for row in x]
     before = tflite_file(planner.original, "fp32", ())
-    after = tflite_file(changed, plan.precision, few)
+    after = tflite_file(changed, plan.precision, few, "bias")
     views, labels = pictures(data / PICTURES / "validation")
     original, now = answers(planner.original), answers_of_file(after, changed, 1)
     classes = [torch.cat([run(x).argmax(1) for x in views.split(10)]) for run in (original, now)]
