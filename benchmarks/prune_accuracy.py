@@ -5,7 +5,8 @@
 Widths are chosen by this machine's operators (TFLite, fp32, one thread) and corrected until the
 file is measured to take so much of the original's time, or up to 3 % less. Criteria look at 300
 pictures without labels (Group Fisher: with), compensation fits the layers that read pruned channels
-on the same; all are judged by top-1 on 400 others. With --venvs Torch-Pruning's L1 and group norm
+on the same; all are judged by top-1 on 400 others. With `:measured` behind a criterion, what each
+group loses is decided by what the outputs lose when it alone is pruned. With --venvs Torch-Pruning's L1 and group norm
 are beside them: of its networks at ratios from 2 to 60 % the one nearest to the same latency. Every
 result is kept in out/prune_accuracy as soon as it is there; a run that was stopped goes on.
 """
@@ -29,7 +30,9 @@ from shrinkc.compiler.images import find_images
 from shrinkc.compiler.measuring import measuring
 from shrinkc.compiler.picture import preprocessing_for
 from shrinkc.compiler.pipeline import run_exact_passes
+from shrinkc.compiler.progress import Terminal
 from shrinkc.compiler.prune.allocation import Allocation
+from shrinkc.compiler.prune.bears import Bearing
 from shrinkc.compiler.prune.compensate import compensate
 from shrinkc.compiler.prune.goal import Goal
 from shrinkc.compiler.prune.methods import METHODS, Given, comparable
@@ -57,7 +60,8 @@ from benchmarks.mobilenet_v2 import PICTURES, pictures, pretrained
 
 OUT = ROOT / "out" / "prune_accuracy"
 PEER = Peer("torch-pruning", "prune_mobilenet_v2", "")
-WITHOUT_NORMS = tuple(name for name in METHODS if name != "slimming")  # the weights have none
+NAMES = tuple(name for name in METHODS if name != "slimming")  # the weights have no norms
+CRITERIA = (*NAMES, *(f"{name}:measured" for name in NAMES))
 Row = dict[str, Any]
 
 
@@ -89,7 +93,8 @@ def deployed(graph: fx.GraphModule) -> fx.GraphModule:
 
 def pruned(bench: Bench, criterion: str, compensated: bool, latency: float) -> Row:
     """One point of ours."""
-    method, started = METHODS[criterion], time.monotonic()
+    name, _, measured = criterion.partition(":")
+    method, started = METHODS[name], time.monotonic()
     batches = bench.labelled if method.needs == "labels" else bench.unlabelled
     fit = None
     if compensated:
@@ -97,12 +102,15 @@ def pruned(bench: Bench, criterion: str, compensated: bool, latency: float) -> R
         def fit(graph: fx.GraphModule, _: Any, selection: Any) -> Any:
             return compensate(graph, SliceChannels(selection), bench.unlabelled).selection
 
+    allocation = comparable(Allocation(normalise="measured" if measured else None), method)
+    bearing = Bearing(bench.unlabelled, compensated, name, OUT / "scores", Terminal())
     result = prune(
         *(bench.captured, bench.table, "fp32"),
         method.build(Given(batches, 0, by_cost=True)),
         Goal(speedup=1 / latency),
-        options=Pruning(comparable(Allocation(), method)),
-        seen=criterion,
+        options=Pruning(allocation),
+        seen=name,
+        bearing=bearing,
         compensate=fit,
         measured_ms=bench.measured,
         folder=OUT / "scores",
@@ -170,7 +178,7 @@ def main() -> None:
     add_data_argument(parser)
     parser.add_argument("--venvs", type=Path, help="of the peer")
     parser.add_argument("--latencies", default="0.9,0.85,0.8,0.7", help="shares of the original's")
-    parser.add_argument("--criteria", default=",".join(WITHOUT_NORMS))
+    parser.add_argument("--criteria", default=",".join(CRITERIA))
     parser.add_argument("--compensated", choices=("yes", "no", "both"), default="both")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -181,7 +189,7 @@ def main() -> None:
     for latency in map(float, arguments.latencies.split(",")):
         for criterion in arguments.criteria.split(","):
             for fit in compensated:
-                name = f"{criterion}-{'fitted' if fit else 'plain'}-{latency:g}"
+                name = f"{criterion.replace(':', '-')}-{'fitted' if fit else 'plain'}-{latency:g}"
                 row = kept(
                     OUT / f"{name}.json",
                     lambda c=criterion, f=fit, a=latency: pruned(bench, c, f, a),

@@ -404,8 +404,8 @@ def prune(
     normalise: Annotated[
         str | None,
         typer.Option(
-            help="How groups compare: share, mean, sum, none, cumulative. Default: as the "
-            "criterion needs."
+            help="How groups compare: share, mean, sum, none, cumulative; measured: each pruned "
+            "alone and judged on --images. Default: as the criterion needs."
         ),
     ] = None,
     multiple: Annotated[

@@ -38,6 +38,7 @@ from .picture import Preprocessing
 from .plots import require_matplotlib, widths_before_and_after
 from .progress import Progress
 from .prune.allocation import Kind, Normalise
+from .prune.bears import Bearing
 from .prune.compensate import compensate
 from .prune.goal import Goal
 from .prune.methods import METHODS, Given, Method, chosen_by_cost, comparable, method_named
@@ -152,6 +153,8 @@ def _check(a: PruneArguments, method: Method) -> None:
         )
     if a.compensate and a.compile.images is None:
         raise InputError("--compensate looks at pictures; give --images DIR (no labels are needed)")
+    if a.pruning.allocation.normalise == "measured" and a.compile.images is None:
+        raise InputError("--normalise measured looks at pictures; give --images DIR")
     if method.needs == "labels" and not a.labels:
         raise InputError(
             f"--criterion {a.criterion} needs labels; give --labels when the folders of --images "
@@ -211,6 +214,7 @@ class _Work:
             seen=f"{a.criterion} {by_cost} {looked and looked.digest} {self._compensates}",
             compensate=_compensation(batches, skipped) if self._compensates else None,
             penalty=self._penalty,
+            bearing=self._bearing(batches) if looked is not None else None,
             measured_ms=self.measured_ms if a.goal.unit == "ms" else None,
             folder=work_folder(self.out),
             progress=self.reporter,
@@ -234,7 +238,17 @@ class _Work:
 
     @property
     def _looks(self) -> bool:
-        return self.method.needs != "nothing" or self._compensates
+        return self.method.needs != "nothing" or self._compensates or self._measures
+
+    @property
+    def _measures(self) -> bool:
+        return self.a.pruning.allocation.normalise == "measured"
+
+    def _bearing(self, batches: list[Batch]) -> Bearing:
+        looked = self._looked_at
+        seen = f"{self.a.criterion} {looked.digest} {len(looked)}"
+        folder = work_folder(self.out)
+        return Bearing(batches, self._compensates, seen, folder, self.reporter)
 
     @property
     def _penalty(self) -> Any:

@@ -14,6 +14,8 @@ sum    divided by the group's sum, added up: a whole group counts 1
 none   as they are, added up: for criteria whose scores compare (a change of the loss, the scale of
        a batch norm)
 cumulative  as they are; a score is what is lost once its channel and all lower ones are gone
+measured    by what the network's outputs lose with one group pruned (`bears`); scores only say
+       which of its channels go
 
 Everything here is a function of groups, scores and prices; no network is run.
 """
@@ -22,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Protocol
 
@@ -36,7 +38,7 @@ from .knapsack import Choices, Floats, Problem, cheapest, solve, without_cliffs
 from .price import Price
 
 Kind = Literal["knapsack", "global", "uniform"]
-Normalise = Literal["share", "mean", "sum", "none", "cumulative"]
+Normalise = Literal["share", "mean", "sum", "none", "cumulative", "measured"]
 HALVINGS = 40
 SMALLEST = 1e-9  # share of a group's importance
 
@@ -73,6 +75,7 @@ class Space:
 
     candidates  group → widths, ascending, the last is all of them
     skipped     groups that stay whole, and why
+    measured    group → loss at each of its candidates, where that was measured
     """
 
     groups: Mapping[str, ChannelGroup]
@@ -80,6 +83,7 @@ class Space:
     scores: Scores
     normalise: Normalise
     skipped: tuple[Skip, ...]
+    measured: Mapping[str, Floats] = field(default_factory=dict[str, Floats])
 
     @property
     def narrow(self) -> dict[str, int]:
@@ -95,6 +99,9 @@ class Space:
     def problem(self, price: Price) -> Problem:
         choices: dict[str, Choices] = {}
         for name, candidates in self.candidates.items():
+            if name in self.measured:
+                choices[name] = Choices(candidates, self.measured[name])
+                continue
             group, lost = self.groups[name], self.lost[name]
             cells = int(group.cells.max()) + 1
             loss = np.array([lost[(group.size - width) // cells] for width in candidates])
@@ -177,7 +184,7 @@ def _normalised(group: ChannelGroup, scores: Floats, normalise: Normalise) -> Fl
     if not np.isfinite(scores).all() or scores.min() < 0:
         raise InputError(f"channel group '{group.name}' has scores that are negative or no numbers")
     total = math.fsum(scores)
-    if normalise in ("none", "cumulative") or total == 0:
+    if normalise in ("none", "cumulative", "measured") or total == 0:
         return scores
     whole = {"mean": group.size, "sum": 1, "share": _readers(group)}[normalise]
     return scores * (whole / total)

@@ -44,6 +44,7 @@ from .allocation import (
     selected,
     space_of,
 )
+from .bears import Bearing
 from .goal import Goal
 from .price import Price, layers_of
 from .scheduled import fisher_scheduled
@@ -122,6 +123,7 @@ def prune(
     seen: str = "",
     compensate: Compensate | None = None,
     penalty: Callable[[fx.GraphModule, Groups], Penalty] | None = None,
+    bearing: Bearing | None = None,
     measured_ms: Callable[[fx.GraphModule], float] | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
@@ -132,6 +134,7 @@ def prune(
     seen         tells apart what the criterion looks at, for what `folder` keeps
     compensate   new weights for what stays, before each slicing
     penalty      added to the loss of a training of its own, before anything is removed
+    bearing      measures what groups bear, for the allocation that asks for it
     measured_ms  of a deployed network: where the device is at hand, a budget in time is met by it
                  instead of by the table
     folder       keeps scores and checkpoints: a run that was stopped goes on there
@@ -147,6 +150,8 @@ def prune(
         raise InputError("a channel every few steps of which training? Give labelled pictures")
     if options.every is not None and goal.keep:
         raise InputError("a schedule chooses widths itself; leave out shares of single groups")
+    if options.allocation.normalise == "measured" and bearing is None:
+        raise InputError("what groups bear is measured on pictures; give some")
     net = network(captured)
     key = ""
     if folder is not None:
@@ -159,7 +164,7 @@ def prune(
     journal = f"{criterion.name} {seen}"
     run = _Run(
         *(net, table, precision, criterion, goal, options, schooled, compensate),
-        *(measured_ms, folder, journal, progress),
+        *(bearing, measured_ms, folder, journal, progress),
     )
     return run.pruned(penalty)
 
@@ -174,6 +179,7 @@ class _Run:
     options: Pruning
     school: School | None
     compensate: Compensate | None
+    bearing: Bearing | None
     measured_ms: Callable[[fx.GraphModule], float] | None
     folder: Path | None
     seen: str
@@ -254,6 +260,8 @@ class _Round:
             if run.goal.unit != "ms":  # counted, not measured
                 options = replace(options, candidates=max(options.candidates, COUNTED))
             space = space_of(groups, scores, options, multiple, self.whole)
+            if options.normalise == "measured" and run.bearing is not None:
+                space = replace(space, measured=run.bearing.losses(self.graph, space))
             widths, skipped = self._within(groups, space), space.skipped
             selection = space.selection(widths)
         if run.compensate is not None:
