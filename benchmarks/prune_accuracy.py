@@ -6,9 +6,10 @@ Widths are chosen by this machine's operators (TFLite, fp32, one thread) and cor
 file is measured to take so much of the original's time, or up to 3 % less. Criteria look at 300
 pictures without labels (Group Fisher: with), compensation fits the layers that read pruned channels
 on the same; all are judged by top-1 on 400 others. With `:measured` behind a criterion, what each
-group loses is decided by what the outputs lose when it alone is pruned. With --venvs Torch-Pruning's L1 and group norm
-are beside them: of its networks at ratios from 2 to 60 % the one nearest to the same latency. Every
-result is kept in out/prune_accuracy as soon as it is there; a run that was stopped goes on.
+group loses is decided by what the outputs lose when it alone is pruned. With --venvs there are
+Torch-Pruning's L1 and group norm beside them: of its networks at ratios from 2 to 60 % the one
+nearest to the same latency. Every result is kept in out/prune_accuracy/points as soon as it is
+there, and all that is kept is shown; a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ from benchmarks.converters import Peer, environment_of
 from benchmarks.mobilenet_v2 import PICTURES, pictures, pretrained
 
 OUT = ROOT / "out" / "prune_accuracy"
+POINTS = OUT / "points"
 PEER = Peer("torch-pruning", "prune_mobilenet_v2", "")
 NAMES = tuple(name for name in METHODS if name != "slimming")  # the weights have no norms
 CRITERIA = (*NAMES, *(f"{name}:measured" for name in NAMES))
@@ -160,17 +162,21 @@ def nearest(folder: Path, cost: Callable[[nn.Module], float], wanted: float) -> 
     return best[1]
 
 
-def kept(path: Path, make: Callable[[], Row]) -> Row:
-    """Made once."""
-    if path.exists():
-        return json.loads(path.read_text())
-    try:
-        row = make()
-    except InputError as error:
-        row = {"error": str(error)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_json(path, row)
-    return row
+def kept(name: str, told: Row, make: Callable[[], Row], folder: Path = POINTS) -> Row:
+    """Made once, with what it was asked for."""
+    path = folder / f"{name}.json"
+    if not path.exists():
+        try:
+            row = make()
+        except InputError as error:
+            row = {"error": str(error)}
+        replace_json(path, told | row)
+    return json.loads(path.read_text())
+
+
+def points(folder: Path) -> list[Row]:
+    """All that is kept."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
 def main() -> None:
@@ -185,28 +191,25 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     bench = Bench(arguments.data)
     compensated = {"yes": (True,), "no": (False,), "both": (True, False)}[arguments.compensated]
-    rows: list[Row] = []
     for latency in map(float, arguments.latencies.split(",")):
         for criterion in arguments.criteria.split(","):
             for fit in compensated:
                 name = f"{criterion.replace(':', '-')}-{'fitted' if fit else 'plain'}-{latency:g}"
-                row = kept(
-                    OUT / f"{name}.json",
-                    lambda c=criterion, f=fit, a=latency: pruned(bench, c, f, a),
-                )
-                rows.append({"criterion": criterion, "compensated": fit, "asked": latency} | row)
+                told = {"criterion": criterion, "compensated": fit, "asked": latency}
+                kept(name, told, lambda c=criterion, f=fit, a=latency: pruned(bench, c, f, a))
         for importance in ("l1", "group-norm") if arguments.venvs else ():
-            row = kept(
-                OUT / f"{PEER.name}-{importance}-{latency:g}.json",
+            label = f"{PEER.name} {importance}"
+            told = {"criterion": label, "compensated": False, "asked": latency}
+            kept(
+                f"{PEER.name}-{importance}-{latency:g}",
+                told,
                 lambda i=importance, a=latency: peers(bench, arguments.data, arguments.venvs, i, a),
             )
-            label = f"{PEER.name} {importance}"
-            rows.append({"criterion": label, "compensated": False, "asked": latency} | row)
         base = judged(bench.original, bench.original, bench.labels)["top1"]
         packages = ("torch", "ai-edge-litert")
-        results = {"environment": environment(*packages), "base": base, "points": rows}
+        results = {"environment": environment(*packages), "base": base, "points": points(POINTS)}
         write_results("prune_accuracy", results)
-    _show(rows)
+    _show(points(POINTS))
 
 
 def _show(rows: list[Row]) -> None:

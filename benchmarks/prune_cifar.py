@@ -16,7 +16,6 @@ pictures. Every result is kept in out/prune_cifar; a run that was stopped goes o
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,10 +52,11 @@ from torch import fx, nn
 from benchmarks import cifar
 from benchmarks.common import ROOT, add_data_argument, environment, print_table, write_results
 from benchmarks.converters import Peer
-from benchmarks.prune_accuracy import Row, by_peer, kept, nearest
+from benchmarks.prune_accuracy import Row, by_peer, kept, nearest, points
 from benchmarks.resnet_cifar import SIZE, pretrained
 
 OUT = ROOT / "out" / "prune_cifar"
+POINTS = OUT / "points"
 PEER = Peer("torch-pruning", "prune_resnet_cifar", "")
 PEERS = ("l1", "l1-uniform", "group-norm", "group-norm-uniform")
 OURS = (*METHODS, "l1 fitted", "group-fisher fitted")
@@ -216,20 +216,14 @@ def main() -> None:
                 point = Point(bench, name, goal, seed)
                 keep(point, PEER.name, lambda p=point: p.peers(arguments.venvs))
             results = {"environment": environment("torch", "ai-edge-litert"), "base": base}
-            write_results("prune_cifar", results | {"points": points()})
-    show(base or 0.0, points())
+            write_results("prune_cifar", results | {"points": points(POINTS)})
+    show(base or 0.0, points(POINTS))
 
 
 def keep(point: Point, by: str, make: Any) -> None:
     told = {"by": by, "criterion": point.name, "goal": point.goal, "seed": point.seed}
-    path = OUT / "points" / f"{by}-{point.name.replace(' ', '-')}-{point.goal}-{point.seed}.json"
-    row = kept(path, lambda: told | make())
-    print(row, flush=True)
-
-
-def points() -> list[Row]:
-    """All that is kept."""
-    return [json.loads(path.read_text()) for path in sorted((OUT / "points").glob("*.json"))]
+    name = f"{by}-{point.name.replace(' ', '-')}-{point.goal}-{point.seed}"
+    print(kept(name, told, make, POINTS), flush=True)
 
 
 def show(base: float, rows: list[Row]) -> None:
