@@ -11,6 +11,7 @@ the median of the rounds' ratios, with the smallest and the largest.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from statistics import median
 from typing import Any
@@ -25,7 +26,7 @@ from shrinkc.compiler.shrink.budget import predicted_ms
 from shrinkc.compiler.shrink.plan import network
 from shrinkc.passes.criteria.magnitude import FilterNorm
 
-from benchmarks.common import ROOT, environment, print_table, write_results
+from benchmarks.common import RESULTS, ROOT, environment, print_table, write_results
 from benchmarks.models import Architecture, build
 
 CACHE = ROOT / "out" / "host"
@@ -55,13 +56,21 @@ def measure(name: str, speedup: float) -> dict[str, Any]:
     }
 
 
+def earlier() -> list[dict[str, Any]]:
+    """Of runs for other networks."""
+    path = RESULTS / "prune_speed.json"
+    return json.loads(path.read_text())["networks"] if path.exists() else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", default="mobilenetv2_w1,resnet50,vgg16")
     parser.add_argument("--speedup", type=float, default=1.5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [measure(name, arguments.speedup) for name in arguments.networks.split(",")]
+    found = [measure(name, arguments.speedup) for name in arguments.networks.split(",")]
+    anew = {row["network"] for row in found}
+    rows = [row for row in earlier() if row["network"] not in anew] + found
     write_results("prune_speed", {"environment": environment("ai-edge-litert"), "networks": rows})
     print_table(
         ("network", "asked", "table", "measured", "rounds", "s"),

@@ -56,7 +56,7 @@ class EqualScores:
     name: ClassVar[str] = "equal"
 
     def scores(self, graph_module: fx.GraphModule, groups: Groups) -> Scores:
-        return {g.name: np.zeros(g.size) for g in groups.groups}
+        return {g.name: np.ones(g.size) for g in groups.groups}
 
 
 def position_norms(tensor: Tensor, part: ParameterSlice, p: int) -> npt.NDArray[np.float64]:

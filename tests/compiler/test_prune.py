@@ -326,3 +326,11 @@ def test_a_schedule_that_ends_too_early_says_how_far_it_came() -> None:
         run(Goal(macs=0.7), Pruning(EACH, every=2), train=pictures(labelled=False))
     with pytest.raises(InputError, match="every 0 steps"):
         Pruning(every=0)
+
+
+def test_channels_that_all_count_the_same_are_not_given_away() -> None:
+    graph = captured()
+    options = Pruning(Allocation(multiple=1))
+    found = prune(graph, Steps(), "fp32", EqualScores(), Goal(macs=0.6), options=options)
+    share = macs(lower(found.graph_module)) / macs(lower(found.original))
+    assert 0.55 < share <= 0.6
