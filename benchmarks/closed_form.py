@@ -7,7 +7,8 @@ Each point asks for a speedup at int8 on this machine, whose operators are measu
 they agree with the original network, in PyTorch before and after the distillation. Speedups are
 measured, merged against unmerged at the same precision, interleaved; beside them what the tables of
 two devices predict. Each point runs in a process of its own, for its time and peak memory; points
-of earlier runs stay in the file of results.
+of earlier runs stay in the file of results. --again times the networks of those points once more,
+for when the machine was busy: speed does not depend on what was fitted.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ from shrinkc.compiler.picture import preprocessing_for
 from shrinkc.compiler.pipeline import run_exact_passes
 from shrinkc.compiler.progress import Terminal
 from shrinkc.compiler.runtimes import TfliteRunner
-from shrinkc.compiler.shrink.closed_form import ClosedForm, shrink_closed_form
+from shrinkc.compiler.shrink.choices import Choice
+from shrinkc.compiler.shrink.closed_form import ClosedForm, channels_last, shrink_closed_form
+from shrinkc.compiler.shrink.plans import outline
 from shrinkc.compiler.shrink.rebuild import Rebuilding
 from shrinkc.compiler.shrink.tune import Tuning
 from shrinkc.compiler.train.cache import load_pictures, with_margin
@@ -44,6 +47,7 @@ from shrinkc.latency_tables.devices import runner
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.store import load_table
 from shrinkc.latency_tables.table import OpEstimate
+from shrinkc.passes.analysis.spans import find_spans
 from shrinkc.passes.fold_batch_norm import FoldBatchNorm
 from shrinkc.passes.simplify import Simplify
 from torch import Tensor, fx
@@ -152,6 +156,20 @@ def measured(before: dict[str, bytes], after: dict[str, bytes]) -> dict[str, Any
     return found
 
 
+def timed_again(data: Path, rows: list[dict[str, Any]]) -> None:
+    """New `measured` for kept points, from the choices that they took."""
+    graph, images = channels_last(folded(data)), calibration(data)
+    few = [(images.inputs(p[None, 16:240, 16:240]),) for p in images.pixels[::15]]
+    spans = {(s.source, s.sink): s for s in find_spans(graph).spans}
+    before = files(graph, few)
+    for row in rows:
+        chosen = [
+            Choice(spans[t["source"], t["sink"]], t["kind"], t["saving_ms"], t["channels"])
+            for t in row["taken"]
+        ]
+        row["measured"] = measured(before, files(outline(graph, chosen), few))
+
+
 def predicted(before: fx.GraphModule, after: fx.GraphModule) -> dict[str, float]:
     """Device and precision → speedup by its table."""
     programs = lower(before), lower(after)
@@ -220,6 +238,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=Tuning().learning_rate)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--name", default="closed_form", help="of the file with the results")
+    parser.add_argument("--again", action="store_true", help="time the kept points anew")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     speedups = [float(s) for s in arguments.speedups.split(",")]
@@ -227,6 +246,10 @@ def main() -> None:
         replace_json(arguments.one, point(arguments, speedups[0]))
         return
     rows = _known(arguments.name)
+    if arguments.again:
+        timed_again(arguments.data, list(rows.values()))
+        _write(arguments.name, rows)
+        speedups = []
     for speedup in speedups:
         part = CACHE / f"{arguments.name}.json"
         command = [sys.executable, "-m", "benchmarks.closed_form", *sys.argv[1:]]
@@ -234,10 +257,14 @@ def main() -> None:
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
             continue  # the error is on the screen: a speedup that cannot be reached
         rows[speedup] = json.loads(part.read_text())
-        points = [rows[asked] for asked in sorted(rows)]
-        packages = ("torch", "ai-edge-litert", "ai-edge-quantizer")
-        write_results(arguments.name, {"environment": environment(*packages), "points": points})
+        _write(arguments.name, rows)
     _show([rows[asked] for asked in sorted(rows)])
+
+
+def _write(name: str, rows: dict[float, dict[str, Any]]) -> None:
+    points = [rows[asked] for asked in sorted(rows)]
+    packages = ("torch", "ai-edge-litert", "ai-edge-quantizer")
+    write_results(name, {"environment": environment(*packages), "points": points})
 
 
 def _known(name: str) -> dict[float, dict[str, Any]]:
