@@ -18,6 +18,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ CALIBRATED = 100
 
 def point(data: Path, target: str, speedup: float) -> dict[str, Any]:
     graph = capture(pretrained(data), (torch.randn(1, 3, 224, 224),))
-    images = calibration(data)
+    images = replace(calibration(data), labels=None)  # folders are not in the network's order
     started = time.monotonic()
     planning = Planning(closed=ClosedForm(cache=CACHE / "damages"), folder=OUT)
     planner = Planner(graph, images, cost_table(target), planning, progress=Terminal())
