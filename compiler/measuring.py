@@ -12,7 +12,7 @@ from .bench import bench
 from .export.lower import lower
 from .export.tflite import write_tflite
 from .quantisation.how import Int8, Tuning
-from .quantisation.prepare import prepare
+from .quantisation.prepare import Prepared, prepare
 from .quantize import quantize_tflite
 from .runtimes import TfliteRunner
 
@@ -31,9 +31,13 @@ def tflite_file(
     """
     if precision == "fp32":
         return write_tflite(lower(graph))
-    prepared = prepare(graph, inputs, Int8(tuning, noise=False))
+    return int8_file(prepare(graph, inputs, Int8(tuning, noise=False)), inputs[:8])
+
+
+def int8_file(prepared: Prepared, few: Sequence[tuple[Tensor, ...]]) -> bytes:
+    """The TFLite file of a network that is ready for int8, all of it; `few`: calibration inputs."""
     program, ranges = prepared.quantisation.program, prepared.quantisation.ranges
-    return quantize_tflite(write_tflite(program), program, inputs[:8], ranges)
+    return quantize_tflite(write_tflite(program), program, few, ranges)
 
 
 def speedup_of(before: bytes, after: bytes, threads: int = 1) -> float:

@@ -126,7 +126,8 @@ def run_plan(a: PlanArguments) -> None:
         PRECISIONS if a.precision is None else (a.precision,),
         ClosedForm(cache=cache),
         given.threads,
-        work_folder(out),
+        training=f"{a.train} {a.recipe}" if a.train else "",
+        folder=work_folder(out),
     )
     train = _training(a, preprocessing, out, reporter) if a.train else None
     planner = Planner(

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from ..export.lower import lower
 from ..runtimes import TfliteRunner
-from ..verify import tflite_artefact
+from ..verify import Artefact
 from .plan_file import Promise
 
 Labelled = Iterable[tuple[Tensor, Tensor | None]]
@@ -58,8 +58,7 @@ def answers(graph: fx.GraphModule) -> Answer:
 
 def answers_of_file(model: bytes, graph: fx.GraphModule, threads: int) -> Answer:
     """Of its TFLite file."""
-    artefact = tflite_artefact(model, lower(graph))
-    artefact = type(artefact)(artefact.name, model, artefact.program, TfliteRunner(model, threads))
+    artefact = Artefact("tflite", model, lower(graph), TfliteRunner(model, threads))
 
     def run(x: Tensor) -> Tensor:
         return torch.as_tensor(artefact.run((x,))[0]).flatten(1)

@@ -20,17 +20,16 @@ from torch import Tensor, fx
 from ...passes.analysis.spans import NoSpan, find_spans
 from ..costs import CostTable
 from ..errors import InputError, TableError
-from ..export.tflite import write_tflite
+from ..files import atomic_folder
 from ..journal import digest_of
-from ..measuring import Measuring, tflite_file
+from ..measuring import Measuring, int8_file, tflite_file
 from ..options import PRECISIONS
 from ..progress import Progress, Silent
 from ..quantisation.how import Int8
 from ..quantisation.prepare import Prepared, prepare
-from ..quantize import quantize_tflite
 from ..report_sections import LayerNoise
 from ..shrink.budget import predicted_ms, price_of
-from ..shrink.choices import choices
+from ..shrink.choices import Choice, choices
 from ..shrink.closed_form import ClosedForm, Row, fitted
 from ..shrink.importance import loss, measure
 from ..shrink.plans import Plans
@@ -54,12 +53,14 @@ class Planning:
     precisions  that may be chosen
     closed      how spans are fitted
     threads     of measurements here
+    training    what training comes after the fits, in words: tells kept plans apart
     folder      keeps finished plans: a run that was stopped goes on; None: nothing is kept
     """
 
     precisions: tuple[str, ...] = PRECISIONS
     closed: ClosedForm = field(default_factory=ClosedForm)
     threads: int = 1
+    training: str = ""
     folder: Path | None = None
 
 
@@ -124,24 +125,26 @@ class Planner:
         return found
 
     @cached_property
-    def plans(self) -> dict[str, Plans]:
-        """Precision → what can be done, judged; every choice once for both."""
-        spans, closed = find_spans(self.original), self.planning.closed
-        found = {
-            p: choices(spans, price_of(self.table, p), closed.kinds)[0] for p in self.precisions
-        }
-        every = [choice for chosen in found.values() for choice in chosen]
-        damages = iter(measure(self.original, every, self.sample, closed.cache, self.progress))
-        return {
-            p: Plans(self.original, self.table, p, chosen, [next(damages) for _ in chosen])
-            for p, chosen in found.items()
-        }
+    def _choices(self) -> dict[str, tuple[list[Choice], list[NoSpan]]]:
+        """Precision → what saves time, and which spans stay."""
+        spans, kinds = find_spans(self.original), self.planning.closed.kinds
+        return {p: choices(spans, price_of(self.table, p), kinds) for p in self.precisions}
 
     @cached_property
+    def plans(self) -> dict[str, Plans]:
+        """Precision → what can be done, judged; every choice once for both."""
+        every = [choice for found, _ in self._choices.values() for choice in found]
+        cache = self.planning.closed.cache
+        damages = iter(measure(self.original, every, self.sample, cache, self.progress))
+        return {
+            p: Plans(self.original, self.table, p, found, [next(damages) for _ in found])
+            for p, (found, _) in self._choices.items()
+        }
+
+    @property
     def refused(self) -> tuple[NoSpan, ...]:
         """Spans that stay in every precision, and why."""
-        spans, closed = find_spans(self.original), self.planning.closed
-        per = [choices(spans, price_of(self.table, p), closed.kinds)[1] for p in self.precisions]
+        per = [refused for _, refused in self._choices.values()]
         names = [{r.node for r in refused} for refused in per]
         return tuple(r for r in per[0] if all(r.node in found for found in names))
 
@@ -269,9 +272,7 @@ class Planner:
         return [(x, None if labels is None else labels[rows]) for x, rows in sample.batches()]
 
     def _quantised(self, prepared: Prepared) -> Answer:
-        program, ranges = prepared.quantisation.program, prepared.quantisation.ranges
-        few = self._inputs(FEW)
-        file = quantize_tflite(write_tflite(program), program, few, ranges)
+        file = int8_file(prepared, self._inputs(FEW))
         return answers_of_file(file, prepared.graph_module, self.planning.threads)
 
     def _inputs(self, count: int) -> list[tuple[Tensor, ...]]:
@@ -300,15 +301,8 @@ class Planner:
             return None
         planning = self.planning
         told = (
-            *(
-                name,
-                bool(self.train),
-                self.precisions,
-                self.table.target,
-                self.before_ms,
-                planning.threads,
-            ),
-            *(planning.closed, self.sample.pictures.digest, self.sample.rows),
+            *(name, self.precisions, self.table.target, self.before_ms, planning.threads),
+            *(planning.training, planning.closed, self.sample.pictures.digest, self.sample.rows),
             *(self.held.pictures.digest, self.held.rows),
         )
         return folder / "plans" / digest_of(self.captured, str(told))
@@ -321,8 +315,6 @@ class Planner:
         return Planned(plan, tensors, replay(self.captured, plan, tensors)[1])
 
     def _keep(self, name: str, planned: Planned) -> None:
-        from ..files import atomic_folder
-
         place = self._place(name)
         if place is not None:
             with atomic_folder(place) as folder:

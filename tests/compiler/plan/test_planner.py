@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -250,6 +251,20 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     again = planner(folder=tmp_path).within(one.before_ms / 2.2)
     assert again.plan == first.plan
     assert torch.equal(outputs(again.graph_module), outputs(first.graph_module))
+
+
+def test_another_training_is_another_plan(tmp_path: Path) -> None:
+    asked: list[str] = []
+    for words in ("one epoch", "two epochs", "one epoch"):
+
+        def train(fitted: fx.GraphModule, original: fx.GraphModule, w: str = words) -> Any:
+            asked.append(w)
+            return fitted
+
+        planning = Planning(("fp32",), QUICK, training=words, folder=tmp_path)
+        one = Planner(network(), some_pictures(), Device(), planning, train=train)
+        one.within(one.before_ms / 1.2)
+    assert asked == ["one epoch", "two epochs"]
 
 
 def test_training_comes_before_judging() -> None:
