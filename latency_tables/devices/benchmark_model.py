@@ -23,6 +23,7 @@ from typing import Any
 from ...compiler.errors import DeviceError, DeviceLostError
 from .adb import adb_trouble
 from .jobs import REFERENCE, Array, Failed, Measured, Method, Model, Ran, Setup
+from .link import last_words
 from .runner import cpu_name
 
 FOLDER = "/data/local/tmp"
@@ -110,7 +111,7 @@ class BenchmarkSession:
                     if code == 0 and found is not None:
                         times[model.name].append(found)
                     else:
-                        failed[model.name] = _last_line(said) or f"exit code {code}"
+                        failed[model.name] = last_words(said) or f"exit code {code}"
         self._adb.shell(f"rm -f {self._folder}/*.tflite")
         self._conditions = self._seen()
         reference = tuple(times.get(REFERENCE, ()))
@@ -126,7 +127,7 @@ class BenchmarkSession:
         said, code = self._bench(model, "--report_peak_memory_footprint=true")
         self._adb.shell(f"rm -f {self._folder}/*.tflite")
         if code != 0:
-            return Failed(model.name, _last_line(said) or f"exit code {code}")
+            return Failed(model.name, last_words(said) or f"exit code {code}")
         peak = _PEAK.search(said)
         memory = round(float(peak[1]) * 1e6) if peak else None
         return Ran((), None, None, memory, self.environment["runtime"])
@@ -155,7 +156,7 @@ class BenchmarkSession:
         said, code = self._adb.shell_with_code(" ".join((self._tool, *options)))
         if code in (126, 127):
             raise DeviceError(
-                f"{self._adb.name}: {self._tool} cannot run there: {_last_line(said)}; "
+                f"{self._adb.name}: {self._tool} cannot run there: {last_words(said)}; "
                 "give --benchmark-model one that is made for it"
             )
         return said, code
@@ -192,12 +193,6 @@ def inference_us(said: str) -> float | None:
     return float(medians[-1] if medians else average[1])
 
 
-def _last_line(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    errors = [line for line in lines if "ERROR" in line]
-    return (errors or lines or [""])[-1][:200]
-
-
 def _require_machine(name: str, tool: Path, machine: str) -> None:
     """Raise DeviceError for a tool that was built for another processor."""
     with tool.open("rb") as file:
@@ -221,7 +216,7 @@ class _Adb:
     def shell(self, command: str) -> str:
         said, code = self.shell_with_code(command)
         if code != 0:
-            raise DeviceError(f"{self.name}: {adb_trouble(said) or _last_line(said)}")
+            raise DeviceError(f"{self.name}: {adb_trouble(said) or last_words(said)}")
         return said
 
     def shell_with_code(self, command: str) -> tuple[str, int]:
@@ -237,7 +232,7 @@ class _Adb:
         done = self._adb("push", str(file), path)
         if done.returncode:
             said = done.stdout + done.stderr
-            raise self._lost(adb_trouble(said) or _last_line(said))
+            raise self._lost(adb_trouble(said) or last_words(said))
 
     def forget(self, folder: str) -> None:
         """Remove what was pushed, if the phone is still there."""

@@ -48,7 +48,9 @@ class Graph:
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
         with torch.no_grad(), torch.cuda.graph(self._graph):
-            self._kept = work()  # lives as long as the graph that writes it
+            # What it reads and writes lives as long as the graph: the next capture gives free
+            # memory back, and a replay that touches it kills the process.
+            self._kept = work, work()
         self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
 
     def prepare(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tempfile
 import threading
@@ -21,6 +22,7 @@ BOOT = (
     "sys.path[:] = [p for p in sys.path if p]; s = sys.stdin.buffer; "
     'exec(compile(s.read(int(s.readline())), "runner.py", "exec"), {"__name__": "__main__"})'
 )
+_ERROR = re.compile(r"^[\w.]*(Error|Exception): |ERROR")
 TAIL_BYTES = 4000  # of what the other end wrote on stderr
 
 
@@ -31,6 +33,13 @@ class LinkEndedError(Exception):
     def __init__(self, code: int, said: str, silent_s: float | None) -> None:
         super().__init__(said)
         self.code, self.said, self.silent_s = code, said, silent_s
+
+
+def last_words(said: str) -> str:
+    """The last line that names an error, behind which advice may stand, else the last line."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if _ERROR.search(line)]
+    return (errors or lines or [""])[-1][:200]
 
 
 class Link:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...compiler.errors import DeviceError, DeviceLostError
 from .jobs import Array, Failed, Measured, Method, Model, Ran, Setup
-from .link import Link, LinkEndedError
+from .link import Link, LinkEndedError, last_words
 from .runner import PROTOCOL
 
 # Exit codes of a process ended by a signal, as shells report it (128 + n) or Popen does (−n).
@@ -172,8 +172,7 @@ def _why(place: Place, ended: LinkEndedError) -> str:
     known = place.explain(ended) or _crash(ended.code)
     if known:
         return known
-    lines = [line.strip() for line in ended.said.splitlines() if line.strip()]
-    return f"{lines[-1][:200] if lines else 'it ended without a word'} (exit code {ended.code})"
+    return f"{last_words(ended.said) or 'it ended without a word'} (exit code {ended.code})"
 
 
 def _crash(code: int) -> str | None:

@@ -1,15 +1,20 @@
 """The cuda device as far as it goes without a GPU: operators on the CPU, a clear refusal."""
 
+import gc
 from typing import Any
+from unittest.mock import MagicMock
+from weakref import ref
 
 import numpy as np
 import pytest
 import torch
 from shrinkc.compiler.errors import DeviceError
+from shrinkc.latency_tables.devices import cuda_runner
 from shrinkc.latency_tables.devices.cuda import Cuda
 from shrinkc.latency_tables.devices.cuda_ops import torch_operator
 from shrinkc.latency_tables.devices.cuda_runner import copied, load
 from shrinkc.latency_tables.devices.jobs import Measured, Method, Model, Setup, key_from_json
+from shrinkc.latency_tables.devices.link import last_words
 from shrinkc.latency_tables.key import OpKey
 
 gpu = torch.cuda.is_available()
@@ -66,6 +71,30 @@ def test_copies_have_weights_of_their_own() -> None:
     torch.manual_seed(0)
     single = torch_operator(OpKey("linear", 8, 8), "cpu")()
     assert not torch.equal(run(), single)
+
+
+def test_a_graph_keeps_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_runner, "torch_on_gpu", MagicMock)
+    weights = torch.zeros(3)
+    seen = ref(weights)
+
+    def work(weights: torch.Tensor = weights) -> torch.Tensor:
+        return weights + 1
+
+    graph = cuda_runner.Graph(work, 1.0)
+    del weights, work
+    gc.collect()
+    assert seen() is not None
+    del graph
+    gc.collect()
+    assert seen() is None
+
+
+def test_the_error_is_named_not_the_advice_behind_it() -> None:
+    said = "Traceback …\n  File …\ntorch.AcceleratorError: CUDA error: illegal\nCompile with X.\n\n"
+    assert last_words(said) == "torch.AcceleratorError: CUDA error: illegal"
+    assert last_words("starting\nout of luck\n") == "out of luck"
+    assert last_words("") == ""
 
 
 def test_kinds_without_an_operator_are_told() -> None:
