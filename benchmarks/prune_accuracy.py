@@ -5,8 +5,9 @@
 Widths are chosen by this machine's operators (TFLite, fp32, one thread) and corrected until the
 file is measured to take so much of the original's time, or up to 3 % less. Criteria look at 300
 pictures without labels (Group Fisher: with), compensation fits the layers that read pruned channels
-on the same; all are judged by top-1 on 400 others. With `:measured` behind a criterion, what each
-group loses is decided by what the outputs lose when it alone is pruned. With --venvs there are
+on the same, 200 steps of distillation on the same may follow; all are judged by top-1 on 400
+others. With `:measured` behind a criterion, what each group loses is decided by what the outputs
+lose when it alone is pruned. With --venvs there are
 Torch-Pruning's L1 and group norm beside them: of its networks at ratios from 2 to 60 % the one
 nearest to the same latency. Every result is kept in out/prune_accuracy/points as soon as it is
 there, and all that is kept is shown; a run that was stopped goes on.
@@ -35,11 +36,13 @@ from shrinkc.compiler.progress import Terminal
 from shrinkc.compiler.prune.allocation import Allocation
 from shrinkc.compiler.prune.bears import Bearing
 from shrinkc.compiler.prune.compensate import compensate
+from shrinkc.compiler.prune.distil import distilled
 from shrinkc.compiler.prune.goal import Goal
 from shrinkc.compiler.prune.methods import METHODS, Given, comparable
 from shrinkc.compiler.prune.prune import Pruning, prune
 from shrinkc.compiler.prune_commands import batches_of
 from shrinkc.compiler.shrink.budget import predicted_ms
+from shrinkc.compiler.shrink.tune import Tuning
 from shrinkc.compiler.train.cache import load_pictures
 from shrinkc.passes.criteria.data import Batch
 from shrinkc.passes.fold_batch_norm import FoldBatchNorm
@@ -63,6 +66,7 @@ OUT = ROOT / "out" / "prune_accuracy"
 POINTS = OUT / "points"
 PEER = Peer("torch-pruning", "prune_mobilenet_v2", "")
 NAMES = tuple(name for name in METHODS if name != "slimming")  # the weights have no norms
+MODES = ("plain", "fitted", "distilled")  # distilled: compensated, then
 CRITERIA = (*NAMES, *(f"{name}:measured" for name in NAMES))
 Row = dict[str, Any]
 
@@ -78,8 +82,9 @@ class Bench:
         self.measured = measuring(self.folded, before_ms, "fp32", ())
         preprocessing = preprocessing_for((1, 3, 224, 224), mean=(0.5,), std=(0.5,))
         seen = load_pictures(find_images(data / PICTURES / "calibration"), preprocessing)
+        self.seen = replace(seen, labels=None)
         self.labelled: list[Batch] = batches_of(seen)
-        self.unlabelled: list[Batch] = batches_of(replace(seen, labels=None))
+        self.unlabelled: list[Batch] = batches_of(self.seen)
         self.views, self.labels = pictures(data / PICTURES / "validation")
         self.original: Tensor = classes_of(self.folded, self.views)
 
@@ -93,8 +98,9 @@ def deployed(graph: fx.GraphModule) -> fx.GraphModule:
     return run_exact_passes(graph, (Simplify(), FoldBatchNorm()))[0].float()
 
 
-def pruned(bench: Bench, criterion: str, compensated: bool, latency: float) -> Row:
+def pruned(bench: Bench, criterion: str, mode: str, latency: float) -> Row:
     """One point of ours."""
+    compensated = mode != "plain"
     name, _, measured = criterion.partition(":")
     method, started = METHODS[name], time.monotonic()
     batches = bench.labelled if method.needs == "labels" else bench.unlabelled
@@ -117,6 +123,8 @@ def pruned(bench: Bench, criterion: str, compensated: bool, latency: float) -> R
         measured_ms=bench.measured,
         folder=OUT / "scores",
     )
+    if mode == "distilled":
+        result = distilled(result, bench.seen, Tuning(), Terminal())
     return {**bench.judged(result.graph_module), "seconds": time.monotonic() - started}
 
 
@@ -185,21 +193,20 @@ def main() -> None:
     parser.add_argument("--venvs", type=Path, help="of the peer")
     parser.add_argument("--latencies", default="0.9,0.85,0.8,0.7", help="shares of the original's")
     parser.add_argument("--criteria", default=",".join(CRITERIA))
-    parser.add_argument("--compensated", choices=("yes", "no", "both"), default="both")
+    parser.add_argument("--modes", default=",".join(MODES))
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     bench = Bench(arguments.data)
-    compensated = {"yes": (True,), "no": (False,), "both": (True, False)}[arguments.compensated]
     for latency in map(float, arguments.latencies.split(",")):
         for criterion in arguments.criteria.split(","):
-            for fit in compensated:
-                name = f"{criterion.replace(':', '-')}-{'fitted' if fit else 'plain'}-{latency:g}"
-                told = {"criterion": criterion, "compensated": fit, "asked": latency}
-                kept(name, told, lambda c=criterion, f=fit, a=latency: pruned(bench, c, f, a))
+            for mode in arguments.modes.split(","):
+                name = f"{criterion.replace(':', '-')}-{mode}-{latency:g}"
+                told = {"criterion": criterion, "mode": mode, "asked": latency}
+                kept(name, told, lambda c=criterion, m=mode, a=latency: pruned(bench, c, m, a))
         for importance in ("l1", "group-norm") if arguments.venvs else ():
             label = f"{PEER.name} {importance}"
-            told = {"criterion": label, "compensated": False, "asked": latency}
+            told = {"criterion": label, "mode": "plain", "asked": latency}
             kept(
                 f"{PEER.name}-{importance}-{latency:g}",
                 told,
@@ -214,12 +221,12 @@ def main() -> None:
 
 def _show(rows: list[Row]) -> None:
     print_table(
-        ("asked", "criterion", "compensated", "measured", "top-1", "agrees"),
+        ("asked", "criterion", "weights", "measured", "top-1", "agrees"),
         [
             (
                 f"{row['asked']:g}",
                 row["criterion"],
-                "yes" if row["compensated"] else "",
+                row["mode"],
                 *(
                     (row["error"], "", "")
                     if "error" in row

@@ -1,23 +1,29 @@
 """ResNet-56 on CIFAR-10 pruned by every criterion, with the same short fine-tuning each.
 
-    python -m benchmarks.prune_cifar --data DIR [--venvs VENVS] [--seeds 1] [--goals macs,speed]
+    python -m benchmarks.prune_cifar --data DIR [--venvs VENVS] [--seeds 3] [--goals macs,speed]
+    python -m benchmarks.prune_cifar --data DIR --stages tune --jobs 8    # on a machine with a GPU
 
-The published weights saw the original pictures; they are first fine-tuned on the JPEG copy (one
-epoch), which gives the base. Every criterion is asked for half the MACs, and for a file measured to
-be 1.5 times as fast here (TFLite, fp32, one thread). Data-driven criteria look at 1,000 training
-pictures. All, Torch-Pruning's networks too, get the same fine-tuning: one epoch of 10,000 training
-pictures, labels and self-distillation from the base, and are judged on the 10,000 test pictures.
-Penalties (Slimming, SSL) would be a training of their own and are left out. With --venvs
-Torch-Pruning is beside them: of its networks at ratios from 2 to 80 % the nearest to the goal.
-"from-scratch" trains the shape that L1 ends in from random weights, on fifteen times as many
-pictures. Every result is kept in out/prune_cifar; a run that was stopped goes on.
+The published weights saw the original pictures; they are first trained on the JPEG copy for ten
+epochs, which gives the base. "slimming penalty" and "ssl penalty" start from bases that had the
+method's penalty in these epochs. Every criterion is asked for half the MACs, and for a file
+measured to be 1.5 times as fast here (TFLite, fp32, one thread). Data-driven criteria look at 1,000
+training pictures; "fitted": what is left is compensated on the same; "measured": what every group
+loses is measured. With --venvs Torch-Pruning is beside them: of its networks at ratios from 2 to
+80 % the nearest to the goal. All get the same fine-tuning (tuning_cifar.py) and are judged on the
+10,000 test pictures. "from-scratch" trains the shape that L1 ends in from random weights, for
+thirty epochs. Stages: `base`, `prune`, `measure`, `tune`; what they make is kept in
+out/prune_cifar, which can be carried to a machine with a GPU and back; a run that was stopped goes
+on.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -27,9 +33,11 @@ from shrinkc.compiler.capture import capture
 from shrinkc.compiler.costs import macs
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.host import HostTable
-from shrinkc.compiler.measuring import measuring
-from shrinkc.compiler.progress import Terminal
+from shrinkc.compiler.measuring import Measuring, measuring
+from shrinkc.compiler.model_file import load_model_file, save_model
+from shrinkc.compiler.progress import Silent, Terminal
 from shrinkc.compiler.prune.allocation import Allocation
+from shrinkc.compiler.prune.bears import Bearing
 from shrinkc.compiler.prune.compensate import compensate
 from shrinkc.compiler.prune.goal import Goal
 from shrinkc.compiler.prune.methods import METHODS, Given, comparable
@@ -37,158 +45,243 @@ from shrinkc.compiler.prune.prune import Pruning, prune
 from shrinkc.compiler.prune_commands import batches_of
 from shrinkc.compiler.shrink.budget import predicted_ms
 from shrinkc.compiler.shrink.plan import network
-from shrinkc.compiler.shrink.recipe import Recipe, school
-from shrinkc.compiler.train.config import Keeping, Training
-from shrinkc.compiler.train.evaluate import evaluate
-from shrinkc.compiler.train.losses import Labels
+from shrinkc.compiler.train.config import Hooks, Keeping, Training
+from shrinkc.compiler.train.jobs import Job, run_jobs
 from shrinkc.compiler.train.optimisers import Sgd
 from shrinkc.compiler.train.pictures import Pictures
 from shrinkc.compiler.train.schedules import OneCycle
 from shrinkc.compiler.train.train import train
+from shrinkc.passes.analysis.channel_groups import channel_groups
 from shrinkc.passes.fold_batch_norm import FoldBatchNorm
 from shrinkc.passes.slice_channels import SliceChannels
 from torch import fx, nn
 
 from benchmarks import cifar
-from benchmarks.common import ROOT, add_data_argument, environment, print_table, write_results
+from benchmarks.common import (
+    ROOT,
+    add_data_argument,
+    environment,
+    print_table,
+    replace_json,
+    write_results,
+)
 from benchmarks.converters import Peer
-from benchmarks.prune_accuracy import Row, by_peer, kept, nearest, points
+from benchmarks.prune_accuracy import Row, by_peer, nearest
 from benchmarks.resnet_cifar import SIZE, pretrained
+from benchmarks.tuning_cifar import Tuning, judged, part, tune
 
 OUT = ROOT / "out" / "prune_cifar"
-POINTS = OUT / "points"
+STATE = OUT / "base.pt"  # for the peer
+NETWORKS, TUNED = OUT / "networks", OUT / "tuned"
 PEER = Peer("torch-pruning", "prune_resnet_cifar", "")
 PEERS = ("l1", "l1-uniform", "group-norm", "group-norm-uniform")
-OURS = (*METHODS, "l1 fitted", "group-fisher fitted")
+FITTED = ("l1 fitted", "group-fisher fitted", "group-fisher fitted measured", "he measured")
+PENALTIES = ("slimming penalty", "ssl penalty")
+SCRATCH = "from-scratch"
+OURS = (*METHODS, *FITTED, *PENALTIES, SCRATCH)
 GOALS = {"macs": Goal(macs=0.5), "speed": Goal(speedup=1.5)}
-LOOKED, TUNED, BATCH = 1000, 10_000, 64
-MULTIPLE = 4  # channels; layers have 16, 32 and 64
-SCRATCH_EPOCHS, RATE = 3, 0.02
+LOOKED, MULTIPLE = 1000, 4  # pictures; channels, of which layers have 16, 32 and 64
+BASE_EPOCHS, RATE, BATCH = 10, 0.02, 128
+SCRATCH_EPOCHS = 30
+STRENGTHS = {"slimming": 1e-4, "ssl": 1e-4}  # the papers' and the command's
 
 
-class Bench:
-    """The network, its pictures, how to tune, measure and judge."""
-
-    def __init__(self, data: Path) -> None:
-        self.seen, self.test = cifar.pictures(data)
-        self.weights = OUT / "base.pt"
-        self.graph = capture(self._base(data), (torch.randn(1, 3, SIZE, SIZE),))
-        self.folded = network(self.graph).folded
-        self.macs = macs(lower(self.folded))
-        self.table = HostTable(cache=OUT / "host")
-        before_ms = predicted_ms(self.folded, self.table, "fp32")
-        self.measured = measuring(self.folded, before_ms, "fp32", ())
-
-    def _base(self, data: Path) -> nn.Module:
-        """One epoch on these pictures."""
-        model = pretrained(data)
-        training = Training(1, 128, optimiser=Sgd(0.02), labels=Labels(), schedule=OneCycle())
-        train(
-            *(model, cifar.augmented(self.seen), training),
-            keeping=Keeping(OUT / "base"),
-            progress=Terminal(),
-        )
-        torch.save(model.state_dict(), self.weights)
-        return model.eval()
-
-    def few(self, count: int, seed: int) -> Pictures:
-        """Training pictures by chance."""
-        order = torch.randperm(len(self.seen), generator=torch.Generator().manual_seed(seed))
-        rows, labels = order[:count], self.seen.labels
-        assert labels is not None
-        return replace(self.seen, pixels=self.seen.pixels[rows], labels=labels[rows])
-
-    def tuned(self, graph: fx.GraphModule, seed: int) -> Row:
-        """Fine-tuned like all others, in place, judged before and after."""
-        before = evaluate(graph.eval(), self.test).top1
-        recipe = Recipe(epochs=1, batch=BATCH, learning_rate=RATE, seed=seed)
-        schooled = school(
-            *(self.few(TUNED, seed), network(self.graph).graph, recipe),
-            *(None, "", Terminal()),
-        )
-        schooled.fit(graph.train(), "fine-tuning", 1)
-        return self.judged(graph.eval()) | {"untrained": before}
-
-    def judged(self, graph: fx.GraphModule) -> Row:
-        folded = deployed(graph)
-        return {
-            "top1": evaluate(folded, self.test).top1,
-            "macs": macs(lower(folded)) / self.macs,
-            "speedup": self.measured.speedup(folded),
-        }
+def captured(model: nn.Module) -> fx.GraphModule:
+    return capture(model.eval(), (torch.randn(1, 3, SIZE, SIZE),))
 
 
 def deployed(graph: fx.GraphModule) -> fx.GraphModule:
     return FoldBatchNorm()(graph).graph_module.float()
 
 
-@dataclass(frozen=True, eq=False)
-class Point:
-    """One criterion, goal and seed."""
+def base_file(penalty: str = "") -> Path:
+    return OUT / (f"base-{penalty}.safetensors" if penalty else "base.safetensors")
 
-    bench: Bench
+
+def train_base(data: Path, penalty: str) -> None:
+    """The published weights on these pictures, with the penalty of a method."""
+    model: nn.Module = pretrained(data)
+    hooks = Hooks()
+    if penalty:
+        model = graph = captured(model)
+        build = METHODS[penalty].penalty
+        assert build is not None
+        hooks = Hooks(penalty=build(graph, channel_groups(graph), STRENGTHS[penalty]))
+    seen, _ = cifar.pictures(data)
+    training = Training(BASE_EPOCHS, BATCH, optimiser=Sgd(RATE), schedule=OneCycle(), hooks=hooks)
+    keeping = Keeping(OUT / f"training-{penalty or 'base'}")
+    train(model.train(), cifar.augmented(seen), training, keeping=keeping, progress=Silent())
+    if not penalty:
+        torch.save(model.cpu().state_dict(), STATE)
+    save_model(captured(model.cpu()), base_file(penalty), {})
+
+
+class Bench:
+    """The network, what criteria look at, how to measure."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.graph, _ = load_model_file(base_file())
+        self.folded = network(self.graph).folded
+        self.macs = macs(lower(self.folded))
+        self.table = HostTable(cache=OUT / "host")
+
+    @classmethod
+    @cache
+    def of(cls, data: Path) -> Bench:
+        """One in each process."""
+        return cls(data)
+
+    @cached_property
+    def measured(self) -> Measuring:
+        before_ms = predicted_ms(self.folded, self.table, "fp32")
+        return measuring(self.folded, before_ms, "fp32", ())
+
+    def few(self, seed: int) -> Pictures:
+        """Training pictures by chance."""
+        seen, _ = cifar.pictures(self.data)
+        order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))
+        return part(seen, order[:LOOKED])
+
+
+@dataclass(frozen=True)
+class Point:
+    """One criterion, or the peer's, goal and seed."""
+
+    by: str
     name: str
     goal: str
     seed: int
 
-    def pruned(self) -> fx.GraphModule:
-        bench, goal = self.bench, GOALS[self.goal]
-        name, _, fitted = self.name.partition(" ")
-        method, looked = METHODS[name], bench.few(LOOKED, self.seed)
-        batches = batches_of(looked)
-        fit = None
-        if fitted or method.compensates:
+    @property
+    def file(self) -> str:
+        return f"{self.by}-{self.name.replace(' ', '-')}-{self.goal}-{self.seed}"
 
-            def fit(graph: fx.GraphModule, _: Any, selection: Any) -> Any:
-                return compensate(graph, SliceChannels(selection), batches).selection
+    @property
+    def network(self) -> Path:
+        return NETWORKS / f"{self.file}.safetensors"
 
-        allocation = comparable(Allocation(multiple=MULTIPLE), method)
-        return prune(
-            *(bench.graph, bench.table, "fp32"),
-            *(method.build(Given(batches, self.seed, by_cost=True)), goal),
-            options=Pruning(allocation),
-            seen=f"{name} {self.seed}",
-            compensate=fit,
-            measured_ms=bench.measured if goal.unit == "ms" else None,
-            folder=OUT / "scores",
-        ).trainable
+    @property
+    def facts(self) -> Path:
+        return NETWORKS / f"{self.file}.json"
+
+    @property
+    def tuned(self) -> Path:
+        return TUNED / f"{self.file}.json"
+
+    @property
+    def tuning(self) -> Tuning:
+        return Tuning(self.network, base_file(), self.tuned, self.seed)
 
     def row(self) -> Row:
-        started = time.monotonic()
-        graph = self.pruned()
-        seconds = time.monotonic() - started
-        return self.bench.tuned(graph, self.seed) | {"seconds": seconds}
+        """All that is known by now."""
+        known = {"by": self.by, "criterion": self.name, "goal": self.goal, "seed": self.seed}
+        for path in (self.facts, self.tuned):
+            known |= json.loads(path.read_text()) if path.exists() else {}
+        return known
 
-    def from_scratch(self) -> Row:
-        """The shape of L1's network."""
-        graph = replace(self, name="l1").pruned()
-        torch.manual_seed(self.seed)
-        for module in graph.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
-                module.reset_parameters()
-        train(
-            *(graph.train(), cifar.augmented(self.bench.seen)),
-            cifar.recipe(SCRATCH_EPOCHS, self.seed),
-            progress=Terminal(),
-        )
-        return self.bench.judged(graph.eval())
 
-    def peers(self, venvs: Path) -> Row:
-        """Torch-Pruning's."""
-        bench, folder = self.bench, OUT / PEER.name / self.name
-        by_peer(PEER, venvs, folder, str(bench.weights), self.name)
+def make(data: Path, point: Point, venvs: Path | None) -> None:
+    """The network before fine-tuning, and what is known of it but its speed."""
+    started, bench = time.monotonic(), Bench.of(data)
+    if point.by == PEER.name:
+        assert venvs is not None
+        graph = peers(bench, point, venvs)
+    elif point.name == SCRATCH:
+        graph = random_weights(pruned(bench, replace(point, name="l1")), point.seed)
+    else:
+        graph = pruned(bench, point)
+    facts: Row = {"seconds": time.monotonic() - started, "macs": share_of_macs(bench, graph)}
+    if point.name != SCRATCH:
+        facts |= {"untrained": judged(data, graph)}
+    NETWORKS.mkdir(parents=True, exist_ok=True)
+    save_model(graph, point.network, {})
+    replace_json(point.facts, facts)
 
-        def captured(model: nn.Module) -> fx.GraphModule:
-            return capture(model.eval(), (torch.randn(1, 3, SIZE, SIZE),))
 
-        def cost(model: nn.Module) -> float:
-            folded = deployed(captured(model))
-            if self.goal == "macs":
-                return macs(lower(folded)) / bench.macs
-            return 1 / bench.measured.speedup(folded)
+def measure(bench: Bench, point: Point) -> None:
+    """How fast it is here."""
+    graph, _ = load_model_file(point.network)
+    facts = json.loads(point.facts.read_text())
+    replace_json(point.facts, facts | {"speedup": bench.measured.speedup(deployed(graph))})
 
-        wanted = GOALS[self.goal].macs or 1 / (GOALS[self.goal].speedup or 1)
-        return bench.tuned(captured(nearest(folder, cost, wanted)), self.seed)
+
+def share_of_macs(bench: Bench, graph: fx.GraphModule) -> float:
+    return macs(lower(deployed(graph))) / bench.macs
+
+
+def pruned(bench: Bench, point: Point) -> fx.GraphModule:
+    name, *how = point.name.split()
+    method, goal, looked = METHODS[name], GOALS[point.goal], bench.few(point.seed)
+    batches = batches_of(looked)
+    compensates = "fitted" in how or method.compensates
+
+    def fit(graph: fx.GraphModule, _: Any, selection: Any) -> Any:
+        return compensate(graph, SliceChannels(selection), batches).selection
+
+    measured = "measured" if "measured" in how else None
+    allocation = comparable(Allocation(multiple=MULTIPLE, normalise=measured), method)
+    graph = bench.graph
+    if "penalty" in how:
+        graph, _ = load_model_file(base_file(name))
+    seen = f"{name} {point.seed}"
+    return prune(
+        *(graph, bench.table, "fp32"),
+        *(method.build(Given(batches, point.seed, by_cost=True)), goal),
+        options=Pruning(allocation),
+        seen=seen,
+        bearing=Bearing(batches, compensates, seen, OUT / "scores"),
+        compensate=fit if compensates else None,
+        measured_ms=bench.measured if goal.unit == "ms" else None,
+        folder=OUT / "scores",
+    ).trainable
+
+
+def random_weights(graph: fx.GraphModule, seed: int) -> fx.GraphModule:
+    torch.manual_seed(seed)
+    for module in graph.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+            module.reset_parameters()
+    return graph
+
+
+def peers(bench: Bench, point: Point, venvs: Path) -> fx.GraphModule:
+    """Torch-Pruning's."""
+    folder = OUT / PEER.name / point.name
+    by_peer(PEER, venvs, folder, str(STATE), point.name)
+
+    def cost(model: nn.Module) -> float:
+        if point.goal == "macs":
+            return share_of_macs(bench, captured(model))
+        return 1 / bench.measured.speedup(deployed(captured(model)))
+
+    goal = GOALS[point.goal]
+    return captured(nearest(folder, cost, goal.macs or 1 / (goal.speedup or 1)))
+
+
+def scratch(data: Path, point: Point) -> Row:
+    """Trained like a new network."""
+    graph, _ = load_model_file(point.network)
+    seen, _ = cifar.pictures(data)
+    recipe = cifar.recipe(SCRATCH_EPOCHS, point.seed)
+    train(graph.train(), cifar.augmented(seen), recipe, progress=Silent())
+    row = {"top1": judged(data, graph)}
+    replace_json(point.tuned, row)
+    return row
+
+
+def tuned(data: Path, point: Point) -> Row:
+    return scratch(data, point) if point.name == SCRATCH else tune(data, point.tuning)
+
+
+def wanted(arguments: argparse.Namespace) -> Iterator[Point]:
+    for seed in range(arguments.seeds):
+        for goal in arguments.goals.split(","):
+            for name in arguments.criteria.split(","):
+                if name != SCRATCH or seed == 0:
+                    yield Point("ours", name, goal, seed)
+            for name in arguments.peers.split(","):
+                yield Point(PEER.name, name, goal, seed)
 
 
 def main() -> None:
@@ -197,33 +290,41 @@ def main() -> None:
     parser.add_argument("--venvs", type=Path, help="of the peer")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--goals", default=",".join(GOALS))
-    parser.add_argument("--criteria", default=",".join((*OURS, "from-scratch")))
+    parser.add_argument("--criteria", default=",".join(OURS))
     parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument("--stages", default="base,prune,measure,tune")
+    parser.add_argument("--jobs", type=int, default=1, help="networks side by side, but for timing")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    bench = Bench(arguments.data)
-    base = evaluate(bench.folded, bench.test).top1
-    for seed in range(arguments.seeds):
-        for goal in arguments.goals.split(","):
-            for name in arguments.criteria.split(","):
-                scratch = name == "from-scratch"
-                if scratch and seed:
-                    continue
-                point = Point(bench, name, goal, seed)
-                keep(point, "ours", point.from_scratch if scratch else point.row)
-            for name in arguments.peers.split(",") if arguments.venvs else ():
-                point = Point(bench, name, goal, seed)
-                keep(point, PEER.name, lambda p=point: p.peers(arguments.venvs))
-            results = {"environment": environment("torch", "ai-edge-litert"), "base": base}
-            write_results("prune_cifar", results | {"points": points(POINTS)})
-    show(base or 0.0, points(POINTS))
-
-
-def keep(point: Point, by: str, make: Any) -> None:
-    told = {"by": by, "criterion": point.name, "goal": point.goal, "seed": point.seed}
-    name = f"{by}-{point.name.replace(' ', '-')}-{point.goal}-{point.seed}"
-    print(kept(name, told, make, POINTS), flush=True)
+    data, stages = arguments.data, arguments.stages.split(",")
+    if "base" in stages:
+        cifar.pictures(data)  # decoded once
+        missing = [name for name in ("", *STRENGTHS) if not base_file(name).exists()]
+        jobs = [Job(f"base {name}", train_base, (data, name)) for name in missing]
+        run_jobs(jobs, arguments.jobs, progress=Terminal(), text="Training bases")
+    points = list(wanted(arguments))
+    if "prune" in stages:
+        missing = [p for p in points if not p.facts.exists()]
+        missing = [p for p in missing if p.by == "ours" or arguments.venvs]
+        for goal, jobs in (("macs", arguments.jobs), ("speed", 1)):  # one at a time is timed
+            some = [p for p in missing if p.goal == goal]
+            given = [Job(p.file, make, (data, p, arguments.venvs)) for p in some]
+            run_jobs(given, jobs, progress=Terminal(), text="Pruning")
+    if "measure" in stages:
+        for point in points:
+            if point.network.exists() and "speedup" not in point.row():
+                measure(Bench.of(data), point)
+    if "tune" in stages:
+        ready = [p for p in points if p.network.exists() and not p.tuned.exists()]
+        jobs = [Job(point.file, tuned, (data, point)) for point in ready]
+        run_jobs(jobs, arguments.jobs, progress=Terminal(), text="Fine-tuning")
+    rows = [point.row() for point in points if point.facts.exists()]
+    graph, _ = load_model_file(base_file())
+    base = judged(data, graph)
+    results = {"environment": environment("torch", "ai-edge-litert"), "base": base}
+    write_results("prune_cifar", results | {"points": rows})
+    show(base, [row for row in rows if "top1" in row])
 
 
 def show(base: float, rows: list[Row]) -> None:
@@ -236,12 +337,13 @@ def show(base: float, rows: list[Row]) -> None:
             same = [r for r in few if (r["by"], r["criterion"]) == (by, name)]
             top1 = [100 * r["top1"] for r in same]
             spread = f" ± {stdev(top1):.2f}" if len(top1) > 1 else ""
+            speedups = [r["speedup"] for r in same if "speedup" in r]
             untrained = [100 * r["untrained"] for r in same if "untrained" in r]
             cells = (
                 goal,
                 name if by == "ours" else f"{by} {name}",
                 f"{mean(r['macs'] for r in same):.3f}",
-                f"{mean(r['speedup'] for r in same):.2f}×",
+                f"{mean(speedups):.2f}×" if speedups else "",
                 f"{mean(untrained):.2f}" if untrained else "",
                 f"{mean(top1):.2f}{spread}",
             )

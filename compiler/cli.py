@@ -85,6 +85,13 @@ EvaluationOption = Annotated[
 ]
 BatchOption = Annotated[int, typer.Option(min=1, help="Pictures per training step.")]
 RateOption = Annotated[float, typer.Option(help="Of SGD, at its peak.")]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Where nothing is trained: of distillation at the end, on --images without labels.",
+    ),
+]
 SpeedupOption = Annotated[
     float | None, typer.Option(help="Over what the table says of the network as it is.")
 ]
@@ -323,10 +330,7 @@ def shrink(
     expand_ratio: Annotated[float, typer.Option(help="expand: hidden channels over inputs.")] = 2.0,
     evaluation: EvaluationOption = None,
     classes: ClassesOption = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=0, help="closed-form: of distillation on the same pictures at the end."),
-    ] = None,
+    steps: StepsOption = None,
     input: InputOption = None,
     resize: ResizeOption = None,
     mean: MeanOption = None,
@@ -431,6 +435,7 @@ def prune(
             "Default: cap, he.",
         ),
     ] = None,
+    steps: StepsOption = None,
     train: Annotated[
         Path | None,
         typer.Option(help="Pictures to train on, labelled by folders or not."),
@@ -502,7 +507,7 @@ def prune(
     run_prune(
         PruneArguments(
             *(compiled, criterion, goal, pruning, limit, labels, train),
-            *(epochs, compensate, strength, evaluation, plot),
+            *(epochs, compensate, steps, strength, evaluation, plot),
         )
     )
 

@@ -40,10 +40,12 @@ from .progress import Progress
 from .prune.allocation import Kind, Normalise
 from .prune.bears import Bearing
 from .prune.compensate import compensate
+from .prune.distil import distilled
 from .prune.goal import Goal
 from .prune.methods import METHODS, Given, Method, chosen_by_cost, comparable, method_named
 from .prune.prune import Compensate, Pruned, Pruning, prune
 from .report_sections import Judged
+from .shrink.tune import Tuning
 from .stages import captured, cost_table, require_convolutions
 from .train.cache import Reading, load_pictures
 from .train.compute import require_training
@@ -60,6 +62,7 @@ class PruneArguments:
     labels      their class folders are labels; without `train`, train on them
     train       folder of pictures to train on
     epochs      of fine-tuning; None: the recipe's, where there is something to train on
+    steps       of distillation on `images` behind compensation; None: the default
     strength    of the penalty of criteria that train with one
     """
 
@@ -72,6 +75,7 @@ class PruneArguments:
     train: Path | None
     epochs: int | None
     compensate: bool | None
+    steps: int | None
     strength: float
     evaluation: Path | None
     plot: Path | None
@@ -79,6 +83,9 @@ class PruneArguments:
     @property
     def trains(self) -> bool:
         return self.train is not None or (self.labels and self.epochs is not None)
+
+    def compensates(self, method: Method) -> bool:
+        return method.compensates if self.compensate is None else self.compensate
 
 
 def allocation_named(text: str | None) -> Kind | None:
@@ -164,6 +171,8 @@ def _check(a: PruneArguments, method: Method) -> None:
         raise InputError(
             "--labels says that the folders of --images are classes; give --images DIR"
         )
+    if a.steps and (a.trains or not a.compensates(method)):
+        raise InputError("--steps of distillation follow --compensate, where nothing is trained")
     if a.pruning.every is not None and (a.criterion != "group-fisher" or not a.trains):
         raise InputError("--every belongs to --criterion group-fisher with --train, or --epochs")
     if a.epochs is not None and not a.trains:
@@ -219,6 +228,9 @@ class _Work:
             folder=work_folder(self.out),
             progress=self.reporter,
         )
+        if looked is not None and self._compensates and not a.trains:
+            tuning = Tuning() if a.steps is None else Tuning(steps=a.steps)
+            result = distilled(result, looked, tuning, self.reporter)
         return result, tuple(dict.fromkeys(skipped))
 
     @cached_property
@@ -233,8 +245,7 @@ class _Work:
 
     @property
     def _compensates(self) -> bool:
-        asked = self.a.compensate
-        return self.method.compensates if asked is None else asked
+        return self.a.compensates(self.method)
 
     @property
     def _looks(self) -> bool:

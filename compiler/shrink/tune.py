@@ -114,13 +114,14 @@ def views(sample: Sample, options: Tuning) -> Iterator[Tensor]:
 
 
 def last_feature(teacher: fx.GraphModule, student: fx.GraphModule) -> str:
-    """The last map of features that both networks have; where there is none, the output."""
-    names = {node.name for node in student.graph.nodes}
-    known = shapes(teacher)
+    """The last map of features that both networks compute; where there is none, the output."""
+    known, mine = shapes(teacher), shapes(student)
     found = ""
     for node in teacher.graph.nodes:
+        if node.op == "placeholder":
+            continue
         shape = known.get(node.name, ())
-        if len(shape) == 4 and shape[2:] != (1, 1) and node.name in names and node.users:
+        if len(shape) == 4 and shape[2:] != (1, 1) and mine.get(node.name) == shape and node.users:
             found = node.name
     output = next(n for n in reversed(teacher.graph.nodes) if n.op == "output")
     first: Any = output.args[0]

@@ -99,6 +99,18 @@ def test_rounds_with_training_and_a_judge(
     assert len(list(work.glob("*.jsonl"))) == 2  # the scores of both rounds
 
 
+def test_steps_of_distillation_move_the_weights(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found: list[bytes] = []
+    for steps in ("0", "3"):
+        more = ("--criterion", "he", "--images", str(pictures), "--macs", "0.6", "--steps", steps)
+        pruned(capsys, model, tmp_path / steps, *more)
+        found.append((tmp_path / steps / "model.tflite").read_bytes())
+    assert len(found[0]) == len(found[1])
+    assert found[0] != found[1]
+
+
 def test_a_penalty_is_trained_with_first(
     model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,6 +151,7 @@ def test_the_report_for_people(
             "group-fisher needs labels; give --labels",
         ),
         (("--macs", "0.5", "--compensate"), "--compensate looks at pictures"),
+        (("--macs", "0.5", "--steps", "9"), "--steps of distillation follow --compensate"),
         (("--macs", "0.5", "--epochs", "2"), "--epochs of what?"),
         (("--macs", "0.5", "--labels"), "--labels says that the folders"),
         (("--macs", "0.5", "--precision", "int8"), "int8 needs pictures"),
