@@ -1,0 +1,145 @@
+"""One plan for depth, width and precision against each of the three alone, on CIFAR-10.
+
+    python -m benchmarks.plan_cifar --data DIR [--speedups 1.5,2,3] [--seeds 1]
+
+The network of benchmarks.cifar, in TFLite on this machine, one thread; speedups are over its fp32
+file, measured, interleaved. Everything is chosen by the same planner, fitted to the same 1,000
+pictures without labels and gets the same three epochs of self-distillation with labels; "depth" may
+merge and drop blocks, "width" narrow them, both in fp32, "int8" only quantises, "joint" may do all
+three. Top-1 is that of the file on the 10,000 test pictures. Every result is kept in
+out/plan_cifar; a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from shrinkc.compiler.capture import capture
+from shrinkc.compiler.host import HostTable
+from shrinkc.compiler.measuring import speedup_of, tflite_file
+from shrinkc.compiler.plan.planner import Planner, Planning
+from shrinkc.compiler.progress import Terminal
+from shrinkc.compiler.shrink.closed_form import ClosedForm
+from shrinkc.compiler.shrink.retrain import retrain
+from torch import fx
+
+from benchmarks import cifar
+from benchmarks.cifar_depth import calibration, recipe, top1_of_file
+from benchmarks.common import (
+    ROOT,
+    add_data_argument,
+    environment,
+    print_table,
+    write_results,
+)
+from benchmarks.prune_accuracy import Row, kept, points
+from benchmarks.tuning_cifar import part
+
+OUT = ROOT / "out" / "plan_cifar"
+LOOKED = 1000
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What the planner may do."""
+
+    kinds: tuple[Any, ...]
+    precisions: tuple[str, ...]
+
+
+MOVES = {
+    "joint": Moves(ClosedForm().kinds, ("fp32", "int8")),
+    "depth": Moves(("merge", "drop"), ("fp32",)),
+    "width": Moves(("narrow",), ("fp32",)),
+    "int8": Moves((), ("int8",)),
+}
+
+
+def planner(data: Path, moves: Moves, seed: int) -> Planner:
+    model, _ = cifar.trained(data)
+    graph = capture(model.eval(), (torch.randn(1, 3, cifar.SIZE, cifar.SIZE),))
+    seen, _ = cifar.pictures(data)
+    order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))
+
+    def train(fitted: fx.GraphModule, original: fx.GraphModule) -> fx.GraphModule:
+        folder = OUT / "training"
+        return retrain(fitted, original, seen, recipe(seed), folder, Terminal())
+
+    return Planner(
+        graph,
+        replace(part(seen, order[:LOOKED]), labels=None),
+        HostTable(cache=OUT / "host"),
+        Planning(moves.precisions, ClosedForm(cache=OUT / "damages", kinds=moves.kinds)),
+        train=train,
+        progress=Terminal(),
+    )
+
+
+def point(data: Path, name: str, speedup: float, seed: int) -> Row:
+    started = time.monotonic()
+    plans = planner(data, MOVES[name], seed)
+    planned = plans.within(plans.before_ms / speedup)
+    plan, graph = planned.plan, planned.graph_module
+    seconds = time.monotonic() - started
+    seen, test = cifar.pictures(data)
+    after = tflite_file(graph, plan.precision, calibration(seen), "bias")
+    return {
+        "precision": plan.precision,
+        "steps": len(plan.steps),
+        "measured": speedup_of(tflite_file(plans.original, "fp32", ()), after),
+        "base": top1_of_file(tflite_file(plans.original, "fp32", ()), test),
+        "top1": top1_of_file(after, test),
+        "promised_drop": 100 * plan.promise.drop if plan.promise else None,
+        "seconds": seconds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_data_argument(parser)
+    parser.add_argument("--speedups", default="1.5,2,3")
+    parser.add_argument("--moves", default=",".join(MOVES))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    for seed in range(arguments.seeds):
+        for speedup in map(float, arguments.speedups.split(",")):
+            for name in arguments.moves.split(","):
+                told = {"moves": name, "asked": speedup, "seed": seed}
+                row = kept(
+                    f"{name}-{speedup:g}-{seed}",
+                    told,
+                    lambda n=name, s=speedup, k=seed: point(arguments.data, n, s, k),
+                    OUT / "points",
+                )
+                print(row, flush=True)
+        packages = ("torch", "ai-edge-litert", "ai-edge-quantizer")
+        results = {"environment": environment(*packages), "points": points(OUT / "points")}
+        write_results("plan_cifar", results)
+    show(points(OUT / "points"))
+
+
+def show(rows: list[Row]) -> None:
+    shown: list[tuple[str, ...]] = []
+    for asked, name in dict.fromkeys((r["asked"], r["moves"]) for r in rows):
+        same = [r for r in rows if (r["asked"], r["moves"]) == (asked, name)]
+        reached = [r for r in same if "top1" in r]
+        if not reached:
+            shown.append((f"{asked:g}×", name, "", "", "out of reach"))
+            continue
+        top1 = [100 * r["top1"] for r in reached]
+        spread = f" ± {stdev(top1):.2f}" if len(top1) > 1 else ""
+        cells = (reached[0]["precision"], f"{mean(r['measured'] for r in reached):.2f}×")
+        shown.append((f"{asked:g}×", name, *cells, f"{mean(top1):.2f}{spread}"))
+    print_table(("asked", "moves", "precision", "measured", "top-1"), shown)
+
+
+if __name__ == "__main__":
+    main()
