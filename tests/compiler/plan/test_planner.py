@@ -89,6 +89,10 @@ def outputs(graph: fx.GraphModule) -> Tensor:
         return graph(pictures.inputs(pictures.pixels))[0]
 
 
+def promised(drop: float) -> module.Promise:
+    return module.Promise(pictures=10, drop=drop, interval=(-1, 1), agreement=0.9, labelled=False)
+
+
 @pytest.fixture
 def harmless(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that int8 does nothing to; this one, of random weights, suffers."""
@@ -176,9 +180,7 @@ def test_the_fastest_within_a_drop(monkeypatch: pytest.MonkeyPatch) -> None:
     def promise(graph: fx.GraphModule, precision: str) -> module.Promise:
         lost = 0.0 if precision == "fp32" else 0.01
         gone = len(list(one.original.graph.nodes)) - len(list(graph.graph.nodes))
-        return module.Promise(
-            pictures=10, drop=min(1.0, lost + 0.02 * gone), agreement=1.0, labelled=False
-        )
+        return promised(min(1.0, lost + 0.02 * gone))
 
     monkeypatch.setattr(one, "_promise", promise)
     strict, loose = one.dropping(0.01), one.dropping(0.5)
@@ -189,7 +191,7 @@ def test_the_fastest_within_a_drop(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_bears_nothing_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     one = planner()
-    lost = module.Promise(pictures=10, drop=0.5, agreement=0.5, labelled=False)
+    lost = promised(0.5)
     monkeypatch.setattr(one, "_promise", lambda graph, precision: lost)
     planned = one.dropping(0.01)
     assert planned.plan.precision == "fp32"
@@ -312,3 +314,30 @@ def test_the_time_of_int8_is_measured_over_fp32(monkeypatch: pytest.MonkeyPatch)
     assert measuring.precision == "int8"
     assert one._measured("fp32") is not None
     assert planner()._measured("int8") is None
+
+
+def test_sums_of_operators_are_scaled_to_the_network_as_it_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter((7.0, 4.0))
+    monkeypatch.setattr(module, "alone_ms", lambda file, threads: next(times))
+    for _ in range(2):  # the second knows from the first
+        one = planner(Device(target="host"), folder=tmp_path)
+        assert one.before_ms == pytest.approx(7)
+        assert one.plans["int8"].before_ms == pytest.approx(4)
+    assert planner().before_ms != pytest.approx(7)
+
+
+@pytest.mark.usefixtures("harmless")
+def test_a_precision_that_the_table_finds_worse_is_not_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, asked = planner(), list[str]()
+
+    def measured(precision: str) -> None:
+        asked.append(precision)
+
+    monkeypatch.setattr(one, "_measured", measured)
+    one._planned = lambda name, plans, chosen: None  # type: ignore[method-assign,assignment]
+    one.within(one.before_ms / 1.4)  # int8 alone is enough
+    assert asked == ["int8"]
