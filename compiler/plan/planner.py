@@ -35,7 +35,7 @@ from ..shrink.budget import predicted_ms, price_of
 from ..shrink.choices import Choice, choices
 from ..shrink.closed_form import ClosedForm, Row, fitted
 from ..shrink.importance import loss, measure
-from ..shrink.plans import Plans
+from ..shrink.plans import Plans, outline
 from ..shrink.rows import Sample, size_of
 from ..train.pictures import Pictures
 from .drop import Answer, answers, answers_of_file, promise_of
@@ -130,10 +130,14 @@ class Planner:
             raise InputError("; ".join(self.notes))
         return found
 
+    @cached_property
+    def _times(self) -> Journal:
+        """What whole files took here."""
+        return Journal(self._plans_folder, digest_of(self.original, f"{self.planning.threads}"))
+
     def _factors(self) -> dict[str, float]:
         """Precision → the original's milliseconds here, over the sum of its operators'."""
-        kept = Journal(self._plans_folder, digest_of(self.original, f"{self.planning.threads}"))
-        factors: dict[str, float] = {}
+        kept, factors = self._times, dict[str, float]()
         for precision in ("fp32", *self.precisions):
             if precision not in kept.known:
                 with self.progress.task(f"Timing the network as it is, {precision}"):
@@ -191,9 +195,11 @@ class Planner:
     def within(self, budget_ms: float) -> Planned:
         """The plan of least damage. Raises InputError for a budget that cannot be met; it says
         what is the fastest."""
-        kept = self._kept(f"{budget_ms:.6g}")
-        if kept is not None:
-            return kept
+        name = f"{budget_ms:.6g}"
+        return self._kept(name) or self._planned(name, *self.chosen(budget_ms))
+
+    def chosen(self, budget_ms: float) -> tuple[Plans, list[int]]:
+        """What `within` takes, not fitted: of one precision's plans the numbers of the choices."""
         best: tuple[float, Plans, list[int]] | None = None
         for expected, plans in self._by_table(budget_ms):
             if best is not None and best[0] <= expected:
@@ -210,7 +216,7 @@ class Planner:
                 f"a budget of {budget_ms:.4g} ms cannot be reached: from {self.before_ms:.4g} ms "
                 f"the fastest is {self.before_ms / self.most:.4g} ms, {self.most:.2f}×"
             )
-        return self._planned(f"{budget_ms:.6g}", best[1], best[2])
+        return best[1], best[2]
 
     def _by_table(self, budget_ms: float) -> list[tuple[float, Plans]]:
         """What the budget costs in every precision, the least first; what the table does not reach,
@@ -275,7 +281,10 @@ class Planner:
         if self.train is not None and chosen:
             graph = self.train(graph, self.original)
         graph.meta.update(self.captured.meta)
-        tensors, measured = changed_tensors(self.original, graph), self._measured(precision)
+        tensors, speedup = changed_tensors(self.original, graph), None
+        if self.table.target == HOST:
+            shape = outline(self.original, [plans.found[i] for i in chosen])
+            speedup = self._speedup(shape, precision)
         prepared = None
         if precision == "int8":
             prepared = prepare(graph, self._inputs(CALIBRATED), Int8(), self.progress)
@@ -288,7 +297,7 @@ class Planner:
             precision="int8" if precision == "int8" else "fp32",
             before_ms=self.before_ms,
             after_ms=shrunk.after_ms,
-            measured_speedup=measured.speedup(graph) if measured else None,
+            measured_speedup=speedup,
             promise=self._promise(graph, prepared),
             steps=tuple(_step(row) for row in shrunk.rows),
             ranges=dict(prepared.quantisation.ranges) if prepared else {},
@@ -320,14 +329,22 @@ class Planner:
     def _original_file(self) -> bytes:
         return tflite_file(self.original, "fp32", ())
 
-    def _measured(self, precision: str) -> Measuring | None:
-        """Where the target is this machine; over the original in fp32."""
+    def _speedup(self, graph: fx.GraphModule, precision: str) -> float:
+        """Over the original in fp32, measured; the same shape only once."""
+        shape = f"{precision} {digest_of(graph, '')}"
+        if shape not in self._times.known:
+            inputs = self._inputs(FEW) if precision == "int8" else ()
+            measuring = Measuring(
+                *(self._original_file, self.before_ms, precision, inputs, self.planning.threads)
+            )
+            self._times.put(shape, [measuring.speedup(graph)])
+        return self._times.known[shape][0]
+
+    def _measured(self, precision: str) -> Callable[[fx.GraphModule], float] | None:
+        """Milliseconds of a network, where the target is this machine."""
         if self.table.target != HOST:
             return None
-        return Measuring(
-            *(self._original_file, self.before_ms, precision),
-            *(self._inputs(FEW) if precision == "int8" else (), self.planning.threads),
-        )
+        return lambda graph: self.before_ms / self._speedup(graph, precision)
 
     # --- what is kept --------------------------------------------------------------------------
 

@@ -3,13 +3,14 @@ judged on pictures that no fit saw, kept and replayed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hand_built import randomise
+from shrinkc.compiler import measuring
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.errors import InputError, LoadError, TableError
 from shrinkc.compiler.plan import planner as module
@@ -287,33 +288,36 @@ def test_training_comes_before_judging() -> None:
 
 
 def test_where_the_target_is_at_hand_plans_meet_the_budget_by_measuring(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    class Slower:
-        """Every network takes longer than the table says."""
+    """Files that were changed take a tenth longer than the table says."""
+    timed: list[bytes] = []
 
-        def __call__(self, graph: fx.GraphModule) -> float:
-            return 1.1 * module.predicted_ms(graph, Device(), "fp32")
+    def speedup(before: bytes, after: bytes, threads: int) -> float:
+        timed.append(after)
+        return before_ms / (1.1 * shapes[after])
 
-        def speedup(self, graph: fx.GraphModule) -> float:
-            return one.before_ms / self(graph)
+    shapes: dict[bytes, float] = {}
 
-    one = planner(precisions=("fp32",))
-    monkeypatch.setattr(one, "_measured", lambda precision: Slower())
+    def file(graph: fx.GraphModule, *_: Any) -> bytes:
+        ms = module.predicted_ms(graph, Device(), "fp32")
+        shapes[f"{ms}".encode()] = ms
+        return f"{ms}".encode()
+
+    before_ms = planner().before_ms
+    monkeypatch.setattr(module, "alone_ms", lambda file, threads: before_ms)
+    monkeypatch.setattr(module, "tflite_file", file)
+    monkeypatch.setattr(measuring, "tflite_file", file)
+    monkeypatch.setattr(measuring, "speedup_of", speedup)
+    one = planner(Device(target="host"), ("fp32",), tmp_path)
     planned = one.within(one.before_ms / 1.1)
-    assert planned.plan.measured_speedup is not None
-    assert planned.plan.measured_speedup >= 1.1
-    assert planned.plan.speedup > 1.2
-
-
-def test_the_time_of_int8_is_measured_over_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = planner(replace(Device(), target="host"))
-    measuring = one._measured("int8")
-    assert measuring is not None
-    assert measuring.original == one._original_file
-    assert measuring.precision == "int8"
-    assert one._measured("fp32") is not None
-    assert planner()._measured("int8") is None
+    assert planned.plan.measured_speedup == pytest.approx(planned.plan.speedup / 1.1)
+    assert 1.1 <= planned.plan.measured_speedup < 1.3
+    assert len(set(timed)) == len(timed)  # the shape that was taken is not timed again
+    count = len(timed)
+    planner(Device(target="host"), ("fp32",), tmp_path).chosen(one.before_ms / 1.1)
+    assert len(timed) == count
+    assert planner(precisions=("fp32",)).within(before_ms / 1.1).plan.measured_speedup is None
 
 
 def test_sums_of_operators_are_scaled_to_the_network_as_it_was_measured(
