@@ -191,7 +191,7 @@ def closed_form(
         return shrink_closed_form(*given, speedup=speedup, options=options).graph_module
 
     _, ask = measured_within(  # the speedup to ask the table for
-        lambda speedup: asked(speedup, draft), measured_ms, (1.0, speedup, 2 * speedup), budget
+        lambda speedup: asked(speedup, draft), measured_ms, (1.01, speedup, 2 * speedup), budget
     )
     shrunk = asked(ask, options)
     untrained = evaluate(shrunk, test).top1

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Protocol
 
@@ -21,6 +21,28 @@ class CostTable(Protocol):
     def estimate(self, key: OpKey) -> OpEstimate: ...
 
     def network_overhead_ms(self, precision: str) -> float: ...
+
+
+@dataclass(frozen=True)
+class AsMeasured:
+    """A table whose sums over operators come out as whole networks were measured.
+
+    factors  precision → measured over summed up
+    """
+
+    table: CostTable
+    factors: Mapping[str, float]
+
+    @property
+    def target(self) -> str:
+        return self.table.target
+
+    def estimate(self, key: OpKey) -> OpEstimate:
+        known = self.table.estimate(key)
+        return replace(known, ms=known.ms * self.factors[key.precision])
+
+    def network_overhead_ms(self, precision: str) -> float:
+        return self.table.network_overhead_ms(precision) * self.factors[precision]
 
 
 @dataclass(frozen=True)

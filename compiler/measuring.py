@@ -40,6 +40,12 @@ def int8_file(prepared: Prepared, few: Sequence[tuple[Tensor, ...]]) -> bytes:
     return quantize_tflite(write_tflite(program), program, few, ranges)
 
 
+def alone_ms(model: bytes, threads: int = 1) -> float:
+    """Median of a TFLite file, run on its own."""
+    runner = TfliteRunner(model, threads)
+    return bench([runner], runs=RUNS, warmup=10, max_seconds=SECONDS)[0].median_ms
+
+
 def speedup_of(before: bytes, after: bytes, threads: int = 1) -> float:
     """Median ratio of two TFLite files, A B A B."""
     pair = [TfliteRunner(model, threads) for model in (before, after)]

@@ -303,9 +303,11 @@ def promise_line(plan: Plan) -> str:
     promise = plan.promise
     assert promise is not None
     how = "counted" if promise.labelled else "expected, without labels"
+    low, high = (100 * end for end in promise.interval)
     return (
-        f"top-1 falls by {100 * promise.drop:.2f} points ({how}), it agrees with the original on "
-        f"{promise.agreement:.1%} of {promise.pictures} pictures that it was not fitted to"
+        f"top-1 falls by {100 * promise.drop:.2f} points ({how}; {low:.2f} to {high:.2f} with "
+        f"95% confidence), it agrees with the original on {promise.agreement:.1%} of "
+        f"{promise.pictures} pictures that it was not fitted to"
     )
 
 

@@ -25,6 +25,7 @@ NAME, TENSORS = "plan.json", "plan.safetensors"
 FORMAT = 1
 MAX_BYTES = 16 << 20  # of plan.json
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
+Drop = Annotated[float, Field(ge=-1, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -51,11 +52,13 @@ class Promise(Strict):
 
     drop       of top-1, as a share; `labelled`: counted, otherwise expected by the original's own
                confidence
+    interval   of the drop on pictures of the kind, with a confidence of 95%
     agreement  with the original's classes
     """
 
     pictures: Annotated[int, Field(ge=0)]
-    drop: Annotated[float, Field(ge=-1, le=1)]
+    drop: Drop
+    interval: tuple[Drop, Drop]
     agreement: Share
     labelled: bool
 

@@ -5,6 +5,8 @@
     fitted in execution order → judged on pictures that no fit saw
 
 Time is the target's, over the original in fp32: int8 spends nothing of the budget but accuracy.
+Where the target is this machine, operators are timed one by one, the original and every set that is
+to be taken as whole files, and sums of operators are scaled to that.
 """
 
 from __future__ import annotations
@@ -13,16 +15,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 
 from torch import Tensor, fx
 
 from ...passes.analysis.spans import NoSpan, find_spans
-from ..costs import CostTable
+from ..costs import AsMeasured, CostTable
 from ..errors import InputError, TableError
 from ..files import atomic_folder
-from ..journal import digest_of
-from ..measuring import Measuring, int8_file, tflite_file
+from ..journal import Journal, digest_of
+from ..measuring import Measuring, alone_ms, int8_file, tflite_file
 from ..options import PRECISIONS
 from ..progress import Progress, Silent
 from ..quantisation.how import Int8
@@ -32,13 +35,14 @@ from ..shrink.budget import predicted_ms, price_of
 from ..shrink.choices import Choice, choices
 from ..shrink.closed_form import ClosedForm, Row, fitted
 from ..shrink.importance import loss, measure
-from ..shrink.plans import Plans
+from ..shrink.plans import Plans, outline
 from ..shrink.rows import Sample, size_of
 from ..train.pictures import Pictures
 from .drop import Answer, answers, answers_of_file, promise_of
 from .plan_file import INT8, Plan, Promise, Step, plan_files, read_plan
 from .replay import changed_tensors, deployed, model_digest, replay
 
+HOST = "host"
 CALIBRATED = 100  # pictures that tell the ranges of int8
 FEW = 10  # where only speed is measured
 SLACK = 0.97  # of the most that choices save, that a whole network is sure to reach
@@ -102,8 +106,10 @@ class Planner:
         else:
             self.sample, self.held = sample, Sample(held_out, size, len(held_out))
         self.notes: list[str] = []
-        self.before_ms = predicted_ms(self.original, table, "fp32")
         self.precisions = tuple(self._available())
+        if table.target == HOST:
+            self.table = AsMeasured(table, self._factors())
+        self.before_ms = predicted_ms(self.original, self.table, "fp32")
 
     # --- what there is to choose from --------------------------------------------------------
 
@@ -123,6 +129,24 @@ class Planner:
         if not found:
             raise InputError("; ".join(self.notes))
         return found
+
+    @cached_property
+    def _times(self) -> Journal:
+        """What whole files took here."""
+        return Journal(self._plans_folder, digest_of(self.original, f"{self.planning.threads}"))
+
+    def _factors(self) -> dict[str, float]:
+        """Precision → the original's milliseconds here, over the sum of its operators'."""
+        kept, factors = self._times, dict[str, float]()
+        for precision in ("fp32", *self.precisions):
+            if precision not in kept.known:
+                with self.progress.task(f"Timing the network as it is, {precision}"):
+                    inputs = self._inputs(FEW) if precision == "int8" else ()
+                    file = tflite_file(self.original, precision, inputs)
+                    kept.put(precision, [alone_ms(file, self.planning.threads)])
+            summed = predicted_ms(self.original, self.table, precision)
+            factors[precision] = kept.known[precision][0] / summed
+        return factors
 
     @cached_property
     def _choices(self) -> dict[str, tuple[list[Choice], list[NoSpan]]]:
@@ -171,17 +195,20 @@ class Planner:
     def within(self, budget_ms: float) -> Planned:
         """The plan of least damage. Raises InputError for a budget that cannot be met; it says
         what is the fastest."""
-        kept = self._kept(f"{budget_ms:.6g}")
-        if kept is not None:
-            return kept
+        name = f"{budget_ms:.6g}"
+        return self._kept(name) or self._planned(name, *self.chosen(budget_ms))
+
+    def chosen(self, budget_ms: float) -> tuple[Plans, list[int]]:
+        """What `within` takes, not fitted: of one precision's plans the numbers of the choices."""
         best: tuple[float, Plans, list[int]] | None = None
-        for precision, plans in self.plans.items():
+        for expected, plans in self._by_table(budget_ms):
+            if best is not None and best[0] <= expected:
+                break  # measuring takes time
             try:
-                chosen = plans.within(budget_ms, self._measured(precision))
+                chosen = plans.within(budget_ms, self._measured(plans.precision))
             except InputError:
                 continue
-            damage = plans.damage(chosen)
-            damage += self.int8_damage if precision == "int8" and len(self.plans) > 1 else 0.0
+            damage = self._damage(plans, chosen)
             if best is None or damage < best[0]:
                 best = damage, plans, chosen
         if best is None:
@@ -189,7 +216,22 @@ class Planner:
                 f"a budget of {budget_ms:.4g} ms cannot be reached: from {self.before_ms:.4g} ms "
                 f"the fastest is {self.before_ms / self.most:.4g} ms, {self.most:.2f}×"
             )
-        return self._planned(f"{budget_ms:.6g}", best[1], best[2])
+        return best[1], best[2]
+
+    def _by_table(self, budget_ms: float) -> list[tuple[float, Plans]]:
+        """What the budget costs in every precision, the least first; what the table does not reach,
+        measuring may."""
+        found: list[tuple[float, Plans]] = []
+        for plans in self.plans.values():
+            try:
+                found.append((self._damage(plans, plans.within(budget_ms)), plans))
+            except InputError:
+                found.append((inf, plans))
+        return sorted(found, key=lambda one: one[0])
+
+    def _damage(self, plans: Plans, chosen: Sequence[int]) -> float:
+        of_int8 = plans.precision == "int8" and len(self.plans) > 1
+        return plans.damage(chosen) + (self.int8_damage if of_int8 else 0.0)
 
     def frontier(self, count: int) -> list[Planned]:
         """Plans from the most accurate to the fastest."""
@@ -239,7 +281,10 @@ class Planner:
         if self.train is not None and chosen:
             graph = self.train(graph, self.original)
         graph.meta.update(self.captured.meta)
-        tensors, measured = changed_tensors(self.original, graph), self._measured(precision)
+        tensors, speedup = changed_tensors(self.original, graph), None
+        if self.table.target == HOST:
+            shape = outline(self.original, [plans.found[i] for i in chosen])
+            speedup = self._speedup(shape, precision)
         prepared = None
         if precision == "int8":
             prepared = prepare(graph, self._inputs(CALIBRATED), Int8(), self.progress)
@@ -252,7 +297,7 @@ class Planner:
             precision="int8" if precision == "int8" else "fp32",
             before_ms=self.before_ms,
             after_ms=shrunk.after_ms,
-            measured_speedup=measured.speedup(graph) if measured else None,
+            measured_speedup=speedup,
             promise=self._promise(graph, prepared),
             steps=tuple(_step(row) for row in shrunk.rows),
             ranges=dict(prepared.quantisation.ranges) if prepared else {},
@@ -284,19 +329,32 @@ class Planner:
     def _original_file(self) -> bytes:
         return tflite_file(self.original, "fp32", ())
 
-    def _measured(self, precision: str) -> Measuring | None:
-        """Where the target is this machine; over the original in fp32."""
-        if self.table.target != "host":
+    def _speedup(self, graph: fx.GraphModule, precision: str) -> float:
+        """Over the original in fp32, measured; the same shape only once."""
+        shape = f"{precision} {digest_of(graph, '')}"
+        if shape not in self._times.known:
+            inputs = self._inputs(FEW) if precision == "int8" else ()
+            measuring = Measuring(
+                *(self._original_file, self.before_ms, precision, inputs, self.planning.threads)
+            )
+            self._times.put(shape, [measuring.speedup(graph)])
+        return self._times.known[shape][0]
+
+    def _measured(self, precision: str) -> Callable[[fx.GraphModule], float] | None:
+        """Milliseconds of a network, where the target is this machine."""
+        if self.table.target != HOST:
             return None
-        return Measuring(
-            *(self._original_file, self.before_ms, precision),
-            *(self._inputs(FEW) if precision == "int8" else (), self.planning.threads),
-        )
+        return lambda graph: self.before_ms / self._speedup(graph, precision)
 
     # --- what is kept --------------------------------------------------------------------------
 
-    def _place(self, name: str) -> Path | None:
+    @property
+    def _plans_folder(self) -> Path | None:
         folder = self.planning.folder
+        return None if folder is None else folder / "plans"
+
+    def _place(self, name: str) -> Path | None:
+        folder = self._plans_folder
         if folder is None:
             return None
         planning = self.planning
@@ -305,7 +363,7 @@ class Planner:
             *(planning.training, planning.closed, self.sample.pictures.digest, self.sample.rows),
             *(self.held.pictures.digest, self.held.rows),
         )
-        return folder / "plans" / digest_of(self.captured, str(told))
+        return folder / digest_of(self.captured, str(told))
 
     def _kept(self, name: str) -> Planned | None:
         place = self._place(name)

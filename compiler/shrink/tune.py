@@ -103,14 +103,13 @@ def _past(step: int, options: Tuning, elapsed: float) -> float:
 
 
 def views(sample: Sample, options: Tuning) -> Iterator[Tensor]:
-    """Random crops, half of them mirrored, without end."""
+    """Random crops of the sample's pictures, half of them mirrored, without end."""
     augmentation = Augmentation(RandomResizedCrop(options.scale), flip=True)
-    pictures, size = sample.pictures, sample.size
-    batch = min(options.batch, len(pictures))
-    rows = shuffled(len(pictures), batch, options.seed)
-    for seed, few in enumerate(rows, options.seed + 1):
+    pictures, size, rows = sample.pictures, sample.size, torch.tensor(sample.rows)
+    batch = min(options.batch, len(rows))
+    for seed, few in enumerate(shuffled(len(rows), batch, options.seed), options.seed + 1):
         windows = draw(augmentation, batch, pictures.size, size, seed)
-        yield pictures.inputs(cut(pictures.pixels[few], windows, size))
+        yield pictures.inputs(cut(pictures.pixels[rows[few]], windows, size))
 
 
 def last_feature(teacher: fx.GraphModule, student: fx.GraphModule) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from shrinkc.compiler.shrink.closed_form import (
 )
 from shrinkc.compiler.shrink.rebuild import Rebuilding
 from shrinkc.compiler.shrink.rows import Sample
-from shrinkc.compiler.shrink.tune import Tuning, tune
+from shrinkc.compiler.shrink.tune import Tuning, tune, views
 from shrinkc.compiler.train.pictures import Pictures
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.table import OpEstimate
@@ -302,6 +303,18 @@ def test_a_loss_that_is_no_number_ends_the_tuning_and_keeps_the_network() -> Non
     assert tuned.stopped is not None
     assert "loss became" in tuned.stopped
     assert outputs(tuned.graph_module).isfinite().all()
+
+
+def test_tuning_sees_the_pictures_of_its_sample_alone() -> None:
+    pictures = some_pictures()
+    dark = pictures.pixels.clone()
+    fitting, judging = Sample(pictures, (SIZE, SIZE)).split()
+    dark[list(judging.rows)] = 0
+    darkened = replace(fitting, pictures=replace(pictures, pixels=dark))
+    seen, again = (
+        list(itertools.islice(views(one, Tuning(batch=6)), 9)) for one in (fitting, darkened)
+    )
+    assert all(map(torch.equal, seen, again))
 
 
 def test_time_ends_the_tuning() -> None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from shrinkc.compiler.plan.drop import promise_of
+from shrinkc.compiler.plan.drop import interval, promise_of
 from torch import Tensor
 
 SCORES = torch.tensor([[0.0, math.log(3), -40.0], [math.log(9), 0.0, -40.0]])  # ¼ ¾, 0.9 0.1
@@ -47,3 +47,25 @@ def test_the_expectation_is_that_of_labels_drawn_by_the_original() -> None:
     assert counted.labelled
     assert expected.drop == pytest.approx(counted.drop, abs=0.02)
     assert 1 - expected.agreement > 2 * expected.drop
+
+
+def test_the_interval_by_hand() -> None:
+    """Of 98 pictures 3 are lost and 1 is won: Agresti and Min's formula."""
+    lost = torch.tensor([1.0, 1.0, 1.0, -1.0] + [0.0] * 94)
+    width = 1.96 * (0.05 - 0.02**2) ** 0.5 / 10
+    assert interval(lost) == pytest.approx((0.02 - width, 0.02 + width))
+
+
+def test_few_pictures_without_a_change_prove_little() -> None:
+    low, high = interval(torch.zeros(10))
+    assert high == -low > 0.1
+    assert interval(torch.zeros(10_000))[1] < 1e-3
+    assert interval(torch.zeros(0))[1] > 0.9
+
+
+def test_the_interval_holds_the_drop_of_all_pictures() -> None:
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.rand(500, 200, generator=generator)
+    lost = (draws < 0.08).double() - (draws > 0.97).double()
+    inside = sum(low <= 0.05 <= high for low, high in map(interval, lost))
+    assert 0.93 < inside / 500 < 0.98

@@ -1,0 +1,51 @@
+"""What counts as kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.promised import NETWORKS, REQUESTS, kept, summary
+
+
+def row(**changed: Any) -> dict[str, Any]:
+    promised = {"drop": 0.01, "interval": (-0.005, 0.025)}
+    delivered = {"drop": 0.012, "interval": (0.0, 0.024)}
+    found = {"kind": "speedup", "value": 2.0, "budget_ms": 1.0, "measured_ms": 1.04}
+    return found | {"promised": promised, "delivered": delivered} | changed
+
+
+def losing(drop: float) -> dict[str, Any]:
+    return {"drop": drop, "interval": (drop - 0.01, drop + 0.01)}
+
+
+def test_milliseconds_may_be_five_in_a_hundred_over() -> None:
+    assert kept(row())["in_time"]
+    assert not kept(row(measured_ms=1.06))["in_time"]
+
+
+def test_half_a_point_may_be_lost_beyond_the_promise() -> None:
+    assert kept(row(delivered=losing(0.0149)))["drop"]
+    assert not kept(row(delivered=losing(0.0151)))["drop"]
+    assert kept(row(delivered=losing(-0.02)))["drop"]
+
+
+def test_an_interval_is_missed_to_either_side() -> None:
+    assert kept(row(delivered=losing(0.029)))["interval"]
+    assert not kept(row(delivered=losing(0.031)))["interval"]
+    assert not kept(row(delivered=losing(-0.011)))["interval"]
+
+
+def test_a_drop_that_was_asked_for_counts_too() -> None:
+    assert "requested" not in kept(row())
+    assert kept(row(kind="drop", value=1.0, delivered=losing(0.0149)))["requested"]
+    assert not kept(row(kind="drop", value=0.5, delivered=losing(0.012)))["requested"]
+
+
+def test_the_summary_counts() -> None:
+    rows = [row(), row(measured_ms=2.0)]
+    assert summary([one | {"kept": kept(one)} for one in rows])["in_time"] == "1 of 2"
+
+
+def test_twenty_requests() -> None:
+    assert REQUESTS.keys() == NETWORKS.keys()
+    assert sum(map(len, REQUESTS.values())) == 20
