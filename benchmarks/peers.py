@@ -170,7 +170,7 @@ def written(settings: Row, rows: list[Row]) -> None:
     results = {"environment": environment(*packages), "peers": pins, **settings, "rows": rows}
     write_results("peers", results)
     first = ("tool", "settings", "runtime", "precision", "MB", "ms (IQR)")
-    last = ("in runtime", "over TFLite", "top-1", "drop", "made by")
+    last = ("in runtime", "over TFLite", "top-1", "drop", "made in, s", "made by")
     print_table((*first, *last), [cells(row) for row in rows])
     draw(rows, PICTURE)
 
@@ -178,12 +178,12 @@ def written(settings: Row, rows: list[Row]) -> None:
 def cells(row: Row) -> tuple[str, ...]:
     first = (row["tool"], row["settings"], row["runtime"])
     if "error" in row:
-        return (*first, "", "", "", "", "", row["error"], "", row["by"])
+        return (*first, "", "", "", "", "", row["error"], "", "", row["by"])
     return (
         *(*first, row["precision"], f"{row['bytes'] / 1e6:.1f}"),
         f"{row['median_ms']:.2f} ({row['iqr_ms']:.2f})",
         *(f"{row['speedup_in_runtime']:.2f}×", f"{row['speedup']:.2f}×"),
-        *(f"{row['top1']:.2f}", f"{row['drop']:.2f}", row["by"]),
+        *(f"{row['top1']:.2f}", f"{row['drop']:.2f}", f"{row['seconds']:.0f}", row["by"]),
     )
 
 
