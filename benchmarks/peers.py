@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,14 +70,11 @@ def row_of(contender: Contender, folder: Path, judging: tuple[Tensor, list[int]]
     if place.exists() and "error" not in (row := json.loads(place.read_text())):
         return row
     print(f"{contender.tool}, {contender.settings}, {contender.runtime} …", flush=True)
-    started = time.monotonic()
     path = folder / contender.file
     try:
         content, precision = contender.make()
-        seconds = time.monotonic() - started
         path.write_bytes(content)
-        row = {"precision": precision, "bytes": len(content), "seconds": seconds}
-        row["top1"] = top1(path, *judging)
+        row = {"precision": precision, "bytes": len(content), "top1": top1(path, *judging)}
     except (ShrinkcError, PeerError) as error:
         row = {"error": str(error)}
     replace_json(place, row)
@@ -170,7 +166,7 @@ def written(settings: Row, rows: list[Row]) -> None:
     results = {"environment": environment(*packages), "peers": pins, **settings, "rows": rows}
     write_results("peers", results)
     first = ("tool", "settings", "runtime", "precision", "MB", "ms (IQR)")
-    last = ("in runtime", "over TFLite", "top-1", "drop", "made in, s", "made by")
+    last = ("in runtime", "over TFLite", "top-1", "drop", "made by")
     print_table((*first, *last), [cells(row) for row in rows])
     draw(rows, PICTURE)
 
@@ -178,12 +174,12 @@ def written(settings: Row, rows: list[Row]) -> None:
 def cells(row: Row) -> tuple[str, ...]:
     first = (row["tool"], row["settings"], row["runtime"])
     if "error" in row:
-        return (*first, "", "", "", "", "", row["error"], "", "", row["by"])
+        return (*first, "", "", "", "", "", row["error"], "", row["by"])
     return (
         *(*first, row["precision"], f"{row['bytes'] / 1e6:.1f}"),
         f"{row['median_ms']:.2f} ({row['iqr_ms']:.2f})",
         *(f"{row['speedup_in_runtime']:.2f}×", f"{row['speedup']:.2f}×"),
-        *(f"{row['top1']:.2f}", f"{row['drop']:.2f}", f"{row['seconds']:.0f}", row["by"]),
+        *(f"{row['top1']:.2f}", f"{row['drop']:.2f}", row["by"]),
     )
 
 
