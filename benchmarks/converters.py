@@ -4,12 +4,12 @@
     python -m benchmarks.converters --venvs out/venvs --only resnet18
 
 Each peer converts in an environment of its own, made under --venvs from the pinned
-benchmarks/peers/requirements-*.txt when it is missing (litert-torch: 1 GB). All files then run here
-in the same runtimes, one thread, our file and the peer's in turn. Every round loads both anew and
-swaps their order. `ratio` is our time over the peer's: the median of the rounds' ratios of medians,
-with the smallest and the largest. Ours is compiled with `--merge none`: what is compared is how the
-same layers are written, not what a table of another device merges. DIR gives MobileNetV2 its
-ImageNet weights; other weights are random, which does not change the speed.
+benchmarks/peer_scripts/requirements-*.txt when it is missing (litert-torch: 1 GB). All files then
+run here in the same runtimes, one thread, our file and the peer's in turn. Every round loads both
+anew and swaps their order. `ratio` is our time over the peer's: the median of the rounds' ratios of
+medians, with the smallest and the largest. Ours is compiled with `--merge none`: what is compared
+is how the same layers are written, not what a table of another device merges. DIR gives MobileNetV2
+its ImageNet weights; other weights are random, which does not change the speed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ DEFAULT_NETWORKS = ("mobilenet_v2", "mobilenet_v3_small", "resnet18")
 
 @dataclass(frozen=True)
 class Peer:
-    """A converter: its requirements file, its script in benchmarks/peers, what it writes."""
+    """A tool: its requirements file, its script in benchmarks/peer_scripts, what it writes."""
 
     name: str
     script: str
@@ -51,7 +51,11 @@ class Peer:
 
     @property
     def requirements(self) -> Path:
-        return ROOT / "benchmarks" / "peers" / f"requirements-{self.name}.txt"
+        return ROOT / "benchmarks" / "peer_scripts" / f"requirements-{self.name}.txt"
+
+    @property
+    def module(self) -> str:
+        return f"benchmarks.peer_scripts.{self.script}"
 
 
 PEERS = (Peer("litert-torch", "to_litert", ".tflite"), Peer("torch-onnx", "to_torch_onnx", ".onnx"))
@@ -113,7 +117,14 @@ def compile_ours(name: str, weights: Path, out: Path) -> Path:
 def convert(peer: Peer, python: Path, name: str, weights: Path, out: Path) -> Path:
     """The file that the peer wrote."""
     path = out / f"{name}-{peer.name}{peer.suffix}"
-    command = [str(python), "-m", f"benchmarks.peers.{peer.script}", name, str(weights), str(path)]
+    command = [
+        str(python),
+        "-m",
+        f"benchmarks.peer_scripts.{peer.script}",
+        name,
+        str(weights),
+        str(path),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{peer.name} failed on {name}:\n{done.stderr[-2000:]}")

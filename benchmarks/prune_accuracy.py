@@ -147,7 +147,7 @@ def by_peer(peer: Peer, venvs: Path, folder: Path, *arguments: str) -> None:
     if not folder.exists():
         python = environment_of(peer, venvs.resolve())
         partial = folder.with_name(f"{folder.name}.partial")
-        command = [python, "-m", f"benchmarks.peers.{peer.script}", *arguments, partial]
+        command = [python, "-m", peer.module, *arguments, partial]
         subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
         partial.rename(folder)
 

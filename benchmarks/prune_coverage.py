@@ -45,7 +45,7 @@ def run_one(architecture: Architecture, peer: Path | None, limits: tuple[float, 
     command = [sys.executable, "-m", "benchmarks.prune_coverage_one", architecture.key]
     result = run_watched(command, empty_result(architecture, STAGES), *limits)
     if peer is not None:
-        command = [str(peer), "-m", f"benchmarks.peers.{PEER.script}", architecture.key]
+        command = [str(peer), "-m", PEER.module, architecture.key]
         result["peer"] = run_watched(command, empty_result(architecture, ("pruned",)), *limits)
     return result
 

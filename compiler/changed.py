@@ -123,6 +123,7 @@ def compile_changed(
         target=given.target,
         precision=given.precision,
         opset=given.opset,
+        merge="auto" if known is None else "none",  # what is known is of these very layers
         images=images_of(evaluation or given.images, given.classes),
         calibration=images_of(given.images, None, labelled=False) if calibrates else None,
         preprocessing=preprocessing,

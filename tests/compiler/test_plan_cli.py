@@ -68,6 +68,24 @@ def test_planned_replayed_without_pictures_and_compared(
     assert "times as fast as the first" in capsys.readouterr().out
 
 
+def test_int8_is_written_for_the_planned_layers_though_two_could_be_one(
+    pictures: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 1), nn.ReLU6(), *block(8), nn.ReLU6()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)),
+    )
+    torch.save(net, tmp_path / "net.pt")
+    given = (str(tmp_path / "net.pt"), "--target", "rpi4", *INPUT)
+    found = run(
+        *(capsys, *given, "--images", pictures, "--speedup", "1.5", "--precision", "int8"),
+        *("-o", str(tmp_path / "out")),
+    )
+    assert not any(step["name"] == "merge-linear" for step in found["compiled"]["passes"])
+    assert found["compiled"]["predicted_ms_after"] == pytest.approx(found["plan"]["after_ms"])
+
+
 def test_a_frontier_has_a_folder_for_every_point(
     model: str, pictures: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

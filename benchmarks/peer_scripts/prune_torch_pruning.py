@@ -1,4 +1,4 @@
-"""`python -m benchmarks.peers.prune_torch_pruning KEY FILE`: one architecture by Torch-Pruning.
+"""`python -m benchmarks.peer_scripts.prune_torch_pruning KEY FILE`: one by Torch-Pruning.
 
 30 % of the channels of every group by their L1 norm, as its README shows. Layers that make the
 outputs are left alone: those with as many channels as an output has.

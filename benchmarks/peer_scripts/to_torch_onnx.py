@@ -1,4 +1,4 @@
-"""`python -m benchmarks.peers.to_torch_onnx NETWORK STATE_DICT OUT`: what torch.onnx writes."""
+"""`python -m benchmarks.peer_scripts.to_torch_onnx NETWORK STATE_DICT OUT`: by torch.onnx."""
 
 import sys
 

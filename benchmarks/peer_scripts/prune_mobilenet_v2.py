@@ -1,4 +1,4 @@
-"""`python -m benchmarks.peers.prune_mobilenet_v2 DATA IMPORTANCE FOLDER`: by Torch-Pruning.
+"""`python -m benchmarks.peer_scripts.prune_mobilenet_v2 DATA IMPORTANCE FOLDER`: by Torch-Pruning.
 
 MobileNetV2 with its weights, at ratios from 2 to 60 %, by L1 or by the group norm as its README
 shows (global, channels in multiples of 8), not trained; one `RATIO.pt` each.

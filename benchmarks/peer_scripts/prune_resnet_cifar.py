@@ -1,9 +1,9 @@
-"""`python -m benchmarks.peers.prune_resnet_cifar WEIGHTS IMPORTANCE FOLDER`: by Torch-Pruning.
+"""`python -m benchmarks.peer_scripts.prune_resnet_cifar WEIGHTS IMPORTANCE FOLDER`.
 
-ResNet-56 with the state dict in WEIGHTS at ratios from 2 to 80 %; one `RATIO.pt` each. IMPORTANCE
-is that of prune_mobilenet_v2; with "-uniform" behind it the same ratio everywhere instead of one
-threshold. The layers that shortcuts join keep their widths: it has no rule for channels that a
-padding adds.
+By Torch-Pruning: ResNet-56 with the state dict in WEIGHTS at ratios from 2 to 80 %; one `RATIO.pt`
+each. IMPORTANCE is that of prune_mobilenet_v2; with "-uniform" behind it the same ratio everywhere
+instead of one threshold. The layers that shortcuts join keep their widths: it has no rule for
+channels that a padding adds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch_pruning
 
-from benchmarks.peers.prune_mobilenet_v2 import IMPORTANCE
+from benchmarks.peer_scripts.prune_mobilenet_v2 import IMPORTANCE
 from benchmarks.resnet_cifar import SIZE, Block, resnet56
 
 RATIOS = range(2, 81, 2)

@@ -1,6 +1,7 @@
-"""`python -m benchmarks.peers.to_litert NETWORK STATE_DICT OUT`: the file that litert-torch writes.
+"""`python -m benchmarks.peer_scripts.to_litert NETWORK STATE_DICT OUT`.
 
-Channels last at the input, so that it need not transpose: its fastest form.
+What litert-torch writes. Channels last at the input, so that it need not transpose: its fastest
+form.
 """
 
 import sys
