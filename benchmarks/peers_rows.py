@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
+from shrinkc.compiler.options import PRECISIONS
 from shrinkc.compiler.shrink.trained import Method
 
 from benchmarks.converters import Peer
@@ -24,11 +26,14 @@ PEERS = (LITERT, TORCH_ONNX, ORT_INT8, EDGE_INT8, TORCH_PRUNING)
 # What speedups are over, by the ending of the file.
 ORIGINALS = {".tflite": "litert-torch-fp32.tflite", ".onnx": "torch-onnx-fp32.onnx"}
 RUNTIMES = {".tflite": "TFLite", ".onnx": "ONNX Runtime"}
-RATIOS, TUNED_RATIOS = (4, 10, 20), (10, 20)  # per cent of the channels
-DEPTH: tuple[tuple[Method, str], ...] = (
-    ("depthshrinker", "DepthShrinker"),
-    ("two-stage-dp", "two-stage DP"),
-)
+PRUNING = {
+    "l1": "L1, all channels",
+    "group-norm": "group norm, all channels",
+    "l1-inside": "L1, inside blocks",
+    "group-norm-inside": "group norm, inside blocks",
+}
+RATIOS = (10, 20)  # per cent of the channels
+DEPTH: dict[Method, str] = {"depthshrinker": "DepthShrinker", "two-stage-dp": "two-stage DP"}
 SPEEDUPS = (1.2, 1.4)  # over fp32 in fp32
 PLANNED = (2.6, 3.0, 3.4)  # over fp32, in whichever precision loses less
 THE_TOOL, REIMPLEMENTED = "the tool itself", "reimplemented in shrinkc"
@@ -121,34 +126,29 @@ def _from(folder: Path, suffix: str) -> tuple[bytes, str]:
 
 def pruners(shop: Workshop) -> Iterator[Contender]:
     tool = f"Torch-Pruning {version(TORCH_PRUNING, 'torch-pruning')}"
-    for importance in ("l1", "group-norm"):
-        for ratio in RATIOS:
-            name, words = f"torch-pruning-{importance}-{ratio}", f"{importance}, {ratio}%"
-            yield Contender(
-                *(name, tool, words, THE_TOOL, ".onnx"),
-                lambda i=importance, r=ratio: (shop.by(PRUNED_ONNX, shop.pruned(i, r)), "fp32"),
-            )
-            if ratio not in TUNED_RATIOS:
-                continue
-            tuned = f"{words}, {shop.taught}"
-            yield Contender(
-                *(f"{name}-tuned", tool, tuned, THE_TOOL, ".onnx"),
-                lambda i=importance, r=ratio: (shop.by(PRUNED_ONNX, shop.tuned(i, r)), "fp32"),
-            )
-            yield Contender(
-                *(f"{name}-tuned-int8", tool, f"{tuned}, onnxruntime's int8", THE_TOOL, ".onnx"),
-                lambda n=name: (shop.quantised(f"{n}-tuned.onnx", "channel"), "int8"),
-            )
+    for (importance, what), ratio in product(PRUNING.items(), RATIOS):
+        name, words = f"torch-pruning-{importance}-{ratio}", f"{what}, {ratio}%"
+        yield Contender(
+            *(name, tool, words, THE_TOOL, ".onnx"),
+            lambda i=importance, r=ratio: (shop.by(PRUNED_ONNX, shop.pruned(i, r)), "fp32"),
+        )
+        tuned = f"{words}, {shop.taught}"
+        yield Contender(
+            *(f"{name}-tuned", tool, tuned, THE_TOOL, ".onnx"),
+            lambda i=importance, r=ratio: (shop.by(PRUNED_ONNX, shop.tuned(i, r)), "fp32"),
+        )
+        yield Contender(
+            *(f"{name}-tuned-int8", tool, f"{tuned}, onnxruntime's int8", THE_TOOL, ".onnx"),
+            lambda n=name: (shop.quantised(f"{n}-tuned.onnx", "channel"), "int8"),
+        )
 
 
 def shrinkers(shop: Workshop) -> Iterator[Contender]:
-    for method, tool in DEPTH:
-        for speedup in SPEEDUPS:
-            for precision in ("fp32", "int8"):
-                yield Contender(
-                    f"{method}-{speedup:g}-{precision}",
-                    tool,
-                    f"{speedup:g}× asked in fp32, {shop.taught}",
-                    *(REIMPLEMENTED, ".tflite"),
-                    lambda m=method, s=speedup, p=precision: shop.shrunk(m, s, p),
-                )
+    for (method, tool), speedup, precision in product(DEPTH.items(), SPEEDUPS, PRECISIONS):
+        yield Contender(
+            f"{method}-{speedup:g}-{precision}",
+            tool,
+            f"{speedup:g}× asked in fp32, {shop.taught}",
+            *(REIMPLEMENTED, ".tflite"),
+            lambda m=method, s=speedup, p=precision: shop.shrunk(m, s, p),
+        )
