@@ -65,7 +65,8 @@ class Promise(Strict):
 
 class Plan(Strict):
     """`model`: digest of the captured network. Times by the target's table; `before_ms` is the
-    original's in fp32. `measured_speedup` where the target was at hand, over that, too.
+    original's in fp32. Where the target was at hand that was measured, `after_ms` is the table's in
+    its units, and `measured_speedup` what counts.
 
     ranges  of activations for int8: name of the value → lowest, highest
     """
