@@ -161,6 +161,7 @@ def deliver(name: str, data: Path) -> None:
     if not left:
         return
     planner, network = planner_of(name, data)
+    (OUT / name).mkdir(parents=True, exist_ok=True)
     (OUT / name / "original.tflite").write_bytes(tflite_file(planner.original, "fp32", ()))
     for request in left:
         started = time.monotonic()
