@@ -28,11 +28,11 @@ class Mark:
 
 
 MARKS = (
-    Mark("litert-torch", "original,\nlitert-torch", "*", INK, (-3, 9), "center"),
-    Mark("torch.onnx", "original,\ntorch.onnx", "P", INK, (0, -24), "center"),
-    Mark("onnxruntime", "onnxruntime int8", "s", "#1a7f37", (0, 9), "center"),
+    Mark("litert-torch", "litert-torch", "*", INK, (0, 9), "center"),
+    Mark("torch.onnx", "torch.onnx", "P", INK, (-9, -3), "right"),
+    Mark("onnxruntime", "onnxruntime int8", "s", "#1a7f37", (-8, -11), "right"),
     Mark("ai-edge-quantizer", "ai-edge-quantizer", "D", "#8250df", (-8, -3), "right"),
-    Mark("Torch-Pruning", "Torch-Pruning, distilled", "^", "#bc4c00", (-8, -3), "right"),
+    Mark("Torch-Pruning", "Torch-Pruning, distilled", "^", "#bc4c00", (0, 8), "center"),
     Mark("DepthShrinker", "DepthShrinker", "v", "#cf222e", (8, -3), "left"),
     Mark("two-stage DP", "two-stage DP", "p", "#9a6700", (8, -3), "left"),
     Mark(OURS, OURS, "o", "#0969da", (0, 9), "center"),
@@ -58,7 +58,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     best = frontier([_point(row) for row in rows if row["tool"] == OURS])
     axes.plot(*zip(*best, strict=True), color=MARKS[-1].colour, linewidth=2, alpha=0.5, zorder=1)
     for mark in MARKS:
-        few = [row for row in rows if row["tool"].startswith(mark.tool)]
+        few = [row for row in rows if _last_tool(row).startswith(mark.tool)]
         if few:
             _scatter(axes, mark, few)
             _label(axes, mark, few)
@@ -68,6 +68,11 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 def _point(row: Row) -> Point:
     return row["speedup"], max(row["top1"], LOWEST)
+
+
+def _last_tool(row: Row) -> str:
+    """The one that made the file, where others came before it."""
+    return str(row["tool"]).rpartition(", ")[2]
 
 
 def _scatter(axes: Any, mark: Mark, rows: Sequence[Row]) -> None:
@@ -112,6 +117,14 @@ def _frame(axes: Any, fastest: float) -> None:
     axes.xaxis.set_major_formatter("{x:g}×")
     axes.yaxis.set_major_formatter("{x:.0f}%")
     axes.set_xlabel("measured speedup over the fp32 original in TFLite, one x86 thread", fontsize=9)
+    axes.text(
+        *(0.99, 0.98, f"hollow: fp32, filled: int8\non the lower edge: below {LOWEST:.0f}%"),
+        transform=axes.transAxes,
+        ha="right",
+        va="top",
+        fontsize=8.5,
+        color=INK,
+    )
     axes.set_title(
         "MobileNetV2 on ImageNet, 300 pictures without labels: top-1 of the exported files",
         fontsize=10,
