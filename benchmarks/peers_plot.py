@@ -2,40 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, Any]
 Point = tuple[float, float]  # speedup, top-1
-OURS = "shrinkc"
-INK, PALE = "#1f2328", "#8c959f"
-LOWEST, HIGHEST = 55.0, 92.0  # per cent; what is worse stands on the lower edge
+INK, PALE, GRID = "#1f2328", "#8c959f", "#eaeef2"
+LOWEST, HIGHEST = 60.0, 91.5  # per cent; what is worse stands on the lower edge
+TICKS = (1, 1.5, 2, 2.5, 3, 4)
+OURS = "#0969da"
 
 
 @dataclass(frozen=True)
 class Mark:
-    """How a tool is drawn. `at`: where its label stands, from its best int8 file (else fp32), in
-    points; `align`: which side of the label is there."""
+    """How a tool's files are drawn. `at`: where the label stands, in points from the file that is
+    best by `beside`; `align`: which of its sides is there; `line`: style of a line along what no
+    other file of the tool beats."""
 
     tool: str
+    runtime: str
     label: str
     marker: str
     colour: str
+    beside: Callable[[Row], object]
     at: tuple[float, float]
     align: str
+    line: str = ""
 
 
+def accurate(row: Row) -> float:
+    return row["top1"]
+
+
+def accurate_int8(row: Row) -> tuple[bool, float]:
+    return row["precision"] == "int8", row["top1"]
+
+
+def fast(row: Row) -> float:
+    return row["speedup"]
+
+
+ORT, TFLITE = "ONNX Runtime", "TFLite"
 MARKS = (
-    Mark("litert-torch", "original,\nlitert-torch", "*", INK, (-3, 9), "center"),
-    Mark("torch.onnx", "original,\ntorch.onnx", "P", INK, (0, -24), "center"),
-    Mark("onnxruntime", "onnxruntime int8", "s", "#1a7f37", (0, 9), "center"),
-    Mark("ai-edge-quantizer", "ai-edge-quantizer", "D", "#8250df", (-8, -3), "right"),
-    Mark("Torch-Pruning", "Torch-Pruning, distilled", "^", "#bc4c00", (-8, -3), "right"),
-    Mark("DepthShrinker", "DepthShrinker", "v", "#cf222e", (8, -3), "left"),
-    Mark("two-stage DP", "two-stage DP", "p", "#9a6700", (8, -3), "left"),
-    Mark(OURS, OURS, "o", "#0969da", (0, 9), "center"),
+    Mark("torch.onnx", ORT, "original,\nONNX", "P", INK, accurate, (0, -28), "center"),
+    Mark("litert-torch", TFLITE, "original,\nTFLite", "*", INK, accurate, (0, -28), "center"),
+    Mark("onnxruntime", ORT, "onnxruntime int8", "s", "#1a7f37", accurate, (-3, 14), "left"),
+    Mark("ai-edge", TFLITE, "ai-edge-quantizer", "D", "#8250df", accurate, (0, -17), "center"),
+    Mark("Torch-Pruning", ORT, "Torch-Pruning", "^", "#bc4c00", accurate, (9, -4), "left"),
+    Mark("DepthShrinker", TFLITE, "DepthShrinker", "v", "#cf222e", accurate_int8, (9, -4), "left"),
+    Mark("two-stage DP", TFLITE, "two-stage DP", "p", "#9a6700", accurate_int8, (9, -4), "left"),
+    Mark("shrinkc", ORT, "shrinkc, ONNX", "o", OURS, fast, (9, -4), "left", "--"),
+    Mark("shrinkc", TFLITE, "shrinkc", "o", OURS, accurate_int8, (4, 9), "left", "-"),
 )
 
 
@@ -49,20 +68,17 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Every file's speed and accuracy, one mark for each tool, hollow in fp32."""
+    """Every file's speed and accuracy: a mark for each tool, hollow in fp32."""
     from matplotlib.figure import Figure
 
-    figure: Any = Figure(figsize=(7.6, 4.4), layout="constrained")
+    figure: Any = Figure(figsize=(7.6, 4.6), layout="constrained", facecolor="white")
     axes: Any = figure.subplots()
-    rows = [row for row in rows if "error" not in row]
-    best = frontier([_point(row) for row in rows if row["tool"] == OURS])
-    axes.plot(*zip(*best, strict=True), color=MARKS[-1].colour, linewidth=2, alpha=0.5, zorder=1)
+    there = [row for row in rows if "error" not in row]
     for mark in MARKS:
-        few = [row for row in rows if row["tool"].startswith(mark.tool)]
-        if few:
-            _scatter(axes, mark, few)
-            _label(axes, mark, few)
-    _frame(axes, max(row["speedup"] for row in rows))
+        its = [r for r in there if r["tool"].startswith(mark.tool) and r["runtime"] == mark.runtime]
+        if its:
+            _marked(axes, mark, its)
+    _framed(axes, [row["speedup"] for row in there])
     figure.savefig(path, dpi=130)
 
 
@@ -70,51 +86,52 @@ def _point(row: Row) -> Point:
     return row["speedup"], max(row["top1"], LOWEST)
 
 
-def _scatter(axes: Any, mark: Mark, rows: Sequence[Row]) -> None:
+def _marked(axes: Any, mark: Mark, rows: Sequence[Row]) -> None:
+    if mark.line:
+        best = frontier([_point(row) for row in rows])
+        width = 2.2 if mark.line == "-" else 1.1
+        axes.plot(*zip(*best, strict=True), mark.line, color=mark.colour, lw=width, alpha=0.45)
     for row in rows:
-        inside = row["top1"] >= LOWEST
         axes.scatter(
             *_point(row),
             marker=mark.marker,
-            s=90 if mark.marker in "*P" else 46,
+            s=100 if mark.marker in "*P" else 44,
             facecolor=mark.colour if row["precision"] == "int8" else "white",
             edgecolor=mark.colour,
-            linewidth=1.4,
-            alpha=1.0 if inside else 0.55,
+            linewidth=1.3,
             clip_on=False,
-            zorder=4 if mark.tool == OURS else 3,
+            zorder=4 if mark.line == "-" else 3,
         )
-
-
-def _label(axes: Any, mark: Mark, rows: Sequence[Row]) -> None:
-    best = max(rows, key=lambda row: (row["precision"] == "int8", row["top1"], row["speedup"]))
     axes.annotate(
         mark.label,
-        _point(best),
+        _point(max(rows, key=mark.beside)),
         xytext=mark.at,
         textcoords="offset points",
         ha=mark.align,
         color=mark.colour,
-        fontsize=11 if mark.tool == OURS else 9,
-        fontweight="bold" if mark.tool == OURS else "normal",
-        linespacing=0.95,
+        fontsize=12 if mark.line == "-" else 9,
+        fontweight="bold" if mark.line == "-" else "normal",
         zorder=5,
     )
 
 
-def _frame(axes: Any, fastest: float) -> None:
+def _framed(axes: Any, speedups: Sequence[float]) -> None:
+    axes.set(xscale="log", xlim=(min(speedups) / 1.06, max(speedups) * 1.06))
+    axes.set_xticks(TICKS, [f"{tick:g}×" for tick in TICKS])
+    axes.set_xticks([], minor=True)
+    axes.set_ylim(LOWEST, HIGHEST)
+    axes.yaxis.set_major_formatter("{x:.0f}%")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(PALE)
     axes.tick_params(colors=INK, labelsize=9)
-    axes.grid(color="0.93", linewidth=0.8)
+    axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.set(xlim=(0.6, fastest + 0.25), ylim=(LOWEST, HIGHEST))
-    axes.xaxis.set_major_formatter("{x:g}×")
-    axes.yaxis.set_major_formatter("{x:.0f}%")
     axes.set_xlabel("measured speedup over the fp32 original in TFLite, one x86 thread", fontsize=9)
     axes.set_title(
-        "MobileNetV2 on ImageNet, 300 pictures without labels: top-1 of the exported files",
-        fontsize=10,
+        "MobileNetV2, 300 pictures without labels: top-1 of the exported files",
+        fontsize=10.5,
         loc="left",
         color=INK,
     )
+    legend = f"filled: int8, hollow: fp32\non the lower edge: {LOWEST:.0f}% or less"
+    axes.text(1, 1, legend, transform=axes.transAxes, fontsize=8, color=PALE, ha="right", va="top")
