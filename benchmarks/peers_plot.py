@@ -18,8 +18,8 @@ OURS = "#0969da"
 @dataclass(frozen=True)
 class Mark:
     """How a tool's files are drawn. `at`: where the label stands, in points from the file that is
-    best by `beside`; `align`: which of its sides is there; `line`: style of a line along what no
-    other file of the tool beats."""
+    best by `beside`; `align`: which of its sides is there; `line`: along what no other file of the
+    tool beats."""
 
     tool: str
     runtime: str
@@ -29,7 +29,7 @@ class Mark:
     beside: Callable[[Row], object]
     at: tuple[float, float]
     align: str
-    line: str = ""
+    line: bool = False
 
 
 def accurate(row: Row) -> float:
@@ -53,8 +53,8 @@ MARKS = (
     Mark("Torch-Pruning", ORT, "Torch-Pruning", "^", "#bc4c00", accurate, (-6, 9), "left"),
     Mark("DepthShrinker", TFLITE, "DepthShrinker", "v", "#cf222e", accurate_int8, (9, -4), "left"),
     Mark("two-stage DP", TFLITE, "two-stage DP", "p", "#9a6700", accurate_int8, (0, 9), "center"),
-    Mark("shrinkc", ORT, "shrinkc, ONNX", "o", OURS, fast, (9, -4), "left", "--"),
-    Mark("shrinkc", TFLITE, "shrinkc", "o", OURS, accurate_int8, (4, 9), "left", "-"),
+    Mark("shrinkc", ORT, "shrinkc, ONNX", "o", OURS, fast, (9, -4), "left"),
+    Mark("shrinkc", TFLITE, "shrinkc", "o", OURS, accurate_int8, (4, 9), "left", True),
 )
 
 
@@ -101,9 +101,8 @@ def _point(row: Row) -> Point:
 
 def _marked(axes: Any, mark: Mark, rows: Sequence[Row]) -> None:
     if mark.line and rows:
-        width = 2.2 if mark.line == "-" else 1.1
         best = zip(*frontier([_point(row) for row in rows]), strict=True)
-        axes.plot(*best, mark.line, color=mark.colour, linewidth=width, alpha=0.45)
+        axes.plot(*best, color=mark.colour, linewidth=2.2, alpha=0.45)
     for row in rows:
         axes.scatter(
             *_point(row),
@@ -112,7 +111,7 @@ def _marked(axes: Any, mark: Mark, rows: Sequence[Row]) -> None:
             facecolor=mark.colour if row["precision"] == "int8" else "white",
             edgecolor=mark.colour,
             linewidth=1.3,
-            zorder=4 if mark.line == "-" else 3,
+            zorder=4 if mark.line else 3,
         )
     if rows:
         axes.annotate(
@@ -122,8 +121,8 @@ def _marked(axes: Any, mark: Mark, rows: Sequence[Row]) -> None:
             textcoords="offset points",
             ha=mark.align,
             color=mark.colour,
-            fontsize=13 if mark.line == "-" else 9.5,
-            fontweight="bold" if mark.line == "-" else "normal",
+            fontsize=13 if mark.line else 9.5,
+            fontweight="bold" if mark.line else "normal",
             annotation_clip=True,  # its point may be in the other panel
             zorder=5,
         )
