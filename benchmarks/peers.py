@@ -9,7 +9,8 @@ DP: reimplemented in shrinkc; Torch-Pruning where the row says so) get the same 
 self-distillation on the 300 pictures, batch norms put back for as long as they take.
 
 `make` writes and judges the files, one after the other; `time` runs all of them in turn, round
-after round, loaded anew in every round, and is what needs an idle machine: --stages make,time.
+after round, loaded anew in every round: --stages make,time. The second needs an idle machine, the
+first only for --target host to meet the speedups that it is asked for.
 Speedups are medians of the rounds' ratios: over the fp32 original in the same runtime (by
 litert-torch or torch.onnx), and over litert-torch's TFLite file for all. A tool that fails is a row
 with its error, and tried again by the next run; what was made is kept in out/peers and a stopped

@@ -2,40 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, Any]
 Point = tuple[float, float]  # speedup, top-1
-OURS = "shrinkc"
-INK, PALE = "#1f2328", "#8c959f"
-LOWEST, HIGHEST = 55.0, 92.0  # per cent; what is worse stands on the lower edge
+INK, PALE, GRID = "#1f2328", "#8c959f", "#eaeef2"
+TICKS = (1, 1.5, 2, 2.5, 3, 4)
+OURS = "#0969da"
 
 
 @dataclass(frozen=True)
 class Mark:
-    """How a tool is drawn. `at`: where its label stands, from its best int8 file (else fp32), in
-    points; `align`: which side of the label is there."""
+    """How a tool's files are drawn. `at`: where the label stands, in points from the file that is
+    best by `beside`; `align`: which of its sides is there; `line`: along what no other file of the
+    tool beats."""
 
     tool: str
+    runtime: str
     label: str
     marker: str
     colour: str
+    beside: Callable[[Row], object]
     at: tuple[float, float]
     align: str
+    line: bool = False
 
 
+def accurate(row: Row) -> float:
+    return row["top1"]
+
+
+def accurate_int8(row: Row) -> tuple[bool, float]:
+    return row["precision"] == "int8", row["top1"]
+
+
+def fast(row: Row) -> float:
+    return row["speedup"]
+
+
+ORT, TFLITE = "ONNX Runtime", "TFLite"
 MARKS = (
-    Mark("litert-torch", "litert-torch", "*", INK, (0, 9), "center"),
-    Mark("torch.onnx", "torch.onnx", "P", INK, (-9, -3), "right"),
-    Mark("onnxruntime", "onnxruntime int8", "s", "#1a7f37", (-8, -11), "right"),
-    Mark("ai-edge-quantizer", "ai-edge-quantizer", "D", "#8250df", (-8, -3), "right"),
-    Mark("Torch-Pruning", "Torch-Pruning, distilled", "^", "#bc4c00", (0, 8), "center"),
-    Mark("DepthShrinker", "DepthShrinker", "v", "#cf222e", (8, -3), "left"),
-    Mark("two-stage DP", "two-stage DP", "p", "#9a6700", (8, -3), "left"),
-    Mark(OURS, OURS, "o", "#0969da", (0, 9), "center"),
+    Mark("torch.onnx", ORT, "fp32\nONNX", "P", INK, accurate, (0, -28), "center"),
+    Mark("litert-torch", TFLITE, "fp32\nTFLite", "*", INK, accurate, (0, -28), "center"),
+    Mark("onnxruntime", ORT, "onnxruntime int8", "s", "#1a7f37", accurate, (-3, 14), "left"),
+    Mark("ai-edge", TFLITE, "ai-edge-quantizer", "D", "#8250df", accurate, (0, -17), "center"),
+    Mark("Torch-Pruning", ORT, "Torch-Pruning", "^", "#bc4c00", accurate, (-6, 9), "left"),
+    Mark("DepthShrinker", TFLITE, "DepthShrinker", "v", "#cf222e", accurate_int8, (9, -4), "left"),
+    Mark("two-stage DP", TFLITE, "two-stage DP", "p", "#9a6700", accurate_int8, (0, 9), "center"),
+    Mark("shrinkc", ORT, "shrinkc, ONNX", "o", OURS, fast, (9, -4), "left"),
+    Mark("shrinkc", TFLITE, "shrinkc", "o", OURS, accurate_int8, (4, 9), "left", True),
 )
 
 
@@ -48,86 +67,92 @@ def frontier(points: Sequence[Point]) -> list[Point]:
     return found[::-1]
 
 
+def gap(values: Sequence[float]) -> tuple[float, float]:
+    """The neighbours that are furthest apart."""
+    ordered = sorted(values)
+    return max(pairwise(ordered), key=lambda pair: pair[1] - pair[0])
+
+
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Every file's speed and accuracy, one mark for each tool, hollow in fp32."""
+    """Every file's speed and accuracy: a mark for each tool, hollow in fp32. In two panels, with
+    nothing between them."""
     from matplotlib.figure import Figure
 
-    figure: Any = Figure(figsize=(7.6, 4.4), layout="constrained")
-    axes: Any = figure.subplots()
-    rows = [row for row in rows if "error" not in row]
-    best = frontier([_point(row) for row in rows if row["tool"] == OURS])
-    axes.plot(*zip(*best, strict=True), color=MARKS[-1].colour, linewidth=2, alpha=0.5, zorder=1)
-    for mark in MARKS:
-        few = [row for row in rows if _last_tool(row).startswith(mark.tool)]
-        if few:
-            _scatter(axes, mark, few)
-            _label(axes, mark, few)
-    _frame(axes, max(row["speedup"] for row in rows))
-    figure.savefig(path, dpi=130)
+    there = [row for row in rows if "error" not in row]
+    low, high = gap([row["top1"] for row in there])
+    figure: Any = Figure(figsize=(7.6, 5), layout="constrained", facecolor="white")
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1.4))
+    upper.set_ylim(high - 2, max(row["top1"] for row in there) + 3)
+    lower.set_ylim(-4, low + 8)
+    for axes in (upper, lower):
+        for mark in MARKS:
+            _marked(axes, mark, [row for row in there if _is_of(mark, row)])
+    _framed(upper, lower, [row["speedup"] for row in there])
+    figure.savefig(path, dpi=125)
+
+
+def _is_of(mark: Mark, row: Row) -> bool:
+    return row["tool"].startswith(mark.tool) and row["runtime"] == mark.runtime
 
 
 def _point(row: Row) -> Point:
-    return row["speedup"], max(row["top1"], LOWEST)
+    return row["speedup"], row["top1"]
 
 
-def _last_tool(row: Row) -> str:
-    """The one that made the file, where others came before it."""
-    return str(row["tool"]).rpartition(", ")[2]
-
-
-def _scatter(axes: Any, mark: Mark, rows: Sequence[Row]) -> None:
+def _marked(axes: Any, mark: Mark, rows: Sequence[Row]) -> None:
+    if mark.line and rows:
+        best = zip(*frontier([_point(row) for row in rows]), strict=True)
+        axes.plot(*best, color=mark.colour, linewidth=2.2, alpha=0.45)
     for row in rows:
-        inside = row["top1"] >= LOWEST
         axes.scatter(
             *_point(row),
             marker=mark.marker,
-            s=90 if mark.marker in "*P" else 46,
+            s=100 if mark.marker in "*P" else 44,
             facecolor=mark.colour if row["precision"] == "int8" else "white",
             edgecolor=mark.colour,
-            linewidth=1.4,
-            alpha=1.0 if inside else 0.55,
-            clip_on=False,
-            zorder=4 if mark.tool == OURS else 3,
+            linewidth=1.3,
+            zorder=4 if mark.line else 3,
+        )
+    if rows:
+        axes.annotate(
+            mark.label,
+            _point(max(rows, key=mark.beside)),
+            xytext=mark.at,
+            textcoords="offset points",
+            ha=mark.align,
+            color=mark.colour,
+            fontsize=13 if mark.line else 9.5,
+            fontweight="bold" if mark.line else "normal",
+            annotation_clip=True,  # its point may be in the other panel
+            zorder=5,
         )
 
 
-def _label(axes: Any, mark: Mark, rows: Sequence[Row]) -> None:
-    best = max(rows, key=lambda row: (row["precision"] == "int8", row["top1"], row["speedup"]))
-    axes.annotate(
-        mark.label,
-        _point(best),
-        xytext=mark.at,
-        textcoords="offset points",
-        ha=mark.align,
-        color=mark.colour,
-        fontsize=11 if mark.tool == OURS else 9,
-        fontweight="bold" if mark.tool == OURS else "normal",
-        linespacing=0.95,
-        zorder=5,
+def _framed(upper: Any, lower: Any, speedups: Sequence[float]) -> None:
+    lower.set(xscale="log", xlim=(min(speedups) / 1.07, max(speedups) * 1.07))
+    lower.set_xticks(TICKS, [f"{tick:g}×" for tick in TICKS])
+    lower.set_xticks([], minor=True)
+    upper.yaxis.get_major_locator().set_params(steps=[1, 2, 5, 10])
+    for axes in (upper, lower):
+        axes.yaxis.set_major_formatter("{x:.0f}%")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(PALE)
+        axes.tick_params(colors=INK, labelsize=9)
+        axes.grid(color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+    upper.spines["bottom"].set_visible(False)
+    upper.tick_params(bottom=False)
+    slanted = {"marker": [(-1, -0.6), (1, 0.6)], "markersize": 9, "clip_on": False, "color": PALE}
+    for axes, height in ((upper, 0), (lower, 1)):
+        axes.plot([0], [height], transform=axes.transAxes, linestyle="none", **slanted)
+    lower.set_xlabel(
+        "measured speedup over the fp32 original in TFLite, one x86 thread", fontsize=9.5
     )
-
-
-def _frame(axes: Any, fastest: float) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(PALE)
-    axes.tick_params(colors=INK, labelsize=9)
-    axes.grid(color="0.93", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.set(xlim=(0.6, fastest + 0.25), ylim=(LOWEST, HIGHEST))
-    axes.xaxis.set_major_formatter("{x:g}×")
-    axes.yaxis.set_major_formatter("{x:.0f}%")
-    axes.set_xlabel("measured speedup over the fp32 original in TFLite, one x86 thread", fontsize=9)
-    axes.text(
-        *(0.99, 0.98, f"hollow: fp32, filled: int8\non the lower edge: below {LOWEST:.0f}%"),
-        transform=axes.transAxes,
-        ha="right",
-        va="top",
-        fontsize=8.5,
-        color=INK,
-    )
-    axes.set_title(
-        "MobileNetV2 on ImageNet, 300 pictures without labels: top-1 of the exported files",
-        fontsize=10,
+    upper.set_title(
+        "MobileNetV2, 300 pictures without labels: top-1 of the exported files",
+        fontsize=11,
         loc="left",
         color=INK,
     )
+    corner = {"transform": upper.transAxes, "ha": "right", "va": "top", "color": PALE}
+    upper.text(1, 1, "filled: int8, hollow: fp32", fontsize=8.5, **corner)

@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.peers import kept, row_of, summary
-from benchmarks.peers_plot import frontier
+from benchmarks.peers_plot import frontier, gap
 from benchmarks.peers_rows import ORIGINALS, Contender, contenders
 from benchmarks.peers_workshop import PeerError, Workshop
 
@@ -96,6 +96,11 @@ def test_the_frontier_is_what_nobody_beats_in_both():
     points = [(1.0, 88.0), (2.0, 88.0), (1.5, 87.0), (3.0, 80.0), (3.0, 79.0), (2.5, 70.0)]
     assert frontier(points) == [(2.0, 88.0), (3.0, 80.0)]
     assert frontier([]) == []
+
+
+def test_the_panels_part_where_nothing_is():
+    assert gap([88.0, 39.0, 2.0, 72.0, 0.0]) == (2.0, 39.0)
+    assert gap([88.0, 60.0, 50.0]) == (60.0, 88.0)
 
 
 def test_every_contender_has_a_file_of_its_own(tmp_path: Path):
