@@ -37,6 +37,22 @@ def test_random_graphs(graph: fx.GraphModule, seed: int, whole: bool, outputs: b
     assert not result.skipped
 
 
+def test_channels_that_padding_made_have_no_parameters() -> None:
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(2, 2, 1, groups=2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.pad(self.conv(x), (0, 0, 0, 0, 0, 2))
+
+    graph = captured(Padded(), (1, 2, 4, 4))
+    selection = Selection({"pad": np.array([True, False])})
+    result = check_sliced(graph, SliceChannels(selection, outputs=True))
+    assert [change.node for change in result.changes] == ["pad"]
+    assert result.graph_module(torch.zeros(1, 2, 4, 4, dtype=torch.float64))[0].shape[1] == 3
+
+
 @pytest.mark.parametrize("outputs", [False, True])
 @pytest.mark.parametrize(
     ("name", "whole"),
