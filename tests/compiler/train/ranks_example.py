@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from shrinkc.compiler.train.augment import Augmentation, RandomCrop
@@ -13,7 +14,7 @@ from shrinkc.compiler.train.config import Hooks, Keeping, Training, Validation
 from shrinkc.compiler.train.losses import Distillation
 from shrinkc.compiler.train.pictures import Data
 from shrinkc.compiler.train.train import Result, train
-from torch import nn
+from torch import distributed, nn
 from training_examples import FAST, net, pictures, slopes
 
 
@@ -39,3 +40,6 @@ def shared(folder: Path) -> Result:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     shared(Path(sys.argv[1]))
+    if distributed.is_initialized():  # a rank that leaves early takes gloo's threads with it
+        cast(Any, distributed).barrier()
+        cast(Any, distributed).destroy_process_group()
