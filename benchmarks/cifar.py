@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from shrinkc.compiler.capture import capture
 from shrinkc.compiler.images import find_images
 from shrinkc.compiler.picture import preprocessing_for
 from shrinkc.compiler.progress import Terminal
@@ -25,7 +26,7 @@ from shrinkc.compiler.train.optimisers import Sgd
 from shrinkc.compiler.train.pictures import Data, Pictures
 from shrinkc.compiler.train.schedules import OneCycle
 from shrinkc.compiler.train.train import train
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from benchmarks.common import ROOT, add_data_argument
 
@@ -77,6 +78,10 @@ def ir_net() -> nn.Sequential:
         *_layers(channels, HEAD, 1),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(HEAD, CLASSES)),
     )
+
+
+def captured(model: nn.Module) -> fx.GraphModule:
+    return capture(model.eval(), (torch.randn(1, 3, SIZE, SIZE),))
 
 
 def pictures(data: Path) -> tuple[Pictures, Pictures]:

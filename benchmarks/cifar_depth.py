@@ -21,13 +21,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean, median
 from typing import Any
 
 import torch
 from numpy import polyfit
 from shrinkc.compiler.bench import bench
-from shrinkc.compiler.capture import capture
 from shrinkc.compiler.costs import CostTable
 from shrinkc.compiler.errors import InputError
 from shrinkc.compiler.measuring import Measuring, measuring, speedup_of, tflite_file
@@ -67,6 +66,7 @@ from benchmarks import cifar
 from benchmarks.closed_form import HostOperators
 from benchmarks.common import (
     add_data_argument,
+    deviation,
     environment,
     print_table,
     replace_json,
@@ -146,10 +146,6 @@ def recipe(seed: int) -> Recipe:
     return Recipe(
         epochs=EPOCHS, search_epochs=SEARCH_EPOCHS, steps=STEPS, learning_rate=RATE, seed=seed
     )
-
-
-def captured(model: nn.Module) -> fx.GraphModule:
-    return capture(model.eval(), (torch.randn(1, 3, cifar.SIZE, cifar.SIZE),))
 
 
 # --- methods: a network of a given predicted speed, without batch norms ---------------------------
@@ -280,7 +276,7 @@ def job(
 ) -> list[dict[str, Any]]:
     """All speedups of one method and seed, one after the other."""
     torch.set_num_threads(1)
-    graph = captured(model)
+    graph = cifar.captured(model)
     seen, test = cifar.pictures(data)
     rows: list[dict[str, Any]] = []
     for speedup in speedups:
@@ -338,7 +334,7 @@ def main() -> None:
     parser.add_argument("--done", action="store_true", help="show what is kept and stop")
     arguments = parser.parse_args()
     model, _ = cifar.trained(arguments.data)
-    graph = captured(model)
+    graph = cifar.captured(model)
     seen, test = cifar.pictures(arguments.data)
     net = network(graph)
     file = int8_file(net.folded, seen)
@@ -397,7 +393,7 @@ def _show(original: dict[str, Any], rows: list[dict[str, Any]]) -> None:
 
 
 def _spread(values: list[float]) -> str:
-    spread = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
+    spread = deviation([100 * value for value in values])
     return f"{100 * mean(values):.2f}{spread}"
 
 

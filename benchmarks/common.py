@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median, quantiles, stdev
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,6 +48,11 @@ def median_iqr(values: Sequence[float]) -> tuple[float, float]:
     """Median and interquartile range."""
     low, _, high = quantiles(values, n=4)
     return median(values), high - low
+
+
+def deviation(values: Sequence[float]) -> str:
+    """ " ± s", the standard deviation, where there are several."""
+    return f" ± {stdev(values):.2f}" if len(values) > 1 else ""
 
 
 def environment(*packages: str) -> dict[str, Any]:

@@ -16,11 +16,10 @@ import argparse
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import torch
-from shrinkc.compiler.capture import capture
 from shrinkc.compiler.host import HostTable
 from shrinkc.compiler.measuring import speedup_of, tflite_file
 from shrinkc.compiler.plan.planner import Planner, Planning
@@ -34,12 +33,12 @@ from benchmarks.cifar_depth import calibration, recipe, top1_of_file
 from benchmarks.common import (
     ROOT,
     add_data_argument,
+    deviation,
     environment,
     print_table,
     write_results,
 )
 from benchmarks.prune_accuracy import Row, kept, points
-from benchmarks.tuning_cifar import part
 
 OUT = ROOT / "out" / "plan_cifar"
 LOOKED = 1000
@@ -63,7 +62,7 @@ MOVES = {
 
 def planner(data: Path, moves: Moves, seed: int) -> Planner:
     model, _ = cifar.trained(data)
-    graph = capture(model.eval(), (torch.randn(1, 3, cifar.SIZE, cifar.SIZE),))
+    graph = cifar.captured(model)
     seen, _ = cifar.pictures(data)
     order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))
 
@@ -73,7 +72,7 @@ def planner(data: Path, moves: Moves, seed: int) -> Planner:
 
     return Planner(
         graph,
-        replace(part(seen, order[:LOOKED]), labels=None),
+        replace(seen.part(order[:LOOKED]), labels=None),
         HostTable(cache=OUT / "host"),
         Planning(moves.precisions, ClosedForm(cache=OUT / "damages", kinds=moves.kinds)),
         train=train,
@@ -135,9 +134,8 @@ def show(rows: list[Row]) -> None:
             shown.append((f"{asked:g}×", name, "", "", "out of reach"))
             continue
         top1 = [100 * r["top1"] for r in reached]
-        spread = f" ± {stdev(top1):.2f}" if len(top1) > 1 else ""
         cells = (reached[0]["precision"], f"{mean(r['measured'] for r in reached):.2f}×")
-        shown.append((f"{asked:g}×", name, *cells, f"{mean(top1):.2f}{spread}"))
+        shown.append((f"{asked:g}×", name, *cells, f"{mean(top1):.2f}{deviation(top1)}"))
     print_table(("asked", "moves", "precision", "measured", "top-1"), shown)
 
 

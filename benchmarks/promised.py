@@ -103,7 +103,7 @@ def mobilenet_v2(data: Path) -> Network:
 
 def on_cifar(model: nn.Module, data: Path) -> Network:
     seen, test = cifar.pictures(data)
-    promising, delivering = (_part(test, slice(start, None, 2)) for start in (0, 1))
+    promising, delivering = (test.part(torch.arange(start, len(test), 2)) for start in (0, 1))
     assert delivering.labels is not None
     labels = delivering.labels
 
@@ -111,13 +111,8 @@ def on_cifar(model: nn.Module, data: Path) -> Network:
         for pixels, few in zip(delivering.pixels.split(100), labels.split(100), strict=True):
             yield delivering.inputs(pixels), few
 
-    fitted = replace(_part(seen, slice(None, None, len(seen) // FITTED)), labels=None)
+    fitted = replace(seen.part(torch.arange(0, len(seen), len(seen) // FITTED)), labels=None)
     return Network(model.eval(), cifar.SIZE, fitted, promising, others)
-
-
-def _part(some: Pictures, rows: slice) -> Pictures:
-    labels = None if some.labels is None else some.labels[rows]
-    return replace(some, pixels=some.pixels[rows].contiguous(), labels=labels)
 
 
 NETWORKS: dict[str, Callable[[Path], Network]] = {

@@ -25,11 +25,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import torch
-from shrinkc.compiler.capture import capture
 from shrinkc.compiler.costs import macs
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.host import HostTable
@@ -52,7 +51,6 @@ from shrinkc.compiler.train.pictures import Pictures
 from shrinkc.compiler.train.schedules import OneCycle
 from shrinkc.compiler.train.train import train
 from shrinkc.passes.analysis.channel_groups import channel_groups
-from shrinkc.passes.fold_batch_norm import FoldBatchNorm
 from shrinkc.passes.slice_channels import SliceChannels
 from torch import fx, nn
 
@@ -60,6 +58,7 @@ from benchmarks import cifar
 from benchmarks.common import (
     ROOT,
     add_data_argument,
+    deviation,
     environment,
     print_table,
     replace_json,
@@ -67,8 +66,8 @@ from benchmarks.common import (
 )
 from benchmarks.converters import Peer
 from benchmarks.prune_accuracy import Row, by_peer, nearest
-from benchmarks.resnet_cifar import SIZE, pretrained
-from benchmarks.tuning_cifar import Tuning, judged, part, tune
+from benchmarks.resnet_cifar import pretrained
+from benchmarks.tuning_cifar import Tuning, deployed, judged, tune
 
 OUT = ROOT / "out" / "prune_cifar"
 STATE = OUT / "base.pt"  # for the peer
@@ -86,14 +85,6 @@ SCRATCH_EPOCHS = 30
 STRENGTHS = {"slimming": 1e-4, "ssl": 1e-4}  # the papers' and the command's
 
 
-def captured(model: nn.Module) -> fx.GraphModule:
-    return capture(model.eval(), (torch.randn(1, 3, SIZE, SIZE),))
-
-
-def deployed(graph: fx.GraphModule) -> fx.GraphModule:
-    return FoldBatchNorm()(graph).graph_module.float()
-
-
 def base_file(penalty: str = "") -> Path:
     return OUT / (f"base-{penalty}.safetensors" if penalty else "base.safetensors")
 
@@ -103,7 +94,7 @@ def train_base(data: Path, penalty: str) -> None:
     model: nn.Module = pretrained(data)
     hooks = Hooks()
     if penalty:
-        model = graph = captured(model)
+        model = graph = cifar.captured(model)
         build = METHODS[penalty].penalty
         assert build is not None
         hooks = Hooks(penalty=build(graph, channel_groups(graph), STRENGTHS[penalty]))
@@ -113,7 +104,7 @@ def train_base(data: Path, penalty: str) -> None:
     train(model.train(), cifar.augmented(seen), training, keeping=keeping, progress=Silent())
     if not penalty:
         torch.save(model.cpu().state_dict(), STATE)
-    save_model(captured(model.cpu()), base_file(penalty), {})
+    save_model(cifar.captured(model.cpu()), base_file(penalty), {})
 
 
 class Bench:
@@ -141,7 +132,7 @@ class Bench:
         """Training pictures by chance."""
         seen, _ = cifar.pictures(self.data)
         order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))
-        return part(seen, order[:LOOKED])
+        return seen.part(order[:LOOKED])
 
 
 @dataclass(frozen=True)
@@ -252,11 +243,11 @@ def peers(bench: Bench, point: Point, venvs: Path) -> fx.GraphModule:
 
     def cost(model: nn.Module) -> float:
         if point.goal == "macs":
-            return share_of_macs(bench, captured(model))
-        return 1 / bench.measured.speedup(deployed(captured(model)))
+            return share_of_macs(bench, cifar.captured(model))
+        return 1 / bench.measured.speedup(deployed(cifar.captured(model)))
 
     goal = GOALS[point.goal]
-    return captured(nearest(folder, cost, goal.macs or 1 / (goal.speedup or 1)))
+    return cifar.captured(nearest(folder, cost, goal.macs or 1 / (goal.speedup or 1)))
 
 
 def scratch(data: Path, point: Point) -> Row:
@@ -336,7 +327,6 @@ def show(base: float, rows: list[Row]) -> None:
         for by, name in dict.fromkeys((r["by"], r["criterion"]) for r in few):
             same = [r for r in few if (r["by"], r["criterion"]) == (by, name)]
             top1 = [100 * r["top1"] for r in same]
-            spread = f" ± {stdev(top1):.2f}" if len(top1) > 1 else ""
             speedups = [r["speedup"] for r in same if "speedup" in r]
             untrained = [100 * r["untrained"] for r in same if "untrained" in r]
             cells = (
@@ -345,7 +335,7 @@ def show(base: float, rows: list[Row]) -> None:
                 f"{mean(r['macs'] for r in same):.3f}",
                 f"{mean(speedups):.2f}×" if speedups else "",
                 f"{mean(untrained):.2f}" if untrained else "",
-                f"{mean(top1):.2f}{spread}",
+                f"{mean(top1):.2f}{deviation(top1)}",
             )
             found.append((mean(top1), cells))
         shown += [cells for _, cells in sorted(found, reverse=True)]

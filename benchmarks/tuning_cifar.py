@@ -8,8 +8,7 @@ once. Runs on a GPU where there is one.
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,6 @@ class Tuning:
     teacher: Path
     result: Path
     seed: int
-    epochs: int = 1
 
 
 @cache
@@ -46,26 +44,21 @@ def split(data: Path) -> tuple[Pictures, Pictures, Pictures]:
     """To learn from, to choose with, to judge on."""
     seen, test = cifar.pictures(data)
     order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(0))
-    return part(seen, order[HELD_OUT:]), part(seen, order[:HELD_OUT]), test
-
-
-def part(pictures: Pictures, rows: torch.Tensor) -> Pictures:
-    assert pictures.labels is not None
-    return replace(pictures, pixels=pictures.pixels[rows], labels=pictures.labels[rows])
+    return seen.part(order[HELD_OUT:]), seen.part(order[:HELD_OUT]), test
 
 
 def tune(data: Path, tuning: Tuning) -> dict[str, Any]:
     """What is in the result's file."""
     learn, choose, _ = split(data)
     order = torch.randperm(len(learn), generator=torch.Generator().manual_seed(tuning.seed))
-    learn = part(learn, order[:LEARNT])
+    learn = learn.part(order[:LEARNT])
     teacher, _ = load_model_file(tuning.teacher)
     found: list[tuple[float, float, fx.GraphModule]] = []
     for rate in RATES:
         graph, _ = load_model_file(tuning.network)
-        recipe = Recipe(epochs=tuning.epochs, batch=BATCH, learning_rate=rate, seed=tuning.seed)
-        schooled = school(learn, copy.deepcopy(teacher).eval(), recipe, None, "", Silent())
-        schooled.fit(graph.train(), "fine-tuning", tuning.epochs)
+        recipe = Recipe(epochs=1, batch=BATCH, learning_rate=rate, seed=tuning.seed)
+        schooled = school(learn, teacher.eval(), recipe, None, "", Silent())
+        schooled.fit(graph.train(), "fine-tuning", 1)
         found.append((top1(graph, choose), rate, graph))
     held_out, rate, graph = max(found, key=lambda one: one[0])
     row = {"held_out": held_out, "rate": rate, "top1": judged(data, graph)}
@@ -75,7 +68,11 @@ def tune(data: Path, tuning: Tuning) -> dict[str, Any]:
 
 def judged(data: Path, graph: fx.GraphModule) -> float:
     """Top-1 on the test pictures as it is deployed, batch norms folded."""
-    return top1(FoldBatchNorm()(graph.eval()).graph_module.float(), split(data)[2])
+    return top1(deployed(graph.eval()), split(data)[2])
+
+
+def deployed(graph: fx.GraphModule) -> fx.GraphModule:
+    return FoldBatchNorm()(graph).graph_module.float()
 
 
 def top1(graph: fx.GraphModule, pictures: Pictures) -> float:

@@ -141,8 +141,9 @@ class Planner:
         for precision in ("fp32", *self.precisions):
             if precision not in kept.known:
                 with self.progress.task(f"Timing the network as it is, {precision}"):
-                    inputs = self._inputs(FEW) if precision == "int8" else ()
-                    file = tflite_file(self.original, precision, inputs)
+                    file = self._original_file
+                    if precision == "int8":
+                        file = tflite_file(self.original, precision, self._inputs(FEW))
                     kept.put(precision, [alone_ms(file, self.planning.threads)])
             summed = predicted_ms(self.original, self.table, precision)
             factors[precision] = kept.known[precision][0] / summed

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from ..errors import InputError
 from ..progress import Progress
@@ -129,16 +129,10 @@ def school(
     augmentation = Augmentation(crop, flip=True)
     return School(
         Data(pictures, augmentation, size),
-        Data(_part(pictures, order[judged : judged + tried]), augmentation, size),
-        _centred(_part(pictures, order[:judged]), size),
+        Data(pictures.part(order[judged : judged + tried].sort().values), augmentation, size),
+        _centred(pictures.part(order[:judged].sort().values), size),
         *(teacher, recipe, folder, run, progress),
     )
-
-
-def _part(pictures: Pictures, rows: Tensor) -> Pictures:
-    rows = rows.sort().values
-    labels = None if pictures.labels is None else pictures.labels[rows]
-    return replace(pictures, pixels=pictures.pixels[rows], labels=labels)
 
 
 def _centred(pictures: Pictures, size: Size) -> Pictures:

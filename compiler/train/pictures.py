@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -54,6 +54,11 @@ class Pictures:
     @property
     def size(self) -> Size:
         return self.pixels.shape[1], self.pixels.shape[2]
+
+    def part(self, rows: Tensor) -> Pictures:
+        """A copy of those rows, labels with them. rows: int64 (n,)."""
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, pixels=self.pixels[rows], labels=labels)
 
     def inputs(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """What the network sees: (n, h, w, channels) as stored → (n, channels, h, w).
