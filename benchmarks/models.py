@@ -9,6 +9,7 @@ at what shrinkc can do:
 * pytorchcv: of every family (a module of its registry) whose input is one picture, the model with
   the fewest parameters. Not: speech and video families, and the `_cub` repetitions of ImageNet
   families for another number of classes. Cityscapes networks read 256×512 instead of 1024×2048.
+  Networks that decode key points or boxes in Python give the maps that they decode.
 * timm: of every module the model with the fewest parameters; of `byobnet`, `efficientnet` and
   `mobilenetv3`, which hold many published architectures each, of every name family (the letters
   that a name starts with). Not: timm's own `test_` models.
@@ -52,6 +53,7 @@ _NOT_PICTURES = {
     *("raft", "propainter", "propainter_ip", "propainter_rfc"),
     *("resnet_cub", "seresnet_cub", "mobilenet_cub", "proxylessnas_cub"),
 }
+_DECODING = ("alphapose", "simplepose", "centernet")
 _TOOLBOXES = {"byobnet", "efficientnet", "mobilenetv3"}
 _TASKS = ("IMAGE_CLASSIFICATION", "SEMANTIC_SEGMENTATION", "DEPTH_ESTIMATION")
 
@@ -139,9 +141,12 @@ _TORCHVISION_OPERATORS: torch.library.Library | None = None
 def _pytorchcv(name: str, input_shape: tuple[int, int, int]) -> nn.Module:
     from pytorchcv.model_provider import get_model
 
+    options: dict[str, Any] = {}
     if name.endswith("cityscapes"):
-        return get_model(name, pretrained=False, in_size=input_shape[1:])
-    return get_model(name, pretrained=False)
+        options["in_size"] = input_shape[1:]
+    if name.startswith(_DECODING):
+        options["return_heatmap"] = True
+    return get_model(name, pretrained=False, **options)
 
 
 def _timm(name: str, input_shape: tuple[int, int, int]) -> nn.Module:
