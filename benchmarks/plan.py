@@ -32,9 +32,10 @@ from typing import Any
 import torch
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.errors import InputError
-from shrinkc.compiler.measuring import speedup_of, tflite_file
+from shrinkc.compiler.measuring import int8_file, speedup_of, tflite_file
 from shrinkc.compiler.plan.drop import answers, answers_of_file
 from shrinkc.compiler.plan.planner import Planner, Planning
+from shrinkc.compiler.plan.replay import known
 from shrinkc.compiler.progress import Terminal
 from shrinkc.compiler.shrink.closed_form import ClosedForm, candidates
 from shrinkc.compiler.stages import cost_table
@@ -52,7 +53,7 @@ from benchmarks.mobilenet_v2 import PICTURES, pictures, pretrained
 
 SPEEDUPS = (2.3, 2.6, 3.0)
 OUT = ROOT / "out" / "plan"
-CALIBRATED = 100
+FEW = 8  # calibration inputs of tensors without a range
 
 
 def planner_of(data: Path, target: str, cache: Path | None) -> Planner:
@@ -70,7 +71,7 @@ def importance(data: Path, target: str) -> dict[str, Any]:
     clock = [time.monotonic()]
     plans = planner.plans
     clock.append(time.monotonic())
-    _ = planner.int8_damage
+    _ = planner.ways
     clock.append(time.monotonic())
     solving = [_seconds(planner, planner.before_ms / speedup) for speedup in SPEEDUPS]
     return {
@@ -97,9 +98,9 @@ def point(data: Path, target: str, speedup: float) -> dict[str, Any]:
     planned = planner.within(planner.before_ms / speedup)
     seconds = time.monotonic() - started
     plan, changed = planned.plan, planned.graph_module
-    few = [(row[None],) for x, _ in planner.sample.at_most(CALIBRATED).batches() for row in x]
-    before = tflite_file(planner.original, "fp32", ())
-    after = tflite_file(changed, plan.precision, few, "bias")
+    few = [(row[None],) for x, _ in planner.sample.at_most(FEW).batches() for row in x]
+    before, int8 = tflite_file(planner.original, "fp32", ()), known(plan, planned.tensors)
+    after = int8_file(int8.prepared(changed), few) if int8 else tflite_file(changed, "fp32", ())
     views, labels = pictures(data / PICTURES / "validation")
     original, now = answers(planner.original), answers_of_file(after, changed, 1)
     classes = [torch.cat([run(x).argmax(1) for x in views.split(10)]) for run in (original, now)]

@@ -90,11 +90,12 @@ def compile_model(
     reference = Original(original)
     tallies = verify(reference, optimised.final, files, data, progress)
     worst = max(tallies[file.name].max_relative_error for file in files)
-    steps, noise = optimised.steps, ()
+    steps, noise, keep_fp32 = optimised.steps, (), frozenset[str]()
     if options.precision == "int8":
         seven_bits = table.target == "host" and int8_saturates()
         after, prepared = quantised(after, optimised.final, data, seven_bits, progress)
         steps, noise = (*steps, *prepared.steps), prepared.noise
+        keep_fp32 = prepared.quantisation.keep_fp32
         files = artefacts(after, original, optimise=seven_bits or not int8_saturates())
         tallies = judge(reference, files, data, progress)
     timings = measure(exported, after, options, progress)
@@ -110,7 +111,7 @@ def compile_model(
         before=_network(original if before is None else before, exported),
         after=_network(optimised.final, after),
         predicted_before=predicted_before,
-        predicted_after=_predicted(after, table, options.precision),
+        predicted_after=_predicted(after, table, options.precision, keep_fp32),
         artefacts=tuple(
             artefact_report(
                 file.name,
@@ -153,11 +154,13 @@ def _network(graph_module: fx.GraphModule, exported: Exported) -> Network:
     return Network(len(graph_module.graph.nodes), count, len(exported.onnx))
 
 
-def _predicted(exported: Exported, table: CostTable, precision: str) -> Prediction | None:
+def _predicted(
+    exported: Exported, table: CostTable, precision: str, keep_fp32: frozenset[str] = frozenset()
+) -> Prediction | None:
     if exported.program is None:
         return None
     try:
-        return predict(exported.program, table, precision)
+        return predict(exported.program, table, precision, keep_fp32)
     except TableError:  # the host times int8 files whole, not by operator
         if table.target != "host":
             raise

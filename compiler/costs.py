@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Protocol
@@ -74,14 +74,42 @@ class Prediction:
         return sum(layer.macs for layer in self.layers)
 
 
-def predict(program: ops.Program, table: CostTable, precision: str = "fp32") -> Prediction:
-    """Price every operator of the program. Raises TableError when the table lacks `precision`."""
+def predict(
+    program: ops.Program,
+    table: CostTable,
+    precision: str = "fp32",
+    keep_fp32: Collection[str] = (),
+) -> Prediction:
+    """Price every operator of the program. Raises TableError when the table lacks `precision`.
+
+    `keep_fp32`: names of operators that compute in fp32 within an int8 network. A conversion on the
+    way in or out counts as an addition in fp32 of such a tensor, which moves about twice the bytes.
+    """
     layers: list[LayerLatency] = []
-    for op, key in keyed(program, precision):
+    for name, key in _priced(program, precision, keep_fp32):
         estimate = table.estimate(key)
         source = f"{estimate.source}, extrapolated" if estimate.extrapolated else estimate.source
-        layers.append(LayerLatency(op.name, key.op, estimate.ms, source, key.macs))
+        layers.append(LayerLatency(name, key.op, estimate.ms, source, key.macs))
     return Prediction(table.target, precision, tuple(layers), table.network_overhead_ms(precision))
+
+
+def _priced(
+    program: ops.Program, precision: str, keep_fp32: Collection[str]
+) -> Iterator[tuple[str, OpKey]]:
+    """Name and key of what takes time, in execution order."""
+    in_fp32 = {op.output.name: op.name in keep_fp32 for op in program.ops}
+    converted: set[tuple[str, bool]] = set()
+    for op in program.ops:
+        here = in_fp32[op.output.name]
+        for x in op.operands():
+            if in_fp32.get(x.name, here) != here and (x.name, here) not in converted:
+                converted.add((x.name, here))
+                channels, size = _sizes(x)
+                key = OpKey("add", channels, channels, in_size=size, out_size=size)
+                yield f"{x.name} to {'fp32' if here else precision}", key
+        key = op_key(op, "fp32" if here else precision)
+        if key is not None:
+            yield op.name, key
 
 
 def macs(program: ops.Program) -> int:

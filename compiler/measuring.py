@@ -24,20 +24,23 @@ def tflite_file(
     precision: str,
     inputs: Sequence[tuple[Tensor, ...]],
     tuning: Tuning = "none",
+    keep_fp32: tuple[str, ...] = (),
 ) -> bytes:
     """The network as TFLite. `inputs`: what int8 is calibrated on. Raises ExportError.
 
-    `tuning` changes an int8 file's accuracy and takes time, its speed stays the same.
+    `tuning` changes an int8 file's accuracy and takes time, its speed stays the same. `keep_fp32`:
+    layers that stay fp32 in it.
     """
     if precision == "fp32":
         return write_tflite(lower(graph))
-    return int8_file(prepare(graph, inputs, Int8(tuning, noise=False)), inputs[:8])
+    return int8_file(prepare(graph, inputs, Int8(tuning, keep_fp32, noise=False)), inputs[:8])
 
 
 def int8_file(prepared: Prepared, few: Sequence[tuple[Tensor, ...]]) -> bytes:
-    """The TFLite file of a network that is ready for int8, all of it; `few`: calibration inputs."""
-    program, ranges = prepared.quantisation.program, prepared.quantisation.ranges
-    return quantize_tflite(write_tflite(program), program, few, ranges)
+    """The TFLite file of a network that is ready for int8; `few`: calibration inputs."""
+    made = prepared.quantisation
+    program, kept = made.program, made.keep_fp32
+    return quantize_tflite(write_tflite(program), program, few, made.ranges, kept)
 
 
 def alone_ms(model: bytes, threads: int = 1) -> float:
@@ -58,7 +61,8 @@ class Measuring:
     """A changed network's milliseconds: those of the original by the table, over the speedup that
     its TFLite file was measured at. So goals mean the same by table and by measuring.
 
-    inputs  what int8 files are calibrated on; a few say enough of speed
+    inputs     what int8 files are calibrated on; a few say enough of speed
+    keep_fp32  layers that stay fp32 in them
     """
 
     original: bytes
@@ -66,13 +70,14 @@ class Measuring:
     precision: str
     inputs: Sequence[tuple[Tensor, ...]]
     threads: int = 1
+    keep_fp32: tuple[str, ...] = ()
 
     def __call__(self, graph: fx.GraphModule) -> float:
         return self.original_ms / self.speedup(graph)
 
     def speedup(self, graph: fx.GraphModule) -> float:
         """Over the original."""
-        changed = tflite_file(graph, self.precision, self.inputs)
+        changed = tflite_file(graph, self.precision, self.inputs, keep_fp32=self.keep_fp32)
         return speedup_of(self.original, changed, self.threads)
 
 

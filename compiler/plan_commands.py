@@ -288,6 +288,8 @@ def show_plan(plan: Plan, notes: list[str]) -> None:
         console.print(escape(line))
     if not plan.steps:
         console.print("no span changes")
+    if plan.keep_fp32:
+        console.print(escape(f"fp32 in the int8 files: {', '.join(plan.keep_fp32)}"))
     measured = f"; measured {plan.measured_speedup:.2f}×" if plan.measured_speedup else ""
     console.print(
         f"{plan.precision}, predicted {plan.before_ms:.4g} ms (fp32) → {plan.after_ms:.4g} ms, "

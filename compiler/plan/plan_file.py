@@ -68,7 +68,8 @@ class Plan(Strict):
     original's in fp32. Where the target was at hand that was measured, `after_ms` is the table's in
     its units, and `measured_speedup` what counts.
 
-    ranges  of activations for int8: name of the value → lowest, highest
+    ranges     of activations for int8: name of the value → lowest, highest
+    keep_fp32  layers that compute in fp32 although the precision is int8
     """
 
     format: Literal[1] = FORMAT
@@ -84,6 +85,7 @@ class Plan(Strict):
     ranges: Annotated[
         dict[str, tuple[float, float]], Field(max_length=100_000, default_factory=dict)
     ]
+    keep_fp32: Annotated[tuple[Identifier, ...], Field(max_length=10_000)] = ()
 
     @property
     def speedup(self) -> float:

@@ -1,8 +1,8 @@
 """Depth, width inside blocks and precision in one decision.
 
     candidates of every precision → damage of each choice alone, of int8 alone (measured once) →
-    the least damage within the budget, exact, in every precision → the better of the two →
-    fitted in execution order → judged on pictures that no fit saw
+    the least damage within the budget, exact, in every way to compute (ways.py) → the best of them
+    → fitted in execution order → judged on pictures that no fit saw
 
 Time is the target's, over the original in fp32: int8 spends nothing of the budget but accuracy.
 Where the target is this machine, operators are timed one by one, the original and every set that is
@@ -12,7 +12,7 @@ to be taken as whole files, and sums of operators are scaled to that.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
 from math import inf
@@ -41,6 +41,7 @@ from ..train.pictures import Pictures
 from .drop import Answer, answers, answers_of_file, promise_of
 from .plan_file import INT8, Plan, Promise, Step, plan_files, read_plan
 from .replay import changed_tensors, deployed, model_digest, replay
+from .ways import Outcome, Way, ways_of_int8
 
 HOST = "host"
 CALIBRATED = 100  # pictures that tell the ranges of int8
@@ -174,17 +175,28 @@ class Planner:
         return tuple(r for r in per[0] if all(r.node in found for found in names))
 
     @cached_property
-    def int8_damage(self) -> float:
-        """Divergence of the outputs when nothing but the precision changes."""
-        how = Int8(noise=False)
-        prepared = prepare(self.original, self._inputs(CALIBRATED), how, self.progress)
-        quantised, answer = self._quantised(prepared), answers(self.original)
-        total = count = 0.0
-        with self.progress.task("Measuring what int8 costs"):
-            for x, _ in self._judging(self.sample.split()[1]):
-                total += float(loss(quantised(x), answer(x))) * len(x)
-                count += len(x)
-        return total / count
+    def ways(self) -> list[Way]:
+        """In what to compute, with the divergence that nothing but the precision causes."""
+        found = [Way("fp32")] if "fp32" in self.precisions else []
+        return found + (ways_of_int8(self._as_int8) if "int8" in self.precisions else [])
+
+    def _as_int8(self, how: Int8) -> Outcome:
+        """What the original loses by it; kept."""
+        seen = f"int8 {self.sample.pictures.digest} {self.sample.size} {self.sample.rows}"
+        journal = Journal(self.planning.closed.cache, digest_of(self.original, f"{seen} {how}"))
+        if "" not in journal.known:
+            prepared = prepare(self.original, self._inputs(CALIBRATED), how, self.progress)
+            quantised, answer = self._quantised(prepared), answers(self.original)
+            total = count = 0.0
+            with self.progress.task("Measuring what int8 costs"):
+                for x, _ in self._judging(self.sample.split()[1]):
+                    total += float(loss(quantised(x), answer(x))) * len(x)
+                    count += len(x)
+            for layer in prepared.noise:
+                journal.put(layer.layer, [layer.snr_db])
+            journal.put("", [total / count])
+        noise = {layer: found[0] for layer, found in journal.known.items() if layer}
+        return Outcome(journal.known[""][0], noise)
 
     @property
     def most(self) -> float:
@@ -199,19 +211,20 @@ class Planner:
         name = f"{budget_ms:.6g}"
         return self._kept(name) or self._planned(name, *self.chosen(budget_ms))
 
-    def chosen(self, budget_ms: float) -> tuple[Plans, list[int]]:
-        """What `within` takes, not fitted: of one precision's plans the numbers of the choices."""
-        best: tuple[float, Plans, list[int]] | None = None
-        for expected, plans in self._by_table(budget_ms):
+    def chosen(self, budget_ms: float) -> tuple[Way, list[int]]:
+        """What `within` takes, not fitted: of one way's plans the numbers of the choices."""
+        best: tuple[float, Way, list[int]] | None = None
+        for expected, way in self._by_table(budget_ms):
             if best is not None and best[0] <= expected:
                 break  # measuring takes time
+            plans = self._plans_of(way)
             try:
-                chosen = plans.within(budget_ms, self._measured(plans.precision))
+                chosen = plans.within(budget_ms, self._measured(way))
             except InputError:
                 continue
-            damage = self._damage(plans, chosen)
+            damage = way.damage + plans.damage(chosen)
             if best is None or damage < best[0]:
-                best = damage, plans, chosen
+                best = damage, way, chosen
         if best is None:
             raise InputError(
                 f"a budget of {budget_ms:.4g} ms cannot be reached: from {self.before_ms:.4g} ms "
@@ -219,20 +232,21 @@ class Planner:
             )
         return best[1], best[2]
 
-    def _by_table(self, budget_ms: float) -> list[tuple[float, Plans]]:
-        """What the budget costs in every precision, the least first; what the table does not reach,
+    def _by_table(self, budget_ms: float) -> list[tuple[float, Way]]:
+        """What the budget costs in every way, the least first; what the table does not reach,
         measuring may."""
-        found: list[tuple[float, Plans]] = []
-        for plans in self.plans.values():
+        found: list[tuple[float, Way]] = []
+        for way in self.ways:
+            plans = self._plans_of(way)
             try:
-                found.append((self._damage(plans, plans.within(budget_ms)), plans))
+                found.append((way.damage + plans.damage(plans.within(budget_ms)), way))
             except InputError:
-                found.append((inf, plans))
+                found.append((inf, way))
         return sorted(found, key=lambda one: one[0])
 
-    def _damage(self, plans: Plans, chosen: Sequence[int]) -> float:
-        of_int8 = plans.precision == "int8" and len(self.plans) > 1
-        return plans.damage(chosen) + (self.int8_damage if of_int8 else 0.0)
+    def _plans_of(self, way: Way) -> Plans:
+        plans = self.plans[way.precision]
+        return replace(plans, keep_fp32=way.int8.keep_fp32) if way.int8.keep_fp32 else plans
 
     def frontier(self, count: int) -> list[Planned]:
         """Plans from the most accurate to the fastest."""
@@ -259,8 +273,7 @@ class Planner:
                 high = middle - 1
         if best is None:
             self.notes.append(f"nothing lost at most {100 * share:g} points; it stays as it is")
-            fp32 = self.plans[self.precisions[0]]
-            best = self._planned("exact", fp32, [])
+            best = self._planned("exact", self.ways[0], [])
         return best
 
     def _speedups(self, count: int) -> list[float]:
@@ -276,32 +289,34 @@ class Planner:
 
     # --- applying ------------------------------------------------------------------------------
 
-    def _planned(self, name: str, plans: Plans, chosen: Sequence[int]) -> Planned:
+    def _planned(self, name: str, way: Way, chosen: Sequence[int]) -> Planned:
+        plans = self._plans_of(way)
         shrunk = fitted(plans, chosen, self.sample, self.planning.closed, self.progress)
-        graph, precision = shrunk.graph_module, plans.precision
+        graph = shrunk.graph_module
         if self.train is not None and chosen:
             graph = self.train(graph, self.original)
         graph.meta.update(self.captured.meta)
         tensors, speedup = changed_tensors(self.original, graph), None
         if self.table.target == HOST:
             shape = outline(self.original, [plans.found[i] for i in chosen])
-            speedup = self._speedup(shape, precision)
+            speedup = self._speedup(shape, way)
         prepared = None
-        if precision == "int8":
-            prepared = prepare(graph, self._inputs(CALIBRATED), Int8(), self.progress)
+        if way.precision == "int8":
+            prepared = prepare(graph, self._inputs(CALIBRATED), way.of(graph), self.progress)
             corrected = changed_tensors(graph, prepared.graph_module)
             tensors |= {f"{INT8}{name}": tensor for name, tensor in corrected.items()}
         plan = Plan(
             shrinkc=_version(),
             model=model_digest(self.captured),
             target=self.table.target,
-            precision="int8" if precision == "int8" else "fp32",
+            precision="int8" if way.precision == "int8" else "fp32",
             before_ms=self.before_ms,
             after_ms=shrunk.after_ms,
             measured_speedup=speedup,
             promise=self._promise(graph, prepared),
             steps=tuple(_step(row) for row in shrunk.rows),
             ranges=dict(prepared.quantisation.ranges) if prepared else {},
+            keep_fp32=tuple(sorted(prepared.quantisation.keep_fp32)) if prepared else (),
         )
         planned = Planned(plan, tensors, graph, prepared.noise if prepared else ())
         self._keep(name, planned)
@@ -330,22 +345,24 @@ class Planner:
     def _original_file(self) -> bytes:
         return tflite_file(self.original, "fp32", ())
 
-    def _speedup(self, graph: fx.GraphModule, precision: str) -> float:
+    def _speedup(self, graph: fx.GraphModule, way: Way) -> float:
         """Over the original in fp32, measured; the same shape only once."""
-        shape = f"{precision} {digest_of(graph, '')}"
+        precision, kept = way.precision, way.of(graph).keep_fp32
+        shape = " ".join((precision, digest_of(graph, ""), *kept))
         if shape not in self._times.known:
             inputs = self._inputs(FEW) if precision == "int8" else ()
             measuring = Measuring(
-                *(self._original_file, self.before_ms, precision, inputs, self.planning.threads)
+                *(self._original_file, self.before_ms, precision, inputs, self.planning.threads),
+                kept,
             )
             self._times.put(shape, [measuring.speedup(graph)])
         return self._times.known[shape][0]
 
-    def _measured(self, precision: str) -> Callable[[fx.GraphModule], float] | None:
+    def _measured(self, way: Way) -> Callable[[fx.GraphModule], float] | None:
         """Milliseconds of a network, where the target is this machine."""
         if self.table.target != HOST:
             return None
-        return lambda graph: self.before_ms / self._speedup(graph, precision)
+        return lambda graph: self.before_ms / self._speedup(graph, way)
 
     # --- what is kept --------------------------------------------------------------------------
 

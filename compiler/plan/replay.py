@@ -11,6 +11,7 @@ from ...passes.fold_batch_norm import FoldBatchNorm
 from ...passes.ir import check_legal
 from ...passes.simplify import Simplify
 from ..errors import InputError, LoadError
+from ..export.lower import lower
 from ..journal import digest_of
 from ..pipeline import run_exact_passes
 from ..quantisation.known import Known
@@ -69,6 +70,9 @@ def replay(
     graph.load_state_dict(own, strict=False)
     graph.meta.update(captured.meta)
     check_legal(graph)
+    missing = set(plan.keep_fp32) - {op.name for op in lower(graph).ops}
+    if missing:
+        raise LoadError(f"the plan keeps '{min(missing)}' in fp32, which is no layer here")
     return original, graph
 
 
@@ -79,7 +83,9 @@ def in_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def known(plan: Plan, tensors: Mapping[str, Tensor]) -> Known | None:
     """What int8 files are written from; None for a plan in fp32."""
-    return Known(plan.ranges, in_int8(tensors)) if plan.precision == "int8" else None
+    if plan.precision != "int8":
+        return None
+    return Known(plan.ranges, in_int8(tensors), frozenset(plan.keep_fp32))
 
 
 def _check_fit(graph: fx.GraphModule, numbers: Mapping[str, Tensor]) -> None:

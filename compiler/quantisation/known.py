@@ -10,16 +10,18 @@ from torch import Tensor, fx, nn
 from ...passes.base import copy_graph
 from ..calibrate import Range
 from ..export.lower import lower
-from .prepare import Prepared
+from .prepare import Prepared, notes_of
 from .simulate import Quantisation
 
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """`ranges` of activations by the value's name; `numbers`: parameters that differ in int8."""
+    """`ranges` of activations by the value's name; `numbers`: parameters that differ in int8;
+    `keep_fp32`: operators that stay fp32."""
 
     ranges: Mapping[str, Range]
     numbers: Mapping[str, Tensor]
+    keep_fp32: frozenset[str] = frozenset()
 
     def prepared(self, graph_module: fx.GraphModule) -> Prepared:
         """As `prepare` left it then."""
@@ -27,5 +29,5 @@ class Known:
         for path, tensor in self.numbers.items():
             module, _, name = path.rpartition(".")
             setattr(made.get_submodule(module), name, nn.Parameter(tensor, requires_grad=False))
-        quantisation = Quantisation(lower(made), dict(self.ranges), frozenset())
-        return Prepared(made, quantisation, graph_module)
+        quantisation = Quantisation(lower(made), dict(self.ranges), self.keep_fp32)
+        return Prepared(made, quantisation, graph_module, notes=notes_of(quantisation))

@@ -79,7 +79,7 @@ def prepare(
         quantisation = replace(quantisation, keep_fp32=quantisation.keep_fp32 | noisy)
         noise = _noise(own, quantisation)
     made, final, skipped = _corrected(graph_module, quantisation, batches, how, progress)
-    notes = (*_notes(final, skipped), *_noisy(noise, how), *sanity.notes())
+    notes = (*notes_of(final, skipped), *_noisy(noise, how), *sanity.notes())
     return Prepared(made, final, graph_module, noise, steps, notes)
 
 
@@ -155,12 +155,12 @@ def _noise(own: dict[str, float], quantisation: Quantisation) -> tuple[LayerNois
     )
 
 
-def _notes(quantisation: Quantisation, skipped: Sequence[Skip]) -> tuple[str, ...]:
+def notes_of(quantisation: Quantisation, skipped: Sequence[Skip] = ()) -> tuple[str, ...]:
+    """For the report."""
     notes: list[str] = []
     if quantisation.keep_fp32:
         kept = sorted(quantisation.keep_fp32)
         notes.append(f"fp32 in the int8 files: {', '.join(kept)}")
-        notes.append("predicted milliseconds count layers kept in fp32 as int8")
     if skipped:
         notes.append(
             f"{len(skipped)} biases not corrected, first '{skipped[0].node}': {skipped[0].reason}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from typing import TypeVar
 
@@ -20,9 +20,14 @@ MEASUREMENTS, CLOSE = 7, 0.98  # of plans, and how near to the budget is near en
 T = TypeVar("T")
 
 
-def predicted_ms(graph_module: fx.GraphModule, table: CostTable, precision: str) -> float:
+def predicted_ms(
+    graph_module: fx.GraphModule,
+    table: CostTable,
+    precision: str,
+    keep_fp32: Collection[str] = (),
+) -> float:
     """Of the network as it is deployed."""
-    return predict(lower(graph_module), table, precision).total_ms
+    return predict(lower(graph_module), table, precision, keep_fp32).total_ms
 
 
 def price_of(table: CostTable, precision: str) -> Price:

@@ -139,7 +139,7 @@ def fitted(
         graph_module=shrunk.graph_module if tuned is None else tuned.graph_module,
         fitted=shrunk.graph_module,
         before_ms=plans.before_ms,
-        after_ms=predicted_ms(shrunk.graph_module, plans.table, plans.precision),
+        after_ms=plans.predicted(shrunk.graph_module),
         rows=tuple(_row(plans.found[i], damages[i]) for i in chosen),
         changes=shrunk.changes,
         skipped=tuple(Skip(r.node, r.reason) for r in refused),

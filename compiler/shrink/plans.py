@@ -27,7 +27,8 @@ ATTEMPTS = 12  # to meet the budget by the whole network's own prediction
 class Plans:
     """What can be done to one network in one precision. Sets of choices go by their numbers.
 
-    damages  of each choice alone; None before they are measured
+    damages    of each choice alone; None before they are measured
+    keep_fp32  layers that compute in fp32 although the precision is int8
     """
 
     graph: fx.GraphModule
@@ -35,6 +36,7 @@ class Plans:
     precision: str
     found: Sequence[Choice]
     damages: Sequence[Damage] | None = None
+    keep_fp32: Sequence[str] = ()
 
     def judged(self, damages: Sequence[Damage]) -> Plans:
         return replace(self, damages=damages)
@@ -42,7 +44,7 @@ class Plans:
     @cached_property
     def before_ms(self) -> float:
         """Of the network as it is, by the table."""
-        return predicted_ms(self.graph, self.table, self.precision)
+        return self.predicted(self.graph)
 
     @cached_property
     def most(self) -> float:
@@ -72,7 +74,7 @@ class Plans:
             if saving <= 0:
                 return []
             chosen, _ = predicted_within(
-                self.saving, self._costing(self._predicted), saving, budget_ms, ATTEMPTS
+                self.saving, self._costing(self.predicted), saving, budget_ms, ATTEMPTS
             )
         else:
             asked = (0.0, max(saving, 0.0), self.most)
@@ -86,8 +88,9 @@ class Plans:
     def damage(self, chosen: Sequence[int]) -> float:
         return sum(self.options[i].damage for i in chosen)
 
-    def _predicted(self, graph: fx.GraphModule) -> float:
-        return predicted_ms(graph, self.table, self.precision)
+    def predicted(self, graph: fx.GraphModule) -> float:
+        """Milliseconds of a changed network."""
+        return predicted_ms(graph, self.table, self.precision, self.keep_fp32)
 
     def _costing(self, ms: Callable[[fx.GraphModule], float]) -> Callable[[list[int]], float]:
         """Of the networks that choices lead to."""

@@ -3,20 +3,27 @@ judged on pictures that no fit saw, kept and replayed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hand_built import randomise
 from shrinkc.compiler import measuring
 from shrinkc.compiler.capture import capture
+from shrinkc.compiler.costs import predict
 from shrinkc.compiler.errors import InputError, LoadError, TableError
+from shrinkc.compiler.export.lower import lower
+from shrinkc.compiler.export.ops import Conv
+from shrinkc.compiler.measuring import int8_file
 from shrinkc.compiler.plan import planner as module
 from shrinkc.compiler.plan.plan_file import Plan, plan_files, read_plan
 from shrinkc.compiler.plan.planner import Planner, Planning
-from shrinkc.compiler.plan.replay import replay
+from shrinkc.compiler.plan.replay import known, replay
+from shrinkc.compiler.plan.ways import Way
+from shrinkc.compiler.quantisation.how import Int8
 from shrinkc.compiler.shrink.closed_form import ClosedForm
 from shrinkc.compiler.shrink.rebuild import Rebuilding
 from shrinkc.compiler.shrink.tune import Tuning
@@ -97,7 +104,7 @@ def promised(drop: float) -> module.Promise:
 @pytest.fixture
 def harmless(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that int8 does nothing to; this one, of random weights, suffers."""
-    monkeypatch.setattr(Planner, "int8_damage", 0.0)
+    monkeypatch.setattr(Planner, "ways", [Way("fp32"), Way("int8")])
 
 
 @pytest.mark.usefixtures("harmless")
@@ -128,10 +135,65 @@ def test_both_together_go_further_than_each() -> None:
     assert planned.plan.speedup >= asked
 
 
-def test_the_damage_of_int8_is_measured_once_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_damage_of_int8_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     one = planner()
-    monkeypatch.setattr(Planner, "int8_damage", 1e9)
+    monkeypatch.setattr(Planner, "ways", [Way("fp32"), Way("int8", damage=1e9)])
     assert one.within(one.before_ms / 1.2).plan.precision == "fp32"
+
+
+def test_the_damage_of_int8_is_measured_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    closed = replace(QUICK, cache=tmp_path)
+
+    def asked() -> Planner:
+        return Planner(network(), some_pictures(), Device(), Planning(closed=closed))
+
+    first = asked().ways
+    assert [way.precision for way in first[:2]] == ["fp32", "int8"]
+    assert first[1].damage > 0
+    monkeypatch.setattr(module, "prepare", None)
+    assert asked().ways == first
+
+
+def test_layers_that_int8_spoils_stay_fp32_and_are_paid_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one = planner()
+    spoilt = [op.name for op in lower(one.original).ops if isinstance(op, Conv)][3]
+    kept = Way("int8", 0.01, Int8(keep_fp32=(spoilt,)))
+    monkeypatch.setattr(Planner, "ways", [Way("fp32", 1e9), Way("int8", 1e9), kept])
+    planned = one.within(one.before_ms / 1.3)
+    plan = planned.plan
+    assert plan.precision == "int8"
+    assert plan.keep_fp32 == (spoilt,)
+    assert plan.after_ms <= one.before_ms / 1.3
+    all_int8 = module.predicted_ms(planned.graph_module, Device(), "int8")
+    layer = {x.name: x.ms for x in predict(lower(planned.graph_module), Device()).layers}[spoilt]
+    conversions = 2 * 1e-3
+    assert plan.after_ms == pytest.approx(all_int8 + layer * (1 - 1 / 1.5) + conversions)
+    for name, content in plan_files(plan, planned.tensors).items():
+        (tmp_path / name).write_bytes(content)
+    again, tensors = read_plan(tmp_path)
+    _, graph = replay(network(), again, tensors)
+    int8 = known(again, tensors)
+    assert int8 is not None
+    assert types_of(int8_file(int8.prepared(graph), inputs()))[spoilt] == "float32"
+    wrong = again.model_copy(update={"keep_fp32": ("nowhere",)})
+    with pytest.raises(LoadError, match="keeps 'nowhere' in fp32"):
+        replay(network(), wrong, tensors)
+
+
+def inputs() -> list[tuple[Tensor, ...]]:
+    pictures = some_pictures(8)
+    return [(x[None],) for x in pictures.inputs(pictures.pixels)]
+
+
+def types_of(file: bytes) -> dict[str, str]:
+    """Tensor of a TFLite file → type of its numbers."""
+    runner = measuring.TfliteRunner(file, 1)
+    details = runner._it.get_tensor_details()
+    return {x["name"]: np.dtype(x["dtype"]).name for x in details}
 
 
 def test_a_target_without_int8_is_planned_in_fp32_and_says_so() -> None:
@@ -299,7 +361,7 @@ def test_where_the_target_is_at_hand_plans_meet_the_budget_by_measuring(
 
     shapes: dict[bytes, float] = {}
 
-    def file(graph: fx.GraphModule, *_: Any) -> bytes:
+    def file(graph: fx.GraphModule, *_: Any, **__: Any) -> bytes:
         ms = module.predicted_ms(graph, Device(), "fp32")
         shapes[f"{ms}".encode()] = ms
         return f"{ms}".encode()
@@ -338,10 +400,10 @@ def test_a_precision_that_the_table_finds_worse_is_not_measured(
 ) -> None:
     one, asked = planner(), list[str]()
 
-    def measured(precision: str) -> None:
-        asked.append(precision)
+    def measured(way: Way) -> None:
+        asked.append(way.precision)
 
     monkeypatch.setattr(one, "_measured", measured)
-    one._planned = lambda name, plans, chosen: None  # type: ignore[method-assign,assignment]
+    one._planned = lambda name, way, chosen: None  # type: ignore[method-assign,assignment]
     one.within(one.before_ms / 1.4)  # int8 alone is enough
     assert asked == ["int8"]
