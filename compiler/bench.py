@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
+from .crowd import watched
 from .runtimes import Runner, random_inputs
 
 NOISY = 0.10  # an IQR above this share of the median deserves a warning
@@ -43,7 +44,8 @@ def bench(
 ) -> tuple[Timing, ...]:
     """Time each runner on seeded random input, interleaved A B A B.
 
-    Stops after `runs` rounds or, once there are five, after `max_seconds`.
+    Stops after `runs` rounds or, once there are five, after `max_seconds`. Warns on a machine that
+    others use meanwhile.
     """
     inputs = [random_inputs(r) for r in runners]
     for runner, arrays in zip(runners, inputs, strict=True):
@@ -51,13 +53,14 @@ def bench(
             runner.run(arrays)
     times: list[list[float]] = [[] for _ in runners]
     started = time.perf_counter()
-    for round_ in range(runs):
-        if round_ >= 5 and time.perf_counter() - started > max_seconds:
-            break
-        for kept, runner, arrays in zip(times, runners, inputs, strict=True):
-            begun = time.perf_counter_ns()
-            runner.run(arrays)
-            kept.append((time.perf_counter_ns() - begun) / 1e6)
-        if on_run is not None:
-            on_run()
+    with watched():
+        for round_ in range(runs):
+            if round_ >= 5 and time.perf_counter() - started > max_seconds:
+                break
+            for kept, runner, arrays in zip(times, runners, inputs, strict=True):
+                begun = time.perf_counter_ns()
+                runner.run(arrays)
+                kept.append((time.perf_counter_ns() - begun) / 1e6)
+            if on_run is not None:
+                on_run()
     return tuple(Timing(tuple(kept)) for kept in times)

@@ -11,6 +11,7 @@ import shlex
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -720,7 +721,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     typed = shlex.join(("shrinkc", *given))
     if given and given[0] not in (*COMMANDS, *GLOBAL_OPTIONS):
         given.insert(0, "compile")
-    return _guarded(lambda: app(given, standalone_mode=False, obj=typed))
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        return _guarded(lambda: app(given, standalone_mode=False, obj=typed))
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """One line, without the place in the code."""
+    print(f"shrinkc: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _guarded(run: Callable[[], Any]) -> int:
