@@ -146,7 +146,7 @@ def classes_of_file(model: bytes, images: Tensor) -> Tensor:
 
 
 def measured(before: dict[str, bytes], after: dict[str, bytes]) -> dict[str, Any]:
-    """Precision → medians in ms, A B A B on one thread."""
+    """Precision → medians in ms, in turns on one thread."""
     found: dict[str, Any] = {}
     for precision in before:
         pair = [TfliteRunner(one[precision], 1) for one in (before, after)]

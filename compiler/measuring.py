@@ -50,7 +50,7 @@ def alone_ms(model: bytes, threads: int = 1) -> float:
 
 
 def speedup_of(before: bytes, after: bytes, threads: int = 1) -> float:
-    """Median ratio of two TFLite files, A B A B."""
+    """Median ratio of two TFLite files, timed in turns."""
     pair = [TfliteRunner(model, threads) for model in (before, after)]
     first, second = bench(pair, runs=RUNS, warmup=10, max_seconds=SECONDS)
     return median(a / b for a, b in zip(first.times_ms, second.times_ms, strict=True))

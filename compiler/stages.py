@@ -262,7 +262,7 @@ def quantised(
 def measure(
     before: Exported, after: Exported, options: Options, progress: Progress
 ) -> dict[str, tuple[Timing, Timing]]:
-    """Artefact name → (before, after) on this machine, interleaved; empty when not asked for."""
+    """Artefact name → (before, after) on this machine, in turns; empty when not asked for."""
     if options.runs == 0:
         return {}
     pairs = {"onnx": _runners(before.onnx, after.onnx, OnnxRunner, options.threads)}

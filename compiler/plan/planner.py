@@ -134,7 +134,8 @@ class Planner:
     @cached_property
     def _times(self) -> Journal:
         """What whole files took here."""
-        return Journal(self._plans_folder, digest_of(self.original, f"{self.planning.threads}"))
+        how = f"{self.planning.threads} threads, in turns"
+        return Journal(self._plans_folder, digest_of(self.original, how))
 
     def _factors(self) -> dict[str, float]:
         """Precision → the original's milliseconds here, over the sum of its operators'."""
