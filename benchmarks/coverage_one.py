@@ -252,8 +252,11 @@ def _one_line(error: Exception) -> str:
 
 
 def run_alone(measure: Callable[[Architecture, Callable[[Result], None]], None]) -> None:
-    """Arguments `KEY [FILE]`: the result goes to FILE, or to stdout."""
+    """Arguments `KEY [FILE]`: the result goes to FILE, or to stdout. A `LIBRARY/NAME` that is not in
+    the list reads 224×224."""
     key, *path = sys.argv[1:]
+    library, _, name = key.partition("/")
+    other = Architecture(library, name, (3, 224, 224), 0)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
@@ -264,7 +267,7 @@ def run_alone(measure: Callable[[Architecture, Callable[[Result], None]], None])
         if path:
             replace_json(Path(path[0]), result)
 
-    measure(next(one for one in architectures() if one.key == key), save)
+    measure(next((one for one in architectures() if one.key == key), other), save)
     if not path:
         print(json.dumps(latest, indent=1))
 
