@@ -252,8 +252,8 @@ def _one_line(error: Exception) -> str:
 
 
 def run_alone(measure: Callable[[Architecture, Callable[[Result], None]], None]) -> None:
-    """Arguments `KEY [FILE]`: the result goes to FILE, or to stdout. A `LIBRARY/NAME` that is not in
-    the list reads 224×224."""
+    """Arguments `KEY [FILE]`: the result goes to FILE, or to stdout. A key, LIBRARY/NAME, that is
+    not in the list reads 224×224."""
     key, *path = sys.argv[1:]
     library, _, name = key.partition("/")
     other = Architecture(library, name, (3, 224, 224), 0)

@@ -11,7 +11,8 @@ from typing import Any
 from .crowd import watched
 from .runtimes import Runner, random_inputs
 
-TURN = 3  # counted runs of one model before the next has its turn
+TURN, TURN_MS = 10, 500  # counted runs of one model before the next has its turn, at most
+SETTLING = 0.01  # seconds before them; an int8 MobileNetV2 of 1.5 ms needs six runs
 FEWEST = 5  # runs of each, whatever time they take
 NOISY = 0.10  # an IQR above this share of the median deserves a warning
 
@@ -47,30 +48,42 @@ def bench(
 ) -> tuple[Timing, ...]:
     """Time each runner on seeded random input, in turns A A A B B B A A A.
 
-    The first run of a turn is not counted: it finds the caches full of another model's weights,
-    which made an int8 MobileNetV2 13% slower beside its fp32 version and that 5% slower. Stops
+    The first runs of a turn are not counted: they find caches and clock as another model left
+    them. Run by run an int8 MobileNetV2 was 13% slower beside its fp32 version, that 5%. Stops
     after `runs` runs of each or, once there are five, after `max_seconds`. Warns on a machine that
     others use meanwhile.
     """
     inputs = [random_inputs(r) for r in runners]
-    for runner, arrays in zip(runners, inputs, strict=True):
-        for _ in range(warmup):
-            runner.run(arrays)
+    warm = [
+        _timed_ms(runner, arrays)
+        for runner, arrays in zip(runners, inputs, strict=True)
+        for _ in range(warmup)
+    ]
+    slowest = max(warm, default=0.0)
+    turn = max(1, min(TURN, int(TURN_MS / slowest))) if slowest else TURN
     times: list[list[float]] = [[] for _ in runners]
     started = time.perf_counter()
     with watched():
         while len(times[0]) < runs:
             if len(times[0]) >= FEWEST and time.perf_counter() - started > max_seconds:
                 break
-            count = min(TURN, runs - len(times[0]))
+            count = min(turn, runs - len(times[0]))
             for kept, runner, arrays in zip(times, runners, inputs, strict=True):
                 if len(runners) > 1:
-                    runner.run(arrays)
+                    _settle(runner, arrays)
                 kept += (_timed_ms(runner, arrays) for _ in range(count))
             if on_run is not None:
                 for _ in range(count):
                     on_run()
     return tuple(Timing(tuple(kept)) for kept in times)
+
+
+def _settle(runner: Runner, arrays: Sequence[Any]) -> None:
+    started = time.perf_counter()
+    while True:
+        runner.run(arrays)
+        if time.perf_counter() - started >= SETTLING:
+            return
 
 
 def _timed_ms(runner: Runner, arrays: Sequence[Any]) -> float:

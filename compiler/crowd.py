@@ -36,7 +36,7 @@ def watched() -> Generator[None]:
             "other programs use this machine's cores while files are timed, so times and what is "
             "decided by them are unsure; run again when it is idle",
             CrowdedMachine,
-            stacklevel=2,
+            stacklevel=3,
         )
 
 

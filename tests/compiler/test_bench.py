@@ -50,3 +50,9 @@ def test_a_model_alone_has_no_run_that_does_not_count(clock: list[float]) -> Non
 def test_time_ends_it_but_not_before_the_fewest(clock: list[float]) -> None:
     (timing,) = bench([Model("a", clock)], 100, 0, 0.5)  # type: ignore[list-item]
     assert FEWEST <= len(timing.times_ms) < FEWEST + TURN
+
+
+def test_slow_models_have_short_turns(clock: list[float]) -> None:
+    models = [Model(name, clock) for name in "ab"]
+    timings = bench(models, 100, 1, 0.0)  # type: ignore[arg-type]
+    assert [len(timing.times_ms) for timing in timings] == [FEWEST] * 2
