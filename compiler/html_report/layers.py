@@ -135,7 +135,7 @@ def _compared(
     error = sum(abs(said - took) for said, took in both) / total
     yield (
         f"{len(both)} of {units.counted(len(predicted), 'layer')} were measured on "
-        f"{place(report)}, inside the written model.tflite, with "
+        f"{place(report)}, beside their neighbours in the written model.tflite, with "
         f"{units.counted(report['threads'], 'thread')}: {units.ms(total)} in all, of which "
         f"{units.ms(sum(said for said, _ in both))} was predicted; layer by layer, predictions "
         f"are off by {100 * error:.0f}% of the time."
