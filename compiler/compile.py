@@ -13,6 +13,7 @@ from .costs import CostTable, Prediction, macs, predict
 from .data import split
 from .errors import CaptureError, ModelRunError, TableError
 from .files import atomic_folder
+from .layer_times import measure_layers
 from .memory import measure_memory
 from .model_file import save_model
 from .options import Options
@@ -101,7 +102,9 @@ def compile_model(
     timings = measure(exported, after, options, progress)
     memory = measure_memory(exported, after, options, progress)
     predicted_before = _predicted(exported, table, "fp32")
+    predicted_after = _predicted(after, table, options.precision, keep_fp32)
     requantised = _predicted(exported, table, options.precision)
+    layers = measure_layers(after, predicted_after, options, progress)
     report = Report(
         model=name,
         target=options.target,
@@ -111,7 +114,7 @@ def compile_model(
         before=_network(original if before is None else before, exported),
         after=_network(optimised.final, after),
         predicted_before=predicted_before,
-        predicted_after=_predicted(after, table, options.precision, keep_fp32),
+        predicted_after=predicted_after,
         artefacts=tuple(
             artefact_report(
                 file.name,
@@ -139,6 +142,7 @@ def compile_model(
         predicted_ms_before_in_precision=requantised.total_ms if requantised else None,
         table=_table(table, options.precision),
         noise=noise,
+        measured_layers=layers,
     ).extended(sections)
     _write(out, report, optimised, after, extras or {})
     return report

@@ -72,13 +72,9 @@ class HostTable:
             self._tiny[key.precision] = self._loaded(tiny_file(key.precision, "tflite"))
         models = {"op": self._loaded(data), "tiny": self._tiny[key.precision]}
         times, _ = runner.measure(models, 2, ROUNDS, SECONDS, BALLAST_BYTES, lambda _: None)
-        own = {name: self._own_us(taken) for name, taken in times.items()}
+        own = {name: own_us(taken, self._threads) for name, taken in times.items()}
         sample = Sample(tuple(own["op"]), median(own["tiny"]))
         return settle((sample,), None).median_us / 1e3
-
-    def _own_us(self, taken: list[runner.Clocked]) -> list[float]:
-        shares = runner.own_shares(taken) if self._threads == 1 else [1.0] * len(taken)
-        return [wall * share for (wall, _), share in zip(taken, shares, strict=True)]
 
     def _loaded(self, model: bytes) -> Any:
         try:
@@ -86,6 +82,12 @@ class HostTable:
                 return runner.Tflite(model, self._threads, False)
         except runner.RefusedError as refusal:
             raise DeviceError(f"this Python has no {refusal}: pip install ai-edge-litert") from None
+
+
+def own_us(taken: list[runner.Clocked], threads: int) -> list[float]:
+    """Without what other processes had of one thread's runs; of several threads, the wall's."""
+    shares = runner.own_shares(taken) if threads == 1 else [1.0] * len(taken)
+    return [wall * share for (wall, _), share in zip(taken, shares, strict=True)]
 
 
 def _machine(threads: int) -> str:

@@ -110,7 +110,6 @@ class Report:
             plan=sections.plan,
             frontier=sections.frontier,
             noise=self.noise or sections.noise,
-            measured_layers=sections.measured_layers,
         )
 
     @property

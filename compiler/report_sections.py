@@ -69,7 +69,8 @@ class LayerNoise:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """Median ms of one layer of the written file, measured on the target or, for "host", here."""
+    """Median ms of one layer inside the written model.tflite, measured on the target. `layer` is a
+    node of the network, or what the file calls an operator that belongs to none."""
 
     layer: str
     ms: float
@@ -122,4 +123,3 @@ class Sections:
     plan: PlanSection | None = None
     frontier: tuple[FrontierPoint, ...] = ()
     noise: tuple[LayerNoise, ...] = ()
-    measured_layers: tuple[LayerTime, ...] = ()

@@ -32,20 +32,20 @@ _SIZE_LIMIT = 2**31 - 2**20  # bytes; FlatBuffer offsets are signed 32-bit
 _LAST_BYTE_CODE = 127  # operator codes above it do not fit the field that old readers look at
 
 
-class _Buffer:
+class Buffer:
     """Stands in for the schema's `BufferT`, whose `Pack` copies the data twice and does not
     align it."""
 
     def __init__(self, content: memoryview) -> None:
-        self._content = content
+        self.content = content
 
     def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802  (the schema's name)
-        size = len(self._content)
+        size = len(self.content)
         data = 0
         if size:
             builder.StartVector(1, size, _ALIGNMENT)
             builder.head -= size
-            builder.Bytes[builder.head : builder.head + size] = self._content
+            builder.Bytes[builder.head : builder.head + size] = self.content
             data = builder.EndVector()
         schema.BufferStart(builder)
         if size:
@@ -201,11 +201,17 @@ def _serialise(
     model.subgraphs = [_subgraph(tensors, operators, codes)]
     model.subgraphs[0].inputs = np.array(list(inputs.values()), np.int32)
     model.subgraphs[0].outputs = np.array(list(outputs.values()), np.int32)
-    model.buffers = [_Buffer(content) for content in contents]
+    model.buffers = [Buffer(content) for content in contents]
     model.operatorCodes = [_operator_code(*key) for key in codes]
     model.signatureDefs = [_signature(inputs, outputs)]
-    overhead = 1024 * (len(tensors) + len(operators) + 16)
-    builder = flatbuffers.Builder(data_bytes + overhead)
+    return packed(model)
+
+
+def packed(model: Any) -> bytes:
+    """The file of the schema's `ModelT`, its buffers this module's."""
+    data_bytes = sum(len(buffer.content) + _ALIGNMENT for buffer in model.buffers)
+    parts = sum(len(graph.tensors) + len(graph.operators) + 16 for graph in model.subgraphs)
+    builder = flatbuffers.Builder(data_bytes + 1024 * parts)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(memoryview(builder.Bytes)[builder.Head() :])
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import fmean
 
 from . import units
 from .blocks import KINDS, Block, Layer, blocks_of, names_of
@@ -30,6 +30,7 @@ def layers_section(report: Json) -> Html:
         return section("layers", "Layer by layer", missing("No layer has a prediction."))
     measured = {x["layer"]: x["ms"] for x in listed(report, "measured_layers")}
     noise = {x["layer"]: x["snr_db"] for x in listed(report, "noise")}
+    first = {x.after.name: x for x in reversed(lines) if x.after}  # of a node's layers
     digits = units.digits_for(max(_total(lines, x) for x in ("before", "after")))
     shown = [
         *("Before", "After", *(("Measured",) if measured else ()), "What happened", "Operator"),
@@ -38,7 +39,8 @@ def layers_section(report: Json) -> Html:
     numbers = frozenset(at for at, name in enumerate(shown, 1) if name in NUMBERS)
     rows: list[Html] = []
     for x in lines:
-        cells = _cells(x, measured, noise, digits)
+        took = measured.get(x.after.name) if x.after and first[x.after.name] is x else None
+        cells = _cells(x, took, noise, digits)
         kind: dict[str, Attribute] = {"data-kind": x.kind}
         written = (cells[name] for name in shown)
         rows.append(row(code(cells["Layer"]), *written, numeric=numbers, attributes=kind))
@@ -64,13 +66,11 @@ def lines_of(block: Block) -> list[Line]:
     ]
 
 
-def _cells(
-    x: Line, measured: dict[str, float], noise: dict[str, float], digits: int
-) -> dict[str, str]:
-    """By column. What was measured is known of layers that are in the file."""
+def _cells(x: Line, took: float | None, noise: dict[str, float], digits: int) -> dict[str, str]:
+    """By column. `took`: measured ms. Noise is known of layers that are in the file."""
     now = x.after or x.before
     assert now is not None
-    took, decibels = (found.get(now.name) if x.after else None for found in (measured, noise))
+    decibels = noise.get(now.name) if x.after else None
     return {
         "Layer": now.name,
         "Before": units.fixed(x.before.ms if x.before else None, digits),
@@ -110,15 +110,11 @@ def _filters(kinds: list[str], count: int) -> Html:
 
 def _against_measured(report: Json, measured: dict[str, float]) -> Html:
     layers: list[Json] = listed(part(report, "prediction"), "layers")
-    both = [(x["ms"], measured[x["name"]]) for x in layers if measured.get(x["name"])]
-    if both:
-        error = fmean(abs(predicted / took - 1) for predicted, took in both)
-        return paragraph(
-            f"{units.counted(len(both), 'layer')} were measured in the file that was written: "
-            f"predictions are off by {100 * error:.0f}% in the mean, "
-            f"{units.ms(sum(p for p, _ in both))} predicted and "
-            f"{units.ms(sum(m for _, m in both))} measured in all."
-        )
+    predicted: dict[str, float] = {}  # a node may have several layers, which are measured together
+    for x in layers:
+        predicted[x["name"]] = predicted.get(x["name"], 0.0) + x["ms"]
+    if any(measured.get(name) for name in predicted):
+        return paragraph(" ".join(_compared(report, predicted, measured)))
     if layers and all(x["source"].startswith("measured") for x in layers):
         return paragraph("Every layer's time is a measurement of this very operator by itself.")
     return missing(
@@ -127,3 +123,28 @@ def _against_measured(report: Json, measured: dict[str, float]) -> Html:
         code("shrinkc profile --target NAME --on DEVICE MODEL"),
         ".",
     )
+
+
+def _compared(
+    report: Json, predicted: dict[str, float], measured: dict[str, float]
+) -> Iterator[str]:
+    """Sentences. The error is weighed by time: of layers that take next to nothing, a share says
+    more of the timing than of the prediction."""
+    both = [(predicted[name], took) for name, took in measured.items() if name in predicted]
+    total = sum(took for _, took in both)
+    error = sum(abs(said - took) for said, took in both) / total
+    yield (
+        f"{len(both)} of {units.counted(len(predicted), 'layer')} were measured on "
+        f"{place(report)}, beside their neighbours in the written model.tflite, with "
+        f"{units.counted(report['threads'], 'thread')}: {units.ms(total)} in all, of which "
+        f"{units.ms(sum(said for said, _ in both))} was predicted; layer by layer, predictions "
+        f"are off by {100 * error:.0f}% of the time."
+    )
+    if len(both) < len(predicted):
+        yield (
+            "Those predicted slowest were measured first; the others were not reached in time, or "
+            "have no operator of their own in the file."
+        )
+    rest = [took for name, took in measured.items() if name not in predicted]
+    if rest:
+        yield f"Operators that belong to no layer took {units.ms(sum(rest))} more."

@@ -174,6 +174,34 @@ def test_this_machine_is_measured_rather_than_predicted() -> None:
     assert "IQR 0.300 ms, noisy" in text
 
 
+def test_layers_are_measured_in_part() -> None:
+    """A node's two layers are measured together; what has no layer has a time besides."""
+    report = plain() | {"target": "host"}
+    layer = report["prediction"]["layers"][0]
+    report["prediction"]["layers"] = [
+        layer | {"name": name, "ms": ms} for name, ms in (("a", 1.0), ("a", 2.0), ("b", 0.5))
+    ]
+    report["measured_layers"] = [{"layer": "a", "ms": 4.0}, {"layer": "x_quantized", "ms": 0.25}]
+    text = Page(html_report(report)).text
+    assert (
+        "1 of 2 layers were measured on this machine, beside their neighbours in the written "
+        "model.tflite, with 1 thread: 4.00 ms in all, of which 3.00 ms was predicted; layer by layer, predictions are "
+        "off by 25% of the time. Those predicted slowest were measured first; the others were not "
+        "reached in time, or have no operator of their own in the file. Operators that belong to "
+        "no layer took 0.250 ms more."
+    ) in text
+    report["measured_layers"][0]["ms"] = 4.321
+    assert Page(html_report(report)).text.count("4.32") == 2  # there, and in one row
+
+
+def test_layers_that_take_nothing_say_nothing_of_predictions() -> None:
+    report = plain()
+    report["measured_layers"] = [
+        {"layer": x["name"], "ms": 0.0} for x in report["prediction"]["layers"]
+    ]
+    assert "Layers were not measured one by one" in Page(html_report(report)).text
+
+
 def test_measured_alone() -> None:
     report = plain() | {"predicted_ms_after": None}
     report["artefacts"][1].update(measured_ms=2.0, measured_ms_before=3.0)
@@ -221,7 +249,7 @@ def test_everything_that_was_given_is_there() -> None:
         "mean error 11.3% on networks that it was not made from",
         "33 layers fitted; 22 layers fitted, extrapolated",
         "a dense 3×3 convolution of 144 channels costs more than it saves",
-        "55 layers were measured",
+        "55 of 55 layers were measured on rpi4, beside their neighbours in the written model.tflite",
         "written: int8, 2.28×",
         "narrow features_15_expand, 960 → 512 channels",
         "19.1 dB",
