@@ -1,4 +1,4 @@
-"""Layers timed in parts of the written file: real files, and a clock and a runtime that are made up."""
+"""Layers timed in parts of the written file: real files; a clock and a runtime that are made up."""
 
 from __future__ import annotations
 

