@@ -187,8 +187,8 @@ def test_layers_are_measured_in_part() -> None:
         "1 of 2 layers were measured on this machine, beside their neighbours in the written "
         "model.tflite, with 1 thread: 4.00 ms in all, of which 3.00 ms was predicted; layer by "
         "layer, predictions are off by 25% of the time. Those predicted slowest were measured "
-        "first; the others were not reached in time, or have no operator of their own in the file. Operators that belong to "
-        "no layer took 0.250 ms more."
+        "first; the others were not reached in time, or have no operator of their own in the "
+        "file. Operators that belong to no layer took 0.250 ms more."
     ) in text
     report["measured_layers"][0]["ms"] = 4.321
     assert Page(html_report(report)).text.count("4.32") == 2  # there, and in one row
