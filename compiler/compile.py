@@ -39,7 +39,9 @@ from .stages import (
     verify,
 )
 from .uncaptured import compile_uncaptured
-from .verify import Original
+from .verify import Comparison, Original
+
+FEW_LABELS, HARDLY_EVER = 20, 0.1  # pictures; share of them that is right
 
 
 def compile_model(
@@ -137,7 +139,7 @@ def compile_model(
         host=describe_host(),
         threads=options.threads,
         opset=options.opset,
-        notes=(*after.notes, *data.notes()),
+        notes=(*after.notes, *data.notes(), *_order_of_classes(tallies["torch"])),
         failures=after.failures,
         predicted_ms_before_in_precision=requantised.total_ms if requantised else None,
         table=_table(table, options.precision),
@@ -146,6 +148,16 @@ def compile_model(
     ).extended(sections)
     _write(out, report, optimised, after, extras or {})
     return report
+
+
+def _order_of_classes(original: Comparison) -> tuple[str, ...]:
+    """A network that is hardly ever right was trained on classes in another order."""
+    if original.labelled < FEW_LABELS or (original.top1 or 0.0) > HARDLY_EVER:
+        return ()
+    return (
+        f"the network itself is right on {original.top1:.1%} of the pictures: class folders count "
+        "in sorted order; where the network's is another, give --classes FILE",
+    )
 
 
 def _size(exported: Exported, name: str) -> int | None:

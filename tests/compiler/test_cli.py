@@ -190,6 +190,24 @@ def test_int8(model: Path, tmp_path: Path, capsys: Streams) -> None:
     assert report["notes"] == []
 
 
+def test_classes_in_another_order_are_noticed(tmp_path: Path, capsys: Streams) -> None:
+    pictures = noise_pictures(tmp_path / "pictures")
+    network = nn.Sequential(nn.Conv2d(3, 9, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with torch.no_grad():
+        network[0].bias[5] = 100.0  # the answer is always 5
+    path = saved(tmp_path, network)
+    given = [str(path), "--target", "rpi4", "--input", "1,3,16,16", "--images", str(pictures)]
+    given += ["--runs", "0", "-o", str(tmp_path / "out"), "--json"]
+    assert main(given) == 0
+    (note,) = json.loads(capsys.readouterr().out)["notes"]
+    assert note.startswith("the network itself is right on 0.0% of the pictures")
+    assert "--classes" in note
+    order = tmp_path / "order.json"
+    order.write_text(json.dumps({str(folder): folder + 5 for folder in range(4)}))
+    assert main([*given, "--classes", str(order)]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == []
+
+
 def test_int8_as_asked_for(model: Path, tmp_path: Path, capsys: Streams) -> None:
     pytest.importorskip("ai_edge_quantizer")
     pictures = noise_pictures(tmp_path / "pictures")
