@@ -108,19 +108,27 @@ def measure_layers(
 def layers_of(operators: Sequence[str], program: ops.Program) -> dict[str, tuple[Span, ...]]:
     """Layer → where its operators are, in the file's order. `operators` as Cuts has them.
 
-    Tensors are called by the value that they hold, or have the layer's name and what they do in
-    front of a slash: padding and changes of layout belong to the layer that needs them. What the
-    quantiser puts in between is called by neither, and is a layer of its own name.
+    Tensors are called by the value that they hold, or have the layer's name and what they do behind
+    a slash: padding and changes of layout belong to the layer that needs them. The quantiser's
+    conversions are layers of their own, called as predictions call them.
     """
     names = {op.name: op.name for op in program.ops}
     names |= {op.output.name: op.name for op in program.ops}
     heads = [name.partition("/")[0] for name in operators]
-    owners = [names.get(head, head) for head in heads]
+    owners = [names.get(head) or _conversion(head) for head in heads]
     found: dict[str, tuple[Span, ...]] = {}
     for owner, group in groupby(range(len(owners)), owners.__getitem__):
         places = list(group)
         found[owner] = (*found.get(owner, ()), (places[0], places[-1] + 1))
     return found
+
+
+def _conversion(tensor: str) -> str:
+    """Of a value, from what the quantiser calls the converted one."""
+    for suffix, said in (("_quantized", " to int8"), ("_dequant", " to fp32")):
+        if tensor.endswith(suffix):
+            return tensor.removesuffix(suffix) + said
+    return tensor
 
 
 def _timed(

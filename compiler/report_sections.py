@@ -69,8 +69,9 @@ class LayerNoise:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """Median ms of one layer inside the written model.tflite, measured on the target. `layer` is a
-    node of the network, or what the file calls an operator that belongs to none."""
+    """Median ms of one layer among its neighbours in the written model.tflite, measured on the
+    target. `layer` is a node of the network, or what the file calls an operator that belongs to
+    none."""
 
     layer: str
     ms: float

@@ -181,7 +181,7 @@ def test_layers_are_measured_in_part() -> None:
     report["prediction"]["layers"] = [
         layer | {"name": name, "ms": ms} for name, ms in (("a", 1.0), ("a", 2.0), ("b", 0.5))
     ]
-    report["measured_layers"] = [{"layer": "a", "ms": 4.0}, {"layer": "x_quantized", "ms": 0.25}]
+    report["measured_layers"] = [{"layer": "a", "ms": 4.0}, {"layer": "x to int8", "ms": 0.25}]
     text = Page(html_report(report)).text
     assert (
         "1 of 2 layers were measured on this machine, beside their neighbours in the written "
@@ -249,7 +249,8 @@ def test_everything_that_was_given_is_there() -> None:
         "mean error 11.3% on networks that it was not made from",
         "33 layers fitted; 22 layers fitted, extrapolated",
         "a dense 3×3 convolution of 144 channels costs more than it saves",
-        "55 of 55 layers were measured on rpi4, beside their neighbours in the written",
+        "55 of 55 layers were measured on rpi4, beside their neighbours in the written "
+        "model.tflite, with 1 thread",
         "written: int8, 2.28×",
         "narrow features_15_expand, 960 → 512 channels",
         "19.1 dB",
