@@ -158,6 +158,12 @@ class Planner:
         return {p: choices(spans, price_of(self.table, p), kinds) for p in self.precisions}
 
     @cached_property
+    def _unjudged(self) -> dict[str, Plans]:
+        """Precision → what can be done; tells times, and no damages."""
+        found = self._choices.items()
+        return {p: Plans(self.original, self.table, p, choices) for p, (choices, _) in found}
+
+    @cached_property
     def plans(self) -> dict[str, Plans]:
         """Precision → what can be done, judged; every choice once for both."""
         every = [choice for found, _ in self._choices.values() for choice in found]
@@ -202,7 +208,7 @@ class Planner:
     @property
     def most(self) -> float:
         """The largest speedup that is planned for."""
-        return self.before_ms / min(p.before_ms - SLACK * p.most for p in self.plans.values())
+        return self.before_ms / min(p.before_ms - SLACK * p.most for p in self._unjudged.values())
 
     # --- plans ---------------------------------------------------------------------------------
 
@@ -214,6 +220,9 @@ class Planner:
 
     def chosen(self, budget_ms: float) -> tuple[Way, list[int]]:
         """What `within` takes, not fitted: of one way's plans the numbers of the choices."""
+        fastest = min(plans.before_ms - plans.most for plans in self._unjudged.values())
+        if budget_ms < fastest and self.table.target != HOST:  # measuring may find more
+            raise self._unreachable(budget_ms)
         best: tuple[float, Way, list[int]] | None = None
         for expected, way in self._by_table(budget_ms):
             if best is not None and best[0] <= expected:
@@ -227,11 +236,14 @@ class Planner:
             if best is None or damage < best[0]:
                 best = damage, way, chosen
         if best is None:
-            raise InputError(
-                f"a budget of {budget_ms:.4g} ms cannot be reached: from {self.before_ms:.4g} ms "
-                f"the fastest is {self.before_ms / self.most:.4g} ms, {self.most:.2f}×"
-            )
+            raise self._unreachable(budget_ms)
         return best[1], best[2]
+
+    def _unreachable(self, budget_ms: float) -> InputError:
+        return InputError(
+            f"a budget of {budget_ms:.4g} ms cannot be reached: from {self.before_ms:.4g} ms "
+            f"the fastest is {self.before_ms / self.most:.4g} ms, {self.most:.2f}×"
+        )
 
     def _by_table(self, budget_ms: float) -> list[tuple[float, Way]]:
         """What the budget costs in every way, the least first; what the table does not reach,
