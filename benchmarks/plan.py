@@ -34,7 +34,7 @@ from shrinkc.compiler.capture import capture
 from shrinkc.compiler.errors import InputError
 from shrinkc.compiler.measuring import int8_file, speedup_of, tflite_file
 from shrinkc.compiler.plan.drop import answers, answers_of_file
-from shrinkc.compiler.plan.planner import Planner, Planning
+from shrinkc.compiler.plan.planner import Planned, Planner, Planning
 from shrinkc.compiler.plan.replay import known
 from shrinkc.compiler.progress import Terminal
 from shrinkc.compiler.shrink.closed_form import ClosedForm, candidates
@@ -98,9 +98,7 @@ def point(data: Path, target: str, speedup: float) -> dict[str, Any]:
     planned = planner.within(planner.before_ms / speedup)
     seconds = time.monotonic() - started
     plan, changed = planned.plan, planned.graph_module
-    few = [(row[None],) for x, _ in planner.sample.at_most(FEW).batches() for row in x]
-    before, int8 = tflite_file(planner.original, "fp32", ()), known(plan, planned.tensors)
-    after = int8_file(int8.prepared(changed), few) if int8 else tflite_file(changed, "fp32", ())
+    before, after = tflite_file(planner.original, "fp32", ()), file_of(planner, planned)
     views, labels = pictures(data / PICTURES / "validation")
     original, now = answers(planner.original), answers_of_file(after, changed, 1)
     classes = [torch.cat([run(x).argmax(1) for x in views.split(10)]) for run in (original, now)]
@@ -119,6 +117,15 @@ def point(data: Path, target: str, speedup: float) -> dict[str, Any]:
         "seconds": seconds,
         "peak_mb": peak_megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
     }
+
+
+def file_of(planner: Planner, planned: Planned) -> bytes:
+    """The TFLite file, as `shrinkc apply` writes it."""
+    numbers, graph = known(planned.plan, planned.tensors), planned.graph_module
+    if numbers is None:
+        return tflite_file(graph, "fp32", ())
+    few = [(row[None],) for x, _ in planner.sample.at_most(FEW).batches() for row in x]
+    return int8_file(numbers.prepared(graph), few)
 
 
 def main() -> None:

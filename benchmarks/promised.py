@@ -26,11 +26,10 @@ from typing import Any
 
 import torch
 from shrinkc.compiler.capture import capture
-from shrinkc.compiler.measuring import alone_ms, int8_file, tflite_file
+from shrinkc.compiler.measuring import alone_ms, tflite_file
 from shrinkc.compiler.plan.drop import SURE, Labelled, answers, answers_of_file, promise_of
 from shrinkc.compiler.plan.plan_file import Promise
 from shrinkc.compiler.plan.planner import Planned, Planner, Planning
-from shrinkc.compiler.plan.replay import known
 from shrinkc.compiler.progress import Terminal
 from shrinkc.compiler.shrink.closed_form import ClosedForm
 from shrinkc.compiler.stages import cost_table
@@ -49,12 +48,12 @@ from benchmarks.common import (
 )
 from benchmarks.mobilenet_v2 import PICTURES, pictures, pretrained
 from benchmarks.plan import OUT as KEPT
+from benchmarks.plan import file_of
 
 OUT = ROOT / "out" / "promised"
 TARGET = "host"
 FITTED = 1000  # CIFAR-10 pictures
 MS, POINTS = 1.05, 0.5  # what is kept: of the milliseconds asked for; of top-1
-FEW = 8  # calibration inputs of tensors without a range
 
 
 @dataclass(frozen=True)
@@ -189,15 +188,6 @@ def _budget_ms(request: Request, planner: Planner, planned: Planned) -> float:
     if request.kind == "share":
         return planner.before_ms * request.value
     return planner.before_ms / (planned.plan.measured_speedup or planned.plan.speedup)
-
-
-def file_of(planner: Planner, planned: Planned) -> bytes:
-    """The TFLite file, as `shrinkc apply` writes it."""
-    numbers, graph = known(planned.plan, planned.tensors), planned.graph_module
-    if numbers is None:
-        return tflite_file(graph, "fp32", ())
-    few = [(row[None],) for x, _ in planner.sample.at_most(FEW).batches() for row in x]
-    return int8_file(numbers.prepared(graph), few)
 
 
 def time_files(name: str) -> None:

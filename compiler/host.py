@@ -69,19 +69,21 @@ class HostTable:
         except NoFileError:
             return None
         if key.precision not in self._tiny:
-            self._tiny[key.precision] = self._loaded(tiny_file(key.precision, "tflite"))
-        models = {"op": self._loaded(data), "tiny": self._tiny[key.precision]}
+            self._tiny[key.precision] = loaded(tiny_file(key.precision, "tflite"), self._threads)
+        models = {"op": loaded(data, self._threads), "tiny": self._tiny[key.precision]}
         times, _ = runner.measure(models, 2, ROUNDS, SECONDS, BALLAST_BYTES, lambda _: None)
         own = {name: own_us(taken, self._threads) for name, taken in times.items()}
         sample = Sample(tuple(own["op"]), median(own["tiny"]))
         return settle((sample,), None).median_us / 1e3
 
-    def _loaded(self, model: bytes) -> Any:
-        try:
-            with silent():  # announces its delegate from C++
-                return runner.Tflite(model, self._threads, False)
-        except runner.RefusedError as refusal:
-            raise DeviceError(f"this Python has no {refusal}: pip install ai-edge-litert") from None
+
+def loaded(model: bytes, threads: int) -> Any:
+    """A TFLite file, to be timed. Raises DeviceError without the runtime."""
+    try:
+        with silent():  # announces its delegate from C++
+            return runner.Tflite(model, threads, False)
+    except runner.RefusedError as refusal:
+        raise DeviceError(f"this Python has no {refusal}: pip install ai-edge-litert") from None
 
 
 def own_us(taken: list[runner.Clocked], threads: int) -> list[float]:

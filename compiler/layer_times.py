@@ -20,10 +20,9 @@ from ..latency_tables.devices import runner
 from .costs import Prediction
 from .export import ops
 from .export.tflite_builder import Buffer, packed
-from .host import own_us
+from .host import loaded, own_us
 from .options import Options
 from .progress import Progress
-from .quiet import silent
 from .report_sections import LayerTime
 from .stages import Exported
 
@@ -155,18 +154,13 @@ def _longer_us(files: list[bytes], seconds: float, threads: int, ballast_bytes: 
     first once, in memory and in turn: the second is faster, often by as much as a layer takes."""
     found: list[float] = []
     for order in ((0, 1), (1, 0)):
-        models = {str(at): _loaded(files[at], threads) for at in order}
+        models = {str(at): loaded(files[at], threads) for at in order}
         share = seconds / len(files)
         times, _ = runner.measure(models, WARMUP, ROUNDS, share, ballast_bytes, lambda _: None)
         del models  # before others are loaded
         shorter, longer = (own_us(times[name], threads) for name in ("0", "1"))
         found.append(median(b - a for a, b in zip(shorter, longer, strict=True)))
     return fmean(found)
-
-
-def _loaded(model: bytes, threads: int) -> Any:
-    with silent():  # announces its delegate from C++
-        return runner.Tflite(model, threads, False)
 
 
 def _content(buffer: Any, data: bytes) -> memoryview:

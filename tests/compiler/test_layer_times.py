@@ -256,7 +256,7 @@ class Measured:
     ) -> dict[str, float]:
         for module in (layer_times, runner):
             self._patch.setattr(module, "time", machine)
-        self._patch.setattr(layer_times, "_loaded", machine.load)
+        self._patch.setattr(layer_times, "loaded", machine.load)
         layers = tuple(
             LayerLatency(name, "conv2d", predicted(place), "measured", 1)
             for place, name in enumerate(self.names)
