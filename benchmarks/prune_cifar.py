@@ -255,7 +255,8 @@ def scratch(data: Path, point: Point) -> Row:
     graph, _ = load_model_file(point.network)
     seen, _ = cifar.pictures(data)
     recipe = cifar.recipe(SCRATCH_EPOCHS, point.seed)
-    train(graph.train(), cifar.augmented(seen), recipe, progress=Silent())
+    keeping = Keeping(OUT / f"training-{point.file}")
+    train(graph.train(), cifar.augmented(seen), recipe, keeping=keeping, progress=Silent())
     row = {"top1": judged(data, graph)}
     replace_json(point.tuned, row)
     return row
