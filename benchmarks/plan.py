@@ -24,14 +24,12 @@ import resource
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from shrinkc.compiler.capture import capture
-from shrinkc.compiler.errors import InputError
 from shrinkc.compiler.measuring import int8_file, speedup_of, tflite_file
 from shrinkc.compiler.plan.drop import answers, answers_of_file
 from shrinkc.compiler.plan.planner import Planned, Planner, Planning
@@ -69,14 +67,15 @@ def importance(data: Path, target: str) -> dict[str, Any]:
     for precision in planner.precisions:  # times operators, where the target is this machine
         candidates(planner.original, planner.table, precision)
     clock = [time.monotonic()]
-    plans = planner.plans
+    bases = planner.bases
     clock.append(time.monotonic())
     _ = planner.ways
     clock.append(time.monotonic())
     solving = [_seconds(planner, planner.before_ms / speedup) for speedup in SPEEDUPS]
     return {
         "pictures": len(planner.sample),
-        "choices": {precision: len(one.found) for precision, one in plans.items()},
+        "choices": {p: len(one.whole.found) for p, one in bases.items()},
+        "slices": {p: len(one.slices) for p, one in bases.items()},
         "damages_s": clock[1] - clock[0],
         "int8_s": clock[2] - clock[1],
         "solving_s": max(solving),
@@ -86,9 +85,8 @@ def importance(data: Path, target: str) -> dict[str, Any]:
 
 def _seconds(planner: Planner, budget_ms: float) -> float:
     started = time.monotonic()
-    for plans in planner.plans.values():
-        with suppress(InputError):  # not in this precision
-            plans.within(budget_ms)
+    for bases in planner.bases.values():
+        bases.best(budget_ms)
     return time.monotonic() - started
 
 

@@ -282,12 +282,13 @@ def show_plan(plan: Plan, notes: list[str]) -> None:
     """What is done, and what was promised."""
     console = show.wide_console()
     for step in plan.steps:
-        what = f"{step.kind} to {step.channels}" if step.kind == "narrow" else step.kind
+        what = f"{step.kind} to {step.channels}" if step.channels else step.kind
         agrees = "" if step.agreement is None else f", alone it agrees on {step.agreement:.1%}"
-        line = f"{what} {step.source} … {step.sink}: saves {step.saving_ms:.3g} ms{agrees}"
+        where = step.sink if step.kind == "slice" else f"{step.source} … {step.sink}"
+        line = f"{what} {where}: saves {step.saving_ms:.3g} ms{agrees}"
         console.print(escape(line))
     if not plan.steps:
-        console.print("no span changes")
+        console.print("no layer changes")
     if plan.keep_fp32:
         console.print(escape(f"fp32 in the int8 files: {', '.join(plan.keep_fp32)}"))
     measured = f"; measured {plan.measured_speedup:.2f}×" if plan.measured_speedup else ""

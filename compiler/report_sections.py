@@ -7,14 +7,14 @@ from typing import Literal
 
 from ..passes.base import Skip
 
-Choice = Literal["merge", "drop", "narrow", "keep"]
+Choice = Literal["merge", "drop", "narrow", "slice", "keep"]
 
 
 @dataclass(frozen=True)
 class ChoiceRow:
     """One choice of a plan, for what lies between two nodes.
 
-    source, sink     names of nodes, the first outside, as spans have them
+    source, sink     names of nodes, the first outside, as spans have them; both a channel group's
     channels_before  of the layer or its group, where widths are chosen
     precision        that the choice runs in, and that its saving was priced in
     saving_ms        by the target's table; negative where it costs

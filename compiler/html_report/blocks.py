@@ -16,7 +16,13 @@ KINDS = {
     "changed": "another layer in its place",
     "new": "was not there before",
 }
-_BY_CHOICE = {"merge": "merged", "drop": "dropped", "narrow": "narrowed", "keep": "kept"}
+_BY_CHOICE = {
+    "merge": "merged",
+    "drop": "dropped",
+    "narrow": "narrowed",
+    "slice": "narrowed",
+    "keep": "kept",
+}
 OVERHEAD = "(per inference)"
 NAMED = 5  # layers, before the rest is only counted
 

@@ -68,7 +68,7 @@ def _rest_label(report: Json, same: float | None, others: bool) -> str:
 
 
 def _of_plan(choices: list[Json]) -> list[Step]:
-    kinds = {"merge": "merged", "drop": "dropped", "narrow": "narrowed"}
+    kinds = {"merge": "merged", "drop": "dropped", "narrow": "narrowed", "slice": "narrowed"}
     priced = [
         _difference(_choice(c), -c["saving_ms"], kinds.get(c["kind"], "changed"))
         for c in choices
@@ -79,10 +79,10 @@ def _of_plan(choices: list[Json]) -> list[Step]:
 
 def _choice(choice: Json) -> str:
     before, after = choice.get("channels_before"), choice.get("channels_after")
-    if choice["kind"] != "narrow":
+    if choice["kind"] not in ("narrow", "slice"):
         return f"{choice['kind']} {choice['source']} … {choice['sink']}"
     widths = f", {before} → {after} channels" if before and after else ""
-    return f"narrow {choice['sink']}{widths}"
+    return f"{choice['kind']} {choice['sink']}{widths}"
 
 
 def _of_blocks(blocks: tuple[Block, ...]) -> list[Step]:

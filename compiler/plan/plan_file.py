@@ -25,26 +25,32 @@ NAME, TENSORS = "plan.json", "plan.safetensors"
 FORMAT = 1
 MAX_BYTES = 16 << 20  # of plan.json
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
+Place = Annotated[  # a node, or a channel group: a layer's path, numbered where it starts several
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(#[0-9]+)?$", max_length=1010),
+]
 Drop = Annotated[float, Field(ge=-1, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Step(Strict):
     """One span. Its layers between `source` and `sink` become one convolution ("merge"), go
-    ("drop"), or keep `channels` of `channels_before` hidden channels ("narrow").
+    ("drop"), or keep `channels` of `channels_before` hidden channels ("narrow"). Or one channel
+    group, which both name, of which the channels in `kept`, rising, stay ("slice").
 
     saving_ms  by the target's table
     loss       divergence of the outputs that it alone causes; `agreement` of the classes
     """
 
-    kind: Literal["merge", "drop", "narrow"]
-    source: Identifier
-    sink: Identifier
+    kind: Literal["merge", "drop", "narrow", "slice"]
+    source: Place
+    sink: Place
     channels: Annotated[int, Field(ge=0, le=1 << 20)] = 0
     channels_before: Annotated[int, Field(ge=0, le=1 << 20)] = 0
     saving_ms: float = 0.0
     loss: float | None = None
     agreement: Share | None = None
+    kept: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=1 << 20)] = ()
 
 
 class Promise(Strict):

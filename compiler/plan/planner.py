@@ -1,8 +1,9 @@
-"""Depth, width inside blocks and precision in one decision.
+"""Depth, width and precision in one decision.
 
     candidates of every precision → damage of each choice alone, of int8 alone (measured once) →
-    the least damage within the budget, exact, in every way to compute (ways.py) → the best of them
-    → fitted in execution order → judged on pictures that no fit saw
+    the least damage within the budget, in every way to compute (ways.py): of the spans exactly, of
+    channel groups one by one (bases.py) → the best of them → groups sliced and spans fitted in
+    execution order → judged on pictures that no fit saw
 
 Time is the target's, over the original in fp32: int8 spends nothing of the budget but accuracy.
 Where the target is this machine, operators are timed one by one, the original and every set that is
@@ -15,9 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
-from math import inf
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor, fx
 
 from ...passes.analysis.spans import NoSpan, find_spans
@@ -25,28 +26,29 @@ from ..costs import AsMeasured, CostTable
 from ..errors import InputError, TableError
 from ..files import atomic_folder
 from ..journal import Journal, digest_of
-from ..measuring import Measuring, alone_ms, int8_file, tflite_file
+from ..measuring import int8_file
 from ..options import PRECISIONS
 from ..progress import Progress, Silent
+from ..prune.group_choices import GroupChoice, group_choices, measure_groups, sliced_and_fitted
 from ..quantisation.how import Int8
 from ..quantisation.prepare import Prepared, prepare
 from ..report_sections import LayerNoise
 from ..shrink.budget import predicted_ms, price_of
 from ..shrink.choices import Choice, choices
-from ..shrink.closed_form import ClosedForm, Row, fitted
-from ..shrink.importance import loss, measure
+from ..shrink.closed_form import ClosedForm, Row, channels_last, fitted
+from ..shrink.importance import Damage, loss, measure
 from ..shrink.plans import Plans, outline
 from ..shrink.rows import Sample, size_of
 from ..train.pictures import Pictures
+from .bases import SLACK, Base, Bases
 from .drop import Answer, answers, answers_of_file, promise_of
 from .plan_file import INT8, Plan, Promise, Step, plan_files, read_plan
 from .replay import changed_tensors, deployed, model_digest, replay
 from .ways import Outcome, Way, ways_of_int8
+from .whole_files import FEW, WholeFiles
 
 HOST = "host"
 CALIBRATED = 100  # pictures that tell the ranges of int8
-FEW = 10  # where only speed is measured
-SLACK = 0.97  # of the most that choices save, that a whole network is sure to reach
 Train = Callable[[fx.GraphModule, fx.GraphModule], fx.GraphModule]
 POINTS = 8  # speedups that a search for an accuracy looks at
 
@@ -60,6 +62,7 @@ class Planning:
     threads     of measurements here
     training    what training comes after the fits, in words: tells kept plans apart
     folder      keeps finished plans: a run that was stopped goes on; None: nothing is kept
+    groups      whether channel groups that no span hides may be sliced
     """
 
     precisions: tuple[str, ...] = PRECISIONS
@@ -67,6 +70,7 @@ class Planning:
     threads: int = 1
     training: str = ""
     folder: Path | None = None
+    groups: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +113,8 @@ class Planner:
         self.notes: list[str] = []
         self.precisions = tuple(self._available())
         if table.target == HOST:
-            self.table = AsMeasured(table, self._factors())
+            factors = self._files.factors(table, ("fp32", *self.precisions))
+            self.table = AsMeasured(table, factors)
         self.before_ms = predicted_ms(self.original, self.table, "fp32")
 
     # --- what there is to choose from --------------------------------------------------------
@@ -132,24 +137,9 @@ class Planner:
         return found
 
     @cached_property
-    def _times(self) -> Journal:
-        """What whole files took here."""
-        how = f"{self.planning.threads} threads, in turns"
-        return Journal(self._plans_folder, digest_of(self.original, how))
-
-    def _factors(self) -> dict[str, float]:
-        """Precision → the original's milliseconds here, over the sum of its operators'."""
-        kept, factors = self._times, dict[str, float]()
-        for precision in ("fp32", *self.precisions):
-            if precision not in kept.known:
-                with self.progress.task(f"Timing the network as it is, {precision}"):
-                    file = self._original_file
-                    if precision == "int8":
-                        file = tflite_file(self.original, precision, self._inputs(FEW))
-                    kept.put(precision, [alone_ms(file, self.planning.threads)])
-            summed = predicted_ms(self.original, self.table, precision)
-            factors[precision] = kept.known[precision][0] / summed
-        return factors
+    def _files(self) -> WholeFiles:
+        how = self._inputs, self.planning.threads, self._plans_folder
+        return WholeFiles(self.original, *how, self.progress)
 
     @cached_property
     def _choices(self) -> dict[str, tuple[list[Choice], list[NoSpan]]]:
@@ -157,22 +147,41 @@ class Planner:
         spans, kinds = find_spans(self.original), self.planning.closed.kinds
         return {p: choices(spans, price_of(self.table, p), kinds) for p in self.precisions}
 
-    @cached_property
-    def _unjudged(self) -> dict[str, Plans]:
-        """Precision → what can be done; tells times, and no damages."""
-        found = self._choices.items()
-        return {p: Plans(self.original, self.table, p, choices) for p, (choices, _) in found}
+    def _slices(self, precision: str) -> list[GroupChoice]:
+        """Widths of channel groups that no span's choices are about."""
+        if not self.planning.groups:
+            return []
+        found, _ = self._choices[precision]
+        hidden = {c.span.hidden.producer for c in found if c.channels and c.span.hidden}
+        return group_choices(self.original, self.table, precision, hidden)
 
     @cached_property
-    def plans(self) -> dict[str, Plans]:
-        """Precision → what can be done, judged; every choice once for both."""
-        every = [choice for found, _ in self._choices.values() for choice in found]
-        cache = self.planning.closed.cache
-        damages = iter(measure(self.original, every, self.sample, cache, self.progress))
+    def _unjudged(self) -> dict[str, Bases]:
+        """Precision → what can be done; tells times, and no damages."""
+        kinds = self.planning.closed.kinds
         return {
-            p: Plans(self.original, self.table, p, found, [next(damages) for _ in found])
+            p: Bases(Plans(self.original, self.table, p, found), self._slices(p), None, kinds)
             for p, (found, _) in self._choices.items()
         }
+
+    @cached_property
+    def bases(self) -> dict[str, Bases]:
+        """Precision → what can be done, judged; every choice once for both."""
+        how = self.sample, self.planning.closed.cache, self.progress
+        every = [choice for found, _ in self._choices.values() for choice in found]
+        labels = [choice.label for choice in every]
+        damages = dict(zip(labels, measure(self.original, every, *how), strict=True))
+        wanted = {c.label: c for bases in self._unjudged.values() for c in bases.slices}
+        slices = measure_groups(self.original, list(wanted.values()), *how)
+        damages |= {label: damage for label, (_, damage) in slices.items()}
+
+        def judged(bases: Bases) -> Bases:
+            some = [c for c in bases.slices if c.label in slices]
+            whole = bases.whole.judged([damages[c.label] for c in bases.whole.found])
+            kept = [replace(c, keep=slices[c.label][0].keep) for c in some]
+            return Bases(whole, kept, damages, bases.kinds)
+
+        return {p: judged(bases) for p, bases in self._unjudged.items()}
 
     @property
     def refused(self) -> tuple[NoSpan, ...]:
@@ -208,7 +217,7 @@ class Planner:
     @property
     def most(self) -> float:
         """The largest speedup that is planned for."""
-        return self.before_ms / min(p.before_ms - SLACK * p.most for p in self._unjudged.values())
+        return self.before_ms / min(b.fastest_ms(SLACK) for b in self._unjudged.values())
 
     # --- plans ---------------------------------------------------------------------------------
 
@@ -218,26 +227,26 @@ class Planner:
         name = f"{budget_ms:.6g}"
         return self._kept(name) or self._planned(name, *self.chosen(budget_ms))
 
-    def chosen(self, budget_ms: float) -> tuple[Way, list[int]]:
-        """What `within` takes, not fitted: of one way's plans the numbers of the choices."""
-        fastest = min(plans.before_ms - plans.most for plans in self._unjudged.values())
-        if budget_ms < fastest and self.table.target != HOST:  # measuring may find more
-            raise self._unreachable(budget_ms)
-        best: tuple[float, Way, list[int]] | None = None
-        for expected, way in self._by_table(budget_ms):
+    def chosen(self, budget_ms: float) -> tuple[Way, Base, list[int]]:
+        """What `within` takes, not fitted: of one base's plans the numbers of the choices."""
+        if self.table.target != HOST:  # where measuring may find more
+            fastest = min(bases.fastest_ms(1) for bases in self._unjudged.values())
+            if budget_ms < fastest:
+                raise self._unreachable(budget_ms)
+        best: tuple[float, Way, Base, list[int]] | None = None
+        for expected, way, base in self._by_table(budget_ms):
             if best is not None and best[0] <= expected:
                 break  # measuring takes time
-            plans = self._plans_of(way)
             try:
-                chosen = plans.within(budget_ms, self._measured(way))
+                chosen = base.plans.within(budget_ms, self._measured(way))
             except InputError:
                 continue
-            damage = way.damage + plans.damage(chosen)
+            damage = way.damage + base.damage + base.plans.damage(chosen)
             if best is None or damage < best[0]:
-                best = damage, way, chosen
+                best = damage, way, base, chosen
         if best is None:
             raise self._unreachable(budget_ms)
-        return best[1], best[2]
+        return best[1:]
 
     def _unreachable(self, budget_ms: float) -> InputError:
         return InputError(
@@ -245,21 +254,15 @@ class Planner:
             f"the fastest is {self.before_ms / self.most:.4g} ms, {self.most:.2f}×"
         )
 
-    def _by_table(self, budget_ms: float) -> list[tuple[float, Way]]:
+    def _by_table(self, budget_ms: float) -> list[tuple[float, Way, Base]]:
         """What the budget costs in every way, the least first; what the table does not reach,
         measuring may."""
-        found: list[tuple[float, Way]] = []
+        found: list[tuple[float, Way, Base]] = []
         for way in self.ways:
-            plans = self._plans_of(way)
-            try:
-                found.append((way.damage + plans.damage(plans.within(budget_ms)), way))
-            except InputError:
-                found.append((inf, way))
+            bases, kept = self.bases[way.precision], way.int8.keep_fp32
+            damage, base = (bases.with_fp32(kept) if kept else bases).best(budget_ms)
+            found.append((way.damage + damage, way, base))
         return sorted(found, key=lambda one: one[0])
-
-    def _plans_of(self, way: Way) -> Plans:
-        plans = self.plans[way.precision]
-        return replace(plans, keep_fp32=way.int8.keep_fp32) if way.int8.keep_fp32 else plans
 
     def frontier(self, count: int) -> list[Planned]:
         """Plans from the most accurate to the fastest."""
@@ -286,13 +289,14 @@ class Planner:
                 high = middle - 1
         if best is None:
             self.notes.append(f"nothing lost at most {100 * share:g} points; it stays as it is")
-            best = self._planned("exact", self.ways[0], [])
+            way = self.ways[0]
+            best = self._planned("exact", way, self.bases[way.precision].of(()), [])
         return best
 
     def _speedups(self, count: int) -> list[float]:
         """What is free (the network as it is, in every precision), then up to the most, closer
         together where less is lost."""
-        free = self.before_ms / min(plans.before_ms for plans in self.plans.values())
+        free = self.before_ms / min(b.whole.before_ms for b in self._unjudged.values())
         found = [1.0, free] if free > 1 else [1.0]
         rest = count - len(found)
         if rest < 1:
@@ -302,17 +306,23 @@ class Planner:
 
     # --- applying ------------------------------------------------------------------------------
 
-    def _planned(self, name: str, way: Way, chosen: Sequence[int]) -> Planned:
-        plans = self._plans_of(way)
-        shrunk = fitted(plans, chosen, self.sample, self.planning.closed, self.progress)
+    def _planned(self, name: str, way: Way, base: Base, chosen: Sequence[int]) -> Planned:
+        plans, slices, sample = base.plans, base.slices, self.sample
+        if slices:
+            start = sliced_and_fitted(self.original, slices, sample, self.progress).graph_module
+            plans = replace(plans, graph=channels_last(start))
+        teacher = self.original if slices else None
+        shrunk = fitted(
+            *(plans, chosen, sample, self.planning.closed, self.progress), teacher=teacher
+        )
         graph = shrunk.graph_module
-        if self.train is not None and chosen:
+        if self.train is not None and (chosen or slices):
             graph = self.train(graph, self.original)
         graph.meta.update(self.captured.meta)
         tensors, speedup = changed_tensors(self.original, graph), None
         if self.table.target == HOST:
-            shape = outline(self.original, [plans.found[i] for i in chosen])
-            speedup = self._speedup(shape, way)
+            shape = outline(base.plans.graph, [plans.found[i] for i in chosen])
+            speedup = self._files.speedup(shape, way)
         prepared = None
         if way.precision == "int8":
             prepared = prepare(graph, self._inputs(CALIBRATED), way.of(graph), self.progress)
@@ -327,7 +337,7 @@ class Planner:
             after_ms=shrunk.after_ms,
             measured_speedup=speedup,
             promise=self._promise(graph, prepared),
-            steps=tuple(_step(row) for row in shrunk.rows),
+            steps=(*map(_slice, slices, base.damages), *map(_step, shrunk.rows)),
             ranges=dict(prepared.quantisation.ranges) if prepared else {},
             keep_fp32=tuple(sorted(prepared.quantisation.keep_fp32)) if prepared else (),
         )
@@ -354,28 +364,11 @@ class Planner:
         few = self.sample.at_most(count)
         return [(row[None],) for x, _ in few.batches() for row in x]
 
-    @cached_property
-    def _original_file(self) -> bytes:
-        return tflite_file(self.original, "fp32", ())
-
-    def _speedup(self, graph: fx.GraphModule, way: Way) -> float:
-        """Over the original in fp32, measured; the same shape only once."""
-        precision, kept = way.precision, way.of(graph).keep_fp32
-        shape = " ".join((precision, digest_of(graph, ""), *kept))
-        if shape not in self._times.known:
-            inputs = self._inputs(FEW) if precision == "int8" else ()
-            measuring = Measuring(
-                *(self._original_file, self.before_ms, precision, inputs, self.planning.threads),
-                kept,
-            )
-            self._times.put(shape, [measuring.speedup(graph)])
-        return self._times.known[shape][0]
-
     def _measured(self, way: Way) -> Callable[[fx.GraphModule], float] | None:
         """Milliseconds of a network, where the target is this machine."""
         if self.table.target != HOST:
             return None
-        return lambda graph: self.before_ms / self._speedup(graph, way)
+        return lambda graph: self.before_ms / self._files.speedup(graph, way)
 
     # --- what is kept --------------------------------------------------------------------------
 
@@ -391,7 +384,13 @@ class Planner:
         planning = self.planning
         told = (
             *(name, self.precisions, self.table.target, self.before_ms, planning.threads),
-            *(planning.training, planning.closed, self.sample.pictures.digest, self.sample.rows),
+            *(
+                planning.training,
+                planning.groups,
+                planning.closed,
+                self.sample.pictures.digest,
+                self.sample.rows,
+            ),
             *(self.held.pictures.digest, self.held.rows),
         )
         return folder / digest_of(self.captured, str(told))
@@ -421,6 +420,21 @@ def _step(row: Row) -> Step:
         saving_ms=row.saving_ms,
         loss=row.loss,
         agreement=row.agreement,
+    )
+
+
+def _slice(choice: GroupChoice, damage: Damage) -> Step:
+    group = choice.group
+    return Step(
+        kind="slice",
+        source=group.name,
+        sink=group.name,
+        channels=choice.channels,
+        channels_before=group.size,
+        saving_ms=choice.saving_ms,
+        loss=damage.loss,
+        agreement=damage.agreement,
+        kept=tuple(np.flatnonzero(choice.keep).tolist()),
     )
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor, fx
 
+from ...passes.analysis.channel_groups import channel_groups
 from ...passes.analysis.spans import find_spans
+from ...passes.criteria.base import Selection
 from ...passes.fold_batch_norm import FoldBatchNorm
 from ...passes.ir import check_legal
 from ...passes.simplify import Simplify
+from ...passes.slice_channels import SliceChannels
 from ..errors import InputError, LoadError
 from ..export.lower import lower
 from ..journal import digest_of
@@ -56,14 +61,17 @@ def replay(
             f"the plan was made for another network ({plan.model}, this is {digest}); plan anew"
         )
     original = deployed(captured)
-    spans = {(s.source, s.sink): s for s in find_spans(original).spans}
+    base = _sliced(original, [step for step in plan.steps if step.kind == "slice"])
+    spans = {(s.source, s.sink): s for s in find_spans(base).spans}
     chosen: list[Choice] = []
     for step in plan.steps:
+        if step.kind == "slice":
+            continue
         span = spans.get((step.source, step.sink))
         if span is None or not _possible(step, span.hidden and span.hidden.channels):
-            raise LoadError(f"the plan cannot {step.kind} '{step.source}' to '{step.sink}' here")
+            raise _cannot(step)
         chosen.append(Choice(span, step.kind, step.saving_ms, step.channels))
-    graph = outline(original, chosen)
+    graph = outline(base, chosen)
     own = {name: t for name, t in tensors.items() if not name.startswith(INT8)}
     for numbers in (own, in_int8(tensors)):
         _check_fit(graph, numbers)
@@ -74,6 +82,31 @@ def replay(
     if missing:
         raise LoadError(f"the plan keeps '{min(missing)}' in fp32, which is no layer here")
     return original, graph
+
+
+def _sliced(original: fx.GraphModule, steps: Sequence[Step]) -> fx.GraphModule:
+    """The shape that its channel groups leave."""
+    if not steps:
+        return original
+    sizes = {group.name: group.size for group in channel_groups(original).groups}
+    keep: dict[str, npt.NDArray[np.bool_]] = {}
+    for step in steps:
+        mask = np.isin(np.arange(sizes.get(step.source, 0)), step.kept)
+        fits = step.channels == len(step.kept) == mask.sum() < mask.size
+        if step.source in keep or not fits:
+            raise _cannot(step)
+        keep[step.source] = mask
+    result = SliceChannels(Selection(keep))(original)
+    skipped = {skip.node for skip in result.skipped}
+    for step in steps:
+        if step.source in skipped:
+            raise _cannot(step)
+    return result.graph_module
+
+
+def _cannot(step: Step) -> LoadError:
+    what = f"'{step.source}' to '{step.sink}'" if step.kind != "slice" else f"'{step.source}'"
+    return LoadError(f"the plan cannot {step.kind} {what} here")
 
 
 def in_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

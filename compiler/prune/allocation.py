@@ -149,7 +149,7 @@ def space_of(
     skipped: list[Skip] = []
     for group in groups.groups:
         least = options.floor * whole.get(group.name, group.size)
-        allowed = _candidates(group, least, options.candidates, multiple)
+        allowed = candidate_widths(group, least, options.candidates, multiple)
         if group.name not in scores:
             skipped.append(Skip(group.name, "the criterion says nothing of it"))
         elif len(allowed) > 1:
@@ -172,7 +172,11 @@ def space_of(
     )
 
 
-def _candidates(group: ChannelGroup, least: float, count: int, multiple: int) -> tuple[int, ...]:
+def candidate_widths(
+    group: ChannelGroup, least: float, count: int, multiple: int
+) -> tuple[int, ...]:
+    """At most `count` widths of `least` channels or more, evenly spread, ascending; the last is all
+    of them."""
     allowed = [n for n in widths(group, multiple) if n >= least]
     if len(allowed) <= count:
         return tuple(allowed)

@@ -127,14 +127,16 @@ def fitted(
     options: ClosedForm,
     progress: Progress,
     refused: Sequence[NoSpan] = (),
+    teacher: fx.GraphModule | None = None,
 ) -> Shrunk:
-    """The network with these choices of `plans`, which are judged."""
+    """The network with these choices of `plans`, which are judged. `teacher`: of the distillation
+    at the end, where something was done to the network before."""
     graph, damages = plans.graph, plans.damages or ()
     taken = [plans.found[i] for i in chosen]
     shrunk = apply(graph, taken, sample, options.rebuilding, progress)
     tuned = None
-    if options.tuning.steps and taken:
-        tuned = tune(shrunk.graph_module, graph, sample, options.tuning, progress)
+    if options.tuning.steps and (taken or teacher is not None):
+        tuned = tune(shrunk.graph_module, teacher or graph, sample, options.tuning, progress)
     return Shrunk(
         graph_module=shrunk.graph_module if tuned is None else tuned.graph_module,
         fitted=shrunk.graph_module,

@@ -63,6 +63,18 @@ def select(options: Sequence[Option], saving: float) -> list[int]:
     return min(enough, key=lambda plan: plan.damage).indices()
 
 
+def least_damage(options: Sequence[Option], savings: Sequence[float]) -> list[float]:
+    """Of saving at least each of `savings`; infinite where that cannot be."""
+    asked = max(savings, default=0.0)
+    if asked <= 0:
+        return [0.0 for _ in savings]
+    frontier = _frontiers(options, asked)
+    return [
+        min((plan.damage for plan in frontier if plan.saving >= saving), default=math.inf)
+        for saving in savings
+    ]
+
+
 def _most(options: Sequence[Option], saving: float) -> list[int]:
     if most(options) < saving:
         raise InputError(f"at most {most(options):.4g} ms can be saved, not {saving:.4g}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from by_macs import ByMacs
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.errors import InputError
 from shrinkc.compiler.prune import bears
@@ -17,7 +18,6 @@ from shrinkc.compiler.prune.prune import Pruning, prune
 from shrinkc.passes.analysis.channel_groups import channel_groups
 from shrinkc.passes.criteria.data import Batch
 from shrinkc.passes.criteria.magnitude import FilterNorm
-from test_shrink_closed_form import ByMacs
 from torch import Tensor, fx, nn
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
+from by_macs import ByMacs
 from shrinkc.compiler.errors import InputError
 from shrinkc.compiler.shrink import importance
 from shrinkc.compiler.shrink.budget import predicted_ms
@@ -41,19 +42,6 @@ from torch import Tensor, fx, nn
 SIZE = 20
 FITTED = Rebuilding(steps=0)
 UNTUNED = ClosedForm(rebuilding=FITTED, tuning=Tuning(steps=0))
-
-
-@dataclass(frozen=True)
-class ByMacs:
-    """A microsecond for every thousand multiply-accumulates, and one for every operator."""
-
-    target: str = "macs"
-
-    def estimate(self, key: OpKey) -> OpEstimate:
-        return OpEstimate(1e-3 + key.macs * 1e-6, "measured", False)
-
-    def network_overhead_ms(self, precision: str) -> float:
-        return 0.01
 
 
 class Dense(ByMacs):

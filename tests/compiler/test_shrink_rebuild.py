@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from by_macs import ByMacs
 from shrinkc.compiler.progress import Silent
 from shrinkc.compiler.shrink import rebuild as rebuilding
 from shrinkc.compiler.shrink.choices import Choice
@@ -14,7 +15,7 @@ from shrinkc.compiler.shrink.closed_form import apply, candidates
 from shrinkc.compiler.shrink.rebuild import Rebuilding, between, maps, rebuild
 from shrinkc.passes.ir import check_legal
 from small_networks import NETWORKS, Classifier, InvertedResidual, conv
-from test_shrink_closed_form import FITTED, ByMacs, Dense, distance, outputs, sample, small
+from test_shrink_closed_form import FITTED, Dense, distance, outputs, sample, small
 from torch import fx, nn
 
 LONG = Rebuilding(steps=150, batch=8, learning_rate=0.02)

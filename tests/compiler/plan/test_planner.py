@@ -19,12 +19,14 @@ from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.export.ops import Conv
 from shrinkc.compiler.measuring import int8_file
 from shrinkc.compiler.plan import planner as module
+from shrinkc.compiler.plan import whole_files
 from shrinkc.compiler.plan.plan_file import Plan, plan_files, read_plan
 from shrinkc.compiler.plan.planner import Planner, Planning
 from shrinkc.compiler.plan.replay import known, replay
 from shrinkc.compiler.plan.ways import Way
 from shrinkc.compiler.quantisation.how import Int8
 from shrinkc.compiler.shrink.closed_form import ClosedForm
+from shrinkc.compiler.shrink.importance import Damage
 from shrinkc.compiler.shrink.rebuild import Rebuilding
 from shrinkc.compiler.shrink.tune import Tuning
 from shrinkc.compiler.train.pictures import Pictures
@@ -277,6 +279,54 @@ def test_a_plan_replays_bit_by_bit(speedup: float, tmp_path: Path) -> None:
     assert torch.equal(outputs(again), outputs(planned.graph_module))
 
 
+def free_slices(one: Planner) -> Planner:
+    """As if slicing channel groups did no damage."""
+    for bases in one.bases.values():
+        for choice in bases.slices:
+            assert bases.damages is not None
+            bases.damages[choice.label] = Damage(0.0, 1.0, 0.0)  # type: ignore[index]
+    return one
+
+
+@pytest.mark.parametrize(("precision", "speedup"), [("fp32", 1.5), ("int8", 2.4)])
+def test_plans_that_slice_channel_groups_replay_bit_by_bit(
+    precision: str, speedup: float, tmp_path: Path
+) -> None:
+    one = free_slices(planner(precisions=(precision,)))
+    planned = one.within(one.before_ms / speedup)
+    sliced = [step for step in planned.plan.steps if step.kind == "slice"]
+    assert sliced
+    assert all(len(s.kept) == s.channels < s.channels_before for s in sliced)
+    assert planned.plan.speedup >= speedup
+    for name, content in plan_files(planned.plan, planned.tensors).items():
+        (tmp_path / name).write_bytes(content)
+    plan, tensors = read_plan(tmp_path)
+    assert plan == planned.plan
+    _, again = replay(network(), plan, tensors)
+    assert torch.equal(outputs(again), outputs(planned.graph_module))
+    step = sliced[0]
+    for wrong in (
+        {"source": "nowhere"},
+        {"kept": (*step.kept[:-1], step.channels_before)},
+        {"channels": step.channels - 1},
+        {"channels": step.channels_before, "kept": tuple(range(step.channels_before))},
+        {"channels": 0, "kept": ()},
+    ):
+        steps = [step.model_copy(update=wrong), *planned.plan.steps]
+        for given in (steps[:1], steps):
+            other = plan.model_copy(update={"steps": tuple(given)})
+            with pytest.raises(LoadError, match="the plan cannot slice"):
+                replay(network(), other, tensors)
+
+
+def test_channel_groups_stay_where_they_are_not_asked_for() -> None:
+    planning = Planning(closed=QUICK, groups=False)
+    one = free_slices(Planner(network(), some_pictures(), Device(), planning))
+    steps = one.within(one.before_ms / 2).plan.steps
+    assert steps
+    assert "slice" not in {step.kind for step in steps}
+
+
 @pytest.mark.usefixtures("harmless")
 def test_only_changed_numbers_are_in_the_file() -> None:
     one = planner()
@@ -370,8 +420,8 @@ def test_where_the_target_is_at_hand_plans_meet_the_budget_by_measuring(
         return f"{ms}".encode()
 
     before_ms = planner().before_ms
-    monkeypatch.setattr(module, "alone_ms", lambda file, threads: before_ms)
-    monkeypatch.setattr(module, "tflite_file", file)
+    monkeypatch.setattr(whole_files, "alone_ms", lambda file, threads: before_ms)
+    monkeypatch.setattr(whole_files, "tflite_file", file)
     monkeypatch.setattr(measuring, "tflite_file", file)
     monkeypatch.setattr(measuring, "speedup_of", speedup)
     one = planner(Device(target="host"), ("fp32",), tmp_path)
@@ -389,11 +439,11 @@ def test_sums_of_operators_are_scaled_to_the_network_as_it_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter((7.0, 4.0))
-    monkeypatch.setattr(module, "alone_ms", lambda file, threads: next(times))
+    monkeypatch.setattr(whole_files, "alone_ms", lambda file, threads: next(times))
     for _ in range(2):  # the second knows from the first
         one = planner(Device(target="host"), folder=tmp_path)
         assert one.before_ms == pytest.approx(7)
-        assert one.plans["int8"].before_ms == pytest.approx(4)
+        assert one.bases["int8"].whole.before_ms == pytest.approx(4)
     assert planner().before_ms != pytest.approx(7)
 
 
@@ -407,6 +457,6 @@ def test_a_precision_that_the_table_finds_worse_is_not_measured(
         asked.append(way.precision)
 
     monkeypatch.setattr(one, "_measured", measured)
-    one._planned = lambda name, way, chosen: None  # type: ignore[method-assign,assignment]
+    one._planned = lambda name, way, base, chosen: None  # type: ignore[method-assign,assignment]
     one.within(one.before_ms / 1.4)  # int8 alone is enough
     assert asked == ["int8"]
