@@ -5,7 +5,7 @@
 The network of benchmarks.cifar, in TFLite on this machine, one thread; speedups are over its fp32
 file, measured, interleaved. Everything is chosen by the same planner, fitted to the same 1,000
 pictures without labels and gets the same three epochs of self-distillation with labels; "depth" may
-merge and drop blocks, "width" narrow them, both in fp32, "int8" only quantises, "joint" may do all
+merge and drop blocks, "width" narrow them and what they pass on, both in fp32, "int8" only quantises, "joint" may do all
 three. Top-1 is that of the file on the 10,000 test pictures. Every result is kept in
 out/plan_cifar; a run that was stopped goes on.
 """
@@ -29,7 +29,7 @@ from shrinkc.compiler.shrink.retrain import retrain
 from torch import fx
 
 from benchmarks import cifar
-from benchmarks.cifar_depth import calibration, recipe, top1_of_file
+from benchmarks.cifar_depth import recipe, top1_of_file
 from benchmarks.common import (
     ROOT,
     add_data_argument,
@@ -38,6 +38,7 @@ from benchmarks.common import (
     print_table,
     write_results,
 )
+from benchmarks.plan import file_of
 from benchmarks.prune_accuracy import Row, kept, points
 
 OUT = ROOT / "out" / "plan_cifar"
@@ -50,13 +51,14 @@ class Moves:
 
     kinds: tuple[Any, ...]
     precisions: tuple[str, ...]
+    groups: bool
 
 
 MOVES = {
-    "joint": Moves(ClosedForm().kinds, ("fp32", "int8")),
-    "depth": Moves(("merge", "drop"), ("fp32",)),
-    "width": Moves(("narrow",), ("fp32",)),
-    "int8": Moves((), ("int8",)),
+    "joint": Moves(ClosedForm().kinds, ("fp32", "int8"), True),
+    "depth": Moves(("merge", "drop"), ("fp32",), False),
+    "width": Moves(("narrow",), ("fp32",), True),
+    "int8": Moves((), ("int8",), False),
 }
 
 
@@ -74,7 +76,11 @@ def planner(data: Path, moves: Moves, seed: int) -> Planner:
         graph,
         replace(seen.part(order[:LOOKED]), labels=None),
         HostTable(cache=OUT / "host"),
-        Planning(moves.precisions, ClosedForm(cache=OUT / "damages", kinds=moves.kinds)),
+        Planning(
+            moves.precisions,
+            ClosedForm(cache=OUT / "damages", kinds=moves.kinds),
+            groups=moves.groups,
+        ),
         train=train,
         progress=Terminal(),
     )
@@ -84,10 +90,9 @@ def point(data: Path, name: str, speedup: float, seed: int) -> Row:
     started = time.monotonic()
     plans = planner(data, MOVES[name], seed)
     planned = plans.within(plans.before_ms / speedup)
-    plan, graph = planned.plan, planned.graph_module
-    seconds = time.monotonic() - started
-    seen, test = cifar.pictures(data)
-    after = tflite_file(graph, plan.precision, calibration(seen), "bias")
+    plan, seconds = planned.plan, time.monotonic() - started
+    _, test = cifar.pictures(data)
+    after = file_of(plans, planned)
     return {
         "precision": plan.precision,
         "steps": len(plan.steps),

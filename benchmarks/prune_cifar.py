@@ -11,7 +11,7 @@ training pictures; "fitted": what is left is compensated on the same; "measured"
 loses is measured. With --venvs Torch-Pruning is beside them: of its networks at ratios from 2 to
 80 % the nearest to the goal. All get the same fine-tuning (tuning_cifar.py) and are judged on the
 10,000 test pictures. "from-scratch" trains the shape that L1 ends in from random weights, for
-thirty epochs. Stages: `base`, `prune`, `measure`, `tune`; what they make is kept in
+fifteen epochs. Stages: `base`, `prune`, `measure`, `tune`; what they make is kept in
 out/prune_cifar, which can be carried to a machine with a GPU and back; a run that was stopped goes
 on.
 """
@@ -81,7 +81,7 @@ OURS = (*METHODS, *FITTED, *PENALTIES, SCRATCH)
 GOALS = {"macs": Goal(macs=0.5), "speed": Goal(speedup=1.5)}
 LOOKED, MULTIPLE = 1000, 4  # pictures; channels, of which layers have 16, 32 and 64
 BASE_EPOCHS, RATE, BATCH = 10, 0.02, 128
-SCRATCH_EPOCHS = 30
+SCRATCH_EPOCHS = 15
 STRENGTHS = {"slimming": 1e-4, "ssl": 1e-4}  # the papers' and the command's
 
 
