@@ -3,11 +3,11 @@
     python -m benchmarks.plan_cifar --data DIR [--speedups 1.5,2,3] [--seeds 1]
 
 The network of benchmarks.cifar, in TFLite on this machine, one thread; speedups are over its fp32
-file, measured, interleaved. Everything is chosen by the same planner, fitted to the same 1,000
+file, measured, in turns. Everything is chosen by the same planner, fitted to the same 1,000
 pictures without labels and gets the same three epochs of self-distillation with labels; "depth" may
-merge and drop blocks, "width" narrow them and what they pass on, both in fp32, "int8" only quantises, "joint" may do all
-three. Top-1 is that of the file on the 10,000 test pictures. Every result is kept in
-out/plan_cifar; a run that was stopped goes on.
+merge and drop blocks, "width" narrow them and what they pass on, both in fp32, "int8" only
+quantises, "joint" may do all three. Top-1 is that of the file on the 10,000 test pictures. Every
+result is kept in out/plan_cifar; a run that was stopped goes on.
 """
 
 from __future__ import annotations
