@@ -4,7 +4,7 @@
 
 Needs benchmarks/requirements-coverage.txt. Random weights, L1 norms, `host`: widths by this
 machine's operators (TFLite, one thread), corrected by timing whole files, as `shrinkc prune
---target host` does. Afterwards the files are timed anew, A B A B, in rounds that load both again:
+--target host` does. Afterwards the files are timed anew, in turns, in rounds that load both again:
 the median of the rounds' ratios, with the smallest and the largest.
 """
 

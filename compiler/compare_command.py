@@ -57,7 +57,7 @@ def _report(folder: Path) -> dict[str, Any]:
 
 
 def _timed(first: Path, second: Path, threads: int, runs: int) -> dict[str, Any]:
-    """Medians in ms, A B A B, and the median of the ratios; how far apart their outputs are on
+    """Medians in ms, in turns, and the median of the ratios; how far apart their outputs are on
     random inputs, as a share of the first's range."""
     load = TfliteRunner if first.suffix == ".tflite" else OnnxRunner
     pair: list[Runner] = [load(path.read_bytes(), threads) for path in (first, second)]

@@ -12,7 +12,7 @@ import numpy as np
 from ..latency_tables.devices.host import Host
 from ..latency_tables.devices.jobs import Array, Device, Failed, Measured, Method, Model, Ran, Setup
 from ..latency_tables.devices.samples import iqr, without_outliers
-from .bench import Timing
+from .bench import TURN, Timing
 from .errors import DeviceError, InputError, LoadError
 from .output_steps import output_steps
 from .text import shown
@@ -60,7 +60,7 @@ class Bench:
 
 
 def bench_files(device: Device, paths: Sequence[Path], setup: Setup, runs: int) -> Bench:
-    """One file, or two of any runtimes, interleaved A B A B.
+    """One file, or two of any runtimes, in turns A A A B B B A A A.
 
     Raises LoadError for what is no model file, DeviceError when the device cannot run it.
     """
@@ -72,7 +72,8 @@ def bench_files(device: Device, paths: Sequence[Path], setup: Setup, runs: int) 
         _agreement(device, model, path, result, setup)
         for model, path, result in zip(models, paths, ran, strict=True)
     ]
-    method = Method(WARMUP, (min(LEAST_RUNS, runs), runs), MAX_SECONDS)
+    turn = TURN if len(models) > 1 else 1
+    method = Method(WARMUP, (min(LEAST_RUNS, runs), runs), MAX_SECONDS, turn=turn)
     with device.open(_setup(setup, models[0])) as session:
         answers = {a.model: a for a in session.measure(models, method)}
     times = [_times(device, answers[model.name]) for model in models]

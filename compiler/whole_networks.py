@@ -34,7 +34,7 @@ from .quantize import quantize_onnx, quantize_tflite
 from .reference_networks import REFERENCE_NETWORKS, ReferenceNetwork
 
 TOGETHER, PASSES = 3, 3  # networks timed side by side, each beside others in every pass
-METHOD = Method(warmup=2, rounds=(5, 20), seconds=3.0, undisturbed=True)
+METHOD = Method(warmup=2, rounds=(5, 20), seconds=3.0, undisturbed=True, turn=5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def time_networks(
     precision: str,
     done: Callable[[], None],
 ) -> Timed:
-    """Time them interleaved, in several passes. `done` is called once for each network and pass.
+    """Time them in turns, in several passes. `done` is called once for each network and pass.
 
     Raises DeviceError: the device is lost, or refuses a network.
     """

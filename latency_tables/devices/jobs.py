@@ -59,6 +59,7 @@ class Method:
     kernels         ask the runtime what its kernels took, without layout changes at the boundary;
                     where it does not tell, the clock around the run counts
     undisturbed     with one thread: leave out what the system gave to other processes in between
+    turn            rounds of one model before the next has its turn, for whole networks
     """
 
     warmup: int = 2
@@ -67,6 +68,7 @@ class Method:
     ballast_bytes: int = 0
     kernels: bool = False
     undisturbed: bool = False
+    turn: int = 1
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class Session(Protocol):
         ...
 
     def measure(self, models: Sequence[Model], method: Method) -> Iterator[Measured | Failed]:
-        """Time models side by side, interleaved."""
+        """Time models side by side, in turns."""
         ...
 
     def run(self, model: Model, inputs: Sequence[Array] | None) -> Ran | Failed:

@@ -314,6 +314,7 @@ def random_array(shape: Sequence[Any], dtype: Any) -> Any:
 
 # --- measuring -----------------------------------------------------------------------------------
 
+TURN_SECONDS, SETTLING = 0.5, 0.01
 Clocked = Tuple[float, float]  # microseconds on the wall, and of this thread on a processor
 
 
@@ -324,8 +325,13 @@ def measure(
     seconds: float,
     ballast_bytes: int,
     word: Callable[[str], None],
+    turn: int = 1,
 ) -> tuple[dict[str, list[Clocked]], list[Clocked]]:
     """Time every model once a round: A B C A B C.
+
+    With a longer `turn`, for whole networks, so many rounds of one before the next: A A A B B B;
+    fewer where a turn would take over TURN_SECONDS. Runs of SETTLING seconds come before each turn
+    and do not count: they find caches and clock as another model left them.
 
     In a network an operator finds its input in the cache, where its predecessor has just written
     it, but not its weights, which were last used one inference ago. So what lies between two runs
@@ -333,7 +339,7 @@ def measure(
     top), and `prepare` writes the inputs, untimed, right before the run.
 
     At least rounds[0], then until `seconds` have passed, at most rounds[1]. The model named
-    "reference" is timed first in each round, warm, to tell how fast the clock runs just then.
+    "reference" is timed first in each turn, warm, to tell how fast the clock runs just then.
     Returns model → times of every round, and the reference's.
     """
     import numpy as np
@@ -341,28 +347,43 @@ def measure(
     reference = models.get(REFERENCE)
     others = {name: model for name, model in models.items() if name != REFERENCE}
     ballast = np.ones(ballast_bytes // 8, np.int64)
+    slowest = 0.0
     for _ in range(warmup):
         for name, model in models.items():
             word(name)
-            model.prepare()
-            model.run()
+            slowest = max(slowest, _seconds(model))
+    turn = max(1, min(turn, int(TURN_SECONDS / slowest))) if slowest else turn
     times: dict[str, list[Clocked]] = {name: [] for name in others}
     reference_times: list[Clocked] = []
     started = time.perf_counter()
-    for count in range(rounds[1]):
+    for count in range(0, rounds[1], turn):
         if count >= rounds[0] and time.perf_counter() - started > seconds:
             break
+        several = min(turn, rounds[1] - count)
         if reference is not None:
             reference.prepare()
             reference.run()
             reference.prepare()
-            reference_times.append(reference.time_us())
+            reference_times += [reference.time_us()] * several
         ballast.sum()
         for name, model in others.items():
             word(name)
-            model.prepare()
-            times[name].append(model.time_us())
+            settled = time.perf_counter() + SETTLING
+            while turn > 1:
+                _seconds(model)
+                if time.perf_counter() >= settled:
+                    break
+            for _ in range(several):
+                model.prepare()
+                times[name].append(model.time_us())
     return times, reference_times
+
+
+def _seconds(model: Any) -> float:
+    model.prepare()
+    started = time.perf_counter()
+    model.run()
+    return time.perf_counter() - started
 
 
 def clocked_us(run: Callable[[], None]) -> Clocked:
@@ -409,7 +430,8 @@ def _measure_job(job: dict[str, Any], files: list[bytes], say: Say, load: Load) 
         models[name] = model
     before = conditions()
     times, reference = measure(
-        *(models, job["warmup"], tuple(job["rounds"]), job["seconds"], job["ballast_bytes"], word)
+        *(models, job["warmup"], tuple(job["rounds"]), job["seconds"], job["ballast_bytes"], word),
+        turn=job["turn"],
     )
     after = conditions()
     own = bool(job["undisturbed"]) and job["threads"] == 1

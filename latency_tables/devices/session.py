@@ -85,6 +85,7 @@ class RunnerSession:
             "rounds": list(method.rounds),
             "seconds": method.seconds,
             "ballast_bytes": method.ballast_bytes,
+            "turn": method.turn,
             "kernels": method.kernels,
             "undisturbed": method.undisturbed,
         }

@@ -1,9 +1,11 @@
 """The file that is sent to devices, as far as it can be asked without one."""
 
 import ast
+import itertools
 from pathlib import Path
 from typing import Any
 
+import pytest
 from shrinkc.latency_tables.devices import runner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +83,32 @@ def test_runs_are_interleaved_and_the_reference_is_warm() -> None:
     assert log == one_round * 2
     assert times == {"a": [(5.0, 4.0)] * 2, "b": [(5.0, 4.0)] * 2}
     assert reference == [(5.0, 4.0)] * 2
+
+
+def test_turns_begin_with_runs_that_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "SETTLING", 1e-9)
+    log: list[str] = []
+    models = {name: Clocked(name, log) for name in ("a", runner.REFERENCE, "b")}
+    times, reference = runner.measure(models, 0, (5, 5), 0.0, 1 << 10, lambda _: None, turn=3)
+    expected: list[str] = []
+    for several in (3, 2):
+        expected += ["prepare reference", "run reference", "prepare reference", "time reference"]
+        for name in "ab":
+            expected += [f"prepare {name}", f"run {name}"]
+            expected += [f"prepare {name}", f"time {name}"] * several
+    assert log == expected
+    assert {name: len(found) for name, found in times.items()} == {"a": 5, "b": 5}
+    assert len(reference) == 5
+
+
+def test_slow_models_have_shorter_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(runner.time, "perf_counter", lambda: 0.2 * next(clock))
+    log: list[str] = []
+    models = {name: Clocked(name, log) for name in ("a", "b")}
+    runner.measure(models, 1, (4, 4), 0.0, 0, lambda _: None, turn=10)
+    timed = "".join(line[-1] for line in log if line.startswith("time"))
+    assert timed == "aabbaabb"  # 0.2 s each, 0.5 s in a turn
 
 
 def test_rounds_end_with_the_time_but_not_before_the_least() -> None:
