@@ -216,8 +216,16 @@ class Planner:
 
     @property
     def most(self) -> float:
-        """The largest speedup that is planned for."""
+        """The largest speedup that is sure to be reached."""
         return self.before_ms / min(b.fastest_ms(SLACK) for b in self._unjudged.values())
+
+    @property
+    def _useful(self) -> float:
+        """The largest speedup of a frontier: by what is done to spans, where that is anything. All
+        groups at their narrowest leave nothing of a network."""
+        bases = self._unjudged.values()
+        fastest = [b.of(()).fastest_ms(SLACK) for b in bases if b.whole.found]
+        return self.before_ms / min(fastest) if fastest else self.most
 
     # --- plans ---------------------------------------------------------------------------------
 
@@ -301,7 +309,7 @@ class Planner:
         rest = count - len(found)
         if rest < 1:
             raise InputError(f"a frontier of {count} points; give {len(found) + 1} or more")
-        ratio = self.most / free
+        ratio = self._useful / free
         return found + [free * ratio ** ((i / rest) ** 1.5) for i in range(1, rest + 1)]
 
     # --- applying ------------------------------------------------------------------------------

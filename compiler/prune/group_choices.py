@@ -26,7 +26,7 @@ from ...passes.slice_channels import SliceChannels
 from ..costs import CostTable
 from ..journal import Journal, digest_of
 from ..progress import Progress
-from ..shrink.choices import FEW, NARROWEST, WORTH
+from ..shrink.choices import FEW, WORTH
 from ..shrink.importance import MEASURED, Damage, loss
 from ..shrink.rows import Sample
 from ..slicing import run_slicing
@@ -36,7 +36,7 @@ from .price import Price, layers_of
 from .prune import channel_multiple
 from .skeleton import Skeleton
 
-WIDTHS = 6  # of a group, all of it included
+WIDTHS, NARROWEST = 6, 1 / 2  # of a group, all of it included; a share of it
 Mask = npt.NDArray[np.bool_]
 
 
