@@ -18,7 +18,6 @@ from math import inf
 from torch import fx
 
 from ...passes.analysis.spans import find_spans
-from ..errors import InputError
 from ..prune.group_choices import GroupChoice, sliced
 from ..shrink.budget import price_of
 from ..shrink.choices import Kind, choices
@@ -47,11 +46,9 @@ class Base:
         return _damage(self.damages)
 
     def total(self, budget_ms: float) -> float:
-        """The least damage within a budget, by the table; infinite where there is none."""
-        try:
-            return self.damage + self.plans.damage(self.plans.within(budget_ms))
-        except InputError:
-            return inf
+        """The least damage within a budget, operator by operator; infinite where there is none."""
+        saving = self.plans.before_ms - budget_ms
+        return self.damage + least_damage(self.plans.options, [saving])[0]
 
     def fastest_ms(self, share: float) -> float:
         """With a share of the most that its spans' choices save one by one."""
@@ -109,14 +106,15 @@ class Bases:
     def _narrowest(self) -> tuple[GroupChoice, ...]:
         return tuple({choice.group.name: choice for choice in self.slices}.values())
 
-    def best(self, budget_ms: float) -> tuple[float, Base]:
-        """(damage, base) of the least damage within a budget, by the table; infinite where there is
-        none."""
-        starts = dict.fromkeys((self.of(()), self._together(budget_ms)))
-        found = [self._better(base, budget_ms) for base in starts]
+    def best(self, budget_ms: float, limit: float = inf) -> tuple[float, Base]:
+        """(damage, base) of the least damage within a budget, operator by operator; infinite where
+        there is none. Nothing is looked for that cannot come below `limit`."""
+        whole = self.of(())
+        together = self._together(budget_ms, limit)
+        found = [self._better(base, budget_ms, limit) for base in dict.fromkeys((whole, together))]
         return min(found, key=lambda one: one[0])
 
-    def _together(self, budget_ms: float) -> Base:
+    def _together(self, budget_ms: float, limit: float) -> Base:
         """What one dynamic program takes for groups and spans, as if their savings added up; since
         they save less, it is asked for more until the budget is met."""
         options = list(self.whole.options)
@@ -128,18 +126,21 @@ class Bases:
             options.append(Option(at, at, choice.saving_ms, self._damage((choice,))))
         saving = self.whole.before_ms - budget_ms
         while 0 < saving <= most(options):
-            slices = [self.slices[i - count] for i in select(options, saving) if i >= count]
-            base = self.of(slices)
+            chosen = select(options, saving)
+            if sum(options[i].damage for i in chosen) > HOPE * limit:
+                break
+            base = self.of([self.slices[i - count] for i in chosen if i >= count])
             if base.total(budget_ms) < inf:
                 return base
             saving *= MORE
-        return self.of(self._narrowest if saving > 0 else ())
+        whole = self.of(())
+        return whole if whole.total(budget_ms) < inf else self.of(self._narrowest)
 
-    def _better(self, base: Base, budget_ms: float) -> tuple[float, Base]:
+    def _better(self, base: Base, budget_ms: float, limit: float) -> tuple[float, Base]:
         """The same, of what single groups lead to from this base."""
         least = base.total(budget_ms)
         while least < inf:
-            near = self._near(base, budget_ms, least)
+            near = self._near(base, budget_ms, min(least, limit))
             tried = [(b.total(budget_ms), i, b) for i, b in enumerate(near)]
             if not tried or min(tried)[0] >= least:
                 break
@@ -148,7 +149,7 @@ class Bases:
 
     def _near(self, base: Base, budget_ms: float, least: float) -> list[Base]:
         """Those of one slice more, less or another that may do less damage than `least`; that a
-        sliced group makes merging cheaper, only pricing tells."""
+        sliced group makes merging cheaper only pricing tells."""
         now = {choice.group.name: choice for choice in base.slices}
         moves = [now | {c.group.name: c} for c in self.slices if c not in base.slices]
         moves += [{name: c for name, c in now.items() if name != gone} for gone in now]

@@ -242,7 +242,7 @@ class Planner:
             if budget_ms < fastest:
                 raise self._unreachable(budget_ms)
         best: tuple[float, Way, Base, list[int]] | None = None
-        for expected, way, base in self._by_table(budget_ms):
+        for expected, way, base in self.by_table(budget_ms):
             if best is not None and best[0] <= expected:
                 break  # measuring takes time
             try:
@@ -262,14 +262,21 @@ class Planner:
             f"the fastest is {self.before_ms / self.most:.4g} ms, {self.most:.2f}×"
         )
 
-    def _by_table(self, budget_ms: float) -> list[tuple[float, Way, Base]]:
-        """What the budget costs in every way, the least first; what the table does not reach,
-        measuring may."""
-        found: list[tuple[float, Way, Base]] = []
+    def by_table(self, budget_ms: float) -> list[tuple[float, Way, Base]]:
+        """What the budget costs in every way, with groups sliced and without, the least first; what
+        the table does not reach, measuring may."""
+        alone: list[tuple[float, Way, Bases]] = []
         for way in self.ways:
             bases, kept = self.bases[way.precision], way.int8.keep_fp32
-            damage, base = (bases.with_fp32(kept) if kept else bases).best(budget_ms)
-            found.append((way.damage + damage, way, base))
+            bases = bases.with_fp32(kept) if kept else bases
+            alone.append((way.damage + bases.of(()).total(budget_ms), way, bases))
+        alone.sort(key=lambda one: one[0])
+        found, limit = [(damage, way, bases.of(())) for damage, way, bases in alone], alone[0][0]
+        for _, way, bases in alone:
+            if way.damage < limit:
+                damage, base = bases.best(budget_ms, limit - way.damage)
+                limit = min(limit, way.damage + damage)
+                found += [(way.damage + damage, way, base)] if base.slices else []
         return sorted(found, key=lambda one: one[0])
 
     def frontier(self, count: int) -> list[Planned]:

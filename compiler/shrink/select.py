@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from ...passes.intervals import Interval, best_disjoint
 from ..errors import InputError
 
-MANY, STEPS = 4_000, 2_000
+MANY, STEPS, COARSE = 2, 2_000, 250  # partial plans are too many when twice as many as steps
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,12 @@ def select(options: Sequence[Option], saving: float) -> list[int]:
 
 
 def least_damage(options: Sequence[Option], savings: Sequence[float]) -> list[float]:
-    """Of saving at least each of `savings`; infinite where that cannot be."""
-    asked = max(savings, default=0.0)
+    """Of saving at least each of `savings`, within a `COARSE`-th of the largest; infinite where
+    that cannot be."""
+    asked = min(max(savings, default=0.0), most(options))
     if asked <= 0:
-        return [0.0 for _ in savings]
-    frontier = _frontiers(options, asked)
+        return [0.0 if saving <= 0 else math.inf for saving in savings]
+    frontier = _frontiers(options, asked, COARSE)
     return [
         min((plan.damage for plan in frontier if plan.saving >= saving), default=math.inf)
         for saving in savings
@@ -91,7 +92,7 @@ def most(options: Sequence[Option]) -> float:
     return best[-1]
 
 
-def _frontiers(options: Sequence[Option], saving: float) -> list[_Plan]:
+def _frontiers(options: Sequence[Option], saving: float, steps: int = STEPS) -> list[_Plan]:
     """The undominated plans over all options."""
     order = sorted(range(len(options)), key=lambda i: options[i].last)
     lasts = [options[i].last for i in order]
@@ -103,16 +104,16 @@ def _frontiers(options: Sequence[Option], saving: float) -> list[_Plan]:
             _Plan(plan.saving + option.saving, plan.damage + option.damage, index, plan)
             for plan in start
         )
-        known.append(_undominated([*known[position], *added], saving))
+        known.append(_undominated([*known[position], *added], saving, steps))
     return known[-1]
 
 
-def _undominated(plans: Iterable[_Plan], saving: float) -> list[_Plan]:
+def _undominated(plans: Iterable[_Plan], saving: float, steps: int) -> list[_Plan]:
     """Most saving first, damage falling."""
     kept = list(_falling(sorted(plans, key=lambda p: (-min(p.saving, saving), p.damage))))
-    if len(kept) <= MANY:
+    if len(kept) <= MANY * steps:
         return kept
-    step = saving / STEPS
+    step = saving / steps
     rounded = (_Plan(math.floor(p.saving / step) * step, p.damage, p.index, p.before) for p in kept)
     return list(_falling(sorted(rounded, key=lambda p: (-min(p.saving, saving), p.damage))))
 

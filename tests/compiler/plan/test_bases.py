@@ -102,6 +102,16 @@ def test_what_spans_alone_cannot_reach_is_reached_with_groups() -> None:
     assert every.best(0.5 * every.fastest_ms(1))[0] == inf
 
 
+def test_what_cannot_come_below_a_limit_is_not_looked_for() -> None:
+    every = bases(0.5, 1.0)
+    budget = 0.7 * every.whole.before_ms
+    damage, base = every.best(budget)
+    assert base.slices
+    other = bases(0.5, 1.0)
+    assert other.best(budget, 0.1 * damage)[1].slices == ()
+    assert len(other._known) == 1
+
+
 def test_a_base_prices_its_spans_as_they_are_in_it() -> None:
     every = bases(1.0, 1.0)
     last = every.slices[-1]
