@@ -3,7 +3,7 @@
     python -m benchmarks.prune_accuracy --data DIR [--venvs VENVS] [--latencies 0.9,0.85,0.8,0.7]
 
 Widths are chosen by this machine's operators (TFLite, fp32, one thread) and corrected until the
-file is measured to take so much of the original's time, or up to 3 % less. Criteria look at 300
+file is measured to take so much of the original's time, or up to 2 % less. Criteria look at 300
 pictures without labels (Group Fisher: with), compensation fits the layers that read pruned channels
 on the same, 200 steps of distillation on the same may follow; all are judged by top-1 on 400
 others. With `:measured` behind a criterion, what each group loses is decided by what the outputs

@@ -28,7 +28,7 @@ from ..export.lower import lower
 from ..journal import Journal, digest_of
 from ..pipeline import run_exact_passes
 from ..progress import Progress, Silent
-from ..shrink.budget import predicted_ms
+from ..shrink.budget import measured_within, predicted_ms
 from ..shrink.plan import Network, network
 from ..shrink.recipe import Recipe, School, school
 from ..slicing import run_slicing
@@ -46,11 +46,12 @@ from .allocation import (
 )
 from .bears import Bearing
 from .goal import Goal
+from .knapsack import cheapest
 from .price import Price, layers_of
 from .scheduled import fisher_scheduled
 from .skeleton import Facts, Skeleton
 
-ATTEMPTS, CLOSE = 6, 0.97  # to meet a budget, and how near to it is near enough when measuring
+ATTEMPTS = 6  # to meet a budget
 COUNTED = 64  # candidate widths where no latency has to be known
 MULTIPLES = {"cpu": 8, "gpu": 32}  # channels that fill the vectors of a runtime's kernels
 
@@ -366,27 +367,22 @@ class _Round:
         budget: float,
         measured_ms: Callable[[fx.GraphModule], float],
     ) -> dict[str, int]:
-        """By measuring: what is asked of the table is corrected by what came out."""
+        """By measuring, the same widths once: what is asked of the table is corrected by what came
+        out."""
+        known: dict[tuple[tuple[str, int], ...], float] = {}
 
         def measured(widths: Mapping[str, int]) -> float:
-            sliced = SliceChannels(space.selection(widths))(self.graph).graph_module
-            return measured_ms(FoldBatchNorm()(sliced).graph_module.float())
+            key = tuple(sorted(widths.items()))
+            if key not in known:
+                sliced = SliceChannels(space.selection(widths))(self.graph).graph_module
+                known[key] = measured_ms(FoldBatchNorm()(sliced).graph_module.float())
+            return known[key]
 
-        whole, best = price.total({}), None
-        asked, last = whole * budget / measured({}), budget
-        for _ in range(ATTEMPTS):
-            widths = choose(min(asked, whole))
-            last = measured(widths)
-            if last <= budget and (best is None or last > best[0]):
-                best = last, widths
-            if CLOSE * budget <= last <= budget:
-                break
-            asked *= (1 + CLOSE) / 2 * budget / last
-        if best is None:
-            raise InputError(
-                f"no widths were measured within {budget:.4g} ms, the last took {last:.4g}"
-            )
-        return best[1]
+        whole = price.total({})
+        most = whole - price.total(cheapest(space.problem(price)))
+        first = min(whole * max(0.0, 1 - budget / measured(choose(whole))), most)
+        asked = 0.0, first, most
+        return measured_within(lambda ms: choose(whole - ms), measured, asked, budget)[0]
 
 
 def _exactly(
