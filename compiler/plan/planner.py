@@ -145,7 +145,12 @@ class Planner:
     def _choices(self) -> dict[str, tuple[list[Choice], list[NoSpan]]]:
         """Precision → what saves time, and which spans stay."""
         spans, kinds = find_spans(self.original), self.planning.closed.kinds
-        return {p: choices(spans, price_of(self.table, p), kinds) for p in self.precisions}
+        with self.progress.task("Pricing what can be done", len(self.precisions)) as done:
+            found: dict[str, tuple[list[Choice], list[NoSpan]]] = {}
+            for precision in self.precisions:
+                found[precision] = choices(spans, price_of(self.table, precision), kinds)
+                done()
+        return found
 
     def _slices(self, precision: str) -> list[GroupChoice]:
         """Widths of channel groups that no span's choices are about."""
@@ -153,7 +158,8 @@ class Planner:
             return []
         found, _ = self._choices[precision]
         hidden = {c.span.hidden.producer for c in found if c.channels and c.span.hidden}
-        return group_choices(self.original, self.table, precision, hidden)
+        with self.progress.task("Pricing channel groups"):
+            return group_choices(self.original, self.table, precision, hidden)
 
     @cached_property
     def _unjudged(self) -> dict[str, Bases]:
@@ -274,7 +280,8 @@ class Planner:
         found, limit = [(damage, way, bases.of(())) for damage, way, bases in alone], alone[0][0]
         for _, way, bases in alone:
             if way.damage < limit:
-                damage, base = bases.best(budget_ms, limit - way.damage)
+                with self.progress.task("Choosing"):
+                    damage, base = bases.best(budget_ms, limit - way.damage)
                 limit = min(limit, way.damage + damage)
                 found += [(way.damage + damage, way, base)] if base.slices else []
         return sorted(found, key=lambda one: one[0])
