@@ -33,6 +33,7 @@ from ..prune.group_choices import GroupChoice, group_choices, measure_groups, sl
 from ..quantisation.how import Int8
 from ..quantisation.prepare import Prepared, prepare
 from ..report_sections import LayerNoise
+from ..sanity import Sanity
 from ..shrink.budget import predicted_ms, price_of
 from ..shrink.choices import Choice, choices
 from ..shrink.closed_form import ClosedForm, Row, channels_last, fitted
@@ -49,6 +50,8 @@ from .whole_files import FEW, WholeFiles
 
 HOST = "host"
 CALIBRATED = 100  # pictures that tell the ranges of int8
+GLANCED = 32  # pictures, whether they are all alike
+ADVICE = "a plan is fitted to them and may not suit others: give real pictures of many classes"
 Train = Callable[[fx.GraphModule, fx.GraphModule], fx.GraphModule]
 POINTS = 8  # speedups that a search for an accuracy looks at
 
@@ -116,6 +119,17 @@ class Planner:
             factors = self._files.factors(table, ("fp32", *self.precisions))
             self.table = AsMeasured(table, factors)
         self.before_ms = predicted_ms(self.original, self.table, "fp32")
+        self._look_at_pictures()
+
+    def _look_at_pictures(self) -> None:
+        """Note where they are all alike."""
+        sanity, answer = Sanity({"x"}, "y", "pictures", ADVICE), answers(self.original)
+        few = self.sample.at_most(GLANCED)
+        with self.progress.task("Looking at the pictures"):
+            for x, _ in few.batches():
+                sanity.see("x", x)
+                sanity.see("y", answer(x))
+        self.notes += sanity.notes()
 
     # --- what there is to choose from --------------------------------------------------------
 

@@ -18,17 +18,19 @@ from ..export.lower import lower
 from ..pipeline import Step, run_exact_passes
 from ..progress import Progress, Silent
 from ..report_sections import LayerNoise
+from ..sanity import Sanity
 from .correct import correct_biases
 from .headroom import leave_room_for_biases
 from .how import Int8
 from .noise import own_noise
-from .sanity import Sanity
 from .simulate import Quantisation
 
 CORRECTION_PICTURES = 100  # three times as many changed MobileNetV2's divergence by 0.0002
 NOISE_PICTURES = 32
 NOISY_DB = 25.0  # MobileNetV2's noisiest layer has 30; 16 after its channels are scaled at random
 JOINED_BYTES = 5 << 20  # of input that runs together: 8 pictures of 224 × 224
+
+ADVICE = "int8 ranges come from them: calibrate on real pictures of many classes"
 
 Batches = Sequence[tuple[Tensor, ...]]
 
@@ -65,7 +67,8 @@ def prepare(
         equalised, steps = run_exact_passes(graph_module, (EqualiseChannels(seen),))
         graph_module = equalised.float()
     program = lower(graph_module)
-    sanity = Sanity(program)
+    names = {value.name for value in program.inputs}
+    sanity = Sanity(names, program.outputs[0].name, "calibration pictures", ADVICE)
     with progress.task("Calibrating", len(batches)) as done:
         ranges = calibrate(graph_module, program.names, batches, done, sanity.see)
     quantisation = Quantisation(program, ranges, operators(program, how.keep_fp32))

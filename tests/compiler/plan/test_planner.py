@@ -201,7 +201,7 @@ def types_of(file: bytes) -> dict[str, str]:
 def test_a_target_without_int8_is_planned_in_fp32_and_says_so() -> None:
     one = planner(OnlyFp32())
     assert one.precisions == ("fp32",)
-    assert one.notes == ["not planned in int8: device knows no int8"]
+    assert one.notes[0] == "not planned in int8: device knows no int8"
     with pytest.raises(InputError, match="device knows no int8"):
         planner(OnlyFp32(), ("int8",))
 
@@ -213,6 +213,26 @@ def test_an_unreachable_budget_names_the_fastest_before_anything_is_measured(
     one = planner()
     with pytest.raises(InputError, match=f"the fastest is .* ms, {one.most:.2f}×"):
         one.within(one.before_ms / 1000)
+
+
+def test_pictures_that_are_all_alike_are_noted() -> None:
+    pictures = some_pictures()
+    plain = replace(pictures, pixels=torch.full_like(pictures.pixels, 90))
+    one = Planner(network(), plain, Device(), Planning(closed=QUICK))
+    colour, seen = one.notes
+    assert colour.startswith("30 of 30 pictures have one colour each; a plan is fitted to them")
+    assert "in 30 of 30 pictures; a plan is fitted to them" in seen
+    graph = network()
+    with torch.no_grad():  # random weights answer with one class
+        graph.get_submodule("fc").weight.mul_(100)
+        scores = scores_of(graph, pictures)
+        graph.get_submodule("fc").bias.sub_(scores.mean(0))
+    assert not Planner(graph, pictures, Device(), Planning(closed=QUICK)).notes
+
+
+def scores_of(graph: fx.GraphModule, pictures: Pictures) -> Tensor:
+    with torch.no_grad():
+        return graph(pictures.inputs(pictures.pixels))[0]
 
 
 def test_pictures_that_judge_are_not_those_that_fit() -> None:

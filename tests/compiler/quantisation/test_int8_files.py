@@ -181,7 +181,7 @@ def test_pictures_of_one_class_are_noted(graph: fx.GraphModule) -> None:
     with torch.no_grad():
         graph.fc.bias.copy_(torch.tensor([0.0, 0.0, 1e3, 0.0, 0.0]))
     (note,) = notes(graph, SEEN)
-    assert note.startswith("the network sees class 2 in all 12 calibration pictures")
+    assert note.startswith("the network sees class 2 in 12 of 12 calibration pictures")
     with torch.no_grad():
         graph.fc.bias.zero_()
         graph.fc.weight.mul_(100)
