@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from ...passes.analysis.channel_groups import ChannelGroup, Groups, channel_groups
 from ...passes.base import PassResult, copy_graph
@@ -103,6 +103,7 @@ def measure_groups(
     seen = f"groups {sample.pictures.digest} {sample.size} {sample.rows}"
     journal, batches = Journal(cache, digest_of(graph, seen)), _batches(fitting)
     scores = _scores(graph, wanted, batches, journal)
+    answers = _answers(graph, judging) if any(c.label not in journal.known for c in wanted) else []
     found: dict[str, tuple[GroupChoice, Damage]] = {}
     with progress.task("Measuring what channel groups cost", len(wanted)) as done:
         for choice in wanted:
@@ -113,7 +114,7 @@ def measure_groups(
                     selection = Selection({group.name: keep})
                     fitted = compensate(graph, SliceChannels(selection), batches).selection
                     changed = mask_channels(graph, SliceChannels(fitted)).eval()
-                    journal.put(choice.label, _judge(graph, changed, judging))
+                    journal.put(choice.label, _judge(changed, answers))
                 divergence, agreement = journal.known[choice.label]
                 damage = Damage(divergence, agreement, float("nan"))
                 found[choice.label] = replace(choice, keep=keep), damage
@@ -137,11 +138,17 @@ def _scores(
 
 
 @torch.no_grad()
-def _judge(graph: fx.GraphModule, changed: fx.GraphModule, sample: Sample) -> list[float]:
+def _answers(graph: fx.GraphModule, sample: Sample) -> list[tuple[Tensor, Tensor]]:
+    """Inputs, and the first output."""
+    return [(x, graph(x)[0]) for x, _ in sample.batches()]
+
+
+@torch.no_grad()
+def _judge(changed: fx.GraphModule, answers: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
     """Divergence of the outputs, and how often the largest one is the same."""
     total = same = count = 0.0
-    for x, _ in sample.batches():
-        want, got = graph(x)[0], changed(x)[0]
+    for x, want in answers:
+        got = changed(x)[0]
         total += float(loss(got, want)) * len(x)
         same += float((got.flatten(1).argmax(1) == want.flatten(1).argmax(1)).sum())
         count += len(x)

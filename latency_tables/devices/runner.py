@@ -368,15 +368,20 @@ def measure(
         ballast.sum()
         for name, model in others.items():
             word(name)
-            settled = time.perf_counter() + SETTLING
-            while turn > 1:
-                _seconds(model)
-                if time.perf_counter() >= settled:
-                    break
+            if turn > 1:
+                _settle(model)
             for _ in range(several):
                 model.prepare()
                 times[name].append(model.time_us())
     return times, reference_times
+
+
+def _settle(model: Any) -> None:
+    settled = time.perf_counter() + SETTLING
+    while True:
+        _seconds(model)
+        if time.perf_counter() >= settled:
+            return
 
 
 def _seconds(model: Any) -> float:

@@ -287,16 +287,22 @@ def test_what_bears_nothing_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> N
     assert any("stays as it is" in note for note in one.notes)
 
 
+def replayed(planned: module.Planned, folder: Path) -> tuple[Plan, dict[str, Tensor]]:
+    """Written and read; it leads to the same network, bit by bit."""
+    for name, content in plan_files(planned.plan, planned.tensors).items():
+        (folder / name).write_bytes(content)
+    plan, tensors = read_plan(folder)
+    assert plan == planned.plan
+    _, again = replay(network(), plan, tensors)
+    assert torch.equal(outputs(again), outputs(planned.graph_module))
+    return plan, tensors
+
+
 @pytest.mark.parametrize("speedup", [1.4, 2.2])
 def test_a_plan_replays_bit_by_bit(speedup: float, tmp_path: Path) -> None:
     one = planner()
     planned = one.within(one.before_ms / speedup)
-    for name, content in plan_files(planned.plan, planned.tensors).items():
-        (tmp_path / name).write_bytes(content)
-    plan, tensors = read_plan(tmp_path)
-    assert plan == planned.plan
-    _, again = replay(network(), plan, tensors)
-    assert torch.equal(outputs(again), outputs(planned.graph_module))
+    replayed(planned, tmp_path)
 
 
 def free_slices(one: Planner) -> Planner:
@@ -318,12 +324,7 @@ def test_plans_that_slice_channel_groups_replay_bit_by_bit(
     assert sliced
     assert all(len(s.kept) == s.channels < s.channels_before for s in sliced)
     assert planned.plan.speedup >= speedup
-    for name, content in plan_files(planned.plan, planned.tensors).items():
-        (tmp_path / name).write_bytes(content)
-    plan, tensors = read_plan(tmp_path)
-    assert plan == planned.plan
-    _, again = replay(network(), plan, tensors)
-    assert torch.equal(outputs(again), outputs(planned.graph_module))
+    plan, tensors = replayed(planned, tmp_path)
     step = sliced[0]
     for wrong in (
         {"source": "nowhere"},
