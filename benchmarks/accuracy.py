@@ -16,9 +16,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, add_data_argument, environment, print_table, write_results
 from benchmarks.compile_time import shrinkc_command
-from benchmarks.mobilenet_v2 import PICTURES
+from benchmarks.shared.common import (
+    ROOT,
+    add_data_argument,
+    environment,
+    print_table,
+    write_results,
+)
+from benchmarks.shared.mobilenet_v2 import PICTURES
 
 
 def reports(data: Path) -> dict[str, dict[str, Any]]:

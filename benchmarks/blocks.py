@@ -21,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from shrinkc.latency_tables.build import rpi4_ruy
-from shrinkc.latency_tables.build.fbnet_blocks import read_blocks
-from shrinkc.latency_tables.build.fit import Fit, Sample
-from shrinkc.latency_tables.kernels import RUY
 
-from benchmarks.common import add_data_argument, environment, print_table, write_results
+from benchmarks.shared.common import add_data_argument, environment, print_table, write_results
+from shrinkc.latency_tables.kernels.registry import RUY
+from shrinkc.latency_tables.makers import rpi4_ruy
+from shrinkc.latency_tables.makers.fbnet_blocks import read_blocks
+from shrinkc.latency_tables.makers.fit import Fit, Sample
 
 WEIGHTS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.03, 0.1)
 FACTORS = np.geomspace(1.0, 6.0, 37)

@@ -26,45 +26,11 @@ from typing import Any
 
 import torch
 from numpy import polyfit
-from shrinkc.compiler.bench import bench
-from shrinkc.compiler.costs import CostTable
-from shrinkc.compiler.errors import InputError
-from shrinkc.compiler.measuring import Measuring, measuring, speedup_of, tflite_file
-from shrinkc.compiler.pipeline import run_exact_passes
-from shrinkc.compiler.progress import Terminal
-from shrinkc.compiler.runtimes import TfliteRunner
-from shrinkc.compiler.shrink.budget import measured_within, predicted_ms, price_of
-from shrinkc.compiler.shrink.closed_form import ClosedForm, candidates, shrink_closed_form
-from shrinkc.compiler.shrink.depth_options import depth_options
-from shrinkc.compiler.shrink.plan import DepthPlan, Network, finish, network, prepare, union
-from shrinkc.compiler.shrink.rebuild import Rebuilding
-from shrinkc.compiler.shrink.recipe import Recipe, school
-from shrinkc.compiler.shrink.retrain import retrain
-from shrinkc.compiler.shrink.select import most, select
-from shrinkc.compiler.shrink.trained import (
-    Goal,
-    Method,
-    Trained,
-    common_activation,
-    shrink_trained,
-)
-from shrinkc.compiler.shrink.tune import Tuning
-from shrinkc.compiler.train.evaluate import evaluate
-from shrinkc.compiler.train.jobs import Job, run_jobs
-from shrinkc.compiler.train.pictures import Pictures
-from shrinkc.compiler.train.train import train
-from shrinkc.latency_tables.key import OpKey
-from shrinkc.latency_tables.table import OpEstimate
-from shrinkc.passes.analysis.channel_groups import channel_groups
-from shrinkc.passes.criteria.base import uniform
-from shrinkc.passes.criteria.magnitude import FilterNorm
-from shrinkc.passes.fold_batch_norm import FoldBatchNorm
-from shrinkc.passes.slice_channels import SliceChannels
 from torch import Tensor, fx, nn
 
-from benchmarks import cifar
 from benchmarks.closed_form import HostOperators
-from benchmarks.common import (
+from benchmarks.shared import cifar
+from benchmarks.shared.common import (
     add_data_argument,
     deviation,
     environment,
@@ -72,6 +38,35 @@ from benchmarks.common import (
     replace_json,
     write_results,
 )
+from shrinkc.compiler.cost.budget import measured_within, predicted_ms, price_of
+from shrinkc.compiler.cost.predict import CostTable
+from shrinkc.compiler.depth.closed_form import ClosedForm, candidates, shrink_closed_form
+from shrinkc.compiler.depth.options import depth_options
+from shrinkc.compiler.depth.select import most, select
+from shrinkc.compiler.depth.surgery import DepthPlan, finish, prepare, union
+from shrinkc.compiler.depth.trained import Goal, Method, Trained, common_activation, shrink_trained
+from shrinkc.compiler.formats.tflite import TfliteRunner
+from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.measure.bench import bench
+from shrinkc.compiler.measure.speedup import Measuring, measuring, speedup_of, tflite_file
+from shrinkc.compiler.pipeline.deployed import Network, network
+from shrinkc.compiler.pipeline.run import run_exact_passes
+from shrinkc.compiler.recover.distil import Tuning
+from shrinkc.compiler.recover.rebuild_span import Rebuilding
+from shrinkc.compiler.recover.recipe import Recipe, school
+from shrinkc.compiler.recover.retrain import retrain
+from shrinkc.compiler.support.jobs import Job, run_jobs
+from shrinkc.compiler.support.progress import Terminal
+from shrinkc.compiler.train.evaluate import evaluate
+from shrinkc.compiler.train.train import train
+from shrinkc.errors import InputError
+from shrinkc.latency_tables.key import OpKey
+from shrinkc.latency_tables.table import OpEstimate
+from shrinkc.passes.analysis.channels.channel_groups import channel_groups
+from shrinkc.passes.channels.slice_channels import SliceChannels
+from shrinkc.passes.criteria.base import uniform
+from shrinkc.passes.criteria.magnitude import FilterNorm
+from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
 
 PRECISION = "int8"
 EPOCHS, SEARCH_EPOCHS, STEPS = 3, 1, 15

@@ -26,33 +26,9 @@ from statistics import median
 from typing import Any
 
 import torch
-from shrinkc.compiler.bench import bench
-from shrinkc.compiler.capture import capture
-from shrinkc.compiler.costs import CostTable, predict
-from shrinkc.compiler.export.lower import lower
-from shrinkc.compiler.images import find_images
-from shrinkc.compiler.measuring import tflite_file
-from shrinkc.compiler.op_files import NoFileError, op_file
-from shrinkc.compiler.picture import preprocessing_for
-from shrinkc.compiler.pipeline import run_exact_passes
-from shrinkc.compiler.progress import Terminal
-from shrinkc.compiler.runtimes import TfliteRunner
-from shrinkc.compiler.shrink.choices import Choice
-from shrinkc.compiler.shrink.closed_form import ClosedForm, channels_last, shrink_closed_form
-from shrinkc.compiler.shrink.plans import outline
-from shrinkc.compiler.shrink.rebuild import Rebuilding
-from shrinkc.compiler.shrink.tune import Tuning
-from shrinkc.compiler.train.cache import load_pictures, with_margin
-from shrinkc.latency_tables.devices import runner
-from shrinkc.latency_tables.key import OpKey
-from shrinkc.latency_tables.store import load_table
-from shrinkc.latency_tables.table import OpEstimate
-from shrinkc.passes.analysis.spans import find_spans
-from shrinkc.passes.fold_batch_norm import FoldBatchNorm
-from shrinkc.passes.simplify import Simplify
 from torch import Tensor, fx
 
-from benchmarks.common import (
+from benchmarks.shared.common import (
     RESULTS,
     ROOT,
     add_data_argument,
@@ -62,7 +38,32 @@ from benchmarks.common import (
     replace_json,
     write_results,
 )
-from benchmarks.mobilenet_v2 import PICTURES, pictures, pretrained
+from benchmarks.shared.mobilenet_v2 import PICTURES, pictures, pretrained
+from shrinkc.compiler.capture import capture
+from shrinkc.compiler.cost.predict import CostTable, predict
+from shrinkc.compiler.depth.choice_sets import outline
+from shrinkc.compiler.depth.choices import Choice
+from shrinkc.compiler.depth.closed_form import ClosedForm, shrink_closed_form
+from shrinkc.compiler.devices import runner
+from shrinkc.compiler.export.lower import lower
+from shrinkc.compiler.formats.tflite import TfliteRunner
+from shrinkc.compiler.images.cache import load_pictures, with_margin
+from shrinkc.compiler.images.files import find_images
+from shrinkc.compiler.images.preprocessing import preprocessing_for
+from shrinkc.compiler.measure.bench import bench
+from shrinkc.compiler.measure.speedup import tflite_file
+from shrinkc.compiler.pipeline.deployed import channels_last
+from shrinkc.compiler.pipeline.run import run_exact_passes
+from shrinkc.compiler.profile.op_files import NoFileError, op_file
+from shrinkc.compiler.recover.distil import Tuning
+from shrinkc.compiler.recover.rebuild_span import Rebuilding
+from shrinkc.compiler.support.progress import Terminal
+from shrinkc.latency_tables.key import OpKey
+from shrinkc.latency_tables.store import load_table
+from shrinkc.latency_tables.table import OpEstimate
+from shrinkc.passes.analysis.linear.spans import find_spans
+from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
+from shrinkc.passes.simplify.simplify import Simplify
 
 DEVICES = ("rpi4", "pixel4")
 SPEEDUPS = (1.05, 1.1, 1.15, 1.25, 1.35, 1.5, 1.75, 2.0)

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.common import (
+from benchmarks.shared.common import (
     ROOT,
     add_data_argument,
     environment,
@@ -28,7 +28,7 @@ from benchmarks.common import (
     print_table,
     write_results,
 )
-from benchmarks.mobilenet_v2 import PICTURES, write_classes, write_model
+from benchmarks.shared.mobilenet_v2 import PICTURES, write_classes, write_model
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,8 @@ from statistics import median
 
 import numpy as np
 import torch
-from shrinkc.compiler.bench import bench
-from shrinkc.compiler.runtimes import open_runner
 
-from benchmarks.common import (
+from benchmarks.shared.common import (
     ROOT,
     add_data_argument,
     environment,
@@ -34,9 +32,11 @@ from benchmarks.common import (
     print_table,
     write_results,
 )
-from benchmarks.mobilenet_v2 import pretrained
-from benchmarks.models import randomise
-from benchmarks.networks import NETWORKS
+from benchmarks.shared.mobilenet_v2 import pretrained
+from benchmarks.shared.models import randomise
+from benchmarks.shared.networks import NETWORKS
+from shrinkc.compiler.formats.registry import open_runner
+from shrinkc.compiler.measure.bench import bench
 
 DEFAULT_NETWORKS = ("mobilenet_v2", "mobilenet_v3_small", "resnet18")
 

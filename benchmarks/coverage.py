@@ -33,9 +33,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from benchmarks.common import RESULTS, ROOT, environment, markdown_table, replace_json
 from benchmarks.coverage_one import STAGES, Result, empty_result
-from benchmarks.models import Architecture, architectures
+from benchmarks.shared.common import RESULTS, ROOT, environment, markdown_table, replace_json
+from benchmarks.shared.models import Architecture, architectures
 
 
 def run_one(architecture: Architecture, minutes: float, gigabytes: float) -> Result:

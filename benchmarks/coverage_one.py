@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.common import peak_megabytes, replace_json
-from benchmarks.models import Architecture, architectures, build
+from benchmarks.shared.common import peak_megabytes, replace_json
+from benchmarks.shared.models import Architecture, architectures, build
 
 STAGES = ("captured", "folded", "onnx", "tflite")
 EQUAL = 1e-4  # of the output's range
@@ -117,9 +117,9 @@ def _capture(model: nn.Module, x: Tensor, want: list[Tensor], result: Result) ->
 
 def _fold(graph: fx.GraphModule, result: Result) -> fx.GraphModule:
     """run_exact_passes verifies each pass in float64 and raises what it finds."""
-    from shrinkc.compiler.pipeline import run_exact_passes
-    from shrinkc.passes.fold_batch_norm import FoldBatchNorm
-    from shrinkc.passes.simplify import Simplify
+    from shrinkc.compiler.pipeline.run import run_exact_passes
+    from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
+    from shrinkc.passes.simplify.simplify import Simplify
 
     after, steps = run_exact_passes(graph, (Simplify(), FoldBatchNorm()))
     skipped = steps[1].skipped
@@ -135,8 +135,8 @@ def _fold(graph: fx.GraphModule, result: Result) -> fx.GraphModule:
 def _merge(graph: fx.GraphModule, x: Tensor, want: list[Tensor], result: Result) -> None:
     """Every linear segment merged, whatever it costs: verified in float64, and as ONNX."""
     from shrinkc.compiler.export.lower import lower
-    from shrinkc.compiler.pipeline import run_exact_passes
-    from shrinkc.passes.merge_linear import MergeLinear
+    from shrinkc.compiler.pipeline.run import run_exact_passes
+    from shrinkc.passes.merge.merge_linear import MergeLinear
 
     after, (step,) = run_exact_passes(graph, (MergeLinear(),))
     result["merges"], result["merged_error"] = len(step.changes), step.max_error
@@ -170,15 +170,15 @@ def _export(stages: Stages, graph: fx.GraphModule, x: Tensor, want: list[Tensor]
 def run_onnx(program: Any, x: Tensor) -> list[Any]:
     """Write the file and run it in ONNX Runtime."""
     from shrinkc.compiler.export.onnx import write_onnx
-    from shrinkc.compiler.runtimes import OnnxRunner
+    from shrinkc.compiler.formats.onnx import OnnxRunner
 
     return OnnxRunner(write_onnx(program).SerializeToString()).run([x.numpy()])
 
 
 def run_tflite(program: Any, x: Tensor) -> list[Any]:
     """Write the file and run it in LiteRT."""
-    from shrinkc.compiler.export.tflite import write_tflite
-    from shrinkc.compiler.verify import tflite_artefact
+    from shrinkc.compiler.export.tflite.write import write_tflite
+    from shrinkc.compiler.verify.files import tflite_artefact
 
     return tflite_artefact(write_tflite(program), program).run((x,))
 

@@ -21,20 +21,20 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from scipy.stats import spearmanr
-from shrinkc.compiler.capture import capture
-from shrinkc.compiler.costs import keyed
-from shrinkc.compiler.export.lower import lower
-from shrinkc.compiler.pipeline import run_exact_passes
-from shrinkc.compiler.whole_networks import Network, time_networks
-from shrinkc.latency_tables.devices.jobs import Setup
-from shrinkc.latency_tables.devices.parse import parse_device
-from shrinkc.latency_tables.store import load_table
-from shrinkc.latency_tables.table import LatencyTable
-from shrinkc.passes.fold_batch_norm import FoldBatchNorm
-from shrinkc.passes.simplify import Simplify
 from torch import nn
 
-from benchmarks.common import RESULTS, environment, print_table, replace_json
+from benchmarks.shared.common import RESULTS, environment, print_table, replace_json
+from shrinkc.compiler.capture import capture
+from shrinkc.compiler.cost.keys import keyed
+from shrinkc.compiler.devices.jobs import Setup
+from shrinkc.compiler.devices.parse import parse_device
+from shrinkc.compiler.export.lower import lower
+from shrinkc.compiler.pipeline.run import run_exact_passes
+from shrinkc.compiler.profile.calibrate import Network, time_networks
+from shrinkc.latency_tables.store import load_table
+from shrinkc.latency_tables.table import LatencyTable
+from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
+from shrinkc.passes.simplify.simplify import Simplify
 
 PUBLIC = (
     *("mobilenet_w1", "mobilenet_wd2", "mobilenetv2_w1", "mobilenetv2_wd2", "mobilenetv2b_w3d4"),
@@ -47,7 +47,7 @@ SIZE = 224
 
 
 def public_networks() -> Iterator[Network]:
-    from benchmarks.models import load_torchvision
+    from benchmarks.shared.models import load_torchvision
 
     load_torchvision()
     from pytorchcv.model_provider import get_model

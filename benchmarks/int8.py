@@ -25,40 +25,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shrinkc.compiler.calibrate import calibrate
-from shrinkc.compiler.capture import capture
-from shrinkc.compiler.export.lower import lower
-from shrinkc.compiler.export.tflite import write_tflite
-from shrinkc.compiler.images import find_images
-from shrinkc.compiler.measuring import tflite_file
-from shrinkc.compiler.picture import preprocessing_for
-from shrinkc.compiler.pipeline import run_exact_passes
-from shrinkc.compiler.quantisation.how import Tuning
-from shrinkc.compiler.quantisation.noise import decibels, energies
-from shrinkc.compiler.quantize import quantize_tflite
-from shrinkc.compiler.shrink.closed_form import ClosedForm, shrink_closed_form
-from shrinkc.compiler.shrink.rebuild import Rebuilding
-from shrinkc.compiler.shrink.tune import Tuning as Distillation
-from shrinkc.compiler.train.cache import load_pictures
-from shrinkc.compiler.verify import tflite_artefact
-from shrinkc.latency_tables.store import load_table
-from shrinkc.passes.analysis.joints import joints
-from shrinkc.passes.fold_affine import fold_into_input, fold_into_output
-from shrinkc.passes.fold_batch_norm import FoldBatchNorm
-from shrinkc.passes.rewrite import Rewriter
-from shrinkc.passes.simplify import Simplify
 from torch import Tensor, fx, nn
 
-from benchmarks import cifar
 from benchmarks.closed_form import calibration, folded
-from benchmarks.common import (
+from benchmarks.shared import cifar
+from benchmarks.shared.common import (
     RESULTS,
     add_data_argument,
     environment,
     print_table,
     write_results,
 )
-from benchmarks.mobilenet_v2 import PICTURES, pictures
+from benchmarks.shared.mobilenet_v2 import PICTURES, pictures
+from shrinkc.compiler.capture import capture
+from shrinkc.compiler.depth.closed_form import ClosedForm, shrink_closed_form
+from shrinkc.compiler.export.lower import lower
+from shrinkc.compiler.export.tflite.write import write_tflite
+from shrinkc.compiler.formats.tflite import quantize_tflite
+from shrinkc.compiler.images.cache import load_pictures
+from shrinkc.compiler.images.files import find_images
+from shrinkc.compiler.images.preprocessing import preprocessing_for
+from shrinkc.compiler.measure.speedup import tflite_file
+from shrinkc.compiler.pipeline.run import run_exact_passes
+from shrinkc.compiler.quantise.noise import decibels, energies
+from shrinkc.compiler.quantise.options import Tuning
+from shrinkc.compiler.quantise.ranges import calibrate
+from shrinkc.compiler.recover.distil import Tuning as Distillation
+from shrinkc.compiler.recover.rebuild_span import Rebuilding
+from shrinkc.compiler.verify.files import tflite_artefact
+from shrinkc.latency_tables.store import load_table
+from shrinkc.passes.analysis.joints import joints
+from shrinkc.passes.fold.fold_affine import fold_into_input, fold_into_output
+from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
+from shrinkc.passes.rewrite import Rewriter
+from shrinkc.passes.simplify.simplify import Simplify
 
 TUNINGS: tuple[Tuning, ...] = ("none", "equalise", "bias", "both")
 OCTAVES = 3.0

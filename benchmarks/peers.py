@@ -29,12 +29,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from shrinkc.compiler.bench import bench
-from shrinkc.compiler.errors import ShrinkcError
-from shrinkc.compiler.runtimes import open_runner
 from torch import Tensor
 
-from benchmarks.common import (
+from benchmarks.peers_plot import draw
+from benchmarks.shared.common import (
     ROOT,
     add_data_argument,
     environment,
@@ -43,10 +41,12 @@ from benchmarks.common import (
     replace_json,
     write_results,
 )
-from benchmarks.mobilenet_v2 import PICTURES, pictures
-from benchmarks.peers_plot import draw
-from benchmarks.peers_rows import ORIGINALS, PEERS, Contender, contenders
-from benchmarks.peers_workshop import PeerError, Workshop
+from benchmarks.shared.mobilenet_v2 import PICTURES, pictures
+from benchmarks.shared.peers_rows import ORIGINALS, PEERS, Contender, contenders
+from benchmarks.shared.peers_workshop import PeerError, Workshop
+from shrinkc.compiler.formats.registry import open_runner
+from shrinkc.compiler.measure.bench import bench
+from shrinkc.errors import ShrinkcError
 
 OUT = ROOT / "out" / "peers"
 PICTURE = ROOT / "docs" / "peers.png"

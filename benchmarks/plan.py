@@ -30,18 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shrinkc.compiler.capture import capture
-from shrinkc.compiler.errors import InputError
-from shrinkc.compiler.measuring import int8_file, speedup_of, tflite_file
-from shrinkc.compiler.plan.drop import answers, answers_of_file
-from shrinkc.compiler.plan.planner import Planned, Planner, Planning
-from shrinkc.compiler.plan.replay import known
-from shrinkc.compiler.progress import Terminal
-from shrinkc.compiler.shrink.closed_form import ClosedForm, candidates
-from shrinkc.compiler.stages import cost_table
 
 from benchmarks.closed_form import CACHE, calibration, judged
-from benchmarks.common import (
+from benchmarks.shared.common import (
     ROOT,
     add_data_argument,
     environment,
@@ -49,7 +40,16 @@ from benchmarks.common import (
     print_table,
     write_results,
 )
-from benchmarks.mobilenet_v2 import PICTURES, pictures, pretrained
+from benchmarks.shared.mobilenet_v2 import PICTURES, pictures, pretrained
+from shrinkc.compiler.api.steps.target import cost_table
+from shrinkc.compiler.capture import capture
+from shrinkc.compiler.depth.closed_form import ClosedForm, candidates
+from shrinkc.compiler.measure.speedup import int8_file, speedup_of, tflite_file
+from shrinkc.compiler.plan.drop import answers, answers_of_file
+from shrinkc.compiler.plan.planner import Planned, Planner, Planning
+from shrinkc.compiler.plan.replay import known
+from shrinkc.compiler.support.progress import Terminal
+from shrinkc.errors import InputError
 
 SPEEDUPS = (2.3, 2.6, 3.0)
 OUT = ROOT / "out" / "plan"

@@ -20,17 +20,13 @@ from statistics import mean
 from typing import Any
 
 import torch
-from shrinkc.compiler.host import HostTable
-from shrinkc.compiler.measuring import speedup_of, tflite_file
-from shrinkc.compiler.plan.planner import Planner, Planning
-from shrinkc.compiler.progress import Terminal
-from shrinkc.compiler.shrink.closed_form import ClosedForm
-from shrinkc.compiler.shrink.retrain import retrain
 from torch import fx
 
-from benchmarks import cifar
 from benchmarks.cifar_depth import recipe, top1_of_file
-from benchmarks.common import (
+from benchmarks.plan import file_of
+from benchmarks.prune_accuracy import Row, kept, points
+from benchmarks.shared import cifar
+from benchmarks.shared.common import (
     ROOT,
     add_data_argument,
     deviation,
@@ -38,8 +34,12 @@ from benchmarks.common import (
     print_table,
     write_results,
 )
-from benchmarks.plan import file_of
-from benchmarks.prune_accuracy import Row, kept, points
+from shrinkc.compiler.depth.closed_form import ClosedForm
+from shrinkc.compiler.measure.speedup import speedup_of, tflite_file
+from shrinkc.compiler.plan.planner import Planner, Planning
+from shrinkc.compiler.profile.host_table import HostTable
+from shrinkc.compiler.recover.retrain import retrain
+from shrinkc.compiler.support.progress import Terminal
 
 OUT = ROOT / "out" / "plan_cifar"
 LOOKED = 1000

@@ -25,20 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shrinkc.compiler.capture import capture
-from shrinkc.compiler.measuring import alone_ms, tflite_file
-from shrinkc.compiler.plan.drop import SURE, Labelled, answers, answers_of_file, promise_of
-from shrinkc.compiler.plan.plan_file import Promise
-from shrinkc.compiler.plan.planner import Planned, Planner, Planning
-from shrinkc.compiler.progress import Terminal
-from shrinkc.compiler.shrink.closed_form import ClosedForm
-from shrinkc.compiler.stages import cost_table
-from shrinkc.compiler.train.pictures import Pictures
 from torch import nn
 
-from benchmarks import cifar, resnet_cifar
 from benchmarks.closed_form import CACHE, calibration
-from benchmarks.common import (
+from benchmarks.plan import OUT as KEPT
+from benchmarks.plan import file_of
+from benchmarks.shared import cifar, resnet_cifar
+from benchmarks.shared.common import (
     ROOT,
     add_data_argument,
     environment,
@@ -46,9 +39,16 @@ from benchmarks.common import (
     replace_json,
     write_results,
 )
-from benchmarks.mobilenet_v2 import PICTURES, pictures, pretrained
-from benchmarks.plan import OUT as KEPT
-from benchmarks.plan import file_of
+from benchmarks.shared.mobilenet_v2 import PICTURES, pictures, pretrained
+from shrinkc.compiler.api.steps.target import cost_table
+from shrinkc.compiler.capture import capture
+from shrinkc.compiler.depth.closed_form import ClosedForm
+from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.measure.speedup import alone_ms, tflite_file
+from shrinkc.compiler.plan.drop import SURE, Labelled, answers, answers_of_file, promise_of
+from shrinkc.compiler.plan.plan_file import Promise
+from shrinkc.compiler.plan.planner import Planned, Planner, Planning
+from shrinkc.compiler.support.progress import Terminal
 
 OUT = ROOT / "out" / "promised"
 TARGET = "host"

@@ -25,33 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shrinkc.compiler.capture import capture
-from shrinkc.compiler.errors import InputError
-from shrinkc.compiler.host import HostTable
-from shrinkc.compiler.images import find_images
-from shrinkc.compiler.measuring import measuring
-from shrinkc.compiler.picture import preprocessing_for
-from shrinkc.compiler.pipeline import run_exact_passes
-from shrinkc.compiler.progress import Terminal
-from shrinkc.compiler.prune.allocation import Allocation
-from shrinkc.compiler.prune.bears import Bearing
-from shrinkc.compiler.prune.compensate import compensate
-from shrinkc.compiler.prune.distil import distilled
-from shrinkc.compiler.prune.goal import Goal
-from shrinkc.compiler.prune.methods import METHODS, Given, comparable
-from shrinkc.compiler.prune.prune import Pruning, prune
-from shrinkc.compiler.prune_commands import batches_of
-from shrinkc.compiler.shrink.budget import predicted_ms
-from shrinkc.compiler.shrink.tune import Tuning
-from shrinkc.compiler.train.cache import load_pictures
-from shrinkc.passes.criteria.data import Batch
-from shrinkc.passes.fold_batch_norm import FoldBatchNorm
-from shrinkc.passes.simplify import Simplify
-from shrinkc.passes.slice_channels import SliceChannels
 from torch import Tensor, fx, nn
 
 from benchmarks.closed_form import classes_of, judged
-from benchmarks.common import (
+from benchmarks.converters import Peer, environment_of
+from benchmarks.shared.common import (
     ROOT,
     add_data_argument,
     environment,
@@ -59,8 +37,30 @@ from benchmarks.common import (
     replace_json,
     write_results,
 )
-from benchmarks.converters import Peer, environment_of
-from benchmarks.mobilenet_v2 import PICTURES, pictures, pretrained
+from benchmarks.shared.mobilenet_v2 import PICTURES, pictures, pretrained
+from shrinkc.compiler.api.prune import batches_of
+from shrinkc.compiler.capture import capture
+from shrinkc.compiler.cost.budget import predicted_ms
+from shrinkc.compiler.images.cache import load_pictures
+from shrinkc.compiler.images.files import find_images
+from shrinkc.compiler.images.preprocessing import preprocessing_for
+from shrinkc.compiler.measure.speedup import measuring
+from shrinkc.compiler.pipeline.run import run_exact_passes
+from shrinkc.compiler.profile.host_table import HostTable
+from shrinkc.compiler.recover.compensate import compensate
+from shrinkc.compiler.recover.distil import Tuning
+from shrinkc.compiler.support.progress import Terminal
+from shrinkc.compiler.width.allocation import Allocation
+from shrinkc.compiler.width.distil import distilled
+from shrinkc.compiler.width.goal import Goal
+from shrinkc.compiler.width.measured_damage import Bearing
+from shrinkc.compiler.width.methods import METHODS, Given, comparable
+from shrinkc.compiler.width.prune import Pruning, prune
+from shrinkc.errors import InputError
+from shrinkc.passes.channels.slice_channels import SliceChannels
+from shrinkc.passes.criteria.shared.data import Batch
+from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
+from shrinkc.passes.simplify.simplify import Simplify
 
 OUT = ROOT / "out" / "prune_accuracy"
 POINTS = OUT / "points"

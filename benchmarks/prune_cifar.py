@@ -29,33 +29,12 @@ from statistics import mean
 from typing import Any
 
 import torch
-from shrinkc.compiler.costs import macs
-from shrinkc.compiler.export.lower import lower
-from shrinkc.compiler.host import HostTable
-from shrinkc.compiler.measuring import Measuring, measuring
-from shrinkc.compiler.model_file import load_model_file, save_model
-from shrinkc.compiler.progress import Silent, Terminal
-from shrinkc.compiler.prune.allocation import Allocation
-from shrinkc.compiler.prune.bears import Bearing
-from shrinkc.compiler.prune.compensate import compensate
-from shrinkc.compiler.prune.goal import Goal
-from shrinkc.compiler.prune.methods import METHODS, Given, comparable
-from shrinkc.compiler.prune.prune import Pruning, prune
-from shrinkc.compiler.prune_commands import batches_of
-from shrinkc.compiler.shrink.budget import predicted_ms
-from shrinkc.compiler.shrink.plan import network
-from shrinkc.compiler.train.config import Hooks, Keeping, Training
-from shrinkc.compiler.train.jobs import Job, run_jobs
-from shrinkc.compiler.train.optimisers import Sgd
-from shrinkc.compiler.train.pictures import Pictures
-from shrinkc.compiler.train.schedules import OneCycle
-from shrinkc.compiler.train.train import train
-from shrinkc.passes.analysis.channel_groups import channel_groups
-from shrinkc.passes.slice_channels import SliceChannels
 from torch import fx, nn
 
-from benchmarks import cifar
-from benchmarks.common import (
+from benchmarks.converters import Peer
+from benchmarks.prune_accuracy import Row, by_peer, nearest
+from benchmarks.shared import cifar
+from benchmarks.shared.common import (
     ROOT,
     add_data_argument,
     deviation,
@@ -64,10 +43,31 @@ from benchmarks.common import (
     replace_json,
     write_results,
 )
-from benchmarks.converters import Peer
-from benchmarks.prune_accuracy import Row, by_peer, nearest
-from benchmarks.resnet_cifar import pretrained
-from benchmarks.tuning_cifar import Tuning, deployed, judged, tune
+from benchmarks.shared.resnet_cifar import pretrained
+from benchmarks.shared.tuning_cifar import Tuning, deployed, judged, tune
+from shrinkc.compiler.api.prune import batches_of
+from shrinkc.compiler.cost.budget import predicted_ms
+from shrinkc.compiler.cost.keys import macs
+from shrinkc.compiler.export.lower import lower
+from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.measure.speedup import Measuring, measuring
+from shrinkc.compiler.model_file.file import load_model_file, save_model
+from shrinkc.compiler.pipeline.deployed import network
+from shrinkc.compiler.profile.host_table import HostTable
+from shrinkc.compiler.recover.compensate import compensate
+from shrinkc.compiler.support.jobs import Job, run_jobs
+from shrinkc.compiler.support.progress import Silent, Terminal
+from shrinkc.compiler.train.settings.config import Hooks, Keeping, Training
+from shrinkc.compiler.train.settings.optimisers import Sgd
+from shrinkc.compiler.train.settings.schedules import OneCycle
+from shrinkc.compiler.train.train import train
+from shrinkc.compiler.width.allocation import Allocation
+from shrinkc.compiler.width.goal import Goal
+from shrinkc.compiler.width.measured_damage import Bearing
+from shrinkc.compiler.width.methods import METHODS, Given, comparable
+from shrinkc.compiler.width.prune import Pruning, prune
+from shrinkc.passes.analysis.channels.channel_groups import channel_groups
+from shrinkc.passes.channels.slice_channels import SliceChannels
 
 OUT = ROOT / "out" / "prune_cifar"
 STATE = OUT / "base.pt"  # for the peer

@@ -30,12 +30,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from statistics import median
 
-from benchmarks.common import RESULTS, environment, markdown_table, replace_json
 from benchmarks.converters import Peer, environment_of
 from benchmarks.coverage import EVERYTHING, GROUPS, Group, load, run_watched, wanted
 from benchmarks.coverage_one import Result, empty_result
-from benchmarks.models import Architecture, architectures
 from benchmarks.prune_coverage_one import STAGES
+from benchmarks.shared.common import RESULTS, environment, markdown_table, replace_json
+from benchmarks.shared.models import Architecture, architectures
 
 PEER = Peer("torch-pruning", "prune_torch_pruning", "")
 

@@ -27,7 +27,7 @@ from benchmarks.coverage_one import (
     run_onnx,
     run_tflite,
 )
-from benchmarks.models import Architecture, build
+from benchmarks.shared.models import Architecture, build
 
 STAGES = ("pruned", "masked", "saved", "onnx", "tflite")
 KEEP = 0.7  # of the channels of every group
@@ -60,7 +60,7 @@ def measure(architecture: Architecture, save: Callable[[Result], None]) -> None:
     if sliced is None or "pruned" in result["errors"]:
         return
     with stages.stage("masked"):
-        from shrinkc.passes.mask_channels import mask_channels
+        from shrinkc.passes.channels.mask_channels import mask_channels
 
         wide = graph.double()
         got = outputs(slicing(wide).graph_module, x.double())
@@ -77,11 +77,11 @@ def measure(architecture: Architecture, save: Callable[[Result], None]) -> None:
 
 def _prune(graph: fx.GraphModule, result: Result) -> tuple[Any, fx.GraphModule]:
     """30 % of the channels of every group, those of the smallest L1 norm."""
-    from shrinkc.passes.analysis.channel_groups import channel_groups
+    from shrinkc.passes.analysis.channels.channel_groups import channel_groups
+    from shrinkc.passes.channels.slice_channels import SliceChannels
     from shrinkc.passes.criteria.base import uniform
     from shrinkc.passes.criteria.magnitude import FilterNorm
     from shrinkc.passes.ir import check_legal
-    from shrinkc.passes.slice_channels import SliceChannels
 
     channel_groups(graph)  # the first imports scipy
     started = time.perf_counter()
@@ -108,7 +108,7 @@ def parameters(module: torch.nn.Module) -> int:
 
 
 def _save_and_load(graph: fx.GraphModule) -> fx.GraphModule:
-    from shrinkc.compiler.model_file import load_model_file, save_model
+    from shrinkc.compiler.model_file.file import load_model_file, save_model
 
     with tempfile.TemporaryDirectory() as folder:
         save_model(graph, Path(folder) / "pruned.safetensors", {})
@@ -118,9 +118,9 @@ def _save_and_load(graph: fx.GraphModule) -> fx.GraphModule:
 def _export(stages: Stages, graph: fx.GraphModule, x: Tensor, want: list[Tensor]) -> None:
     """As `compile` does it: simplified, batch norms folded, written, run."""
     from shrinkc.compiler.export.lower import lower
-    from shrinkc.compiler.pipeline import run_exact_passes
-    from shrinkc.passes.fold_batch_norm import FoldBatchNorm
-    from shrinkc.passes.simplify import Simplify
+    from shrinkc.compiler.pipeline.run import run_exact_passes
+    from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
+    from shrinkc.passes.simplify.simplify import Simplify
 
     program: Any = None
     with stages.stage("lowered"):

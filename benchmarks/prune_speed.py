@@ -17,17 +17,17 @@ from statistics import median
 from typing import Any
 
 import torch
-from shrinkc.compiler.capture import capture
-from shrinkc.compiler.host import HostTable
-from shrinkc.compiler.measuring import measuring, speedup_of, tflite_file
-from shrinkc.compiler.prune.goal import Goal
-from shrinkc.compiler.prune.prune import prune
-from shrinkc.compiler.shrink.budget import predicted_ms
-from shrinkc.compiler.shrink.plan import network
-from shrinkc.passes.criteria.magnitude import FilterNorm
 
-from benchmarks.common import RESULTS, ROOT, environment, print_table, write_results
-from benchmarks.models import Architecture, build
+from benchmarks.shared.common import RESULTS, ROOT, environment, print_table, write_results
+from benchmarks.shared.models import Architecture, build
+from shrinkc.compiler.capture import capture
+from shrinkc.compiler.cost.budget import predicted_ms
+from shrinkc.compiler.measure.speedup import measuring, speedup_of, tflite_file
+from shrinkc.compiler.pipeline.deployed import network
+from shrinkc.compiler.profile.host_table import HostTable
+from shrinkc.compiler.width.goal import Goal
+from shrinkc.compiler.width.prune import prune
+from shrinkc.passes.criteria.magnitude import FilterNorm
 
 CACHE = ROOT / "out" / "host"
 ROUNDS = 5

@@ -22,8 +22,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import ROOT, environment, peak_megabytes, print_table, write_results
-from benchmarks.models import randomise
+from benchmarks.shared.common import ROOT, environment, peak_megabytes, print_table, write_results
+from benchmarks.shared.models import randomise
 
 SIZES = (250, 500, 1000)
 CHANNELS, HIDDEN, SIDE = 64, 32, 16
@@ -88,11 +88,11 @@ def measure(convolutions: int) -> dict[str, float]:
     from shrinkc.compiler.capture import capture
     from shrinkc.compiler.export.lower import lower
     from shrinkc.compiler.export.onnx import write_onnx
-    from shrinkc.compiler.export.tflite import write_tflite
-    from shrinkc.compiler.pipeline import run_exact_passes
-    from shrinkc.passes.fold_batch_norm import FoldBatchNorm
-    from shrinkc.passes.merge_linear import MergeLinear
-    from shrinkc.passes.simplify import Simplify
+    from shrinkc.compiler.export.tflite.write import write_tflite
+    from shrinkc.compiler.pipeline.run import run_exact_passes
+    from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
+    from shrinkc.passes.merge.merge_linear import MergeLinear
+    from shrinkc.passes.simplify.simplify import Simplify
 
     torch.set_num_threads(1)
     model = deep_residual(convolutions)

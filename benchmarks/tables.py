@@ -19,8 +19,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from benchmarks.shared.common import (
+    ROOT,
+    add_data_argument,
+    environment,
+    print_table,
+    write_results,
+)
 from shrinkc.latency_tables.accuracy import Accuracy, accuracy
-from shrinkc.latency_tables.build import (
+from shrinkc.latency_tables.makers import (
     pixel3,
     pixel4_cpu,
     pixel4_gpu,
@@ -28,11 +35,9 @@ from shrinkc.latency_tables.build import (
     rpi4_xnnpack,
     v100,
 )
-from shrinkc.latency_tables.build.networks import mobilenet_v2
+from shrinkc.latency_tables.makers.networks import mobilenet_v2
 from shrinkc.latency_tables.store import load_table, read_table
 from shrinkc.latency_tables.table import LatencyTable
-
-from benchmarks.common import ROOT, add_data_argument, environment, print_table, write_results
 
 HeldOut = Literal["network", "family"]
 REPEATS = 9

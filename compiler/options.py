@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .images import ImageSet
-from .picture import Preprocessing
-from .quantisation.how import Int8, Tuning
-from .quantisation.known import Known
+from shrinkc.compiler.images.files import ImageSet
+from shrinkc.compiler.images.preprocessing import Preprocessing
+from shrinkc.compiler.quantise.options import Int8, Tuning, check_int8
+from shrinkc.compiler.quantise.stored import Known
+from shrinkc.errors import InputError
 
 Merge = Literal["auto", "all", "none"]
 PRECISIONS = ("fp32", "int8")
@@ -53,3 +54,13 @@ class Options:
     def int8(self) -> Int8:
         """How the network becomes int8, where it does."""
         return Int8(self.int8_tuning, self.keep_fp32, self.min_snr_db)
+
+
+def check_options(options: Options) -> None:
+    """Raise InputError for what can be known to fail before any work is done."""
+    if options.precision not in PRECISIONS:
+        raise InputError(f"--precision {options.precision}: choose {' or '.join(PRECISIONS)}")
+    pictures = options.images or options.calibration
+    if options.precision == "int8" and pictures is None and options.known is None:
+        raise InputError("--precision int8 needs pictures to calibrate on; give --images DIR")
+    check_int8(options.int8, options.precision)

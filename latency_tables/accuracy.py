@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .files import Validation
-from .table import LatencyTable
+from shrinkc.latency_tables.files import Validation
+from shrinkc.latency_tables.table import LatencyTable
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .key import ELEMENT_BYTES, OpKey
+from shrinkc.latency_tables.key import ELEMENT_BYTES, OpKey
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]

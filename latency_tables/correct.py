@@ -19,12 +19,12 @@ from importlib.resources.abc import Traversable
 
 import numpy as np
 
-from ..compiler.errors import TableError
-from .columns import FloatArray
-from .features import operator_class
-from .files import Validation
-from .key import PRECISIONS, OpKey
-from .rows import Row, csv_text, read_rows, unique
+from shrinkc.errors import TableError
+from shrinkc.latency_tables.columns import FloatArray
+from shrinkc.latency_tables.files import Validation
+from shrinkc.latency_tables.kernels.features import operator_class
+from shrinkc.latency_tables.key import PRECISIONS, OpKey
+from shrinkc.latency_tables.rows import Row, csv_text, read_rows, unique
 
 PULL = (0.05 / 0.5) ** 2
 LEAST = 0.2  # no class is five times faster than all others say

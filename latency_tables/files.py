@@ -7,11 +7,17 @@ from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from itertools import chain
 
-from ..compiler.errors import TableError
-from .key import PRECISIONS
-from .meta import ModelShape
-from .model import EXTENTS, Coefficient, Coverage, Extents, FittedModel
-from .rows import Row, csv_text, read_rows, unique
+from shrinkc.errors import TableError
+from shrinkc.latency_tables.kernels.model import (
+    EXTENTS,
+    Coefficient,
+    Coverage,
+    Extents,
+    FittedModel,
+)
+from shrinkc.latency_tables.key import PRECISIONS
+from shrinkc.latency_tables.meta import ModelShape
+from shrinkc.latency_tables.rows import Row, csv_text, read_rows, unique
 
 MODEL_COLUMNS = ("precision", "feature", "unit", "coefficient", "floor", "prior")
 COVERAGE_COLUMNS = (

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from .columns import FloatArray, OpColumns
-from .key import OpKey
+from shrinkc.latency_tables.columns import FloatArray, OpColumns
+from shrinkc.latency_tables.key import OpKey
 
 NEIGHBOURS = 32
 NUGGET = 4e-3  # of the covariance: what two measurements of one operator differ by

@@ -17,10 +17,10 @@ from itertools import chain
 
 import numpy as np
 
-from ..compiler.errors import TableError
-from .columns import NUMBERS, FloatArray, IntArray, OpColumns, numbers
-from .key import PRECISIONS, OpKey
-from .rows import MAX_DIGITS, Readable, Row, csv_text, read_rows, unique
+from shrinkc.errors import TableError
+from shrinkc.latency_tables.columns import NUMBERS, FloatArray, IntArray, OpColumns, numbers
+from shrinkc.latency_tables.key import PRECISIONS, OpKey
+from shrinkc.latency_tables.rows import MAX_DIGITS, Readable, Row, csv_text, read_rows, unique
 
 OPS_COLUMNS = ("op", *NUMBERS, "activation", "precision", "median_us", "iqr_us", "runs")
 ACTIVATIONS = ("none", "relu", "relu6")

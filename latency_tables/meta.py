@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, fields
 from importlib.resources.abc import Traversable
 from typing import Literal, cast
 
-from ..compiler.errors import TableError
-from .features import Caches, Tiles
-from .interpolate import CLIFFS
-from .kernels import KERNELS, Kernels
-from .key import PRECISIONS
+from shrinkc.errors import TableError
+from shrinkc.latency_tables.interpolate import CLIFFS
+from shrinkc.latency_tables.kernels.features import Caches, Tiles
+from shrinkc.latency_tables.kernels.registry import KERNELS, Kernels
+from shrinkc.latency_tables.key import PRECISIONS
 
 SCHEMA = 1
 _DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?|unknown")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from ..compiler.errors import TableError
+from shrinkc.errors import TableError
 
 T = TypeVar("T")
 MAX_DIGITS = 12

@@ -14,15 +14,21 @@ from pathlib import Path
 
 from platformdirs import user_data_dir
 
-from ..compiler.errors import TableError
-from .correct import corrections_text, read_corrections
-from .files import coverage_text, model_text, read_models, read_validation, validation_text
-from .key import OpKey
-from .measured import LazyOps, MeasuredOps, Measurement, ops_text, read_ops
-from .meta import TableMeta, meta_toml, read_meta
-from .model import FittedModel
-from .table import LatencyTable
-from .target import Target
+from shrinkc.errors import TableError
+from shrinkc.latency_tables.correct import corrections_text, read_corrections
+from shrinkc.latency_tables.files import (
+    coverage_text,
+    model_text,
+    read_models,
+    read_validation,
+    validation_text,
+)
+from shrinkc.latency_tables.kernels.model import FittedModel
+from shrinkc.latency_tables.key import OpKey
+from shrinkc.latency_tables.measured import LazyOps, MeasuredOps, Measurement, ops_text, read_ops
+from shrinkc.latency_tables.meta import TableMeta, meta_toml, read_meta
+from shrinkc.latency_tables.table import LatencyTable
+from shrinkc.latency_tables.target import Target
 
 MANY_OPERATORS = 20_000  # more are packed, and read by precision
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
-from ..compiler.errors import TableError
-from .correct import Corrections
-from .files import Validation
-from .interpolate import CLIFFS, Interpolator
-from .key import OpKey
-from .measured import LazyOps, MeasuredOps, Measurement
-from .meta import TableMeta
-from .model import FittedModel
+from shrinkc.errors import TableError
+from shrinkc.latency_tables.correct import Corrections
+from shrinkc.latency_tables.files import Validation
+from shrinkc.latency_tables.interpolate import CLIFFS, Interpolator
+from shrinkc.latency_tables.kernels.model import FittedModel
+from shrinkc.latency_tables.key import OpKey
+from shrinkc.latency_tables.measured import LazyOps, MeasuredOps, Measurement
+from shrinkc.latency_tables.meta import TableMeta
 
 CACHED_ESTIMATES = 1 << 16
 MIN_MEASURED = 5  # operators of a kind; from fewer nothing is interpolated

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..compiler.errors import TableError
+from shrinkc.errors import TableError
 
 _PART = re.compile(r"[a-z0-9][a-z0-9._-]*")
 

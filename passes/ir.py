@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from ..compiler.errors import IllegalGraphError
+from shrinkc.errors import IllegalGraphError
 
 # Class → the constructor arguments that rebuild it, each also an attribute of the instance.
 # `bias` means: has a bias tensor. Parameters and buffers come on top, from the state dict.

@@ -17,8 +17,8 @@ from typing import cast
 import torch
 from torch import Tensor, fx, nn
 
-from .base import Change, PassResult, Skip, copy_graph
-from .ir import module_of
+from shrinkc.passes.base import Change, PassResult, Skip, copy_graph
+from shrinkc.passes.ir import module_of
 
 
 class Rewriter:

@@ -12,23 +12,29 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from shrinkc.compiler.api.compile import compile_model as compile
+from shrinkc.compiler.capture import capture
+from shrinkc.compiler.load.load import load_model as load
+from shrinkc.compiler.options import Options
+from shrinkc.errors import ShrinkcError
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .compiler.capture import capture
-    from .compiler.compile import compile_model as compile
-    from .compiler.errors import ShrinkcError
-    from .compiler.load import load_model as load
-    from .compiler.options import Options
+    from shrinkc.compiler.api.compile import compile_model as compile
+    from shrinkc.compiler.capture import capture
+    from shrinkc.compiler.load.load import load_model as load
+    from shrinkc.compiler.options import Options
+    from shrinkc.errors import ShrinkcError
 
 __all__ = ["Options", "ShrinkcError", "__version__", "capture", "compile", "load"]
 
 _HOMES = {
     "Options": ("compiler.options", "Options"),
-    "ShrinkcError": ("compiler.errors", "ShrinkcError"),
+    "ShrinkcError": ("errors", "ShrinkcError"),
     "capture": ("compiler.capture", "capture"),
-    "compile": ("compiler.compile", "compile_model"),
-    "load": ("compiler.load", "load_model"),
+    "compile": ("compiler.api.compile", "compile_model"),
+    "load": ("compiler.load.load", "load_model"),
 }
 
 

@@ -1,8 +1,10 @@
 """`python -m shrinkc`"""
 
+from __future__ import annotations
+
 import sys
 
-from .compiler.cli import main
+from shrinkc.compiler.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

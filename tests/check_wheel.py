@@ -26,7 +26,7 @@ for target in known_targets():
 for name in sys.argv[1].split():
     importlib.import_module(name)
 for name in ("style.css", "script.js"):
-    assert resources.files("shrinkc.compiler.html_report").joinpath(name).is_file(), name
+    assert resources.files("shrinkc.compiler.report.html").joinpath(name).is_file(), name
 assert "shrinkc" in shrinkc.__file__ and sys.prefix in shrinkc.__file__, shrinkc.__file__
 print("wheel:", len(sys.argv[1].split()), "packages,", len(known_targets()), "targets")
 """

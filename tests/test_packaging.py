@@ -22,10 +22,11 @@ def test_every_package_on_disk_ships() -> None:
 def test_every_file_of_the_compiler_ships() -> None:
     """What is no Python has to be named."""
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    folders = {folder: name for name, folder in tool["package-dir"].items()}
     for file in (ROOT / "compiler").rglob("*.*"):
         if file.suffix not in (".py", ".pyc"):
-            patterns = tool["package-data"][folders[str(file.parent.relative_to(ROOT))]]
+            patterns = tool["package-data"][
+                ".".join(("shrinkc", *file.parent.relative_to(ROOT).parts))
+            ]
             assert any(file.match(pattern) for pattern in patterns), file
 
 

@@ -4,7 +4,7 @@ import sys
 
 import torch
 
-from benchmarks.networks import NETWORKS
+from benchmarks.shared.networks import NETWORKS
 
 module, out = sys.argv[1:]
 model = torch.load(module, weights_only=False).eval()  # the benchmark has just written it

@@ -16,7 +16,7 @@ import torch
 import torch_pruning
 from torch import nn
 
-from benchmarks.mobilenet_v2 import pretrained
+from benchmarks.shared.mobilenet_v2 import pretrained
 
 RATIOS = range(2, 61, 2)
 IMPORTANCE: dict[str, Any] = {

@@ -16,7 +16,7 @@ import torch
 import torch_pruning
 
 from benchmarks.peer_scripts.prune_mobilenet_v2 import IMPORTANCE
-from benchmarks.resnet_cifar import SIZE, Block, resnet56
+from benchmarks.shared.resnet_cifar import SIZE, Block, resnet56
 
 RATIOS = range(2, 81, 2)
 MULTIPLE = 4  # as ours

@@ -15,8 +15,8 @@ import torch_pruning
 from torch import nn
 
 from benchmarks.coverage_one import Result, Stages, WrongResultError, outputs, run_alone
-from benchmarks.models import Architecture, build
 from benchmarks.prune_coverage_one import KEEP, LEAST, parameters
+from benchmarks.shared.models import Architecture, build
 
 STAGES = ("pruned",)
 

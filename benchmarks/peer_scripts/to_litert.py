@@ -9,7 +9,7 @@ import sys
 import litert_torch
 import torch
 
-from benchmarks.networks import NETWORKS, load
+from benchmarks.shared.networks import NETWORKS, load
 
 name, state_dict, out = sys.argv[1:]
 model = litert_torch.to_channel_last_io(load(name, state_dict), args=[0])

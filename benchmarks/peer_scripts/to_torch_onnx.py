@@ -4,7 +4,7 @@ import sys
 
 import torch
 
-from benchmarks.networks import NETWORKS, load
+from benchmarks.shared.networks import NETWORKS, load
 
 name, state_dict, out = sys.argv[1:]
 example = torch.zeros(NETWORKS[name].input_shape)

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ...passes import ir
-from ..errors import CaptureError, IllegalGraphError, ModelRunError
-from ..quiet import quiet
-from ..text import one_line
-from .convert import convert
-from .observe import observe
-from .trace import export, leaves, symbolic_trace
+from shrinkc.compiler.capture.convert import convert
+from shrinkc.compiler.capture.observe import observe
+from shrinkc.compiler.capture.trace import export, leaves, symbolic_trace
+from shrinkc.compiler.support.quiet import quiet
+from shrinkc.compiler.support.text import one_line
+from shrinkc.errors import CaptureError, IllegalGraphError, ModelRunError
+from shrinkc.passes import ir
 
 # float32 against float32 of the same arithmetic in another order
 TOLERANCE = 1e-4

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from ...passes import ir
-from ...passes.analysis.shapes import meta_call, meta_twin
-from ..errors import CaptureError
-from .observe import BatchInt
+from shrinkc.compiler.capture.observe import BatchInt
+from shrinkc.errors import CaptureError
+from shrinkc.passes import ir
+from shrinkc.passes.analysis.shapes import meta_call, meta_twin
 
 Shape = tuple[int, ...]
 

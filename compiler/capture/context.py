@@ -8,10 +8,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from ...passes import ir
-from ..errors import CaptureError
-from .builder import Builder, Constant, Expanded, Shape
-from .observe import BatchInt, TensorShapes
+from shrinkc.compiler.capture.builder import Builder, Constant, Expanded, Shape
+from shrinkc.compiler.capture.observe import BatchInt, TensorShapes
+from shrinkc.errors import CaptureError
+from shrinkc.passes import ir
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from ...passes import ir
-from ..errors import CaptureError
-from . import rules_conv, rules_math, rules_nn, rules_shape
-from .builder import Builder, Constant
-from .context import Context, target_name
-from .lift import pair
-from .module_rules import MODULE_RULES
-from .observe import Observation, TensorShapes, combine
-from .trace import leaves
+from shrinkc.compiler.capture import rules_conv, rules_math, rules_nn, rules_shape
+from shrinkc.compiler.capture.builder import Builder, Constant
+from shrinkc.compiler.capture.context import Context, target_name
+from shrinkc.compiler.capture.lift import pair
+from shrinkc.compiler.capture.module_rules import MODULE_RULES
+from shrinkc.compiler.capture.observe import Observation, TensorShapes, combine
+from shrinkc.compiler.capture.trace import leaves
+from shrinkc.errors import CaptureError
+from shrinkc.passes import ir
 
 RULES: dict[str, Callable[..., Any]] = {
     **rules_math.RULES,

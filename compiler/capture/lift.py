@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from .builder import Constant
-from .context import Context
+from shrinkc.compiler.capture.builder import Constant
+from shrinkc.compiler.capture.context import Context
 
 
 def pair(value: Any) -> tuple[int, int]:

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from ...passes import ir
-from .builder import Constant
-from .context import Context
-from .lift import lift, pair, raise_to_map
-from .rules_shape import unfold_dim
+from shrinkc.compiler.capture.builder import Constant
+from shrinkc.compiler.capture.context import Context
+from shrinkc.compiler.capture.lift import lift, pair, raise_to_map
+from shrinkc.compiler.capture.rules_shape import unfold_dim
+from shrinkc.passes import ir
 
 
 def conv2d(

@@ -9,9 +9,9 @@ from typing import Any, cast
 import torch
 from torch import fx, nn
 
-from ...passes import ir
-from .builder import Constant, Expanded
-from .context import Context
+from shrinkc.compiler.capture.builder import Constant, Expanded
+from shrinkc.compiler.capture.context import Context
+from shrinkc.passes import ir
 
 
 def _binary(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from ...passes import ir
-from .builder import Constant
-from .context import Context
-from .lift import lift, pair, raise_to_map
+from shrinkc.compiler.capture.builder import Constant
+from shrinkc.compiler.capture.context import Context
+from shrinkc.compiler.capture.lift import lift, pair, raise_to_map
+from shrinkc.passes import ir
 
 # --- normalisation -------------------------------------------------------------------------------
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from ...passes import ir
-from .builder import Constant, Expanded
-from .context import Context
-from .observe import BatchInt
+from shrinkc.compiler.capture.builder import Constant, Expanded
+from shrinkc.compiler.capture.context import Context
+from shrinkc.compiler.capture.observe import BatchInt
+from shrinkc.passes import ir
 
 
 def same(c: Context, x: Any, *args: Any, **kwargs: Any) -> Any:

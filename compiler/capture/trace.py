@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ...passes import ir
-from ..quiet import quiet
-from .module_rules import MODULE_RULES
+from shrinkc.compiler.capture.module_rules import MODULE_RULES
+from shrinkc.compiler.support.quiet import quiet
+from shrinkc.passes import ir
 
 
 class _Tracer(fx.Tracer):

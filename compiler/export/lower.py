@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from ...passes import ir
-from ...passes.analysis.shapes import shapes
-from ...passes.analysis.usage import attribute
-from ..errors import UnsupportedOperatorError
-from . import ops
-from .lower_modules import MODULE_LOWERINGS
-from .lowering import Lowering, NotLowerableError
+from shrinkc.compiler.export import ops
+from shrinkc.compiler.export.lower_modules import MODULE_LOWERINGS
+from shrinkc.compiler.export.lowering import Lowering, NotLowerableError
+from shrinkc.errors import UnsupportedOperatorError
+from shrinkc.passes import ir
+from shrinkc.passes.analysis.shapes import shapes
+from shrinkc.passes.analysis.usage import attribute
 
 FUSABLE = (ops.Conv, ops.ConvTranspose, ops.Linear, ops.ChannelAffine, ops.Binary)
 

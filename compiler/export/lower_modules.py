@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from torch import fx, nn
 
-from . import ops
-from .lowering import Lowering, NotLowerableError
+from shrinkc.compiler.export import ops
+from shrinkc.compiler.export.lowering import Lowering, NotLowerableError
 
 
 def pair(value: Any) -> ops.Pair:

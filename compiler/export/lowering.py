@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, fx
 
-from . import ops
+from shrinkc.compiler.export import ops
 
 
 class NotLowerableError(Exception):

@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ..errors import ExportError
-from . import ops
+from shrinkc.compiler.export import ops
+from shrinkc.errors import ExportError
 
 OPSETS = range(13, onnx.defs.onnx_opset_version() + 1)
 DEFAULT_OPSET = 17

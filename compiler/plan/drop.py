@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, fx
 
-from ..export.lower import lower
-from ..runtimes import TfliteRunner
-from ..verify import Artefact
-from .plan_file import Promise
+from shrinkc.compiler.export.lower import lower
+from shrinkc.compiler.formats.tflite import TfliteRunner
+from shrinkc.compiler.plan.plan_file import Promise
+from shrinkc.compiler.verify.files import Artefact
 
 Labelled = Iterable[tuple[Tensor, Tensor | None]]
 Answer = Callable[[Tensor], Tensor]

@@ -16,9 +16,9 @@ import safetensors.torch
 from pydantic import Field, StringConstraints, ValidationError
 from torch import Tensor
 
-from ..errors import LoadError
-from ..model_file import read_tensors
-from ..model_schema import Identifier, Strict
+from shrinkc.compiler.model_file.file import read_tensors
+from shrinkc.compiler.model_file.schema import Identifier, Strict
+from shrinkc.errors import LoadError
 
 INT8 = "int8."
 NAME, TENSORS = "plan.json", "plan.safetensors"

@@ -21,32 +21,39 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, fx
 
-from ...passes.analysis.spans import NoSpan, find_spans
-from ..costs import AsMeasured, CostTable
-from ..errors import InputError, TableError
-from ..files import atomic_folder
-from ..journal import Journal, digest_of
-from ..measuring import int8_file
-from ..options import PRECISIONS
-from ..progress import Progress, Silent
-from ..prune.group_choices import GroupChoice, group_choices, measure_groups, sliced_and_fitted
-from ..quantisation.how import Int8
-from ..quantisation.prepare import Prepared, prepare
-from ..report_sections import LayerNoise
-from ..sanity import Sanity
-from ..shrink.budget import predicted_ms, price_of
-from ..shrink.choices import Choice, choices
-from ..shrink.closed_form import ClosedForm, Row, channels_last, fitted
-from ..shrink.importance import Damage, loss, measure
-from ..shrink.plans import Plans, outline
-from ..shrink.rows import Sample, size_of
-from ..train.pictures import Pictures
-from .bases import SLACK, Base, Bases
-from .drop import Answer, answers, answers_of_file, promise_of
-from .plan_file import INT8, Plan, Promise, Step, plan_files, read_plan
-from .replay import changed_tensors, deployed, model_digest, replay
-from .ways import Outcome, Way, ways_of_int8
-from .whole_files import FEW, WholeFiles
+from shrinkc.compiler.cost.budget import predicted_ms, price_of
+from shrinkc.compiler.cost.predict import AsMeasured, CostTable
+from shrinkc.compiler.depth.choice_sets import Plans, outline
+from shrinkc.compiler.depth.choices import Choice, choices
+from shrinkc.compiler.depth.closed_form import ClosedForm, Row, fitted
+from shrinkc.compiler.depth.importance import measure
+from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.sanity import Sanity
+from shrinkc.compiler.measure.speedup import int8_file
+from shrinkc.compiler.options import PRECISIONS
+from shrinkc.compiler.pipeline.deployed import channels_last, deployed
+from shrinkc.compiler.plan.drop import Answer, answers, answers_of_file, promise_of
+from shrinkc.compiler.plan.file_timing import FEW, WholeFiles
+from shrinkc.compiler.plan.group_choices import (
+    GroupChoice,
+    group_choices,
+    measure_groups,
+    sliced_and_fitted,
+)
+from shrinkc.compiler.plan.int8_variants import Outcome, Way, ways_of_int8
+from shrinkc.compiler.plan.plan_file import INT8, Plan, Promise, Step, plan_files, read_plan
+from shrinkc.compiler.plan.replay import changed_tensors, model_digest, replay
+from shrinkc.compiler.plan.slicings import SLACK, Base, Bases
+from shrinkc.compiler.quantise.noise import LayerNoise
+from shrinkc.compiler.quantise.options import Int8
+from shrinkc.compiler.quantise.prepare import Prepared, prepare
+from shrinkc.compiler.recover.divergence import Damage, loss
+from shrinkc.compiler.recover.layer_problems import Sample, size_of
+from shrinkc.compiler.support.atomic_files import atomic_folder
+from shrinkc.compiler.support.journal import Journal, digest_of
+from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.errors import InputError, TableError
+from shrinkc.passes.analysis.linear.spans import NoSpan, find_spans
 
 HOST = "host"
 CALIBRATED = 100  # pictures that tell the ranges of int8

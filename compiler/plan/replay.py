@@ -8,28 +8,19 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, fx
 
-from ...passes.analysis.channel_groups import channel_groups
-from ...passes.analysis.spans import find_spans
-from ...passes.criteria.base import Selection
-from ...passes.fold_batch_norm import FoldBatchNorm
-from ...passes.ir import check_legal
-from ...passes.simplify import Simplify
-from ...passes.slice_channels import SliceChannels
-from ..errors import InputError, LoadError
-from ..export.lower import lower
-from ..journal import digest_of
-from ..pipeline import run_exact_passes
-from ..quantisation.known import Known
-from ..shrink.choices import Choice
-from ..shrink.closed_form import channels_last
-from ..shrink.plans import outline
-from .plan_file import INT8, Plan, Step
-
-
-def deployed(captured: fx.GraphModule) -> fx.GraphModule:
-    """What plans are made for: simplified, batch norms folded, each pass verified in float64."""
-    folded = run_exact_passes(captured, (Simplify(), FoldBatchNorm()))[0].float()
-    return channels_last(folded)
+from shrinkc.compiler.depth.choice_sets import outline
+from shrinkc.compiler.depth.choices import Choice
+from shrinkc.compiler.export.lower import lower
+from shrinkc.compiler.pipeline.deployed import deployed
+from shrinkc.compiler.plan.plan_file import INT8, Plan, Step
+from shrinkc.compiler.quantise.stored import Known
+from shrinkc.compiler.support.journal import digest_of
+from shrinkc.errors import InputError, LoadError
+from shrinkc.passes.analysis.channels.channel_groups import channel_groups
+from shrinkc.passes.analysis.linear.spans import find_spans
+from shrinkc.passes.channels.selection import Selection
+from shrinkc.passes.channels.slice_channels import SliceChannels
+from shrinkc.passes.ir import check_legal
 
 
 def model_digest(captured: fx.GraphModule) -> str:

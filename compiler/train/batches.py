@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import TrainingError
-from .augment import cut, draw
-from .compute import ALONE, Ranks
-from .pictures import Data
+from shrinkc.compiler.images.augment import cut, draw
+from shrinkc.compiler.images.decoded import Data
+from shrinkc.compiler.train.compute import ALONE, Ranks
+from shrinkc.errors import TrainingError
 
 _AHEAD = 2  # batches prepared while a GPU computes
 

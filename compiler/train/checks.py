@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from ..errors import DataError, ShrinkcError, TrainingError
-from ..text import named
-from .batches import Batch
-from .config import Training, Validation
-from .evaluate import judged
-from .losses import Objective, logits
-from .pictures import Pictures
+from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.support.text import named
+from shrinkc.compiler.train.batches import Batch
+from shrinkc.compiler.train.evaluate import judged
+from shrinkc.compiler.train.settings.config import Training, Validation
+from shrinkc.compiler.train.settings.losses import Objective, logits
+from shrinkc.errors import DataError, ShrinkcError, TrainingError
 
 
 def check(

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import Tensor, distributed
 
-from ..errors import TrainingError
-from ..quiet import quiet
-from ..text import one_line
+from shrinkc.compiler.support.quiet import quiet
+from shrinkc.compiler.support.text import one_line
+from shrinkc.errors import TrainingError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

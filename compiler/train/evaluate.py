@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .compute import ALONE, Ranks
-from .losses import logits
-from .pictures import Pictures
+from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.train.compute import ALONE, Ranks
+from shrinkc.compiler.train.settings.losses import logits
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-from ..errors import TrainingError
-from .config import Keeping
-from .log import Log, Row
-from .run import Run
-from .state import BEST, LAST, check_same, load, remove_leftovers, save
-from .stopping import TrainingStopped
+from shrinkc.compiler.train.log import Log, Row
+from shrinkc.compiler.train.run import Run
+from shrinkc.compiler.train.settings.config import Keeping
+from shrinkc.compiler.train.state import BEST, LAST, check_same, load, remove_leftovers, save
+from shrinkc.compiler.train.stopping import TrainingStopped
+from shrinkc.errors import TrainingError
 
 
 class Keeper:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from .compute import ALONE, Ranks
+from shrinkc.compiler.train.compute import ALONE, Ranks
 
 Row = dict[str, Any]
 

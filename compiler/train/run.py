@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..errors import TrainingError
-from .average import Average
-from .batches import Batch, Batches, mix
-from .compute import ranks_of
-from .config import Moment, Training
-from .log import Meter, Row, Tally
-from .losses import Objective, logits, tapped
-from .optimisers import build, set_lr
-from .pictures import Data
+from shrinkc.compiler.images.decoded import Data
+from shrinkc.compiler.train.batches import Batch, Batches, mix
+from shrinkc.compiler.train.compute import ranks_of
+from shrinkc.compiler.train.log import Meter, Row, Tally
+from shrinkc.compiler.train.settings.average import Average
+from shrinkc.compiler.train.settings.config import Moment, Training
+from shrinkc.compiler.train.settings.losses import Objective, logits, tapped
+from shrinkc.compiler.train.settings.optimisers import build, set_lr
+from shrinkc.errors import TrainingError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -11,9 +11,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from ..errors import InputError, TrainingError
-from ..files import write_file
-from ..text import one_line
+from shrinkc.compiler.support.atomic_files import write_file
+from shrinkc.compiler.support.text import one_line
+from shrinkc.errors import InputError, TrainingError
 
 LAST, BEST = "last.pt", "best.pt"
 VERSION = 1

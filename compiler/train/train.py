@@ -10,18 +10,18 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from ..errors import TrainingError
-from ..progress import Progress, Silent
-from .batches import Batch, ahead
-from .checks import check, check_pictures
-from .compute import start
-from .config import Keeping, Training, Validation
-from .evaluate import evaluate
-from .keeper import Keeper, kept
-from .log import Row, Tally
-from .pictures import Data
-from .run import Run
-from .stopping import Stop, stop_on_signal
+from shrinkc.compiler.images.decoded import Data
+from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.compiler.train.batches import Batch, ahead
+from shrinkc.compiler.train.checks import check, check_pictures
+from shrinkc.compiler.train.compute import start
+from shrinkc.compiler.train.evaluate import evaluate
+from shrinkc.compiler.train.keeper import Keeper, kept
+from shrinkc.compiler.train.log import Row, Tally
+from shrinkc.compiler.train.run import Run
+from shrinkc.compiler.train.settings.config import Keeping, Training, Validation
+from shrinkc.compiler.train.stopping import Stop, stop_on_signal
+from shrinkc.errors import TrainingError
 
 
 @dataclass(frozen=True)

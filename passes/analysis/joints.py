@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from .. import ir
-from ..base import Skip
-from .shapes import Shapes, shapes
-from .usage import Usage, usage
+from shrinkc.passes import ir
+from shrinkc.passes.analysis.shapes import Shapes, shapes
+from shrinkc.passes.analysis.usage import Usage, usage
+from shrinkc.passes.base import Skip
 
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _HOMOGENEOUS = (

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from ..ir import (
+from shrinkc.passes.analysis.usage import attribute
+from shrinkc.passes.ir import (
     ARITHMETIC,
     ELEMENTWISE_MODULES,
     amax,
@@ -19,7 +20,6 @@ from ..ir import (
     module_of,
     sum_,
 )
-from .usage import attribute
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]

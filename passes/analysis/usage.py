@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor, fx, nn
 
-from ..ir import module_of
+from shrinkc.passes.ir import module_of
 
 
 @dataclass(frozen=True, eq=False)

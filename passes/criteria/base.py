@@ -7,16 +7,17 @@ A criterion scores the channels of every group; an allocation decides how many o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import gcd
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, fx
+from torch import fx
 
-from ...compiler.errors import InputError
-from ..analysis.channel_groups import ChannelGroup, Groups, Keep
+from shrinkc.errors import InputError
+from shrinkc.passes.analysis.channels.channel_groups import ChannelGroup, Groups
+from shrinkc.passes.channels.selection import Selection
 
 Scores = Mapping[str, npt.NDArray[np.float64]]
 
@@ -28,18 +29,6 @@ class Site:
     name: str
     size: int
     kind: Literal["channels", "activation"]
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """What stays, and new weights.
-
-    keep     site → (size,) True for what stays; sites without an entry stay whole
-    weights  parameter path → its new values, in its old shape: where a method compensates
-    """
-
-    keep: Keep
-    weights: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 class Criterion(Protocol):

@@ -25,11 +25,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
-from ...compiler.errors import InputError
-from ..analysis.channel_groups import ChannelGroup, Groups
-from .base import Scores, Selection, most_important, widths
-from .data import Batches
-from .readers import POSITIONS, ReaderSums, reader_sums
+from shrinkc.errors import InputError
+from shrinkc.passes.analysis.channels.channel_groups import ChannelGroup, Groups
+from shrinkc.passes.channels.selection import Selection
+from shrinkc.passes.criteria.base import Scores, most_important, widths
+from shrinkc.passes.criteria.shared.data import Batches
+from shrinkc.passes.criteria.shared.readers import POSITIONS, ReaderSums, reader_sums
 
 _linalg: Any = torch.linalg  # its results have no types
 RIDGE = 1e-5  # of the mean variance of what is read

@@ -23,12 +23,12 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
-from ..analysis.channel_groups import Groups
-from ..channel_cuts import indices
-from .base import Scores
-from .data import Batches
-from .lasso import lasso_path
-from .readers import POSITIONS, ReaderSums, reader_sums
+from shrinkc.passes.analysis.channels.channel_groups import Groups
+from shrinkc.passes.channels.channel_cuts import indices
+from shrinkc.passes.criteria.base import Scores
+from shrinkc.passes.criteria.shared.data import Batches
+from shrinkc.passes.criteria.shared.lasso import lasso_path
+from shrinkc.passes.criteria.shared.readers import POSITIONS, ReaderSums, reader_sums
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,13 +13,14 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, fx
 
-from ...compiler.errors import InputError
-from ..analysis.channel_groups import Groups, channel_groups
-from ..base import copy_graph
-from ..slice_channels import SliceChannels
-from .base import Scores, Selection, lowest, uniform
-from .data import Batches
-from .feature_maps import mean_of_maps
+from shrinkc.errors import InputError
+from shrinkc.passes.analysis.channels.channel_groups import Groups, channel_groups
+from shrinkc.passes.base import copy_graph
+from shrinkc.passes.channels.selection import Selection
+from shrinkc.passes.channels.slice_channels import SliceChannels
+from shrinkc.passes.criteria.base import Scores, lowest, uniform
+from shrinkc.passes.criteria.shared.data import Batches
+from shrinkc.passes.criteria.shared.feature_maps import mean_of_maps
 
 Scope = Literal["layer", "global"]
 

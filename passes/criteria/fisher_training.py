@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from ...compiler.errors import InputError
-from ..analysis.channel_groups import Groups, Keep
-from ..base import copy_graph
-from .base import Selection, most_important, widths
-from .group_fisher import MaskedRead, masked_reads
+from shrinkc.errors import InputError
+from shrinkc.passes.analysis.channels.channel_groups import Groups, Keep
+from shrinkc.passes.base import copy_graph
+from shrinkc.passes.channels.selection import Selection
+from shrinkc.passes.criteria.base import most_important, widths
+from shrinkc.passes.criteria.group_fisher import MaskedRead, masked_reads
 
 
 class FisherMask(nn.Module):

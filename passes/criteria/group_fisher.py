@@ -21,13 +21,21 @@ from typing import ClassVar, Literal, cast
 import torch
 from torch import Tensor, fx
 
-from ...compiler.errors import InputError
-from ..analysis.channel_groups import Groups
-from ..analysis.channel_ids import Ids, Use
-from ..channel_cuts import indices
-from .base import Scores
-from .channel_costs import macs_per_channel, memory_per_channel
-from .data import Batches, Loss, Observed, cross_entropy, each_batch, evaluating, labelled
+from shrinkc.errors import InputError
+from shrinkc.passes.analysis.channels.channel_groups import Groups
+from shrinkc.passes.analysis.channels.channel_ids import Ids, Use
+from shrinkc.passes.channels.channel_cuts import indices
+from shrinkc.passes.criteria.base import Scores
+from shrinkc.passes.criteria.shared.channel_costs import macs_per_channel, memory_per_channel
+from shrinkc.passes.criteria.shared.data import (
+    Batches,
+    Loss,
+    Observed,
+    cross_entropy,
+    each_batch,
+    evaluating,
+    labelled,
+)
 
 Cost = Literal["memory", "flops", "none"] | Mapping[str, float]
 

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx
 
-from ..analysis.channel_groups import Groups
-from .base import Scores
-from .data import Batches
-from .feature_maps import mean_of_maps
+from shrinkc.passes.analysis.channels.channel_groups import Groups
+from shrinkc.passes.criteria.base import Scores
+from shrinkc.passes.criteria.shared.data import Batches
+from shrinkc.passes.criteria.shared.feature_maps import mean_of_maps
 
 _linalg: Any = torch.linalg
 

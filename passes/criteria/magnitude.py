@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
-from ..analysis.channel_groups import ChannelGroup, Groups, ParameterSlice
-from .base import Scores
+from shrinkc.passes.analysis.channels.channel_groups import ChannelGroup, Groups, ParameterSlice
+from shrinkc.passes.criteria.base import Scores
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from ...compiler.errors import InputError
-from ..analysis.channel_groups import ChannelGroup, Groups, ParameterSlice
-from .base import Scores
+from shrinkc.errors import InputError
+from shrinkc.passes.analysis.channels.channel_groups import ChannelGroup, Groups, ParameterSlice
+from shrinkc.passes.criteria.base import Scores
 
 
 @dataclass(frozen=True)

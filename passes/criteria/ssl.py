@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from ...compiler.errors import InputError
-from ..analysis.channel_groups import ChannelGroup, Groups, ParameterSlice
-from ..channel_cuts import indices
-from ..ir import add, module_of
-from .base import Scores
+from shrinkc.errors import InputError
+from shrinkc.passes.analysis.channels.channel_groups import ChannelGroup, Groups, ParameterSlice
+from shrinkc.passes.channels.channel_cuts import indices
+from shrinkc.passes.criteria.base import Scores
+from shrinkc.passes.ir import add, module_of
 
 Kind = Literal["filter", "channel", "shape", "depth"]
 _ROLES: dict[str, str] = {"out": "filter", "in": "channel"}

@@ -9,16 +9,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from arm_emulator import Array
-from shrinkc.compiler.calibrate import calibrate
-from shrinkc.compiler.export import ops
-from shrinkc.compiler.export.tflite import boundary_order
-from shrinkc.compiler.options import Merge, Options
-from shrinkc.compiler.quantize import quantize_onnx, quantize_tflite
-from shrinkc.compiler.stages import captured, cost_table, export, optimise
 from torch import Tensor, nn
 
 from examples import digits_data, digits_net
 from examples.digits_net import InvertedResidual, LinearExpansion, conv_bn
+from shrinkc.compiler.api.steps.network import captured
+from shrinkc.compiler.api.steps.optimise import optimise
+from shrinkc.compiler.api.steps.target import cost_table
+from shrinkc.compiler.export import ops
+from shrinkc.compiler.export.tflite.write import boundary_order
+from shrinkc.compiler.formats.exported import export
+from shrinkc.compiler.formats.onnx import quantize_onnx
+from shrinkc.compiler.formats.tflite import quantize_tflite
+from shrinkc.compiler.options import Merge, Options
+from shrinkc.compiler.quantise.ranges import calibrate
 
 WEIGHTS = Path(digits_net.__file__).parent / "digits.pt"
 TARGET = "rpi4"

@@ -14,10 +14,14 @@ import numpy as np
 import pytest
 from arm_emulator import LITERT, RUNTIMES, RUY, Emulator, Job, Result, Runtime
 from arm_networks import DIGITS, MERGES, NARROW, PRECISIONS, VARIANTS, WIDE, Built, Variant, build
-from shrinkc.compiler.costs import predict
-from shrinkc.compiler.runtimes import Array, OnnxRunner, TfliteRunner
-from shrinkc.compiler.stages import cost_table
-from shrinkc.compiler.verify import FP32_TOLERANCE, relative_error
+
+from shrinkc.compiler.api.steps.target import cost_table
+from shrinkc.compiler.cost.predict import predict
+from shrinkc.compiler.formats.difference import relative_error
+from shrinkc.compiler.formats.onnx import OnnxRunner
+from shrinkc.compiler.formats.runner import Array
+from shrinkc.compiler.formats.tflite import TfliteRunner
+from shrinkc.compiler.verify.files import FP32_TOLERANCE
 from shrinkc.latency_tables.table import LatencyTable
 
 pytestmark = pytest.mark.arm

@@ -10,14 +10,17 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from arm_emulator import LITERT, ONNXRUNTIME, TFLITE_RUNTIME, Emulator, Runtime
+
+from shrinkc.compiler.devices.jobs import Measured, Method, Model, Ran, Setup
+from shrinkc.compiler.devices.link import BOOT
+from shrinkc.compiler.devices.session import Place, RunnerSession, open_session
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.onnx import write_onnx
-from shrinkc.compiler.export.tflite import write_tflite
-from shrinkc.compiler.runtimes import OnnxRunner, TfliteRunner
-from shrinkc.compiler.verify import FP32_TOLERANCE, relative_error
-from shrinkc.latency_tables.devices.jobs import Measured, Method, Model, Ran, Setup
-from shrinkc.latency_tables.devices.link import BOOT
-from shrinkc.latency_tables.devices.session import Place, RunnerSession, open_session
+from shrinkc.compiler.export.tflite.write import write_tflite
+from shrinkc.compiler.formats.difference import relative_error
+from shrinkc.compiler.formats.onnx import OnnxRunner
+from shrinkc.compiler.formats.tflite import TfliteRunner
+from shrinkc.compiler.verify.files import FP32_TOLERANCE
 
 pytestmark = pytest.mark.arm
 NAMES = {"onnx": "onnxruntime", "tflite": "tflite"}

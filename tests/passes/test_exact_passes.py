@@ -12,14 +12,17 @@ from hand_built import Net, operations
 from hypothesis import HealthCheck, given, settings
 from pass_checks import run_exact
 from random_graphs import conv_graphs
-from shrinkc.compiler.errors import VerificationError
-from shrinkc.passes import affine_map, fold_batch_norm, merge_region
-from shrinkc.passes.base import Pass
-from shrinkc.passes.channel_affine import batch_norm_affine
-from shrinkc.passes.fold_batch_norm import FoldBatchNorm
-from shrinkc.passes.merge_linear import MergeLinear
-from shrinkc.passes.simplify import Simplify
 from torch import Tensor, fx, nn
+
+from shrinkc.errors import VerificationError
+from shrinkc.passes.algebra import affine_map
+from shrinkc.passes.algebra.channel_affine import batch_norm_affine
+from shrinkc.passes.base import Pass
+from shrinkc.passes.fold import fold_batch_norm
+from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
+from shrinkc.passes.merge import merge_region
+from shrinkc.passes.merge.merge_linear import MergeLinear
+from shrinkc.passes.simplify.simplify import Simplify
 
 PASSES: tuple[Pass, ...] = (Simplify(), FoldBatchNorm(), MergeLinear())
 
@@ -116,7 +119,7 @@ def test_mistakes_in_the_composition_are_caught(
 
 
 def test_padding_that_cuts_into_the_linear_part_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    from shrinkc.passes.analysis import region_map
+    from shrinkc.passes.analysis.linear import region_map
 
     net = Net(2, 4, 9, 9)
     y = net.conv(net.x, 4, 4, 3, padding=1, bias=False)

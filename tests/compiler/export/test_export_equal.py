@@ -8,14 +8,16 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from random_graphs import conv_graphs
+from torch import Tensor, fx, nn
+
 from shrinkc.compiler.capture import capture
-from shrinkc.compiler.errors import ExportError, UnsupportedOperatorError
 from shrinkc.compiler.export.lower import lower, unsupported
 from shrinkc.compiler.export.onnx import write_onnx
-from shrinkc.compiler.export.tflite import write_tflite
-from shrinkc.compiler.pipeline import sample_inputs
-from shrinkc.compiler.verify import onnx_artefact, relative_error, tflite_artefact
-from torch import Tensor, fx, nn
+from shrinkc.compiler.export.tflite.write import write_tflite
+from shrinkc.compiler.formats.difference import relative_error
+from shrinkc.compiler.pipeline.run import sample_inputs
+from shrinkc.compiler.verify.files import onnx_artefact, tflite_artefact
+from shrinkc.errors import ExportError, UnsupportedOperatorError
 
 LIMIT = 2e-5
 

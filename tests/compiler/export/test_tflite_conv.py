@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from shrinkc.compiler.export import ops
 from tflite_programs import Net, check
+
+from shrinkc.compiler.export import ops
 
 CONVS = [
     # in channels, size, out channels, kernel, options, operators

@@ -4,10 +4,11 @@ from math import inf
 
 import numpy as np
 import pytest
-from shrinkc.compiler.errors import UnsupportedOperatorError
-from shrinkc.compiler.export import ops
-from shrinkc.compiler.export.tflite import write_tflite
 from tflite_programs import Net, check, run_reference, run_tflite
+
+from shrinkc.compiler.export import ops
+from shrinkc.compiler.export.tflite.write import write_tflite
+from shrinkc.errors import UnsupportedOperatorError
 
 UNARY = {
     ("relu",): {"RELU": 1},

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
-from shrinkc.compiler.errors import ExportError, UnsupportedOperatorError
-from shrinkc.compiler.export import ops, tflite_builder
-from shrinkc.compiler.export.tflite import boundary_order, write_tflite
 from tflite_programs import Net, check
+
+from shrinkc.compiler.export import ops
+from shrinkc.compiler.export.tflite import builder as tflite_builder
+from shrinkc.compiler.export.tflite.write import boundary_order, write_tflite
+from shrinkc.errors import ExportError, UnsupportedOperatorError
 
 
 def model_of(data: bytes) -> schema.Model:

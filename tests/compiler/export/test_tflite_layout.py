@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tflite_programs import Net, check
+
 from shrinkc.compiler.export import ops
-from shrinkc.compiler.export.tflite_layout import (
+from shrinkc.compiler.export.tflite.layout import (
     MAX_RANK,
     NHWC,
     Layout,
@@ -21,7 +23,6 @@ from shrinkc.compiler.export.tflite_layout import (
     stored,
     without,
 )
-from tflite_programs import Net, check
 
 SIZES = st.sampled_from([1, 2, 3, 4, 6])
 SHAPES = st.lists(SIZES, min_size=1, max_size=5).map(tuple)

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from shrinkc.compiler.errors import UnsupportedOperatorError
-from shrinkc.compiler.export import ops
-from shrinkc.compiler.export.tflite import write_tflite
 from tflite_programs import Net, check
+
+from shrinkc.compiler.export import ops
+from shrinkc.compiler.export.tflite.write import write_tflite
+from shrinkc.errors import UnsupportedOperatorError
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (2, 3, 5), (2, 3, 4, 5), (2, 3, 2, 2, 5), (1, 1)])

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from shrinkc.compiler.errors import UnsupportedOperatorError
-from shrinkc.compiler.export import ops
-from shrinkc.compiler.export.tflite import write_tflite
 from tflite_programs import Net, check, operand_counts
+
+from shrinkc.compiler.export import ops
+from shrinkc.compiler.export.tflite.write import write_tflite
+from shrinkc.errors import UnsupportedOperatorError
 
 
 def test_channel_shuffle() -> None:

@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
-from shrinkc.compiler.plan.drop import interval, promise_of
 from torch import Tensor
+
+from shrinkc.compiler.plan.drop import interval, promise_of
 
 SCORES = torch.tensor([[0.0, math.log(3), -40.0], [math.log(9), 0.0, -40.0]])  # ¼ ¾, 0.9 0.1
 OTHER = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from shrinkc.compiler.errors import LoadError
+
 from shrinkc.compiler.plan.plan_file import Plan, Step, plan_files, read_plan
+from shrinkc.errors import LoadError
 
 PLAN = Plan(
     shrinkc="0.1.0",

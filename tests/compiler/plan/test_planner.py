@@ -11,29 +11,30 @@ import numpy as np
 import pytest
 import torch
 from hand_built import randomise
-from shrinkc.compiler import measuring
+from small_networks import Classifier, InvertedResidual, conv
+from torch import Tensor, fx, nn
+
 from shrinkc.compiler.capture import capture
-from shrinkc.compiler.costs import predict
-from shrinkc.compiler.errors import InputError, LoadError, TableError
+from shrinkc.compiler.cost.predict import predict
+from shrinkc.compiler.depth.closed_form import ClosedForm
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.export.ops import Conv
-from shrinkc.compiler.measuring import int8_file
+from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.measure import speedup as measuring
+from shrinkc.compiler.measure.speedup import int8_file
+from shrinkc.compiler.plan import file_timing as whole_files
 from shrinkc.compiler.plan import planner as module
-from shrinkc.compiler.plan import whole_files
+from shrinkc.compiler.plan.int8_variants import Way
 from shrinkc.compiler.plan.plan_file import Plan, plan_files, read_plan
 from shrinkc.compiler.plan.planner import Planner, Planning
 from shrinkc.compiler.plan.replay import known, replay
-from shrinkc.compiler.plan.ways import Way
-from shrinkc.compiler.quantisation.how import Int8
-from shrinkc.compiler.shrink.closed_form import ClosedForm
-from shrinkc.compiler.shrink.importance import Damage
-from shrinkc.compiler.shrink.rebuild import Rebuilding
-from shrinkc.compiler.shrink.tune import Tuning
-from shrinkc.compiler.train.pictures import Pictures
+from shrinkc.compiler.quantise.options import Int8
+from shrinkc.compiler.recover.distil import Tuning
+from shrinkc.compiler.recover.divergence import Damage
+from shrinkc.compiler.recover.rebuild_span import Rebuilding
+from shrinkc.errors import InputError, LoadError, TableError
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.table import OpEstimate
-from small_networks import Classifier, InvertedResidual, conv
-from torch import Tensor, fx, nn
 
 SIZE = 20
 QUICK = ClosedForm(rebuilding=Rebuilding(steps=0), tuning=Tuning(steps=0))

@@ -1,0 +1,154 @@
+"""Who takes part in benchmarks.peers: every tool, at every setting."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from benchmarks.converters import Peer
+from benchmarks.shared.peers_workshop import (
+    EDGE_INT8,
+    LITERT,
+    ORT_INT8,
+    PRUNED_ONNX,
+    TORCH_ONNX,
+    TORCH_PRUNING,
+    Workshop,
+)
+from shrinkc.compiler.depth.trained import Method
+from shrinkc.compiler.options import PRECISIONS
+
+PEERS = (LITERT, TORCH_ONNX, ORT_INT8, EDGE_INT8, TORCH_PRUNING)
+# What speedups are over, by the ending of the file.
+ORIGINALS = {".tflite": "litert-torch-fp32.tflite", ".onnx": "torch-onnx-fp32.onnx"}
+RUNTIMES = {".tflite": "TFLite", ".onnx": "ONNX Runtime"}
+PRUNING = {
+    "l1": "L1, all channels",
+    "group-norm": "group norm, all channels",
+    "l1-inside": "L1, inside blocks",
+    "group-norm-inside": "group norm, inside blocks",
+}
+RATIOS = (10, 20)  # per cent of the channels
+DEPTH: dict[Method, str] = {"depthshrinker": "DepthShrinker", "two-stage-dp": "two-stage DP"}
+SHALLOWER = (1.1, 1.2)  # over fp32 in fp32, by depth alone
+PLANNED_FP32 = (1.2, 1.4)  # the same by plans
+PLANNED = (2.3, 2.6, 3.0)
+THE_TOOL, REIMPLEMENTED = "the tool itself", "reimplemented in shrinkc"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One file, and how it is made: bytes and precision. `by`: whose code made it."""
+
+    name: str
+    tool: str
+    settings: str
+    by: str
+    suffix: str
+    make: Callable[[], tuple[bytes, str]]
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}{self.suffix}"
+
+    @property
+    def runtime(self) -> str:
+        return RUNTIMES[self.suffix]
+
+
+def contenders(shop: Workshop) -> list[Contender]:
+    """In the order in which they are made: quantisers need the converters' files."""
+    return [*converters(shop), *quantisers(shop), *ours(shop), *pruners(shop), *shrinkers(shop)]
+
+
+def version(peer: Peer, package: str) -> str:
+    """As pinned."""
+    pins = dict(line.split("==") for line in peer.requirements.read_text().split())
+    return pins[package]
+
+
+def converters(shop: Workshop) -> Iterator[Contender]:
+    for peer, tool, package in (
+        (LITERT, "litert-torch", "litert-torch"),
+        (TORCH_ONNX, "torch.onnx", "torch"),
+    ):
+        name = Path(ORIGINALS[peer.suffix]).stem
+        yield Contender(
+            *(name, f"{tool} {version(peer, package)}", "plain conversion", THE_TOOL, peer.suffix),
+            lambda p=peer: (shop.converted(p), "fp32"),
+        )
+
+
+def quantisers(shop: Workshop) -> Iterator[Contender]:
+    for per in ("tensor", "channel"):
+        yield Contender(
+            f"onnxruntime-per-{per}",
+            f"onnxruntime {version(ORT_INT8, 'onnxruntime')} static int8",
+            f"min/max, weights per {per}, of torch.onnx's file",
+            *(THE_TOOL, ".onnx"),
+            lambda p=per: (shop.quantised(ORIGINALS[".onnx"], p), "int8"),
+        )
+    yield Contender(
+        "ai-edge-quantizer",
+        f"ai-edge-quantizer {version(EDGE_INT8, 'ai-edge-quantizer')}",
+        "static_wi8_ai8, of litert-torch's file",
+        *(THE_TOOL, ".tflite"),
+        lambda: (shop.quantised(ORIGINALS[".tflite"]), "int8"),
+    )
+
+
+def ours(shop: Workshop) -> Iterator[Contender]:
+    exact = {"fp32": (), "int8": ("--precision", "int8", "--calibration", shop.seen)}
+    asked = [(f"planned, {s:g}× asked", ("--speedup", f"{s:g}")) for s in PLANNED]
+    asked += [
+        (f"planned in fp32, {s:g}× asked", ("--precision", "fp32", "--speedup", f"{s:g}"))
+        for s in PLANNED_FP32
+    ]
+    settings = [(f"exact {p}", options) for p, options in exact.items()]
+    settings += [(words, (*options, "--images", shop.seen)) for words, options in asked]
+    for words, options in settings:
+        folder = f"shrinkc-{words.replace(', ', '-').replace(' ', '-').replace('×', '')}"
+        for suffix in (".tflite", ".onnx"):
+            yield Contender(
+                *(folder, "shrinkc", words, "shrinkc", suffix),
+                lambda f=folder, o=options, s=suffix: _from(shop.compiled(f, *o), s),
+            )
+
+
+def _from(folder: Path, suffix: str) -> tuple[bytes, str]:
+    """A file of ours, and the precision that was chosen for it."""
+    report = json.loads((folder / "report.json").read_text())
+    return (folder / f"model{suffix}").read_bytes(), report["precision"]
+
+
+def pruners(shop: Workshop) -> Iterator[Contender]:
+    tool = f"Torch-Pruning {version(TORCH_PRUNING, 'torch-pruning')}"
+    for (importance, what), ratio in product(PRUNING.items(), RATIOS):
+        name, words = f"torch-pruning-{importance}-{ratio}", f"{what}, {ratio}%"
+        yield Contender(
+            *(name, tool, words, THE_TOOL, ".onnx"),
+            lambda i=importance, r=ratio: (shop.by(PRUNED_ONNX, shop.pruned(i, r)), "fp32"),
+        )
+        tuned = f"{words}, {shop.taught}"
+        yield Contender(
+            *(f"{name}-tuned", tool, tuned, THE_TOOL, ".onnx"),
+            lambda i=importance, r=ratio: (shop.by(PRUNED_ONNX, shop.tuned(i, r)), "fp32"),
+        )
+        yield Contender(
+            *(f"{name}-tuned-int8", tool, f"{tuned}, onnxruntime's int8", THE_TOOL, ".onnx"),
+            lambda n=name: (shop.quantised(f"{n}-tuned.onnx", "channel"), "int8"),
+        )
+
+
+def shrinkers(shop: Workshop) -> Iterator[Contender]:
+    for (method, tool), speedup, precision in product(DEPTH.items(), SHALLOWER, PRECISIONS):
+        yield Contender(
+            f"{method}-{speedup:g}-{precision}",
+            tool,
+            f"{speedup:g}× asked in fp32, {shop.taught}",
+            *(REIMPLEMENTED, ".tflite"),
+            lambda m=method, s=speedup, p=precision: shop.shrunk(m, s, p),
+        )

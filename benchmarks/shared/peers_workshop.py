@@ -1,0 +1,181 @@
+"""How the files of benchmarks.peers are made.
+
+All tools start from the same MobileNetV2 and see the same 300 pictures, no labels. A peer runs in
+an environment of its own, by its script in benchmarks/peer_scripts.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from benchmarks.closed_form import calibration, classes_of, folded
+from benchmarks.converters import Peer, environment_of
+from benchmarks.prune_accuracy import by_peer, deployed
+from benchmarks.shared.common import ROOT
+from benchmarks.shared.mobilenet_v2 import PICTURES, pictures, write_model
+from shrinkc.compiler.api.steps.target import cost_table
+from shrinkc.compiler.capture import capture
+from shrinkc.compiler.depth.trained import Goal, Method, Trained, shrink_trained
+from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.measure.speedup import tflite_file
+from shrinkc.compiler.pipeline.run import run_exact_passes
+from shrinkc.compiler.recover.layer_problems import Sample, size_of
+from shrinkc.compiler.recover.recipe import Recipe
+from shrinkc.compiler.recover.retrain import PICTURES as STATISTICS
+from shrinkc.compiler.recover.retrain import retrain, statistics
+from shrinkc.compiler.support.progress import Terminal
+from shrinkc.passes.layers.insert_batch_norms import InsertBatchNorms
+
+LITERT = Peer("litert-torch", "to_litert", ".tflite")
+TORCH_ONNX = Peer("torch-onnx", "to_torch_onnx", ".onnx")
+PRUNED_ONNX = Peer("torch-onnx", "module_to_onnx", ".onnx")
+ORT_INT8 = Peer("onnxruntime", "quantize_onnx", ".onnx")
+EDGE_INT8 = Peer("ai-edge-quantizer", "quantize_tflite", ".tflite")
+TORCH_PRUNING = Peer("torch-pruning", "prune_mobilenet_v2", ".pt")
+
+BATCH, STEPS = 32, 2  # of the trainings; steps before an option's importance is judged
+
+
+class PeerError(Exception):
+    """A peer failed; says how."""
+
+
+class Workshop:
+    """What several contenders start from; everything is kept in `out`."""
+
+    def __init__(self, data: Path, venvs: Path, target: str, epochs: int, out: Path) -> None:
+        self.data, self.venvs, self.target, self.out = data.resolve(), venvs, target, out
+        self.recipe = Recipe(
+            epochs=epochs,
+            steps=STEPS,
+            batch=BATCH,
+            learning_rate=Recipe.learning_rate * BATCH / Recipe.batch,
+            distillation=1.0,  # no labels
+        )
+        self.taught = f"{epochs} epochs of self-distillation"
+
+    @cached_property
+    def weights(self) -> Path:
+        return write_model(self.data, self.out)
+
+    @cached_property
+    def original(self) -> fx.GraphModule:
+        return folded(self.data)
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        return replace(calibration(self.data), labels=None)
+
+    @cached_property
+    def inputs(self) -> Tensor:
+        return pictures(self.data / PICTURES / "calibration")[0]
+
+    @cached_property
+    def calibration_file(self) -> Path:
+        """The pictures for peers' environments."""
+        path = self.out / "calibration.npy"
+        np.save(path, self.inputs.numpy())
+        return path
+
+    # --- shrinkc -----------------------------------------------------------------------------
+
+    def compiled(self, name: str, *options: str) -> Path:
+        """The folder that the command wrote."""
+        folder = self.out / name
+        if not folder.exists():
+            command = [str(Path(sys.executable).parent / "shrinkc"), str(self.weights)]
+            command += ["--arch", "benchmarks.mobilenet_v2:mobilenet_v2", "--target", self.target]
+            command += ["--input", "1,3,224,224", "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"]
+            _run([*command, *options, "-o", str(folder)])
+        return folder
+
+    @property
+    def seen(self) -> str:
+        return str(self.data / PICTURES / "calibration")
+
+    # --- peers -------------------------------------------------------------------------------
+
+    def by(self, peer: Peer, *arguments: str | Path) -> bytes:
+        """The file that the peer's script wrote."""
+        path = self.out / f"partial{peer.suffix}"
+        try:
+            python = environment_of(peer, self.venvs.resolve())
+        except subprocess.CalledProcessError as error:
+            raise PeerError(f"its environment cannot be made: {error.returncode}") from error
+        _run([str(python), "-m", peer.module, *map(str, arguments), str(path)])
+        content = path.read_bytes()
+        path.unlink()
+        return content
+
+    def converted(self, peer: Peer) -> bytes:
+        return self.by(peer, "mobilenet_v2", self.weights)
+
+    def quantised(self, source: str, *arguments: str) -> bytes:
+        """By the quantiser of its runtime alone, from a contender's file."""
+        path = self.out / source
+        peer = ORT_INT8 if path.suffix == ".onnx" else EDGE_INT8
+        return self.by(peer, path, self.calibration_file, *arguments)
+
+    def pruned(self, importance: str, ratio: int) -> Path:
+        """The module that Torch-Pruning left."""
+        folder = self.out / TORCH_PRUNING.name / importance
+        try:
+            by_peer(TORCH_PRUNING, self.venvs, folder, str(self.data), importance)
+        except subprocess.CalledProcessError as error:
+            raise PeerError(f"exit code {error.returncode}") from error
+        return folder / f"{ratio}.pt"
+
+    def tuned(self, importance: str, ratio: int) -> Path:
+        """The same after the same training as the methods that shrink depth get."""
+        source = self.pruned(importance, ratio)
+        path = source.with_name(f"{ratio}-tuned.pt")
+        if not path.exists():
+            model: Any = torch.load(source, weights_only=False).eval()  # by our own peer
+            graph = deployed(capture(model, (torch.randn(1, 3, 224, 224),)))
+            given = (graph, self.original, self.pictures, self.recipe, self.out / "work")
+            model.load_state_dict(retrain(*given, Terminal()).state_dict())
+            torch.save(model, path)
+        return path
+
+    # --- depth, with training ----------------------------------------------------------------
+
+    @cached_property
+    def trainable(self) -> fx.GraphModule:
+        """With batch norms that change nothing yet, as the methods are published for."""
+        sample = Sample(self.pictures, size_of(self.original), STATISTICS)
+        norms = InsertBatchNorms(statistics(self.original, sample))
+        return run_exact_passes(self.original, (norms,))[0].float()
+
+    @cached_property
+    def answered(self) -> Pictures:
+        """Importances are judged by labels: here the original's own answers."""
+        return replace(self.pictures, labels=classes_of(self.original, self.inputs))
+
+    def shrunk(self, method: Method, speedup: float, precision: str) -> tuple[bytes, str]:
+        """Planned and trained in fp32; what was trained once is only read."""
+        result = shrink_trained(
+            *(self.trainable, self.answered, cost_table(self.target), "fp32", method),
+            Goal(speedup=speedup),
+            options=Trained(self.recipe),
+            folder=self.out / "work",
+            progress=Terminal(),
+        )
+        batches = [(x[None],) for x in self.inputs]
+        return tflite_file(result.graph_module, precision, batches, "bias"), precision
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise PeerError(lines[-1])

@@ -1,0 +1,162 @@
+"""What the commands that change a network share: pictures to train on, the files of what came out,
+and a judgement beside the original."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from shrinkc.compiler.api.compile import compile_model
+from shrinkc.compiler.api.steps.request import CompileArguments, images_of
+from shrinkc.compiler.cost.budget import predicted_ms
+from shrinkc.compiler.cost.predict import CostTable
+from shrinkc.compiler.depth.closed_form import Row
+from shrinkc.compiler.images.cache import Reading, load_pictures, with_margin
+from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.preprocessing import Preprocessing
+from shrinkc.compiler.measure.speedup import Measuring, measuring
+from shrinkc.compiler.options import Options
+from shrinkc.compiler.pipeline.deployed import network
+from shrinkc.compiler.plan.plan_file import Step
+from shrinkc.compiler.quantise.stored import Known
+from shrinkc.compiler.report.report import Report
+from shrinkc.compiler.report.sections import ChoiceRow, Judged, PlanSection, Sections
+from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.verify.data import split
+from shrinkc.passes.base import Skip
+
+FEW = 10  # pictures that tell the ranges of int8 where only speed is measured
+
+
+def work_folder(out: Path) -> Path:
+    """What a stopped run needs to go on: pictures, what was measured, checkpoints."""
+    return out.with_name(f"{out.name}.work")
+
+
+def training_pictures(
+    given: CompileArguments,
+    train: Path | None,
+    preprocessing: Preprocessing,
+    out: Path,
+    reporter: Progress,
+) -> Pictures:
+    """Of `train`, else of --images, decoded once, into a file."""
+    images = images_of(train or given.images, given.classes)
+    assert images is not None
+    reading = Reading(cache=work_folder(out) / "pictures")
+    return load_pictures(images, with_margin(preprocessing), reading, reporter)
+
+
+def on_this_machine(
+    given: CompileArguments,
+    captured: fx.GraphModule,
+    table: CostTable,
+    few: Callable[[], Tensor],
+) -> Measuring | None:
+    """How to measure changed networks where the target is at hand; None elsewhere.
+
+    few  (n, channels, height, width) inputs that int8 is calibrated on
+    """
+    if given.target != "host":
+        return None
+    original = network(captured).folded
+    before_ms = predicted_ms(original, table, given.precision)
+    inputs = [(x[None],) for x in few()] if given.precision == "int8" else []
+    return measuring(original, before_ms, given.precision, inputs, given.threads)
+
+
+@dataclass(frozen=True, eq=False)
+class Changed:
+    """A network and what it was made of, both deployed (batch norms folded); `how`: in a word."""
+
+    graph_module: fx.GraphModule
+    original: fx.GraphModule
+    how: str
+
+
+def plan_section(
+    method: str, taken: Iterable[Row | Step], precision: str, refused: Sequence[Skip]
+) -> PlanSection:
+    """For the report: what was done to spans, and which were left."""
+    rows = tuple(
+        ChoiceRow(
+            *(one.source, one.sink, one.kind, one.channels_before or None, one.channels or None),
+            *(precision, one.saving_ms, one.loss, one.agreement),
+        )
+        for one in taken
+    )
+    return PlanSection(method, rows, tuple(refused))
+
+
+def compile_changed(
+    given: CompileArguments,
+    changed: Changed,
+    shapes: Sequence[tuple[int, ...]],
+    preprocessing: Preprocessing | None,
+    evaluation: Path | None,
+    out: Path,
+    reporter: Progress,
+    *,
+    known: Known | None = None,
+    sections: Sections | None = None,
+    extras: Mapping[str, bytes] | None = None,
+) -> tuple[Report, Judged | None]:
+    """Write the files; judge where there are pictures for it.
+
+    int8 is calibrated on --images where others are judged, else on every second of them, unless
+    what calibration told is `known`. `sections` is what the report says besides, `extras` are more
+    files for the folder, by name.
+    """
+    calibrates = given.precision == "int8" and evaluation is not None and given.images is not None
+    options = Options(
+        target=given.target,
+        precision=given.precision,
+        opset=given.opset,
+        merge="auto" if known is None else "none",  # what is known is of these very layers
+        images=images_of(evaluation or given.images, given.classes),
+        calibration=images_of(given.images, None, labelled=False) if calibrates else None,
+        preprocessing=preprocessing,
+        threads=given.threads,
+        runs=given.runs,
+        known=known,
+    )
+    name = f"{given.model.name}, {changed.how},"
+    judged = None
+    if evaluation is not None:
+        judged = judge(changed.original, changed.graph_module, options)
+    report = compile_model(
+        *(changed.graph_module, shapes, out, options, name, reporter),
+        before=changed.original,
+        sections=replace(
+            sections or Sections(), command=given.command, changed=changed.how, judged=judged
+        ),
+        extras=extras,
+    )
+    return report, judged
+
+
+@torch.no_grad()
+def judge(original: fx.GraphModule, changed: fx.GraphModule, options: Options) -> Judged:
+    """On `options.images`."""
+    pictures = same = right = right_now = 0
+    labelled = True
+    for (x,), labels in split(original, replace(options, precision="fp32")).batches():
+        before, after = _classes(original, x), _classes(changed, x)
+        pictures += len(x)
+        same += int((before == after).sum())
+        labelled = labelled and labels is not None
+        if labels is not None:
+            right += int((before == labels).sum())
+            right_now += int((after == labels).sum())
+    top1 = (right / pictures, right_now / pictures) if labelled else (None, None)
+    return Judged(pictures, same / pictures, *top1)
+
+
+def _classes(graph: fx.GraphModule, x: Tensor) -> Tensor:
+    outputs: Any = graph(x)
+    return outputs[0].flatten(1).argmax(1)

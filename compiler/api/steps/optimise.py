@@ -1,0 +1,54 @@
+"""Every exact pass, in order, each verified."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from torch import fx
+
+from shrinkc.compiler.cost.predict import CostTable
+from shrinkc.compiler.options import Options
+from shrinkc.compiler.pipeline.run import Step, run_exact_passes
+from shrinkc.latency_tables.key import OpKey
+from shrinkc.passes.analysis.op_spec import OpSpec
+from shrinkc.passes.base import Pass, copy_graph
+from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
+from shrinkc.passes.merge.merge_linear import MergeLinear
+from shrinkc.passes.simplify.simplify import Simplify
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """`baseline` is what a plain converter would export (batch norm folded), `final` ours."""
+
+    baseline: fx.GraphModule
+    final: fx.GraphModule
+    steps: tuple[Step, ...]
+    merged: bool
+
+
+def optimise(graph_module: fx.GraphModule, table: CostTable, options: Options) -> Optimised:
+    """Every exact pass, verified. Raises VerificationError."""
+    folded, steps = run_exact_passes(graph_module, (Simplify(), FoldBatchNorm()))
+    baseline = copy_graph(folded).float()
+    passes = merge_passes(table, options)
+    if not passes:
+        return Optimised(baseline, baseline, steps, merged=False)
+    final, merges = run_exact_passes(folded, passes)
+    merged = any(step.changes for step in merges)
+    return Optimised(
+        baseline, final.float() if merged else baseline, (*steps, *merges), merged=merged
+    )
+
+
+def merge_passes(table: CostTable, options: Options) -> tuple[Pass, ...]:
+    """Merging where the table says it pays; `options.merge` may force or forbid it."""
+    if options.merge == "none":
+        return ()
+    if options.merge == "all":
+        return (MergeLinear(), Simplify())
+
+    def price(spec: OpSpec) -> float:
+        return table.estimate(OpKey(**asdict(spec), precision=options.precision)).ms
+
+    return (MergeLinear(price=price), Simplify())

@@ -1,0 +1,82 @@
+"""A model that cannot be captured: ONNX by `torch.onnx` alone, verified like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shrinkc.compiler.capture.trace import leaves
+from shrinkc.compiler.devices import describe_host
+from shrinkc.compiler.export.torch_fallback import FALLBACK_NOTE, torch_onnx
+from shrinkc.compiler.formats.difference import relative_error
+from shrinkc.compiler.formats.onnx import OnnxRunner
+from shrinkc.compiler.options import Options
+from shrinkc.compiler.report.report import NOT_CAPTURED, ArtefactReport, Network, Report
+from shrinkc.compiler.report.sections import Sections
+from shrinkc.compiler.support.atomic_files import atomic_folder
+from shrinkc.compiler.verify.files import FP32_TOLERANCE
+from shrinkc.errors import CaptureError, ExportError, VerificationError
+
+
+def compile_uncaptured(
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    out: Path,
+    options: Options,
+    name: str,
+    cause: CaptureError,
+    sections: Sections,
+) -> Report:
+    """Write `model.onnx` and both reports; the failure in them is why there is no more.
+
+    Raises `cause` when torch.onnx cannot export the model either, and VerificationError when its
+    file does not compute the same.
+    """
+    try:
+        data = torch_onnx(model, inputs, options.opset)
+        runner = OnnxRunner(data)
+    except (ExportError, RuntimeError):
+        raise cause from None
+    error = _largest_error(model, inputs, runner)
+    if error > FP32_TOLERANCE:
+        raise VerificationError(
+            f"model.onnx from torch.onnx differs from the model by {error:.1e} of the output "
+            f"range, limit {FP32_TOLERANCE:.0e}; nothing was written"
+        )
+    size = Network(0, None, len(data))
+    report = Report(
+        model=name,
+        target=options.target,
+        precision="fp32",
+        input_shapes={f"input_{i}": tuple(x.shape) for i, x in enumerate(inputs)},
+        captured_by=NOT_CAPTURED,
+        before=size,
+        after=size,
+        predicted_before=None,
+        predicted_after=None,
+        artefacts=(ArtefactReport("onnx", "model.onnx", len(data), "fp32", runner.runtime, error),),
+        steps=(),
+        max_relative_error=error,
+        host=describe_host(),
+        opset=options.opset,
+        notes=(FALLBACK_NOTE,),
+        failures=(str(cause),),
+    ).extended(sections)
+    with atomic_folder(out) as folder:
+        (folder / "model.onnx").write_bytes(data)
+        report.write(folder)
+    return report
+
+
+def _largest_error(model: nn.Module, inputs: Sequence[Tensor], runner: OnnxRunner) -> float:
+    with torch.no_grad():
+        outputs: Any = model(*inputs)
+    want = [x.numpy() for x in leaves(outputs) if isinstance(x, Tensor)]
+    got = runner.run([x.numpy() for x in inputs])
+    if len(got) != len(want):
+        return float("inf")
+    return max(relative_error(g, w) for g, w in zip(got, want, strict=True))

@@ -1,0 +1,26 @@
+"""A prediction, layer by layer, on the console."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Table
+
+from shrinkc.compiler.cli.output import wide_console
+from shrinkc.compiler.cli.show.report import _how
+from shrinkc.compiler.cost.predict import Prediction
+
+
+def prediction(p: Prediction) -> None:
+    """Milliseconds per layer, the total, and how the table knows."""
+    console = wide_console()
+    table = Table(title=f"{escape(p.target)}, {p.precision}", title_justify="left")
+    for header in ("layer", "operator", "MMACs", "ms", "known by"):
+        table.add_column(header, justify="right" if header in ("MMACs", "ms") else "left")
+    for layer in p.layers:
+        macs = f"{layer.macs / 1e6:.2f}" if layer.macs else ""
+        table.add_row(escape(layer.name), layer.op, macs, f"{layer.ms:.3f}", layer.source)
+    if p.overhead_ms:
+        table.add_row("(per inference)", "", "", f"{p.overhead_ms:.3f}", "fitted")
+    table.add_section()
+    table.add_row("total", "", f"{p.macs / 1e6:.2f}", f"{p.total_ms:.3f}", _how(p))
+    console.print(table)

@@ -1,0 +1,71 @@
+"""A plan, its promise and a frontier, on the console."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from shrinkc.compiler.cli.output import wide_console as show_wide_console
+from shrinkc.compiler.plan.plan_file import Plan
+
+
+def show_plan(plan: Plan, notes: list[str]) -> None:
+    """What is done, and what was promised."""
+    console = show_wide_console()
+    for step in plan.steps:
+        what = f"{step.kind} to {step.channels}" if step.channels else step.kind
+        agrees = "" if step.agreement is None else f", alone it agrees on {step.agreement:.1%}"
+        where = step.sink if step.kind == "slice" else f"{step.source} … {step.sink}"
+        line = f"{what} {where}: saves {step.saving_ms:.3g} ms{agrees}"
+        console.print(escape(line))
+    if not plan.steps:
+        console.print("no layer changes")
+    if plan.keep_fp32:
+        console.print(escape(f"fp32 in the int8 files: {', '.join(plan.keep_fp32)}"))
+    measured = f"; measured {plan.measured_speedup:.2f}×" if plan.measured_speedup else ""
+    console.print(
+        f"{plan.precision}, predicted {plan.before_ms:.4g} ms (fp32) → {plan.after_ms:.4g} ms, "
+        f"{plan.speedup:.2f}×{measured}"
+    )
+    if plan.promise is not None:
+        console.print(promise_line(plan))
+    for note in notes:
+        console.print(escape(note))
+
+
+def promise_line(plan: Plan) -> str:
+    promise = plan.promise
+    assert promise is not None
+    how = "counted" if promise.labelled else "expected, without labels"
+    low, high = (100 * end for end in promise.interval)
+    return (
+        f"top-1 falls by {100 * promise.drop:.2f} points ({how}; {low:.2f} to {high:.2f} with "
+        f"95% confidence), it agrees with the original on {promise.agreement:.1%} of "
+        f"{promise.pictures} pictures that it was not fitted to"
+    )
+
+
+def show_frontier(rows: list[dict[str, Any]], notes: list[str], out: Path) -> None:
+    console = show_wide_console()
+    table = Table(title="frontier, over the original in fp32", title_justify="left")
+    for header in ("folder", "precision", "predicted", "measured", "drop", "agrees", "steps"):
+        left = header in ("folder", "precision")
+        table.add_column(header, justify="left" if left else "right")
+    for row in rows:
+        measured = row["measured_speedup"]
+        table.add_row(
+            escape(row["folder"]),
+            row["precision"],
+            f"{row['predicted_speedup']:.2f}×",
+            f"{measured:.2f}×" if measured else "",
+            f"{100 * row['drop']:.2f}",
+            f"{row['agreement']:.1%}",
+            str(row["steps"]),
+        )
+    console.print(table)
+    for note in notes:
+        console.print(escape(note))
+    console.print(escape(f"each with its plan in {out}/"))

@@ -1,0 +1,57 @@
+"""A pruned network's widths, on the console and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from shrinkc.compiler.api.prune import PruneArguments
+from shrinkc.compiler.cli.output import NOT_JUDGED
+from shrinkc.compiler.cli.output import wide_console as show_wide_console
+from shrinkc.compiler.report.sections import Judged
+from shrinkc.compiler.width.prune import Pruned
+from shrinkc.passes.base import Skip
+
+# --- reports -------------------------------------------------------------------------------------
+
+
+def _json(
+    a: PruneArguments, pruned: Pruned, skipped: tuple[Skip, ...], judged: Judged | None
+) -> dict[str, Any]:
+    return {
+        "criterion": a.criterion,
+        "predicted_ms_before": pruned.before_ms,
+        "predicted_ms_after": pruned.after_ms,
+        "predicted_speedup": pruned.speedup,
+        "widths": [asdict(width) for width in pruned.widths],
+        "skipped": [asdict(skip) for skip in pruned.skipped],
+        "not_compensated": [asdict(skip) for skip in skipped],
+        "history": pruned.history,
+        "judged": None if judged is None else asdict(judged),
+    }
+
+
+def _times(pruned: Pruned) -> str:
+    return f"{pruned.before_ms:.4g} → {pruned.after_ms:.4g} ms predicted, {pruned.speedup:.2f}×"
+
+
+def _show(pruned: Pruned, skipped: tuple[Skip, ...], judged: Judged | None) -> None:
+    console = show_wide_console()
+    table = Table(title=f"widths: {_times(pruned)}", title_justify="left")
+    for header in ("channel group", "before", "after", "kept"):
+        table.add_column(header, justify="left" if header == "channel group" else "right")
+    for w in pruned.widths:
+        kept = "" if w.after == w.before else f"{w.after / w.before:.0%}"
+        table.add_row(escape(w.group), str(w.before), str(w.after), kept)
+    console.print(table)
+    reasons: dict[str, int] = {}
+    for skip in pruned.skipped:
+        reasons[skip.reason] = reasons.get(skip.reason, 0) + 1
+    for reason, count in reasons.items():
+        console.print(escape(f"{count} groups stay whole: {reason}"))
+    for skip in skipped:
+        console.print(escape(f"'{skip.node}' was not compensated: {skip.reason}"))
+    console.print(NOT_JUDGED if judged is None else str(judged))

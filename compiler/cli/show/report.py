@@ -1,0 +1,104 @@
+"""What the terminal shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from shrinkc.compiler.cli.output import wide_console
+from shrinkc.compiler.cost.predict import Prediction
+from shrinkc.compiler.measure.bench import NOISY
+from shrinkc.compiler.report.report import ArtefactReport, Report
+
+
+def report(result: Report, out: Path) -> None:
+    """The before/after table, accuracy, what was done and declined, where the files are."""
+    console = wide_console()
+    console.print(_before_after(result))
+    console.print(_artefacts(result))
+    for step in result.steps:
+        if step.changes or step.skipped:
+            console.print(
+                f"{step.name}: {len(step.changes)} changes, {len(step.skipped)} declined, "
+                f"float64 error {step.max_error:.0e}"
+            )
+    if result.noise:
+        console.print(_noisiest(result))
+    for note in result.notes:
+        console.print(f"note: {escape(note)}")
+    if result.predicted_after is not None:
+        console.print(f"prediction: {_how(result.predicted_after)}")
+    for artefact in result.artefacts:
+        if artefact.measured_ms and (artefact.measured_iqr_ms or 0) > NOISY * artefact.measured_ms:
+            console.print(f"warning: {artefact.name} timings vary by more than {NOISY:.0%}")
+    console.print(f"{escape(str(out))}/: {', '.join(result.files)}")
+
+
+def _before_after(r: Report) -> Table:
+    table = Table(title=f"{escape(r.model)} for {escape(r.target)}", title_justify="left")
+    for header in ("", "before (fp32, batch norm folded)", f"after ({r.precision})"):
+        table.add_column(header, justify="left" if not header else "right")
+    table.add_row("ONNX size", _bytes(r.before.bytes), _bytes(r.after.bytes))
+    table.add_row("MACs", _macs(r.before.macs), _macs(r.after.macs))
+    table.add_row("graph nodes", str(r.before.nodes), str(r.after.nodes))
+    table.add_row(
+        f"predicted on {escape(r.target)}",
+        *(_ms(None if p is None else p.total_ms) for p in (r.predicted_before, r.predicted_after)),
+    )
+    for a in r.artefacts:
+        table.add_row(f"measured here, {a.runtime}", _ms(a.measured_ms_before), _ms(a.measured_ms))
+    return table
+
+
+def _artefacts(r: Report) -> Table:
+    table = Table()
+    judged = r.images > 0
+    headers = ("file", "size", "largest error")
+    for header in (*headers, "agrees with PyTorch", "top-1") if judged else headers:
+        table.add_column(header, justify="left" if header == "file" else "right")
+    if judged:
+        table.add_row("in PyTorch", "", "", "", _percent(r.original_top1))
+    for a in r.artefacts:
+        row = (a.file, _bytes(a.bytes), _error(a))
+        table.add_row(*row, *((_percent(a.agreement), _percent(a.top1)) if judged else ()))
+    if judged:
+        table.caption = f"on {r.images} pictures"
+    return table
+
+
+def _noisiest(r: Report) -> str:
+    worst = sorted(r.noise, key=lambda layer: layer.snr_db)[:3]
+    named = ", ".join(f"{escape(n.layer)} {n.snr_db:.1f} dB ({n.precision})" for n in worst)
+    return f"signal to noise of layers alone in int8, least of {len(r.noise)}: {named}"
+
+
+def _how(p: Prediction) -> str:
+    """'62 layers fitted, 3 memory-bound, extrapolated'"""
+    counts: dict[str, int] = {}
+    for layer in p.layers:
+        counts[layer.source] = counts.get(layer.source, 0) + 1
+    return "; ".join(f"{n} layers {source}" for source, n in counts.items())
+
+
+def _error(a: ArtefactReport) -> str:
+    return f"{a.max_relative_error:.1e}"
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f} ms"
+
+
+def _bytes(value: int | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
+
+
+def _macs(value: int | None) -> str:
+    return "–" if value is None else f"{value / 1e6:.1f} M"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f}%"

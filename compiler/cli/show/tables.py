@@ -1,0 +1,160 @@
+"""Latency tables, on the console and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from shrinkc.errors import TableError
+from shrinkc.latency_tables.files import HELD_OUT, Validation
+from shrinkc.latency_tables.key import OpKey
+from shrinkc.latency_tables.store import load_table, resolve
+from shrinkc.latency_tables.table import NETWORK, LatencyTable
+
+_SHOWN = ("target", "device", "batch", "kind", "stated_error")
+
+
+def _line(name: str) -> dict[str, Any]:
+    if resolve(name) != name:
+        return {"target": name, "stands_for": resolve(name)}
+    try:
+        table = load_table(name)
+    except TableError as error:  # one damaged table of the user's must not hide the others
+        return {"target": name, "stands_for": None, "error": str(error)}
+    meta = table.meta
+    return {
+        "target": name,
+        "stands_for": None,
+        "device": meta.device,
+        "runtime": f"{meta.runtime} {meta.runtime_version}",
+        "threads": meta.threads,
+        "batch": meta.batch,
+        "kind": meta.kind,
+        "precisions": list(meta.precisions),
+        "stated_error": _stated(table),
+    }
+
+
+def _stated(table: LatencyTable) -> str:
+    """By the hardest test that the table states."""
+    for held_out in ("network", "operator", "none"):
+        errors = {p: table.mean_error_percent(p, held_out) for p in table.precisions}
+        known = [f"{p} {error:.1f}%" for p, error in errors.items() if error is not None]
+        if known:
+            return f"{', '.join(known)} ({_HELD_OUT[held_out]})"
+    return "not stated"
+
+
+_HELD_OUT = {
+    "none": "fitted to them",
+    "network": "networks held out",
+    "family": "families held out",
+    "operator": "operators held out",
+}
+
+
+def _describe(table: LatencyTable) -> dict[str, Any]:
+    provenance = asdict(table.meta)
+    provenance.pop("model")
+    return {
+        "target": table.target,
+        "provenance": {"target": table.target, **provenance},
+        "errors": [
+            error
+            for precision in table.precisions
+            for held_out in HELD_OUT
+            if (error := _error(table.validation, precision, held_out))
+        ],
+        "coverage": _measured_coverage(table) + _fitted_coverage(table),
+        "corrected": sorted(table.corrections),
+    }
+
+
+def _error(rows: tuple[Validation, ...], precision: str, held_out: str) -> dict[str, Any] | None:
+    errors = [
+        abs(row.relative_error)
+        for row in rows
+        if (row.precision, row.held_out) == (precision, held_out)
+    ]
+    if not errors:
+        return None
+    return {
+        "precision": precision,
+        "held_out": held_out,
+        "count": len(errors),
+        "mean_percent": 100 * sum(errors) / len(errors),
+        "worst_percent": 100 * max(errors),
+        "within_10_percent": 100 * sum(e <= 0.1 for e in errors) / len(errors),
+    }
+
+
+def _measured_coverage(table: LatencyTable) -> list[dict[str, Any]]:
+    keys: dict[tuple[str, str], list[OpKey]] = {}
+    for key in table.measured:
+        if key.op != NETWORK:
+            keys.setdefault((key.precision, key.op), []).append(key)
+    return [
+        {
+            "precision": precision,
+            "operators": op,
+            "known_by": "measured",
+            "count": len(found),
+            "in_channels": _range(key.in_channels for key in found),
+            "out_channels": _range(key.out_channels for key in found),
+            "pixels": _range(key.in_size[0] * key.in_size[1] for key in found),
+            "kernels": sorted({max(key.kernel) for key in found}),
+        }
+        for (precision, op), found in keys.items()
+    ]
+
+
+def _range(values: Iterable[int]) -> list[int]:
+    found = list(values)
+    return [min(found), max(found)]
+
+
+def _fitted_coverage(table: LatencyTable) -> list[dict[str, Any]]:
+    return [
+        {
+            "precision": precision,
+            "operators": name,
+            "known_by": "fitted",
+            "count": seen.networks,
+            "in_channels": [seen.low[0], seen.high[0]],
+            "out_channels": [seen.low[1], seen.high[1]],
+            "pixels": [seen.low[2], seen.high[2]],
+            "kernels": [seen.low[3], seen.high[3]],
+        }
+        for precision, model in table.models.items()
+        for name, seen in model.coverage.items()
+    ]
+
+
+def _errors(rows: list[dict[str, Any]]) -> Table:
+    shown = Table(title="stated error", title_justify="left")
+    for header in ("precision", "predicted from", "count", "mean", "worst", "within 10%"):
+        shown.add_column(header, justify="left" if header.startswith("p") else "right")
+    for row in rows:
+        shares = (row["mean_percent"], row["worst_percent"], row["within_10_percent"])
+        shown.add_row(
+            *(row["precision"], _HELD_OUT[row["held_out"]], str(row["count"])),
+            *(f"{share:.1f}%" for share in shares),
+        )
+    return shown
+
+
+def _coverage(rows: list[dict[str, Any]]) -> Table:
+    shown = Table(title="covers (outside, estimates say extrapolated)", title_justify="left")
+    for header in ("", "operators", "known by", "in", "out", "pixels", "kernels"):
+        shown.add_column(header, overflow="fold")
+    for row in rows:
+        ranges = (
+            "–".join(map(str, row[name])) for name in ("in_channels", "out_channels", "pixels")
+        )
+        known = f"{row['count']} {'measured' if row['known_by'] == 'measured' else 'networks'}"
+        kernels = ", ".join(map(str, dict.fromkeys(row["kernels"])))
+        shown.add_row(row["precision"], row["operators"], known, *ranges, kernels)
+    return shown

@@ -1,0 +1,112 @@
+"""Milliseconds by the target's table: what a network costs and what is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import asdict
+from typing import TypeVar
+
+from torch import fx
+
+from shrinkc.compiler.cost.predict import CostTable, predict
+from shrinkc.compiler.export.lower import lower
+from shrinkc.errors import InputError
+from shrinkc.latency_tables.key import OpKey
+from shrinkc.passes.analysis.op_spec import OpSpec, Price
+
+STEP = 0.002  # of the budget, at least, that an attempt asks for more
+MEASUREMENTS, CLOSE = 7, 0.98  # of plans, and how near to the budget is near enough
+
+T = TypeVar("T")
+
+
+def predicted_ms(
+    graph_module: fx.GraphModule,
+    table: CostTable,
+    precision: str,
+    keep_fp32: Collection[str] = (),
+) -> float:
+    """Of the network as it is deployed."""
+    return predict(lower(graph_module), table, precision, keep_fp32).total_ms
+
+
+def price_of(table: CostTable, precision: str) -> Price:
+    def price(spec: OpSpec) -> float:
+        return table.estimate(OpKey(**asdict(spec), precision=precision)).ms
+
+    return price
+
+
+def budget_of(before_ms: float, speedup: float | None, budget_ms: float | None) -> float:
+    """In milliseconds. Raises InputError unless exactly one of the two is given, and sensible."""
+    if (speedup is None) == (budget_ms is None):
+        raise InputError("give either a speedup or a budget in milliseconds")
+    if speedup is not None and not speedup > 1:
+        raise InputError(f"a speedup of {speedup:g}; give more than 1")
+    if budget_ms is not None and budget_ms >= before_ms:
+        raise InputError(f"{before_ms:.4g} ms fit into {budget_ms:g} ms already; give less")
+    return before_ms / speedup if speedup is not None else budget_ms or 0.0
+
+
+def check_reachable(before_ms: float, best_ms: float, budget_ms: float) -> None:
+    """Raise InputError, which says what is the best, for a budget below it."""
+    if best_ms > budget_ms:
+        raise InputError(
+            f"a budget of {budget_ms:.4g} ms cannot be reached: from {before_ms:.4g} ms the best "
+            f"is {best_ms:.4g} ms, {before_ms / best_ms:.2f}×"
+        )
+
+
+def predicted_within(
+    choose: Callable[[float], T],
+    cost_ms: Callable[[T], float],
+    saving_ms: float,
+    budget_ms: float,
+    attempts: int,
+) -> tuple[T, float]:
+    """What `choose` takes to save so many milliseconds, as many more than `saving_ms` as bring the
+    whole network within the budget; and how many those are. Raises InputError."""
+    over = 0.0
+    for _ in range(attempts):
+        chosen = choose(saving_ms)
+        over = cost_ms(chosen) - budget_ms
+        if over <= 0:
+            return chosen, saving_ms
+        saving_ms += max(over, STEP * budget_ms)
+    raise InputError(f"a budget of {budget_ms:.4g} ms is missed by {over:.2g} ms; give more")
+
+
+def measured_within(
+    choose: Callable[[float], T],
+    cost_ms: Callable[[T], float],
+    asked: tuple[float, float, float],
+    budget_ms: float,
+) -> tuple[T, float]:
+    """The same by measuring. `asked`: lowest, first, highest; the more is asked for, the faster the
+    network. From the first on by secants, halved in on where they lead out of what is still open.
+    What is nearest below the budget is taken, the lowest where that fits as it is. Raises
+    InputError."""
+    low, now, high = asked
+    last = low, cost_ms(chosen := choose(low))
+    if last[1] <= budget_ms:
+        return chosen, low
+    best: tuple[T, float] | None = None
+    for _ in range(MEASUREMENTS):
+        here = now, cost_ms(chosen := choose(now))
+        if here[1] <= budget_ms:
+            best, high = (chosen, now), now
+            if here[1] > CLOSE * budget_ms:
+                break
+        else:
+            low = now
+        aimed = _aimed(last, here, (1 + CLOSE) / 2 * budget_ms)
+        last, now = here, aimed if low < aimed < high else (low + high) / 2
+    if best is None:
+        raise InputError(f"no plan was measured within {budget_ms:.4g} ms; give more")
+    return best
+
+
+def _aimed(last: tuple[float, float], here: tuple[float, float], ms: float) -> float:
+    """Where the line through two measurements (asked for, milliseconds) is at `ms`."""
+    rise = here[1] - last[1]
+    return here[0] + (ms - here[1]) * (here[0] - last[0]) / rise if rise else here[0]

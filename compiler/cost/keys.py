@@ -1,0 +1,148 @@
+"""operator to latency key"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+from shrinkc.compiler.export import ops
+from shrinkc.latency_tables.key import OpKey
+
+
+def macs(program: ops.Program) -> int:
+    """Multiply-accumulates of one inference at batch 1."""
+    return sum(key.macs for _, key in keyed(program, "fp32"))
+
+
+def keyed(program: ops.Program, precision: str) -> list[tuple[ops.Op, OpKey]]:
+    """Every operator that takes time, with its key; reshapes move nothing and are left out."""
+    pairs = ((op, op_key(op, precision)) for op in program.ops)
+    return [(op, key) for op, key in pairs if key is not None]
+
+
+def op_key(op: ops.Op, precision: str) -> OpKey | None:
+    """The latency key of an operator; None for what is free."""
+    return _KEYS[type(op)](op, precision)
+
+
+def _sizes(operand: ops.Operand) -> tuple[int, tuple[int, int]]:
+    """(channels, (height, width)) of images; (features, (the rest, 1)) of anything else."""
+    shape = operand.shape
+    if len(shape) == 4:
+        return shape[1], (shape[2], shape[3])
+    if len(shape) < 2:
+        return prod(shape), (1, 1)
+    return shape[-1], (prod(shape[1:-1]), 1)
+
+
+def _key(name: str, source: ops.Operand, result: ops.Value, precision: str, **fields: Any) -> OpKey:
+    (inputs, in_size), (outputs, out_size) = _sizes(source), _sizes(result)
+    return OpKey(
+        name, inputs, outputs, in_size=in_size, out_size=out_size, precision=precision, **fields
+    )
+
+
+def _conv(op: ops.Conv, precision: str) -> OpKey:
+    _, per_group, kh, kw = op.weight.shape
+    depthwise = per_group == 1 and op.groups == op.x.shape[1] and op.groups > 1
+    return _key(
+        "depthwise_conv2d" if depthwise else "conv2d",
+        *(op.x, op.output, precision),
+        kernel=(kh, kw),
+        stride=op.stride,
+        dilation=op.dilation,
+        groups=op.groups,
+        activation=op.activation,
+    )
+
+
+def _conv_transpose(op: ops.ConvTranspose, precision: str) -> OpKey:
+    return _key(
+        "conv_transpose2d",
+        *(op.x, op.output, precision),
+        kernel=(op.weight.shape[2], op.weight.shape[3]),
+        stride=op.stride,
+        dilation=op.dilation,
+        groups=op.groups,
+        activation=op.activation,
+    )
+
+
+def _linear(op: ops.Linear, precision: str) -> OpKey:
+    outputs, inputs = op.weight.shape
+    rows = prod(op.x.shape[1:-1])
+    return OpKey(
+        *("linear", inputs, outputs),
+        in_size=(rows, 1),
+        out_size=(rows, 1),
+        activation=op.activation,
+        precision=precision,
+    )
+
+
+def _matmul(op: ops.MatMul, precision: str) -> OpKey:
+    shape, depth = op.output.shape, op.a.shape[-1]
+    rows = prod(shape[1:-1])
+    return OpKey(
+        "matmul", depth, shape[-1], in_size=(rows, 1), out_size=(rows, 1), precision=precision
+    )
+
+
+def _pool(name: str) -> Callable[[Any, str], OpKey]:
+    def key(op: ops.MaxPool | ops.AvgPool, precision: str) -> OpKey:
+        fields = {"kernel": op.kernel, "stride": op.stride}
+        return _key(name, op.x, op.output, precision, **fields)
+
+    return key
+
+
+def _binary(op: ops.Binary, precision: str) -> OpKey:
+    larger = max((op.a, op.b), key=lambda o: prod(o.shape))
+    return _key(op.kind, larger, op.output, precision, activation=op.activation)
+
+
+def _plain(name: str) -> Callable[[Any, str], OpKey]:
+    return lambda op, precision: _key(name, op.x, op.output, precision)
+
+
+def _concat(op: ops.Concat, precision: str) -> OpKey:
+    return _key("concat", op.output, op.output, precision)
+
+
+# NCHW ↔ NHWC, tokens ↔ features: the TFLite writer stores tensors so that these cost nothing
+_LAYOUT_ONLY = {(0, 2, 3, 1), (0, 3, 1, 2), (0, 2, 1)}
+
+
+def _transpose(op: ops.Transpose, precision: str) -> OpKey | None:
+    free = op.perm in _LAYOUT_ONLY
+    return None if free else _key("transpose", op.x, op.output, precision)
+
+
+def _free(op: ops.Op, precision: str) -> None:
+    return None
+
+
+_KEYS: dict[type[ops.Op], Callable[[Any, str], OpKey | None]] = {
+    ops.Conv: _conv,
+    ops.ConvTranspose: _conv_transpose,
+    ops.Linear: _linear,
+    ops.MatMul: _matmul,
+    ops.ChannelAffine: lambda op, p: _key("mul", op.x, op.output, p, activation=op.activation),
+    ops.PRelu: _plain("prelu"),
+    ops.Unary: lambda op, p: _key(op.kind, op.x, op.output, p),
+    ops.Binary: _binary,
+    ops.Concat: _concat,
+    ops.Slice: _plain("slice"),
+    ops.Reshape: _free,
+    ops.Transpose: _transpose,
+    ops.BatchExpand: _free,
+    ops.Pad: _plain("pad"),
+    ops.MaxPool: _pool("max_pool"),
+    ops.AvgPool: _pool("avg_pool"),
+    ops.Reduce: lambda op, p: _key(op.kind, op.x, op.output, p),
+    ops.Resize: _plain("resize"),
+    ops.DepthToSpace: _plain("depth_to_space"),
+    ops.Softmax: _plain("softmax"),
+    ops.LayerNorm: _plain("layer_norm"),
+}

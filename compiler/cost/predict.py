@@ -1,0 +1,112 @@
+"""Deployment operators → latency keys → milliseconds on a target."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from shrinkc.compiler.cost.keys import _sizes, op_key
+from shrinkc.compiler.export import ops
+from shrinkc.latency_tables.key import OpKey
+from shrinkc.latency_tables.table import OpEstimate
+
+
+class CostTable(Protocol):
+    """What prices operators: a latency table, or the machine itself."""
+
+    @property
+    def target(self) -> str: ...
+
+    def estimate(self, key: OpKey) -> OpEstimate: ...
+
+    def network_overhead_ms(self, precision: str) -> float: ...
+
+
+@dataclass(frozen=True)
+class AsMeasured:
+    """A table whose sums over operators come out as whole networks were measured.
+
+    factors  precision → measured over summed up
+    """
+
+    table: CostTable
+    factors: Mapping[str, float]
+
+    @property
+    def target(self) -> str:
+        return self.table.target
+
+    def estimate(self, key: OpKey) -> OpEstimate:
+        known = self.table.estimate(key)
+        return replace(known, ms=known.ms * self.factors[key.precision])
+
+    def network_overhead_ms(self, precision: str) -> float:
+        return self.table.network_overhead_ms(precision) * self.factors[precision]
+
+
+@dataclass(frozen=True)
+class LayerLatency:
+    """One operator's share, and how the table knows it."""
+
+    name: str
+    op: str
+    ms: float
+    source: str
+    macs: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A network on a target."""
+
+    target: str
+    precision: str
+    layers: tuple[LayerLatency, ...]
+    overhead_ms: float
+
+    @property
+    def total_ms(self) -> float:
+        return self.overhead_ms + sum(layer.ms for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)
+
+
+def predict(
+    program: ops.Program,
+    table: CostTable,
+    precision: str = "fp32",
+    keep_fp32: Collection[str] = (),
+) -> Prediction:
+    """Price every operator of the program. Raises TableError when the table lacks `precision`.
+
+    `keep_fp32`: names of operators that compute in fp32 within an int8 network. A conversion on the
+    way in or out counts as an addition in fp32 of such a tensor, which moves about twice the bytes.
+    """
+    layers: list[LayerLatency] = []
+    for name, key in _priced(program, precision, keep_fp32):
+        estimate = table.estimate(key)
+        source = f"{estimate.source}, extrapolated" if estimate.extrapolated else estimate.source
+        layers.append(LayerLatency(name, key.op, estimate.ms, source, key.macs))
+    return Prediction(table.target, precision, tuple(layers), table.network_overhead_ms(precision))
+
+
+def _priced(
+    program: ops.Program, precision: str, keep_fp32: Collection[str]
+) -> Iterator[tuple[str, OpKey]]:
+    """Name and key of what takes time, in execution order."""
+    in_fp32 = {op.output.name: op.name in keep_fp32 for op in program.ops}
+    converted: set[tuple[str, bool]] = set()
+    for op in program.ops:
+        here = in_fp32[op.output.name]
+        for x in op.operands():
+            if in_fp32.get(x.name, here) != here and (x.name, here) not in converted:
+                converted.add((x.name, here))
+                channels, size = _sizes(x)
+                key = OpKey("add", channels, channels, in_size=size, out_size=size)
+                yield f"{x.name} to {'fp32' if here else precision}", key
+        key = op_key(op, "fp32" if here else precision)
+        if key is not None:
+            yield op.name, key

@@ -1,0 +1,31 @@
+"""What follows `--on`."""
+
+from __future__ import annotations
+
+from shrinkc.compiler.devices import adb, ssh
+from shrinkc.compiler.devices.benchmark_model import BenchmarkModel
+from shrinkc.compiler.devices.cuda.device import Cuda
+from shrinkc.compiler.devices.host import Host
+from shrinkc.compiler.devices.jobs import Device
+from shrinkc.errors import DeviceError
+
+FORMS = ("host", ssh.FORM, adb.FORM, "cuda")
+
+
+def parse_device(text: str, benchmark_model: str | None = None) -> Device:
+    """The device that `text` names; nothing is contacted. `benchmark_model` is TFLite's tool, for
+    phones.
+
+    Raises DeviceError that lists the forms.
+    """
+    if text == "host":
+        return Host()
+    if text == "cuda":
+        return Cuda()
+    phone = adb.Adb.parse(text)
+    if phone is not None:
+        return BenchmarkModel(phone.serial, benchmark_model) if benchmark_model else phone
+    board = ssh.Ssh.parse(text)
+    if board is not None:
+        return board
+    raise DeviceError(f"no device '{text}': write one of {', '.join(FORMS)}")

@@ -1,0 +1,190 @@
+"""Unary and Binary.
+
+They run on the tensor as it is stored: a value that is a mere view (transposed, reshaped) stays
+one. Kinds without an operator of their own are composed of few, each stable over all of float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from ai_edge_litert import schema_py_generated as schema
+
+from shrinkc.compiler.export import ops
+from shrinkc.compiler.export.tflite.emit import Emitter, Operator
+from shrinkc.compiler.export.tflite.layout import MAX_RANK
+from shrinkc.compiler.export.tflite.writer import View, Writer
+
+_NATIVE: dict[ops.UnaryKind, int] = {
+    "relu": Operator.RELU,
+    "relu6": Operator.RELU6,
+    "elu": Operator.ELU,
+    "sigmoid": Operator.LOGISTIC,
+    "tanh": Operator.TANH,
+    "hard_swish": Operator.HARD_SWISH,
+    "sqrt": Operator.SQRT,
+    "rsqrt": Operator.RSQRT,
+    "exp": Operator.EXP,
+    "log": Operator.LOG,
+    "abs": Operator.ABS,
+    "neg": Operator.NEG,
+}
+_BINARY: dict[ops.BinaryKind, int] = {
+    "add": Operator.ADD,
+    "sub": Operator.SUB,
+    "mul": Operator.MUL,
+    "div": Operator.DIV,
+    "pow": Operator.POW,
+    "maximum": Operator.MAXIMUM,
+    "minimum": Operator.MINIMUM,
+}
+_POW_RANK = 4  # of POW's broadcasting
+_CLIPS = {
+    (0.0, inf): Operator.RELU,
+    (0.0, 6.0): Operator.RELU6,
+    (-1.0, 1.0): Operator.RELU_N1_TO_1,
+}
+
+
+def write_unary(w: Writer, op: ops.Unary) -> None:
+    view = w.view(op.x)
+    if op.kind in _COMPOSED:
+        result = _COMPOSED[op.kind](w.emit, view.tensor, op.parameters)
+    else:
+        result = w.emit.unary(_NATIVE[op.kind], view.tensor)
+    w.define_view(op.output, View(result, view.layout))
+
+
+def leaky_relu(e: Emitter, x: int, slope: float) -> int:
+    options = schema.LeakyReluOptionsT()
+    options.alpha = slope
+    return e.unary(Operator.LEAKY_RELU, x, options)
+
+
+def _elu(e: Emitter, x: int, parameters: tuple[float, ...]) -> int:
+    """alpha · (exp(x) − 1) below 0: TFLite's ELU has alpha 1, so scale what is negative."""
+    unit = e.unary(Operator.ELU, x)
+    return unit if parameters[0] == 1 else leaky_relu(e, unit, parameters[0])
+
+
+def _hard_sigmoid(e: Emitter, x: int, _: tuple[float, ...]) -> int:
+    return e.mul(e.add(x, e.scalar(3.0), "relu6"), e.scalar(1 / 6))
+
+
+def _silu(e: Emitter, x: int, _: tuple[float, ...]) -> int:
+    return e.mul(x, e.unary(Operator.LOGISTIC, x))
+
+
+def _mish(e: Emitter, x: int, _: tuple[float, ...]) -> int:
+    """x · tanh(ln(1 + eˣ)) = x · n / (n + 2), n = eˣ (eˣ + 2); the ratio is 1 from x = 20 on."""
+    power = e.unary(Operator.EXP, e.binary(Operator.MINIMUM, x, e.scalar(20.0)))
+    n = e.mul(power, e.add(power, e.scalar(2.0)))
+    return e.mul(x, e.binary(Operator.DIV, n, e.add(n, e.scalar(2.0))))
+
+
+def _softplus(e: Emitter, x: int, _: tuple[float, ...]) -> int:
+    """ln(1 + eˣ) = max(x, 0) − ln(sigmoid(|x|)): nothing overflows."""
+    rest = e.unary(Operator.LOG, e.unary(Operator.LOGISTIC, e.unary(Operator.ABS, x)))
+    return e.binary(Operator.SUB, e.unary(Operator.RELU, x), rest)
+
+
+def _gelu(e: Emitter, x: int, approximate: bool) -> int:
+    options = schema.GeluOptionsT()
+    options.approximate = approximate
+    return e.unary(Operator.GELU, x, options)
+
+
+def _clip(e: Emitter, x: int, parameters: tuple[float, ...]) -> int:
+    low, high = parameters
+    if (low, high) in _CLIPS:
+        return e.unary(_CLIPS[low, high], x)
+    if low == 0:
+        x = e.unary(Operator.RELU, x)
+    elif low > -inf:
+        x = e.binary(Operator.MAXIMUM, x, e.scalar(low))
+    return e.binary(Operator.MINIMUM, x, e.scalar(high)) if high < inf else x
+
+
+# erf(x) ≈ x · P(x²) / Q(x²) on [−4, 4], the rational approximation of Eigen and XLA for float32.
+_ERF_P = (
+    *(-2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06),
+    *(-5.69250639462346e-05, -7.34990630326855e-04, -2.95459980854025e-03),
+    -1.60960333262415e-02,
+)
+_ERF_Q = (
+    *(-1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03),
+    *(-7.37332916720468e-03, -1.42647390514189e-02),
+)
+
+
+def _erf(e: Emitter, x: int, _: tuple[float, ...]) -> int:
+    x = _clip(e, x, (-4.0, 4.0))
+    square = e.mul(x, x)
+    ratio = e.binary(Operator.DIV, _horner(e, square, _ERF_P), _horner(e, square, _ERF_Q))
+    return e.mul(x, ratio)
+
+
+def _horner(e: Emitter, x: int, coefficients: tuple[float, ...]) -> int:
+    first, second, *rest = coefficients
+    total = e.add(e.mul(x, e.scalar(first)), e.scalar(second))
+    for coefficient in rest:
+        total = e.add(e.mul(total, x), e.scalar(coefficient))
+    return total
+
+
+_COMPOSED: dict[ops.UnaryKind, Callable[[Emitter, int, tuple[float, ...]], int]] = {
+    "leaky_relu": lambda e, x, parameters: leaky_relu(e, x, parameters[0]),
+    "elu": _elu,
+    "hard_sigmoid": _hard_sigmoid,
+    "silu": _silu,
+    "mish": _mish,
+    "gelu": lambda e, x, _: _gelu(e, x, False),
+    "gelu_tanh": lambda e, x, _: _gelu(e, x, True),
+    "softplus": _softplus,
+    "clip": _clip,
+    "erf": _erf,
+}
+
+
+# --- two operands --------------------------------------------------------------------------------
+
+
+def write_binary(w: Writer, op: ops.Binary) -> None:
+    a, b = w.resolve(op.a), w.resolve(op.b)
+    rank = len(op.output.shape)
+    if _is_number(a) != _is_number(b):
+        view = w.view(b if _is_number(a) else a, rank)
+        left, right = (_number(w, x) if _is_number(x) else view.tensor for x in (a, b))
+    elif isinstance(a, ops.Value) and isinstance(b, ops.Value) and _alike(w, a, b):
+        view = w.view(a)
+        left, right = view.tensor, w.view(b).tensor
+    else:
+        order = w.common_order((a, b), rank)
+        left, right = (w.arrange(x, order, exact=False) for x in (a, b))
+        w.define(op.output, _apply(w, op, left, right), order)
+        return
+    w.define_view(op.output, View(_apply(w, op, left, right), view.layout))
+
+
+def _apply(w: Writer, op: ops.Binary, a: int, b: int) -> int:
+    left, right = w.emit.shape(a), w.emit.shape(b)
+    limit = _POW_RANK if op.kind == "pow" else MAX_RANK
+    if max(len(left), len(right)) > limit and left != right and () not in (left, right):
+        raise w.unsupported(f"{op.kind} broadcasts at most {limit} dimensions")
+    return w.emit.binary(_BINARY[op.kind], a, b, op.activation)
+
+
+def _alike(w: Writer, a: ops.Value, b: ops.Value) -> bool:
+    first, second = w.view(a), w.view(b)
+    same_shape = w.emit.shape(first.tensor) == w.emit.shape(second.tensor)
+    return same_shape and first.layout == second.layout
+
+
+def _is_number(operand: ops.Operand) -> bool:
+    return isinstance(operand, ops.Const) and operand.array.size == 1
+
+
+def _number(w: Writer, operand: ops.Operand) -> int:
+    assert isinstance(operand, ops.Const)
+    return w.emit.builder.constant(operand.name, operand.array.reshape(()))

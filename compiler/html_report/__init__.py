@@ -1,5 +1,0 @@
-"""`report.html`: a page of its own, made from what `report.json` holds and nothing else."""
-
-from .page import html_report
-
-__all__ = ["html_report"]

@@ -1,0 +1,328 @@
+"""Pictures are decoded once: into memory up to a bound, or into a file that is mapped.
+
+A cache file holds bytes as a network's input needs them before augmentation, so that an epoch costs
+no decoding. Its name follows from the pictures' names, sizes and dates and from the preprocessing;
+a set that changed gets another file. Processes that need the same file wait for the first one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.files import ImageSet, Picture
+from shrinkc.compiler.images.preprocessing import Array, Preprocessing, read_pixels
+from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.compiler.support.text import shown
+from shrinkc.errors import DataError, ImageError
+
+MEMORY_BYTES = 2 << 30  # of pictures held without a cache folder
+MAX_UNREADABLE = 0.01
+_CHUNK_FILES, _CHUNK_BYTES = 256, 64 << 20  # read at a time, before decoding
+
+Decoded = tuple[Picture, Array | ImageError]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How pictures are read.
+
+    cache           folder for decoded pictures, reused by later runs; None: in memory
+    memory_bytes    the most that is held in memory without `cache`
+    max_unreadable  share of unreadable pictures that are left out; more are an error
+    workers         threads that decode; 0: none beside the caller's
+    """
+
+    cache: Path | None = None
+    memory_bytes: int = MEMORY_BYTES
+    max_unreadable: float = MAX_UNREADABLE
+    workers: int = 0
+
+
+def with_margin(preprocessing: Preprocessing) -> Preprocessing:
+    """Stored for random resized crops: all that `resize` leaves of a square picture."""
+    height, width = (max(side, preprocessing.resize) for side in preprocessing.size)
+    return replace(preprocessing, size=(height, width))
+
+
+def load_pictures(
+    images: ImageSet,
+    preprocessing: Preprocessing,
+    reading: Reading | None = None,
+    progress: Progress | None = None,
+) -> Pictures:
+    """Decode `images`, resized and cropped as `preprocessing` says.
+
+    Raises DataError: a class without (readable) pictures, too many unreadable ones, more bytes than
+    fit in memory or on the disk. The error names the first picture and why.
+    """
+    reading, progress = reading or Reading(), progress or Silent()
+    _check_classes(images)
+    if reading.cache is None:
+        kept, skipped, pixels = _in_memory(images, preprocessing, reading, progress)
+    else:
+        kept, skipped, pixels = _in_file(images, preprocessing, reading, reading.cache, progress)
+    chosen = [images.pictures[i] for i in kept]
+    labels = [picture.label for picture in chosen if picture.label is not None]
+    _check_emptied(images, chosen)
+    return Pictures(
+        pixels=pixels,
+        labels=torch.tensor(labels) if labels else None,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        source=str(images.path),
+        skipped=tuple((images.pictures[i].name, reason) for i, reason in skipped.items()),
+    )
+
+
+# --- decoding ------------------------------------------------------------------------------------
+
+
+def _in_memory(
+    images: ImageSet, preprocessing: Preprocessing, reading: Reading, progress: Progress
+) -> tuple[list[int], dict[int, str], Tensor]:
+    pixels: Any = None
+    kept: list[int] = []
+    skipped: dict[int, str] = {}
+    for index, array in _readable(images, preprocessing, reading, progress, skipped):
+        if pixels is None:
+            _check_memory(images, array, reading)
+            pixels = np.empty((len(images), *array.shape), array.dtype)
+        pixels[len(kept)] = array
+        kept.append(index)
+    return kept, skipped, _tensor(pixels[: len(kept)])
+
+
+def _readable(
+    images: ImageSet,
+    preprocessing: Preprocessing,
+    reading: Reading,
+    progress: Progress,
+    skipped: dict[int, str],
+) -> Iterator[tuple[int, Array]]:
+    """The pictures that can be used, all of one type; the others are noted in `skipped`."""
+    dtype: Any = None
+    with progress.task(f"Reading {images.path.name}", len(images)) as done:
+        for index, (_, result) in enumerate(_decoded(images, preprocessing, reading.workers)):
+            done()
+            if not isinstance(result, ImageError):
+                dtype = dtype or result.dtype
+                result = _as_type(result, dtype)
+            if isinstance(result, ImageError):
+                skipped[index] = str(result)
+                _check_skipped(images, skipped, reading.max_unreadable)
+            else:
+                yield index, result
+    if dtype is None:
+        raise DataError(f"{images.path}: no picture can be used, {_first(images, skipped)}")
+
+
+def _decoded(images: ImageSet, preprocessing: Preprocessing, workers: int) -> Iterator[Decoded]:
+    def decode(file: tuple[Picture, bytes | ImageError]) -> Decoded:
+        picture, data = file
+        if isinstance(data, ImageError):
+            return picture, data
+        try:
+            return picture, read_pixels(data, picture.name, preprocessing)
+        except ImageError as error:
+            return picture, error
+
+    if workers < 1:
+        yield from map(decode, _files(images))
+        return
+    with ThreadPoolExecutor(workers) as pool:  # Pillow decodes outside the interpreter's lock
+        for chunk in _chunks(_files(images)):
+            yield from pool.map(decode, chunk)
+
+
+def _files(images: ImageSet) -> Iterator[tuple[Picture, bytes | ImageError]]:
+    for picture, read in images.files():
+        try:
+            yield picture, read()
+        except ImageError as error:
+            yield picture, error
+
+
+def _chunks(
+    files: Iterator[tuple[Picture, bytes | ImageError]],
+) -> Iterator[list[tuple[Picture, bytes | ImageError]]]:
+    chunk: list[tuple[Picture, bytes | ImageError]] = []
+    size = 0
+    for file in files:
+        chunk.append(file)
+        size += len(file[1]) if isinstance(file[1], bytes) else 0
+        if len(chunk) == _CHUNK_FILES or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _as_type(array: Array, dtype: Any) -> Array | ImageError:
+    if array.dtype == dtype:
+        return array
+    if dtype == np.uint8:
+        return ImageError("an array of floats among pictures of bytes")
+    return array.astype(np.float32) / np.float32(255)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def _in_file(
+    images: ImageSet,
+    preprocessing: Preprocessing,
+    reading: Reading,
+    folder: Path,
+    progress: Progress,
+) -> tuple[list[int], dict[int, str], Tensor]:
+    from filelock import FileLock
+
+    stem = folder / _key(images, preprocessing)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{stem}.lock"):
+            found = _open(stem)
+            if found is None:
+                _write(stem, images, preprocessing, reading, progress)
+                found = _open(stem)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: decoded pictures cannot be kept there ({error.strerror or error}); "
+            "free some space or choose another folder"
+        ) from error
+    assert found is not None  # just written
+    skipped, pixels = found
+    _check_skipped(images, skipped, reading.max_unreadable)
+    return [i for i in range(len(images)) if i not in skipped], skipped, pixels
+
+
+def _write(
+    stem: Path,
+    images: ImageSet,
+    preprocessing: Preprocessing,
+    reading: Reading,
+    progress: Progress,
+) -> None:
+    """The bytes first, what they are last: a description is only there for a complete file."""
+    partial = stem.with_suffix(".partial")
+    skipped: dict[int, str] = {}
+    try:
+        with partial.open("wb") as file:
+            arrays = _readable(images, preprocessing, reading, progress, skipped)
+            count, shape, dtype = _written(file, arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(stem.with_suffix(".pixels"))
+        about = {"shape": [count, *shape], "type": dtype, "skipped": list(skipped.items())}
+        partial.write_text(json.dumps(about))
+        partial.replace(stem.with_suffix(".json"))
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _written(file: IO[bytes], arrays: Iterator[tuple[int, Array]]) -> tuple[int, list[int], str]:
+    count, shape, dtype = 0, list[int](), "uint8"
+    for _, array in arrays:
+        count, shape, dtype = count + 1, list(array.shape), array.dtype.name
+        file.write(np.ascontiguousarray(array).data)
+    return count, shape, dtype
+
+
+def _open(stem: Path) -> tuple[dict[int, str], Tensor] | None:
+    try:
+        about: Any = json.loads(stem.with_suffix(".json").read_text())
+        shape, path = tuple(about["shape"]), stem.with_suffix(".pixels")
+        # copy on write: torch wants memory it may write to, the file must stay as it is
+        pixels = np.memmap(path, np.dtype(about["type"]), mode="c", shape=shape)
+        return {int(i): str(reason) for i, reason in about["skipped"]}, _tensor(pixels)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _tensor(array: Any) -> Tensor:
+    return cast(Any, torch).from_numpy(array)
+
+
+def _key(images: ImageSet, preprocessing: Preprocessing) -> str:
+    what = hashlib.sha256()
+    what.update(repr((preprocessing.resize, preprocessing.size, preprocessing.channels)).encode())
+    tar = images.path if images.path.is_file() else None
+    if tar is not None:
+        what.update(repr((str(tar.resolve()), tar.stat().st_size, tar.stat().st_mtime_ns)).encode())
+    for picture in images.pictures:
+        what.update(repr((picture.name, picture.position)).encode())
+        if tar is None:
+            try:
+                file = (images.path / picture.name).stat()
+            except OSError:
+                continue  # reading it will say why
+            what.update(repr((file.st_size, file.st_mtime_ns)).encode())
+    return f"{images.path.name.split('.')[0]}-{what.hexdigest()[:16]}"
+
+
+# --- checks --------------------------------------------------------------------------------------
+
+
+def _check_classes(images: ImageSet) -> None:
+    """A class folder without pictures would shift the numbers of the classes behind it."""
+    labels = {picture.label for picture in images.pictures}
+    if not images.path.is_dir() or len(labels) < 2:
+        return
+    parents = [Path(picture.name).parts[:-1] for picture in images.pictures]
+    shared = 0
+    for first, last in zip(min(parents), max(parents), strict=False):
+        if first != last:
+            break
+        shared += 1
+    used = {parts[shared] for parts in parents}
+    above = images.path.joinpath(*parents[0][:shared])
+    folders = {f.name for f in above.iterdir() if f.is_dir() and not f.name.startswith(".")}
+    for name in sorted(folders - used - {"__MACOSX"}):
+        raise DataError(
+            f"{above}: class folder '{shown(name)}' holds no pictures; fill it or remove it"
+        )
+
+
+def _check_emptied(images: ImageSet, chosen: list[Picture]) -> None:
+    left = Counter(picture.label for picture in chosen)
+    for picture in images.pictures:
+        if not left[picture.label]:
+            raise DataError(
+                f"{images.path}: no picture of class {picture.label} can be read, among them "
+                f"'{shown(picture.name)}'; replace them"
+            )
+
+
+def _check_skipped(images: ImageSet, skipped: dict[int, str], share: float) -> None:
+    if len(skipped) > share * len(images):
+        raise DataError(
+            f"{images.path}: more than {share:.1%} of {len(images):,} pictures cannot be used, "
+            f"{_first(images, skipped)}; remove or replace them"
+        )
+
+
+def _first(images: ImageSet, skipped: dict[int, str]) -> str:
+    index, reason = next(iter(skipped.items()))
+    return f"first '{shown(images.pictures[index].name)}': {reason}"
+
+
+def _check_memory(images: ImageSet, first: Array, reading: Reading) -> None:
+    needed = len(images) * first.nbytes
+    if needed > reading.memory_bytes:
+        raise DataError(
+            f"{images.path}: {len(images):,} pictures need {needed / 2**30:.1f} GiB, above the "
+            f"{reading.memory_bytes / 2**30:.1f} GiB kept in memory; give a folder for a cache"
+        )

@@ -1,0 +1,96 @@
+"""Decoded pictures of one size, in memory or mapped from a file, ready for batches."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from shrinkc.compiler.images.augment import Augmentation, Size
+from shrinkc.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Pictures as stored: not normalised, not augmented.
+
+    pixels   (n, height, width, channels), uint8 or float32
+    labels   int64 (n,), or None
+    mean     per channel or one for all, subtracted after uint8 is scaled to 0–1
+    std      likewise, divided by
+    source   where they come from, for messages
+    skipped  (name, reason) of what could not be used
+    """
+
+    pixels: Tensor
+    labels: Tensor | None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    source: str = "pictures"
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 4 or self.pixels.dtype not in (torch.uint8, torch.float32):
+            shape = "×".join(map(str, self.pixels.shape))
+            raise DataError(
+                f"{self.source}: pixels of {shape} {self.pixels.dtype}; give uint8 or float32 of "
+                "(n, height, width, channels)"
+            )
+        if not len(self):
+            raise DataError(f"{self.source}: no pictures")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, self.pixels.shape[3]):
+                raise DataError(f"{self.source}: {name} has {len(values)} values")
+        if self.labels is not None and self.labels.shape != (len(self),):
+            raise DataError(f"{self.source}: {len(self.labels)} labels for {len(self)} pictures")
+
+    def __len__(self) -> int:
+        return self.pixels.shape[0]
+
+    @property
+    def size(self) -> Size:
+        return self.pixels.shape[1], self.pixels.shape[2]
+
+    def part(self, rows: Tensor) -> Pictures:
+        """A copy of those rows, labels with them. rows: int64 (n,)."""
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, pixels=self.pixels[rows], labels=labels)
+
+    def inputs(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """What the network sees: (n, h, w, channels) as stored → (n, channels, h, w).
+
+        The same arithmetic as `read_picture`'s, so the same bits. Channels stay innermost in
+        memory (`torch.channels_last`).
+        """
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=pixels.device)
+        std = torch.tensor(self.std, dtype=torch.float32, device=pixels.device)
+        scaled = pixels.to(torch.float32)
+        if self.pixels.dtype == torch.uint8:
+            scaled = scaled.div_(255) if scaled is not pixels else scaled / 255
+        return scaled.sub(mean).div_(std).permute(0, 3, 1, 2).to(dtype)
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells sets apart: their size, all labels and 64 of the pictures."""
+        rows = range(0, len(self), math.ceil(len(self) / 64))
+        crc = zlib.crc32(self.pixels[list(rows)].numpy().tobytes())
+        if self.labels is not None:
+            crc = zlib.crc32(self.labels.numpy().tobytes(), crc)
+        return f"{'×'.join(map(str, self.pixels.shape))}-{crc:08x}"
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Pictures to train on. `size` is the network's input (height, width); default: as stored."""
+
+    pictures: Pictures
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    size: Size | None = None
+
+    @property
+    def input_size(self) -> Size:
+        return self.size or self.pictures.size

@@ -1,0 +1,240 @@
+"""Pictures for verification, calibration and accuracy: a folder, class folders, or a tar of them.
+
+Pictures are read one after the other, so any number of them takes the memory of one batch. A tar
+is read as a stream and never unpacked to disk; the names in it only serve as labels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from shrinkc.compiler.images.preprocessing import Preprocessing, read_picture
+from shrinkc.compiler.images.tars import member_bytes, open_tar, read_limited, tar_files
+from shrinkc.compiler.support.text import shown
+from shrinkc.errors import ImageError
+
+Batch = tuple[Tensor, Tensor | None]
+SUFFIXES = (".jpg", ".jpeg", ".png", ".npy")
+MAX_PICTURES = 2_000_000
+MAX_UNREADABLE = 0.05
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`name` is the path below the folder or inside the tar, `position` its place in the tar."""
+
+    name: str
+    label: int | None = None
+    position: int = 0
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Pictures in a fixed order: by name in folders, as stored in a tar."""
+
+    path: Path
+    pictures: tuple[Picture, ...]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @property
+    def labelled(self) -> bool:
+        return self.pictures[0].label is not None
+
+    def batches(
+        self,
+        preprocessing: Preprocessing,
+        batch_size: int = 32,
+        on_skip: Callable[[str, str], None] | None = None,
+    ) -> Iterator[Batch]:
+        """Yield (float32 (n, channels, height, width), int64 labels (n,) or None).
+
+        An unreadable picture is left out after `on_skip(name, reason)`. Raises ImageError, with
+        the first such name, when more than 5% are.
+        """
+        skipped: list[tuple[str, str]] = []
+        tensors: list[Tensor] = []
+        labels: list[int | None] = []
+        for picture, data in self.files():
+            try:
+                tensors.append(read_picture(data(), picture.name, preprocessing))
+            except ImageError as error:
+                skipped.append((picture.name, str(error)))
+                self._check_skipped(skipped)
+                if on_skip:
+                    on_skip(*skipped[-1])
+                continue
+            labels.append(picture.label)
+            if len(tensors) == batch_size:
+                yield _batch(tensors, labels)
+                tensors, labels = [], []
+        if tensors:
+            yield _batch(tensors, labels)
+
+    def _check_skipped(self, skipped: list[tuple[str, str]]) -> None:
+        if len(skipped) <= MAX_UNREADABLE * len(self):
+            return
+        name, reason = skipped[0]
+        raise ImageError(
+            f"{self.path}: more than 5% of {len(self)} pictures cannot be used, "
+            f"first '{shown(name)}': {reason}; remove or replace them"
+        )
+
+    def files(self) -> Iterator[tuple[Picture, Callable[[], bytes]]]:
+        """Each picture with what reads its file: to be called, if at all, before the next one.
+
+        That raises ImageError with the reason alone.
+        """
+        if self.path.is_dir():
+            for picture in self.pictures:
+                yield picture, lambda name=picture.name: _file_bytes(self.path / name)
+            return
+        wanted = {picture.position: picture for picture in self.pictures}
+        last = max(wanted)
+        with open_tar(self.path) as tar:
+            for position, member in tar_files(tar, self.path):
+                if position in wanted:
+                    yield wanted[position], lambda member=member: member_bytes(tar, member)
+                if position == last:
+                    return
+
+
+def find_images(
+    path: Path, *, classes: Mapping[str, int] | None = None, limit: int | None = None
+) -> ImageSet:
+    """List the pictures (.jpg, .jpeg, .png, .npy) of a folder or a tar (.tar, .gz, .bz2, .xz).
+
+    Folders that all pictures share are ignored; below them, class folders give the labels: their
+    index in sorted order, or what `classes` says. One folder alone is no class unless `classes`
+    names it. With `limit`, that many pictures are taken, spread evenly over the classes and over
+    each class's names.
+
+    Raises ImageError: nothing there, no pictures, pictures beside class folders, a folder that
+    `classes` does not name.
+    """
+    if path.is_dir():
+        names = [(name, 0) for name in _walk(path)]
+    elif path.is_file():
+        with open_tar(path) as tar:
+            names = [(member.name, position) for position, member in tar_files(tar, path)]
+    else:
+        raise ImageError(f"{path}: no such folder or tar of pictures; check --images")
+    names = [(name, position) for name, position in names if _is_picture(name)]
+    if not names:
+        raise ImageError(f"{path}: no {', '.join(SUFFIXES)} in it; check --images")
+    if len(names) > MAX_PICTURES:
+        raise ImageError(f"{path}: more than {MAX_PICTURES:,} pictures; use a smaller set")
+    folders = _class_folders(path, [name for name, _ in names], classes)
+    labels = _labels(path, folders, classes)
+    pictures = [
+        Picture(name, label, position)
+        for (name, position), label in zip(names, labels, strict=True)
+    ]
+    return ImageSet(path, tuple(pictures if limit is None else _spread(pictures, limit)))
+
+
+def read_classes(path: Path) -> dict[str, int]:
+    """A JSON object, class folder → class index. Raises ImageError."""
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read; check --classes") from error
+    except (ValueError, RecursionError) as error:
+        raise ImageError(f"{path}: not JSON; --classes needs an object, folder → index") from error
+    classes = cast(dict[str, Any], found if isinstance(found, dict) else {})
+    if not classes or not all(type(v) is int and v >= 0 for v in classes.values()):
+        raise ImageError(f'{path}: --classes needs an object like {{"cat": 0, "dog": 1}}')
+    return classes
+
+
+def _walk(folder: Path) -> list[str]:
+    found: list[str] = []
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [(Path(root) / name).relative_to(folder).as_posix() for name in files]
+    return sorted(found)
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(part for part in PurePosixPath(name).parts if part not in ("/", ".", ".."))
+
+
+def _is_picture(name: str) -> bool:
+    parts = _parts(name)
+    hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
+    return bool(parts) and not hidden and parts[-1].lower().endswith(SUFFIXES)
+
+
+def _class_folders(
+    path: Path, names: list[str], classes: Mapping[str, int] | None
+) -> list[str | None]:
+    """The class folder of each picture, None where there are none."""
+    parents = [_parts(name)[:-1] for name in names]
+    depth = 0  # below the folders that all share
+    for first, last in zip(min(parents), max(parents), strict=False):
+        if first != last or (classes and first in classes):
+            break
+        depth += 1
+    folders = [parts[depth] if len(parts) > depth else None for parts in parents]
+    if None in folders and any(folders):
+        alone = names[folders.index(None)]
+        raise ImageError(
+            f"{path}: '{shown(alone)}' lies beside class folders; move it into one of them"
+        )
+    return folders
+
+
+def _labels(
+    path: Path, folders: list[str | None], classes: Mapping[str, int] | None
+) -> list[int | None]:
+    known = sorted({folder for folder in folders if folder is not None})
+    index = dict(classes) if classes is not None else {name: i for i, name in enumerate(known)}
+    for folder in known:
+        if folder not in index:
+            raise ImageError(f"{path}: --classes has no index for folder '{shown(folder)}'; add it")
+    return [None if folder is None else index[folder] for folder in folders]
+
+
+def _spread(pictures: list[Picture], limit: int) -> list[Picture]:
+    """`limit` of the pictures: classes in turn, within a class evenly spaced names."""
+    if limit < 1:
+        raise ImageError(f"a limit of {limit} pictures; give 1 or more")
+    groups: dict[int | None, list[Picture]] = defaultdict(list)
+    for picture in sorted(pictures, key=lambda p: p.name):
+        groups[picture.label].append(picture)
+    shares = dict.fromkeys(groups, 0)
+    left = min(limit, len(pictures))
+    while left:
+        for label in sorted(groups, key=lambda label: -1 if label is None else label):
+            if left and shares[label] < len(groups[label]):
+                shares[label] += 1
+                left -= 1
+    chosen = {
+        id(group[i * len(group) // shares[label]])
+        for label, group in groups.items()
+        for i in range(shares[label])
+    }
+    return [picture for picture in pictures if id(picture) in chosen]
+
+
+def _batch(tensors: list[Tensor], labels: list[int | None]) -> Batch:
+    known = [label for label in labels if label is not None]
+    return torch.stack(tensors), torch.tensor(known) if known else None
+
+
+def _file_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return read_limited(file)
+    except OSError as error:
+        raise ImageError(f"cannot be read ({(error.strerror or 'error').lower()})") from error

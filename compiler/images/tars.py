@@ -1,0 +1,93 @@
+"""Tars that nobody vouches for: read as a stream, in bounded memory, nothing unpacked to disk."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+from shrinkc.errors import ImageError
+
+MAX_BYTES = 1 << 28  # of one member
+_DAMAGED = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that refuses reads larger than one picture: tar headers may ask for any length."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not 0 <= size <= MAX_BYTES + 1:
+            raise tarfile.ReadError("a header of unreasonable length")
+        return self._stream.read(size)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+
+@contextmanager
+def open_tar(path: Path) -> Generator[tarfile.TarFile]:
+    """Open a .tar, .tar.gz, .tar.bz2 or .tar.xz. Raises ImageError where it is none."""
+    with path.open("rb") as raw, _decompressed(raw) as stream:
+        try:
+            tar = tarfile.open(fileobj=_Bounded(stream), mode="r:")  # noqa: SIM115
+        except _DAMAGED as error:
+            raise ImageError(
+                f"{path}: neither a folder nor a readable tar; check --images"
+            ) from error
+        with tar:
+            yield tar
+
+
+def _decompressed(raw: io.BufferedReader) -> IO[bytes]:
+    magic = raw.peek(6)
+    if magic.startswith(b"\x1f\x8b"):
+        return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
+    if magic.startswith(b"BZh"):
+        return bz2.BZ2File(raw)
+    return lzma.LZMAFile(raw) if magic.startswith(b"\xfd7zXZ") else raw
+
+
+def tar_files(tar: tarfile.TarFile, path: Path) -> Iterator[tuple[int, tarfile.TarInfo]]:
+    """The regular files, with their position among all entries."""
+    position = 0
+    try:
+        while (member := tar.next()) is not None:
+            cast(Any, tar).members.clear()  # it would keep every header
+            if member.isreg():
+                yield position, member
+            position += 1
+    except _DAMAGED as error:
+        raise ImageError(f"{path}: the tar is damaged or cut off; make it again") from error
+
+
+def member_bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """Raises ImageError with the reason alone."""
+    if member.size > MAX_BYTES:
+        raise ImageError(f"{member.size:,} bytes are too many")
+    try:
+        file = tar.extractfile(member)
+        assert file is not None  # a regular file
+        return read_limited(file)
+    except _DAMAGED as error:
+        raise ImageError("the tar is damaged there or cut off") from error
+
+
+def read_limited(file: IO[bytes]) -> bytes:
+    """All of `file`. Raises ImageError, with the reason alone, where it is too large."""
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"more than {MAX_BYTES:,} bytes are too many")
+    return data

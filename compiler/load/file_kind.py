@@ -1,0 +1,144 @@
+"""What a model file is, told from its first bytes; its size is checked before it is parsed."""
+
+from __future__ import annotations
+
+import codecs
+import struct
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+from shrinkc.errors import LoadError, UnsafeFileError
+
+# "zip" and "legacy" are the two formats of torch.save, since and before PyTorch 1.6.
+FileKind = Literal["safetensors", "zip", "legacy", "exported", "torchscript"]
+
+MAX_ENTRIES = 100_000  # of a zip archive
+MAX_PICKLE = 16 << 20  # bytes; ResNet-152's is 0.4 MB
+_LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+
+_FOREIGN = (
+    (0, b"\x89HDF", "a Keras/HDF5 file"),
+    (4, b"TFL3", "a TFLite file, which is already compiled"),
+    (257, b"ustar", "a tar archive"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (0, b"%PDF", "a PDF"),
+    (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself (run `git lfs pull`)"),
+)
+_WANTED = "give a PyTorch model (.pt, .pth) or .safetensors"
+
+
+def identify(path: Path, max_bytes: int) -> FileKind:
+    """The kind of model file at `path`.
+
+    Raises LoadError, in one line that says what to do: no such file, a folder, empty, larger
+    than `max_bytes` (unpacked, for zip archives), truncated, or of no kind that shrinkc loads.
+    """
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise LoadError(f"{path}: a folder; {_WANTED}")
+        with path.open("rb") as file:
+            head = file.read(1024)
+    except FileNotFoundError as error:
+        raise LoadError(f"{path}: no such file; check the path") from error
+    except OSError as error:
+        raise LoadError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    if size == 0:
+        raise LoadError(f"{path}: empty; copy or download it again")
+    if size > max_bytes:
+        raise LoadError(_too_large(path, size, max_bytes))
+    if head.startswith(b"PK\x03\x04"):
+        return _zip_kind(path, max_bytes)
+    if head.startswith(_LEGACY):
+        return "legacy"
+    if head.startswith(b"\x80"):
+        raise UnsafeFileError(
+            f"{path}: a plain pickle, whose loading may run any code; "
+            "load it in Python and save its state dict with torch.save"
+        )
+    if _is_safetensors(head):
+        if struct.unpack("<Q", head[:8])[0] > size - 8:
+            raise LoadError(f"{path}: truncated safetensors; copy or download it again")
+        return "safetensors"
+    raise LoadError(f"{path}: {_description(path, head)}; {_WANTED}")
+
+
+def zip_record(path: Path, name: str) -> bytes:
+    """One file of a torch.save archive, named without the archive's leading folder."""
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.namelist():
+            if entry.partition("/")[2] == name:
+                return archive.read(entry)
+    raise LoadError(f"{path}: no {name} in it; save the model again with torch.save")
+
+
+def unpacked_bytes(path: Path, kind: FileKind) -> int:
+    """The size of the file, of its contents where it is a zip archive."""
+    if kind != "zip":
+        return path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        return sum(entry.file_size for entry in archive.infolist())
+
+
+def _zip_kind(path: Path, max_bytes: int) -> FileKind:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise LoadError(_truncated(path)) from error
+    if not entries or min(entry.header_offset for entry in entries) != 0:
+        raise LoadError(_truncated(path))  # what was found is an archive inside the archive
+    unpacked = sum(entry.file_size for entry in entries)
+    if len(entries) > MAX_ENTRIES or unpacked > max_bytes:
+        raise LoadError(_too_large(path, unpacked, max_bytes))
+    names = {entry.filename.partition("/")[2] for entry in entries}
+    if "constants.pkl" in names:
+        return "torchscript"
+    if "archive_format" in names or any(e.filename == "archive_format" for e in entries):
+        return "exported"
+    if any(e.filename.endswith("serialized_exported_program.json") for e in entries):
+        return "exported"
+    if "data.pkl" not in names:
+        raise LoadError(f"{path}: a zip archive that torch.save did not write; {_WANTED}")
+    pickles = [e.file_size for e in entries if e.filename.partition("/")[2] == "data.pkl"]
+    if len(pickles) > 1:
+        raise LoadError(f"{path}: damaged: two archives in one; copy or save it again")
+    pickled = pickles[0]
+    if pickled > MAX_PICKLE:
+        raise LoadError(
+            f"{path}: a pickle of {pickled:,} bytes beside the weights is no network "
+            f"(limit {MAX_PICKLE:,}); save a state dict and give --arch"
+        )
+    return "zip"
+
+
+def _is_safetensors(head: bytes) -> bool:
+    return len(head) > 9 and head[8:9] == b"{" and head[6:8] == b"\0\0"
+
+
+def _description(path: Path, head: bytes) -> str:
+    for offset, magic, text in _FOREIGN:
+        if head[offset:].startswith(magic):
+            return text
+    if path.suffix == ".onnx":
+        return "an ONNX file, which is already exported"
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # its end may be cut
+    except UnicodeDecodeError:
+        return "of no known kind, or damaged"
+    if not all(c.isprintable() or c.isspace() for c in text):
+        return "of no known kind, or damaged"
+    html = text.lstrip().lower().startswith(("<!doctype html", "<html"))
+    return "a web page, not a model: the download went wrong" if html else "a text file"
+
+
+def _truncated(path: Path) -> str:
+    return f"{path}: truncated or damaged; copy or download it again"
+
+
+def _too_large(path: Path, size: int, limit: int) -> str:
+    return (
+        f"{path}: {size / 2**30:.1f} GiB unpacked, the limit is {limit / 2**30:.1f} GiB; "
+        "save only the weights, without optimizer state"
+    )

@@ -1,0 +1,123 @@
+"""Unpickling a torch.save file without making anything that the file names.
+
+Three walls, each of which alone keeps code from running:
+
+1. The pickle is scanned, not run, for the names in it. One that `shrinkc.compiler.allowlist`
+   refuses ends the load.
+2. `torch.load(weights_only=True)` reads the rest: an unpickler that knows a handful of operations.
+   It never sees the real classes, only a stand-in for each (`StandIn`), which records what the
+   file would have done to the class: called it (REDUCE), made one (NEWOBJ), set its state
+   (BUILD). So no constructor, no `__setstate__` and no function runs with the file's arguments,
+   and none of them can be combined into something that does.
+3. `shrinkc.compiler.rebuild` turns the records into modules by setting attributes, after checking
+   every one.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import warnings
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from torch.serialization import safe_globals
+
+from shrinkc.compiler.load.allowlist import IGNORED, Allowed, Refused, is_plain, look_up
+from shrinkc.compiler.load.file_kind import MAX_PICKLE, zip_record
+from shrinkc.compiler.support.text import one_line, shown
+from shrinkc.errors import LoadError, UnsafeFileError
+
+TRUST_ADVICE = (
+    "save a state dict and give --arch package.module:factory, or take the risk with --trust"
+)
+_LEGACY_PICKLES = 4  # magic number, protocol version, system information, the object
+_OTHER_PROTOCOLS = {"FRAME", "STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX"}
+
+
+class _StandInType(type):
+    """A class whose call is only written down."""
+
+    def __call__(cls, *args: object) -> StandIn:
+        record = cast(type[StandIn], cls).__new__(cast(type[StandIn], cls), *args)
+        record.called = True
+        return record
+
+
+class StandIn(metaclass=_StandInType):
+    """What the file asked for; subclassed once for each name."""
+
+    __slots__ = ("args", "called", "state")
+    name: ClassVar[str]
+    allowed: ClassVar[Allowed | None]  # None: ignored
+
+    args: tuple[object, ...]
+    called: bool
+    state: object
+
+    def __new__(cls, *args: object) -> StandIn:
+        record = object.__new__(cls)
+        record.args, record.called, record.state = args, False, None
+        return record
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
+def load_inert(path: Path, kind: Literal["zip", "legacy"]) -> Any:
+    """The pickled object, with a `StandIn` or one of its subclasses for all that is not plain.
+
+    Plain are containers, numbers, strings, tensors (on the CPU), data types.
+
+    Raises UnsafeFileError for a name that may not be there, LoadError for a damaged file.
+    """
+    names = sorted(_names(path, kind))
+    stand_ins = [_stand_in(path, name) for name in names if not is_plain(name)]
+    module = next((s for s in stand_ins if s.allowed and s.allowed.kind == "module"), None)
+    if module and kind == "legacy":
+        raise UnsafeFileError(
+            f"{path}: a whole model ({module.name}) in the format of PyTorch before 1.6, which "
+            f"cannot be read without running code; save it again with torch.save, {TRUST_ADVICE}"
+        )
+    try:
+        with warnings.catch_warnings(), safe_globals([(s, s.name) for s in stand_ins]):
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever damaged bytes lead to
+        raise LoadError(f"{path}: damaged ({one_line(error)}); copy or save it again") from error
+
+
+def _stand_in(path: Path, name: str) -> type[StandIn]:
+    found = None if name in IGNORED else look_up(name)
+    if isinstance(found, Refused):
+        names = f"{path}: it names {shown(name)}, {found.reason}"
+        if found.missing:
+            raise LoadError(f"{names}; {TRUST_ADVICE.split(',')[0]}")
+        raise UnsafeFileError(f"{names}, so loading it could run any code; {TRUST_ADVICE}")
+    return _StandInType("Named", (StandIn,), {"__slots__": (), "name": name, "allowed": found})
+
+
+def _names(path: Path, kind: Literal["zip", "legacy"]) -> set[str]:
+    """Every global that the file's pickles name, as `module.name`."""
+    if kind == "zip":
+        stream, pickles = io.BytesIO(zip_record(path, "data.pkl")), 1
+    else:
+        with path.open("rb") as file:
+            stream, pickles = io.BytesIO(file.read(MAX_PICKLE)), _LEGACY_PICKLES
+    names: set[str] = set()
+    try:
+        for _ in range(pickles):
+            for operation, argument, _ in pickletools.genops(stream):
+                if operation.name == "GLOBAL":
+                    names.add(str(argument).replace(" ", "."))
+                elif operation.name in _OTHER_PROTOCOLS:
+                    raise LoadError(
+                        f"{path}: written with another pickle protocol than torch.save's "
+                        "default; save it again without pickle_protocol"
+                    )
+    except (ValueError, IndexError, UnicodeDecodeError, OverflowError) as error:
+        raise LoadError(
+            f"{path}: truncated or damaged ({one_line(error)}); copy or save it again"
+        ) from error
+    return names

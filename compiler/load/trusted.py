@@ -1,0 +1,156 @@
+"""Loading that runs code from the file: only after `--trust`.
+
+What each format runs: a pickle calls any function it names; `.pt2` unpickles its sample inputs
+and evaluates symbolic expressions; TorchScript runs its own bytecode, in an interpreter with a
+history of memory errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from shrinkc.compiler.load.state_dict import current_directory_importable
+from shrinkc.compiler.support.quiet import quiet
+from shrinkc.compiler.support.text import named, one_line
+from shrinkc.errors import LoadError
+
+_TOLERANCE = 1e-5  # of the output range, float32
+
+
+class ExportedNetwork(nn.Module):
+    """A graph of torch.export or of torch.fx as an ordinary module in eval mode.
+
+    Up to four inputs, by name: tracers cannot see through `*inputs`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.training = False
+
+    def forward(
+        self, a: Tensor, b: Tensor | None = None, c: Tensor | None = None, d: Tensor | None = None
+    ) -> Any:
+        return self.network(*(x for x in (a, b, c, d) if x is not None))
+
+    def train(self, mode: bool = True) -> ExportedNetwork:
+        """Exported graphs have no modes: they stay what they were exported in."""
+        return self
+
+
+class ScriptedNetwork(ExportedNetwork):
+    """A TorchScript network, translated to ATen operators by the first input it meets.
+
+    The translation needs an input; what it gives is compared with the script on that input.
+    """
+
+    def __init__(self, script: nn.Module) -> None:
+        super().__init__(script)
+        self._translated = False
+
+    def forward(
+        self, a: Tensor, b: Tensor | None = None, c: Tensor | None = None, d: Tensor | None = None
+    ) -> Any:
+        if not self._translated:
+            given = tuple(x for x in (a, b, c, d) if x is not None)
+            self.network = _translated(self.network, given)
+            self._translated = True
+        return super().forward(a, b, c, d)
+
+
+def load_pickle(path: Path) -> Any:
+    """Unpickle whatever is there, the current directory importable. Raises LoadError."""
+    with current_directory_importable():
+        return _guarded(
+            path,
+            lambda: torch.load(path, map_location="cpu", weights_only=False),
+            "run in the folder that holds its classes, or save a state dict and give --arch",
+        )
+
+
+def load_exported(path: Path) -> nn.Module:
+    """A `.pt2` of torch.export. Raises LoadError."""
+
+    def load() -> nn.Module:
+        program = torch.export.load(path)
+        return ExportedNetwork(cast(nn.Module, program.module(check_guards=False)))
+
+    return _guarded(path, load, "export it again with this version of PyTorch")
+
+
+def load_torchscript(path: Path) -> nn.Module:
+    """A TorchScript archive. Raises LoadError."""
+
+    def load() -> nn.Module:
+        script: Any = cast(Any, torch.jit).load(str(path), map_location="cpu")
+        return ScriptedNetwork(script.eval())
+
+    return _guarded(path, load, "save the nn.Module or a state dict instead")
+
+
+def _guarded(path: Path, load: Callable[[], Any], advice: str) -> Any:
+    try:
+        with quiet():
+            return load()
+    except Exception as error:  # the file's own code runs
+        raise LoadError(f"{path}: cannot be loaded ({named(error)}); {advice}") from error
+
+
+def _translated(script: nn.Module, inputs: tuple[Tensor, ...]) -> nn.Module:
+    with quiet(), torch.no_grad():
+        try:
+            # at batch 1 the batch size would be written into the graph
+            network = _converted(script, tuple(torch.cat((x, x)) for x in inputs))
+        except Exception:  # a script for one batch size
+            try:
+                network = _converted(script, inputs)
+            except Exception as error:  # the converter gives up in many ways
+                raise LoadError(
+                    f"the TorchScript code cannot be captured ({one_line(error)}); "
+                    "save the nn.Module or a state dict instead"
+                ) from error
+        want, got = _tensors(script(*inputs)), _tensors(network(*inputs))
+    if len(want) != len(got) or not all(map(_close, want, got)):
+        raise LoadError(
+            "PyTorch's translation of the TorchScript code computes something else; "
+            "save the nn.Module or a state dict instead"
+        )
+    return network
+
+
+def _converted(script: nn.Module, inputs: tuple[Tensor, ...]) -> nn.Module:
+    # imported here: it takes a second
+    from torch._export.converter import TS2EPConverter
+
+    converter: Any = TS2EPConverter(cast(Any, script), inputs, {})
+    return _with_plain_convolutions(converter.convert().module(check_guards=False))
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    leaves: list[Any] = cast(Any, torch.utils)._pytree.tree_leaves(outputs)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _with_plain_convolutions(network: fx.GraphModule) -> fx.GraphModule:
+    """`aten.convolution`, which traces are full of, as the 2-D operators that capture knows."""
+    aten: Any = torch.ops.aten
+    for node in network.graph.nodes:
+        if node.target is aten.convolution.default and len(node.args[3]) == 2:
+            *tensors, stride, padding, dilation, transposed, output_padding, groups = node.args
+            node.target = aten.conv2d.default
+            node.args = (*tensors, stride, padding, dilation, groups)
+            if transposed:
+                node.target = aten.conv_transpose2d.input
+                node.args = (*tensors, stride, padding, output_padding, groups, dilation)
+    network.recompile()
+    return network
+
+
+def _close(want: Tensor, got: Tensor) -> bool:
+    spread = float(want.abs().max()) or 1.0
+    return want.shape == got.shape and float((want - got).abs().max()) <= _TOLERANCE * spread

@@ -1,0 +1,170 @@
+"""Time model files on a device, in turn, and compare their outputs with those computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from shrinkc.compiler.devices.host import Host
+from shrinkc.compiler.devices.jobs import Array, Device, Failed, Measured, Method, Model, Ran, Setup
+from shrinkc.compiler.devices.samples import iqr, without_outliers
+from shrinkc.compiler.measure.bench import TURN, Timing
+from shrinkc.compiler.measure.output_steps import output_steps
+from shrinkc.compiler.support.text import shown
+from shrinkc.errors import DeviceError, InputError, LoadError
+
+FP32_TOLERANCE = 1e-4  # of the output's range
+STEPS = 1.001  # of int8: one, and rounding
+WARMUP, LEAST_RUNS, MAX_SECONDS = 5, 5, 30.0
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The largest difference to the outputs computed here, in `unit`, and whether it is allowed."""
+
+    largest: float
+    unit: str
+    equal: bool
+
+
+@dataclass(frozen=True)
+class FileBench:
+    """One file. Memory is the largest resident size of a process that does nothing else, and what
+    of it was there before the file. `agreement` is None where there is nothing to compare: on this
+    machine itself, and with benchmark_model."""
+
+    file: Path
+    runtime: str
+    timing: Timing
+    peak_memory_bytes: int | None
+    idle_memory_bytes: int | None
+    agreement: Agreement | None
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as long the second file takes, run by run."""
+
+    median: float
+    iqr: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    files: tuple[FileBench, ...]
+    ratio: Ratio | None
+
+
+def bench_files(device: Device, paths: Sequence[Path], setup: Setup, runs: int) -> Bench:
+    """One file, or two of any runtimes, in turns A A A B B B A A A.
+
+    Raises LoadError for what is no model file, DeviceError when the device cannot run it.
+    """
+    models = [_model(device, path) for path in paths]
+    if len(models) == 2 and models[0].name == models[1].name:
+        models[1] = replace(models[1], name=f"{models[1].name}, again")
+    ran = [_run(device, model, setup) for model in models]
+    agreements = [
+        _agreement(device, model, path, result, setup)
+        for model, path, result in zip(models, paths, ran, strict=True)
+    ]
+    turn = TURN if len(models) > 1 else 1
+    method = Method(WARMUP, (min(LEAST_RUNS, runs), runs), MAX_SECONDS, turn=turn)
+    with device.open(_setup(setup, models[0])) as session:
+        answers = {a.model: a for a in session.measure(models, method)}
+    times = [_times(device, answers[model.name]) for model in models]
+    files = (
+        FileBench(p, r.runtime, t, r.peak_memory_bytes, r.idle_memory_bytes, a)
+        for p, r, t, a in zip(paths, ran, times, agreements, strict=True)
+    )
+    return Bench(tuple(files), _ratio(times))
+
+
+def _model(device: Device, path: Path) -> Model:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise LoadError(f"cannot read {path}: {error.strerror}") from error
+    kind = "tflite" if data[4:8] == b"TFL3" else "onnxruntime"
+    if kind == "onnxruntime" and path.suffix != ".onnx":
+        raise LoadError(f"{path} is neither a .onnx nor a .tflite file")
+    if kind == "onnxruntime" and "tensorrt" in device.runtimes:
+        kind = "tensorrt"
+    if kind not in device.runtimes:
+        suffix = ".tflite" if "tflite" in device.runtimes else ".onnx"
+        raise InputError(f"{device.name} runs {suffix} files, and {path} is none")
+    return Model(str(path), data, runtime=kind)
+
+
+def _setup(setup: Setup, model: Model) -> Setup:
+    return Setup(model.runtime or setup.runtime, setup.threads, setup.timeout_s)
+
+
+def _run(device: Device, model: Model, setup: Setup, inputs: Sequence[Array] | None = None) -> Ran:
+    """In a process of its own, so that the memory is this file's."""
+    with device.open(_setup(setup, model)) as session:
+        result = session.run(model, inputs)
+    if isinstance(result, Failed):
+        raise DeviceError(f"{device.name}: cannot run {result.model}: {shown(result.reason, 300)}")
+    return result
+
+
+def _times(device: Device, answer: Measured | Failed) -> Timing:
+    if isinstance(answer, Failed):
+        raise DeviceError(f"{device.name}: cannot run {answer.model}: {shown(answer.reason, 300)}")
+    return Timing(tuple(time / 1e3 for time in answer.times_us))
+
+
+def _ratio(times: Sequence[Timing]) -> Ratio | None:
+    if len(times) < 2:
+        return None
+    pairs = zip(times[0].times_ms, times[1].times_ms, strict=True)
+    ratios = without_outliers([b / a for a, b in pairs])
+    return Ratio(median(ratios), iqr(ratios))
+
+
+# --- outputs -------------------------------------------------------------------------------------
+
+
+def _agreement(
+    device: Device, model: Model, path: Path, there: Ran, setup: Setup
+) -> Agreement | None:
+    if there.outputs is None or isinstance(device, Host):
+        return None
+    kind = "tflite" if model.runtime == "tflite" else "onnxruntime"
+    here = _run(Host(), Model(model.name, model.data, runtime=kind), setup, there.inputs)
+    assert here.outputs is not None
+    return compared(there.outputs, here.outputs, output_steps(model.data, path))
+
+
+def compared(
+    there: Sequence[Array], here: Sequence[Array], steps: Sequence[float | None] | None
+) -> Agreement:
+    """`steps` are the quantisation steps of an int8 file's outputs (None: not known, a step of 8
+    bits over the output's range is taken); without it the file computes in float."""
+    if [a.shape for a in there] != [a.shape for a in here]:
+        return Agreement(float("inf"), "other shapes", False)
+    if steps is None:
+        errors = [_largest(a, b) / _range(b) for a, b in zip(there, here, strict=True)]
+        largest = max(errors, default=0.0)
+        return Agreement(largest, "of the output's range", largest <= FP32_TOLERANCE)
+    counts = [
+        _largest(a, b) / (step or _range(b) / 255)
+        for a, b, step in zip(there, here, steps, strict=True)
+    ]
+    largest = max(counts, default=0.0)
+    return Agreement(largest, "quantisation steps", largest <= STEPS)
+
+
+def _largest(a: Array, b: Array) -> float:
+    difference = np.abs(a.astype(np.float64) - b.astype(np.float64))
+    worst = float(difference.max(initial=0.0))
+    return worst if np.isfinite(worst) else float("inf")
+
+
+def _range(array: Array) -> float:
+    return max(float(np.abs(array.astype(np.float64)).max(initial=0.0)), 1e-12)

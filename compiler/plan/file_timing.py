@@ -1,0 +1,66 @@
+"""What whole TFLite files take, where plans are made for the machine that they are made on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor, fx
+
+from shrinkc.compiler.cost.budget import predicted_ms
+from shrinkc.compiler.cost.predict import CostTable
+from shrinkc.compiler.measure.speedup import Measuring, alone_ms, tflite_file
+from shrinkc.compiler.plan.int8_variants import Way
+from shrinkc.compiler.support.journal import Journal, digest_of
+from shrinkc.compiler.support.progress import Progress
+
+FEW = 10  # pictures that int8 is calibrated on where only speed is measured
+
+
+class WholeFiles:
+    """The original's file, and files of networks that came from it; every shape is timed once.
+
+    inputs  how many → the network's inputs, for int8's ranges
+    folder  keeps the times; None: nothing is kept
+    """
+
+    def __init__(
+        self,
+        original: fx.GraphModule,
+        inputs: Callable[[int], Sequence[tuple[Tensor, ...]]],
+        threads: int,
+        folder: Path | None,
+        progress: Progress,
+    ) -> None:
+        self.original, self.inputs, self.threads = original, inputs, threads
+        self.progress = progress
+        self._times = Journal(folder, digest_of(original, f"{threads} threads, in turns"))
+
+    @cached_property
+    def _file(self) -> bytes:
+        return tflite_file(self.original, "fp32", ())
+
+    def factors(self, table: CostTable, precisions: Sequence[str]) -> dict[str, float]:
+        """Precision → the original's milliseconds, over the sum of its operators'."""
+        found: dict[str, float] = {}
+        for precision in precisions:
+            if precision not in self._times.known:
+                with self.progress.task(f"Timing the network as it is, {precision}"):
+                    file = self._file
+                    if precision == "int8":
+                        file = tflite_file(self.original, precision, self.inputs(FEW))
+                    self._times.put(precision, [alone_ms(file, self.threads)])
+            summed = predicted_ms(self.original, table, precision)
+            found[precision] = self._times.known[precision][0] / summed
+        return found
+
+    def speedup(self, graph: fx.GraphModule, way: Way) -> float:
+        """Over the original in fp32."""
+        precision, kept = way.precision, way.of(graph).keep_fp32
+        shape = " ".join((precision, digest_of(graph, ""), *kept))
+        if shape not in self._times.known:
+            inputs = self.inputs(FEW) if precision == "int8" else ()
+            measuring = Measuring(self._file, 1.0, precision, inputs, self.threads, kept)
+            self._times.put(shape, [measuring.speedup(graph)])
+        return self._times.known[shape][0]

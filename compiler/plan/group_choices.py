@@ -1,0 +1,183 @@
+"""Widths of channel groups that no span hides, as choices of a plan: residual streams, what several
+layers read, a classifier's last features.
+
+Which channels go is chosen as by He et al. (2017), and what reads the others is compensated; what
+each width does to the outputs is measured, as for spans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx
+
+from shrinkc.compiler.cost.predict import CostTable
+from shrinkc.compiler.depth.choices import FEW, WORTH
+from shrinkc.compiler.depth.importance import MEASURED
+from shrinkc.compiler.pipeline.slicing import run_slicing
+from shrinkc.compiler.recover.compensate import compensate
+from shrinkc.compiler.recover.divergence import Damage, loss
+from shrinkc.compiler.recover.layer_problems import Sample
+from shrinkc.compiler.support.journal import Journal, digest_of
+from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.width.allocation import candidate_widths
+from shrinkc.compiler.width.price import Price, layers_of
+from shrinkc.compiler.width.prune import channel_multiple
+from shrinkc.compiler.width.skeleton import Skeleton
+from shrinkc.passes.analysis.channels.channel_groups import ChannelGroup, Groups, channel_groups
+from shrinkc.passes.base import PassResult, copy_graph
+from shrinkc.passes.channels.mask_channels import mask_channels
+from shrinkc.passes.channels.selection import Selection
+from shrinkc.passes.channels.slice_channels import SliceChannels
+from shrinkc.passes.criteria.base import Scores, most_important
+from shrinkc.passes.criteria.channel_pruning import ChannelPruning
+from shrinkc.passes.criteria.shared.data import Batch
+
+WIDTHS, NARROWEST = 6, 1 / 2  # of a group, all of it included; a share of it
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class GroupChoice:
+    """The channels of `keep` (size,) stay. `saving_ms`: with all else as it is."""
+
+    group: ChannelGroup
+    keep: Mask
+    saving_ms: float
+
+    @property
+    def channels(self) -> int:
+        return int(self.keep.sum())
+
+    @property
+    def label(self) -> str:
+        return f"slice to {self.channels}: '{self.group.name}'"
+
+
+def group_choices(
+    graph: fx.GraphModule, table: CostTable, precision: str, hidden: Collection[str]
+) -> list[GroupChoice]:
+    """Widths that save notably more than every wider one, of groups that are not made by layers of
+    the names `hidden`; which channels stay means nothing yet. Raises TableError where the table
+    lacks the precision."""
+    groups, multiple = channel_groups(graph), channel_multiple(table)
+    widths: dict[str, tuple[int, ...]] = {}
+    for group in groups.groups:
+        step = multiple if group.size >= FEW else 1
+        found = candidate_widths(group, NARROWEST * group.size, WIDTHS, step)
+        if len(found) > 1 and not any(value.node in hidden for value in group.made):
+            widths[group.name] = found
+    if not widths:
+        return []
+    narrowest = {name: found[0] for name, found in widths.items()}
+    price = layers_of(Skeleton(graph, groups), groups, narrowest).price("ms", table, precision)
+    return [choice for name, found in widths.items() for choice in _of(groups[name], found, price)]
+
+
+def _of(group: ChannelGroup, widths: Sequence[int], price: Price) -> Iterator[GroupChoice]:
+    falling = widths[-2::-1]
+    cost = sum(term.at(dict.fromkeys(price.sizes, 0)) for term in price.touching[group.name])
+    saved, equal = 0.0, np.zeros(group.size)
+    for width, change in zip(falling, price.changes({}, group.name, falling), strict=True):
+        if -change >= saved + WORTH * cost:
+            saved = -change
+            yield GroupChoice(group, most_important(group, equal, width), saved)
+
+
+def measure_groups(
+    graph: fx.GraphModule,
+    wanted: Sequence[GroupChoice],
+    sample: Sample,
+    cache: Path | None,
+    progress: Progress,
+) -> dict[str, tuple[GroupChoice, Damage]]:
+    """Label → the choice with the channels that should stay, and what it alone does, its readers
+    compensated. Kept in `cache`, of groups that no layer reads there is nothing."""
+    if not wanted:
+        return {}
+    sample = sample.at_most(MEASURED)
+    fitting, judging = sample.split()
+    seen = f"groups {sample.pictures.digest} {sample.size} {sample.rows}"
+    journal, batches = Journal(cache, digest_of(graph, seen)), _batches(fitting)
+    scores = _scores(graph, wanted, batches, journal)
+    answers = _answers(graph, judging) if any(c.label not in journal.known for c in wanted) else []
+    found: dict[str, tuple[GroupChoice, Damage]] = {}
+    with progress.task("Measuring what channel groups cost", len(wanted)) as done:
+        for choice in wanted:
+            group = choice.group
+            if group.name in scores:
+                keep = most_important(group, scores[group.name], choice.channels)
+                if choice.label not in journal.known:
+                    selection = Selection({group.name: keep})
+                    fitted = compensate(graph, SliceChannels(selection), batches).selection
+                    changed = mask_channels(graph, SliceChannels(fitted)).eval()
+                    journal.put(choice.label, _judge(changed, answers))
+                divergence, agreement = journal.known[choice.label]
+                damage = Damage(divergence, agreement, float("nan"))
+                found[choice.label] = replace(choice, keep=keep), damage
+            done()
+    return found
+
+
+def _scores(
+    graph: fx.GraphModule, wanted: Sequence[GroupChoice], batches: list[Batch], journal: Journal
+) -> Scores:
+    """The more, the more important; kept in the journal."""
+    names = dict.fromkeys(choice.group.name for choice in wanted)
+    if any(f"scores: {name}" not in journal.known for name in names):
+        groups = channel_groups(graph)
+        few: Groups = replace(groups, groups=tuple(groups[name] for name in names))
+        found = ChannelPruning(batches).scores(graph, few)
+        for name in names:
+            journal.put(f"scores: {name}", [float(x) for x in found.get(name, ())])
+    known = {name: np.array(journal.known[f"scores: {name}"]) for name in names}
+    return {name: numbers for name, numbers in known.items() if len(numbers)}
+
+
+@torch.no_grad()
+def _answers(graph: fx.GraphModule, sample: Sample) -> list[tuple[Tensor, Tensor]]:
+    """Inputs, and the first output."""
+    return [(x, graph(x)[0]) for x, _ in sample.batches()]
+
+
+@torch.no_grad()
+def _judge(changed: fx.GraphModule, answers: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
+    """Divergence of the outputs, and how often the largest one is the same."""
+    total = same = count = 0.0
+    for x, want in answers:
+        got = changed(x)[0]
+        total += float(loss(got, want)) * len(x)
+        same += float((got.flatten(1).argmax(1) == want.flatten(1).argmax(1)).sum())
+        count += len(x)
+    return [total / count, same / count]
+
+
+def _batches(sample: Sample) -> list[Batch]:
+    return [((x,), None) for x, _ in sample.batches()]
+
+
+def sliced(graph: fx.GraphModule, chosen: Sequence[GroupChoice]) -> fx.GraphModule:
+    """Its shape, with numbers of no meaning in what reads the groups."""
+    if not chosen:
+        return graph
+    keep = {choice.group.name: choice.keep for choice in chosen}
+    return SliceChannels(Selection(keep))(graph).graph_module
+
+
+def sliced_and_fitted(
+    graph: fx.GraphModule, chosen: Sequence[GroupChoice], sample: Sample, progress: Progress
+) -> PassResult:
+    """The network with these widths, what reads them compensated on `MEASURED` pictures at most;
+    verified: sliced equals masked."""
+    if not chosen:
+        return PassResult(copy_graph(graph), ())
+    selection = Selection({choice.group.name: choice.keep for choice in chosen})
+    batches = _batches(sample.at_most(MEASURED))
+    fitted = compensate(graph, SliceChannels(selection), batches, progress=progress).selection
+    narrower, done = run_slicing(graph, SliceChannels(fitted))
+    return PassResult(narrower, done.changes, done.skipped)

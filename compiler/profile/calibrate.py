@@ -1,0 +1,197 @@
+"""Whole networks timed on a device, and a table corrected by them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import torch
+
+from shrinkc.compiler.capture import capture
+from shrinkc.compiler.cost.keys import keyed
+from shrinkc.compiler.devices.jobs import Device, Failed, Measured, Method, Model, Session, Setup
+from shrinkc.compiler.devices.samples import Sample, settle, usual_us
+from shrinkc.compiler.export import ops
+from shrinkc.compiler.export.lower import lower
+from shrinkc.compiler.export.onnx import write_onnx
+from shrinkc.compiler.export.tflite.write import write_tflite
+from shrinkc.compiler.formats.onnx import quantize_onnx
+from shrinkc.compiler.formats.tflite import quantize_tflite
+from shrinkc.compiler.profile.measure import REFERENCE_NOTE, reference_model
+from shrinkc.compiler.profile.reference_networks import REFERENCE_NETWORKS, ReferenceNetwork
+from shrinkc.errors import DeviceError
+from shrinkc.latency_tables import correct
+from shrinkc.latency_tables.measured import Measurement
+from shrinkc.latency_tables.table import LatencyTable
+
+TOGETHER, PASSES = 3, 3  # networks timed side by side, each beside others in every pass
+METHOD = Method(warmup=2, rounds=(5, 20), seconds=3.0, undisturbed=True, turn=5)
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A lowered network and a name for it."""
+
+    name: str
+    program: ops.Program
+
+
+def reference_networks(
+    networks: Sequence[ReferenceNetwork] = REFERENCE_NETWORKS,
+) -> Iterator[Network]:
+    for network in networks:
+        inputs = (torch.zeros(network.input_shape),)
+        yield Network(network.name, lower(capture(network.model(), inputs)))
+
+
+def network_file(program: ops.Program, runtime: str, precision: str) -> bytes:
+    """The model file as shrinkc exports it; int8 is calibrated on random inputs, which does for
+    timing. Raises InputError where the quantiser is not installed."""
+    batches = [tuple(torch.randn(value.shape) for value in program.inputs)]
+    if runtime == "tflite":
+        model = write_tflite(program)
+        return model if precision == "fp32" else quantize_tflite(model, program, batches, {})
+    model = write_onnx(program).SerializeToString()
+    return model if precision == "fp32" else quantize_onnx(model, batches, {}, seven_bits=False)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """An inference of each network by name, at the speed of the undisturbed machine, at which the
+    reference convolution takes `reference_us` (as `profile` times it); None where it does not
+    run."""
+
+    networks: Mapping[str, Measurement]
+    reference_us: float | None
+
+
+def time_networks(
+    session: Session,
+    setup: Setup,
+    networks: Sequence[Network],
+    precision: str,
+    done: Callable[[], None],
+) -> Timed:
+    """Time them in turns, in several passes. `done` is called once for each network and pass.
+
+    Raises DeviceError: the device is lost, or refuses a network.
+    """
+    files = {n.name: network_file(n.program, setup.runtime, precision) for n in networks}
+    answers: dict[str, list[Measured]] = {name: [] for name in files}
+    dice, speeds = random.Random(0), list[float]()
+    for _ in range(PASSES):
+        names = dice.sample(list(files), len(files))
+        for start in range(0, len(names), TOGETHER):
+            models = [Model(name, files[name]) for name in names[start : start + TOGETHER]]
+            for answer in session.measure([reference_model(setup, precision), *models], METHOD):
+                if isinstance(answer, Failed):
+                    raise DeviceError(f"the device refuses {answer.model}: {answer.reason}")
+                answers[answer.model].append(answer)
+                done()
+            speeds += _reference_times(session, setup, precision)
+    usual = usual_us(t for found in answers.values() for a in found for t in a.reference_us)
+    settled = {
+        name: settle([Sample(a.times_us, reference_us=a.reference_us) for a in found], usual)
+        for name, found in answers.items()
+    }
+    return Timed(settled, usual_us(speeds))
+
+
+def _reference_times(session: Session, setup: Setup, precision: str) -> tuple[float, ...]:
+    """The reference alone, timed as `profile` times it: of the kernels where the runtime tells."""
+    model = replace(reference_model(setup, precision), name="reference alone")
+    method = replace(METHOD, rounds=(10, 10), kernels=setup.runtime == "onnxruntime")
+    (answer,) = session.measure([model], method)
+    return answer.times_us if isinstance(answer, Measured) else ()
+
+
+def runs(
+    table: LatencyTable,
+    networks: Sequence[Network],
+    measured: Mapping[str, Measurement],
+    precision: str,
+) -> list[correct.Run]:
+    """What the table, uncorrected, says of the networks beside what they took."""
+    plain = replace(table, corrections={})
+    overhead_us = plain.network_overhead_ms(precision) * 1e3
+    return [
+        correct.Run(
+            network.name,
+            [(k, plain.estimate(k).ms * 1e3) for _, k in keyed(network.program, precision)],
+            overhead_us,
+            measured[network.name].median_us,
+        )
+        for network in networks
+        if network.name in measured
+    ]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """`table` has the corrections and states their error; percent errors by precision: of the table
+    as it was, and of networks left out of the correction."""
+
+    table: LatencyTable
+    before_percent: dict[str, float]
+    after_percent: dict[str, float]
+
+
+def calibrate_table(
+    table: LatencyTable,
+    device: Device,
+    setup: Setup,
+    precisions: Sequence[str],
+    done: Callable[[], None],
+) -> Calibrated:
+    """Correct `table` by the reference networks, measured on `device`; `done` is called once for
+    each network, precision and pass.
+
+    Raises DeviceError, TableError for a precision that the table lacks.
+    """
+    networks = list(reference_networks())
+    by_precision: dict[str, list[correct.Run]] = {}
+    speeds: list[float] = []
+    with device.open(setup) as session:
+        environment = session.environment
+        for precision in precisions:
+            timed = time_networks(session, setup, networks, precision, done)
+            by_precision[precision] = runs(table, networks, timed.networks, precision)
+            speeds += [] if timed.reference_us is None else [timed.reference_us]
+    validation = tuple(v for p, found in by_precision.items() for v in correct.validate(found, p))
+    untouched = tuple(v for v in table.validation if v.precision not in by_precision)
+    cpu, version = (environment.get(n, "unknown") for n in ("cpu", "runtime_version"))
+    note = (
+        f"corrected by {len(networks)} networks on {device.name} ({cpu}, {setup.runtime} "
+        f"{version}, {setup.threads} threads, {datetime.now(UTC):%Y-%m-%d})"
+    )
+    corrected = replace(
+        table,
+        meta=replace(table.meta, note=_noted(table.meta.note, note, speeds)),
+        validation=(*untouched, *validation),
+        corrections={
+            **table.corrections,
+            **{p: correct.fit(found) for p, found in by_precision.items()},
+        },
+    )
+    return Calibrated(
+        corrected,
+        {p: _mean_percent(found) for p, found in by_precision.items()},
+        {p: corrected.mean_error_percent(p) or 0.0 for p in by_precision},
+    )
+
+
+def _noted(earlier: str, note: str, speeds: Sequence[float]) -> str:
+    """The corrected table is of the speed at which the networks were timed."""
+    kept = [part for part in earlier.split("; ") if part and not part.startswith(REFERENCE_NOTE)]
+    return "; ".join([*kept, note, *(f"{REFERENCE_NOTE} {s:.1f} µs" for s in speeds[:1])])
+
+
+def _mean_percent(found: Sequence[correct.Run]) -> float:
+    """Of the table without corrections."""
+    errors = [
+        abs((run.overhead_us + sum(us for _, us in run.predicted_us)) / run.measured_us - 1)
+        for run in found
+    ]
+    return 100 * sum(errors) / len(errors)

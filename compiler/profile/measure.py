@@ -1,0 +1,263 @@
+"""Measure the operators of a latency table on a device.
+
+Every operator is measured in several passes over the whole set, each time beside others: what the
+machine does for a while (a slow clock, a neighbour) meets all of them alike. `measure_group` is the
+method: which files run side by side, and what is an operator's own share of the times.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from shrinkc.compiler.devices.jobs import REFERENCE, Failed, Measured, Method, Model, Session, Setup
+from shrinkc.compiler.devices.samples import Sample, noisy, settle, usual_us
+from shrinkc.compiler.profile.journal import Entry, Journal
+from shrinkc.compiler.profile.op_files import NoFileError, op_file, tiny_file
+from shrinkc.compiler.profile.op_sets import NETWORK_BYTES
+from shrinkc.errors import DeviceLostError
+from shrinkc.latency_tables.key import OpKey
+from shrinkc.latency_tables.measured import Measurement
+from shrinkc.latency_tables.table import NETWORK
+
+PASSES = 3
+ROUNDS = (6, 20)  # of every pass
+GROUP = 24  # operators side by side at most
+TINY = "(an inference)"
+# Timed in every round: a convolution that stays in the cache, for the clock's speed.
+REFERENCE_NOTE = "reference convolution"  # the µs that it took, in a table's note
+REFERENCE_KEY = OpKey("conv2d", 40, 40, (3, 3), in_size=(28, 28), out_size=(28, 28))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure. `budget_s` ends the run early, once each operator was measured or the time
+    is up, whichever comes first for what is left."""
+
+    keys: tuple[OpKey, ...]
+    setup: Setup
+    budget_s: float = 600.0
+    passes: int = PASSES
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is known now. `missing` were not reached in the budget; `failed` have their reasons."""
+
+    measured: dict[OpKey, Measurement]
+    failed: dict[OpKey, str]
+    missing: tuple[OpKey, ...]
+    noisy: tuple[OpKey, ...]
+
+
+def described(key: OpKey) -> str:
+    """All of a key in a few words: "conv2d 32→64 3×3/2 56×56→28×28 relu fp32"."""
+    text = f"{key.op} {key.in_channels}→{key.out_channels}"
+    if key.kernel != (1, 1) or key.stride != (1, 1):
+        text += f" {_by(key.kernel)}" + (f"/{_same(key.stride)}" if key.stride != (1, 1) else "")
+    text += f" dilated {_same(key.dilation)}" if key.dilation != (1, 1) else ""
+    grouped = key.groups != 1 and key.op != "depthwise_conv2d"
+    text += f" {key.groups} groups" if grouped else ""
+    text += f" {_by(key.in_size)}"
+    text += f"→{_by(key.out_size)}" if key.out_size != key.in_size else ""
+    return f"{text} {key.activation} {key.precision}".replace(" none ", " ")
+
+
+def _by(pair: tuple[int, int]) -> str:
+    return f"{pair[0]}×{pair[1]}"
+
+
+def _same(pair: tuple[int, int]) -> str:
+    return str(pair[0]) if pair[0] == pair[1] else _by(pair)
+
+
+def profile(
+    session: Session,
+    plan: Plan,
+    journal: Journal,
+    done: Callable[[], None],
+    stop: threading.Event,
+) -> Outcome:
+    """Measure what the journal lacks; `done` is called once per operator and pass.
+
+    Raises DeviceError; what was measured is in the journal by then.
+    """
+    deadline = time.monotonic() + plan.budget_s
+    keys = plan.keys
+    for number in range(plan.passes):
+        _one_pass(session, plan, journal, keys, number, deadline, done, stop)
+    again = tuple(_noisy(_settled(journal)))
+    if again and not stop.is_set():
+        counts = {key: len(samples) for key, samples in journal.samples().items()}
+        if all(counts[key] <= plan.passes for key in again):
+            _one_pass(session, plan, journal, again, plan.passes, deadline, lambda: None, stop)
+    return outcome(plan, journal)
+
+
+def outcome(plan: Plan, journal: Journal) -> Outcome:
+    """What the journal says of the plan's operators."""
+    settled, failed = _settled(journal), journal.failures()
+    missing = tuple(k for k in plan.keys if k not in settled and k not in failed)
+    return Outcome(settled, failed, missing, tuple(_noisy(settled)))
+
+
+def _one_pass(
+    session: Session,
+    plan: Plan,
+    journal: Journal,
+    keys: Sequence[OpKey],
+    number: int,
+    deadline: float,
+    done: Callable[[], None],
+    stop: threading.Event,
+) -> None:
+    """Every operator that was not measured `number` + 1 times yet, in groups."""
+    counts = {key: len(samples) for key, samples in journal.samples().items()}
+    failed = journal.failures()
+    left = [key for key in keys if key not in failed and counts.get(key, 0) <= number]
+    for _ in range(len(keys) - len(left)):
+        done()
+    groups = _groups(left, journal.crashed(), plan.seed + number)
+    for index, group in enumerate(groups):
+        remaining = deadline - time.monotonic()
+        if stop.is_set() or remaining <= 0:
+            return
+        share = remaining / (len(groups) - index) / max(plan.passes - number, 1)
+        try:
+            entries = measure_group(session, plan.setup, group, share)
+        except DeviceLostError as lost:
+            at = [key for key in group if lost.model in (described(key), _base(described(key)))]
+            crashed = at if lost.crashed else []
+            journal.add([Entry(key, failure=str(lost), crash=True) for key in crashed])
+            raise
+        journal.add(entries, session.conditions)
+        for _ in entries:
+            done()
+
+
+def measure_group(
+    session: Session, setup: Setup, group: Sequence[OpKey], seconds: float
+) -> list[Entry]:
+    """The method. The group's files run side by side, interleaved. An operator's own is
+
+    * with TFLite: the time of a file of it alone, less that of a network of next to nothing;
+    * with ONNX Runtime: what its profile says of the kernels, so that changes of layout at the
+      file's boundary do not count, less what being asked costs each kernel (a kernel of next to
+      nothing tells); of an operator that it computes inside the convolution in front, or changes
+      the layout for, the difference that it makes between two convolutions;
+    * on a GPU: its share of a graph of many copies.
+    """
+    if group[0].op == NETWORK:
+        return _network(session, setup, group[0], seconds)
+    models, entries = [reference_model(setup, group[0].precision)], list[Entry]()
+    if setup.runtime != "pytorch":
+        models.append(_tiny(setup, group[0].precision))
+    for key in group:
+        try:
+            models += _models(key, setup)
+        except NoFileError as error:
+            entries.append(Entry(key, failure=str(error)))
+    ballast = max(NETWORK_BYTES - sum(map(footprint, group)), 0)
+    kernels = setup.runtime == "onnxruntime"
+    method = Method(2, ROUNDS, seconds, ballast, kernels, undisturbed=True)
+    found = {answer.model: answer for answer in session.measure(models, method)}
+    measured = (key for key in group if described(key) in found)
+    return [*entries, *(_entry(key, found) for key in measured)]
+
+
+def _tiny(setup: Setup, precision: str) -> Model:
+    key = OpKey("relu", 8, 8, precision=precision)
+    if setup.runtime == "pytorch":
+        return Model(TINY, b"", key)
+    return Model(TINY, tiny_file(precision, setup.runtime), key)
+
+
+def _network(session: Session, setup: Setup, key: OpKey, seconds: float) -> list[Entry]:
+    """What an inference costs besides its operators: the time of a network of next to nothing."""
+    method = Method(2, ROUNDS, seconds, NETWORK_BYTES, undisturbed=True)
+    (answer,) = session.measure([_tiny(setup, key.precision)], method)
+    if isinstance(answer, Failed):
+        return [Entry(key, failure=answer.reason)]
+    return [Entry(key, Sample(answer.times_us))]
+
+
+def reference_model(setup: Setup, precision: str) -> Model:
+    """Timed in every round beside others, to tell how fast the clock runs just then."""
+    (model,) = _models(replace(REFERENCE_KEY, precision=precision), setup)
+    return replace(model, name=REFERENCE)
+
+
+def _models(key: OpKey, setup: Setup) -> Iterator[Model]:
+    name = described(key)
+    if setup.runtime == "pytorch":
+        yield Model(name, b"", key)
+        return
+    file = op_file(key, setup.runtime)
+    yield Model(name, file.model, key)
+    if file.base is not None:
+        yield Model(_base(name), file.base)
+
+
+def _base(name: str) -> str:
+    return f"{name} (without it)"
+
+
+def _entry(key: OpKey, found: dict[str, Measured | Failed]) -> Entry:
+    """What is not the operator's own: the neighbours, and what it costs to run or to ask."""
+    name = described(key)
+    answer = found[name]
+    if isinstance(answer, Failed):
+        return Entry(key, failure=answer.reason)
+    base_us, kernels = 0.0, answer.kernels
+    base = found.get(_base(name))
+    if isinstance(base, Failed):
+        return Entry(key, failure=base.reason)
+    if base is not None:
+        base_us, kernels = median(base.times_us), kernels - base.kernels
+    tiny = found.get(TINY)
+    if isinstance(tiny, Measured):
+        base_us += median(tiny.times_us) * (kernels if tiny.kernels else 1)
+    return Entry(key, Sample(answer.times_us, base_us, answer.reference_us))
+
+
+def footprint(key: OpKey) -> int:
+    """Bytes of weights, input and output."""
+    return key.element_bytes * (key.weight_elements + key.input_elements + key.output_elements)
+
+
+def _groups(keys: Sequence[OpKey], last: set[OpKey], seed: int) -> list[list[OpKey]]:
+    """Shuffled, each about as large as a network and of one precision; alone: what an inference
+    costs, and `last`, at the end."""
+    groups = [[key] for key in keys if key.op == NETWORK]
+    shuffled = [key for key in keys if key not in last and key.op != NETWORK]
+    random.Random(seed).shuffle(shuffled)
+    for precision in dict.fromkeys(key.precision for key in shuffled):
+        room = 0
+        for key in (k for k in shuffled if k.precision == precision):
+            if footprint(key) > room or len(groups[-1]) == GROUP:
+                groups.append([])
+                room = NETWORK_BYTES
+            groups[-1].append(key)
+            room -= footprint(key)
+    return [*groups, *([key] for key in keys if key in last)]
+
+
+def reference_us(journal: Journal) -> float | None:
+    """The speed that the table is of: what the reference took while nothing disturbed the machine.
+    None without one."""
+    samples = journal.samples().values()
+    return usual_us(t for passes in samples for sample in passes for t in sample.reference_us)
+
+
+def _settled(journal: Journal) -> dict[OpKey, Measurement]:
+    speed = reference_us(journal)
+    return {key: settle(passes, speed) for key, passes in journal.samples().items()}
+
+
+def _noisy(settled: dict[OpKey, Measurement]) -> Iterator[OpKey]:
+    return (key for key, measurement in settled.items() if noisy(measurement))

@@ -1,0 +1,40 @@
+"""What a user can ask of int8."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from shrinkc.errors import InputError
+
+Tuning = Literal["none", "bias", "equalise", "both"]
+MOST_DB = 200.0  # that a signal to noise can be; float32 itself has about 150
+
+
+@dataclass(frozen=True)
+class Int8:
+    """How a network becomes int8.
+
+    tuning      what is done to its numbers first: biases corrected, channels equalised
+    keep_fp32   layers whose arithmetic stays float
+    min_snr_db  layers that alone are noisier stay float too
+    noise       measure each layer's signal to noise (needed for `min_snr_db`)
+    """
+
+    tuning: Tuning = "bias"
+    keep_fp32: tuple[str, ...] = ()
+    min_snr_db: float | None = None
+    noise: bool = True
+
+
+def check_int8(how: Int8, precision: str) -> None:
+    """Raise InputError for what can be known to fail before any work is done."""
+    known = get_args(Tuning)
+    if how.tuning not in known:
+        raise InputError(f"--int8-tuning {how.tuning}: choose {', '.join(known)}")
+    if how.min_snr_db is not None and not abs(how.min_snr_db) <= MOST_DB:
+        raise InputError(f"--min-snr {how.min_snr_db}: give decibels, say 30")
+    asked = {"--keep-fp32": how.keep_fp32, "--min-snr": how.min_snr_db is not None}
+    for flag, given in asked.items():
+        if given and precision != "int8":
+            raise InputError(f"{flag} is for int8 files; give --precision int8 too")

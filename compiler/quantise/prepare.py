@@ -1,0 +1,183 @@
+"""From a deployed fp32 network to the one that int8 files are written from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, fx
+
+from shrinkc.compiler.export import ops
+from shrinkc.compiler.export.lower import lower
+from shrinkc.compiler.images.sanity import Sanity
+from shrinkc.compiler.pipeline.run import Step, run_exact_passes
+from shrinkc.compiler.quantise.bias import correct_biases
+from shrinkc.compiler.quantise.headroom import leave_room_for_biases
+from shrinkc.compiler.quantise.noise import LayerNoise, own_noise
+from shrinkc.compiler.quantise.options import Int8
+from shrinkc.compiler.quantise.ranges import calibrate, channel_ranges
+from shrinkc.compiler.quantise.simulate import Quantisation
+from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.errors import InputError
+from shrinkc.passes.base import Skip
+from shrinkc.passes.fold.equalise_channels import EqualiseChannels
+
+CORRECTION_PICTURES = 100  # three times as many changed MobileNetV2's divergence by 0.0002
+NOISE_PICTURES = 32
+NOISY_DB = 25.0  # MobileNetV2's noisiest layer has 30; 16 after its channels are scaled at random
+JOINED_BYTES = 5 << 20  # of input that runs together: 8 pictures of 224 × 224
+
+ADVICE = "int8 ranges come from them: calibrate on real pictures of many classes"
+
+Batches = Sequence[tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The network that int8 files are written from; in fp32 it is no longer the original.
+
+    uncorrected   before its biases were corrected: still the original's function
+    """
+
+    graph_module: fx.GraphModule
+    quantisation: Quantisation
+    uncorrected: fx.GraphModule
+    noise: tuple[LayerNoise, ...] = ()
+    steps: tuple[Step, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def prepare(
+    graph_module: fx.GraphModule, batches: Batches, how: Int8, progress: Progress | None = None
+) -> Prepared:
+    """Equalise, calibrate, choose what stays fp32, correct biases, leave room for them.
+
+    `graph_module` is left as it is. `batches` are calibration inputs, each of the captured batch
+    size. Raises InputError for a layer that is not there.
+    """
+    progress = progress or Silent()
+    check_layers(lower(graph_module), how.keep_fp32)
+    steps: tuple[Step, ...] = ()
+    if how.tuning in ("equalise", "both"):
+        few = _groups(graph_module, batches, NOISE_PICTURES)
+        seen = channel_ranges(graph_module, lower(graph_module).names, map(_joined, few))
+        equalised, steps = run_exact_passes(graph_module, (EqualiseChannels(seen),))
+        graph_module = equalised.float()
+    program = lower(graph_module)
+    names = {value.name for value in program.inputs}
+    sanity = Sanity(names, program.outputs[0].name, "calibration pictures", ADVICE)
+    with progress.task("Calibrating", len(batches)) as done:
+        ranges = calibrate(graph_module, program.names, batches, done, sanity.see)
+    quantisation = Quantisation(program, ranges, operators(program, how.keep_fp32))
+    noise: tuple[LayerNoise, ...] = ()
+    if how.noise or how.min_snr_db is not None:
+        few = _groups(graph_module, batches, NOISE_PICTURES)
+        with progress.task("Measuring noise", len(few)) as done:
+            own = own_noise(graph_module, quantisation, map(_joined, few), done)
+        least = -torch.inf if how.min_snr_db is None else how.min_snr_db
+        noisy = {layer for layer, decibels in own.items() if decibels < least}
+        quantisation = replace(quantisation, keep_fp32=quantisation.keep_fp32 | noisy)
+        noise = _noise(own, quantisation)
+    made, final, skipped = _corrected(graph_module, quantisation, batches, how, progress)
+    notes = (*notes_of(final, skipped), *_noisy(noise, how), *sanity.notes())
+    return Prepared(made, final, graph_module, noise, steps, notes)
+
+
+def with_levels(
+    prepared: Prepared, levels: int, batches: Batches, how: Int8, progress: Progress
+) -> Prepared:
+    """The same for weights of other levels: rounded otherwise, they need other biases."""
+    other = replace(prepared.quantisation, levels=levels)
+    made, final, _ = _corrected(prepared.uncorrected, other, batches, how, progress)
+    return replace(prepared, graph_module=made, quantisation=final)
+
+
+def _corrected(
+    graph_module: fx.GraphModule,
+    quantisation: Quantisation,
+    batches: Batches,
+    how: Int8,
+    progress: Progress,
+) -> tuple[fx.GraphModule, Quantisation, tuple[Skip, ...]]:
+    """With biases that int8 needs, and has room for."""
+    skipped: tuple[Skip, ...] = ()
+    if how.tuning in ("bias", "both"):
+        some = _groups(graph_module, batches, CORRECTION_PICTURES)
+        with progress.task("Correcting biases", len(some)) as done:
+            result = correct_biases(graph_module, quantisation, map(_joined, some), done)
+        graph_module, skipped = result.graph_module, result.skipped
+    graph_module, _ = leave_room_for_biases(graph_module, quantisation)
+    return graph_module, replace(quantisation, program=lower(graph_module)), skipped
+
+
+def operators(program: ops.Program, layers: Sequence[str]) -> frozenset[str]:
+    """Operators named by their graph node, or by the activation fused into them."""
+    asked = set(layers)
+    return frozenset(op.name for op in program.ops if asked & {op.name, op.output.name})
+
+
+def check_layers(program: ops.Program, layers: Sequence[str]) -> None:
+    """Raise InputError that lists near matches of a layer that is no operator."""
+    known = list(dict.fromkeys(op.name for op in program.ops))
+    outputs = {op.output.name for op in program.ops}
+    for layer in layers:
+        if layer in outputs or layer in known:
+            continue
+        close = difflib.get_close_matches(layer, known, n=4, cutoff=0.4) or known[:4]
+        near = ", ".join(close)
+        raise InputError(
+            f"--keep-fp32 {layer}: no such layer in the deployed network; near it: {near}"
+        )
+
+
+def _groups(graph_module: fx.GraphModule, batches: Batches, pictures: int) -> list[Batches]:
+    """At most so many pictures, evenly spread; batches that run as one where the network takes
+    any batch size."""
+    if not batches:
+        return []
+    count = max(1, pictures // len(batches[0][0]))
+    spread = batches[:: max(1, -(-len(batches) // count))]
+    size = 1
+    if graph_module.meta.get("dynamic_batch", False):
+        each = sum(x.numel() * x.element_size() for x in batches[0])
+        size = max(1, JOINED_BYTES // each)
+    return [spread[start : start + size] for start in range(0, len(spread), size)]
+
+
+def _joined(group: Batches) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(column) for column in zip(*group, strict=True))
+
+
+def _noise(own: dict[str, float], quantisation: Quantisation) -> tuple[LayerNoise, ...]:
+    return tuple(
+        LayerNoise(layer, decibels, "fp32" if layer in quantisation.keep_fp32 else "int8")
+        for layer, decibels in own.items()
+    )
+
+
+def notes_of(quantisation: Quantisation, skipped: Sequence[Skip] = ()) -> tuple[str, ...]:
+    """For the report."""
+    notes: list[str] = []
+    if quantisation.keep_fp32:
+        kept = sorted(quantisation.keep_fp32)
+        notes.append(f"fp32 in the int8 files: {', '.join(kept)}")
+    if skipped:
+        notes.append(
+            f"{len(skipped)} biases not corrected, first '{skipped[0].node}': {skipped[0].reason}"
+        )
+    return tuple(notes)
+
+
+def _noisy(noise: Sequence[LayerNoise], how: Int8) -> tuple[str, ...]:
+    """What would help the noisiest layer."""
+    left = [layer for layer in noise if layer.precision == "int8" and layer.snr_db < NOISY_DB]
+    if not left:
+        return ()
+    worst = min(left, key=lambda layer: layer.snr_db)
+    equalise = "" if how.tuning in ("equalise", "both") else "--int8-tuning both, "
+    return (
+        f"'{worst.layer}' alone has {worst.snr_db:.1f} dB in int8, {len(left)} layers less than "
+        f"{NOISY_DB:.0f}: try {equalise}--keep-fp32 {worst.layer} or --min-snr {NOISY_DB:.0f}",
+    )

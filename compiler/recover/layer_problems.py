@@ -1,0 +1,194 @@
+"""Pictures through two graphs: what a layer reads in one, and should answer as in the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+
+from shrinkc.compiler.images.augment import Augmentation, Size, cut, draw
+from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.pipeline.run import node_values
+from shrinkc.compiler.recover.least_squares import Normal
+from shrinkc.passes.algebra.window import Padding, Pair, Window
+
+BATCH = 10  # pictures: the values between two layers at 112×112 are its memory
+HELD_OUT = 4  # every fourth picture chooses the regularisation
+ROWS, ROWS_PER_NUMBER = 20_000, 15  # positions that a fit looks at, at most
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The pictures that closed-form fits look at, centre crops. `size`: the network's input.
+    Of evenly spread ones those whose numbers are in `part`."""
+
+    pictures: Pictures
+    size: Size
+    limit: int = 1000
+    part: tuple[int, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Their places among all pictures."""
+        count = min(len(self.pictures), self.limit)
+        step = len(self.pictures) / count
+        part = range(count) if self.part is None else self.part
+        return tuple(int(i * step) for i in part)
+
+    def at_most(self, count: int) -> Sample:
+        """Evenly spread ones of these."""
+        numbers = tuple(range(len(self))) if self.part is None else self.part
+        step = max(1.0, len(numbers) / count)
+        some = (numbers[int(i * step)] for i in range(min(count, len(numbers))))
+        return replace(self, part=tuple(some))
+
+    def split(self) -> tuple[Sample, Sample]:
+        """Those that fit and those that judge, evenly spread; one alone does both."""
+        numbers = tuple(range(len(self))) if self.part is None else self.part
+        held = numbers[HELD_OUT - 1 :: HELD_OUT] or numbers
+        rest = tuple(sorted(set(numbers) - set(held))) or numbers
+        return replace(self, part=rest), replace(self, part=held)
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(inputs, their numbers)."""
+        rows = torch.tensor(self.rows)
+        for few in cast("tuple[Tensor, ...]", cast(Any, rows).split(BATCH)):
+            pixels = self.pictures.pixels[few]
+            windows = draw(Augmentation(), len(few), self.pictures.size, self.size, 0)
+            yield self.pictures.inputs(cut(pixels, windows, self.size)), few
+
+
+def shuffled(count: int, batch: int, seed: int) -> Iterator[Tensor]:
+    """`batch` of `count` rows at a time, without end; each once before any again, but for those
+    that do not fill a batch."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(count, generator=generator)
+        for start in range(0, count - batch + 1, batch):
+            yield order[start : start + batch]
+
+
+def needed(node: fx.Node, known: Collection[str]) -> set[fx.Node]:
+    """What has to be computed for a node's value once those of the names in `known` are there."""
+    found, waiting = set[fx.Node](), [node]
+    while waiting:
+        node = waiting.pop()
+        if node.name not in known and node not in found:
+            found.add(node)
+            waiting += node.all_input_nodes
+    return found
+
+
+def values(graph: fx.GraphModule, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """Some nodes' values; nothing behind the last of them is computed."""
+    found: dict[str, Tensor] = {}
+    wanted = set(names)
+    for name, value in node_values(graph, (x,), wanted):
+        found[name] = value
+        if len(found) == len(wanted):
+            break
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A linear map to be fitted: a window over the value of `reads`, answering with `target`.
+
+    target gives (n, out, h, w) from the student's and the teacher's values of `student` and
+    `teacher` nodes.
+    """
+
+    reads: str
+    window: Window
+    padding: Padding
+    student: tuple[str, ...]
+    teacher: tuple[str, ...]
+    target: Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor]
+
+    @property
+    def numbers(self) -> int:
+        """In a row."""
+        kh, kw = self.window.kernel
+        return self.window.in_channels * kh * kw
+
+    def rows(
+        self, student: dict[str, Tensor], teacher: dict[str, Tensor], share: float, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """(rows, numbers), (rows, out): a random share of the positions of every picture."""
+        y = self.target(student, teacher)
+        x = _padded(student[self.reads], self.padding)
+        generator = torch.Generator().manual_seed(seed)
+        height, width = y.shape[2:]
+        count = max(1, round(share * height * width))
+        at = torch.randperm(height * width, generator=generator)[:count]
+        i, j = at // width, at % width
+        picked = _patches(x, i, j, self.window)
+        return picked, y[:, :, i, j].permute(0, 2, 1).reshape(-1, y.shape[1])
+
+
+def accumulate(
+    problems: Sequence[Problem],
+    student: fx.GraphModule,
+    teacher: fx.GraphModule,
+    sample: Sample,
+    done: Callable[[], None],
+) -> list[tuple[Normal, Normal]]:
+    """The sums of every problem, (to fit, held out), in one pass over the pictures."""
+    sums = [
+        (Normal(p.numbers, p.window.out_channels), Normal(p.numbers, p.window.out_channels))
+        for p in problems
+    ]
+    reads = {name for p in problems for name in (p.reads, *p.student)}
+    answers = {name for p in problems for name in p.teacher}
+    for number, (x, rows) in enumerate(sample.batches()):
+        if student is teacher:
+            mine = theirs = values(teacher, x, sorted(reads | answers))
+        else:
+            mine, theirs = values(student, x, sorted(reads)), values(teacher, x, sorted(answers))
+        held = torch.arange(len(rows)) % HELD_OUT == number % HELD_OUT
+        for problem, (fit, other) in zip(problems, sums, strict=True):
+            share = _share(problem, theirs, len(sample))
+            a, b = problem.rows(mine, theirs, share, number)
+            pick = held.repeat_interleave(len(a) // len(rows))
+            if not len(fit.x0):
+                fit.centred_at(a.mean(0), b.mean(0))
+                other.centred_at(fit.x0, fit.y0)
+            fit.add(a[~pick], b[~pick])
+            other.add(a[pick], b[pick])
+        done()
+    return sums
+
+
+def _share(problem: Problem, teacher: dict[str, Tensor], pictures: int) -> float:
+    """Neighbouring positions say the same: as many as a stable fit needs."""
+    height, width = teacher[problem.teacher[0]].shape[2:]
+    wanted = max(ROWS, ROWS_PER_NUMBER * problem.numbers)
+    return min(1.0, wanted / (pictures * height * width))
+
+
+def _padded(x: Tensor, padding: Padding) -> Tensor:
+    height, width = padding.own
+    around = padding.explicit or (width, width, height, height)
+    return F.pad(x, around) if any(around) else x
+
+
+def _patches(x: Tensor, i: Tensor, j: Tensor, window: Window) -> Tensor:
+    """What the outputs at rows `i`, columns `j` read: (n · positions, in · kh · kw)."""
+    (rows, columns), (kh, kw) = window.axes, window.kernel
+    down = (i * rows.stride)[:, None] + torch.arange(kh) * rows.dilation
+    right = (j * columns.stride)[:, None] + torch.arange(kw) * columns.dilation
+    picked = x[:, :, down[:, :, None], right[:, None, :]]  # n, in, positions, kh, kw
+    return picked.permute(0, 2, 1, 3, 4).reshape(-1, x.shape[1] * kh * kw)
+
+
+def size_of(graph: fx.GraphModule) -> Pair:
+    """(height, width) of the network's only input."""
+    shape = next(iter(graph.meta["input_shapes"].values()))
+    return shape[2], shape[3]

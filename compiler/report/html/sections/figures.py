@@ -1,0 +1,128 @@
+"""Figures before and after, and how each is known."""
+
+from __future__ import annotations
+
+from shrinkc.compiler.report.html import units
+from shrinkc.compiler.report.html.markup import NOTHING, Child, Html, join, tag
+from shrinkc.compiler.report.html.reading import Json, place
+from shrinkc.compiler.report.html.tables import missing, paragraph, row, section, table
+
+NOISY = 0.10  # an IQR above this share of the median deserves a warning
+
+
+def figures_section(report: Json) -> Html:
+    return section("figures", "Before and after", _figures(report), _pictures(report))
+
+
+_NUMBERS = frozenset({1, 2})
+
+
+def _figures(report: Json) -> Html:
+    before, after = report["before"], report["after"]
+    predicted = (
+        units.ms(report.get("predicted_ms_before")),
+        units.ms(report.get("predicted_ms_after")),
+    )
+    rows = [_row(f"Latency on {place(report)}", predicted, known_by(report))]
+    rows += [_measured_row(report, file) for file in report["artefacts"]]
+    rows += [_accuracy_row(report, file) for file in report["artefacts"] if report["images"]]
+    rows += [_size_row(report, file) for file in report["artefacts"]]
+    rows += [_memory_row(file) for file in report["artefacts"]]
+    counted = (units.macs(before["macs"]), units.macs(after["macs"]))
+    rows.append(_row("Multiply-accumulates", counted, "counted"))
+    headers = ("", "Before, fp32", f"After, {report['precision']}", "How it is known")
+    caption = "The network as a plain converter writes it, and what was written"
+    return table(caption, headers, rows, _NUMBERS, kind="stacked")
+
+
+def _row(name: Child, sides: tuple[str, str], how: Child) -> Html:
+    before, after = sides
+    return row(name, before, after, how, numeric=_NUMBERS, stacked=True)
+
+
+def known_by(report: Json) -> str:
+    """'predicted: 11 layers fitted; mean error 12% on networks that the table was not made from'"""
+    prediction, about = report.get("prediction"), report.get("table")
+    if not prediction:
+        return "not predicted"
+    counts: dict[str, int] = {}
+    for layer in prediction["layers"]:
+        counts[layer["source"]] = counts.get(layer["source"], 0) + 1
+    ordered = sorted(counts.items(), key=lambda x: -x[1])
+    layers = "; ".join(f"{units.counted(n, 'layer')} {source}" for source, n in ordered)
+    if not about:
+        return f"sum of its layers: {layers}"
+    error = about["error_percent"]
+    wrong = (
+        "it states no error"
+        if error is None
+        else (f"mean error {error:.1f}% on networks that it was not made from")
+    )
+    return f"predicted by a {about['kind']} table of {about['device']}: {layers}; {wrong}"
+
+
+def _measured_row(report: Json, file: Json) -> Html:
+    how: Child = join(("not measured: compile with ", tag("code", None, "--runs 30")))
+    if file["measured_ms"]:
+        iqr = file["measured_iqr_ms"] or 0.0
+        cpu = report["host"].get("cpu", "this machine")
+        noisy = ", noisy" if iqr > NOISY * file["measured_ms"] else ""
+        how = (
+            f"median on {cpu}, {units.counted(report['threads'], 'thread')}, {file['runtime']}; "
+            f"IQR {units.ms(iqr)}{noisy}"
+        )
+    was, now = units.ms(file["measured_ms_before"]), units.ms(file["measured_ms"])
+    return _row(f"Measured here, {file['file']}", (was, now), how)
+
+
+def _accuracy_row(report: Json, file: Json) -> Html:
+    judged, changed = report.get("judged"), report.get("changed")
+    original = report["original_top1"] if not changed else (judged or Json()).get("original_top1")
+    against = f"the {changed} network in PyTorch" if changed else "the original"
+    how = f"on {report['images']:,} pictures"
+    agrees = f"agrees with {against} on {units.percent(file['agreement'])}"
+    if file["top1"] is None:
+        return _row(
+            f"Agreement, {file['file']}", (units.DASH, units.percent(file["agreement"])), how
+        )
+    was, now = units.percent(original), units.percent(file["top1"])
+    return _row(f"Top-1, {file['file']}", (was, now), f"{how}; {agrees}")
+
+
+def _size_row(report: Json, file: Json) -> Html:
+    before = file.get("bytes_before")
+    if before is None and file["name"] == "onnx":
+        before = report["before"]["bytes"]
+    return _row(
+        f"Size, {file['file']}", (units.size(before), units.size(file["bytes"])), "the file"
+    )
+
+
+def _memory_row(file: Json) -> Html:
+    was, now = file.get("memory_bytes_before"), file.get("memory_bytes")
+    how: Child = "what a fresh process needs for it at most, here"
+    if now is None:
+        how = join(("not measured: ", tag("code", None, f"shrinkc bench {file['file']}")))
+    return _row(f"Peak memory, {file['file']}", (units.size(was), units.size(now)), how)
+
+
+def _pictures(report: Json) -> Html:
+    """What was or was not looked at."""
+    if report.get("changed") and report.get("judged") is None:
+        return missing(
+            f"How accurate the {report['changed']} network is beside the original is not known. "
+            "Give pictures that it has not seen: ",
+            tag("code", None, "--evaluation DIR"),
+            ".",
+        )
+    if not report["images"]:
+        return missing(
+            "No pictures were given, so accuracy was not judged; the files were compared with the "
+            "network on random inputs. Give pictures, a folder for every class for top-1: ",
+            tag("code", None, "--images DIR"),
+            ".",
+        )
+    calibration = report["calibration_images"]
+    if not calibration:
+        return NOTHING
+    return paragraph(f"int8 was calibrated on {units.counted(calibration, 'other picture')}.")

@@ -1,0 +1,106 @@
+"""The verdict in a sentence, and the figures that people ask for first."""
+
+from __future__ import annotations
+
+from shrinkc.compiler.report.html import units
+from shrinkc.compiler.report.html.markup import Html, tag
+from shrinkc.compiler.report.html.reading import Json, part, place
+
+EVEN = 0.005  # ratios closer to 1 than this are called equal
+
+
+def verdict(report: Json) -> str:
+    """One sentence: how fast, how that is known, how accurate."""
+    file = main_file(report)
+    name = file["file"] + ("" if file["precision"] == "fp32" else f" ({file['precision']})")
+    return f"{name} {_speed(report, file)}; {_accuracy(report, file)}."
+
+
+def main_file(report: Json) -> Json:
+    """The file that the target's runtime reads: TFLite but where the table is of another."""
+    files = {file["name"]: file for file in report["artefacts"]}
+    target = part(report, "prediction").get("target", report["target"])
+    wanted = "onnx" if "tensorrt" in target or "onnx" in target else "tflite"
+    return files.get(wanted) or report["artefacts"][0]
+
+
+def _speed(report: Json, file: Json) -> str:
+    before, after = (report.get(f"predicted_ms_{when}") for when in ("before", "after"))
+    measured = _measured(file)
+    if before and after:
+        said = f"{_ratio(before / after)} the fp32 original on {place(report)} "
+        said += f"(predicted {units.ms(after)} instead of {units.ms(before)})"
+        return f"{said}, {measured}" if measured else f"{said}, not measured here"
+    if measured:
+        return f"has no prediction for {place(report)}; it is {measured}"
+    return "was written, but its speed is neither predicted nor measured"
+
+
+def _ratio(ratio: float) -> str:
+    if abs(ratio - 1) < EVEN:
+        return "is as fast as"
+    return (
+        f"is {units.times(ratio)} as fast as" if ratio > 1 else f"takes {1 / ratio:.2f}× as long as"
+    )
+
+
+def _measured(file: Json) -> str:
+    before, after = file.get("measured_ms_before"), file.get("measured_ms")
+    if not before or not after:
+        return ""
+    kinds = "" if file["precision"] == "fp32" else f", {file['precision']} against fp32"
+    return f"{units.times(before / after)} as fast measured on this machine{kinds}"
+
+
+def _accuracy(report: Json, file: Json) -> str:
+    judged, changed = report.get("judged"), report.get("changed")
+    if changed and judged is None:
+        return f"how accurate the {changed} network is was not judged"
+    if judged is not None:
+        said = f"the {changed or 'changed'} network agrees with the original on "
+        said += f"{units.percent(judged['agreement'])} of {judged['pictures']:,} pictures"
+        return said + _top1(judged["original_top1"], file["top1"], file["file"])
+    if not report["images"]:
+        said = f"it differs from the original by {units.error(file['max_relative_error'])}"
+        return f"{said} of the output range at most; its accuracy was not judged on pictures"
+    said = f"it agrees with the original on {units.percent(file['agreement'])} of "
+    return f"{said}{report['images']:,} pictures" + _top1(report["original_top1"], file["top1"])
+
+
+def _top1(before: float | None, after: float | None, whose: str = "") -> str:
+    if before is None or after is None:
+        return ""
+    of = f" of {whose}" if whose else ""
+    same = "as before" if before == after else f"instead of {units.percent(before)}"
+    return f", top-1{of} {units.percent(after)} {same}"
+
+
+def highlights(report: Json) -> Html:
+    """The figures that people ask for first, as far as they are known."""
+    file = main_file(report)
+    judged = part(report, "judged")
+    original = judged.get("original_top1") if report.get("changed") else report["original_top1"]
+    was, now = file.get("memory_bytes_before"), file.get("memory_bytes")
+    found = (
+        _latency(report, file),
+        ("Top-1", units.percent(original), units.percent(file["top1"]), file["file"]),
+        ("Size", units.size(file.get("bytes_before")), units.size(file["bytes"]), file["file"]),
+        ("Peak memory", units.size(was), units.size(now), "for the model, measured here"),
+    )
+    known = (_highlight(*x) for x in found if x[2] != units.DASH)
+    return tag("dl", {"class": "highlights"}, *known)
+
+
+def _latency(report: Json, file: Json) -> tuple[str, str, str, str]:
+    """By the table; on this machine the clock knows better."""
+    if report["target"] == "host" and file["measured_ms"]:
+        before, after = file["measured_ms_before"], file["measured_ms"]
+        return "Latency", units.ms(before), units.ms(after), "measured here"
+    before, after = (report.get(f"predicted_ms_{when}") for when in ("before", "after"))
+    return "Latency", units.ms(before), units.ms(after), f"predicted on {place(report)}"
+
+
+def _highlight(name: str, before: str, after: str, how: str) -> Html:
+    was = None if before == units.DASH else tag("span", {"class": "was"}, f"{before} → ")
+    value = tag("dd", {"class": "value"}, was, after)
+    return tag("div", None, tag("dt", None, name), value, tag("dd", {"class": "how"}, how))

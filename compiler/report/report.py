@@ -1,0 +1,241 @@
+"""What one compilation did, as `report.json` holds it and `report.html` shows it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from shrinkc.compiler.cost.predict import Prediction
+from shrinkc.compiler.measure.bench import Timing
+from shrinkc.compiler.measure.layers import LayerTime
+from shrinkc.compiler.pipeline.run import Step
+from shrinkc.compiler.quantise.noise import LayerNoise
+from shrinkc.compiler.report.html import html_report
+from shrinkc.compiler.report.sections import (
+    FrontierPoint,
+    Judged,
+    PlanSection,
+    Sections,
+    TableSection,
+)
+from shrinkc.compiler.support.json_values import finite
+from shrinkc.compiler.verify.files import Comparison
+from shrinkc.passes.base import Change, Skip
+
+SCHEMA = 1
+NOT_CAPTURED = "not captured"
+
+
+@dataclass(frozen=True)
+class ArtefactReport:
+    """One written file.
+
+    `max_relative_error` is against the original network, as a share of the output range; `top1`
+    and `agreement` are shares of the evaluation pictures; times in ms on this machine, memory as
+    `memory_bytes` of memory.py measures it.
+    """
+
+    name: str
+    file: str
+    bytes: int
+    precision: str
+    runtime: str
+    max_relative_error: float
+    top1: float | None = None
+    agreement: float | None = None
+    bytes_before: int | None = None
+    measured_ms: float | None = None
+    measured_iqr_ms: float | None = None
+    measured_ms_before: float | None = None
+    measured_iqr_ms_before: float | None = None
+    memory_bytes: int | None = None
+    memory_bytes_before: int | None = None
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network before or after: graph nodes, multiply-accumulates, ONNX file size."""
+
+    nodes: int
+    macs: int | None
+    bytes: int | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything about one compilation. "Before" is the network as a plain converter writes it,
+    with batch norm folded, in fp32; `predicted_ms_before_in_precision` is the same network in the
+    precision of what was written. What else may be there: report_sections.py."""
+
+    model: str
+    target: str
+    precision: str
+    input_shapes: dict[str, tuple[int, ...]]
+    captured_by: str
+    before: Network
+    after: Network
+    predicted_before: Prediction | None
+    predicted_after: Prediction | None
+    artefacts: tuple[ArtefactReport, ...]
+    steps: tuple[Step, ...]
+    max_relative_error: float
+    original_top1: float | None = None
+    images: int = 0
+    calibration_images: int = 0
+    preprocessing: dict[str, Any] | None = None
+    host: dict[str, Any] = field(default_factory=dict[str, Any])
+    threads: int = 1
+    opset: int = 17
+    notes: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+    predicted_ms_before_in_precision: float | None = None
+    table: TableSection | None = None
+    command: str | None = None
+    changed: str | None = None
+    judged: Judged | None = None
+    plan: PlanSection | None = None
+    frontier: tuple[FrontierPoint, ...] = ()
+    noise: tuple[LayerNoise, ...] = ()
+    measured_layers: tuple[LayerTime, ...] = ()
+
+    def extended(self, sections: Sections) -> Report:
+        """With what the caller of the compilation knows."""
+        return replace(
+            self,
+            command=sections.command,
+            changed=sections.changed,
+            judged=sections.judged,
+            plan=sections.plan,
+            frontier=sections.frontier,
+            noise=self.noise or sections.noise,
+        )
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What is written: the own file only of what could be captured."""
+        own = () if self.captured_by == NOT_CAPTURED else ("model.safetensors",)
+        return (*(a.file for a in self.artefacts), *own, "report.html", "report.json")
+
+    def write(self, folder: Path) -> None:
+        """As `report.json` and `report.html` in the folder."""
+        found = self.to_json()
+        text = json.dumps(found, indent=2, ensure_ascii=False)
+        (folder / "report.json").write_text(text + "\n", "utf-8")
+        (folder / "report.html").write_text(html_report(found), "utf-8")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, finite numbers and strings."""
+        from shrinkc import __version__
+
+        found: dict[str, Any] = {
+            "schema": SCHEMA,
+            "shrinkc": __version__,
+            "model": self.model,
+            "target": self.target,
+            "precision": self.precision,
+            "input_shapes": {k: list(v) for k, v in self.input_shapes.items()},
+            "captured_by": self.captured_by,
+            "predicted_ms_before": _total(self.predicted_before),
+            "predicted_ms_after": _total(self.predicted_after),
+            "predicted_ms_before_in_precision": self.predicted_ms_before_in_precision,
+            "prediction_before": _prediction(self.predicted_before),
+            "prediction": _prediction(self.predicted_after),
+            "table": _optional(self.table),
+            "max_relative_error": self.max_relative_error,
+            "original_top1": self.original_top1,
+            "before": asdict(self.before),
+            "after": asdict(self.after),
+            "artefacts": [asdict(a) for a in self.artefacts],
+            "images": self.images,
+            "calibration_images": self.calibration_images,
+            "preprocessing": self.preprocessing,
+            "changes": [_change(s.name, c) for s in self.steps for c in s.changes],
+            "skipped": [_skip(s.name, k) for s in self.steps for k in s.skipped],
+            "passes": [
+                {"name": s.name, "max_error_float64": s.max_error, "seconds": round(s.seconds, 4)}
+                for s in self.steps
+            ],
+            "opset": self.opset,
+            "threads": self.threads,
+            "host": self.host,
+            "notes": list(self.notes),
+            "failures": list(self.failures),
+            "command": self.command,
+            "changed": self.changed,
+            "judged": _optional(self.judged),
+            "plan": _optional(self.plan),
+            "frontier": [asdict(point) for point in self.frontier],
+            "noise": [asdict(layer) for layer in self.noise],
+            "measured_layers": [asdict(layer) for layer in self.measured_layers],
+        }
+        return finite(found)
+
+
+def estimate_json(prediction: Prediction) -> dict[str, Any]:
+    """`shrinkc estimate --json`."""
+    layers = [
+        {"name": x.name, "op": x.op, "ms": x.ms, "source": x.source, "macs": x.macs}
+        for x in prediction.layers
+    ]
+    return {
+        "target": prediction.target,
+        "precision": prediction.precision,
+        "total_ms": prediction.total_ms,
+        "overhead_ms": prediction.overhead_ms,
+        "macs": prediction.macs,
+        "layers": layers,
+    }
+
+
+def artefact_report(
+    name: str,
+    *,
+    size: int,
+    precision: str,
+    runtime: str,
+    tally: Comparison,
+    timings: tuple[Timing, Timing] | None,
+    memory: tuple[int | None, int | None] = (None, None),
+    size_before: int | None = None,
+) -> ArtefactReport:
+    """`timings` and `memory` are (before, after); sizes in bytes."""
+    before, after = timings or (None, None)
+    return ArtefactReport(
+        name=name,
+        file=f"model.{name}",
+        bytes=size,
+        precision=precision,
+        runtime=runtime,
+        max_relative_error=tally.max_relative_error,
+        top1=tally.top1,
+        agreement=tally.agreement,
+        bytes_before=size_before,
+        measured_ms=after.median_ms if after else None,
+        measured_iqr_ms=after.iqr_ms if after else None,
+        measured_ms_before=before.median_ms if before else None,
+        measured_iqr_ms_before=before.iqr_ms if before else None,
+        memory_bytes=memory[1],
+        memory_bytes_before=memory[0],
+    )
+
+
+def _total(prediction: Prediction | None) -> float | None:
+    return None if prediction is None else prediction.total_ms
+
+
+def _prediction(prediction: Prediction | None) -> dict[str, Any] | None:
+    return None if prediction is None else estimate_json(prediction)
+
+
+def _optional(section: TableSection | Judged | PlanSection | None) -> dict[str, Any] | None:
+    return None if section is None else asdict(section)
+
+
+def _change(name: str, change: Change) -> dict[str, Any]:
+    return {"pass": name, **asdict(change)}
+
+
+def _skip(name: str, skip: Skip) -> dict[str, Any]:
+    return {"pass": name, "node": skip.node, "reason": skip.reason}

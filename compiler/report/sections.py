@@ -1,0 +1,107 @@
+"""Parts of a report that not every compilation has: what was planned, judged, measured besides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from shrinkc.compiler.quantise.noise import LayerNoise
+from shrinkc.passes.base import Skip
+
+Choice = Literal["merge", "drop", "narrow", "slice", "keep"]
+
+
+@dataclass(frozen=True)
+class ChoiceRow:
+    """One choice of a plan, for what lies between two nodes.
+
+    source, sink     names of nodes, the first outside, as spans have them; both a channel group's
+    channels_before  of the layer or its group, where widths are chosen
+    precision        that the choice runs in, and that its saving was priced in
+    saving_ms        by the target's table; negative where it costs
+    loss             what the choice alone adds to the loss
+    agreement        share of the pictures on which it alone agrees with the original, 0 to 1
+    """
+
+    source: str
+    sink: str
+    kind: Choice
+    channels_before: int | None
+    channels_after: int | None
+    precision: str
+    saving_ms: float
+    loss: float | None
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class PlanSection:
+    """What was decided, how, and what was considered and refused."""
+
+    method: str
+    choices: tuple[ChoiceRow, ...]
+    refused: tuple[Skip, ...] = ()
+
+
+@dataclass(frozen=True)
+class FrontierPoint:
+    """One network that was within reach. `speedup` is over the fp32 original by the table; times
+    in ms; `top1` and `agreement` are shares of the evaluation pictures, 0 to 1; `chosen`: it is the
+    one that was written."""
+
+    speedup: float
+    predicted_ms: float | None
+    measured_ms: float | None
+    top1: float | None
+    agreement: float | None
+    precision: str
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class TableSection:
+    """Where predictions come from. `kind`: measured or fitted. `error_percent`: the table's mean
+    absolute error over networks that it was not made from, in the report's precision."""
+
+    device: str
+    runtime: str
+    kind: str
+    source: str
+    error_percent: float | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A changed network beside the one it was made from, both in PyTorch and fp32: shares of the
+    pictures. Top-1 is None without labels."""
+
+    pictures: int
+    agreement: float
+    original_top1: float | None
+    changed_top1: float | None
+
+    def __str__(self) -> str:
+        top1 = ""
+        if self.original_top1 is not None and self.changed_top1 is not None:
+            top1 = f"; top-1 {self.original_top1:.2%} before, {self.changed_top1:.2%} after"
+        return (
+            f"on {self.pictures} other pictures it agrees with the original on "
+            f"{self.agreement:.1%}{top1} (PyTorch, fp32)"
+        )
+
+
+@dataclass(frozen=True)
+class Sections:
+    """What the caller of a compilation knows and the compilation does not.
+
+    command    as it was typed, quoted for a shell
+    changed    what was done to the network before: "shrunk", "pruned"; None: nothing
+    judged     the changed network; None where nothing was changed, or no pictures were left
+    """
+
+    command: str | None = None
+    changed: str | None = None
+    judged: Judged | None = None
+    plan: PlanSection | None = None
+    frontier: tuple[FrontierPoint, ...] = ()
+    noise: tuple[LayerNoise, ...] = ()

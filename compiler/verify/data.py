@@ -1,0 +1,103 @@
+"""Which inputs verify, which calibrate, which are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, fx
+
+from shrinkc.compiler.images.files import ImageSet, Picture
+from shrinkc.compiler.options import Options
+from shrinkc.compiler.pipeline.run import sample_inputs
+from shrinkc.errors import InputError
+
+Batch = tuple[tuple[Tensor, ...], Tensor | None]
+MAX_CALIBRATION = 300
+RANDOM_BATCHES = 3
+BATCH_BYTES = 32 << 20  # of input per batch
+
+
+@dataclass(frozen=True)
+class Data:
+    """Inputs for one compilation: pictures where given, seeded random numbers otherwise."""
+
+    graph_module: fx.GraphModule
+    options: Options
+    evaluation: ImageSet | None
+    calibration: ImageSet | None
+    skipped: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def evaluation_batches(self) -> int:
+        if self.evaluation is None:
+            return RANDOM_BATCHES
+        return -(-len(self.evaluation) // self._batch_size())
+
+    def batches(self) -> Iterator[Batch]:
+        """(inputs, labels) to compare artefacts on."""
+        if self.evaluation is None:
+            for seed in range(RANDOM_BATCHES):
+                yield sample_inputs(self.graph_module, torch.float32, seed), None
+            return
+        for images, labels in self._read(self.evaluation, self._batch_size()):
+            yield (images,), labels
+
+    def notes(self) -> tuple[str, ...]:
+        """Pictures that could not be used, named."""
+        if not self.skipped:
+            return ()
+        name, reason = next(iter(self.skipped.items()))
+        return (f"{len(self.skipped)} unreadable pictures left out, first {name}: {reason}",)
+
+    def calibration_batches(self) -> list[tuple[Tensor, ...]]:
+        """Inputs at the captured batch size, at most MAX_CALIBRATION pictures of them."""
+        if self.calibration is None:
+            raise InputError("int8 needs pictures to calibrate on; give --images DIR")
+        batch = _captured_batch(self.graph_module)
+        complete = (x for x, _ in self._read(self.calibration, batch) if len(x) == batch)
+        batches = [(x,) for x in complete]
+        if not batches:
+            raise InputError(
+                f"int8 needs at least {batch} pictures to calibrate on, the batch of --input"
+            )
+        return batches
+
+    def _read(self, images: ImageSet, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        preprocessing = self.options.preprocessing
+        if preprocessing is None:
+            raise InputError("pictures need a preprocessing")
+        return images.batches(preprocessing, size, self.skipped.__setitem__)
+
+    def _batch_size(self) -> int:
+        batch = _captured_batch(self.graph_module)
+        if not self.graph_module.meta.get("dynamic_batch", False):
+            return batch
+        shape = next(iter(self.graph_module.meta["input_shapes"].values()))
+        per_image = 4 * torch.Size(shape[1:]).numel()
+        return max(1, min(16, BATCH_BYTES // per_image) // batch) * batch
+
+
+def split(graph_module: fx.GraphModule, options: Options) -> Data:
+    """Evaluation pictures are never calibration pictures."""
+    images, calibration = options.images, options.calibration
+    if images is not None and len(graph_module.meta["input_shapes"]) > 1:
+        raise InputError("--images works for networks with one input")
+    if options.precision == "int8" and calibration is None and options.known is None:
+        if images is None or len(images) < 2:
+            raise InputError("int8 needs pictures to calibrate on; give --images DIR")
+        calibration = replace(images, pictures=images.pictures[1::2])
+        images = replace(images, pictures=images.pictures[::2])
+    if calibration is not None:
+        calibration = replace(calibration, pictures=_spread(calibration, MAX_CALIBRATION))
+    return Data(graph_module, options, images, calibration)
+
+
+def _spread(images: ImageSet, limit: int) -> tuple[Picture, ...]:
+    step = max(1, -(-len(images) // limit))
+    return images.pictures[::step]
+
+
+def _captured_batch(graph_module: fx.GraphModule) -> int:
+    return next(iter(graph_module.meta["input_shapes"].values()))[0]

@@ -1,0 +1,37 @@
+"""A pruned network drawn to the original by gradient, on pictures without labels.
+
+Least squares fits one layer after another, and what a layer cannot make up for stays; a few hundred
+gentle steps over all layers (`shrink.tune`) win back some of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import fx
+
+from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.recover.distil import Tuning, tune
+from shrinkc.compiler.recover.layer_problems import Sample, size_of
+from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.compiler.width.prune import Pruned
+
+
+def distilled(
+    pruned: Pruned, pictures: Pictures, options: Tuning, progress: Progress | None = None
+) -> Pruned:
+    """With a deployed network whose weights have moved; `trainable` stays as it was.
+
+    A network with several outputs is left alone: the steps look at one.
+    """
+    if not options.steps or _outputs(pruned.original) > 1:
+        return pruned
+    sample = Sample(pictures, size_of(pruned.original))
+    tuned = tune(pruned.graph_module, pruned.original, sample, options, progress or Silent())
+    return replace(pruned, graph_module=tuned.graph_module)
+
+
+def _outputs(graph: fx.GraphModule) -> int:
+    output: Any = next(n for n in reversed(graph.graph.nodes) if n.op == "output")
+    return len(output.args[0])

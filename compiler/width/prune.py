@@ -1,0 +1,408 @@
+"""Slice a network's channels until it fits a budget:
+
+score every channel → choose widths → compensate → slice, verified → tune; once or in rounds,
+then fine-tune by self-distillation from the network as it was
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import fsum, prod
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, fx, nn
+
+from shrinkc.compiler.cost.budget import measured_within, predicted_ms
+from shrinkc.compiler.cost.keys import macs
+from shrinkc.compiler.cost.predict import CostTable
+from shrinkc.compiler.export.lower import lower
+from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.pipeline.deployed import Network, network
+from shrinkc.compiler.pipeline.run import run_exact_passes
+from shrinkc.compiler.pipeline.slicing import run_slicing
+from shrinkc.compiler.recover.recipe import Recipe, School, school
+from shrinkc.compiler.support.journal import Journal, digest_of
+from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.compiler.train.log import Row as LogRow
+from shrinkc.compiler.train.settings.config import Hooks
+from shrinkc.compiler.width.allocation import (
+    Allocation,
+    Space,
+    UnreachableError,
+    allocate,
+    per_group,
+    selected,
+    space_of,
+)
+from shrinkc.compiler.width.goal import Goal
+from shrinkc.compiler.width.knapsack import cheapest
+from shrinkc.compiler.width.measured_damage import Bearing
+from shrinkc.compiler.width.price import Price, layers_of
+from shrinkc.compiler.width.scheduled import fisher_scheduled
+from shrinkc.compiler.width.skeleton import Facts, Skeleton
+from shrinkc.errors import InputError
+from shrinkc.latency_tables.table import LatencyTable
+from shrinkc.passes.analysis.channels.channel_groups import Groups, channel_groups
+from shrinkc.passes.base import Skip, copy_graph
+from shrinkc.passes.channels.selection import Selection
+from shrinkc.passes.channels.slice_channels import SliceChannels
+from shrinkc.passes.criteria.base import Criterion, Scores
+from shrinkc.passes.criteria.magnitude import EqualScores
+from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
+
+ATTEMPTS = 6  # to meet a budget
+COUNTED = 64  # candidate widths where no latency has to be known
+MULTIPLES = {"cpu": 8, "gpu": 32}  # channels that fill the vectors of a runtime's kernels
+
+Compensate = Callable[[fx.GraphModule, Groups, Selection], Selection]
+Penalty = Callable[[nn.Module, object], Tensor]
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """Options.
+
+    rounds        of scoring and slicing; the budget falls by the same factor in each
+    recipe        of training; `epochs` at the end, `search_epochs` (none: 1) between rounds and of
+                  training with a penalty or by Group Fisher's schedule
+    every         Group Fisher's schedule: a channel goes every so many steps of a training; None:
+                  the criterion is asked once a round
+    """
+
+    allocation: Allocation = field(default_factory=Allocation)
+    rounds: int = 1
+    recipe: Recipe = field(default_factory=Recipe)
+    every: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.every is not None and self.every < 1:
+            raise InputError(f"a channel every {self.every} steps; give 1 or more")
+        if self.rounds < 1:
+            raise InputError(f"{self.rounds} rounds; give 1 or more")
+
+
+@dataclass(frozen=True)
+class Width:
+    """Of one channel group."""
+
+    group: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """The result. Both graphs are deployed ones, batch norms folded; times are the table's.
+
+    trainable  the result with its batch norms, for more training
+    """
+
+    graph_module: fx.GraphModule
+    original: fx.GraphModule
+    trainable: fx.GraphModule
+    widths: tuple[Width, ...]
+    before_ms: float
+    after_ms: float
+    skipped: tuple[Skip, ...]
+    history: tuple[LogRow, ...]
+
+    @property
+    def speedup(self) -> float:
+        return self.before_ms / self.after_ms
+
+
+def prune(
+    captured: fx.GraphModule,
+    table: CostTable,
+    precision: str,
+    criterion: Criterion,
+    goal: Goal,
+    *,
+    options: Pruning | None = None,
+    train: Pictures | None = None,
+    seen: str = "",
+    compensate: Compensate | None = None,
+    penalty: Callable[[fx.GraphModule, Groups], Penalty] | None = None,
+    bearing: Bearing | None = None,
+    measured_ms: Callable[[fx.GraphModule], float] | None = None,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Pruned:
+    """Prune a captured network (batch norms as they are in training), which is left as it is.
+
+    train        pictures to tune on, labelled or not; None: nothing is trained
+    seen         tells apart what the criterion looks at, for what `folder` keeps
+    compensate   new weights for what stays, before each slicing
+    penalty      added to the loss of a training of its own, before anything is removed
+    bearing      measures what groups bear, for the allocation that asks for it
+    measured_ms  of a deployed network: where the device is at hand, a budget in time is met by it
+                 instead of by the table
+    folder       keeps scores and checkpoints: a run that was stopped goes on there
+
+    Raises InputError: no group that can become narrower (says why), a budget that cannot be reached
+    (says what can), a penalty without pictures; TableError where the table lacks the precision;
+    TrainingError; VerificationError where the sliced network is not the masked one.
+    """
+    options, progress = options or Pruning(), progress or Silent()
+    if penalty is not None and train is None:
+        raise InputError("this criterion trains with a penalty first; give --train DIR")
+    if options.every is not None and (train is None or train.labels is None):
+        raise InputError("a channel every few steps of which training? Give labelled pictures")
+    if options.every is not None and goal.keep:
+        raise InputError("a schedule chooses widths itself; leave out shares of single groups")
+    if options.allocation.normalise == "measured" and bearing is None:
+        raise InputError("what groups bear is measured on pictures; give some")
+    net = network(captured)
+    key = ""
+    if folder is not None:
+        told = (criterion.name, seen, goal, options, train and train.digest)
+        key = digest_of(net.graph, str(told))[:12]
+    schooled = None
+    if train is not None:
+        teacher = copy_graph(net.graph)
+        schooled = school(train, teacher, options.recipe, folder, key, progress)
+    journal = f"{criterion.name} {seen}"
+    run = _Run(
+        *(net, table, precision, criterion, goal, options, schooled, compensate),
+        *(bearing, measured_ms, folder, journal, progress),
+    )
+    return run.pruned(penalty)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    net: Network
+    table: CostTable
+    precision: str
+    criterion: Criterion
+    goal: Goal
+    options: Pruning
+    school: School | None
+    compensate: Compensate | None
+    bearing: Bearing | None
+    measured_ms: Callable[[fx.GraphModule], float] | None
+    folder: Path | None
+    seen: str
+    progress: Progress
+
+    def pruned(self, penalty: Callable[[fx.GraphModule, Groups], Penalty] | None) -> Pruned:
+        graph, history = copy_graph(self.net.graph), list[LogRow]()
+        groups = channel_groups(graph)
+        whole = {group.name: group.size for group in groups.groups}
+        widths, skipped = dict(whole), dict[Skip, None]()
+        if penalty is not None and self.school is not None:
+            hooks = Hooks(penalty=penalty(graph, groups))
+            history += self.school.fit(graph, "penalty", self.short, hooks).history
+        every = self.options.every
+        rounds = 1 if self.goal.keep or every else self.options.rounds
+        for number in range(1, rounds + 1):
+            step = _Round(self, graph, whole, number, rounds)
+            if every is not None:
+                graph, chosen, selection, rows = step.scheduled(every)
+                reasons: tuple[Skip, ...] = ()
+                history += rows
+            else:
+                with self.progress.task(f"Choosing widths, round {number} of {rounds}"):
+                    chosen, selection, reasons = step.chosen()
+            skipped |= dict.fromkeys(reasons)
+            with self.progress.task("Slicing; compared with the masked network in float64"):
+                graph, done = run_slicing(graph, SliceChannels(selection))
+            skipped |= dict.fromkeys(done.skipped)
+            widths |= chosen
+            if self.school is not None:
+                last = number == rounds
+                epochs = self.options.recipe.epochs if last else self.short
+                name = "fine-tuning" if last else f"round-{number}"
+                name = f"{name}-{digest_of(graph, '')[:8]}"
+                history += self.school.fit(graph.train(), name, epochs).history
+        return self._result(graph.eval(), whole, widths, tuple(skipped), tuple(history))
+
+    @property
+    def short(self) -> int:
+        return self.options.recipe.search_epochs or 1
+
+    def _result(
+        self,
+        graph: fx.GraphModule,
+        whole: Mapping[str, int],
+        widths: Mapping[str, int],
+        skipped: tuple[Skip, ...],
+        history: tuple[LogRow, ...],
+    ) -> Pruned:
+        folded = run_exact_passes(graph, (FoldBatchNorm(),))[0].float()
+        before, after = (
+            predicted_ms(g, self.table, self.precision) for g in (self.net.folded, folded)
+        )
+        found = tuple(Width(name, size, widths[name]) for name, size in whole.items())
+        return Pruned(folded, self.net.folded, graph, found, before, after, skipped, history)
+
+
+@dataclass(frozen=True, eq=False)
+class _Round:
+    """Choosing widths once, for `graph` as it is now; `whole`: widths before the first round."""
+
+    run: _Run
+    graph: fx.GraphModule
+    whole: Mapping[str, int]
+    number: int
+    rounds: int
+
+    def chosen(self) -> tuple[Mapping[str, int], Selection, tuple[Skip, ...]]:
+        """Group → width, what stays, groups that stay whole."""
+        run, options = self.run, self.run.options.allocation
+        groups = channel_groups(self.graph)
+        scores = self._scores(groups)
+        multiple = options.multiple or channel_multiple(run.table)
+        if run.goal.keep:
+            widths, skipped = per_group(groups, run.goal.keep, multiple)
+            selection = selected(groups, scores, widths)
+        else:
+            if run.goal.unit != "ms":  # counted, not measured
+                options = replace(options, candidates=max(options.candidates, COUNTED))
+            space = space_of(groups, scores, options, multiple, self.whole)
+            if options.normalise == "measured" and run.bearing is not None:
+                space = replace(space, measured=run.bearing.losses(self.graph, space))
+            widths, skipped = self._within(groups, space), space.skipped
+            selection = space.selection(widths)
+        if run.compensate is not None:
+            selection = run.compensate(self.graph, groups, selection)
+        return widths, selection, skipped
+
+    def _scores(self, groups: Groups) -> Scores:
+        """Kept in the folder: some criteria take long."""
+        run = self.run
+        if run.folder is None:
+            return run.criterion.scores(self.graph, groups)
+        journal = Journal(run.folder, digest_of(self.graph, f"scores {run.seen}"))
+        if "" not in journal.known:
+            for name, found in run.criterion.scores(self.graph, groups).items():
+                journal.put(name, [float(x) for x in found])
+            journal.put("", [])  # all of them
+        return {name: np.array(found) for name, found in journal.known.items() if name}
+
+    def scheduled(
+        self, every: int
+    ) -> tuple[fx.GraphModule, Mapping[str, int], Selection, tuple[LogRow, ...]]:
+        """By Group Fisher's schedule: the trained network, group → width, what stays, the log."""
+        run = self.run
+        assert run.school is not None
+        groups = channel_groups(self.graph)
+        options = run.options.allocation
+        multiple = options.multiple or channel_multiple(run.table)
+        space = space_of(groups, EqualScores().scores(self.graph, groups), options, multiple)
+        _, price = self._price(groups, space)
+        graph, selection, history = fisher_scheduled(
+            *(self.graph, groups, price, run.goal.budget(self._before()), run.school),
+            epochs=run.short,
+            every=every,
+            multiple=multiple,
+        )
+        widths = {name: int(mask.sum()) for name, mask in selection.keep.items()}
+        if run.compensate is not None:
+            selection = run.compensate(graph, groups, selection)
+        return graph, widths, selection, history
+
+    def _price(self, groups: Groups, space: Space) -> tuple[Skeleton, Price]:
+        """In the goal's unit, of any widths."""
+        run = self.run
+        skeleton = Skeleton(FoldBatchNorm()(self.graph).graph_module, groups)
+        layers = layers_of(skeleton, groups, space.narrow)
+        return skeleton, layers.price(run.goal.unit, run.table, run.precision)
+
+    def _within(self, groups: Groups, space: Space) -> dict[str, int]:
+        """Widths whose network meets the round's budget."""
+        run, unit = self.run, self.run.goal.unit
+        skeleton, price = self._price(groups, space)
+        kind = run.options.allocation.kind or ("uniform" if unit == "channels" else "knapsack")
+        choose = partial(allocate, space, price, kind=kind)
+        before = self._before()
+        target = run.goal.budget(before)
+        budget = before * (target / before) ** (self.number / self.rounds)
+        try:
+            if run.measured_ms is not None and unit == "ms":
+                return self._measured(space, price, choose, budget, run.measured_ms)
+            if self.number == 1 < self.rounds:  # before anything is trained
+                choose(target)
+            return _exactly(choose, budget, lambda w: self._cost(skeleton.facts(w), w))
+        except UnreachableError as error:
+            raise InputError(f"{run.goal.closest(before, error.closest)}{error.how}") from None
+
+    def _before(self) -> float:
+        """Of the network that was given, in the goal's unit."""
+        run, folded = self.run, self.run.net.folded
+        match run.goal.unit:
+            case "ms" if run.measured_ms is not None:
+                return run.measured_ms(folded)
+            case "ms":
+                return predicted_ms(folded, run.table, run.precision)
+            case "macs":
+                return macs(lower(folded))
+            case "params":
+                return sum(parameter.numel() for parameter in folded.parameters())
+            case "channels":
+                return sum(self.whole.values())
+
+    def _cost(self, facts: Facts, widths: Mapping[str, int]) -> float:
+        """Of the network as it would be, every operator and parameter counted anew."""
+        run = self.run
+        match run.goal.unit:
+            case "ms":
+                keys = (replace(key, precision=run.precision) for _, key in facts.operators)
+                overhead = run.table.network_overhead_ms(run.precision)
+                return fsum([overhead, *(run.table.estimate(key).ms for key in keys)])
+            case "macs":
+                return sum(key.macs for _, key in facts.operators)
+            case "params":
+                return sum(prod(shape) for shape in facts.parameters.values())
+            case "channels":
+                groups = channel_groups(self.graph).groups
+                return sum(widths.get(group.name, group.size) for group in groups)
+
+    def _measured(
+        self,
+        space: Space,
+        price: Price,
+        choose: Callable[[float], dict[str, int]],
+        budget: float,
+        measured_ms: Callable[[fx.GraphModule], float],
+    ) -> dict[str, int]:
+        """By measuring, the same widths once: what is asked of the table is corrected by what came
+        out."""
+        known: dict[tuple[tuple[str, int], ...], float] = {}
+
+        def measured(widths: Mapping[str, int]) -> float:
+            key = tuple(sorted(widths.items()))
+            if key not in known:
+                sliced = SliceChannels(space.selection(widths))(self.graph).graph_module
+                known[key] = measured_ms(FoldBatchNorm()(sliced).graph_module.float())
+            return known[key]
+
+        whole = price.total({})
+        most = whole - price.total(cheapest(space.problem(price)))
+        first = min(whole * max(0.0, 1 - budget / measured(choose(whole))), most)
+        asked = 0.0, first, most
+        return measured_within(lambda ms: choose(whole - ms), measured, asked, budget)[0]
+
+
+def _exactly(
+    choose: Callable[[float], dict[str, int]],
+    budget: float,
+    cost: Callable[[Mapping[str, int]], float],
+) -> dict[str, int]:
+    """Prices by terms are exact but for operators whose kind changes with the width."""
+    asked, over = budget, 0.0
+    for _ in range(ATTEMPTS):
+        widths = choose(asked)
+        over = cost(widths) - budget
+        if over <= 0:
+            return widths
+        asked -= over
+    raise InputError(f"a budget of {budget:.4g} is missed by {over:.2g}; give more")
+
+
+def channel_multiple(table: CostTable) -> int:
+    """Of channels, that fills the vectors of the target's kernels."""
+    return MULTIPLES[table.meta.cliffs] if isinstance(table, LatencyTable) else MULTIPLES["cpu"]

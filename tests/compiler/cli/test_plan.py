@@ -1,0 +1,155 @@
+"""Planning, replaying and comparing from the command line, on a small network and noise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from noise_images import noise_pictures
+from small_networks import bare_block
+from torch import nn
+
+from shrinkc.compiler.cli.main import main
+
+INPUT = ("--input", "1,3,16,16", "--resize", "16", "--runs", "0")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU6(), *bare_block(8), nn.ReLU6()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)),
+    )
+    path = tmp_path / "net.pt"
+    torch.save(net, path)
+    return str(path)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> str:
+    return str(noise_pictures(tmp_path / "pictures"))
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_planned_replayed_without_pictures_and_compared(
+    model: str, pictures: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, again = tmp_path / "out", tmp_path / "again"
+    given = (model, "--target", "rpi4", *INPUT, "--images", pictures)
+    found = run(capsys, *given, "--speedup", "1.55", "-o", str(out))
+    plan = found["plan"]
+    assert plan["precision"] == "int8"
+    assert plan["before_ms"] / plan["after_ms"] >= 1.55
+    assert plan["promise"]["pictures"] == 6
+    assert not plan["promise"]["labelled"]
+    names = {"plan.json", "plan.safetensors", "model.onnx", "model.tflite", "report.json"}
+    assert {p.name for p in out.iterdir()} >= names
+    assert found["compiled"]["predicted_ms_after"] == pytest.approx(plan["after_ms"])
+    applied = run(capsys, "apply", model, str(out / "plan.json"), *INPUT, "-o", str(again))
+    assert applied["precision"] == "int8"
+    for name in ("model.tflite", "model.onnx", "plan.json", "plan.safetensors"):
+        assert (again / name).read_bytes() == (out / name).read_bytes(), name
+    compared = run(capsys, "compare", str(out), str(again), "--runs", "3")
+    assert compared["files"]["model.tflite"]["difference"] == 0
+    assert compared["files"]["model.tflite"]["speedup"] > 0
+    assert main(["compare", str(out), str(again), "--runs", "3"]) == 0
+    assert "times as fast as the first" in capsys.readouterr().out
+
+
+def test_int8_is_written_for_the_planned_layers_though_two_could_be_one(
+    pictures: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 1), nn.ReLU6(), *bare_block(8), nn.ReLU6()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)),
+    )
+    torch.save(net, tmp_path / "net.pt")
+    given = (str(tmp_path / "net.pt"), "--target", "rpi4", *INPUT)
+    found = run(
+        *(capsys, *given, "--images", pictures, "--speedup", "1.5", "--precision", "int8"),
+        *("-o", str(tmp_path / "out")),
+    )
+    assert not any(step["name"] == "merge-linear" for step in found["compiled"]["passes"])
+    assert found["compiled"]["predicted_ms_after"] == pytest.approx(found["plan"]["after_ms"])
+
+
+def test_a_frontier_has_a_folder_for_every_point(
+    model: str, pictures: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    given = (model, "--target", "rpi4", *INPUT, "--images", pictures, "--pareto", "4")
+    rows = run(capsys, *given, "-o", str(out))["frontier"]
+    assert rows[0]["predicted_speedup"] == 1.0
+    assert len(rows) >= 3
+    for row in rows:
+        assert (out / row["folder"] / "model.onnx").exists()
+        assert (out / row["folder"] / "plan.json").exists()
+
+
+def test_a_drop_is_met(
+    model: str, pictures: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = (model, "--target", "rpi4", *INPUT, "--images", pictures, "--max-drop", "50")
+    plan = run(capsys, *given, "-o", str(tmp_path / "out"))["plan"]
+    assert plan["promise"]["drop"] <= 0.5
+    assert plan["before_ms"] / plan["after_ms"] > 1.2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--speedup", "1"), "--speedup 1: give more than 1"),
+        (("--speedup", "nan"), "--speedup nan: give more than 1"),
+        (("--speedup", "99"), "the fastest is"),
+        (("--budget-ms", "0"), "--budget-ms 0: give milliseconds above 0"),
+        (("--budget-ms", "1e6"), "fit into 1e+06 ms already"),
+        (("--max-drop", "-1"), "--max-drop -1: give points"),
+        (("--pareto", "2"), "--pareto 2: give 3 to"),
+        (("--speedup", "2", "--pareto", "5"), "give one of --speedup, --pareto, not several"),
+        (("--speedup", "2", "--precision", "fp16"), "--precision fp16: choose fp32 or int8"),
+        (("--train", "x"), "belong to a goal"),
+        (("--speedup", "2", "--min-snr", "30"), "are for compiling without a goal"),
+    ],
+)
+def test_bad_goals(
+    arguments: tuple[str, ...],
+    said: str,
+    model: str,
+    pictures: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = (model, "--target", "rpi4", *INPUT, "--images", pictures, *arguments)
+    assert main([*given, "-o", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_planning_needs_pictures(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([model, "--target", "rpi4", *INPUT, "--speedup", "2"]) == 2
+    assert "give --images DIR" in capsys.readouterr().err
+
+
+def test_comparing_what_shrinkc_did_not_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for content in ("[]", "{", '{"artefacts": []}'):
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / "report.json").write_text(content)
+        assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+        assert capsys.readouterr().err.count("\n") == 1

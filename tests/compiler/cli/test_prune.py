@@ -1,0 +1,229 @@
+"""`shrinkc prune` from the command line, on a small network and noise for pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from noise_images import noise_pictures
+from PIL import Image
+from torch import nn
+
+from shrinkc.compiler.cli.main import main
+from shrinkc.compiler.model_file.file import load_model_file
+from shrinkc.compiler.width.methods import METHODS
+
+INPUT = ("--target", "rpi4", "--input", "1,3,16,16", "--resize", "16", "--runs", "0")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((3, 24), (24, 32), (32, 32)):
+        layers += [nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False), nn.BatchNorm2d(outputs)]
+        layers.append(nn.ReLU())
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4))
+    for norm in net:
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 2)
+    path = tmp_path_factory.mktemp("model") / "net.pt"
+    torch.save(net, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return noise_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+def pruned(
+    capsys: pytest.CaptureFixture[str], model: Path, out: Path, *more: str
+) -> dict[str, Any]:
+    assert main(["prune", str(model), *INPUT, *more, "-o", str(out), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_no_pictures_are_needed_for_norms(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, plot = tmp_path / "out", tmp_path / "widths.png"
+    result = pruned(capsys, model, out, "--speedup", "1.06", "--plot", str(plot))
+    shown = result["pruned"]
+    assert shown["predicted_ms_after"] <= shown["predicted_ms_before"] / 1.06
+    assert all(w["after"] % 8 == 0 for w in shown["widths"])
+    assert any(w["after"] < w["before"] for w in shown["widths"])
+    compiled = result["compiled"]
+    assert compiled["max_relative_error"] < 1e-4
+    assert compiled["predicted_ms_before"] == pytest.approx(shown["predicted_ms_before"])
+    assert compiled["predicted_ms_after"] == pytest.approx(shown["predicted_ms_after"])
+    assert compiled["after"]["macs"] < compiled["before"]["macs"]
+    assert {p.name for p in out.iterdir()} >= {"model.onnx", "model.tflite", "model.safetensors"}
+    graph, _ = load_model_file(out / "model.safetensors")
+    made = [m.out_channels for m in graph.modules() if isinstance(m, nn.Conv2d)]
+    assert made == [w["after"] for w in shown["widths"]]
+    with Image.open(plot) as picture:
+        assert picture.size[0] > 600
+
+
+@pytest.mark.parametrize("criterion", METHODS)
+def test_every_criterion(
+    criterion: str,
+    model: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    more = ("--macs", "0.5", "--criterion", criterion, "--images", str(pictures), "--labels")
+    result = pruned(capsys, model, tmp_path / "out", *more)
+    compiled = result["compiled"]
+    assert compiled["after"]["macs"] <= 0.5 * compiled["before"]["macs"]
+    assert result["pruned"]["criterion"] == criterion
+
+
+def test_rounds_with_training_and_a_judge(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--criterion", "hrank", "--images", str(pictures), "--train", str(pictures))
+    more = (*more, "--keep-ratio", "0.5", "--rounds", "2", "--epochs", "1", "--batch", "8")
+    more = (*more, "--compensate", "--limit", "12", "--evaluation", str(pictures))
+    result = pruned(capsys, model, tmp_path / "out", *more)["pruned"]
+    kept = sum(w["after"] for w in result["widths"])
+    assert kept <= 0.5 * sum(w["before"] for w in result["widths"])
+    assert len(result["history"]) == 2
+    assert result["judged"]["pictures"] == 24
+    work = tmp_path / "out.work"
+    assert list(work.glob("*/fine-tuning-*/last.pt"))
+    assert len(list(work.glob("*.jsonl"))) == 2  # the scores of both rounds
+
+
+def test_steps_of_distillation_move_the_weights(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found: list[bytes] = []
+    for steps in ("0", "3"):
+        more = ("--criterion", "he", "--images", str(pictures), "--macs", "0.6", "--steps", steps)
+        pruned(capsys, model, tmp_path / steps, *more)
+        found.append((tmp_path / steps / "model.tflite").read_bytes())
+    assert len(found[0]) == len(found[1])
+    assert found[0] != found[1]
+
+
+def test_a_penalty_is_trained_with_first(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--criterion", "slimming", "--images", str(pictures), "--labels", "--epochs", "1")
+    more = (*more, "--params", "0.6", "--batch", "8", "--strength", "0.01")
+    pruned(capsys, model, tmp_path / "out", *more)
+    assert list((tmp_path / "out.work").glob("*/penalty/last.pt"))
+
+
+def test_the_report_for_people(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("prune", str(model), *INPUT, "--keep", "0=0.67", "-o", str(tmp_path / "out"))
+    assert main([*arguments]) == 0
+    said = capsys.readouterr().out
+    assert "67%" in said
+    assert "ms predicted" in said
+    assert "not judged: give --evaluation DIR" in said
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ((), "give --speedup, --budget-ms, --macs"),
+        (("--speedup", "2", "--macs", "0.5"), "give one of --speedup, --macs, not several"),
+        (("--speedup", "0.9"), "a speedup of 0.9; give more than 1"),
+        (("--speedup", "99"), "cannot be reached: from"),
+        (("--keep-ratio", "0"), "--keep-ratio 0: give the share to keep"),
+        (("--keep-ratio", "1"), "--keep-ratio 1: give the share to keep"),
+        (("--macs", "0.0001"), "closest: 0."),
+        (("--keep", "0"), "--keep 0: give a channel group and a share"),
+        (("--keep", "0=0"), "the group would vanish"),
+        (("--keep", "zero=0.5"), "no channel group of that name"),
+        (("--macs", "0.5", "--criterion", "magic"), "--criterion magic: give one of l1, l2"),
+        (("--macs", "0.5", "--criterion", "hrank"), "hrank looks at pictures; give --images DIR"),
+        (
+            ("--macs", "0.5", "--criterion", "group-fisher", "--images", "{pictures}"),
+            "group-fisher needs labels; give --labels",
+        ),
+        (("--macs", "0.5", "--compensate"), "--compensate looks at pictures"),
+        (("--macs", "0.5", "--steps", "9"), "--steps of distillation follow --compensate"),
+        (("--macs", "0.5", "--epochs", "2"), "--epochs of what?"),
+        (("--macs", "0.5", "--labels"), "--labels says that the folders"),
+        (("--macs", "0.5", "--precision", "int8"), "int8 needs pictures"),
+        (("--macs", "0.5", "--allocation", "best"), "--allocation best: give one of knapsack"),
+        (("--macs", "0.5", "--normalise", "max"), "--normalise max: give one of share"),
+        (("--macs", "0.5", "--rounds", "0"), "0 rounds"),
+        (("--macs", "0.5", "--every", "5"), "--every belongs to"),
+        (("--macs", "0.5", "--multiple", "0"), "multiples of 0"),
+        (("--macs", "0.5", "--images", "nowhere", "--compensate"), "nowhere: no such folder"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    extra: tuple[str, ...],
+    message: str,
+    model: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    filled = [text.format(pictures=pictures) for text in extra]
+    assert main(["prune", str(model), *INPUT, *filled, "-o", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert not out.exists()
+
+
+LOOK = ("--input", "1,3,16,16", "--resize", "16")
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_sensitivity(
+    labelled: bool,
+    model: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plot = tmp_path / "curves.png"
+    given = ("sensitivity", str(model), *LOOK, "--images", str(pictures), "-o", str(plot))
+    more = ("--labels",) if labelled else ()
+    assert main([*given, *more, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["pictures"] == 24
+    assert result["judged"] == ("top-1" if labelled else "agreement with the original")
+    curves = {curve["group"]: curve for curve in result["curves"]}
+    assert len(curves) == 3
+    for curve in curves.values():
+        assert len(curve["removed"]) == len(curve["values"])
+        assert all(0 <= value <= 1 for value in curve["values"])
+        assert labelled or curve["values"][0] == 1
+    with Image.open(plot) as picture:
+        assert picture.size[0] > 600
+    assert main([*given, *more]) == 0
+    assert "−50%" in capsys.readouterr().out
+
+
+def test_sensitivity_needs_pictures(
+    model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("sensitivity", str(model), *LOOK)
+    assert main([*given]) == 2
+    assert "give --images DIR" in capsys.readouterr().err
+    assert main([*given, "--images", str(pictures), "--criterion", "group-fisher"]) == 2
+    assert "needs labels" in capsys.readouterr().err
+
+
+def test_this_machine_as_the_target_is_measured(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("prune", str(model), "--target", "host", *LOOK, "--runs", "0", "--multiple", "1")
+    assert main([*given, "--macs", "0.6", "-o", str(tmp_path / "out")]) == 0
+    assert "measured here, TFLite, fp32 before and after: " in capsys.readouterr().out

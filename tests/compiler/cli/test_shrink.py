@@ -1,0 +1,190 @@
+"""`shrinkc shrink` from the command line, on a small network and noise for pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from noise_images import noise_pictures
+from small_networks import bare_block
+from torch import nn
+
+from shrinkc.compiler.cli.main import main
+
+INPUT = ("--target", "rpi4", "--input", "1,3,16,16", "--resize", "16", "--runs", "0")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        *(
+            nn.Conv2d(3, 8, 3, 2, 1),
+            nn.ReLU6(),
+            *bare_block(8),
+            nn.ReLU6(),
+            *bare_block(8),
+            nn.ReLU6(),
+        ),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)),
+    )
+    path = tmp_path / "net.pt"
+    torch.save(net, path)
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return noise_pictures(tmp_path / "pictures")
+
+
+def test_a_network_within_the_budget_comes_out(
+    model: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    out = tmp_path / "out"
+    given = ("--images", str(pictures), "--evaluation", str(pictures), "--steps", "2")
+    arguments = ("shrink", str(model), *INPUT, *given, "--speedup", "1.1", "-o", str(out))
+    assert main([*arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    shrunk = result["shrunk"]
+    assert shrunk["predicted_ms_after"] <= shrunk["predicted_ms_before"] / 1.1
+    assert shrunk["choices"]
+    assert shrunk["judged"]["pictures"] == 24
+    assert {p.name for p in out.iterdir()} >= {"model.onnx", "model.tflite", "model.safetensors"}
+    assert result["compiled"]["max_relative_error"] < 1e-4
+
+
+@pytest.fixture
+def with_norms(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6()]
+    for _ in range(2):
+        layers += [
+            *(nn.Conv2d(8, 64, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU6()),
+            *(nn.Conv2d(64, 64, 3, 1, 1, groups=64, bias=False), nn.BatchNorm2d(64), nn.ReLU6()),
+            *(nn.Conv2d(64, 8, 1, bias=False), nn.BatchNorm2d(8)),
+        ]
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    path = tmp_path / "norms.pt"
+    torch.save(net, path)
+    return path
+
+
+TRAINING = ("--epochs", "1", "--trial-steps", "1", "--batch", "8", "--learning-rate", "0.01")
+
+
+@pytest.mark.parametrize("method", ["two-stage-dp", "depthshrinker"])
+def test_a_trained_method_from_the_command_line(
+    method: str,
+    with_norms: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    given = ("--images", str(pictures), "--train", str(pictures), "--evaluation", str(pictures))
+    arguments = ("shrink", str(with_norms), *INPUT, *given, "--method", method, *TRAINING)
+    assert main([*arguments, "--speedup", "1.05", "-o", str(out), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    shrunk = result["shrunk"]
+    assert shrunk["method"] == method
+    assert shrunk["predicted_ms_after"] <= shrunk["predicted_ms_before"] / 1.05
+    assert shrunk["judged"]["pictures"] == 24
+    compiled = result["compiled"]
+    assert compiled["max_relative_error"] < 1e-4
+    # "before" is the network that was given, after its batch norms were folded
+    assert compiled["predicted_ms_before"] == pytest.approx(shrunk["predicted_ms_before"])
+    assert compiled["predicted_ms_after"] == pytest.approx(shrunk["predicted_ms_after"])
+    work = tmp_path / "out.work"
+    assert list(work.glob("*/fine-tuning-*/last.pt"))
+    assert len(list(work.glob("*.jsonl"))) == (method == "two-stage-dp")
+
+
+def test_closed_form_may_be_trained_afterwards(
+    with_norms: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    given = ("--images", str(pictures), "--labels", "--steps", "0", "--speedup", "1.05")
+    arguments = ("shrink", str(with_norms), *INPUT, *given, *TRAINING, "-o", str(tmp_path / "out"))
+    assert main([*arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["shrunk"]["predicted_speedup"] >= 1.05
+    assert result["compiled"]["max_relative_error"] < 1e-4
+    assert result["compiled"]["predicted_ms_after"] == pytest.approx(
+        result["shrunk"]["predicted_ms_after"]
+    )
+    (log,) = (tmp_path / "out.work").glob("*/fine-tuning/log.jsonl")
+    assert log.read_text()
+
+
+def test_expansion_from_the_command_line(
+    with_norms: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    given = ("--images", str(pictures), "--labels", "--method", "expand", *TRAINING)
+    assert main(["shrink", str(with_norms), *INPUT, *given, "-o", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "expand" in said
+    assert "not judged: give --evaluation DIR" in said
+    assert "1.00×" in said
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ((), "give --images DIR"),
+        (("--images", "{pictures}", "--method", "magic"), "--method magic: give one of"),
+        (
+            ("--images", "{pictures}", "--method", "layermerge", "--speedup", "1.1"),
+            "learns from labels; give --train DIR",
+        ),
+        (("--images", "{pictures}", "--keep", "3"), "--keep and --keep-ratio belong to"),
+        (
+            ("--images", "{pictures}", "--method", "expand", "--labels", "--speedup", "2"),
+            "expand makes nothing faster",
+        ),
+        (
+            ("--images", "{pictures}", "--method", "layermerge", "--labels", "--steps", "3"),
+            "--steps belongs to closed-form",
+        ),
+        (("--images", "{pictures}", "--speedup", "1.1", "--jobs", "0"), "--jobs 0"),
+        (("--images", "{pictures}"), "give either a speedup or a budget"),
+        (("--images", "{pictures}", "--speedup", "0.5"), "a speedup of 0.5; give more than 1"),
+        (("--images", "{pictures}", "--speedup", "900"), "cannot be reached"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    extra: tuple[str, ...],
+    message: str,
+    model: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    filled = [text.format(pictures=pictures) for text in extra]
+    assert main(["shrink", str(model), *INPUT, *filled, "-o", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert not out.exists()
+
+
+def test_training_that_cannot_start_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    given = ("--images", str(tmp_path), "--labels", "--method", "layermerge", "--speedup", "1.2")
+    assert main(["shrink", str(tmp_path / "none.pt"), *INPUT, *given]) == 2
+    assert "pip install 'shrinkc[train]'" in capsys.readouterr().err

@@ -1,0 +1,340 @@
+"""Depth by training: plans, options, masks, importances, and every method on a small network."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import torch
+from pass_checks import fingerprint, random_inputs
+from small_networks import InvertedResidual, conv
+from torch import fx, nn
+
+from shrinkc.compiler.capture import capture
+from shrinkc.compiler.cost.budget import predicted_ms, price_of
+from shrinkc.compiler.depth.gates import Gates, gated, search_space
+from shrinkc.compiler.depth.options import DepthOption, depth_options
+from shrinkc.compiler.depth.surgery import DepthPlan, finish, finished_ms, prepare, union
+from shrinkc.compiler.depth.trained import (
+    Goal,
+    Method,
+    Trained,
+    TrainedShrink,
+    expand,
+    shrink_trained,
+)
+from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.pipeline.deployed import Network, network
+from shrinkc.compiler.recover.recipe import Recipe
+from shrinkc.errors import InputError
+from shrinkc.latency_tables.key import OpKey
+from shrinkc.latency_tables.table import OpEstimate
+from shrinkc.passes.analysis.linear.spans import activations
+from shrinkc.passes.ir import module_of
+
+SIZE, CLASSES = 12, 3
+
+
+class ByWork:
+    """A table: multiplications and values moved, so that merging inverted residuals pays."""
+
+    target = "made up"
+
+    def estimate(self, key: OpKey) -> OpEstimate:
+        spec = key
+        area = math.prod(spec.out_size)
+        values = area * (spec.in_channels + spec.out_channels)
+        work = 0.0
+        if "conv" in spec.op or spec.op == "linear":
+            dense = spec.in_channels * spec.out_channels / spec.groups
+            work = area * dense * math.prod(spec.kernel)
+        return OpEstimate((work / 40 + values) / 1e4, "made up", False)
+
+    def network_overhead_ms(self, precision: str) -> float:
+        return 0.0
+
+
+def small_network(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    blocks = [InvertedResidual(6, 6, expansion=6) for _ in range(3)]
+    return nn.Sequential(
+        *(conv(3, 6, 3, 2), nn.ReLU6(), *blocks, conv(6, 12, 1), nn.ReLU6()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, CLASSES)),
+    )
+
+
+def captured(seed: int = 0) -> fx.GraphModule:
+    model = small_network(seed)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.running_mean, -1, 1)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+            nn.init.uniform_(norm.bias, -1, 1)
+    return capture(model.eval(), (torch.randn(1, 3, SIZE, SIZE),))
+
+
+@pytest.fixture(scope="module")
+def net() -> Network:
+    return network(captured())
+
+
+def all_options(net: Network) -> list[DepthOption]:
+    return depth_options(net, price_of(ByWork(), "fp32"), ("merge", "identity", "drop"))[0]
+
+
+def pictures(count: int = 48, labelled: bool = True) -> Pictures:
+    """Classes that differ in brightness."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % CLASSES
+    noise = torch.randint(0, 60, (count, SIZE, SIZE, 3), generator=generator)
+    pixels = (noise + 80 * labels[:, None, None, None]).to(torch.uint8)
+    return Pictures(pixels, labels if labelled else None)
+
+
+def some(options: list[DepthOption], seed: int) -> list[DepthOption]:
+    """Random disjoint ones."""
+    chosen: list[DepthOption] = []
+    for option in random.Random(seed).sample(options, len(options)):
+        if all(option.first > o.last or option.last < o.first for o in chosen):
+            chosen.append(option)
+    return chosen[: 1 + seed % 4]
+
+
+# --- plans ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activated", [False, True])
+@pytest.mark.parametrize("seed", range(24))
+def test_what_is_trained_is_what_is_merged(net: Network, seed: int, activated: bool) -> None:
+    before = fingerprint(net.graph)
+    plan = union(o.plan for o in some(all_options(net), seed))
+    activation = nn.ReLU6() if activated else None
+    prepared = prepare(net.graph.double(), plan, activation)
+    merged = finish(prepared).double()
+    net.graph.float()
+    assert fingerprint(net.graph) == before
+    (x,) = random_inputs(prepared.graph)
+    with torch.no_grad():
+        got, want = merged(x)[0], prepared.graph.double()(x)[0]
+    assert torch.allclose(got, want, rtol=0, atol=2e-6 * float(want.abs().max()))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in merged.modules())
+    left = {n.target for n in merged.graph.nodes}
+    assert left.isdisjoint(plan.identity)
+
+
+def test_a_plan_for_another_network_is_refused(net: Network) -> None:
+    with pytest.raises(InputError, match="does not fit"):
+        prepare(net.graph, DepthPlan(removed=("nothing",)), None)
+    with pytest.raises(InputError, match="no span here"):
+        prepare(net.graph, DepthPlan(dropped=(("a", "b"),)), None)
+
+
+def test_the_price_of_options_is_close_to_the_whole_networks(net: Network) -> None:
+    table = ByWork()
+    whole = predicted_ms(net.folded, table, "fp32")
+    for option in random.Random(0).sample(all_options(net), 12):
+        saved = whole - finished_ms(prepare(net.graph, option.plan, None), table, "fp32")
+        assert saved == pytest.approx(option.saving_ms, rel=0.02), option.label
+
+
+def test_options_say_why_there_are_none() -> None:
+    layers = (nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3))
+    plain = network(capture(nn.Sequential(*layers).eval(), (torch.randn(1, 3, SIZE, SIZE),)))
+    with pytest.raises(InputError, match="nothing to shrink in depth"):
+        depth_options(plain, price_of(ByWork(), "fp32"), ("merge",))
+
+
+# --- masks ---------------------------------------------------------------------------------------
+
+
+def test_masks_select_and_pass_gradients_straight_through(net: Network) -> None:
+    space = search_space(net, all_options(net))
+    assert sum(len(unit) == 2 for unit in space.units) == 3  # the activations of one block
+    model, gates = gated(net, space)
+    (x,) = (torch.randn(2, 3, SIZE, SIZE),)
+    with torch.no_grad():
+        assert torch.equal(model(x)[0], net.graph(x)[0])
+    gates.open[0] = 0
+    removed = prepare(net.graph, DepthPlan(removed=space.units[0]), None).graph
+    with torch.no_grad():
+        assert torch.allclose(model(x)[0], removed(x)[0], atol=1e-5)
+    model(x)[0].sum().backward()
+    grad = gates.scores.grad
+    assert grad is not None
+    assert bool((grad != 0).all())  # of closed ones too
+
+
+def test_the_gradient_of_a_mask_is_that_of_its_block() -> None:
+    gates = Gates(1)
+    mask = gates.mask(0)
+    (3.0 * mask + 2.0 * (1 - mask)).backward()
+    assert gates.scores.grad is not None
+    assert float(gates.scores.grad) == 1.0
+
+
+def test_a_mask_for_each_activation(net: Network) -> None:
+    options = all_options(net)
+    space = search_space(net, options, per_activation=True)
+    assert all(len(unit) == 1 for unit in space.units)
+    assert len(space.units) > len(search_space(net, options).units)
+
+
+def test_the_chosen_units_are_the_cheapest_that_save_enough(net: Network) -> None:
+    """Against all sets of options."""
+    merges, _ = depth_options(net, price_of(ByWork(), "fp32"), ("merge",))
+    space = search_space(net, merges)
+    generator = random.Random(0)
+    for _ in range(20):
+        scores = [generator.random() for _ in space.units]
+        most = sum(o.saving_ms for o in space.options)
+        asked = generator.uniform(0.1, 0.6) * most
+        sets = [
+            chosen
+            for size in range(1, 5)
+            for chosen in combinations(range(len(space.options)), size)
+            if _disjoint([space.options[i] for i in chosen])
+            and sum(space.options[i].saving_ms for i in chosen) >= asked
+        ]
+        if not sets:
+            continue
+        cost = min(sum(scores[u] for i in s for u in space.members[i]) for s in sets)
+        found = space.within(asked, scores)
+        assert sum(scores[u] for i in found for u in space.members[i]) == pytest.approx(cost)
+
+
+def _disjoint(options: list[DepthOption]) -> bool:
+    pairs = combinations(options, 2)
+    return all(a.first > b.last or a.last < b.first for a, b in pairs)
+
+
+def test_keeping_a_number_of_units_keeps_the_largest_scores(net: Network) -> None:
+    space = search_space(net, all_options(net))
+    scores = [float(i) for i in range(len(space.units))]
+    for count in range(1, len(scores)):
+        closed = space.closed(space.keeping(count, scores))
+        assert set(closed).isdisjoint(range(len(scores) - count, len(scores)))
+
+
+# --- methods -------------------------------------------------------------------------------------
+
+QUICK = Trained(Recipe(epochs=1, steps=2, batch=16))
+
+
+def run(method: Method, goal: Goal, folder: Path | None, **changed: object) -> TrainedShrink:
+    options = replace(QUICK, **changed) if changed else QUICK  # pyright: ignore[reportArgumentType]
+    return shrink_trained(
+        captured(), pictures(), ByWork(), "fp32", method, goal, options=options, folder=folder
+    )
+
+
+@pytest.mark.parametrize("method", ["depthshrinker", "two-stage-dp", "layermerge", "layer-pruning"])
+def test_every_method_meets_the_budget_and_merges(method: Method, tmp_path: Path) -> None:
+    table = ByWork()
+    result = run(method, Goal(speedup=1.3), tmp_path)
+    assert result.after_ms <= result.before_ms / 1.3
+    assert result.after_ms == predicted_ms(result.graph_module, table, "fp32")
+    assert result.taken
+    before, after = (len(activations(g)) for g in (result.original, result.graph_module))
+    assert after < before
+    again = run(method, Goal(speedup=1.3), tmp_path)  # everything is loaded
+    assert again.plan == result.plan
+    (x,) = (torch.randn(2, 3, SIZE, SIZE),)
+    with torch.no_grad():
+        assert torch.equal(again.graph_module(x)[0], result.graph_module(x)[0])
+
+
+def test_a_plan_is_corrected_by_what_is_measured() -> None:
+    """A device on which every network takes a little longer than the table says."""
+    table, graph = ByWork(), captured()
+    before = predicted_ms(network(graph).folded, table, "fp32")
+
+    def measured_ms(merged: fx.GraphModule) -> float:
+        return predicted_ms(merged, table, "fp32") + 0.1 * before
+
+    result = shrink_trained(
+        *(graph, pictures(), table, "fp32", "layer-pruning", Goal(speedup=1.2)),
+        options=QUICK,
+        measured_ms=measured_ms,
+    )
+    budget = result.before_ms / 1.2
+    assert measured_ms(result.graph_module) <= budget
+    by_table = run("layer-pruning", Goal(speedup=1.2), None)
+    assert result.after_ms <= by_table.after_ms
+    with pytest.raises(InputError, match="no plan was measured within"):
+        shrink_trained(
+            *(graph, pictures(), table, "fp32", "layer-pruning", Goal(speedup=1.2)),
+            options=QUICK,
+            measured_ms=lambda merged: before,
+        )
+
+
+def test_depthshrinker_keeps_as_many_blocks_as_asked_for() -> None:
+    space = search_space(network(captured()), all_options(network(captured())))
+    blocks = len(space.units)
+    result = run("depthshrinker", Goal(keep=blocks - 1), None)
+    assert tuple(result.plan.removed) in space.units
+    kept = run("depthshrinker", Goal(keep_ratio=0.5), None).plan.removed
+    assert len([u for u in space.units if not set(u) & set(kept)]) >= round(blocks / 2)
+
+
+def test_importance_is_kept_when_a_run_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shrinkc.compiler.depth import trials
+
+    tried: list[int] = []
+    real = trials.run_jobs
+
+    def stopping(jobs: list[object], *args: object, **kwargs: object) -> list[float]:
+        tried.append(len(jobs))
+        if len(tried) == 2:
+            raise KeyboardInterrupt
+        return real(jobs, *args, **kwargs)  # pyright: ignore
+
+    monkeypatch.setattr(trials, "run_jobs", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run("layermerge", Goal(speedup=1.3), tmp_path)
+    (journal,) = tmp_path.glob("*.jsonl")
+    known = len(journal.read_text().splitlines())
+    assert known == tried[0] > 0
+    run("layermerge", Goal(speedup=1.3), tmp_path)
+    assert len(journal.read_text().splitlines()) == known + sum(tried[2:])
+
+
+def test_expansion_ends_in_the_network_it_began_with() -> None:
+    result = expand(captured(), pictures(), ByWork(), "fp32", options=QUICK)
+    assert result.after_ms == pytest.approx(result.before_ms)
+    layers = [
+        Counter(type(module_of(g, node)).__name__ for node in g.graph.nodes)
+        for g in (result.graph_module, result.original)
+    ]
+    assert layers[0] == layers[1]
+
+
+@pytest.mark.parametrize(
+    ("method", "goal", "message"),
+    [
+        ("two-stage-dp", Goal(speedup=90), "cannot be reached"),
+        ("two-stage-dp", Goal(), "give either a speedup or a budget"),
+        ("two-stage-dp", Goal(keep=1), "only --method depthshrinker"),
+        ("depthshrinker", Goal(keep=99), "units to keep"),
+        ("depthshrinker", Goal(keep_ratio=1.5), "a ratio of 1.5"),
+        ("depthshrinker", Goal(budget_ms=1e9), "fit into"),
+    ],
+)
+def test_goals_that_cannot_be(method: Method, goal: Goal, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run(method, goal, None)
+
+
+def test_labels_are_needed() -> None:
+    with pytest.raises(InputError, match="learns from labels"):
+        shrink_trained(
+            *(captured(), pictures(labelled=False), ByWork(), "fp32", "layermerge"),
+            Goal(speedup=1.2),
+        )

@@ -1,0 +1,211 @@
+"""One picture to one tensor: sizes, crops, channels, number ranges, damaged and hostile files."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from shrinkc.compiler.images.preprocessing import Preprocessing, preprocessing_for, read_picture
+from shrinkc.errors import ImageError, InputError
+
+PLAIN = Preprocessing(resize=8, size=(8, 8), mean=(0.0,), std=(1.0,), channels=3)
+GREY = Preprocessing(resize=8, size=(8, 8), mean=(0.0,), std=(1.0,), channels=1)
+
+
+def encode(image: Image.Image, kind: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind)
+    return stream.getvalue()
+
+
+def npy(array: NDArray[np.generic]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def random_rgb(height: int, width: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("side", "resize"), [(224, 256), (299, 342), (96, 110), (65, 74), (64, 64), (32, 32), (8, 8)]
+)
+def test_the_resize_that_is_chosen(side: int, resize: int) -> None:
+    assert preprocessing_for((1, 3, side, side)).resize == resize
+    assert preprocessing_for((1, 3, side // 2, side)).resize == resize
+
+
+def test_defaults_and_json() -> None:
+    chosen = preprocessing_for((1, 3, 224, 192))
+    assert chosen.to_json() == {
+        "resize": 256,
+        "size": [224, 192],
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "channels": 3,
+    }
+    assert preprocessing_for((1, 1, 28, 28)).mean == (0.449,)
+    assert preprocessing_for((1, 4, 28, 28)).std == (1.0,)
+    given = preprocessing_for((1, 3, 32, 32), resize=40, mean=[0.5], std=(0.5, 0.5, 0.25))
+    assert (given.resize, given.mean, given.std) == (40, (0.5,), (0.5, 0.5, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ((1, 3, 8, 8), {"mean": (0.1, 0.2)}, "--mean has 2 values for 3 channels; give 1 or 3"),
+        ((1, 1, 8, 8), {"std": (0.1, 0.2, 0.3)}, "--std has 3 values for 1 channels; give 1"),
+        ((1, 3, 8, 8), {"std": (0.0,)}, "--std 0.0: give numbers above 0"),
+        ((1, 3, 8, 8), {"mean": (float("nan"),)}, "--mean nan: give finite numbers"),
+        ((1, 3, 8, 8), {"resize": 7}, "--resize 7 is below the input size 8×8; give more"),
+        ((1, 64), {}, "--images needs a network input of shape N,C,H,W, not 1,64"),
+    ],
+)
+def test_values_that_do_not_fit(shape: tuple[int, ...], options: dict, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        preprocessing_for(shape, **options)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 500), (333, 256), (40, 31)])
+def test_resize_and_crop_are_pillows(height: int, width: int) -> None:
+    """torchvision's Resize(256), CenterCrop(224), ToTensor, Normalize, spelled out."""
+    image = Image.fromarray(random_rgb(height, width))
+    shorter = min(height, width)
+    size = (int(256 * width / shorter), int(256 * height / shorter))
+    resized = image.resize(size, Image.Resampling.BILINEAR)
+    left, top = round((size[0] - 224) / 2), round((size[1] - 224) / 2)
+    pixels = torch.tensor(np.asarray(resized.crop((left, top, left + 224, top + 224))))
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    want = ((pixels.float() / 255 - mean) / std).permute(2, 0, 1)
+    got = read_picture(encode(image), "a.png", preprocessing_for((1, 3, 224, 224)))
+    assert got.is_contiguous()
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
+
+
+def test_a_picture_of_the_right_size_is_untouched() -> None:
+    pixels = random_rgb(8, 8)
+    want = torch.tensor(pixels).permute(2, 0, 1) / 255
+    assert torch.equal(read_picture(encode(Image.fromarray(pixels)), "a.png", PLAIN), want)
+    for array in (pixels, pixels.transpose(2, 0, 1), np.asfortranarray(pixels)):
+        assert torch.equal(read_picture(npy(array), "a.npy", PLAIN), want)
+
+
+def test_a_crop_wider_than_the_resized_picture_is_covered() -> None:
+    wide = Preprocessing(resize=8, size=(8, 16), mean=(0.0,), std=(1.0,), channels=3)
+    image = Image.fromarray(random_rgb(20, 10))
+    got = read_picture(encode(image), "a.png", wide)
+    resized = np.asarray(image.resize((16, 32), Image.Resampling.BILINEAR))[12:20]
+    assert torch.equal(got, torch.tensor(resized).permute(2, 0, 1) / 255)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "RGB"])
+def test_every_mode_becomes_grey_or_rgb(mode: str) -> None:
+    image = Image.fromarray(random_rgb(8, 8)).convert(mode)
+    assert read_picture(encode(image), "a.png", PLAIN).shape == (3, 8, 8)
+    assert read_picture(encode(image), "a.png", GREY).shape == (1, 8, 8)
+
+
+def test_a_palette_with_transparency() -> None:
+    image = Image.fromarray(random_rgb(8, 8)).convert("P")
+    image.info["transparency"] = bytes(range(256))
+    assert read_picture(encode(image), "a.png", PLAIN).shape == (3, 8, 8)
+
+
+def test_sixteen_bit_grey() -> None:
+    values = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    got = read_picture(encode(Image.fromarray(values)), "a.png", GREY)
+    torch.testing.assert_close(got[0], torch.tensor(values.astype(np.float32) / 65535))
+
+
+def test_grey_and_colour_arrays() -> None:
+    rgb = random_rgb(8, 8)
+    luma = torch.tensor(np.asarray(Image.fromarray(rgb).convert("L")))[None] / 255
+    assert torch.equal(read_picture(npy(rgb), "a.npy", GREY), luma)
+    floats = (rgb / 255).astype(np.float32)
+    got = read_picture(npy(floats), "a.npy", GREY)
+    torch.testing.assert_close(got, luma, atol=1 / 255, rtol=0)
+    grey = floats[:, :, 0]
+    assert torch.equal(read_picture(npy(grey), "a.npy", PLAIN), torch.tensor(grey).expand(3, 8, 8))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_float_arrays_are_taken_as_they_are(dtype: type[np.floating]) -> None:
+    values = np.random.default_rng(1).normal(0, 50, (8, 8)).astype(dtype)
+    got = read_picture(npy(values), "A.NPY", GREY)
+    assert torch.equal(got[0], torch.tensor(values.astype(np.float32)))
+
+
+def test_float_arrays_are_resized_like_pictures() -> None:
+    pixels = random_rgb(30, 20)
+    as_picture = read_picture(encode(Image.fromarray(pixels)), "a.png", PLAIN)
+    as_floats = read_picture(npy((pixels / 255).astype(np.float32)), "a.npy", PLAIN)
+    torch.testing.assert_close(as_floats, as_picture, atol=1 / 255, rtol=0)
+
+
+def test_arrays_of_other_channel_counts() -> None:
+    four = Preprocessing(resize=8, size=(8, 8), mean=(0.5,), std=(2.0,), channels=4)
+    values = np.random.default_rng(2).random((4, 8, 8), np.float32)
+    got = read_picture(npy(values), "a.npy", four)
+    torch.testing.assert_close(got, (torch.tensor(values) - 0.5) / 2)
+    with pytest.raises(ImageError, match="a picture has 1 or 3 channels, the network input 4"):
+        read_picture(encode(Image.fromarray(random_rgb(8, 8))), "a.png", four)
+
+
+def header_only(shape: str, body: bytes = b"") -> bytes:
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + body
+
+
+def huge_png() -> bytes:
+    """200,000 × 200,000 pixels in a hundred bytes."""
+    chunks = b""
+    header = struct.pack(">IIBBBBB", 200_000, 200_000, 8, 0, 0, 0, 0)
+    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 1000)), (b"IEND", b"")):
+        checksum = zlib.crc32(kind + data)
+        chunks += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+PNG = encode(Image.fromarray(random_rgb(40, 40)))
+JPEG = encode(Image.fromarray(random_rgb(40, 40)), "JPEG")
+OBJECTS = io.BytesIO()
+np.save(OBJECTS, np.array([print], dtype=object), allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("a.png", b"", "not a readable JPEG or PNG"),
+        ("a.png", b"hello", "not a readable JPEG or PNG"),
+        ("a.png", PNG[: len(PNG) // 2], "not a readable JPEG or PNG"),
+        ("a.jpg", JPEG[: len(JPEG) // 2], "not a readable JPEG or PNG"),
+        ("a.png", PNG[:60] + bytes(40) + PNG[100:], "not a readable JPEG or PNG"),
+        ("a.png", huge_png(), "not a readable JPEG or PNG .Image size"),
+        ("a.png", encode(Image.new("RGB", (1, 60_000))), "is too narrow to be resized"),
+        ("a.jpg", encode(Image.new("RGB", (8, 8)), "GIF"), "not a readable JPEG or PNG"),
+        ("a.npy", b"", "not a .npy file"),
+        ("a.npy", b"\x93NUMPY\x01\x00\xff\xff{", "not a .npy file"),
+        ("a.npy", b"\x93NUMPY\x09\x00\x00\x00", "not a .npy file"),
+        ("a.npy", OBJECTS.getvalue(), "an array of object; uint8"),
+        ("a.npy", npy(np.zeros((8, 8), np.int64)), "an array of int64; uint8"),
+        ("a.npy", header_only("(1000000, 1000000)"), "does not fit its 0 bytes"),
+        ("a.npy", header_only("(8, 8)", bytes(63)), "does not fit its 63 bytes"),
+        ("a.npy", header_only("(-8, -8)", bytes(64)), "does not fit its 64 bytes"),
+        ("a.npy", npy(np.zeros((0, 8), np.uint8)), r"is not \(H, W\)"),
+        ("a.npy", npy(np.zeros((2, 3, 8, 8), np.uint8)), r"is not \(H, W\)"),
+        ("a.npy", npy(np.zeros((7, 8, 9), np.uint8)), "no dimension of 3 channels"),
+        ("a.npy", npy(np.full((8, 8), np.nan, np.float32)), "NaN or infinite"),
+    ],
+)
+def test_pictures_that_cannot_be_used(name: str, data: bytes, reason: str) -> None:
+    large = Preprocessing(resize=256, size=(224, 224), mean=(0.0,), std=(1.0,), channels=3)
+    with pytest.raises(ImageError, match=reason) as caught:
+        read_picture(data, name, large)
+    assert "\n" not in str(caught.value)

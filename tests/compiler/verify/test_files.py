@@ -1,0 +1,101 @@
+"""Artefacts against the network: equal ones pass, a planted difference is found and placed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import fx, nn
+
+from shrinkc.compiler.capture import capture
+from shrinkc.compiler.export import ops
+from shrinkc.compiler.export.lower import lower
+from shrinkc.compiler.export.onnx import write_onnx
+from shrinkc.compiler.export.tflite.write import write_tflite
+from shrinkc.compiler.formats.difference import relative_error
+from shrinkc.compiler.verify.files import (
+    Artefact,
+    Original,
+    compare,
+    onnx_artefact,
+    require_equal,
+    tflite_artefact,
+)
+from shrinkc.errors import VerificationError
+
+X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def graph() -> fx.GraphModule:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)),
+    )
+    return capture(net, (X[:1],))
+
+
+def artefacts(program: ops.Program, honest: ops.Program) -> list[Artefact]:
+    """Files of `program` that claim to be those of `honest`."""
+    return [
+        onnx_artefact(write_onnx(program).SerializeToString(), honest),
+        tflite_artefact(write_tflite(program), honest),
+    ]
+
+
+def corrupted(program: ops.Program, name: str) -> ops.Program:
+    """One weight of one layer is off."""
+
+    def change(op: ops.Op) -> ops.Op:
+        if op.name != name:
+            return op
+        assert isinstance(op, ops.Conv | ops.Linear)
+        weight = op.weight.copy()
+        weight[0, 0] += 0.01
+        return replace(op, weight=weight)
+
+    return replace(program, ops=tuple(map(change, program.ops)))
+
+
+def test_equal_files_pass(graph: fx.GraphModule) -> None:
+    program = lower(graph)
+    files = artefacts(program, program)
+    tallies = compare(Original(graph), files, [((X,), torch.tensor([0, 1]))])
+    for file in files:
+        require_equal(graph, file, tallies[file.name], 1e-4)
+        assert tallies[file.name].images == 2
+        assert tallies[file.name].agreement == 1
+        assert tallies[file.name].top1 == tallies["torch"].top1
+
+
+# the first tensor that the file shows: activations are fused into the layer in front
+@pytest.mark.parametrize(("layer", "shown"), [("_0", "_1"), ("_2", "_3"), ("_6", "_6")])
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_planted_difference_is_found_at_its_layer(
+    graph: fx.GraphModule, layer: str, shown: str, index: int
+) -> None:
+    program = lower(graph)
+    file = artefacts(corrupted(program, layer), program)[index]
+    tallies = compare(Original(graph), [file], [((X,), None)])
+    with pytest.raises(VerificationError, match=f"first layer that differs: '{shown}'"):
+        require_equal(graph, file, tallies[file.name], 1e-5)
+
+
+def test_errors_are_relative_to_the_range() -> None:
+    want = np.array([[0.0, 50.0, 100.0]])
+    assert relative_error(want + 1.0, want) == pytest.approx(0.01)
+    assert relative_error(want[:, :2], want) == float("inf")
+    assert relative_error(want * np.nan, want) == float("inf")
+    assert relative_error(np.full((1, 2), 3.0), np.full((1, 2), 2.0)) == pytest.approx(0.5)
+
+
+def test_the_original_is_not_run_twice_on_the_same_batch(graph: fx.GraphModule) -> None:
+    calls: list[int] = []
+    graph.register_forward_hook(lambda *_: calls.append(1))
+    original = Original(graph)
+    first = original.outputs(0, (X,))
+    assert original.outputs(0, (X,)) is first
+    assert len(calls) == 1

@@ -1,0 +1,159 @@
+"""What every shipped fitted CPU table promises: provenance, stated errors, shape, speed."""
+
+import time
+from dataclasses import replace
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from unlike_networks import extrapolated, total_ms
+
+from shrinkc.latency_tables.accuracy import accuracy
+from shrinkc.latency_tables.kernels.features import Tiles
+from shrinkc.latency_tables.key import OpKey
+from shrinkc.latency_tables.makers.networks import mobilenet_v2, resnet50
+from shrinkc.latency_tables.store import load_table, read_table
+from shrinkc.latency_tables.table import LatencyTable
+
+DATA = Path(str(files("shrinkc.latency_tables"))) / "data"
+FITTED = ("pixel3", "pixel4/tflite-cpu", "rpi4/tflite-ruy", "rpi4/tflite-xnnpack")
+WITH_INT8 = FITTED[1:]
+EVERY = [("pixel3", "fp32"), *((t, p) for t in WITH_INT8 for p in ("fp32", "int8"))]
+POINTWISE = OpKey("conv2d", 96, 96, in_size=(28, 28), out_size=(28, 28))
+
+
+def tiles(table: LatencyTable, precision: str) -> Tiles:
+    assert table.meta.model is not None
+    return table.meta.model.tiles[precision]
+
+
+@pytest.mark.parametrize(
+    ("target", "threads", "source", "licence"),
+    [
+        ("pixel3", 1, "HW-NAS-Bench", "MIT"),
+        ("pixel4/tflite-cpu", 1, "qed-usc/mobile-ml-benchmark", "MIT"),
+        ("rpi4/tflite-ruy", 4, "MLPerf Inference v2.1", "Apache-2.0"),
+        ("rpi4/tflite-xnnpack", 4, "google/XNNPACK", "BSD-3-Clause"),
+    ],
+)
+def test_they_state_where_they_come_from(
+    target: str, threads: int, source: str, licence: str
+) -> None:
+    meta = load_table(target).meta
+    assert (meta.kind, meta.threads, meta.licence, meta.batch) == ("fitted", threads, licence, 1)
+    assert source in meta.source
+    assert meta.date == "unknown" or meta.date.startswith("202")
+    units = (DATA.joinpath(*target.split("/")) / "model.csv").read_text("utf-8")
+    assert all(",us_per_" in line for line in units.splitlines()[1:])
+
+
+def test_short_names_mean_todays_runtimes() -> None:
+    assert load_table("rpi4").target == "rpi4/tflite-xnnpack"
+    assert load_table("pixel4").target == load_table("pixel").target == "pixel4/tflite-cpu"
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "held_out", "most"),
+    [
+        ("rpi4/tflite-ruy", "fp32", "network", 4.5),
+        ("rpi4/tflite-ruy", "fp32", "family", 10.0),
+        ("rpi4/tflite-ruy", "int8", "network", 1.5),
+        ("rpi4/tflite-ruy", "int8", "family", 8.0),
+        ("pixel4/tflite-cpu", "fp32", "network", 3.0),
+        ("pixel4/tflite-cpu", "int8", "network", 6.0),
+        ("pixel3", "fp32", "network", 7.0),
+    ],
+)
+def test_they_state_their_error(target: str, precision: str, held_out: str, most: float) -> None:
+    table = load_table(target)
+    stated, fitted = accuracy(table, precision, held_out), accuracy(table, precision, "none")
+    assert stated is not None
+    assert fitted is not None
+    assert 0 < fitted.mean_error_percent < stated.mean_error_percent <= most
+
+
+@pytest.mark.parametrize(
+    ("precision", "within", "spearman"), [("fp32", 97, 0.995), ("int8", 85, 0.99)]
+)
+def test_pixel4_puts_unseen_networks_in_order(
+    precision: str, within: float, spearman: float
+) -> None:
+    unseen = accuracy(load_table("pixel4"), precision)
+    assert unseen is not None
+    assert unseen.networks == 71
+    assert unseen.within_10_percent >= within
+    assert unseen.spearman >= spearman
+
+
+def test_estimates_add_up_to_the_measured_networks() -> None:
+    ruy, pixel4 = load_table("rpi4/tflite-ruy"), load_table("pixel4")
+    assert total_ms(ruy, mobilenet_v2(1.0, 224, "fp32")) == pytest.approx(61.6, rel=0.03)
+    assert total_ms(ruy, mobilenet_v2(1.0, 224, "int8")) == pytest.approx(23.0, rel=0.03)
+    assert total_ms(ruy, resnet50(224, "fp32")) == pytest.approx(571, rel=0.03)
+    assert total_ms(pixel4, mobilenet_v2(1.0, 224, "fp32")) == pytest.approx(27.4, rel=0.05)
+    quantised = total_ms(pixel4, mobilenet_v2(1.0, 224, "int8"))
+    assert 0.85 * 15.5 < quantised < 15.5  # the measured file has padding operators
+
+
+def test_pixel3_says_how_far_its_blocks_reach() -> None:
+    pixel3 = load_table("pixel3")
+    assert "neither runtime nor threads" in pixel3.meta.note
+    small = replace(POINTWISE, in_size=(16, 16), out_size=(16, 16))
+    assert not pixel3.estimate(small).extrapolated
+    assert len(extrapolated(pixel3, mobilenet_v2(1.0, 224, "fp32"))) > 10
+
+
+@pytest.mark.parametrize(("target", "precision"), EVERY)
+def test_widths_have_cliffs_where_the_kernels_have_blocks(target: str, precision: str) -> None:
+    table = load_table(target)
+    block = tiles(table, precision).out_channels
+    base = replace(POINTWISE, precision=precision)
+    widths = range(96 - block, 96 + block + 2)
+    ms = [table.estimate(replace(base, out_channels=width)).ms for width in widths]
+    steps = [after - before for before, after in pairwise(ms)]
+    assert min(steps[0], steps[block]) > 3 * max(steps[1:block])
+
+
+@given(
+    st.sampled_from(EVERY),
+    st.sampled_from(["conv2d", "depthwise_conv2d", "linear", "conv_transpose2d", "add"]),
+    st.tuples(st.integers(1, 600), st.integers(1, 600), st.integers(1, 64)),
+    st.sampled_from([1, 3, 5]),
+)
+def test_more_of_anything_never_costs_less(
+    where: tuple[str, str], op: str, extents: tuple[int, int, int], kernel: int
+) -> None:
+    table = load_table(where[0])
+
+    def ms(channels: int, out: int, size: int, taps: int) -> float:
+        depthwise = op == "depthwise_conv2d"
+        key = OpKey(
+            *(op, channels, channels if depthwise else out),
+            kernel=(taps, taps),
+            groups=channels if depthwise else 1,
+            in_size=(size, size),
+            out_size=(size, size),
+            precision=where[1],
+        )
+        return table.estimate(key).ms
+
+    channels, out, size = extents
+    base = ms(channels, out, size, kernel)
+    assert base > 0
+    assert ms(channels + 1, out, size, kernel) >= base
+    assert ms(channels, out + 1, size, kernel) >= base
+    assert size == 1 or ms(channels, out, size + 1, kernel) >= base
+    assert ms(channels, out, size, kernel + 2) >= base
+
+
+@pytest.mark.parametrize("target", FITTED)
+def test_a_network_is_estimated_within_50_ms_and_loading_takes_half_a_second(target: str) -> None:
+    started = time.process_time()
+    table = read_table(DATA.joinpath(*target.split("/")), target)  # not the cached one
+    loaded = time.process_time()
+    total_ms(table, mobilenet_v2(1.0, 224, "fp32"))
+    assert time.process_time() - loaded < 0.050
+    assert loaded - started < 0.5

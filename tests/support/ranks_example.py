@@ -1,0 +1,46 @@
+"""The same training by any number of ranks: `torchrun ranks_example.py FOLDER`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import distributed, nn
+from training_examples import FAST, net, pictures, slopes
+
+from shrinkc.compiler.images.augment import Augmentation, RandomCrop
+from shrinkc.compiler.images.decoded import Data
+from shrinkc.compiler.train.compute import Compute
+from shrinkc.compiler.train.settings.average import Ema
+from shrinkc.compiler.train.settings.config import Hooks, Keeping, Training, Validation
+from shrinkc.compiler.train.settings.losses import Distillation
+from shrinkc.compiler.train.train import Result, train
+
+
+def shared(folder: Path) -> Result:
+    """Everything that ranks must agree on. Batch norm is frozen: each rank has its own batch."""
+    training = Training(
+        epochs=3,
+        batch=16,
+        optimiser=FAST,
+        ema=Ema(0.9),
+        clip_norm=1.0,
+        distillation=Distillation(net(5)),
+        hooks=Hooks(penalty=slopes, mode=nn.Module.eval),
+        compute=Compute("cpu"),
+        log_steps=1,
+    )
+    data = Data(pictures(), Augmentation(RandomCrop(2), flip=True))
+    validation = Validation(pictures(41, seed=1))
+    keeping = Keeping(folder, every_steps=3)
+    return train(net(), data, training, validation=validation, keeping=keeping)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    shared(Path(sys.argv[1]))
+    if distributed.is_initialized():  # a rank that leaves early takes gloo's threads with it
+        cast(Any, distributed).barrier()
+        cast(Any, distributed).destroy_process_group()
