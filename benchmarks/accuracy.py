@@ -1,8 +1,8 @@
-"""Top-1 of MobileNetV2 on the 400 validation pictures: PyTorch, ONNX and TFLite, fp32 and int8.
+"""Top-1 of MobileNetV2 on the 400 validation images: PyTorch, ONNX and TFLite, fp32 and int8.
 
     python -m benchmarks.accuracy --data DIR
 
-Runs the `shrinkc` command twice; int8 is calibrated on the 300 calibration pictures, which are not
+Runs the `shrinkc` command twice; int8 is calibrated on the 300 calibration images, which are not
 among those judged.
 """
 
@@ -24,7 +24,7 @@ from benchmarks.shared.common import (
     print_table,
     write_results,
 )
-from benchmarks.shared.mobilenet_v2 import PICTURES
+from benchmarks.shared.mobilenet_v2 import IMAGES
 
 
 def reports(data: Path) -> dict[str, dict[str, Any]]:
@@ -32,7 +32,7 @@ def reports(data: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         command = shrinkc_command(data, Path(folder), images=True)
-        int8 = ["--precision", "int8", "--calibration", str(data / PICTURES / "calibration")]
+        int8 = ["--precision", "int8", "--calibration", str(data / IMAGES / "calibration")]
         for precision, options in (("fp32", []), ("int8", int8)):
             done = subprocess.run(
                 [*command, *options, "--json"], cwd=ROOT, stdout=subprocess.PIPE, check=False

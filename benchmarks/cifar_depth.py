@@ -5,7 +5,7 @@
 The network of benchmarks.cifar, int8 on this machine in TFLite on one thread: every method is asked
 for the same measured speedups (its plan, made by a table of operators timed one by one here, is
 corrected until the file is as fast as asked for, or up to 3% faster), gets the same epochs of
-fine-tuning with the same recipe, and is judged on the 10,000 test pictures. Speedups are int8
+fine-tuning with the same recipe, and is judged on the 10,000 test images. Speedups are int8
 against int8, interleaved. "uniform width" keeps the same
 share of all channels, those with the largest L1 norms; "from scratch" trains the network that
 two-stage DP ends in from random weights for as many epochs as the base network and the fine-tuning
@@ -46,7 +46,7 @@ from shrinkc.compiler.depth.select import most, select
 from shrinkc.compiler.depth.surgery import DepthPlan, finish, prepare, union
 from shrinkc.compiler.depth.trained import Goal, Method, Trained, common_activation, shrink_trained
 from shrinkc.compiler.formats.tflite import TfliteRunner
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.measure.bench import bench
 from shrinkc.compiler.measure.speedup import Measuring, measuring, speedup_of, tflite_file
 from shrinkc.compiler.pipeline.deployed import Network, network
@@ -103,7 +103,7 @@ def table() -> HostTable:
     return HostTable(cifar.OUT / "operators.json")
 
 
-def time_whole(net: Network, seen: Pictures) -> None:
+def time_whole(net: Network, seen: Images) -> None:
     """Ten networks, whole and by their operators, interleaved; the line that fits them best."""
     (cifar.OUT / "line.json").unlink(missing_ok=True)
     prices = table()
@@ -149,7 +149,7 @@ Shrunk = tuple[fx.GraphModule, dict[str, Any]]
 
 
 def by_plan(
-    graph: fx.GraphModule, seen: Pictures, method: Method, speedup: float, seed: int
+    graph: fx.GraphModule, seen: Images, method: Method, speedup: float, seed: int
 ) -> Shrunk:
     result = shrink_trained(
         *(graph, seen, table(), PRECISION, method, Goal(speedup=speedup)),
@@ -160,15 +160,15 @@ def by_plan(
     return result.graph_module, {"taken": [taken.option for taken in result.taken]}
 
 
-def measured(original: fx.GraphModule, seen: Pictures) -> Measuring:
+def measured(original: fx.GraphModule, seen: Images) -> Measuring:
     before_ms = predicted_ms(original, table(), PRECISION)
     return measuring(original, before_ms, PRECISION, calibration(seen))
 
 
 def closed_form(
-    graph: fx.GraphModule, seen: Pictures, test: Pictures, speedup: float, seed: int
+    graph: fx.GraphModule, seen: Images, test: Images, speedup: float, seed: int
 ) -> Shrunk:
-    """1,000 pictures without labels, then the same fine-tuning as the others."""
+    """1,000 images without labels, then the same fine-tuning as the others."""
     original = network(graph).folded
     rows = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))[:1000]
     few = replace(seen, pixels=seen.pixels[rows], labels=None)
@@ -200,7 +200,7 @@ def widths(net: Network) -> Iterator[tuple[float, fx.GraphModule]]:
         yield percent / 100, SliceChannels(selection)(net.graph).graph_module
 
 
-def uniform_width(graph: fx.GraphModule, seen: Pictures, speedup: float, seed: int) -> Shrunk:
+def uniform_width(graph: fx.GraphModule, seen: Images, speedup: float, seed: int) -> Shrunk:
     net = network(graph)
     measured_ms = measured(net.folded, seen)
     budget = predicted_ms(net.folded, table(), PRECISION) / speedup
@@ -223,7 +223,7 @@ def uniform_width(graph: fx.GraphModule, seen: Pictures, speedup: float, seed: i
     return run_exact_passes(narrow.eval(), (FoldBatchNorm(),))[0].float(), {"keep": keep}
 
 
-def from_scratch(graph: fx.GraphModule, seen: Pictures, speedup: float, seed: int) -> Shrunk:
+def from_scratch(graph: fx.GraphModule, seen: Images, speedup: float, seed: int) -> Shrunk:
     """Scratch-E of Liu et al. (2019): the shrunk network's shape, random weights, all epochs."""
     folder = RESULTS / "work" / f"two-stage-dp-{seed}"
     found = shrink_trained(
@@ -246,16 +246,16 @@ def from_scratch(graph: fx.GraphModule, seen: Pictures, speedup: float, seed: in
 # --- measuring -----------------------------------------------------------------------------------
 
 
-def calibration(seen: Pictures) -> list[tuple[Tensor, ...]]:
+def calibration(seen: Images) -> list[tuple[Tensor, ...]]:
     places = range(0, len(seen), len(seen) // CALIBRATION)
     return [(seen.inputs(seen.pixels[i][None]),) for i in places]
 
 
-def int8_file(graph: fx.GraphModule, seen: Pictures) -> bytes:
+def int8_file(graph: fx.GraphModule, seen: Images) -> bytes:
     return tflite_file(graph, PRECISION, calibration(seen))
 
 
-def top1_of_file(model: bytes, test: Pictures) -> float:
+def top1_of_file(model: bytes, test: Images) -> float:
     run = TfliteRunner(model, 1)
     right = 0
     assert test.labels is not None
@@ -272,7 +272,7 @@ def job(
     """All speedups of one method and seed, one after the other."""
     torch.set_num_threads(1)
     graph = cifar.captured(model)
-    seen, test = cifar.pictures(data)
+    seen, test = cifar.images(data)
     rows: list[dict[str, Any]] = []
     for speedup in speedups:
         kept = RESULTS / f"{method}-{speedup:g}-{seed}.json"
@@ -287,7 +287,7 @@ def job(
 
 
 def _point(
-    graph: fx.GraphModule, seen: Pictures, test: Pictures, method: str, seed: int, speedup: float
+    graph: fx.GraphModule, seen: Images, test: Images, method: str, seed: int, speedup: float
 ) -> dict[str, Any]:
     started = time.monotonic()
     original = network(graph).folded
@@ -330,7 +330,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model, _ = cifar.trained(arguments.data)
     graph = cifar.captured(model)
-    seen, test = cifar.pictures(arguments.data)
+    seen, test = cifar.images(arguments.data)
     net = network(graph)
     file = int8_file(net.folded, seen)
     original = {"top1": evaluate(net.folded, test).top1, "top1_int8": top1_of_file(file, test)}

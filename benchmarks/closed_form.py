@@ -1,9 +1,9 @@
-"""MobileNetV2-1.0 made faster without labels: the whole curve, on 300 unlabelled pictures.
+"""MobileNetV2-1.0 made faster without labels: the whole curve, on 300 unlabelled images.
 
     python -m benchmarks.closed_form --data DIR [--speedups 1.15,1.35] [--kinds merge,drop,narrow]
 
 Each point asks for a speedup at int8 on this machine, whose operators are measured one by one
-(TFLite, one thread). Judged on 400 other pictures: the int8 and fp32 files' top-1 and how often
+(TFLite, one thread). Judged on 400 other images: the int8 and fp32 files' top-1 and how often
 they agree with the original network, in PyTorch before and after the distillation. Speedups are
 measured, merged against unmerged at the same precision, interleaved; beside them what the tables of
 two devices predict. Each point runs in a process of its own, for its time and peak memory; points
@@ -38,7 +38,7 @@ from benchmarks.shared.common import (
     replace_json,
     write_results,
 )
-from benchmarks.shared.mobilenet_v2 import PICTURES, pictures, pretrained
+from benchmarks.shared.mobilenet_v2 import IMAGES, images, pretrained
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.predict import CostTable, predict
 from shrinkc.compiler.depth.choice_sets import outline
@@ -47,7 +47,7 @@ from shrinkc.compiler.depth.closed_form import ClosedForm, shrink_closed_form
 from shrinkc.compiler.devices import runner
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.formats.tflite import TfliteRunner
-from shrinkc.compiler.images.cache import load_pictures, with_margin
+from shrinkc.compiler.images.cache import load_images, with_margin
 from shrinkc.compiler.images.files import find_images
 from shrinkc.compiler.images.preprocessing import preprocessing_for
 from shrinkc.compiler.measure.bench import bench
@@ -119,8 +119,8 @@ def folded(data: Path) -> fx.GraphModule:
 
 def calibration(data: Path) -> Any:
     preprocessing = preprocessing_for((1, 3, 224, 224), mean=(0.5,), std=(0.5,))
-    images = find_images(data / PICTURES / "calibration")
-    return load_pictures(images, with_margin(preprocessing))
+    images = find_images(data / IMAGES / "calibration")
+    return load_images(images, with_margin(preprocessing))
 
 
 def files(graph: fx.GraphModule, inputs: list[tuple[Tensor, ...]]) -> dict[str, bytes]:
@@ -187,7 +187,7 @@ def point(arguments: argparse.Namespace, speedup: float) -> dict[str, Any]:
     """One point of the curve."""
     torch.set_num_threads(arguments.threads)
     data: Path = arguments.data
-    graph, images = folded(data), calibration(data)
+    graph, image_set = folded(data), calibration(data)
     started = time.monotonic()
     options = ClosedForm(
         kinds=tuple(arguments.kinds.split(",")),
@@ -199,13 +199,16 @@ def point(arguments: argparse.Namespace, speedup: float) -> dict[str, Any]:
     )
     table = HostOperators(CACHE / "operators.json")
     shrunk = shrink_closed_form(
-        *(graph, images, table, "int8"), speedup=speedup, options=options, progress=Terminal()
+        *(graph, image_set, table, "int8"), speedup=speedup, options=options, progress=Terminal()
     )
     seconds = time.monotonic() - started
     peak = peak_megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    few = [(images.inputs(p[None, 16:240, 16:240]),) for p in images.pixels[:: len(images) // 100]]
+    few = [
+        (image_set.inputs(p[None, 16:240, 16:240]),)
+        for p in image_set.pixels[:: len(image_set) // 100]
+    ]
     before, after = files(graph, few), files(shrunk.graph_module, few)
-    views, labels = pictures(data / PICTURES / "validation")
+    views, labels = images(data / IMAGES / "validation")
     original = classes_of(graph, views)
     return {
         "asked": speedup,

@@ -1,7 +1,7 @@
 """How long the `shrinkc` command takes on MobileNetV2 for rpi4, and how much memory.
 
     python -m benchmarks.compile_time --data DIR
-    python -m benchmarks.compile_time --data DIR --images     # verified on the 400 pictures
+    python -m benchmarks.compile_time --data DIR --images     # verified on the 400 images
 
 Wall and CPU time from process start to end, verification and the timing of the files included, and
 the largest resident memory; --repeat times, the median. CPU time is what stays comparable on a
@@ -28,7 +28,7 @@ from benchmarks.shared.common import (
     print_table,
     write_results,
 )
-from benchmarks.shared.mobilenet_v2 import PICTURES, write_classes, write_model
+from benchmarks.shared.mobilenet_v2 import IMAGES, write_classes, write_model
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def shrinkc_command(data: Path, folder: Path, images: bool) -> list[str]:
     command += ["--arch", "benchmarks.mobilenet_v2:mobilenet_v2", "--target", "rpi4"]
     command += ["--input", "1,3,224,224", "-o", str(folder / "out")]
     if images:
-        validation = data / PICTURES / "validation"
+        validation = data / IMAGES / "validation"
         write_classes(validation, folder / "classes.json")
         command += ["--images", str(validation), "--classes", str(folder / "classes.json")]
         command += ["--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"]
@@ -69,13 +69,13 @@ def shrinkc_command(data: Path, folder: Path, images: bool) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_data_argument(parser)
-    parser.add_argument("--images", action="store_true", help="verify on the validation pictures")
+    parser.add_argument("--images", action="store_true", help="verify on the validation images")
     parser.add_argument("--repeat", type=int, default=3)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         command = shrinkc_command(arguments.data.resolve(), Path(folder), arguments.images)
         runs = [run(command) for _ in range(arguments.repeat)]
-    what = "400 pictures" if arguments.images else "random input"
+    what = "400 images" if arguments.images else "random input"
     print_table(
         ("MobileNetV2 for rpi4", "wall s", "CPU s", "MB at most"),
         [

@@ -10,7 +10,7 @@
 
 Every network is written as TFLite int8 as the quantiser leaves it (`plain`), and by `prepare` with
 each tuning, and judged beside its own fp32 form: top-1, agreement, mean Kullback–Leibler divergence
-of the classes in nats, signal to noise of the logits. Calibrated on 300 pictures (CIFAR-10: of the
+of the classes in nats, signal to noise of the logits. Calibrated on 300 images (CIFAR-10: of the
 training set), judged on 400 others (2,000 of the test set).
 """
 
@@ -36,13 +36,13 @@ from benchmarks.shared.common import (
     print_table,
     write_results,
 )
-from benchmarks.shared.mobilenet_v2 import PICTURES, pictures
+from benchmarks.shared.mobilenet_v2 import IMAGES, images
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.depth.closed_form import ClosedForm, shrink_closed_form
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.export.tflite.write import write_tflite
 from shrinkc.compiler.formats.tflite import quantize_tflite
-from shrinkc.compiler.images.cache import load_pictures
+from shrinkc.compiler.images.cache import load_images
 from shrinkc.compiler.images.files import find_images
 from shrinkc.compiler.images.preprocessing import preprocessing_for
 from shrinkc.compiler.measure.speedup import tflite_file
@@ -83,8 +83,8 @@ class Case:
 
 
 def imagenet(data: Path, graph: fx.GraphModule) -> Case:
-    seen, _ = pictures(data / PICTURES / "calibration")
-    views, labels = pictures(data / PICTURES / "validation")
+    seen, _ = images(data / IMAGES / "calibration")
+    views, labels = images(data / IMAGES / "validation")
     return Case(graph, [(x[None],) for x in seen], views, labels)
 
 
@@ -133,7 +133,7 @@ def cifar_case(data: Path) -> Case:
     graph = run_exact_passes(graph, (Simplify(), FoldBatchNorm()))[0].float()
     preprocessing = preprocessing_for((1, 3, 32, 32), mean=cifar.MEAN, std=cifar.STD)
     seen, test = (
-        load_pictures(find_images(data / cifar.PICTURES / name, limit=count), preprocessing)
+        load_images(find_images(data / cifar.IMAGES / name, limit=count), preprocessing)
         for name, count in (("train.tar.gz", 300), ("test.tar.gz", 2000))
     )
     assert test.labels is not None

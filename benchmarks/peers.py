@@ -2,11 +2,11 @@
 
     python -m benchmarks.peers --data DIR --venvs VENVS [--target host] [--epochs 3]
 
-MobileNetV2-1.0 with ImageNet weights, 300 pictures without labels for whatever looks at pictures,
+MobileNetV2-1.0 with ImageNet weights, 300 images without labels for whatever looks at images,
 top-1 of the exported files on 400 others, one thread, one machine. Peers run in environments of
 their own, made under --venvs from pinned requirements. Methods that train (DepthShrinker, two-stage
 DP: reimplemented in shrinkc; Torch-Pruning where the row says so) get the same epochs of
-self-distillation on the 300 pictures, batch norms put back for as long as they take.
+self-distillation on the 300 images, batch norms put back for as long as they take.
 
 `make` writes and judges the files, one after the other; `time` runs all of them in turn, round
 after round, loaded anew in every round: --stages make,time. The second needs an idle machine, the
@@ -41,7 +41,7 @@ from benchmarks.shared.common import (
     replace_json,
     write_results,
 )
-from benchmarks.shared.mobilenet_v2 import PICTURES, pictures
+from benchmarks.shared.mobilenet_v2 import IMAGES, images
 from benchmarks.shared.peers_rows import ORIGINALS, PEERS, Contender, contenders
 from benchmarks.shared.peers_workshop import PeerError, Workshop
 from shrinkc.compiler.formats.registry import open_runner
@@ -49,7 +49,7 @@ from shrinkc.compiler.measure.bench import bench
 from shrinkc.errors import ShrinkcError
 
 OUT = ROOT / "out" / "peers"
-PICTURE = ROOT / "docs" / "peers.png"
+IMAGE = ROOT / "docs" / "peers.png"
 STAGES = ("make", "time")
 Row = dict[str, Any]
 Times = Mapping[str, Sequence[Sequence[float]]]  # file → rounds → milliseconds
@@ -94,7 +94,7 @@ def kept(everyone: Sequence[Contender], folder: Path) -> dict[str, Row]:
 
 
 def top1(path: Path, views: Tensor, labels: Sequence[int]) -> float:
-    """In per cent, picture by picture, by the file itself."""
+    """In per cent, image by image, by the file itself."""
     runner = open_runner(path)
     channels_last = runner.input_shapes[0][-1] == 3
     right = 0
@@ -150,7 +150,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     everyone = contenders(Workshop(arguments.data, arguments.venvs, target, epochs, folder))
     if "make" in arguments.stages.split(","):
-        judging = pictures(arguments.data / PICTURES / "validation")
+        judging = images(arguments.data / IMAGES / "validation")
         for contender in everyone:
             row_of(contender, folder, judging)
     if "time" in arguments.stages.split(","):
@@ -161,7 +161,7 @@ def main() -> None:
 
 
 def written(settings: Row, rows: list[Row]) -> None:
-    """Results, table and picture."""
+    """Results, table and image."""
     packages = ("shrinkc", "torch", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer")
     pins = {peer.name: peer.requirements.read_text().split() for peer in PEERS}
     results = {"environment": environment(*packages), "peers": pins, **settings, "rows": rows}
@@ -169,7 +169,7 @@ def written(settings: Row, rows: list[Row]) -> None:
     first = ("tool", "settings", "runtime", "precision", "MB", "ms (IQR)")
     last = ("in runtime", "over TFLite", "top-1", "drop", "made by")
     print_table((*first, *last), [cells(row) for row in rows])
-    draw(rows, PICTURE)
+    draw(rows, IMAGE)
 
 
 def cells(row: Row) -> tuple[str, ...]:

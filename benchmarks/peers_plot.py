@@ -1,4 +1,4 @@
-"""The picture of benchmarks.peers. Needs matplotlib: pip install 'shrinkc[plot]'."""
+"""The image of benchmarks.peers. Needs matplotlib: pip install 'shrinkc[plot]'."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _framed(upper: Any, lower: Any, speedups: Sequence[float]) -> None:
         "measured speedup over the fp32 original in TFLite, one x86 thread", fontsize=9.5
     )
     upper.set_title(
-        "MobileNetV2, 300 pictures without labels: top-1 of the exported files",
+        "MobileNetV2, 300 images without labels: top-1 of the exported files",
         fontsize=11,
         loc="left",
         color=INK,

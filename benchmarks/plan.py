@@ -2,9 +2,9 @@
 
     python -m benchmarks.plan --data DIR [--target rpi4] [--speedups 2.3,2.6,3]
 
-Fitted to 300 pictures without labels, nothing is trained; judged on 400 others by the plan's own
+Fitted to 300 images without labels, nothing is trained; judged on 400 others by the plan's own
 file: top-1, and agreement with the original. `drop promised` is what the plan said from the
-pictures that it had kept away from its fits, `drop` what the 400 show. Speedups are over the
+images that it had kept away from its fits, `drop` what the 400 show. Speedups are over the
 original's fp32 file: by the target's table, and measured here, TFLite, one thread, interleaved
 (without int8 instructions, as on x86 without VNNI, the two differ much). Each point runs in a
 process of its own; finished plans are kept in out/plan. For `host` operators and files are timed
@@ -40,7 +40,7 @@ from benchmarks.shared.common import (
     print_table,
     write_results,
 )
-from benchmarks.shared.mobilenet_v2 import PICTURES, pictures, pretrained
+from benchmarks.shared.mobilenet_v2 import IMAGES, images, pretrained
 from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.depth.closed_form import ClosedForm, candidates
@@ -75,7 +75,7 @@ def importance(data: Path, target: str) -> dict[str, Any]:
     clock.append(time.monotonic())
     solving = [_seconds(planner, planner.before_ms / speedup) for speedup in SPEEDUPS]
     return {
-        "pictures": len(planner.sample),
+        "images": len(planner.sample),
         "choices": {p: len(one.whole.found) for p, one in bases.items()},
         "slices": {p: len(one.slices) for p, one in bases.items()},
         "damages_s": clock[1] - clock[0],
@@ -100,7 +100,7 @@ def point(data: Path, target: str, speedup: float) -> dict[str, Any]:
     seconds = time.monotonic() - started
     plan, changed = planned.plan, planned.graph_module
     before, after = tflite_file(planner.original, "fp32", ()), file_of(planner, planned)
-    views, labels = pictures(data / PICTURES / "validation")
+    views, labels = images(data / IMAGES / "validation")
     original, now = answers(planner.original), answers_of_file(after, changed, 1)
     classes = [torch.cat([run(x).argmax(1) for x in views.split(10)]) for run in (original, now)]
     assert plan.promise is not None

@@ -4,9 +4,9 @@
 
 The network of benchmarks.cifar, in TFLite on this machine, one thread; speedups are over its fp32
 file, measured, in turns. Everything is chosen by the same planner, fitted to the same 1,000
-pictures without labels and gets the same three epochs of self-distillation with labels; "depth" may
+images without labels and gets the same three epochs of self-distillation with labels; "depth" may
 merge and drop blocks, "width" narrow them and what they pass on, both in fp32, "int8" only
-quantises, "joint" may do all three. Top-1 is that of the file on the 10,000 test pictures. Every
+quantises, "joint" may do all three. Top-1 is that of the file on the 10,000 test images. Every
 result is kept in out/plan_cifar; a run that was stopped goes on.
 """
 
@@ -65,7 +65,7 @@ MOVES = {
 def planner(data: Path, moves: Moves, seed: int) -> Planner:
     model, _ = cifar.trained(data)
     graph = cifar.captured(model)
-    seen, _ = cifar.pictures(data)
+    seen, _ = cifar.images(data)
     order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))
 
     def train(fitted: fx.GraphModule, original: fx.GraphModule) -> fx.GraphModule:
@@ -91,7 +91,7 @@ def point(data: Path, name: str, speedup: float, seed: int) -> Row:
     plans = planner(data, MOVES[name], seed)
     planned = plans.within(plans.before_ms / speedup)
     plan, seconds = planned.plan, time.monotonic() - started
-    _, test = cifar.pictures(data)
+    _, test = cifar.images(data)
     after = file_of(plans, planned)
     return {
         "precision": plan.precision,

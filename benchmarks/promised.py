@@ -2,13 +2,13 @@
 
     python -m benchmarks.promised --data DIR [--networks cifar,resnet56] [--time]
 
-MobileNetV2 on ImageNet is fitted to 300 pictures without labels, a quarter of which is kept away
+MobileNetV2 on ImageNet is fitted to 300 images without labels, a quarter of which is kept away
 from the fits and says what is promised; 400 labelled ones tell what was delivered. The networks for
-CIFAR-10 are fitted to 1,000 training pictures without labels; 5,000 labelled test pictures say what
+CIFAR-10 are fitted to 1,000 training images without labels; 5,000 labelled test images say what
 is promised, the other 5,000 what was delivered. Budgets in milliseconds are given as shares of what
 the original was measured at in fp32. Of every request: milliseconds asked for (where only a drop
 was, those that the plan found), the median of the file alone; the drop of top-1 promised, its
-interval, the drop on the other pictures ± its standard error.
+interval, the drop on the other images ± its standard error.
 
 Plans and answers are kept in out/plan and out/promised and made once; --time times the files of the
 answers that there are once more. The machine should have nothing else to do.
@@ -39,11 +39,11 @@ from benchmarks.shared.common import (
     replace_json,
     write_results,
 )
-from benchmarks.shared.mobilenet_v2 import PICTURES, pictures, pretrained
+from benchmarks.shared.mobilenet_v2 import IMAGES, images, pretrained
 from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.depth.closed_form import ClosedForm
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.measure.speedup import alone_ms, tflite_file
 from shrinkc.compiler.plan.drop import SURE, Labelled, answers, answers_of_file, promise_of
 from shrinkc.compiler.plan.plan_file import Promise
@@ -52,7 +52,7 @@ from shrinkc.compiler.support.progress import Terminal
 
 OUT = ROOT / "out" / "promised"
 TARGET = "host"
-FITTED = 1000  # CIFAR-10 pictures
+FITTED = 1000  # CIFAR-10 images
 MS, POINTS = 1.05, 0.5  # what is kept: of the milliseconds asked for; of top-1
 
 
@@ -79,21 +79,21 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """fitted    pictures without labels
+    """fitted    images without labels
     promising    labelled ones that the promise is counted on; None: some of `fitted`
     delivering   labelled ones, (inputs, labels) batch by batch
     """
 
     model: nn.Module
     size: int
-    fitted: Pictures
-    promising: Pictures | None
+    fitted: Images
+    promising: Images | None
     delivering: Callable[[], Labelled]
 
 
 def mobilenet_v2(data: Path) -> Network:
     def others() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        views, labels = pictures(data / PICTURES / "validation")
+        views, labels = images(data / IMAGES / "validation")
         yield from zip(views.split(10), torch.tensor(labels).split(10), strict=True)
 
     fitted = replace(calibration(data), labels=None)  # folders are not in the network's order
@@ -101,7 +101,7 @@ def mobilenet_v2(data: Path) -> Network:
 
 
 def on_cifar(model: nn.Module, data: Path) -> Network:
-    seen, test = cifar.pictures(data)
+    seen, test = cifar.images(data)
     promising, delivering = (test.part(torch.arange(start, len(test), 2)) for start in (0, 1))
     assert delivering.labels is not None
     labels = delivering.labels

@@ -4,7 +4,7 @@
 
 Widths are chosen by this machine's operators (TFLite, fp32, one thread) and corrected until the
 file is measured to take so much of the original's time, or up to 2 % less. Criteria look at 300
-pictures without labels (Group Fisher: with), compensation fits the layers that read pruned channels
+images without labels (Group Fisher: with), compensation fits the layers that read pruned channels
 on the same, 200 steps of distillation on the same may follow; all are judged by top-1 on 400
 others. With `:measured` behind a criterion, what each group loses is decided by what the outputs
 lose when it alone is pruned. With --venvs there are
@@ -37,11 +37,11 @@ from benchmarks.shared.common import (
     replace_json,
     write_results,
 )
-from benchmarks.shared.mobilenet_v2 import PICTURES, pictures, pretrained
+from benchmarks.shared.mobilenet_v2 import IMAGES, images, pretrained
 from shrinkc.compiler.api.prune import batches_of
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.budget import predicted_ms
-from shrinkc.compiler.images.cache import load_pictures
+from shrinkc.compiler.images.cache import load_images
 from shrinkc.compiler.images.files import find_images
 from shrinkc.compiler.images.preprocessing import preprocessing_for
 from shrinkc.compiler.measure.speedup import measuring
@@ -72,7 +72,7 @@ Row = dict[str, Any]
 
 
 class Bench:
-    """The network, its pictures, how to measure and judge."""
+    """The network, its images, how to measure and judge."""
 
     def __init__(self, data: Path) -> None:
         self.captured = capture(pretrained(data), (torch.randn(1, 3, 224, 224),))
@@ -81,11 +81,11 @@ class Bench:
         before_ms = predicted_ms(self.folded, self.table, "fp32")
         self.measured = measuring(self.folded, before_ms, "fp32", ())
         preprocessing = preprocessing_for((1, 3, 224, 224), mean=(0.5,), std=(0.5,))
-        seen = load_pictures(find_images(data / PICTURES / "calibration"), preprocessing)
+        seen = load_images(find_images(data / IMAGES / "calibration"), preprocessing)
         self.seen = replace(seen, labels=None)
         self.labelled: list[Batch] = batches_of(seen)
         self.unlabelled: list[Batch] = batches_of(self.seen)
-        self.views, self.labels = pictures(data / PICTURES / "validation")
+        self.views, self.labels = images(data / IMAGES / "validation")
         self.original: Tensor = classes_of(self.folded, self.views)
 
     def judged(self, graph: fx.GraphModule) -> Row:

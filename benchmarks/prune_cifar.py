@@ -3,14 +3,14 @@
     python -m benchmarks.prune_cifar --data DIR [--venvs VENVS] [--seeds 3] [--goals macs,speed]
     python -m benchmarks.prune_cifar --data DIR --stages tune --jobs 8    # on a machine with a GPU
 
-The published weights saw the original pictures; they are first trained on the JPEG copy for ten
+The published weights saw the original images; they are first trained on the JPEG copy for ten
 epochs, which gives the base. "slimming penalty" and "ssl penalty" start from bases that had the
 method's penalty in these epochs. Every criterion is asked for half the MACs, and for a file
 measured to be 1.5 times as fast here (TFLite, fp32, one thread). Data-driven criteria look at 1,000
-training pictures; "fitted": what is left is compensated on the same; "measured": what every group
+training images; "fitted": what is left is compensated on the same; "measured": what every group
 loses is measured. With --venvs Torch-Pruning is beside them: of its networks at ratios from 2 to
 80 % the nearest to the goal. All get the same fine-tuning (tuning_cifar.py) and are judged on the
-10,000 test pictures. "from-scratch" trains the shape that L1 ends in from random weights, for
+10,000 test images. "from-scratch" trains the shape that L1 ends in from random weights, for
 fifteen epochs. Stages: `base`, `prune`, `measure`, `tune`; what they make is kept in
 out/prune_cifar, which can be carried to a machine with a GPU and back; a run that was stopped goes
 on.
@@ -49,7 +49,7 @@ from shrinkc.compiler.api.prune import batches_of
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.keys import macs
 from shrinkc.compiler.export.lower import lower
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.measure.speedup import Measuring, measuring
 from shrinkc.compiler.model_file.file import load_model_file, save_model
 from shrinkc.compiler.pipeline.deployed import network
@@ -79,7 +79,7 @@ PENALTIES = ("slimming penalty", "ssl penalty")
 SCRATCH = "from-scratch"
 OURS = (*METHODS, *FITTED, *PENALTIES, SCRATCH)
 GOALS = {"macs": Goal(macs=0.5), "speed": Goal(speedup=1.5)}
-LOOKED, MULTIPLE = 1000, 4  # pictures; channels, of which layers have 16, 32 and 64
+LOOKED, MULTIPLE = 1000, 4  # images; channels, of which layers have 16, 32 and 64
 BASE_EPOCHS, RATE, BATCH = 10, 0.02, 128
 SCRATCH_EPOCHS = 15
 STRENGTHS = {"slimming": 1e-4, "ssl": 1e-4}  # the papers' and the command's
@@ -90,7 +90,7 @@ def base_file(penalty: str = "") -> Path:
 
 
 def train_base(data: Path, penalty: str) -> None:
-    """The published weights on these pictures, with the penalty of a method."""
+    """The published weights on these images, with the penalty of a method."""
     model: nn.Module = pretrained(data)
     hooks = Hooks()
     if penalty:
@@ -98,7 +98,7 @@ def train_base(data: Path, penalty: str) -> None:
         build = METHODS[penalty].penalty
         assert build is not None
         hooks = Hooks(penalty=build(graph, channel_groups(graph), STRENGTHS[penalty]))
-    seen, _ = cifar.pictures(data)
+    seen, _ = cifar.images(data)
     training = Training(BASE_EPOCHS, BATCH, optimiser=Sgd(RATE), schedule=OneCycle(), hooks=hooks)
     keeping = Keeping(OUT / f"training-{penalty or 'base'}")
     train(model.train(), cifar.augmented(seen), training, keeping=keeping, progress=Silent())
@@ -128,9 +128,9 @@ class Bench:
         before_ms = predicted_ms(self.folded, self.table, "fp32")
         return measuring(self.folded, before_ms, "fp32", ())
 
-    def few(self, seed: int) -> Pictures:
-        """Training pictures by chance."""
-        seen, _ = cifar.pictures(self.data)
+    def few(self, seed: int) -> Images:
+        """Training images by chance."""
+        seen, _ = cifar.images(self.data)
         order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))
         return seen.part(order[:LOOKED])
 
@@ -253,7 +253,7 @@ def peers(bench: Bench, point: Point, venvs: Path) -> fx.GraphModule:
 def scratch(data: Path, point: Point) -> Row:
     """Trained like a new network."""
     graph, _ = load_model_file(point.network)
-    seen, _ = cifar.pictures(data)
+    seen, _ = cifar.images(data)
     recipe = cifar.recipe(SCRATCH_EPOCHS, point.seed)
     keeping = Keeping(OUT / f"training-{point.file}")
     train(graph.train(), cifar.augmented(seen), recipe, keeping=keeping, progress=Silent())
@@ -291,7 +291,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     data, stages = arguments.data, arguments.stages.split(",")
     if "base" in stages:
-        cifar.pictures(data)  # decoded once
+        cifar.images(data)  # decoded once
         missing = [name for name in ("", *STRENGTHS) if not base_file(name).exists()]
         jobs = [Job(f"base {name}", train_base, (data, name)) for name in missing]
         run_jobs(jobs, arguments.jobs, progress=Terminal(), text="Training bases")

@@ -20,15 +20,15 @@ class Options:
     """One compilation.
 
     target         a latency table's name or folder, or "host"
-    precision      fp32 or int8 (which needs pictures to calibrate on)
+    precision      fp32 or int8 (which needs images to calibrate on)
     opset          of the ONNX file
     merge          linear segments: where the target's table says it pays, always, or never
-    images         pictures to verify and, with labels, to judge accuracy on
-    calibration    pictures for int8; without them every second one of `images` is used for it,
+    images         images to verify and, with labels, to judge accuracy on
+    calibration    images for int8; without them every second one of `images` is used for it,
                    and only the others are judged
-    preprocessing  how pictures become inputs
+    preprocessing  how images become inputs
     int8_tuning    what is done to the numbers before int8: none, bias (correct biases on the
-                   calibration pictures), equalise (the ranges of channels), both
+                   calibration images), equalise (the ranges of channels), both
     keep_fp32      layers that stay fp32 in int8 files
     min_snr_db     so do layers whose own signal to noise in int8 is less
     threads        of every measurement here
@@ -60,7 +60,7 @@ def check_options(options: Options) -> None:
     """Raise InputError for what can be known to fail before any work is done."""
     if options.precision not in PRECISIONS:
         raise InputError(f"--precision {options.precision}: choose {' or '.join(PRECISIONS)}")
-    pictures = options.images or options.calibration
-    if options.precision == "int8" and pictures is None and options.known is None:
-        raise InputError("--precision int8 needs pictures to calibrate on; give --images DIR")
+    images = options.images or options.calibration
+    if options.precision == "int8" and images is None and options.known is None:
+        raise InputError("--precision int8 needs images to calibrate on; give --images DIR")
     check_int8(options.int8, options.precision)

@@ -2,7 +2,7 @@
 
     python examples/demo.py
 
-Writes the 450 test pictures of scikit-learn's digits as PNG class folders, runs the `shrinkc`
+Writes the 450 test images of scikit-learn's digits as PNG class folders, runs the `shrinkc`
 command on examples/digits.pt with them, and leaves the files in demo-out/.
 """
 
@@ -38,9 +38,9 @@ def console_script() -> str:
 
 
 def main() -> None:
-    _, _, pictures, labels = split()
+    _, _, images, labels = split()
     with tempfile.TemporaryDirectory(prefix="digits-") as folder:
-        write_folders(pictures, labels, Path(folder))
+        write_folders(images, labels, Path(folder))
         arguments = command(folder)
         print(f"$ {shlex.join(arguments)}\n", flush=True)
         done = subprocess.run([console_script(), *arguments[1:]], cwd=ROOT, check=False)
@@ -53,7 +53,7 @@ def show(report: dict[str, Any]) -> int:
     """Print the test accuracy before and after; 1 if it is not the same."""
     before = report["original_top1"]
     after = {artefact["file"]: artefact["top1"] for artefact in report["artefacts"]}
-    print(f"\nTest pictures read right, of {report['images']}:")
+    print(f"\nTest images read right, of {report['images']}:")
     for name, share in {"digits.pt (PyTorch)": before, **after}.items():
         print(f"  {name:20} {round(share * report['images']):4}  {share:.2%}")
     merges = [change for change in report["changes"] if change["pass"] == "merge-linear"]

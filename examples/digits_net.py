@@ -1,4 +1,4 @@
-"""A small inverted-residual network (Sandler et al., MobileNetV2, 2018) for 32×32 grey pictures.
+"""A small inverted-residual network (Sandler et al., MobileNetV2, 2018) for 32×32 grey images.
 
 Two of its blocks are over-parametrised on purpose, as many networks are for training's sake:
 

@@ -19,36 +19,36 @@ EPOCHS, BATCH, PEAK_RATE = 30, 64, 4e-3
 OUT = Path(__file__).parent / "digits.pt"
 
 
-def shifted(pictures: Tensor, pixels: int = 3) -> Tensor:
-    """Every picture moved by up to `pixels` in each direction; what comes in is background."""
-    count, _, height, width = pictures.shape
-    padded = F.pad(pictures, (pixels,) * 4, value=-1.0)
+def shifted(images: Tensor, pixels: int = 3) -> Tensor:
+    """Every image moved by up to `pixels` in each direction; what comes in is background."""
+    count, _, height, width = images.shape
+    padded = F.pad(images, (pixels,) * 4, value=-1.0)
     tops, lefts = torch.randint(0, 2 * pixels + 1, (2, count)).tolist()
     return torch.stack(
         [
-            picture[:, top : top + height, left : left + width]
-            for picture, top, left in zip(padded, tops, lefts, strict=True)
+            image[:, top : top + height, left : left + width]
+            for image, top, left in zip(padded, tops, lefts, strict=True)
         ]
     )
 
 
-def accuracy(model: nn.Module, pictures: Tensor, labels: Tensor) -> float:
-    """Share of pictures whose largest logit is the label's."""
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of images whose largest logit is the label's."""
     model.eval()
     with torch.no_grad():
-        return (model(pictures).argmax(1) == labels).float().mean().item()
+        return (model(images).argmax(1) == labels).float().mean().item()
 
 
-def train(model: nn.Module, pictures: Tensor, labels: Tensor) -> None:
+def train(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     """AdamW with a one-cycle rate and label smoothing."""
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
-    steps = len(pictures) // BATCH
+    steps = len(images) // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, EPOCHS * steps)
     for epoch in range(EPOCHS):
         model.train()
         total = 0.0
-        for batch in torch.randperm(len(pictures))[: steps * BATCH].split(BATCH):
-            logits = model(shifted(pictures[batch]))
+        for batch in torch.randperm(len(images))[: steps * BATCH].split(BATCH):
+            logits = model(shifted(images[batch]))
             loss = F.cross_entropy(logits, labels[batch], label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()
@@ -62,13 +62,13 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     start = time.perf_counter()
-    train_pictures, train_labels, test_pictures, test_labels = split()
+    train_images, train_labels, test_images, test_labels = split()
     model = digits_net()
-    train(model, to_tensor(train_pictures), torch.tensor(train_labels))
-    test_accuracy = accuracy(model, to_tensor(test_pictures), torch.tensor(test_labels))
+    train(model, to_tensor(train_images), torch.tensor(train_labels))
+    test_accuracy = accuracy(model, to_tensor(test_images), torch.tensor(test_labels))
     torch.save(model.state_dict(), OUT)
     print(
-        f"test accuracy {test_accuracy:.2%} on {len(test_labels)} pictures, "
+        f"test accuracy {test_accuracy:.2%} on {len(test_labels)} images, "
         f"{OUT.stat().st_size / 1000:.0f} kB, {time.perf_counter() - start:.0f} s"
     )
 

@@ -2,7 +2,7 @@
 
     ShrinkcError                what a user can cause: one line on stderr, exit code 2
     ├── InputError              the command's own arguments: a path, a shape, a flag
-    │   └── ImageError          a picture that cannot be used
+    │   └── ImageError          an image that cannot be used
     ├── LoadError               the model file is missing, damaged, too large or of no known kind
     │   └── UnsafeFileError     loading it would run code; says which flag takes the risk
     ├── CaptureError            the model cannot become a canonical graph; names the operator
@@ -12,7 +12,7 @@
     │   └── UnsupportedOperatorError    names node, operator and the format that lacks it
     ├── VerificationError       a step changed what the network computes; names the first difference
     ├── TableError              a latency table is unknown, damaged or lacks what was asked
-    ├── DataError               pictures that cannot train or judge a network: damaged, no labels, …
+    ├── DataError               images that cannot train or judge a network: damaged, no labels, …
     ├── TrainingError           a training that cannot start, go on or resume; says at which step
     └── DeviceError             a runtime or device that is not there, or failed
         └── DeviceLostError     one that was there and is gone; names the model that ran
@@ -32,7 +32,7 @@ class InputError(ShrinkcError):
 
 
 class ImageError(InputError):
-    """A picture, or a folder of them, that cannot be used."""
+    """An image, or a folder of them, that cannot be used."""
 
 
 class LoadError(ShrinkcError):
@@ -81,7 +81,7 @@ class TableError(ShrinkcError):
 
 
 class DataError(ShrinkcError):
-    """Pictures that cannot train or judge a network: damaged, unlabelled, of another size."""
+    """Images that cannot train or judge a network: damaged, unlabelled, of another size."""
 
 
 class TrainingError(ShrinkcError):

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.peer_scripts.quantize_onnx FILE PICTURES PER OUT`.
+"""`python -m benchmarks.peer_scripts.quantize_onnx FILE IMAGES PER OUT`.
 
 By onnxruntime alone, static int8 as its documentation says: pre-processed, then QDQ with ranges
 from the smallest and the largest value (its default). PER is "channel" or "tensor", the default.
-PICTURES is an array (n, 3, height, width).
+IMAGES is an array (n, 3, height, width).
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 
 class Reader(CalibrationDataReader):
-    """Pictures one by one."""
+    """Images one by one."""
 
-    def __init__(self, name: str, pictures: np.ndarray) -> None:
-        self._left = ({name: picture[None]} for picture in pictures)
+    def __init__(self, name: str, images: np.ndarray) -> None:
+        self._left = ({name: image[None]} for image in images)
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self._left, None)
 
 
 def main() -> None:
-    source, pictures, per, out = sys.argv[1:]
+    source, images, per, out = sys.argv[1:]
     prepared = Path(out).with_suffix(".prepared.onnx")
     quant_pre_process(source, str(prepared))
     name = onnx.load(prepared).graph.input[0].name
-    reader = Reader(name, np.load(pictures, mmap_mode="r"))
+    reader = Reader(name, np.load(images, mmap_mode="r"))
     quantize_static(str(prepared), out, reader, per_channel=per == "channel")
     prepared.unlink()
 

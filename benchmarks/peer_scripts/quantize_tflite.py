@@ -1,7 +1,7 @@
-"""`python -m benchmarks.peer_scripts.quantize_tflite FILE PICTURES OUT`.
+"""`python -m benchmarks.peer_scripts.quantize_tflite FILE IMAGES OUT`.
 
 By ai-edge-quantizer alone: its recipe for static int8, but float32 at the boundary, as every other
-file here has it. PICTURES is an array (n, 3, height, width); the file wants channels last.
+file here has it. IMAGES is an array (n, 3, height, width); the file wants channels last.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ai_edge_quantizer import quantizer, recipe
 
 
 def main() -> None:
-    source, pictures, out = sys.argv[1:]
+    source, images, out = sys.argv[1:]
     ((signature, names),) = Interpreter(source).get_signature_list().items()
     (name,) = names["inputs"]
     quantize: Any = quantizer.Quantizer(source)
@@ -27,8 +27,8 @@ def main() -> None:
             algorithm_key=recipe.AlgorithmName.NO_QUANTIZE,
         )
     samples = [
-        {name: np.ascontiguousarray(picture[None].transpose(0, 2, 3, 1))}
-        for picture in np.load(pictures, mmap_mode="r")
+        {name: np.ascontiguousarray(image[None].transpose(0, 2, 3, 1))}
+        for image in np.load(images, mmap_mode="r")
     ]
     ranges = quantize.calibrate({signature: samples})
     quantize.quantize(ranges).export_model(out, overwrite=True)

@@ -4,7 +4,7 @@
 
 trains it (once: the result is kept in out/cifar) and prints its accuracy. DIR (or SHRINKC_DATA)
 holds images/cifar10_jpeg/{train,test}.tar.gz, CIFAR-10 as lossy JPEGs: accuracies are some points
-below those on the original pictures.
+below those on the original images.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor, fx, nn
 from benchmarks.shared.common import ROOT, add_data_argument
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.images.augment import Augmentation, RandomCrop
-from shrinkc.compiler.images.cache import Reading, load_pictures
-from shrinkc.compiler.images.decoded import Data, Pictures
+from shrinkc.compiler.images.cache import Reading, load_images
+from shrinkc.compiler.images.decoded import Data, Images
 from shrinkc.compiler.images.files import find_images
 from shrinkc.compiler.images.preprocessing import preprocessing_for
 from shrinkc.compiler.support.progress import Terminal
@@ -31,7 +31,7 @@ from shrinkc.compiler.train.settings.schedules import OneCycle
 from shrinkc.compiler.train.train import train
 
 OUT = ROOT / "out" / "cifar"
-PICTURES = Path("images/cifar10_jpeg")
+IMAGES = Path("images/cifar10_jpeg")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLASSES, SIZE = 10, 32
 EPOCHS, BATCH, RATE, DECAY = 16, 128, 0.2, 5e-4  # of the base network
@@ -84,18 +84,18 @@ def captured(model: nn.Module) -> fx.GraphModule:
     return capture(model.eval(), (torch.randn(1, 3, SIZE, SIZE),))
 
 
-def pictures(data: Path) -> tuple[Pictures, Pictures]:
+def images(data: Path) -> tuple[Images, Images]:
     """Of training and test, decoded once and kept in out/cifar."""
     preprocessing = preprocessing_for((1, 3, SIZE, SIZE), mean=MEAN, std=STD)
-    reading = Reading(cache=OUT / "pictures")
+    reading = Reading(cache=OUT / "images")
     train_set, test_set = (
-        load_pictures(find_images(data / PICTURES / name), preprocessing, reading)
+        load_images(find_images(data / IMAGES / name), preprocessing, reading)
         for name in ("train.tar.gz", "test.tar.gz")
     )
     return train_set, test_set
 
 
-def augmented(chosen: Pictures) -> Data:
+def augmented(chosen: Images) -> Data:
     return Data(chosen, Augmentation(RandomCrop(4), flip=True))
 
 
@@ -112,10 +112,10 @@ def recipe(epochs: int, seed: int) -> Training:
 
 
 def trained(data: Path, seed: int = 0) -> tuple[nn.Sequential, float]:
-    """The base network and its top-1 on the test pictures; trained only the first time."""
+    """The base network and its top-1 on the test images; trained only the first time."""
     torch.manual_seed(seed)
     model = ir_net()
-    train_set, test_set = pictures(data)
+    train_set, test_set = images(data)
     result = train(
         *(model, augmented(train_set), recipe(EPOCHS, seed)),
         validation=Validation(test_set, every=5),

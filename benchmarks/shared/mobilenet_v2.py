@@ -2,7 +2,7 @@
 
     python -m benchmarks.mobilenet_v2 --data DIR -o out/mobilenet_v2
 
-checks top-1 on the validation pictures in plain PyTorch and writes what the command line needs:
+checks top-1 on the validation images in plain PyTorch and writes what the command line needs:
 
     shrinkc out/mobilenet_v2/mobilenet_v2.pt --arch benchmarks.mobilenet_v2:mobilenet_v2 \\
         --target rpi4 --images DIR/images/imagenet_sample/validation \\
@@ -37,7 +37,7 @@ STAGES = (
 )
 CLASSES = 1001
 WEIGHTS = Path("weights/mobilenet_v2_imagenet/mobilenet_v2_1.0_224_float32.npz")
-PICTURES = Path("images/imagenet_sample")
+IMAGES = Path("images/imagenet_sample")
 
 
 def _conv(
@@ -131,7 +131,7 @@ def _conv_name(state: dict[str, Tensor], module: str, kind: str) -> str:
     return next(name for i in (0, 1) if (name := f"{module}.{i}.{kind}") in state)
 
 
-def pictures(folder: Path, size: int = 224) -> tuple[Tensor, list[int]]:
+def images(folder: Path, size: int = 224) -> tuple[Tensor, list[int]]:
     """Centre crops in [−1, 1] (N, 3, size, size) and their classes (0 is background)."""
     from PIL import Image
 
@@ -166,7 +166,7 @@ def write_model(data: Path, out: Path) -> Path:
 
 
 def top_1(model: nn.Module, images: Tensor, labels: list[int]) -> float:
-    """Share of pictures whose largest logit is the label's."""
+    """Share of images whose largest logit is the label's."""
     with torch.no_grad():
         predicted = torch.cat([model(batch).argmax(1) for batch in images.split(20)])
     return (predicted == torch.tensor(labels)).float().mean().item()
@@ -177,13 +177,13 @@ def main() -> None:
     add_data_argument(parser)
     parser.add_argument("-o", "--out", type=Path, default=Path("out/mobilenet_v2"))
     arguments = parser.parse_args()
-    validation = arguments.data / PICTURES / "validation"
+    validation = arguments.data / IMAGES / "validation"
     path = write_model(arguments.data, arguments.out)
     write_classes(validation, arguments.out / "classes.json")
-    images, labels = pictures(validation)
-    accuracy = top_1(pretrained(arguments.data), images, labels)
+    inputs, labels = images(validation)
+    accuracy = top_1(pretrained(arguments.data), inputs, labels)
     print_table(
-        ("model", "pictures", "top-1"), [(str(path), str(len(labels)), f"{100 * accuracy:.2f} %")]
+        ("model", "images", "top-1"), [(str(path), str(len(labels)), f"{100 * accuracy:.2f} %")]
     )
 
 

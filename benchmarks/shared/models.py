@@ -6,7 +6,7 @@
 Needs benchmarks/requirements-coverage.txt, and nothing is downloaded. The rule, which does not look
 at what shrinkc can do:
 
-* pytorchcv: of every family (a module of its registry) whose input is one picture, the model with
+* pytorchcv: of every family (a module of its registry) whose input is one image, the model with
   the fewest parameters. Not: speech and video families, and the `_cub` repetitions of ImageNet
   families for another number of classes. Cityscapes networks read 256×512 instead of 1024×2048.
   Networks that decode key points or boxes in Python give the maps that they decode.
@@ -14,7 +14,7 @@ at what shrinkc can do:
   `mobilenetv3`, which hold many published architectures each, of every name family (the letters
   that a name starts with). Not: timm's own `test_` models.
 * transformers: every model type registered for image classification, semantic segmentation or
-  depth estimation that takes one picture and whose default configuration builds as it is, with at
+  depth estimation that takes one image and whose default configuration builds as it is, with at
   most two equal layers (`num_hidden_layers`), or as many as its neck reads. Not: its wrapper
   around timm.
 * all: at most 64 million parameters, so that everything runs on a small machine.
@@ -48,7 +48,7 @@ MAX_PARAMETERS = 64_000_000
 MAX_LAYERS = 2  # of a transformers configuration
 
 # pytorchcv modules whose input is sound, video or a mesh, and repetitions
-_NOT_PICTURES = {
+_NOT_IMAGES = {
     *("jasper", "jasperdr", "quartznet", "voca", "nvpattexp", "visemenet"),
     *("raft", "propainter", "propainter_ip", "propainter_rfc"),
     *("resnet_cub", "seresnet_cub", "mobilenet_cub", "proxylessnas_cub"),
@@ -208,7 +208,7 @@ def _choose_pytorchcv() -> Iterator[Architecture]:
     for name, factory in model_provider._models.items():
         families[factory.__module__.rpartition(".")[2]].append(name)
     for family, names in families.items():
-        if family in _NOT_PICTURES or not (best := _smallest("pytorchcv", names)):
+        if family in _NOT_IMAGES or not (best := _smallest("pytorchcv", names)):
             continue
         name, model, count = best
         height, width = getattr(model, "in_size", (224, 224))

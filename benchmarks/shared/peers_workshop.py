@@ -1,6 +1,6 @@
 """How the files of benchmarks.peers are made.
 
-All tools start from the same MobileNetV2 and see the same 300 pictures, no labels. A peer runs in
+All tools start from the same MobileNetV2 and see the same 300 images, no labels. A peer runs in
 an environment of its own, by its script in benchmarks/peer_scripts.
 """
 
@@ -22,16 +22,16 @@ from benchmarks.closed_form import calibration, classes_of, folded
 from benchmarks.converters import Peer, environment_of
 from benchmarks.prune_accuracy import by_peer, deployed
 from benchmarks.shared.common import ROOT
-from benchmarks.shared.mobilenet_v2 import PICTURES, pictures, write_model
+from benchmarks.shared.mobilenet_v2 import IMAGES, images, write_model
 from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.depth.trained import Goal, Method, Trained, shrink_trained
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.measure.speedup import tflite_file
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
 from shrinkc.compiler.recover.recipe import Recipe
-from shrinkc.compiler.recover.retrain import PICTURES as STATISTICS
+from shrinkc.compiler.recover.retrain import IMAGES as STATISTICS
 from shrinkc.compiler.recover.retrain import retrain, statistics
 from shrinkc.compiler.support.progress import Terminal
 from shrinkc.passes.layers.insert_batch_norms import InsertBatchNorms
@@ -73,16 +73,16 @@ class Workshop:
         return folded(self.data)
 
     @cached_property
-    def pictures(self) -> Pictures:
+    def images(self) -> Images:
         return replace(calibration(self.data), labels=None)
 
     @cached_property
     def inputs(self) -> Tensor:
-        return pictures(self.data / PICTURES / "calibration")[0]
+        return images(self.data / IMAGES / "calibration")[0]
 
     @cached_property
     def calibration_file(self) -> Path:
-        """The pictures for peers' environments."""
+        """The images for peers' environments."""
         path = self.out / "calibration.npy"
         np.save(path, self.inputs.numpy())
         return path
@@ -101,7 +101,7 @@ class Workshop:
 
     @property
     def seen(self) -> str:
-        return str(self.data / PICTURES / "calibration")
+        return str(self.data / IMAGES / "calibration")
 
     # --- peers -------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class Workshop:
         if not path.exists():
             model: Any = torch.load(source, weights_only=False).eval()  # by our own peer
             graph = deployed(capture(model, (torch.randn(1, 3, 224, 224),)))
-            given = (graph, self.original, self.pictures, self.recipe, self.out / "work")
+            given = (graph, self.original, self.images, self.recipe, self.out / "work")
             model.load_state_dict(retrain(*given, Terminal()).state_dict())
             torch.save(model, path)
         return path
@@ -152,14 +152,14 @@ class Workshop:
     @cached_property
     def trainable(self) -> fx.GraphModule:
         """With batch norms that change nothing yet, as the methods are published for."""
-        sample = Sample(self.pictures, size_of(self.original), STATISTICS)
+        sample = Sample(self.images, size_of(self.original), STATISTICS)
         norms = InsertBatchNorms(statistics(self.original, sample))
         return run_exact_passes(self.original, (norms,))[0].float()
 
     @cached_property
-    def answered(self) -> Pictures:
+    def answered(self) -> Images:
         """Importances are judged by labels: here the original's own answers."""
-        return replace(self.pictures, labels=classes_of(self.original, self.inputs))
+        return replace(self.images, labels=classes_of(self.original, self.inputs))
 
     def shrunk(self, method: Method, speedup: float, precision: str) -> tuple[bytes, str]:
         """Planned and trained in fp32; what was trained once is only read."""

@@ -58,7 +58,7 @@ def resnet56() -> ResNet:
 
 
 def pretrained(data: Path) -> ResNet:
-    """ResNet-56 with the weights in `data`, which saw the original pictures."""
+    """ResNet-56 with the weights in `data`, which saw the original images."""
     state = torch.load(data / WEIGHTS, map_location="cpu", weights_only=True)["state_dict"]
     model = resnet56()
     model.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})

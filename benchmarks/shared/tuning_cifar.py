@@ -1,8 +1,8 @@
 """Fine-tuning on CIFAR-10, the same for all networks that are compared.
 
-Every network gets one epoch of 10,000 training pictures, labels and self-distillation from the
+Every network gets one epoch of 10,000 training images, labels and self-distillation from the
 original, once at each of two learning rates: those left with their weights want a gentle one,
-others do not. 2,000 other training pictures choose between the two; the 10,000 test pictures judge
+others do not. 2,000 other training images choose between the two; the 10,000 test images judge
 once. Runs on a GPU where there is one.
 """
 
@@ -18,7 +18,7 @@ from torch import fx
 
 from benchmarks.shared import cifar
 from benchmarks.shared.common import replace_json
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.model_file.file import load_model_file
 from shrinkc.compiler.recover.recipe import Recipe, school
 from shrinkc.compiler.support.progress import Silent
@@ -40,9 +40,9 @@ class Tuning:
 
 
 @cache
-def split(data: Path) -> tuple[Pictures, Pictures, Pictures]:
+def split(data: Path) -> tuple[Images, Images, Images]:
     """To learn from, to choose with, to judge on."""
-    seen, test = cifar.pictures(data)
+    seen, test = cifar.images(data)
     order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(0))
     return seen.part(order[HELD_OUT:]), seen.part(order[:HELD_OUT]), test
 
@@ -67,7 +67,7 @@ def tune(data: Path, tuning: Tuning) -> dict[str, Any]:
 
 
 def judged(data: Path, graph: fx.GraphModule) -> float:
-    """Top-1 on the test pictures as it is deployed, batch norms folded."""
+    """Top-1 on the test images as it is deployed, batch norms folded."""
     return top1(deployed(graph.eval()), split(data)[2])
 
 
@@ -75,7 +75,7 @@ def deployed(graph: fx.GraphModule) -> fx.GraphModule:
     return FoldBatchNorm()(graph).graph_module.float()
 
 
-def top1(graph: fx.GraphModule, pictures: Pictures) -> float:
-    found = evaluate(graph.eval(), pictures).top1
+def top1(graph: fx.GraphModule, images: Images) -> float:
+    found = evaluate(graph.eval(), images).top1
     assert found is not None
     return found

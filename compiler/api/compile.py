@@ -32,7 +32,7 @@ from shrinkc.compiler.verify.files import Comparison, Original, artefacts, judge
 from shrinkc.errors import CaptureError, ModelRunError, TableError
 from shrinkc.latency_tables.table import LatencyTable
 
-FEW_LABELS, HARDLY_EVER = 20, 0.1  # pictures; share of them that is right
+FEW_LABELS, HARDLY_EVER = 20, 0.1  # images; share of them that is right
 
 
 def compile_model(
@@ -146,7 +146,7 @@ def _order_of_classes(original: Comparison) -> tuple[str, ...]:
     if original.labelled < FEW_LABELS or (original.top1 or 0.0) > HARDLY_EVER:
         return ()
     return (
-        f"the network itself is right on {original.top1:.1%} of the pictures: class folders count "
+        f"the network itself is right on {original.top1:.1%} of the images: class folders count "
         "in sorted order; where the network's is another, give --classes FILE",
     )
 

@@ -13,7 +13,7 @@ from shrinkc.compiler.api.steps.changed_network import (
     Changed,
     compile_changed,
     plan_section,
-    training_pictures,
+    training_images,
     work_folder,
 )
 from shrinkc.compiler.api.steps.request import CompileArguments
@@ -39,8 +39,8 @@ class PlanArguments:
     """The command line, as given; `compile.images` are what plans are fitted to.
 
     precision   fp32, int8, or None: whichever is better
-    evaluation  other pictures, that plans are judged on
-    train       pictures to train on after the fits, labelled by folders; `recipe`: how
+    evaluation  other images, that plans are judged on
+    train       images to train on after the fits, labelled by folders; `recipe`: how
     """
 
     compile: CompileArguments
@@ -55,11 +55,11 @@ def _training(
     a: PlanArguments, preprocessing: Preprocessing, out: Path, reporter: Progress
 ) -> Callable[[fx.GraphModule, fx.GraphModule], fx.GraphModule]:
     """Batch norms put back, self-distillation from the original, as `shrinkc shrink` does."""
-    pictures = training_pictures(a.compile, a.train, preprocessing, out, reporter)
+    images = training_images(a.compile, a.train, preprocessing, out, reporter)
     folder = work_folder(out)
 
     def train(fitted: fx.GraphModule, original: fx.GraphModule) -> fx.GraphModule:
-        return retrain(fitted, original, pictures, a.recipe, folder, reporter)
+        return retrain(fitted, original, images, a.recipe, folder, reporter)
 
     return train
 

@@ -12,13 +12,13 @@ from torch import Tensor, fx
 from shrinkc.compiler.api.steps.changed_network import (
     FEW,
     on_this_machine,
-    training_pictures,
+    training_images,
     work_folder,
 )
 from shrinkc.compiler.api.steps.request import CompileArguments
 from shrinkc.compiler.cost.predict import CostTable
-from shrinkc.compiler.images.cache import Reading, load_pictures
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.cache import Reading, load_images
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.files import find_images, read_classes
 from shrinkc.compiler.images.preprocessing import Preprocessing
 from shrinkc.compiler.measure.speedup import Measuring
@@ -36,16 +36,16 @@ from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.channels.slice_channels import SliceChannels
 from shrinkc.passes.criteria.shared.data import Batch
 
-BATCH = 32  # pictures that criteria see at a time
+BATCH = 32  # images that criteria see at a time
 
 
 @dataclass(frozen=True)
 class PruneArguments:
     """The command line of `shrinkc prune`, as given; `compile.images` are what criteria look at.
 
-    limit       of those pictures
+    limit       of those images
     labels      their class folders are labels; without `train`, train on them
-    train       folder of pictures to train on
+    train       folder of images to train on
     epochs      of fine-tuning; None: the recipe's, where there is something to train on
     steps       of distillation on `images` behind compensation; None: the default
     strength    of the penalty of criteria that train with one
@@ -116,8 +116,8 @@ class _Work:
         """Of changed networks, where the target is this machine."""
 
         def few() -> Tensor:
-            pictures = self._looked_at
-            return pictures.inputs(pictures.pixels[:FEW])
+            images = self._looked_at
+            return images.inputs(images.pixels[:FEW])
 
         return on_this_machine(self.a.compile, self.graph, self.table, few)
 
@@ -147,16 +147,16 @@ class _Work:
         return lambda graph, groups: penalty(graph, groups, self.a.strength)  # pyright: ignore
 
     @cached_property
-    def _looked_at(self) -> Pictures:
+    def _looked_at(self) -> Images:
         """For criteria and compensation."""
         assert self.preprocessing is not None
         a = self.a
         return looked_at(a.compile, a.labels, a.limit, self.preprocessing, self.reporter)
 
-    def _training(self) -> Pictures:
+    def _training(self) -> Images:
         a, preprocessing = self.a, self.preprocessing
         assert preprocessing is not None
-        return training_pictures(a.compile, a.train, preprocessing, self.out, self.reporter)
+        return training_images(a.compile, a.train, preprocessing, self.out, self.reporter)
 
 
 def looked_at(
@@ -165,22 +165,22 @@ def looked_at(
     limit: int,
     preprocessing: Preprocessing,
     reporter: Progress,
-) -> Pictures:
+) -> Images:
     """--images as the network reads them, with labels if they are asked for."""
     assert given.images is not None
     known = read_classes(given.classes) if given.classes and labels else None
-    images = find_images(given.images, classes=known, limit=limit)
-    pictures = load_pictures(images, preprocessing, Reading(), reporter)
-    return pictures if labels else replace(pictures, labels=None)
+    image_set = find_images(given.images, classes=known, limit=limit)
+    images = load_images(image_set, preprocessing, Reading(), reporter)
+    return images if labels else replace(images, labels=None)
 
 
-def batches_of(pictures: Pictures) -> list[Batch]:
+def batches_of(images: Images) -> list[Batch]:
     """All of them, in order."""
     found: list[Batch] = []
-    for start in range(0, len(pictures), BATCH):
+    for start in range(0, len(images), BATCH):
         rows = slice(start, start + BATCH)
-        labels = None if pictures.labels is None else pictures.labels[rows]
-        found.append(((pictures.inputs(pictures.pixels[rows]),), labels))
+        labels = None if images.labels is None else images.labels[rows]
+        found.append(((images.inputs(images.pixels[rows]),), labels))
     return found
 
 

@@ -15,7 +15,7 @@ from shrinkc.compiler.api.steps.changed_network import (
     FEW,
     on_this_machine,
     plan_section,
-    training_pictures,
+    training_images,
     work_folder,
 )
 from shrinkc.compiler.api.steps.request import CompileArguments, images_of
@@ -23,8 +23,8 @@ from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.closed_form import ClosedForm, shrink_closed_form
 from shrinkc.compiler.depth.methods import TRAINED
 from shrinkc.compiler.depth.trained import Goal, Trained, expand, shrink_trained
-from shrinkc.compiler.images.cache import Reading, load_pictures, with_margin
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.cache import Reading, load_images, with_margin
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.preprocessing import Preprocessing
 from shrinkc.compiler.measure.speedup import Measuring
 from shrinkc.compiler.pipeline.run import run_exact_passes
@@ -42,7 +42,7 @@ from shrinkc.passes.simplify.simplify import Simplify
 class ShrinkArguments:
     """The command line of `shrinkc shrink`, as given; `compile.images` are what it is fitted to.
 
-    train    folder of labelled pictures to train on; `labels`: the class folders of --images are;
+    train    folder of labelled images to train on; `labels`: the class folders of --images are;
              closed-form trains only where one of them is given
     steps    of the closed form's distillation
     """
@@ -75,21 +75,21 @@ class Outcome:
     plan: PlanSection | None = None
 
 
-def _pictures(
+def _images(
     a: ShrinkArguments, preprocessing: Preprocessing, out: Path, reporter: Progress
-) -> Pictures:
+) -> Images:
     """That the method sees."""
     if a.method != "closed-form":
         return _train_on(a, preprocessing, out, reporter)
     images = images_of(a.compile.images, None, labelled=False)
     assert images is not None
-    return load_pictures(images, with_margin(preprocessing), Reading(), reporter)
+    return load_images(images, with_margin(preprocessing), Reading(), reporter)
 
 
 def _train_on(
     a: ShrinkArguments, preprocessing: Preprocessing, out: Path, reporter: Progress
-) -> Pictures:
-    return training_pictures(a.compile, a.train, preprocessing, out, reporter)
+) -> Images:
+    return training_images(a.compile, a.train, preprocessing, out, reporter)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ class _Work:
 
     a: ShrinkArguments
     graph: fx.GraphModule
-    pictures: Pictures
+    images: Images
     table: CostTable
     preprocessing: Preprocessing
     out: Path
@@ -111,7 +111,7 @@ class _Work:
         cache = Path(user_cache_dir("shrinkc", appauthor=False), "damages")
         goal = self.a.goal
         shrunk = shrink_closed_form(
-            *(original, self.pictures, self.table, self.a.compile.precision),
+            *(original, self.images, self.table, self.a.compile.precision),
             speedup=goal.speedup,
             budget_ms=goal.budget_ms,
             options=ClosedForm(tuning=tuning, cache=cache),
@@ -120,7 +120,7 @@ class _Work:
         )
         lines = (
             f"{row.kind} {row.source} … {row.sink}: saves {row.saving_ms:.3g} ms, alone it agrees "
-            f"with the original on {row.agreement:.1%} of the pictures"
+            f"with the original on {row.agreement:.1%} of the images"
             for row in shrunk.rows
         )
         choices = tuple(asdict(row) for row in shrunk.rows)
@@ -139,7 +139,7 @@ class _Work:
     @cached_property
     def measured_ms(self) -> Measuring | None:
         """Of changed networks, where the target is this machine."""
-        sample = Sample(self.pictures, size_of(self.graph), FEW)
+        sample = Sample(self.images, size_of(self.graph), FEW)
 
         def few() -> Tensor:
             return torch.cat([x for x, _ in sample.batches()])
@@ -147,7 +147,7 @@ class _Work:
         return on_this_machine(self.a.compile, self.graph, self.table, few)
 
     def trained(self) -> Outcome:
-        given = (self.graph, self.pictures, self.table, self.a.compile.precision)
+        given = (self.graph, self.images, self.table, self.a.compile.precision)
         options, folder = self.a.trained, work_folder(self.out)
         if self.a.method == "expand":
             shrunk = expand(*given, options=options, folder=folder, progress=self.reporter)

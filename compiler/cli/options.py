@@ -53,9 +53,9 @@ BudgetOption = Annotated[
     float | None, typer.Option(help="Milliseconds by the target's table, instead of --speedup.")
 ]
 EvaluationOption = Annotated[
-    Path | None, typer.Option(help="Other pictures, to judge it on; class folders: top-1.")
+    Path | None, typer.Option(help="Other images, to judge it on; class folders: top-1.")
 ]
-BatchOption = Annotated[int, typer.Option(min=1, help="Pictures per training step.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="Images per training step.")]
 RateOption = Annotated[float, typer.Option(help="Of SGD, at its peak.")]
 StepsOption = Annotated[
     int | None,

@@ -11,7 +11,7 @@ from rich.console import Console
 from shrinkc.compiler.support.json_values import finite
 from shrinkc.compiler.support.progress import Progress, Silent, Terminal
 
-NOT_JUDGED = "not judged: give --evaluation DIR, pictures that it has not seen"
+NOT_JUDGED = "not judged: give --evaluation DIR, images that it has not seen"
 
 
 def measured_line(speedup: float, precision: str) -> str:

@@ -209,7 +209,7 @@ def layer_problem(graph: fx.GraphModule, name: str) -> Problem:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A choice with its numbers. `error`: on held-out pictures, of the target's variance."""
+    """A choice with its numbers. `error`: on held-out images, of the target's variance."""
 
     choice: Choice
     replacement: Pass

@@ -1,8 +1,8 @@
-"""Shrinking without labels and without training: spans fitted to pictures, one after the other.
+"""Shrinking without labels and without training: spans fitted to images, one after the other.
 
     candidates → damage of each alone → the least damage within the budget (exact) →
     in execution order, with the student's own inputs: least squares, then by gradient →
-    gentle distillation on the same pictures
+    gentle distillation on the same images
 
 "merge": a span becomes one dense convolution, fitted by ridge regression (what removing its
 activations leaves is only one of the points that the fit is drawn to). "drop": its shortcut alone
@@ -23,7 +23,7 @@ from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.choice_sets import Plans, in_order, renamed
 from shrinkc.compiler.depth.choices import KINDS, Choice, Kind, choices, nothing_to_shrink
 from shrinkc.compiler.depth.importance import fit_span, measure
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import channels_last
 from shrinkc.compiler.recover.distil import Tuned, Tuning, tune
 from shrinkc.compiler.recover.divergence import Damage
@@ -42,14 +42,14 @@ class ClosedForm:
     rebuilding of every changed span, after its fit; `Rebuilding(steps=0)` for none
     tuning     the distillation at the end; `Tuning(steps=0)` for none
     cache      folder that keeps the measured damages; None: nothing is kept
-    pictures   the most that a fit looks at
+    images   the most that a fit looks at
     """
 
     kinds: tuple[Kind, ...] = KINDS
     rebuilding: Rebuilding = field(default_factory=Rebuilding)
     tuning: Tuning = field(default_factory=Tuning)
     cache: Path | None = None
-    pictures: int = 1000
+    images: int = 1000
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Shrunk:
 
 def shrink_closed_form(
     graph_module: fx.GraphModule,
-    pictures: Pictures,
+    images: Images,
     table: CostTable,
     precision: str,
     *,
@@ -115,7 +115,7 @@ def shrink_closed_form(
     found, refused = candidates(graph_module, table, precision, options.kinds)
     plans = Plans(graph_module, table, precision, found)
     check_reachable(before_ms, before_ms - plans.most, budget)
-    sample = Sample(pictures, size_of(graph_module), options.pictures)
+    sample = Sample(images, size_of(graph_module), options.images)
     plans = plans.judged(measure(graph_module, found, sample, options.cache, progress))
     chosen = plans.within(budget, measured_ms)
     return fitted(plans, chosen, sample, options, progress, refused)
@@ -177,7 +177,7 @@ def apply(
     """Fit, replace and rebuild in execution order; the original answers, the student's inputs ask.
 
     Layers that nothing was chosen for stay as they are. Refitting them, too, raised the divergence
-    on held-out pictures (MobileNetV2, fits on 100 pictures: 0.33 to 0.60).
+    on held-out images (MobileNetV2, fits on 100 images: 0.33 to 0.60).
     """
     student, changes = graph, list[Change]()
     gone: dict[str, str] = {}

@@ -1,7 +1,7 @@
 """How much every choice alone hurts: fitted in the original network, judged on its outputs.
 
 The damage of a choice is the Kullback-Leibler divergence of the outputs' classes from the
-original's (for other outputs the relative squared error), averaged over pictures that no
+original's (for other outputs the relative squared error), averaged over images that no
 fit saw. It is measured once and kept in a file; a run that was interrupted goes on where it
 stopped.
 """
@@ -34,7 +34,7 @@ from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.passes.analysis.linear.spans import Span
 
-MEASURED = 160  # pictures; three of four fit, the others judge
+MEASURED = 160  # images; three of four fit, the others judge
 
 
 def fit_span(
@@ -79,7 +79,7 @@ def measure(
     """The damage of each choice alone, in the order of `wanted`."""
     sample = sample.at_most(MEASURED)
     fitting, judging = sample.split()
-    seen = f"{sample.pictures.digest} {sample.size} {sample.rows}"
+    seen = f"{sample.images.digest} {sample.size} {sample.rows}"
     journal = Journal(cache, digest_of(graph, seen))
     known = {label: Damage(*numbers) for label, numbers in journal.known.items()}
     spans = {id(choice.span): i for i, choice in reversed(list(enumerate(wanted)))}

@@ -36,7 +36,7 @@ from shrinkc.compiler.depth.options import DepthOption, Move, depth_options
 from shrinkc.compiler.depth.select import most, select
 from shrinkc.compiler.depth.surgery import DepthPlan, Prepared, finish, finished_ms, prepare, union
 from shrinkc.compiler.depth.trials import damages
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import Network, network
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.recover.recipe import Recipe, School, school
@@ -117,7 +117,7 @@ class TrainedShrink:
 
 def shrink_trained(
     captured: fx.GraphModule,
-    pictures: Pictures,
+    images: Images,
     table: CostTable,
     precision: str,
     method: Method,
@@ -138,13 +138,13 @@ def shrink_trained(
     what can), labels missing; TableError where the table lacks the precision; TrainingError.
     """
     options, progress = options or Trained(), progress or Silent()
-    if pictures.labels is None:
+    if images.labels is None:
         raise labels_missing(method)
     net = network(captured)
     before_ms = predicted_ms(net.folded, table, precision)
-    key = digest_of(net.graph, f"{method} {goal} {options} {pictures.digest}")[:12]
+    key = digest_of(net.graph, f"{method} {goal} {options} {images.digest}")[:12]
     teacher = copy_graph(net.graph)
-    schooled = school(pictures, teacher, options.recipe, folder, key, progress)
+    schooled = school(images, teacher, options.recipe, folder, key, progress)
     run = _Run(net, schooled, options, table, precision, before_ms, measured_ms)
     found, refused = depth_options(net, price_of(table, precision), MOVES[method])
     chosen = run.searched(found, goal) if method == "depthshrinker" else run.planned(found, goal)
@@ -273,7 +273,7 @@ def common_activation(graph: fx.GraphModule) -> nn.Module:
 
 def expand(
     captured: fx.GraphModule,
-    pictures: Pictures,
+    images: Images,
     table: CostTable,
     precision: str,
     *,
@@ -290,15 +290,15 @@ def expand(
     Raises as `shrink_trained`; InputError where there is no such convolution.
     """
     options, progress = options or Trained(), progress or Silent()
-    if pictures.labels is None:
+    if images.labels is None:
         raise labels_missing("expand")
     net = network(captured)
     recipe = options.recipe
     chosen = tuple(layers) or _dense(net.graph)
     if not chosen:
         raise InputError("nothing to expand: no convolution without groups larger than 1×1")
-    key = digest_of(net.graph, f"expand {chosen} {options} {pictures.digest}")[:12]
-    schooled = school(pictures, copy_graph(net.graph), recipe, folder, key, progress)
+    key = digest_of(net.graph, f"expand {chosen} {options} {images.digest}")[:12]
+    schooled = school(images, copy_graph(net.graph), recipe, folder, key, progress)
     made = ExpandConvs(chosen, options.expand_ratio, common_activation(net.graph), recipe.seed)
     wide, steps = run_exact_passes(net.graph, (made,))
     if steps[0].skipped:

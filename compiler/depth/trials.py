@@ -1,8 +1,8 @@
 """Importance by training: how much the loss rises when one option alone is taken.
 
 Every option is carried out on a copy of the network, which is trained for a few steps and judged on
-other pictures (the importance tables of Kim et al., 2023 and 2024, by loss instead of accuracy,
-which tells more from few pictures). The network as it is gets the same steps; its loss is zero
+other images (the importance tables of Kim et al., 2023 and 2024, by loss instead of accuracy,
+which tells more from few images). The network as it is gets the same steps; its loss is zero
 damage. Each result is kept at once: an interrupted run goes on where it stopped.
 """
 
@@ -15,7 +15,7 @@ from torch import fx, nn
 
 from shrinkc.compiler.depth.options import DepthOption
 from shrinkc.compiler.depth.surgery import DepthPlan, prepare
-from shrinkc.compiler.images.decoded import Data, Pictures
+from shrinkc.compiler.images.decoded import Data, Images
 from shrinkc.compiler.pipeline.deployed import Network
 from shrinkc.compiler.recover.recipe import Recipe, School
 from shrinkc.compiler.support.jobs import Job, run_jobs
@@ -35,7 +35,7 @@ def damages(
     the teacher."""
     recipe = school.recipe
     settings = {n: v for n, v in asdict(recipe).items() if n not in ("epochs", "search_epochs")}
-    seen = f"{settings} {school.trial.pictures.digest} {school.judged.digest}"
+    seen = f"{settings} {school.trial.images.digest} {school.judged.digest}"
     journal = Journal(school.folder, digest_of(net.graph, seen))
     plans = {AS_IT_IS: DepthPlan()} | {option.label: option.plan for option in options}
     left = [name for name in plans if name not in journal.known]
@@ -55,7 +55,7 @@ def damages(
 
 
 def _trial(
-    data: Data, judged: Pictures, teacher: fx.GraphModule, recipe: Recipe, model: fx.GraphModule
+    data: Data, judged: Images, teacher: fx.GraphModule, recipe: Recipe, model: fx.GraphModule
 ) -> float:
     school = School(data, data, judged, teacher, recipe, None, "", Silent())
     train(model, data, school.training(1))

@@ -53,7 +53,7 @@ def quantize_tflite(
     ]
     with silent():
         buffer, manager = bytearray(model), _recipes(tensors_of(program, keep_fp32))
-        # its own calibrate() averages the ranges of pictures; here they are only a start
+        # its own calibrate() averages the ranges of images; here they are only a start
         watch: Any = calibrator.Calibrator(buffer, qsv_update_func=qsv_utils.min_max_update)
         watch.calibrate({"serving_default": samples}, manager)
         found = _with_ranges(watch.get_model_qsvs(), ranges)

@@ -1,6 +1,6 @@
 """Augmentation of whole batches at once, reproducible from a seed.
 
-A picture is cut to the network's size by a window, and mirrored or not. The windows of a batch are
+An image is cut to the network's size by a window, and mirrored or not. The windows of a batch are
 drawn for the global batch and then shared out, so that they do not depend on the number of ranks.
 """
 
@@ -21,7 +21,7 @@ _ATTEMPTS = 10  # to find a window that fits, as torchvision
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A window of the network's size anywhere in the picture, with `padding` black pixels around.
+    """A window of the network's size anywhere in the image, with `padding` black pixels around.
 
     He et al. 2016 for CIFAR: 4 pixels.
     """
@@ -36,7 +36,7 @@ class RandomCrop:
         room = (stored[0] + 2 * self.padding - size[0], stored[1] + 2 * self.padding - size[1])
         if min(room) < 0:
             raise DataError(
-                f"pictures of {_times(stored)} with {self.padding} pixels around them do not cover "
+                f"images of {_times(stored)} with {self.padding} pixels around them do not cover "
                 f"the network's {_times(size)}; store them larger or pad more"
             )
         top, left = (
@@ -50,8 +50,8 @@ class RandomCrop:
 class RandomResizedCrop:
     """A window of random area and aspect, resized to the network's size (Szegedy et al. 2015).
 
-    `scale` bounds the share of the stored picture's area, `ratio` width over height. Windows are
-    drawn as torchvision's; resizing is bilinear without antialiasing, so store pictures at most
+    `scale` bounds the share of the stored image's area, `ratio` width over height. Windows are
+    drawn as torchvision's; resizing is bilinear without antialiasing, so store images at most
     about twice as large as the network's input.
     """
 
@@ -76,7 +76,7 @@ class RandomResizedCrop:
         fits = (widths >= 1) & (heights >= 1) & (heights <= stored[0]) & (widths <= stored[1])
         first = fits.to(torch.int64).argmax(1, keepdim=True)
         width, height = widths.gather(1, first)[:, 0], heights.gather(1, first)[:, 0]
-        none = ~fits.any(1)  # then the whole picture
+        none = ~fits.any(1)  # then the whole image
         width, height = width.masked_fill(none, stored[1]), height.masked_fill(none, stored[0])
         tops = (torch.rand(count, generator=generator) * (stored[0] - height + 1)).floor()
         lefts = (torch.rand(count, generator=generator) * (stored[1] - width + 1)).floor()
@@ -85,7 +85,7 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Without `crop` the centre is taken. With `flip` half of the pictures are mirrored."""
+    """Without `crop` the centre is taken. With `flip` half of the images are mirrored."""
 
     crop: RandomCrop | RandomResizedCrop | None = None
     flip: bool = False
@@ -103,9 +103,9 @@ class Windows:
 
 
 def draw(augmentation: Augmentation, count: int, stored: Size, size: Size, seed: int) -> Windows:
-    """Windows for `count` pictures of size `stored`, the same for the same seed.
+    """Windows for `count` images of size `stored`, the same for the same seed.
 
-    Raises DataError where pictures of that size do not cover the network's.
+    Raises DataError where images of that size do not cover the network's.
     """
     generator = torch.Generator().manual_seed(seed)
     if augmentation.crop is None:
@@ -122,7 +122,7 @@ def centre(count: int, stored: Size, size: Size) -> Tensor:
     """The middle window of the network's size. Raises DataError where there is none."""
     if stored[0] < size[0] or stored[1] < size[1]:
         raise DataError(
-            f"pictures are stored as {_times(stored)}, smaller than the network's {_times(size)}; "
+            f"images are stored as {_times(stored)}, smaller than the network's {_times(size)}; "
             "store them larger"
         )
     top, left = ((a - b) // 2 for a, b in zip(stored, size, strict=True))

@@ -1,7 +1,7 @@
-"""Pictures are decoded once: into memory up to a bound, or into a file that is mapped.
+"""Images are decoded once: into memory up to a bound, or into a file that is mapped.
 
 A cache file holds bytes as a network's input needs them before augmentation, so that an epoch costs
-no decoding. Its name follows from the pictures' names, sizes and dates and from the preprocessing;
+no decoding. Its name follows from the images' names, sizes and dates and from the preprocessing;
 a set that changed gets another file. Processes that need the same file wait for the first one.
 """
 
@@ -21,27 +21,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shrinkc.compiler.images.decoded import Pictures
-from shrinkc.compiler.images.files import ImageSet, Picture
+from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.images.files import ImageFile, ImageSet
 from shrinkc.compiler.images.preprocessing import Array, Preprocessing, read_pixels
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.support.text import shown
 from shrinkc.errors import DataError, ImageError
 
-MEMORY_BYTES = 2 << 30  # of pictures held without a cache folder
+MEMORY_BYTES = 2 << 30  # of images held without a cache folder
 MAX_UNREADABLE = 0.01
 _CHUNK_FILES, _CHUNK_BYTES = 256, 64 << 20  # read at a time, before decoding
 
-Decoded = tuple[Picture, Array | ImageError]
+Decoded = tuple[ImageFile, Array | ImageError]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How pictures are read.
+    """How images are read.
 
-    cache           folder for decoded pictures, reused by later runs; None: in memory
+    cache           folder for decoded images, reused by later runs; None: in memory
     memory_bytes    the most that is held in memory without `cache`
-    max_unreadable  share of unreadable pictures that are left out; more are an error
+    max_unreadable  share of unreadable images that are left out; more are an error
     workers         threads that decode; 0: none beside the caller's
     """
 
@@ -52,21 +52,21 @@ class Reading:
 
 
 def with_margin(preprocessing: Preprocessing) -> Preprocessing:
-    """Stored for random resized crops: all that `resize` leaves of a square picture."""
+    """Stored for random resized crops: all that `resize` leaves of a square image."""
     height, width = (max(side, preprocessing.resize) for side in preprocessing.size)
     return replace(preprocessing, size=(height, width))
 
 
-def load_pictures(
+def load_images(
     images: ImageSet,
     preprocessing: Preprocessing,
     reading: Reading | None = None,
     progress: Progress | None = None,
-) -> Pictures:
+) -> Images:
     """Decode `images`, resized and cropped as `preprocessing` says.
 
-    Raises DataError: a class without (readable) pictures, too many unreadable ones, more bytes than
-    fit in memory or on the disk. The error names the first picture and why.
+    Raises DataError: a class without (readable) images, too many unreadable ones, more bytes than
+    fit in memory or on the disk. The error names the first image and why.
     """
     reading, progress = reading or Reading(), progress or Silent()
     _check_classes(images)
@@ -74,16 +74,16 @@ def load_pictures(
         kept, skipped, pixels = _in_memory(images, preprocessing, reading, progress)
     else:
         kept, skipped, pixels = _in_file(images, preprocessing, reading, reading.cache, progress)
-    chosen = [images.pictures[i] for i in kept]
-    labels = [picture.label for picture in chosen if picture.label is not None]
+    chosen = [images.entries[i] for i in kept]
+    labels = [image.label for image in chosen if image.label is not None]
     _check_emptied(images, chosen)
-    return Pictures(
+    return Images(
         pixels=pixels,
         labels=torch.tensor(labels) if labels else None,
         mean=preprocessing.mean,
         std=preprocessing.std,
         source=str(images.path),
-        skipped=tuple((images.pictures[i].name, reason) for i, reason in skipped.items()),
+        skipped=tuple((images.entries[i].name, reason) for i, reason in skipped.items()),
     )
 
 
@@ -112,7 +112,7 @@ def _readable(
     progress: Progress,
     skipped: dict[int, str],
 ) -> Iterator[tuple[int, Array]]:
-    """The pictures that can be used, all of one type; the others are noted in `skipped`."""
+    """The images that can be used, all of one type; the others are noted in `skipped`."""
     dtype: Any = None
     with progress.task(f"Reading {images.path.name}", len(images)) as done:
         for index, (_, result) in enumerate(_decoded(images, preprocessing, reading.workers)):
@@ -126,18 +126,18 @@ def _readable(
             else:
                 yield index, result
     if dtype is None:
-        raise DataError(f"{images.path}: no picture can be used, {_first(images, skipped)}")
+        raise DataError(f"{images.path}: no image can be used, {_first(images, skipped)}")
 
 
 def _decoded(images: ImageSet, preprocessing: Preprocessing, workers: int) -> Iterator[Decoded]:
-    def decode(file: tuple[Picture, bytes | ImageError]) -> Decoded:
-        picture, data = file
+    def decode(file: tuple[ImageFile, bytes | ImageError]) -> Decoded:
+        image, data = file
         if isinstance(data, ImageError):
-            return picture, data
+            return image, data
         try:
-            return picture, read_pixels(data, picture.name, preprocessing)
+            return image, read_pixels(data, image.name, preprocessing)
         except ImageError as error:
-            return picture, error
+            return image, error
 
     if workers < 1:
         yield from map(decode, _files(images))
@@ -147,18 +147,18 @@ def _decoded(images: ImageSet, preprocessing: Preprocessing, workers: int) -> It
             yield from pool.map(decode, chunk)
 
 
-def _files(images: ImageSet) -> Iterator[tuple[Picture, bytes | ImageError]]:
-    for picture, read in images.files():
+def _files(images: ImageSet) -> Iterator[tuple[ImageFile, bytes | ImageError]]:
+    for image, read in images.files():
         try:
-            yield picture, read()
+            yield image, read()
         except ImageError as error:
-            yield picture, error
+            yield image, error
 
 
 def _chunks(
-    files: Iterator[tuple[Picture, bytes | ImageError]],
-) -> Iterator[list[tuple[Picture, bytes | ImageError]]]:
-    chunk: list[tuple[Picture, bytes | ImageError]] = []
+    files: Iterator[tuple[ImageFile, bytes | ImageError]],
+) -> Iterator[list[tuple[ImageFile, bytes | ImageError]]]:
+    chunk: list[tuple[ImageFile, bytes | ImageError]] = []
     size = 0
     for file in files:
         chunk.append(file)
@@ -174,7 +174,7 @@ def _as_type(array: Array, dtype: Any) -> Array | ImageError:
     if array.dtype == dtype:
         return array
     if dtype == np.uint8:
-        return ImageError("an array of floats among pictures of bytes")
+        return ImageError("an array of floats among images of bytes")
     return array.astype(np.float32) / np.float32(255)
 
 
@@ -200,7 +200,7 @@ def _in_file(
                 found = _open(stem)
     except OSError as error:
         raise DataError(
-            f"{folder}: decoded pictures cannot be kept there ({error.strerror or error}); "
+            f"{folder}: decoded images cannot be kept there ({error.strerror or error}); "
             "free some space or choose another folder"
         ) from error
     assert found is not None  # just written
@@ -262,11 +262,11 @@ def _key(images: ImageSet, preprocessing: Preprocessing) -> str:
     tar = images.path if images.path.is_file() else None
     if tar is not None:
         what.update(repr((str(tar.resolve()), tar.stat().st_size, tar.stat().st_mtime_ns)).encode())
-    for picture in images.pictures:
-        what.update(repr((picture.name, picture.position)).encode())
+    for image in images.entries:
+        what.update(repr((image.name, image.position)).encode())
         if tar is None:
             try:
-                file = (images.path / picture.name).stat()
+                file = (images.path / image.name).stat()
             except OSError:
                 continue  # reading it will say why
             what.update(repr((file.st_size, file.st_mtime_ns)).encode())
@@ -277,11 +277,11 @@ def _key(images: ImageSet, preprocessing: Preprocessing) -> str:
 
 
 def _check_classes(images: ImageSet) -> None:
-    """A class folder without pictures would shift the numbers of the classes behind it."""
-    labels = {picture.label for picture in images.pictures}
+    """A class folder without images would shift the numbers of the classes behind it."""
+    labels = {image.label for image in images.entries}
     if not images.path.is_dir() or len(labels) < 2:
         return
-    parents = [Path(picture.name).parts[:-1] for picture in images.pictures]
+    parents = [Path(image.name).parts[:-1] for image in images.entries]
     shared = 0
     for first, last in zip(min(parents), max(parents), strict=False):
         if first != last:
@@ -292,37 +292,37 @@ def _check_classes(images: ImageSet) -> None:
     folders = {f.name for f in above.iterdir() if f.is_dir() and not f.name.startswith(".")}
     for name in sorted(folders - used - {"__MACOSX"}):
         raise DataError(
-            f"{above}: class folder '{shown(name)}' holds no pictures; fill it or remove it"
+            f"{above}: class folder '{shown(name)}' holds no images; fill it or remove it"
         )
 
 
-def _check_emptied(images: ImageSet, chosen: list[Picture]) -> None:
-    left = Counter(picture.label for picture in chosen)
-    for picture in images.pictures:
-        if not left[picture.label]:
+def _check_emptied(images: ImageSet, chosen: list[ImageFile]) -> None:
+    left = Counter(image.label for image in chosen)
+    for image in images.entries:
+        if not left[image.label]:
             raise DataError(
-                f"{images.path}: no picture of class {picture.label} can be read, among them "
-                f"'{shown(picture.name)}'; replace them"
+                f"{images.path}: no image of class {image.label} can be read, among them "
+                f"'{shown(image.name)}'; replace them"
             )
 
 
 def _check_skipped(images: ImageSet, skipped: dict[int, str], share: float) -> None:
     if len(skipped) > share * len(images):
         raise DataError(
-            f"{images.path}: more than {share:.1%} of {len(images):,} pictures cannot be used, "
+            f"{images.path}: more than {share:.1%} of {len(images):,} images cannot be used, "
             f"{_first(images, skipped)}; remove or replace them"
         )
 
 
 def _first(images: ImageSet, skipped: dict[int, str]) -> str:
     index, reason = next(iter(skipped.items()))
-    return f"first '{shown(images.pictures[index].name)}': {reason}"
+    return f"first '{shown(images.entries[index].name)}': {reason}"
 
 
 def _check_memory(images: ImageSet, first: Array, reading: Reading) -> None:
     needed = len(images) * first.nbytes
     if needed > reading.memory_bytes:
         raise DataError(
-            f"{images.path}: {len(images):,} pictures need {needed / 2**30:.1f} GiB, above the "
+            f"{images.path}: {len(images):,} images need {needed / 2**30:.1f} GiB, above the "
             f"{reading.memory_bytes / 2**30:.1f} GiB kept in memory; give a folder for a cache"
         )

@@ -1,4 +1,4 @@
-"""Decoded pictures of one size, in memory or mapped from a file, ready for batches."""
+"""Decoded images of one size, in memory or mapped from a file, ready for batches."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from shrinkc.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """Pictures as stored: not normalised, not augmented.
+class Images:
+    """Images as stored: not normalised, not augmented.
 
     pixels   (n, height, width, channels), uint8 or float32
     labels   int64 (n,), or None
@@ -30,7 +30,7 @@ class Pictures:
     labels: Tensor | None
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-    source: str = "pictures"
+    source: str = "images"
     skipped: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -41,12 +41,12 @@ class Pictures:
                 "(n, height, width, channels)"
             )
         if not len(self):
-            raise DataError(f"{self.source}: no pictures")
+            raise DataError(f"{self.source}: no images")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.pixels.shape[3]):
                 raise DataError(f"{self.source}: {name} has {len(values)} values")
         if self.labels is not None and self.labels.shape != (len(self),):
-            raise DataError(f"{self.source}: {len(self.labels)} labels for {len(self)} pictures")
+            raise DataError(f"{self.source}: {len(self.labels)} labels for {len(self)} images")
 
     def __len__(self) -> int:
         return self.pixels.shape[0]
@@ -55,7 +55,7 @@ class Pictures:
     def size(self) -> Size:
         return self.pixels.shape[1], self.pixels.shape[2]
 
-    def part(self, rows: Tensor) -> Pictures:
+    def part(self, rows: Tensor) -> Images:
         """A copy of those rows, labels with them. rows: int64 (n,)."""
         labels = None if self.labels is None else self.labels[rows]
         return replace(self, pixels=self.pixels[rows], labels=labels)
@@ -63,7 +63,7 @@ class Pictures:
     def inputs(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """What the network sees: (n, h, w, channels) as stored → (n, channels, h, w).
 
-        The same arithmetic as `read_picture`'s, so the same bits. Channels stay innermost in
+        The same arithmetic as `read_image`'s, so the same bits. Channels stay innermost in
         memory (`torch.channels_last`).
         """
         mean = torch.tensor(self.mean, dtype=torch.float32, device=pixels.device)
@@ -75,7 +75,7 @@ class Pictures:
 
     @cached_property
     def digest(self) -> str:
-        """Tells sets apart: their size, all labels and 64 of the pictures."""
+        """Tells sets apart: their size, all labels and 64 of the images."""
         rows = range(0, len(self), math.ceil(len(self) / 64))
         crc = zlib.crc32(self.pixels[list(rows)].numpy().tobytes())
         if self.labels is not None:
@@ -85,12 +85,12 @@ class Pictures:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Pictures to train on. `size` is the network's input (height, width); default: as stored."""
+    """Images to train on. `size` is the network's input (height, width); default: as stored."""
 
-    pictures: Pictures
+    images: Images
     augmentation: Augmentation = field(default_factory=Augmentation)
     size: Size | None = None
 
     @property
     def input_size(self) -> Size:
-        return self.size or self.pictures.size
+        return self.size or self.images.size

@@ -1,6 +1,6 @@
-"""Pictures for verification, calibration and accuracy: a folder, class folders, or a tar of them.
+"""Images for verification, calibration and accuracy: a folder, class folders, or a tar of them.
 
-Pictures are read one after the other, so any number of them takes the memory of one batch. A tar
+Images are read one after the other, so any number of them takes the memory of one batch. A tar
 is read as a stream and never unpacked to disk; the names in it only serve as labels.
 """
 
@@ -17,19 +17,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from shrinkc.compiler.images.preprocessing import Preprocessing, read_picture
+from shrinkc.compiler.images.preprocessing import Preprocessing, read_image
 from shrinkc.compiler.images.tars import member_bytes, open_tar, read_limited, tar_files
 from shrinkc.compiler.support.text import shown
 from shrinkc.errors import ImageError
 
 Batch = tuple[Tensor, Tensor | None]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".npy")
-MAX_PICTURES = 2_000_000
+MAX_IMAGES = 2_000_000
 MAX_UNREADABLE = 0.05
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageFile:
     """`name` is the path below the folder or inside the tar, `position` its place in the tar."""
 
     name: str
@@ -39,17 +39,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Pictures in a fixed order: by name in folders, as stored in a tar."""
+    """Images in a fixed order: by name in folders, as stored in a tar."""
 
     path: Path
-    pictures: tuple[Picture, ...]
+    entries: tuple[ImageFile, ...]
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.entries)
 
     @property
     def labelled(self) -> bool:
-        return self.pictures[0].label is not None
+        return self.entries[0].label is not None
 
     def batches(
         self,
@@ -59,22 +59,22 @@ class ImageSet:
     ) -> Iterator[Batch]:
         """Yield (float32 (n, channels, height, width), int64 labels (n,) or None).
 
-        An unreadable picture is left out after `on_skip(name, reason)`. Raises ImageError, with
+        An unreadable image is left out after `on_skip(name, reason)`. Raises ImageError, with
         the first such name, when more than 5% are.
         """
         skipped: list[tuple[str, str]] = []
         tensors: list[Tensor] = []
         labels: list[int | None] = []
-        for picture, data in self.files():
+        for image, data in self.files():
             try:
-                tensors.append(read_picture(data(), picture.name, preprocessing))
+                tensors.append(read_image(data(), image.name, preprocessing))
             except ImageError as error:
-                skipped.append((picture.name, str(error)))
+                skipped.append((image.name, str(error)))
                 self._check_skipped(skipped)
                 if on_skip:
                     on_skip(*skipped[-1])
                 continue
-            labels.append(picture.label)
+            labels.append(image.label)
             if len(tensors) == batch_size:
                 yield _batch(tensors, labels)
                 tensors, labels = [], []
@@ -86,20 +86,20 @@ class ImageSet:
             return
         name, reason = skipped[0]
         raise ImageError(
-            f"{self.path}: more than 5% of {len(self)} pictures cannot be used, "
+            f"{self.path}: more than 5% of {len(self)} images cannot be used, "
             f"first '{shown(name)}': {reason}; remove or replace them"
         )
 
-    def files(self) -> Iterator[tuple[Picture, Callable[[], bytes]]]:
-        """Each picture with what reads its file: to be called, if at all, before the next one.
+    def files(self) -> Iterator[tuple[ImageFile, Callable[[], bytes]]]:
+        """Each image with what reads its file: to be called, if at all, before the next one.
 
         That raises ImageError with the reason alone.
         """
         if self.path.is_dir():
-            for picture in self.pictures:
-                yield picture, lambda name=picture.name: _file_bytes(self.path / name)
+            for image in self.entries:
+                yield image, lambda name=image.name: _file_bytes(self.path / name)
             return
-        wanted = {picture.position: picture for picture in self.pictures}
+        wanted = {image.position: image for image in self.entries}
         last = max(wanted)
         with open_tar(self.path) as tar:
             for position, member in tar_files(tar, self.path):
@@ -112,14 +112,14 @@ class ImageSet:
 def find_images(
     path: Path, *, classes: Mapping[str, int] | None = None, limit: int | None = None
 ) -> ImageSet:
-    """List the pictures (.jpg, .jpeg, .png, .npy) of a folder or a tar (.tar, .gz, .bz2, .xz).
+    """List the images (.jpg, .jpeg, .png, .npy) of a folder or a tar (.tar, .gz, .bz2, .xz).
 
-    Folders that all pictures share are ignored; below them, class folders give the labels: their
+    Folders that all images share are ignored; below them, class folders give the labels: their
     index in sorted order, or what `classes` says. One folder alone is no class unless `classes`
-    names it. With `limit`, that many pictures are taken, spread evenly over the classes and over
+    names it. With `limit`, that many images are taken, spread evenly over the classes and over
     each class's names.
 
-    Raises ImageError: nothing there, no pictures, pictures beside class folders, a folder that
+    Raises ImageError: nothing there, no images, images beside class folders, a folder that
     `classes` does not name.
     """
     if path.is_dir():
@@ -128,19 +128,19 @@ def find_images(
         with open_tar(path) as tar:
             names = [(member.name, position) for position, member in tar_files(tar, path)]
     else:
-        raise ImageError(f"{path}: no such folder or tar of pictures; check --images")
-    names = [(name, position) for name, position in names if _is_picture(name)]
+        raise ImageError(f"{path}: no such folder or tar of images; check --images")
+    names = [(name, position) for name, position in names if _is_image(name)]
     if not names:
         raise ImageError(f"{path}: no {', '.join(SUFFIXES)} in it; check --images")
-    if len(names) > MAX_PICTURES:
-        raise ImageError(f"{path}: more than {MAX_PICTURES:,} pictures; use a smaller set")
+    if len(names) > MAX_IMAGES:
+        raise ImageError(f"{path}: more than {MAX_IMAGES:,} images; use a smaller set")
     folders = _class_folders(path, [name for name, _ in names], classes)
     labels = _labels(path, folders, classes)
-    pictures = [
-        Picture(name, label, position)
+    images = [
+        ImageFile(name, label, position)
         for (name, position), label in zip(names, labels, strict=True)
     ]
-    return ImageSet(path, tuple(pictures if limit is None else _spread(pictures, limit)))
+    return ImageSet(path, tuple(images if limit is None else _spread(images, limit)))
 
 
 def read_classes(path: Path) -> dict[str, int]:
@@ -169,7 +169,7 @@ def _parts(name: str) -> tuple[str, ...]:
     return tuple(part for part in PurePosixPath(name).parts if part not in ("/", ".", ".."))
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     parts = _parts(name)
     hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
     return bool(parts) and not hidden and parts[-1].lower().endswith(SUFFIXES)
@@ -178,7 +178,7 @@ def _is_picture(name: str) -> bool:
 def _class_folders(
     path: Path, names: list[str], classes: Mapping[str, int] | None
 ) -> list[str | None]:
-    """The class folder of each picture, None where there are none."""
+    """The class folder of each image, None where there are none."""
     parents = [_parts(name)[:-1] for name in names]
     depth = 0  # below the folders that all share
     for first, last in zip(min(parents), max(parents), strict=False):
@@ -205,15 +205,15 @@ def _labels(
     return [None if folder is None else index[folder] for folder in folders]
 
 
-def _spread(pictures: list[Picture], limit: int) -> list[Picture]:
-    """`limit` of the pictures: classes in turn, within a class evenly spaced names."""
+def _spread(images: list[ImageFile], limit: int) -> list[ImageFile]:
+    """`limit` of the images: classes in turn, within a class evenly spaced names."""
     if limit < 1:
-        raise ImageError(f"a limit of {limit} pictures; give 1 or more")
-    groups: dict[int | None, list[Picture]] = defaultdict(list)
-    for picture in sorted(pictures, key=lambda p: p.name):
-        groups[picture.label].append(picture)
+        raise ImageError(f"a limit of {limit} images; give 1 or more")
+    groups: dict[int | None, list[ImageFile]] = defaultdict(list)
+    for image in sorted(images, key=lambda p: p.name):
+        groups[image.label].append(image)
     shares = dict.fromkeys(groups, 0)
-    left = min(limit, len(pictures))
+    left = min(limit, len(images))
     while left:
         for label in sorted(groups, key=lambda label: -1 if label is None else label):
             if left and shares[label] < len(groups[label]):
@@ -224,7 +224,7 @@ def _spread(pictures: list[Picture], limit: int) -> list[Picture]:
         for label, group in groups.items()
         for i in range(shares[label])
     }
-    return [picture for picture in pictures if id(picture) in chosen]
+    return [image for image in images if id(image) in chosen]
 
 
 def _batch(tensors: list[Tensor], labels: list[int | None]) -> Batch:

@@ -1,4 +1,4 @@
-"""One picture becomes one normalised tensor, the way ImageNet networks are evaluated.
+"""One image becomes one normalised tensor, the way ImageNet networks are evaluated.
 
 Scaled to 0–1, shorter side resized (bilinear with antialiasing, as Pillow and torchvision do),
 centre-cropped, normalised. EXIF rotation is ignored, as in training pipelines.
@@ -25,8 +25,8 @@ from shrinkc.errors import ImageError, InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GREY_MEAN, GREY_STD = (0.449,), (0.226,)  # the averages of ImageNet's
-MAX_PIXELS = 100_000_000  # a larger picture is taken for a decompression bomb
-_SMALL = 64  # inputs up to this size are made for pictures of just that size
+MAX_PIXELS = 100_000_000  # a larger image is taken for a decompression bomb
+_SMALL = 64  # inputs up to this size are made for images of just that size
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's mode "L"
 
 Array = NDArray[Any]  # uint8, or float32
@@ -34,7 +34,7 @@ Array = NDArray[Any]  # uint8, or float32
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happens to a picture before the network sees it.
+    """What happens to an image before the network sees it.
 
     resize   shorter side in pixels, before the crop
     size     (height, width) of the centre crop
@@ -104,7 +104,7 @@ def preprocessing_for(
     )
 
 
-def read_picture(data: bytes, name: str, preprocessing: Preprocessing) -> Tensor:
+def read_image(data: bytes, name: str, preprocessing: Preprocessing) -> Tensor:
     """Decode one JPEG, PNG or `.npy` file to a float32 tensor (channels, height, width).
 
     Raises ImageError with the reason alone; the caller knows the file's full name.
@@ -118,7 +118,7 @@ def read_picture(data: bytes, name: str, preprocessing: Preprocessing) -> Tensor
 def read_pixels(data: bytes, name: str, preprocessing: Preprocessing) -> Array:
     """Decode, resize and crop one file, without normalisation: (height, width, channels).
 
-    uint8, or float32: grey pictures of 16 bits scaled to 0–1, `.npy` floats as they are. Raises
+    uint8, or float32: grey images of 16 bits scaled to 0–1, `.npy` floats as they are. Raises
     ImageError with the reason alone.
     """
     if name.lower().endswith(".npy"):
@@ -130,7 +130,7 @@ def read_pixels(data: bytes, name: str, preprocessing: Preprocessing) -> Array:
 
 def _decode(data: bytes, channels: int) -> list[Image.Image]:
     if channels not in (1, 3):
-        raise ImageError(f"a picture has 1 or 3 channels, the network input {channels}")
+        raise ImageError(f"an image has 1 or 3 channels, the network input {channels}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # among them Pillow's own limit of pixels

@@ -20,7 +20,7 @@ _DAMAGED = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that refuses reads larger than one picture: tar headers may ask for any length."""
+    """A stream that refuses reads larger than one image: tar headers may ask for any length."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream

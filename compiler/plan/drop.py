@@ -1,13 +1,13 @@
-"""What a changed network loses, on pictures that it was not fitted to.
+"""What a changed network loses, on images that it was not fitted to.
 
 Without labels the original's own confidence stands in for them: where the changed network answers
 class s and the original t, the loss of top-1 to be expected is p(t) − p(s), p the original's
 probabilities. It is unbiased where those are calibrated. Counting disagreements instead would
-overstate the loss several times: most pictures that change their class were unsure before.
+overstate the loss several times: most images that change their class were unsure before.
 
-Few pictures say little: the interval is where the loss on all pictures of the kind lies in 95 of
-100 cases. Half a picture more is counted in each of the four cells right or wrong, before and after
-(Agresti and Min, 2005), so that no change on few pictures is no proof.
+Few images say little: the interval is where the loss on all images of the kind lies in 95 of
+100 cases. Half an image more is counted in each of the four cells right or wrong, before and after
+(Agresti and Min, 2005), so that no change on few images is no proof.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ SURE = 1.96  # standard errors to either side: 95 of 100
 
 def promise_of(original: Answer, changed: Answer, batches: Labelled) -> Promise:
     """`original` and `changed`: inputs (n, …) → class scores (n, classes)."""
-    pictures = same = 0
+    images = same = 0
     counted, expected = list[Tensor](), list[Tensor]()
     for x, labels in batches:
         scores, new = original(x), changed(x).argmax(1)
         old, sure = scores.argmax(1), scores.double().softmax(1)
-        pictures += len(x)
+        images += len(x)
         same += int((old == new).sum())
         rows = torch.arange(len(x))
         expected.append(sure[rows, old] - sure[rows, new])
@@ -43,16 +43,16 @@ def promise_of(original: Answer, changed: Answer, batches: Labelled) -> Promise:
     labelled = len(counted) == len(expected) > 0
     lost = torch.cat([*(counted if labelled else expected), torch.zeros(0)])
     return Promise(
-        pictures=pictures,
-        drop=float(lost.sum()) / max(pictures, 1),
+        images=images,
+        drop=float(lost.sum()) / max(images, 1),
         interval=interval(lost),
-        agreement=same / max(pictures, 1),
+        agreement=same / max(images, 1),
         labelled=labelled,
     )
 
 
 def interval(lost: Tensor) -> tuple[float, float]:
-    """Of the mean of what single pictures lose, −1 to 1 each."""
+    """Of the mean of what single images lose, −1 to 1 each."""
     count = len(lost) + 2
     mean = float(lost.sum()) / count
     spread = (float(lost.square().sum()) + 1) / count - mean**2

@@ -15,7 +15,7 @@ from shrinkc.compiler.plan.int8_variants import Way
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
 
-FEW = 10  # pictures that int8 is calibrated on where only speed is measured
+FEW = 10  # images that int8 is calibrated on where only speed is measured
 
 
 class WholeFiles:

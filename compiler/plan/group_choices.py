@@ -102,7 +102,7 @@ def measure_groups(
         return {}
     sample = sample.at_most(MEASURED)
     fitting, judging = sample.split()
-    seen = f"groups {sample.pictures.digest} {sample.size} {sample.rows}"
+    seen = f"groups {sample.images.digest} {sample.size} {sample.rows}"
     journal, batches = Journal(cache, digest_of(graph, seen)), _batches(fitting)
     scores = _scores(graph, wanted, batches, journal)
     answers = _answers(graph, judging) if any(c.label not in journal.known for c in wanted) else []
@@ -172,7 +172,7 @@ def sliced(graph: fx.GraphModule, chosen: Sequence[GroupChoice]) -> fx.GraphModu
 def sliced_and_fitted(
     graph: fx.GraphModule, chosen: Sequence[GroupChoice], sample: Sample, progress: Progress
 ) -> PassResult:
-    """The network with these widths, what reads them compensated on `MEASURED` pictures at most;
+    """The network with these widths, what reads them compensated on `MEASURED` images at most;
     verified: sliced equals masked."""
     if not chosen:
         return PassResult(copy_graph(graph), ())

@@ -1,9 +1,9 @@
 """`plan.json` and `plan.safetensors`: what was done to a network, to be done again anywhere.
 
 The first names the network by what it computes, and every step with what it saved and cost; the
-second holds the numbers that pictures gave, of the layers that are not the network's own, and with
+second holds the numbers that images gave, of the layers that are not the network's own, and with
 "int8." before the name those that only int8 files have. So a plan replays without device and
-pictures. Files may come from anyone: types are strict, sizes are limited, nothing in them is code.
+images. Files may come from anyone: types are strict, sizes are limited, nothing in them is code.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import safetensors.torch
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import AliasChoices, Field, StringConstraints, ValidationError
 from torch import Tensor
 
 from shrinkc.compiler.model_file.file import read_tensors
@@ -54,15 +54,15 @@ class Step(Strict):
 
 
 class Promise(Strict):
-    """What the plan was judged to cost, on pictures that it was not fitted to.
+    """What the plan was judged to cost, on images that it was not fitted to.
 
     drop       of top-1, as a share; `labelled`: counted, otherwise expected by the original's own
                confidence
-    interval   of the drop on pictures of the kind, with a confidence of 95%
+    interval   of the drop on images of the kind, with a confidence of 95%
     agreement  with the original's classes
     """
 
-    pictures: Annotated[int, Field(ge=0)]
+    images: Annotated[int, Field(ge=0, validation_alias=AliasChoices("images", "pictures"))]
     drop: Drop
     interval: tuple[Drop, Drop]
     agreement: Share

@@ -3,7 +3,7 @@
     candidates of every precision → damage of each choice alone, of int8 alone (measured once) →
     the least damage within the budget, in every way to compute (ways.py): of the spans exactly, of
     channel groups one by one (bases.py) → the best of them → groups sliced and spans fitted in
-    execution order → judged on pictures that no fit saw
+    execution order → judged on images that no fit saw
 
 Time is the target's, over the original in fp32: int8 spends nothing of the budget but accuracy.
 Where the target is this machine, operators are timed one by one, the original and every set that is
@@ -27,7 +27,7 @@ from shrinkc.compiler.depth.choice_sets import Plans, outline
 from shrinkc.compiler.depth.choices import Choice, choices
 from shrinkc.compiler.depth.closed_form import ClosedForm, Row, fitted
 from shrinkc.compiler.depth.importance import measure
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.sanity import Sanity
 from shrinkc.compiler.measure.speedup import int8_file
 from shrinkc.compiler.options import PRECISIONS
@@ -56,9 +56,9 @@ from shrinkc.errors import InputError, TableError
 from shrinkc.passes.analysis.linear.spans import NoSpan, find_spans
 
 HOST = "host"
-CALIBRATED = 100  # pictures that tell the ranges of int8
-GLANCED = 32  # pictures, whether they are all alike
-ADVICE = "a plan is fitted to them and may not suit others: give real pictures of many classes"
+CALIBRATED = 100  # images that tell the ranges of int8
+GLANCED = 32  # images, whether they are all alike
+ADVICE = "a plan is fitted to them and may not suit others: give real images of many classes"
 Train = Callable[[fx.GraphModule, fx.GraphModule], fx.GraphModule]
 POINTS = 8  # speedups that a search for an accuracy looks at
 
@@ -99,23 +99,23 @@ class Planner:
     def __init__(
         self,
         captured: fx.GraphModule,
-        pictures: Pictures,
+        images: Images,
         table: CostTable,
         planning: Planning | None = None,
         *,
-        held_out: Pictures | None = None,
+        held_out: Images | None = None,
         train: Train | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """`pictures`: to fit to, no labels needed. `held_out`: to judge on; without them every
-        fourth of `pictures` is kept for it. `train`: (fitted, original) → trained, before a plan is
+        """`images`: to fit to, no labels needed. `held_out`: to judge on; without them every
+        fourth of `images` is kept for it. `train`: (fitted, original) → trained, before a plan is
         judged. Raises InputError, TableError.
         """
         self.captured, self.table, self.train = captured, table, train
         self.planning, self.progress = planning or Planning(), progress or Silent()
         self.original = deployed(captured)
         size = size_of(self.original)
-        sample = Sample(pictures, size, self.planning.closed.pictures)
+        sample = Sample(images, size, self.planning.closed.images)
         if held_out is None:
             self.sample, self.held = sample.split()
         else:
@@ -126,13 +126,13 @@ class Planner:
             factors = self._files.factors(table, ("fp32", *self.precisions))
             self.table = AsMeasured(table, factors)
         self.before_ms = predicted_ms(self.original, self.table, "fp32")
-        self._look_at_pictures()
+        self._look_at_images()
 
-    def _look_at_pictures(self) -> None:
+    def _look_at_images(self) -> None:
         """Note where they are all alike."""
-        sanity, answer = Sanity({"x"}, "y", "pictures", ADVICE), answers(self.original)
+        sanity, answer = Sanity({"x"}, "y", "images", ADVICE), answers(self.original)
         few = self.sample.at_most(GLANCED)
-        with self.progress.task("Looking at the pictures"):
+        with self.progress.task("Looking at the images"):
             for x, _ in few.batches():
                 sanity.see("x", x)
                 sanity.see("y", answer(x))
@@ -225,7 +225,7 @@ class Planner:
 
     def _as_int8(self, how: Int8) -> Outcome:
         """What the original loses by it; kept."""
-        seen = f"int8 {self.sample.pictures.digest} {self.sample.size} {self.sample.rows}"
+        seen = f"int8 {self.sample.images.digest} {self.sample.size} {self.sample.rows}"
         journal = Journal(self.planning.closed.cache, digest_of(self.original, f"{seen} {how}"))
         if "" not in journal.known:
             prepared = prepare(self.original, self._inputs(CALIBRATED), how, self.progress)
@@ -390,12 +390,12 @@ class Planner:
 
     def _promise(self, graph: fx.GraphModule, prepared: Prepared | None) -> Promise:
         """By the int8 file, where it is one."""
-        with self.progress.task("Judging the plan on other pictures"):
+        with self.progress.task("Judging the plan on other images"):
             changed = answers(graph) if prepared is None else self._quantised(prepared)
             return promise_of(answers(self.original), changed, self._judging(self.held))
 
     def _judging(self, sample: Sample) -> list[tuple[Tensor, Tensor | None]]:
-        labels = sample.pictures.labels
+        labels = sample.images.labels
         return [(x, None if labels is None else labels[rows]) for x, rows in sample.batches()]
 
     def _quantised(self, prepared: Prepared) -> Answer:
@@ -403,7 +403,7 @@ class Planner:
         return answers_of_file(file, prepared.graph_module, self.planning.threads)
 
     def _inputs(self, count: int) -> list[tuple[Tensor, ...]]:
-        """Single pictures, evenly spread over those that fits see."""
+        """Single images, evenly spread over those that fits see."""
         few = self.sample.at_most(count)
         return [(row[None],) for x, _ in few.batches() for row in x]
 
@@ -431,10 +431,10 @@ class Planner:
                 planning.training,
                 planning.groups,
                 planning.closed,
-                self.sample.pictures.digest,
+                self.sample.images.digest,
                 self.sample.rows,
             ),
-            *(self.held.pictures.digest, self.held.rows),
+            *(self.held.images.digest, self.held.rows),
         )
         return folder / digest_of(self.captured, str(told))
 

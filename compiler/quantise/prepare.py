@@ -24,12 +24,12 @@ from shrinkc.errors import InputError
 from shrinkc.passes.base import Skip
 from shrinkc.passes.fold.equalise_channels import EqualiseChannels
 
-CORRECTION_PICTURES = 100  # three times as many changed MobileNetV2's divergence by 0.0002
-NOISE_PICTURES = 32
+CORRECTION_IMAGES = 100  # three times as many changed MobileNetV2's divergence by 0.0002
+NOISE_IMAGES = 32
 NOISY_DB = 25.0  # MobileNetV2's noisiest layer has 30; 16 after its channels are scaled at random
-JOINED_BYTES = 5 << 20  # of input that runs together: 8 pictures of 224 × 224
+JOINED_BYTES = 5 << 20  # of input that runs together: 8 images of 224 × 224
 
-ADVICE = "int8 ranges come from them: calibrate on real pictures of many classes"
+ADVICE = "int8 ranges come from them: calibrate on real images of many classes"
 
 Batches = Sequence[tuple[Tensor, ...]]
 
@@ -61,19 +61,19 @@ def prepare(
     check_layers(lower(graph_module), how.keep_fp32)
     steps: tuple[Step, ...] = ()
     if how.tuning in ("equalise", "both"):
-        few = _groups(graph_module, batches, NOISE_PICTURES)
+        few = _groups(graph_module, batches, NOISE_IMAGES)
         seen = channel_ranges(graph_module, lower(graph_module).names, map(_joined, few))
         equalised, steps = run_exact_passes(graph_module, (EqualiseChannels(seen),))
         graph_module = equalised.float()
     program = lower(graph_module)
     names = {value.name for value in program.inputs}
-    sanity = Sanity(names, program.outputs[0].name, "calibration pictures", ADVICE)
+    sanity = Sanity(names, program.outputs[0].name, "calibration images", ADVICE)
     with progress.task("Calibrating", len(batches)) as done:
         ranges = calibrate(graph_module, program.names, batches, done, sanity.see)
     quantisation = Quantisation(program, ranges, operators(program, how.keep_fp32))
     noise: tuple[LayerNoise, ...] = ()
     if how.noise or how.min_snr_db is not None:
-        few = _groups(graph_module, batches, NOISE_PICTURES)
+        few = _groups(graph_module, batches, NOISE_IMAGES)
         with progress.task("Measuring noise", len(few)) as done:
             own = own_noise(graph_module, quantisation, map(_joined, few), done)
         least = -torch.inf if how.min_snr_db is None else how.min_snr_db
@@ -104,7 +104,7 @@ def _corrected(
     """With biases that int8 needs, and has room for."""
     skipped: tuple[Skip, ...] = ()
     if how.tuning in ("bias", "both"):
-        some = _groups(graph_module, batches, CORRECTION_PICTURES)
+        some = _groups(graph_module, batches, CORRECTION_IMAGES)
         with progress.task("Correcting biases", len(some)) as done:
             result = correct_biases(graph_module, quantisation, map(_joined, some), done)
         graph_module, skipped = result.graph_module, result.skipped
@@ -132,12 +132,12 @@ def check_layers(program: ops.Program, layers: Sequence[str]) -> None:
         )
 
 
-def _groups(graph_module: fx.GraphModule, batches: Batches, pictures: int) -> list[Batches]:
-    """At most so many pictures, evenly spread; batches that run as one where the network takes
+def _groups(graph_module: fx.GraphModule, batches: Batches, images: int) -> list[Batches]:
+    """At most so many images, evenly spread; batches that run as one where the network takes
     any batch size."""
     if not batches:
         return []
-    count = max(1, pictures // len(batches[0][0]))
+    count = max(1, images // len(batches[0][0]))
     spread = batches[:: max(1, -(-len(batches) // count))]
     size = 1
     if graph_module.meta.get("dynamic_batch", False):

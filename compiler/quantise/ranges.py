@@ -1,10 +1,10 @@
-"""Activation ranges for int8: what clips least and rounds least on calibration pictures.
+"""Activation ranges for int8: what clips least and rounds least on calibration images.
 
 The range [l, h] of a tensor minimises the mean squared error of 8-bit quantisation,
 
     Σ_{x<l} (l − x)² + Σ_{x>h} (x − h)² + n_inside · s²/12,    s = (h − l)/255,
 
-over a histogram that grows with the data, so that memory does not depend on the number of pictures.
+over a histogram that grows with the data, so that memory does not depend on the number of images.
 The widest range seen wastes levels on outliers, an average of ranges clips too much.
 """
 

@@ -1,4 +1,4 @@
-"""What calibration told, kept: int8 files without pictures."""
+"""What calibration told, kept: int8 files without images."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
     W = argmin Σ‖y − W x_kept − b‖² + λ‖W − W₀‖²
 
-over unlabelled pictures, layer after layer in execution order: x is what the layer reads in the
+over unlabelled images, layer after layer in execution order: x is what the layer reads in the
 pruned network, with the layers before it compensated already, y what it computes in the original
 one (He et al., Channel Pruning, ICCV 2017; Xie et al., CaP, 2021). λ is chosen on a quarter of the
-pictures that is held out.
+images that is held out.
 
 Residual branches (He et al., section 3.3): the last layer of a branch also makes up for what the
 shortcut has lost, y = y₁ + y₂ − y₁′ with y₁, y₁′ the shortcut of the original and of the pruned
@@ -63,7 +63,7 @@ def compensate(
 
     Memory: the sums of one layer, (inputs · kernel)² numbers, one batch's activations, the network
     twice, and what both have computed up to the layer (`resumed.MEMORY` each). The graph is left
-    as it is. Raises InputError where there are no pictures.
+    as it is. Raises InputError where there are no images.
     """
     options, progress = options or LeastSquares(), progress or Silent()
     groups = channel_groups(graph_module, slicing.whole_conv_groups, slicing.outputs)

@@ -1,4 +1,4 @@
-"""Gentle distillation on the pictures that the fits used, without labels.
+"""Gentle distillation on the images that the fits used, without labels.
 
 The student's last features and class scores are drawn to the original's (Wang and Wu, MiR, 2022;
 Practise, 2023): the mean squared error of the features over their variance plus the KL divergence
@@ -32,10 +32,10 @@ WARM_UP = 20  # steps
 class Tuning:
     """How long and how gently.
 
-    steps         of `batch` pictures; 0 tunes nothing
+    steps         of `batch` images; 0 tunes nothing
     seconds       ends earlier: the schedule is bent so that it finishes in time
     learning_rate share of a filter's size that a step moves it by
-    scale         area of the random crops, as a share of the stored picture
+    scale         area of the random crops, as a share of the stored image
     """
 
     steps: int = 200
@@ -103,13 +103,13 @@ def _past(step: int, options: Tuning, elapsed: float) -> float:
 
 
 def views(sample: Sample, options: Tuning) -> Iterator[Tensor]:
-    """Random crops of the sample's pictures, half of them mirrored, without end."""
+    """Random crops of the sample's images, half of them mirrored, without end."""
     augmentation = Augmentation(RandomResizedCrop(options.scale), flip=True)
-    pictures, size, rows = sample.pictures, sample.size, torch.tensor(sample.rows)
+    images, size, rows = sample.images, sample.size, torch.tensor(sample.rows)
     batch = min(options.batch, len(rows))
     for seed, few in enumerate(shuffled(len(rows), batch, options.seed), options.seed + 1):
-        windows = draw(augmentation, batch, pictures.size, size, seed)
-        yield pictures.inputs(cut(pictures.pixels[rows[few]], windows, size))
+        windows = draw(augmentation, batch, images.size, size, seed)
+        yield images.inputs(cut(images.pixels[rows[few]], windows, size))
 
 
 def last_feature(teacher: fx.GraphModule, student: fx.GraphModule) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Damage:
     """Of one choice: `loss` of the outputs, `agreement` of the largest one with the original's,
-    `error` of the fit on held-out pictures, of the target's variance (NaN where nothing is
+    `error` of the fit on held-out images, of the target's variance (NaN where nothing is
     fitted)."""
 
     loss: float

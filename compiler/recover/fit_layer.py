@@ -1,4 +1,4 @@
-"""One layer's least squares: its sums over the pictures, and the parameters that they give."""
+"""One layer's least squares: its sums over the images, and the parameters that they give."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class LeastSquares:
     """How layers are fitted.
 
     ridge         λ, relative to the mean variance of what is read; None: the best of a dozen on
-                  held-out pictures
+                  held-out images
     multi_branch  the last layer of a residual branch makes up for its shortcut
-    positions     of each picture, at most
+    positions     of each image, at most
     """
 
     ridge: float | None = None
@@ -160,7 +160,7 @@ def _sums(
     shortcut = task.shortcut if options.multi_branch else None
     read, own = task.kept[0].source, task.node.name
     extra = [] if shortcut is None else [shortcut]
-    sums, picture = task.sums(), 0
+    sums, image = task.sums(), 0
     for network in (pair.pruned, pair.original):
         network.settle(own)
     for number, (inputs, _) in enumerate(each_batch(pair.teacher, batches)):
@@ -170,8 +170,8 @@ def _sums(
         if shortcut is not None:
             target = target + _lost(task, pair.student, theirs[shortcut], mine[shortcut], target)
         positions = Positions(options.positions, number)
-        held = torch.arange(picture, picture + len(target)) % HELD_OUT == HELD_OUT - 1
-        picture += len(target)
+        held = torch.arange(image, image + len(target)) % HELD_OUT == HELD_OUT - 1
+        image += len(target)
         for block, both in zip(task.kept, sums, strict=True):
             x = rows_read(block, mine[read], positions).cpu()
             y = rows_made(block, target, positions).cpu()

@@ -1,4 +1,4 @@
-"""Pictures through two graphs: what a layer reads in one, and should answer as in the other."""
+"""Images through two graphs: what a layer reads in one, and should answer as in the other."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from shrinkc.compiler.images.augment import Augmentation, Size, cut, draw
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.run import node_values
 from shrinkc.compiler.recover.least_squares import Normal
 from shrinkc.passes.algebra.window import Padding, Pair, Window
 
-BATCH = 10  # pictures: the values between two layers at 112×112 are its memory
-HELD_OUT = 4  # every fourth picture chooses the regularisation
+BATCH = 10  # images: the values between two layers at 112×112 are its memory
+HELD_OUT = 4  # every fourth image chooses the regularisation
 ROWS, ROWS_PER_NUMBER = 20_000, 15  # positions that a fit looks at, at most
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The pictures that closed-form fits look at, centre crops. `size`: the network's input.
+    """The images that closed-form fits look at, centre crops. `size`: the network's input.
     Of evenly spread ones those whose numbers are in `part`."""
 
-    pictures: Pictures
+    images: Images
     size: Size
     limit: int = 1000
     part: tuple[int, ...] | None = None
@@ -36,9 +36,9 @@ class Sample:
 
     @property
     def rows(self) -> tuple[int, ...]:
-        """Their places among all pictures."""
-        count = min(len(self.pictures), self.limit)
-        step = len(self.pictures) / count
+        """Their places among all images."""
+        count = min(len(self.images), self.limit)
+        step = len(self.images) / count
         part = range(count) if self.part is None else self.part
         return tuple(int(i * step) for i in part)
 
@@ -60,9 +60,9 @@ class Sample:
         """(inputs, their numbers)."""
         rows = torch.tensor(self.rows)
         for few in cast("tuple[Tensor, ...]", cast(Any, rows).split(BATCH)):
-            pixels = self.pictures.pixels[few]
-            windows = draw(Augmentation(), len(few), self.pictures.size, self.size, 0)
-            yield self.pictures.inputs(cut(pixels, windows, self.size)), few
+            pixels = self.images.pixels[few]
+            windows = draw(Augmentation(), len(few), self.images.size, self.size, 0)
+            yield self.images.inputs(cut(pixels, windows, self.size)), few
 
 
 def shuffled(count: int, batch: int, seed: int) -> Iterator[Tensor]:
@@ -121,7 +121,7 @@ class Problem:
     def rows(
         self, student: dict[str, Tensor], teacher: dict[str, Tensor], share: float, seed: int
     ) -> tuple[Tensor, Tensor]:
-        """(rows, numbers), (rows, out): a random share of the positions of every picture."""
+        """(rows, numbers), (rows, out): a random share of the positions of every image."""
         y = self.target(student, teacher)
         x = _padded(student[self.reads], self.padding)
         generator = torch.Generator().manual_seed(seed)
@@ -140,7 +140,7 @@ def accumulate(
     sample: Sample,
     done: Callable[[], None],
 ) -> list[tuple[Normal, Normal]]:
-    """The sums of every problem, (to fit, held out), in one pass over the pictures."""
+    """The sums of every problem, (to fit, held out), in one pass over the images."""
     sums = [
         (Normal(p.numbers, p.window.out_channels), Normal(p.numbers, p.window.out_channels))
         for p in problems
@@ -166,11 +166,11 @@ def accumulate(
     return sums
 
 
-def _share(problem: Problem, teacher: dict[str, Tensor], pictures: int) -> float:
+def _share(problem: Problem, teacher: dict[str, Tensor], images: int) -> float:
     """Neighbouring positions say the same: as many as a stable fit needs."""
     height, width = teacher[problem.teacher[0]].shape[2:]
     wanted = max(ROWS, ROWS_PER_NUMBER * problem.numbers)
-    return min(1.0, wanted / (pictures * height * width))
+    return min(1.0, wanted / (images * height * width))
 
 
 def _padded(x: Tensor, padding: Padding) -> Tensor:

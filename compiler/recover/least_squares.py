@@ -1,11 +1,11 @@
-"""Least squares from sums: any number of pictures, the memory of one layer.
+"""Least squares from sums: any number of images, the memory of one layer.
 
 With rows x of d numbers and targets y, everything that ridge regression needs is in
 
     G = Σ [x 1]ᵀ[x 1],   C = Σ [x 1]ᵀ y,   S = Σ y²
 
 W = argmin Σ‖y − Wx − b‖² + λ‖W − W₀‖², the bias not regularised, and the error of any (W, b) on
-pictures that were held out, follow from them. Products are float32 batch by batch, around the first
+images that were held out, follow from them. Products are float32 batch by batch, around the first
 batch's means, and sums float64.
 """
 

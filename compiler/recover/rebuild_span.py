@@ -2,7 +2,7 @@
 
 Least squares changes one layer. Here all layers of the span move, by gradient, until its output
 from the student's input is nearest to the teacher's (block reconstruction: Li et al., BRECQ, 2021;
-Wang and Wu, MiR, 2022). Every position of every map is an example, so a few hundred pictures do.
+Wang and Wu, MiR, 2022). Every position of every map is an example, so a few hundred images do.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def rebuild(
 def maps(
     student: fx.GraphModule, teacher: fx.GraphModule, span: Span, sample: Sample
 ) -> tuple[Tensor, Tensor]:
-    """What the span reads in the student and answers in the teacher, of as many pictures as the
+    """What the span reads in the student and answers in the teacher, of as many images as the
     memory holds."""
     reads, answers = list[Tensor](), list[Tensor]()
     for x, _ in _within_memory(span, sample).batches():

@@ -16,7 +16,7 @@ from shrinkc.compiler.images.augment import (
     cut,
     draw,
 )
-from shrinkc.compiler.images.decoded import Data, Pictures
+from shrinkc.compiler.images.decoded import Data, Images
 from shrinkc.compiler.recover.layer_problems import size_of
 from shrinkc.compiler.support.jobs import Parallel
 from shrinkc.compiler.support.progress import Progress
@@ -26,9 +26,9 @@ from shrinkc.compiler.train.settings.optimisers import Group, Sgd
 from shrinkc.compiler.train.train import Result, train
 from shrinkc.errors import InputError
 
-JUDGED = 4_000  # pictures, at most, that judge what an option does
-MEMORY = 500_000_000  # bytes, at most, of the copies of pictures to try and to judge on, each
-SMALL = 64  # pixels: networks for such pictures are trained on shifted crops, others on resized
+JUDGED = 4_000  # images, at most, that judge what an option does
+MEMORY = 500_000_000  # bytes, at most, of the copies of images to try and to judge on, each
+SMALL = 64  # pixels: networks for such images are trained on shifted crops, others on resized
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Recipe:
 class School:
     """Everything that a training needs but the network.
 
-    train    all pictures
+    train    all images
     trial    those that an option is tried on, `judged` others that tell what it did
     teacher  the network as it was
     folder   of what was measured; None: nothing is kept
@@ -74,7 +74,7 @@ class School:
 
     train: Data
     trial: Data
-    judged: Pictures
+    judged: Images
     teacher: fx.GraphModule
     recipe: Recipe
     folder: Path | None
@@ -83,7 +83,7 @@ class School:
 
     @property
     def labelled(self) -> bool:
-        return self.train.pictures.labels is not None
+        return self.train.images.labels is not None
 
     def training(
         self, epochs: int, hooks: Hooks | None = None, groups: tuple[Group, ...] = ()
@@ -92,7 +92,7 @@ class School:
         kd = recipe.distillation if self.labelled else 1.0
         return Training(
             epochs,
-            min(recipe.batch, len(self.trial.pictures)),
+            min(recipe.batch, len(self.trial.images)),
             optimiser=Sgd(recipe.learning_rate, weight_decay=recipe.weight_decay, groups=groups),
             labels=Labels(1 - kd, recipe.smoothing) if self.labelled and kd < 1 else None,
             distillation=Distillation(self.teacher, kd, recipe.temperature) if kd else None,
@@ -115,35 +115,35 @@ class School:
 
 
 def school(
-    pictures: Pictures,
+    images: Images,
     teacher: fx.GraphModule,
     recipe: Recipe,
     folder: Path | None,
     run: str,
     progress: Progress,
 ) -> School:
-    """Choose the pictures that options are tried and judged on: copies, all others stay where
+    """Choose the images that options are tried and judged on: copies, all others stay where
     they are."""
-    if len(pictures) < 4:
-        raise InputError(f"{len(pictures)} pictures are too few to train on")
+    if len(images) < 4:
+        raise InputError(f"{len(images)} images are too few to train on")
     size = size_of(teacher)
     generator = torch.Generator().manual_seed(recipe.seed)
-    order = torch.randperm(len(pictures), generator=generator)
-    fitting = MEMORY // (pictures.pixels[0].numel() * pictures.pixels.element_size())
-    judged = min(JUDGED, fitting, len(pictures) // 4)
-    tried = min(recipe.steps * recipe.batch, fitting, len(pictures) - judged)
+    order = torch.randperm(len(images), generator=generator)
+    fitting = MEMORY // (images.pixels[0].numel() * images.pixels.element_size())
+    judged = min(JUDGED, fitting, len(images) // 4)
+    tried = min(recipe.steps * recipe.batch, fitting, len(images) - judged)
     crop = RandomCrop(4) if max(size) <= SMALL else RandomResizedCrop((0.35, 1.0))
     augmentation = Augmentation(crop, flip=True)
     return School(
-        Data(pictures, augmentation, size),
-        Data(pictures.part(order[judged : judged + tried].sort().values), augmentation, size),
-        _centred(pictures.part(order[:judged].sort().values), size),
+        Data(images, augmentation, size),
+        Data(images.part(order[judged : judged + tried].sort().values), augmentation, size),
+        _centred(images.part(order[:judged].sort().values), size),
         *(teacher, recipe, folder, run, progress),
     )
 
 
-def _centred(pictures: Pictures, size: Size) -> Pictures:
+def _centred(images: Images, size: Size) -> Images:
     """The central crops."""
-    windows = draw(Augmentation(), len(pictures), pictures.size, size, 0)
-    pixels = cut(pictures.pixels, windows, size)
-    return replace(pictures, pixels=pixels)
+    windows = draw(Augmentation(), len(images), images.size, size, 0)
+    pixels = cut(images.pixels, windows, size)
+    return replace(images, pixels=pixels)

@@ -1,7 +1,7 @@
-"""A network's values on the same pictures again and again, while its layers change one by one.
+"""A network's values on the same images again and again, while its layers change one by one.
 
 What lies before the layer that changes next is settled: its last values are kept, as far as memory
-allows, and the network goes on from there instead of from the pictures. So a pass over all layers
+allows, and the network goes on from there instead of from the images. So a pass over all layers
 costs about as much as a few runs, not as one run for every layer.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx
 
-MEMORY = 256 << 20  # bytes of kept values, of one network on all pictures
+MEMORY = 256 << 20  # bytes of kept values, of one network on all images
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, fx, nn
 
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.run import node_values, run_exact_passes
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
 from shrinkc.compiler.recover.recipe import Recipe, school
@@ -22,13 +22,13 @@ from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
 from shrinkc.passes.ir import module_of
 from shrinkc.passes.layers.insert_batch_norms import InsertBatchNorms
 
-PICTURES = 500  # that the statistics are taken from
+IMAGES = 500  # that the statistics are taken from
 
 
 def retrain(
     shrunk: fx.GraphModule,
     original: fx.GraphModule,
-    pictures: Pictures,
+    images: Images,
     recipe: Recipe,
     folder: Path | None,
     progress: Progress,
@@ -37,9 +37,9 @@ def retrain(
 
     folder  keeps checkpoints: a run that was stopped goes on there
     """
-    run = digest_of(shrunk, f"{recipe} {pictures.digest}")[:12]
-    schooled = school(pictures, copy_graph(original).eval(), recipe, folder, run, progress)
-    sample = Sample(pictures, size_of(original), PICTURES)
+    run = digest_of(shrunk, f"{recipe} {images.digest}")[:12]
+    schooled = school(images, copy_graph(original).eval(), recipe, folder, run, progress)
+    sample = Sample(images, size_of(original), IMAGES)
     student = run_exact_passes(shrunk, (InsertBatchNorms(statistics(shrunk, sample)),))[0].float()
     for parameter in student.parameters():
         parameter.requires_grad_()

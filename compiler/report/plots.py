@@ -1,4 +1,4 @@
-"""Pictures, written as PNG. Needs matplotlib: pip install 'shrinkc[plot]'."""
+"""Images, written as PNG. Needs matplotlib: pip install 'shrinkc[plot]'."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shrinkc.compiler.width.sensitivity import SensitivityCurve
 from shrinkc.errors import InputError, TableError
 from shrinkc.latency_tables.files import Validation
 
-_NEEDED = "pictures need matplotlib: pip install 'shrinkc[plot]'"
+_NEEDED = "images need matplotlib: pip install 'shrinkc[plot]'"
 _COLOURS = {"fp32": "#1b6ca8", "fp16": "#2a9d5c", "int8": "#c4581c"}
 _MARKS = {"none": "x", "network": "o", "family": "^", "operator": "."}
 _NAMES = {

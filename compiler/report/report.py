@@ -33,7 +33,7 @@ class ArtefactReport:
     """One written file.
 
     `max_relative_error` is against the original network, as a share of the output range; `top1`
-    and `agreement` are shares of the evaluation pictures; times in ms on this machine, memory as
+    and `agreement` are shares of the evaluation images; times in ms on this machine, memory as
     `memory_bytes` of memory.py measures it.
     """
 

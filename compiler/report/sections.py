@@ -20,7 +20,7 @@ class ChoiceRow:
     precision        that the choice runs in, and that its saving was priced in
     saving_ms        by the target's table; negative where it costs
     loss             what the choice alone adds to the loss
-    agreement        share of the pictures on which it alone agrees with the original, 0 to 1
+    agreement        share of the images on which it alone agrees with the original, 0 to 1
     """
 
     source: str
@@ -46,7 +46,7 @@ class PlanSection:
 @dataclass(frozen=True)
 class FrontierPoint:
     """One network that was within reach. `speedup` is over the fp32 original by the table; times
-    in ms; `top1` and `agreement` are shares of the evaluation pictures, 0 to 1; `chosen`: it is the
+    in ms; `top1` and `agreement` are shares of the evaluation images, 0 to 1; `chosen`: it is the
     one that was written."""
 
     speedup: float
@@ -73,9 +73,9 @@ class TableSection:
 @dataclass(frozen=True)
 class Judged:
     """A changed network beside the one it was made from, both in PyTorch and fp32: shares of the
-    pictures. Top-1 is None without labels."""
+    images. Top-1 is None without labels."""
 
-    pictures: int
+    images: int
     agreement: float
     original_top1: float | None
     changed_top1: float | None
@@ -85,7 +85,7 @@ class Judged:
         if self.original_top1 is not None and self.changed_top1 is not None:
             top1 = f"; top-1 {self.original_top1:.2%} before, {self.changed_top1:.2%} after"
         return (
-            f"on {self.pictures} other pictures it agrees with the original on "
+            f"on {self.images} other images it agrees with the original on "
             f"{self.agreement:.1%}{top1} (PyTorch, fp32)"
         )
 
@@ -96,7 +96,7 @@ class Sections:
 
     command    as it was typed, quoted for a shell
     changed    what was done to the network before: "shrunk", "pruned"; None: nothing
-    judged     the changed network; None where nothing was changed, or no pictures were left
+    judged     the changed network; None where nothing was changed, or no images were left
     """
 
     command: str | None = None

@@ -1,6 +1,6 @@
-"""Training: pictures in, a trained network out, resumable at any moment.
+"""Training: images in, a trained network out, resumable at any moment.
 
-pictures   cache, pictures, augment, batches
+images   cache, images, augment, batches
 settings   config, with losses, optimisers, schedules, average, compute
 training   train, run (one step), keeper (checkpoints), log, checks, stopping, state
 judging    evaluate

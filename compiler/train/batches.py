@@ -1,4 +1,4 @@
-"""Which pictures make a batch, as a function of seed and step: nothing to save for a resume."""
+"""Which images make a batch, as a function of seed and step: nothing to save for a resume."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def mix(*numbers: int) -> int:
 class Batches:
     """Batches of `data` in an order that follows from `seed` and the epoch.
 
-    `size` is the global batch; every rank takes each `ranks`-th picture of it. What is left at an
+    `size` is the global batch; every rank takes each `ranks`-th image of it. What is left at an
     epoch's end and fills no batch is left out; a set smaller than a batch is one batch.
 
-    Raises DataError where stored pictures do not cover the network's input, TrainingError where
+    Raises DataError where stored images do not cover the network's input, TrainingError where
     the ranks cannot share a batch.
     """
 
@@ -52,36 +52,36 @@ class Batches:
         device: torch.device,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.size = min(size, len(data.pictures))
+        self.size = min(size, len(data.images))
         if self.size % ranks.count:
             raise TrainingError(
                 f"a batch of {self.size} cannot be shared by {ranks.count} ranks; "
                 "give a multiple of that"
             )
-        self.steps_per_epoch = len(data.pictures) // self.size
+        self.steps_per_epoch = len(data.images) // self.size
         self._data, self._seed, self._ranks = data, seed, ranks
         self._device = device
         self._epoch, self._order = -1, torch.empty(0)
-        self.labelled = data.pictures.labels is not None
+        self.labelled = data.images.labels is not None
         self[0]  # what is wrong with the sizes shows here
 
     def __getitem__(self, step: int) -> Batch:
         epoch, index = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, order(len(self._data.pictures), self._seed, epoch)
+            self._epoch, self._order = epoch, order(len(self._data.images), self._seed, epoch)
         rank, ranks = self._ranks.rank, self._ranks.count
-        pictures, size = self._data.pictures, self._data.input_size
+        images, size = self._data.images, self._data.input_size
         rows = self._order[index * self.size : (index + 1) * self.size][rank::ranks]
         seed = mix(self._seed, epoch, index)
-        windows = draw(self._data.augmentation, self.size, pictures.size, size, seed)
-        pixels = pictures.pixels.index_select(0, rows).to(self._device)
-        inputs = pictures.inputs(cut(pixels, windows.part(rank, ranks), size))
-        labels = None if pictures.labels is None else pictures.labels[rows].to(self._device)
+        windows = draw(self._data.augmentation, self.size, images.size, size, seed)
+        pixels = images.pixels.index_select(0, rows).to(self._device)
+        inputs = images.inputs(cut(pixels, windows.part(rank, ranks), size))
+        labels = None if images.labels is None else images.labels[rows].to(self._device)
         return Batch(inputs, labels)
 
 
 def order(count: int, seed: int, epoch: int) -> Tensor:
-    """The pictures of one epoch, shuffled."""
+    """The images of one epoch, shuffled."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(mix(seed, epoch)))
 
 

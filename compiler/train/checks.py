@@ -1,4 +1,4 @@
-"""What is wrong with network, pictures or teacher shows before the first step."""
+"""What is wrong with network, images or teacher shows before the first step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.support.text import named
 from shrinkc.compiler.train.batches import Batch
 from shrinkc.compiler.train.evaluate import judged
@@ -49,37 +49,37 @@ def _run(model: nn.Module, inputs: Tensor, what: str) -> Tensor:
         raise
     except Exception as error:  # the network's own code may raise anything
         shape = "×".join(map(str, inputs.shape[1:]))
-        raise TrainingError(f"{what} fails on pictures of {shape}: {named(error)}") from error
+        raise TrainingError(f"{what} fails on images of {shape}: {named(error)}") from error
 
 
-def check_labels(pictures: Pictures, classes: int) -> None:
+def check_labels(images: Images, classes: int) -> None:
     """Raises DataError where the network has no output for a label."""
-    assert pictures.labels is not None
-    for label in (int(pictures.labels.min()), int(pictures.labels.max())):
+    assert images.labels is not None
+    for label in (int(images.labels.min()), int(images.labels.max())):
         if not 0 <= label < classes:
             raise DataError(
-                f"{pictures.source}: class {label}, but the network tells {classes} apart "
+                f"{images.source}: class {label}, but the network tells {classes} apart "
                 f"(0 to {classes - 1}); number the classes as the network does"
             )
 
 
-def check_pictures(
-    training: Training, pictures: Pictures, validation: Validation | None, classes: int
+def check_images(
+    training: Training, images: Images, validation: Validation | None, classes: int
 ) -> None:
     """Raises DataError where labels are missing or do not fit."""
-    if training.labels is not None and pictures.labels is None:
+    if training.labels is not None and images.labels is None:
         raise DataError(
-            f"{pictures.source}: no class folders, so no labels, but the loss needs them; put each "
+            f"{images.source}: no class folders, so no labels, but the loss needs them; put each "
             "class into a folder of its own, or train against a teacher alone"
         )
-    if pictures.labels is not None:
-        check_labels(pictures, classes)
+    if images.labels is not None:
+        check_labels(images, classes)
     if validation is None:
         return
-    if validation.pictures.labels is not None:
-        check_labels(validation.pictures, classes)
+    if validation.images.labels is not None:
+        check_labels(validation.images, classes)
     elif training.distillation is None:
         raise DataError(
-            f"{validation.pictures.source}: neither labels nor a teacher to judge by; put each "
+            f"{validation.images.source}: neither labels nor a teacher to judge by; put each "
             "class into a folder of its own"
         )

@@ -1,4 +1,4 @@
-"""Judging a network on pictures."""
+"""Judging a network on images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.train.compute import ALONE, Ranks
 from shrinkc.compiler.train.settings.losses import logits
 
@@ -20,12 +20,12 @@ from shrinkc.compiler.train.settings.losses import logits
 class Evaluation:
     """Shares are 0–1. None: no labels, or no teacher.
 
-    top1       share of pictures whose highest output is the label's
+    top1       share of images whose highest output is the label's
     loss       mean cross-entropy
-    agreement  share of pictures whose highest output is also the teacher's
+    agreement  share of images whose highest output is also the teacher's
     """
 
-    pictures: int
+    images: int
     top1: float | None
     loss: float | None
     agreement: float | None
@@ -37,7 +37,7 @@ class Evaluation:
 
 def evaluate(
     model: nn.Module,
-    pictures: Pictures,
+    images: Images,
     *,
     teacher: nn.Module | None = None,
     batch: int = 256,
@@ -45,29 +45,29 @@ def evaluate(
 ) -> Evaluation:
     """Top-1, loss and agreement with `teacher`, in eval mode, on the model's own device.
 
-    Pictures larger than the network's input must have been stored in its size: nothing is cropped.
-    Ranks share the pictures; every rank gets the same answer. Raises TrainingError for a network
+    Images larger than the network's input must have been stored in its size: nothing is cropped.
+    Ranks share the images; every rank gets the same answer. Raises TrainingError for a network
     with several outputs.
     """
     first = next(model.parameters(), torch.empty(0))
     sums = torch.zeros(3, dtype=torch.float64, device=first.device)  # correct, loss, agreeing
-    rows = torch.arange(len(pictures))[ranks.rank :: ranks.count]
+    rows = torch.arange(len(images))[ranks.rank :: ranks.count]
     with torch.no_grad(), judged(model), judged(teacher):
         for start in range(0, len(rows), batch):
             chunk = rows[start : start + batch]
-            pixels = pictures.pixels.index_select(0, chunk).to(first.device)
-            inputs = pictures.inputs(pixels, first.dtype)
+            pixels = images.pixels.index_select(0, chunk).to(first.device)
+            inputs = images.inputs(pixels, first.dtype)
             outputs = logits(model(inputs))
-            if pictures.labels is not None:
-                labels = pictures.labels[chunk].to(first.device)
+            if images.labels is not None:
+                labels = images.labels[chunk].to(first.device)
                 sums[0] += (outputs.argmax(1) == labels).sum()
                 sums[1] += F.cross_entropy(outputs.double(), labels, reduction="sum")
             if teacher is not None:
                 sums[2] += (outputs.argmax(1) == logits(teacher(inputs)).argmax(1)).sum()
-    correct, loss, agreeing = (float(s) / len(pictures) for s in ranks.total(sums))
-    labelled = pictures.labels is not None
+    correct, loss, agreeing = (float(s) / len(images) for s in ranks.total(sums))
+    labelled = images.labels is not None
     return Evaluation(
-        pictures=len(pictures),
+        images=len(images),
         top1=correct if labelled else None,
         loss=loss if labelled else None,
         agreement=None if teacher is None else agreeing,

@@ -25,25 +25,25 @@ class Tally:
     correct: float = 0.0
     agreeing: float = 0.0
     steps: int = 0
-    pictures: int = 0
+    images: int = 0
     since: float = 0.0
 
-    def add(self, loss: float, correct: float, agreeing: float, pictures: int) -> None:
+    def add(self, loss: float, correct: float, agreeing: float, images: int) -> None:
         self.loss += loss
         self.correct += correct
         self.agreeing += agreeing
         self.steps += 1
-        self.pictures += pictures
+        self.images += images
 
     def row(self, labelled: bool, taught: bool, seconds: float) -> Row:
         row: Row = {"loss": self.loss / max(self.steps, 1)}
-        pictures = max(self.pictures, 1)
+        images = max(self.images, 1)
         if labelled:
-            row["accuracy"] = self.correct / pictures
+            row["accuracy"] = self.correct / images
         if taught:
-            row["agreement"] = self.agreeing / pictures
+            row["agreement"] = self.agreeing / images
         row["seconds"] = round(seconds, 3)
-        row["images_per_s"] = round(self.pictures / max(seconds - self.since, 1e-9), 1)
+        row["images_per_s"] = round(self.images / max(seconds - self.since, 1e-9), 1)
         return row
 
 
@@ -51,7 +51,7 @@ class Tally:
 class Meter:
     """Collects what steps measured and asks the device for it only now and then.
 
-    A step's measurement is a float64 tensor: mean loss, correct and agreeing pictures, of this
+    A step's measurement is a float64 tensor: mean loss, correct and agreeing images, of this
     rank. `settle` adds the ranks up.
     """
 
@@ -64,8 +64,8 @@ class Meter:
     def add(self, measured: Tensor) -> None:
         self._open.append(measured)
 
-    def settle(self, pictures: int, stop: bool) -> tuple[int | None, bool]:
-        """Steps since the last call enter both tallies, each with `pictures`.
+    def settle(self, images: int, stop: bool) -> tuple[int | None, bool]:
+        """Steps since the last call enter both tallies, each with `images`.
 
         Returns the number of the first of them whose loss is not finite, counted back from the
         newest (0), and whether any rank wants to stop.
@@ -77,9 +77,9 @@ class Meter:
         for index, (loss, correct, agreeing) in enumerate(steps):
             if not math.isfinite(loss):
                 return len(steps) - 1 - index, stops[0] > 0
-            self.last = (loss / self.ranks.count, correct / pictures, agreeing / pictures)
+            self.last = (loss / self.ranks.count, correct / images, agreeing / images)
             for tally in (self.window, self.epoch):
-                tally.add(self.last[0], correct, agreeing, pictures)
+                tally.add(self.last[0], correct, agreeing, images)
         return None, stops[0] > 0
 
 

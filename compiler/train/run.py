@@ -172,7 +172,7 @@ class Run:
 def _measured(
     loss: Tensor, outputs: Tensor, labels: Tensor | None, taught: Tensor | None
 ) -> Tensor:
-    """Loss, correct and agreeing pictures, left on the device."""
+    """Loss, correct and agreeing images, left on the device."""
     with torch.no_grad():
         best = outputs.argmax(1)
         nothing = loss.new_zeros(())
@@ -187,7 +187,7 @@ def _settings(model: nn.Module, data: Data, training: Training, ranks: int) -> d
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     return {
         "network": f"of {len(shapes)} tensors ({zlib.crc32(repr(shapes).encode()):08x})",
-        "pictures": data.pictures.digest,
+        "images": data.images.digest,
         "augmentation": repr(data.augmentation),
         "input_size": str(data.input_size),
         "epochs": training.epochs,

@@ -13,7 +13,7 @@ from torch import nn
 from shrinkc.compiler.images.decoded import Data
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.train.batches import Batch, ahead
-from shrinkc.compiler.train.checks import check, check_pictures
+from shrinkc.compiler.train.checks import check, check_images
 from shrinkc.compiler.train.compute import start
 from shrinkc.compiler.train.evaluate import evaluate
 from shrinkc.compiler.train.keeper import Keeper, kept
@@ -49,7 +49,7 @@ def train(
     losses as if it had never stopped (on a CPU bit for bit); a finished one is only loaded. Under
     `torchrun` all ranks call this with the same arguments. torch's random state is left as it was.
 
-    Raises DataError (labels missing or out of range, pictures of the wrong size), TrainingError
+    Raises DataError (labels missing or out of range, images of the wrong size), TrainingError
     (the network does not run, a loss that is not finite, settings that differ from those in the
     folder), TrainingStopped after Ctrl-C when everything is saved.
     """
@@ -59,7 +59,7 @@ def train(
         fabric = start(training.compute)
         run = Run(model, data, training, fabric, stack)
         classes = check(model, run.teacher, run.batches[0], run.objective, run.autocast)
-        check_pictures(training, data.pictures, validation, classes)
+        check_images(training, data.images, validation, classes)
         keeper = stack.enter_context(kept(keeping, run))
         if progress is None or run.ranks.rank > 0:
             progress = Silent()
@@ -144,7 +144,7 @@ def _finish(run: Run, epoch: int, validation: Validation | None, keeper: Keeper)
         with run.autocast():
             found = evaluate(
                 run.judged,
-                validation.pictures,
+                validation.images,
                 teacher=run.teacher,
                 batch=validation.batch,
                 ranks=run.ranks,

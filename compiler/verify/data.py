@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, fx
 
-from shrinkc.compiler.images.files import ImageSet, Picture
+from shrinkc.compiler.images.files import ImageFile, ImageSet
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.pipeline.run import sample_inputs
 from shrinkc.errors import InputError
@@ -21,7 +21,7 @@ BATCH_BYTES = 32 << 20  # of input per batch
 
 @dataclass(frozen=True)
 class Data:
-    """Inputs for one compilation: pictures where given, seeded random numbers otherwise."""
+    """Inputs for one compilation: images where given, seeded random numbers otherwise."""
 
     graph_module: fx.GraphModule
     options: Options
@@ -45,29 +45,29 @@ class Data:
             yield (images,), labels
 
     def notes(self) -> tuple[str, ...]:
-        """Pictures that could not be used, named."""
+        """Images that could not be used, named."""
         if not self.skipped:
             return ()
         name, reason = next(iter(self.skipped.items()))
-        return (f"{len(self.skipped)} unreadable pictures left out, first {name}: {reason}",)
+        return (f"{len(self.skipped)} unreadable images left out, first {name}: {reason}",)
 
     def calibration_batches(self) -> list[tuple[Tensor, ...]]:
-        """Inputs at the captured batch size, at most MAX_CALIBRATION pictures of them."""
+        """Inputs at the captured batch size, at most MAX_CALIBRATION images of them."""
         if self.calibration is None:
-            raise InputError("int8 needs pictures to calibrate on; give --images DIR")
+            raise InputError("int8 needs images to calibrate on; give --images DIR")
         batch = _captured_batch(self.graph_module)
         complete = (x for x, _ in self._read(self.calibration, batch) if len(x) == batch)
         batches = [(x,) for x in complete]
         if not batches:
             raise InputError(
-                f"int8 needs at least {batch} pictures to calibrate on, the batch of --input"
+                f"int8 needs at least {batch} images to calibrate on, the batch of --input"
             )
         return batches
 
     def _read(self, images: ImageSet, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         preprocessing = self.options.preprocessing
         if preprocessing is None:
-            raise InputError("pictures need a preprocessing")
+            raise InputError("images need a preprocessing")
         return images.batches(preprocessing, size, self.skipped.__setitem__)
 
     def _batch_size(self) -> int:
@@ -80,23 +80,23 @@ class Data:
 
 
 def split(graph_module: fx.GraphModule, options: Options) -> Data:
-    """Evaluation pictures are never calibration pictures."""
+    """Evaluation images are never calibration images."""
     images, calibration = options.images, options.calibration
     if images is not None and len(graph_module.meta["input_shapes"]) > 1:
         raise InputError("--images works for networks with one input")
     if options.precision == "int8" and calibration is None and options.known is None:
         if images is None or len(images) < 2:
-            raise InputError("int8 needs pictures to calibrate on; give --images DIR")
-        calibration = replace(images, pictures=images.pictures[1::2])
-        images = replace(images, pictures=images.pictures[::2])
+            raise InputError("int8 needs images to calibrate on; give --images DIR")
+        calibration = replace(images, entries=images.entries[1::2])
+        images = replace(images, entries=images.entries[::2])
     if calibration is not None:
-        calibration = replace(calibration, pictures=_spread(calibration, MAX_CALIBRATION))
+        calibration = replace(calibration, entries=_spread(calibration, MAX_CALIBRATION))
     return Data(graph_module, options, images, calibration)
 
 
-def _spread(images: ImageSet, limit: int) -> tuple[Picture, ...]:
+def _spread(images: ImageSet, limit: int) -> tuple[ImageFile, ...]:
     step = max(1, -(-len(images) // limit))
-    return images.pictures[::step]
+    return images.entries[::step]
 
 
 def _captured_batch(graph_module: fx.GraphModule) -> int:

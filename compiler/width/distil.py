@@ -1,4 +1,4 @@
-"""A pruned network drawn to the original by gradient, on pictures without labels.
+"""A pruned network drawn to the original by gradient, on images without labels.
 
 Least squares fits one layer after another, and what a layer cannot make up for stays; a few hundred
 gentle steps over all layers (`shrink.tune`) win back some of it.
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import fx
 
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.recover.distil import Tuning, tune
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
 from shrinkc.compiler.support.progress import Progress, Silent
@@ -19,7 +19,7 @@ from shrinkc.compiler.width.prune import Pruned
 
 
 def distilled(
-    pruned: Pruned, pictures: Pictures, options: Tuning, progress: Progress | None = None
+    pruned: Pruned, images: Images, options: Tuning, progress: Progress | None = None
 ) -> Pruned:
     """With a deployed network whose weights have moved; `trainable` stays as it was.
 
@@ -27,7 +27,7 @@ def distilled(
     """
     if not options.steps or _outputs(pruned.original) > 1:
         return pruned
-    sample = Sample(pictures, size_of(pruned.original))
+    sample = Sample(images, size_of(pruned.original))
     tuned = tune(pruned.graph_module, pruned.original, sample, options, progress or Silent())
     return replace(pruned, graph_module=tuned.graph_module)
 

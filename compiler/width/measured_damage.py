@@ -1,7 +1,7 @@
 """What every channel group bears: how far the outputs move when it alone is pruned.
 
 Scores say which channel of a group matters least; how much a group may lose is measured: the
-divergence of the outputs from the original's on pictures that no fit saw, at a few widths (Li et
+divergence of the outputs from the original's on images that no fit saw, at a few widths (Li et
 al., 2017, have the sensitivity of layers for that), between them interpolated. Where the network
 will be compensated, the group's readers are compensated before it is judged.
 """
@@ -39,7 +39,7 @@ Floats = npt.NDArray[np.float64]
 class Bearing:
     """Judges groups on `batches`, more than one of them. `compensates`: readers are fitted first.
 
-    folder  keeps what was measured, by the network, `seen` (what the scores and pictures are) and
+    folder  keeps what was measured, by the network, `seen` (what the scores and images are) and
             the settings; None: nothing is kept
     """
 

@@ -26,7 +26,7 @@ from shrinkc.passes.criteria.shared.data import Batch
 from shrinkc.passes.criteria.slimming import NetworkSlimming, slimming_penalty
 from shrinkc.passes.criteria.ssl import SSL, ssl_penalty
 
-Needs = Literal["nothing", "pictures", "labels"]
+Needs = Literal["nothing", "images", "labels"]
 Penalty = Callable[[nn.Module, object], Tensor]
 
 
@@ -68,11 +68,11 @@ METHODS: dict[str, Method] = {
     "equal": Method(lambda given: EqualScores()),
     "slimming": Method(lambda given: NetworkSlimming(), "nothing", "none", slimming_penalty),
     "ssl": Method(lambda given: SSL(), penalty=ssl_penalty),
-    "hrank": Method(lambda given: HRank(given.batches), "pictures"),
-    "dropnet": Method(lambda given: DropNet(given.batches), "pictures"),
+    "hrank": Method(lambda given: HRank(given.batches), "images"),
+    "dropnet": Method(lambda given: DropNet(given.batches), "images"),
     "group-fisher": Method(_fisher, "labels", "none"),
-    "cap": Method(lambda given: CaP(given.batches), "pictures", "cumulative", compensates=True),
-    "he": Method(lambda given: ChannelPruning(given.batches), "pictures", compensates=True),
+    "cap": Method(lambda given: CaP(given.batches), "images", "cumulative", compensates=True),
+    "he": Method(lambda given: ChannelPruning(given.batches), "images", compensates=True),
 }
 
 

@@ -19,7 +19,7 @@ from shrinkc.compiler.cost.budget import measured_within, predicted_ms
 from shrinkc.compiler.cost.keys import macs
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.export.lower import lower
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import Network, network
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.pipeline.slicing import run_slicing
@@ -122,7 +122,7 @@ def prune(
     goal: Goal,
     *,
     options: Pruning | None = None,
-    train: Pictures | None = None,
+    train: Images | None = None,
     seen: str = "",
     compensate: Compensate | None = None,
     penalty: Callable[[fx.GraphModule, Groups], Penalty] | None = None,
@@ -133,7 +133,7 @@ def prune(
 ) -> Pruned:
     """Prune a captured network (batch norms as they are in training), which is left as it is.
 
-    train        pictures to tune on, labelled or not; None: nothing is trained
+    train        images to tune on, labelled or not; None: nothing is trained
     seen         tells apart what the criterion looks at, for what `folder` keeps
     compensate   new weights for what stays, before each slicing
     penalty      added to the loss of a training of its own, before anything is removed
@@ -143,18 +143,18 @@ def prune(
     folder       keeps scores and checkpoints: a run that was stopped goes on there
 
     Raises InputError: no group that can become narrower (says why), a budget that cannot be reached
-    (says what can), a penalty without pictures; TableError where the table lacks the precision;
+    (says what can), a penalty without images; TableError where the table lacks the precision;
     TrainingError; VerificationError where the sliced network is not the masked one.
     """
     options, progress = options or Pruning(), progress or Silent()
     if penalty is not None and train is None:
         raise InputError("this criterion trains with a penalty first; give --train DIR")
     if options.every is not None and (train is None or train.labels is None):
-        raise InputError("a channel every few steps of which training? Give labelled pictures")
+        raise InputError("a channel every few steps of which training? Give labelled images")
     if options.every is not None and goal.keep:
         raise InputError("a schedule chooses widths itself; leave out shares of single groups")
     if options.allocation.normalise == "measured" and bearing is None:
-        raise InputError("what groups bear is measured on pictures; give some")
+        raise InputError("what groups bear is measured on images; give some")
     net = network(captured)
     key = ""
     if folder is not None:

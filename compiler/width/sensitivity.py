@@ -81,7 +81,7 @@ def sensitivity(
 
 
 def top1_of(batches: Batches) -> Judge:
-    """The share of pictures whose highest output is the label's."""
+    """The share of images whose highest output is the label's."""
 
     def correct(outputs: tuple[Tensor, ...], labels: Tensor) -> Tensor:
         return (_highest(outputs) == labels).sum()
@@ -90,7 +90,7 @@ def top1_of(batches: Batches) -> Judge:
 
 
 def agreement_of(batches: Batches, original: fx.GraphModule) -> Judge:
-    """The share of pictures whose highest output is the original's; no labels are read."""
+    """The share of images whose highest output is the original's; no labels are read."""
     with torch.no_grad(), evaluating(original):
         known = [
             (inputs, _highest(original(*inputs))) for inputs, _ in each_batch(original, batches)

@@ -25,7 +25,7 @@ FUNCTION_OPS = frozenset(
 )
 # By more than their bytes.
 PRICED_OPS = MATRIX_OPS | POOLING_OPS | FUNCTION_OPS | {"depthwise_conv2d", "conv_transpose2d"}
-IMAGE_CHANNELS = 4  # a convolution on so few channels reads the picture
+IMAGE_CHANNELS = 4  # a convolution on so few channels reads the image
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Fit the table `pixel3`: `python -m shrinkc.latency_tables.makers.pixel3 --data DIR`.
 
 DIR holds `recovered_fbnet_cifar_lut.csv` (see `fbnet_blocks`), recovered from HayeonLee/HELP, which
-has it from HW-NAS-Bench (MIT): 72 blocks of FBNet's space on pictures of 32×32. That is as far as
+has it from HW-NAS-Bench (MIT): 72 blocks of FBNet's space on images of 32×32. That is as far as
 the table reaches: float, small maps, 16 to 2112 channels, no whole network.
 """
 

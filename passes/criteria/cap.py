@@ -39,7 +39,7 @@ _BISECTIONS = 60
 
 @dataclass(frozen=True, eq=False)
 class CaP:
-    """Needs pictures, no labels. A channel's score is the relative error of its readers once it and
+    """Needs images, no labels. A channel's score is the relative error of its readers once it and
     all that go before it are gone and compensated. Groups that no convolution or linear layer reads
     are not judged."""
 

@@ -33,7 +33,7 @@ from shrinkc.passes.criteria.shared.readers import POSITIONS, ReaderSums, reader
 
 @dataclass(frozen=True, eq=False)
 class ChannelPruning:
-    """Needs pictures, no labels. `positions`: of each picture, at most (the paper takes 10 of each
+    """Needs images, no labels. `positions`: of each image, at most (the paper takes 10 of each
     of 5000). Groups that no convolution or linear layer reads are not judged."""
 
     batches: Batches

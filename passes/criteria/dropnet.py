@@ -27,7 +27,7 @@ Scope = Literal["layer", "global"]
 
 @dataclass(frozen=True, eq=False)
 class DropNet:
-    """Needs pictures, no labels. A channel that several layers make has the mean over them."""
+    """Needs images, no labels. A channel that several layers make has the mean over them."""
 
     batches: Batches
     name: ClassVar[str] = "dropnet"

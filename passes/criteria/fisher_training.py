@@ -25,7 +25,7 @@ from shrinkc.passes.criteria.group_fisher import MaskedRead, masked_reads
 
 
 class FisherMask(nn.Module):
-    """Multiplies what one layer reads, and notes each picture's gradient of the masks."""
+    """Multiplies what one layer reads, and notes each image's gradient of the masks."""
 
     def __init__(self, read: MaskedRead, size: int, note: Callable[[str, Tensor], None]) -> None:
         super().__init__()

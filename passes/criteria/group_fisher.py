@@ -5,7 +5,7 @@ costs is, by the Fisher information,
 
     s = Σ_n (Σ_x ∂L_n/∂m_x)²
 
-over pictures n and the layers x that read it, coupled layers summed before the square. It is
+over images n and the layers x that read it, coupled layers summed before the square. It is
 divided by what the channel takes: memory (the elements that are written for it, which the paper
 finds measured speed to follow), FLOPs, or any number handed in, say milliseconds.
 
@@ -42,7 +42,7 @@ Cost = Literal["memory", "flops", "none"] | Mapping[str, float]
 
 @dataclass(frozen=True, eq=False)
 class GroupFisher:
-    """Needs pictures with labels.
+    """Needs images with labels.
 
     loss  summed over the batch
     cost  what scores are divided by: "memory" and "flops" of one channel, "none", or group → a
@@ -76,7 +76,7 @@ class GroupFisher:
         inputs: tuple[Tensor, ...],
         labels: Tensor,
     ) -> list[tuple[str, Tensor]]:
-        """Group → (n, size): each picture's ∂L/∂m."""
+        """Group → (n, size): each image's ∂L/∂m."""
         names = list(dict.fromkeys(r.group for read in reads.values() for r in read))
         masks = {
             n: torch.ones(
@@ -113,12 +113,12 @@ class MaskedRead:
     channels: Ids
 
     def factor(self, mask: Tensor, value: Tensor) -> Tensor:
-        """What to multiply `value` by: the masks (n, size) of its pictures, 1 elsewhere."""
+        """What to multiply `value` by: the masks (n, size) of its images, 1 elsewhere."""
         rows = mask.index_select(1, indices(self.channels).to(mask.device))
         if value.shape[0] % len(rows):
             raise InputError(
                 f"channel group '{self.group}': a value of {tuple(value.shape)} does not hold the "
-                "pictures of a batch along its first dimension"
+                "images of a batch along its first dimension"
             )
         rows = rows.repeat_interleave(value.shape[0] // len(rows), 0)
         whole = rows.new_ones(value.shape[0], value.shape[self.axis])

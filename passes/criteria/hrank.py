@@ -1,6 +1,6 @@
 """HRank (Lin et al., Filter Pruning using High-Rank Feature Map, CVPR 2020).
 
-The importance of a channel is the rank of its feature map, averaged over a few pictures. The map is
+The importance of a channel is the rank of its feature map, averaged over a few images. The map is
 the layer's, behind norm and activation, as in the authors' code.
 """
 
@@ -22,7 +22,7 @@ _linalg: Any = torch.linalg
 
 @dataclass(frozen=True, eq=False)
 class HRank:
-    """Needs pictures, no labels; the paper takes 500. A channel that several layers make has the
+    """Needs images, no labels; the paper takes 500. A channel that several layers make has the
     mean of its maps' ranks. Time: a singular value decomposition of every map."""
 
     batches: Batches

@@ -35,7 +35,7 @@ class EqualiseChannels:
     """Scale channels between Conv2d, ConvTranspose2d and Linear of any groups.
 
     activations   tensor (node) → the largest |x| of each channel, (channels,), on calibration
-                  pictures: r₁ is the range of activations, which share one scale a tensor in int8.
+                  images: r₁ is the range of activations, which share one scale a tensor in int8.
                   None: r₁ is the range of the weights that write them, as published.
 
     Declined with a reason: any other operator in between, a layer called twice or with shared

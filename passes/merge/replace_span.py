@@ -1,6 +1,6 @@
 """Put something smaller in the place of a span: a fitted convolution, nothing, or itself narrower.
 
-All three are lossy: what makes them good is the numbers, which come from pictures.
+All three are lossy: what makes them good is the numbers, which come from images.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def _inputs(network: str) -> tuple[nn.Module, tuple[Tensor, ...], tuple[Tensor, 
     if network == "digits":
         model = digits_net.digits_net()
         model.load_state_dict(torch.load(WEIGHTS, weights_only=True))
-        return model.eval(), *_digit_pictures()
+        return model.eval(), *_digit_images()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = NETWORKS[network]().train()
@@ -155,9 +155,9 @@ def _inputs(network: str) -> tuple[nn.Module, tuple[Tensor, ...], tuple[Tensor, 
     return model.eval(), inputs.split(1), samples
 
 
-def _digit_pictures() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Training pictures, and one test picture of each digit, 0 first."""
-    train, _, pictures, labels = digits_data.split()
-    chosen = [pictures[labels.index(digit)] for digit in range(10)]
+def _digit_images() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Training images, and one test image of each digit, 0 first."""
+    train, _, images, labels = digits_data.split()
+    chosen = [images[labels.index(digit)] for digit in range(10)]
     calibration = digits_data.to_tensor(train[:CALIBRATION])
     return calibration.split(1), digits_data.to_tensor(chosen).split(1)

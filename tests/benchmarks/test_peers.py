@@ -1,4 +1,4 @@
-"""The benchmark of peers: what is kept and what made again, ratios, the line in the picture."""
+"""The benchmark of peers: what is kept and what made again, ratios, the line in the image."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,7 +35,7 @@ def classifier() -> bytes:
 
 
 def judging() -> tuple[torch.Tensor, list[int]]:
-    """Three pictures of class 1 and one of class 0, all of which look like class 1."""
+    """Three images of class 1 and one of class 0, all of which look like class 1."""
     views = torch.zeros(4, 2, 2, 2)
     views[:, 1] = 1
     return views, [1, 1, 1, 0]

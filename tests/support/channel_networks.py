@@ -203,7 +203,7 @@ def pyramid() -> nn.Module:
 
 
 def two_inputs() -> nn.Module:
-    """Two pictures, two outputs, a sum in the middle."""
+    """Two images, two outputs, a sum in the middle."""
 
     def body(m: Coupled, x: Tensor, y: Tensor) -> object:
         z = m.a(x) + m.b(y)

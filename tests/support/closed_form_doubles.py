@@ -9,7 +9,7 @@ from small_networks import (
 )
 from torch import Tensor, fx, nn
 
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.recover.rebuild_span import Rebuilding
 from shrinkc.latency_tables.key import OpKey
@@ -33,17 +33,17 @@ def small(model: nn.Module, seed: int = 0) -> fx.GraphModule:
     return folded(model, seed, SIZE, batch=1).float()
 
 
-def some_pictures(count: int = 24) -> Pictures:
+def some_images(count: int = 24) -> Images:
     generator = torch.Generator().manual_seed(0)
     side = SIZE + 4
     coarse = torch.rand(count, 3, side // 4, side // 4, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
     pixels = (smooth * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-    return Pictures(pixels, None, (0.5,), (0.25,))
+    return Images(pixels, None, (0.5,), (0.25,))
 
 
 def sample(count: int = 24) -> Sample:
-    return Sample(some_pictures(count), (SIZE, SIZE))
+    return Sample(some_images(count), (SIZE, SIZE))
 
 
 def outputs(graph: fx.GraphModule) -> Tensor:
@@ -52,6 +52,6 @@ def outputs(graph: fx.GraphModule) -> Tensor:
 
 
 def distance(student: fx.GraphModule, teacher: fx.GraphModule) -> float:
-    """Squared, of the outputs' variance over the pictures."""
+    """Squared, of the outputs' variance over the images."""
     got, want = outputs(student), outputs(teacher)
     return float(((got - want) ** 2).mean() / want.var(0).mean())

@@ -1,4 +1,4 @@
-"""Small folded networks for int8, and pictures that look like something."""
+"""Small folded networks for int8, and images that look like something."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE = 20
 Batches = list[tuple[Tensor, ...]]
 
 
-def pictures(count: int, seed: int = 0, size: int = SIZE) -> Batches:
+def images(count: int, seed: int = 0, size: int = SIZE) -> Batches:
     """Smooth random maps around different means, one a batch."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(count, 3, 5, 5, generator=generator)

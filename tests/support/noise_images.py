@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 
-def noise_pictures(root: Path) -> Path:
-    """24 pictures of 16×16 in four folders below `root`, which is returned."""
+def noise_images(root: Path) -> Path:
+    """24 images of 16×16 in four folders below `root`, which is returned."""
     generator = np.random.default_rng(0)
     for index in range(24):
         folder = root / str(index % 4)

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import distributed, nn
-from training_examples import FAST, net, pictures, slopes
+from training_examples import FAST, images, net, slopes
 
 from shrinkc.compiler.images.augment import Augmentation, RandomCrop
 from shrinkc.compiler.images.decoded import Data
@@ -32,8 +32,8 @@ def shared(folder: Path) -> Result:
         compute=Compute("cpu"),
         log_steps=1,
     )
-    data = Data(pictures(), Augmentation(RandomCrop(2), flip=True))
-    validation = Validation(pictures(41, seed=1))
+    data = Data(images(), Augmentation(RandomCrop(2), flip=True))
+    validation = Validation(images(41, seed=1))
     keeping = Keeping(folder, every_steps=3)
     return train(net(), data, training, validation=validation, keeping=keeping)
 

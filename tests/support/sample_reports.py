@@ -28,7 +28,7 @@ def as_json(report: Report) -> dict[str, Any]:
 
 
 def plain() -> dict[str, Any]:
-    """fp32, one exact merge (b and c are d), no pictures, nothing measured."""
+    """fp32, one exact merge (b and c are d), no images, nothing measured."""
     before = (_layer("a", 4.0, 40), _layer("b", 2.0, 20), _layer("c", 3.0, 30), _layer("e", 1.0, 9))
     after = (_layer("a", 4.0, 40), _layer("d", 3.5, 35), _layer("e", 1.0, 9))
     merge = Change("d", ("b", "c", "d"), "3 nodes are one 3×3 convolution, stride 1×1")
@@ -137,7 +137,7 @@ def rich() -> dict[str, Any]:
                 "XNNPACK's README",
                 11.3,
             ),
-            command="shrinkc shrink mobilenet_v2.pt --target rpi4 --images pictures --speedup 2.2 "
+            command="shrinkc shrink mobilenet_v2.pt --target rpi4 --images images --speedup 2.2 "
             "--precision int8 --evaluation other -o 'out folder'",
             changed="shrunk",
             judged=Judged(400, 0.912, 0.8825, 0.865),

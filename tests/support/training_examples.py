@@ -1,4 +1,4 @@
-"""A network and pictures small enough to train in a second; run as a script, one training.
+"""A network and images small enough to train in a second; run as a script, one training.
 
 python training_examples.py FOLDER [SECONDS PER STEP]
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkc.compiler.images.augment import Augmentation, RandomResizedCrop
-from shrinkc.compiler.images.decoded import Data, Pictures
+from shrinkc.compiler.images.decoded import Data, Images
 from shrinkc.compiler.train.settings.average import Ema
 from shrinkc.compiler.train.settings.config import Hooks, Keeping, Moment, Training, Validation
 from shrinkc.compiler.train.settings.optimisers import Sgd
@@ -45,8 +45,8 @@ def net(seed: int = 0, **options: Any) -> Net:
     return Net(**options)
 
 
-def pictures(count: int = 96, seed: int = 0, labelled: bool = True, side: int = SIDE) -> Pictures:
-    """Each class brightens one quarter of a noisy picture."""
+def images(count: int = 96, seed: int = 0, labelled: bool = True, side: int = SIDE) -> Images:
+    """Each class brightens one quarter of a noisy image."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % CLASSES
     pixels = torch.randint(0, 120, (count, side, side, 3), generator=generator)
@@ -55,7 +55,7 @@ def pictures(count: int = 96, seed: int = 0, labelled: bool = True, side: int = 
         top, left = (label // 2) * half, (label % 2) * half
         pixels[index, top : top + half, left : left + half] += 100
     mean_std = {"mean": (0.4, 0.3, 0.3), "std": (0.25, 0.2, 0.2)}
-    return Pictures(pixels.to(torch.uint8), labels if labelled else None, **mean_std)
+    return Images(pixels.to(torch.uint8), labels if labelled else None, **mean_std)
 
 
 class Counting:
@@ -98,9 +98,9 @@ def resumable(folder: Path, seconds: float = 0.0) -> Result:
     augmentation = Augmentation(RandomResizedCrop(scale=(0.5, 1.0)), flip=True)
     return train(
         net(),
-        Data(pictures(side=16), augmentation, (SIDE, SIDE)),
+        Data(images(side=16), augmentation, (SIDE, SIDE)),
         training,
-        validation=Validation(pictures(40, seed=1), every=2),
+        validation=Validation(images(40, seed=1), every=2),
         keeping=Keeping(folder, every_steps=5),
     )
 

@@ -1,4 +1,4 @@
-"""What the commands that change a network share: pictures to train on, the files of what came out,
+"""What the commands that change a network share: images to train on, the files of what came out,
 and a judgement beside the original."""
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from shrinkc.compiler.api.steps.request import CompileArguments, images_of
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.closed_form import Row
-from shrinkc.compiler.images.cache import Reading, load_pictures, with_margin
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.cache import Reading, load_images, with_margin
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.preprocessing import Preprocessing
 from shrinkc.compiler.measure.speedup import Measuring, measuring
 from shrinkc.compiler.options import Options
@@ -30,26 +30,26 @@ from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.verify.data import split
 from shrinkc.passes.base import Skip
 
-FEW = 10  # pictures that tell the ranges of int8 where only speed is measured
+FEW = 10  # images that tell the ranges of int8 where only speed is measured
 
 
 def work_folder(out: Path) -> Path:
-    """What a stopped run needs to go on: pictures, what was measured, checkpoints."""
+    """What a stopped run needs to go on: images, what was measured, checkpoints."""
     return out.with_name(f"{out.name}.work")
 
 
-def training_pictures(
+def training_images(
     given: CompileArguments,
     train: Path | None,
     preprocessing: Preprocessing,
     out: Path,
     reporter: Progress,
-) -> Pictures:
+) -> Images:
     """Of `train`, else of --images, decoded once, into a file."""
     images = images_of(train or given.images, given.classes)
     assert images is not None
-    reading = Reading(cache=work_folder(out) / "pictures")
-    return load_pictures(images, with_margin(preprocessing), reading, reporter)
+    reading = Reading(cache=work_folder(out) / "images")
+    return load_images(images, with_margin(preprocessing), reading, reporter)
 
 
 def on_this_machine(
@@ -106,7 +106,7 @@ def compile_changed(
     sections: Sections | None = None,
     extras: Mapping[str, bytes] | None = None,
 ) -> tuple[Report, Judged | None]:
-    """Write the files; judge where there are pictures for it.
+    """Write the files; judge where there are images for it.
 
     int8 is calibrated on --images where others are judged, else on every second of them, unless
     what calibration told is `known`. `sections` is what the report says besides, `extras` are more
@@ -143,18 +143,18 @@ def compile_changed(
 @torch.no_grad()
 def judge(original: fx.GraphModule, changed: fx.GraphModule, options: Options) -> Judged:
     """On `options.images`."""
-    pictures = same = right = right_now = 0
+    images = same = right = right_now = 0
     labelled = True
     for (x,), labels in split(original, replace(options, precision="fp32")).batches():
         before, after = _classes(original, x), _classes(changed, x)
-        pictures += len(x)
+        images += len(x)
         same += int((before == after).sum())
         labelled = labelled and labels is not None
         if labels is not None:
             right += int((before == labels).sum())
             right_now += int((after == labels).sum())
-    top1 = (right / pictures, right_now / pictures) if labelled else (None, None)
-    return Judged(pictures, same / pictures, *top1)
+    top1 = (right / images, right_now / images) if labelled else (None, None)
+    return Judged(images, same / images, *top1)
 
 
 def _classes(graph: fx.GraphModule, x: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def apply(
         str | None, typer.Option(help="Predict for another target than the plan's.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Pictures to judge on. A plan needs none.")
+        Path | None, typer.Option(help="Images to judge on. A plan needs none.")
     ] = None,
     classes: ClassesOption = None,
     input: InputOption = None,
@@ -66,7 +66,7 @@ def apply(
     runs: RunsOption = 30,
     as_json: JsonOption = False,
 ) -> None:
-    """Do again what a plan did: the same network, without device and pictures."""
+    """Do again what a plan did: the same network, without device and images."""
     from shrinkc.compiler.api.steps.request import CompileArguments
     from shrinkc.compiler.cli.commands.apply import run_apply
 

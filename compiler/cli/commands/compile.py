@@ -11,7 +11,7 @@ from platformdirs import user_cache_dir
 
 from shrinkc.compiler.api.compile import compile_model
 from shrinkc.compiler.api.plan import PlanArguments, _training, _Work
-from shrinkc.compiler.api.steps.changed_network import training_pictures, work_folder
+from shrinkc.compiler.api.steps.changed_network import training_images, work_folder
 from shrinkc.compiler.api.steps.network import captured, input_shapes, require_convolutions
 from shrinkc.compiler.api.steps.request import CompileArguments, images_of
 from shrinkc.compiler.api.steps.target import cost_table
@@ -37,7 +37,7 @@ from shrinkc.compiler.cli.options import (
 from shrinkc.compiler.cli.output import print_json, progress
 from shrinkc.compiler.cli.show.report import report as show_report
 from shrinkc.compiler.depth.closed_form import ClosedForm
-from shrinkc.compiler.images.cache import Reading, load_pictures, with_margin
+from shrinkc.compiler.images.cache import Reading, load_images, with_margin
 from shrinkc.compiler.load.load import load_model
 from shrinkc.compiler.options import PRECISIONS, Merge, Options
 from shrinkc.compiler.plan.planner import Planner, Planning
@@ -55,11 +55,11 @@ def compile_command(
     input: InputOption = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Pictures to verify on: a folder, class folders, or a tar of them."),
+        typer.Option(help="Images to verify on: a folder, class folders, or a tar of them."),
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Pictures for int8; default: half of --images, not judged then."),
+        typer.Option(help="Images for int8; default: half of --images, not judged then."),
     ] = None,
     classes: ClassesOption = None,
     resize: ResizeOption = None,
@@ -87,13 +87,13 @@ def compile_command(
     evaluation: EvaluationOption = None,
     train: Annotated[
         Path | None,
-        typer.Option(help="With a goal: pictures to train on afterwards, a folder per class."),
+        typer.Option(help="With a goal: images to train on afterwards, a folder per class."),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Of that training.")] = 10,
     int8_tuning: Annotated[
         str | None,
         typer.Option(
-            help="Before int8: bias (correct biases on the calibration pictures; the default), "
+            help="Before int8: bias (correct biases on the calibration images; the default), "
             "equalise (ranges of channels), both, none."
         ),
     ] = None,
@@ -219,25 +219,25 @@ def run_plan(a: PlanArguments) -> None:
     if a.precision not in (None, *PRECISIONS):
         raise InputError(f"--precision {a.precision}: choose {' or '.join(PRECISIONS)}")
     if given.images is None:
-        raise InputError("planning looks at pictures; give --images DIR (no labels are needed)")
+        raise InputError("planning looks at images; give --images DIR (no labels are needed)")
     table = cost_table(given.target, given.threads)
     model = load_model(given.model, arch=given.arch, trust=given.trust)
     shapes = input_shapes(model, given.shapes)
     preprocessing = None if len(shapes) > 1 else preprocessing_of(given, shapes)
     if preprocessing is None:
-        raise InputError("planning works for networks with one input that reads pictures (N,C,H,W)")
+        raise InputError("planning works for networks with one input that reads images (N,C,H,W)")
     reporter = progress(given.as_json)
     with reporter.task("Capturing"):
         graph = captured(model, shapes)
         require_convolutions(graph)
     out = given.out or Path(f"{given.model.stem}-{Path(given.target).name}-planned")
-    images = images_of(given.images, None, labelled=False)
-    assert images is not None
-    pictures = load_pictures(images, with_margin(preprocessing), Reading(), reporter)
-    pictures = replace(pictures, labels=None)  # class folders need not be in the network's order
+    image_set = images_of(given.images, None, labelled=False)
+    assert image_set is not None
+    images = load_images(image_set, with_margin(preprocessing), Reading(), reporter)
+    images = replace(images, labels=None)  # class folders need not be in the network's order
     held_out = None
     if a.evaluation is not None:
-        held_out = training_pictures(
+        held_out = training_images(
             replace(given, images=a.evaluation), None, preprocessing, out, reporter
         )
     cache = Path(user_cache_dir("shrinkc", appauthor=False), "damages")
@@ -250,7 +250,7 @@ def run_plan(a: PlanArguments) -> None:
     )
     train = _training(a, preprocessing, out, reporter) if a.train else None
     planner = Planner(
-        *(graph, pictures, table, planning), held_out=held_out, train=train, progress=reporter
+        *(graph, images, table, planning), held_out=held_out, train=train, progress=reporter
     )
     work = _Work(a, planner, shapes, preprocessing, out, reporter)
     if a.goal.pareto is not None:

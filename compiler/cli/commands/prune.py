@@ -57,7 +57,7 @@ def prune(
     criterion: Annotated[
         str,
         typer.Option(
-            help="Without pictures: l1, l2, slimming, ssl, random, equal; with --images: hrank, "
+            help="Without images: l1, l2, slimming, ssl, random, equal; with --images: hrank, "
             "dropnet, cap, he; with labels too: group-fisher."
         ),
     ] = "l1",
@@ -99,9 +99,9 @@ def prune(
     ] = 16,
     images: Annotated[
         Path | None,
-        typer.Option(help="Pictures for criteria and --compensate: a folder, a tar."),
+        typer.Option(help="Images for criteria and --compensate: a folder, a tar."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Of those pictures.")] = 500,
+    limit: Annotated[int, typer.Option(min=1, help="Of those images.")] = 500,
     labels: Annotated[
         bool, typer.Option("--labels", help="Folders of --images are classes.")
     ] = False,
@@ -116,7 +116,7 @@ def prune(
     steps: StepsOption = None,
     train: Annotated[
         Path | None,
-        typer.Option(help="Pictures to train on, labelled by folders or not."),
+        typer.Option(help="Images to train on, labelled by folders or not."),
     ] = None,
     epochs: Annotated[
         int | None,
@@ -257,13 +257,13 @@ def _check(a: PruneArguments, method: Method) -> None:
     if method.needs != "nothing" and a.compile.images is None:
         without = ", ".join(n for n, m in METHODS.items() if m.needs == "nothing")
         raise InputError(
-            f"--criterion {a.criterion} looks at pictures; give --images DIR, or a criterion that "
+            f"--criterion {a.criterion} looks at images; give --images DIR, or a criterion that "
             f"needs none: {without}"
         )
     if a.compensate and a.compile.images is None:
-        raise InputError("--compensate looks at pictures; give --images DIR (no labels are needed)")
+        raise InputError("--compensate looks at images; give --images DIR (no labels are needed)")
     if a.pruning.allocation.normalise == "measured" and a.compile.images is None:
-        raise InputError("--normalise measured looks at pictures; give --images DIR")
+        raise InputError("--normalise measured looks at images; give --images DIR")
     if method.needs == "labels" and not a.labels:
         raise InputError(
             f"--criterion {a.criterion} needs labels; give --labels when the folders of --images "
@@ -280,7 +280,7 @@ def _check(a: PruneArguments, method: Method) -> None:
     if a.epochs is not None and not a.trains:
         raise InputError("--epochs of what? Give --train DIR, or --images DIR --labels")
     if a.compile.precision == "int8" and a.compile.images is None:
-        raise InputError("--precision int8 needs pictures to calibrate on; give --images DIR")
+        raise InputError("--precision int8 needs images to calibrate on; give --images DIR")
     if a.trains:
         require_training()
     if a.plot is not None:
@@ -288,10 +288,10 @@ def _check(a: PruneArguments, method: Method) -> None:
 
 
 def _preprocessing(a: PruneArguments, shapes: list[tuple[int, ...]]) -> Preprocessing | None:
-    """None where no pictures are read."""
+    """None where no images are read."""
     read = a.compile.images or a.train or a.evaluation
     if read is None:
         return None
     if len(shapes) > 1:
-        raise InputError("pictures are read for networks with one input; leave them out here")
+        raise InputError("images are read for networks with one input; leave them out here")
     return preprocessing_of(replace(a.compile, images=read), shapes)

@@ -46,12 +46,12 @@ from shrinkc.passes.analysis.channels.channel_groups import channel_groups
 def sensitivity_command(
     model: ModelArgument,
     images: Annotated[
-        Path | None, typer.Option(help="Pictures to judge on: a folder, a tar.")
+        Path | None, typer.Option(help="Images to judge on: a folder, a tar.")
     ] = None,
     labels: Annotated[
         bool, typer.Option("--labels", help="Folders of --images are classes: judge top-1.")
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Of those pictures.")] = 200,
+    limit: Annotated[int, typer.Option(min=1, help="Of those images.")] = 200,
     criterion: Annotated[str, typer.Option(help="As in prune.")] = "l1",
     classes: ClassesOption = None,
     input: InputOption = None,
@@ -77,7 +77,7 @@ def sensitivity_command(
 @dataclass(frozen=True)
 class SensitivityArguments:
     """The command line, as given. `compile.images` are what networks are judged on: top-1 with
-    `labels`, otherwise the agreement with the original; `compile.out` is the picture."""
+    `labels`, otherwise the agreement with the original; `compile.out` is the image."""
 
     compile: CompileArguments
     criterion: str
@@ -89,7 +89,7 @@ def run_sensitivity(a: SensitivityArguments) -> None:
     """Judge, print, draw."""
     given, method = a.compile, method_named(a.criterion)
     if given.images is None:
-        raise InputError("sensitivity is judged on pictures; give --images DIR")
+        raise InputError("sensitivity is judged on images; give --images DIR")
     if method.needs == "labels" and not a.labels:
         raise InputError(f"--criterion {a.criterion} needs labels; give --labels")
     if given.out is not None:
@@ -97,13 +97,13 @@ def run_sensitivity(a: SensitivityArguments) -> None:
     model = load_model(given.model, arch=given.arch, trust=given.trust)
     shapes = input_shapes(model, given.shapes)
     if len(shapes) > 1:
-        raise InputError("pictures are read for networks with one input")
+        raise InputError("images are read for networks with one input")
     reporter = progress(given.as_json)
     with reporter.task("Capturing"):
         graph = captured(model, shapes)
         require_convolutions(graph)
-    pictures = looked_at(given, a.labels, a.limit, preprocessing_of(given, shapes), reporter)
-    batches = batches_of(pictures)
+    images = looked_at(given, a.labels, a.limit, preprocessing_of(given, shapes), reporter)
+    batches = batches_of(images)
     groups = channel_groups(graph)
     with reporter.task(f"Scoring channels: {a.criterion}"):
         scores = method.build(Given(batches, 0, by_cost=True)).scores(graph, groups)
@@ -112,10 +112,10 @@ def run_sensitivity(a: SensitivityArguments) -> None:
         curves = sensitivity(graph, groups, scores, judge, done=done)
     what = "top-1" if a.labels else "agreement with the original"
     if given.out is not None:
-        title = f"{given.model.name}, {a.criterion}: {what}, {len(pictures)} pictures"
+        title = f"{given.model.name}, {a.criterion}: {what}, {len(images)} images"
         sensitivity_map(title, curves, RATIOS, given.out)
     if given.as_json:
-        judged = {"criterion": a.criterion, "judged": what, "pictures": len(pictures)}
+        judged = {"criterion": a.criterion, "judged": what, "images": len(images)}
         print_json(judged | {"curves": [asdict(curve) for curve in curves]})
         return
     _show(curves, what)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shrinkc.compiler.api.shrink import ShrinkArguments, _pictures, _Work
+from shrinkc.compiler.api.shrink import ShrinkArguments, _images, _Work
 from shrinkc.compiler.api.steps.changed_network import Changed, compile_changed
 from shrinkc.compiler.api.steps.network import captured, input_shapes, require_convolutions
 from shrinkc.compiler.api.steps.target import cost_table
@@ -55,7 +55,7 @@ def shrink(
     target: TargetOption,
     images: Annotated[
         Path | None,
-        typer.Option(help="Pictures to fit and calibrate on, no labels needed: a folder, a tar."),
+        typer.Option(help="Images to fit and calibrate on, no labels needed: a folder, a tar."),
     ] = None,
     speedup: SpeedupOption = None,
     budget_ms: BudgetOption = None,
@@ -67,7 +67,7 @@ def shrink(
         ),
     ] = "closed-form",
     train: Annotated[
-        Path | None, typer.Option(help="Pictures to train on, a folder for every class.")
+        Path | None, typer.Option(help="Images to train on, a folder for every class.")
     ] = None,
     labels: Annotated[
         bool, typer.Option("--labels", help="Train on --images: their folders are classes.")
@@ -115,7 +115,7 @@ def shrink(
     runs: RunsOption = 30,
     as_json: JsonOption = False,
 ) -> None:
-    """Shrink depth within a latency budget: from unlabelled pictures alone, or with training."""
+    """Shrink depth within a latency budget: from unlabelled images alone, or with training."""
     from shrinkc.compiler.api.shrink import ShrinkArguments
     from shrinkc.compiler.api.steps.request import CompileArguments
     from shrinkc.compiler.cli.commands.shrink import run_shrink, side_by_side
@@ -160,14 +160,14 @@ def run_shrink(a: ShrinkArguments) -> None:
         raise InputError("shrinking works for networks with one input")
     preprocessing = preprocessing_of(given, shapes)
     if preprocessing is None:
-        raise InputError("shrinking needs a network that reads pictures (N,C,H,W)")
+        raise InputError("shrinking needs a network that reads images (N,C,H,W)")
     reporter = progress(given.as_json)
     with reporter.task("Capturing"):
         graph = captured(model, shapes)
         require_convolutions(graph)
     out = given.out or Path(f"{given.model.stem}-{Path(given.target).name}-shrunk")
-    pictures = _pictures(a, preprocessing, out, reporter)
-    work = _Work(a, graph, pictures, table, preprocessing, out, reporter)
+    images = _images(a, preprocessing, out, reporter)
+    work = _Work(a, graph, images, table, preprocessing, out, reporter)
     outcome = work.closed_form() if a.method == "closed-form" else work.trained()
     outcome.shrunk.meta.update(graph.meta)
     changed = Changed(outcome.shrunk, outcome.original, "shrunk")
@@ -190,7 +190,7 @@ def _check(a: ShrinkArguments) -> None:
     if a.method not in METHODS:
         raise InputError(f"--method {a.method}: give one of {', '.join(METHODS)}")
     if a.compile.images is None:
-        raise InputError("shrinking looks at pictures; give --images DIR (no labels are needed)")
+        raise InputError("shrinking looks at images; give --images DIR (no labels are needed)")
     learns = a.method != "closed-form"
     if learns and a.steps is not None:
         raise InputError(f"--steps belongs to closed-form; {a.method} takes --epochs")

@@ -65,7 +65,7 @@ def run_tables(as_json: bool) -> None:
 
 
 def run_show(target: str, plot: Path | None, as_json: bool) -> None:
-    """One table: where it comes from, what it covers, how wrong it is; a picture if asked."""
+    """One table: where it comes from, what it covers, how wrong it is; an image if asked."""
     table = load_table(target)
     described = _describe(table)
     if plot is not None:

@@ -44,7 +44,7 @@ def promise_line(plan: Plan) -> str:
     return (
         f"top-1 falls by {100 * promise.drop:.2f} points ({how}; {low:.2f} to {high:.2f} with "
         f"95% confidence), it agrees with the original on {promise.agreement:.1%} of "
-        f"{promise.pictures} pictures that it was not fitted to"
+        f"{promise.images} images that it was not fitted to"
     )
 
 

@@ -64,7 +64,7 @@ def _artefacts(r: Report) -> Table:
         row = (a.file, _bytes(a.bytes), _error(a))
         table.add_row(*row, *((_percent(a.agreement), _percent(a.top1)) if judged else ()))
     if judged:
-        table.caption = f"on {r.images} pictures"
+        table.caption = f"on {r.images} images"
     return table
 
 

@@ -27,7 +27,7 @@ def _json(a: ShrinkArguments, outcome: Outcome, judged: Judged | None) -> dict[s
 
 def _judged(judged: Judged) -> dict[str, Any]:
     return {
-        "pictures": judged.pictures,
+        "images": judged.images,
         "agreement": judged.agreement,
         "original_top1": judged.original_top1,
         "shrunk_top1": judged.changed_top1,

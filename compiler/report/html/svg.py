@@ -35,7 +35,7 @@ def textures() -> Html:
 _IN_USER_SPACE: dict[str, Attribute] = {"patternUnits": "userSpaceOnUse"}
 
 
-def picture(
+def image(
     name: str, title: str, description: str, height: float, *parts: Child, role: str = "img"
 ) -> Html:
     """A drawing as wide as its place. `name` makes the ids of title and description."""

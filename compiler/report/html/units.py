@@ -19,7 +19,7 @@ def times(value: float) -> str:
 
 
 def percent(share: float | None) -> str:
-    """'89.0%'; only what is all of it, to the last picture, is '100.0%'."""
+    """'89.0%'; only what is all of it, to the last image, is '100.0%'."""
     known = finite(share)
     if known is None:
         return DASH

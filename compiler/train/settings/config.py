@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.train.compute import Compute
 from shrinkc.compiler.train.settings.average import Ema
 from shrinkc.compiler.train.settings.losses import Distillation, Labels
@@ -53,7 +53,7 @@ class Hooks:
 
 
 def norms_frozen(model: nn.Module) -> None:
-    """Training mode, but batch norm keeps its running statistics: for few or unlike pictures."""
+    """Training mode, but batch norm keeps its running statistics: for few or unlike images."""
     model.train()
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]
@@ -62,9 +62,9 @@ def norms_frozen(model: nn.Module) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """Pictures to judge on after every `every` epochs and after the last."""
+    """Images to judge on after every `every` epochs and after the last."""
 
-    pictures: Pictures
+    images: Images
     every: int = 1
     batch: int = 256
 
@@ -92,7 +92,7 @@ class Keeping:
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """One training, apart from network and pictures.
+    """One training, apart from network and images.
 
     batch         over all ranks together
     labels        None: no labels are used, the teacher alone counts

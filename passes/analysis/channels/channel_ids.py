@@ -3,7 +3,7 @@
 Every channel that a layer makes has an identity, an integer. A value carries identities along
 those of its axes that hold channels. What must be removed together is unified, what must stay is
 protected, and every parameter, size and constant that depends on channels notes on which.
-Identity 0 is a channel that is no layer's: a picture's colours, padding.
+Identity 0 is a channel that is no layer's: an image's colours, padding.
 """
 
 from __future__ import annotations

@@ -17,22 +17,22 @@ Costs = dict[str, float]  # by group
 
 
 def memory_per_channel(graph_module: fx.GraphModule, groups: Groups) -> Costs:
-    """Elements that the layers that make a channel write for it, one picture."""
-    known, pictures = shapes(graph_module), next(iter(input_shapes(graph_module).values()))[0]
+    """Elements that the layers that make a channel write for it, one image."""
+    known, images = shapes(graph_module), next(iter(input_shapes(graph_module).values()))[0]
     found: Costs = {}
     for group in groups.groups:
         written = 0.0
         for made in group.made:
             shape = known[made.node]
             written += prod(shape) / shape[made.axis] * len(made.positions)
-        found[group.name] = written / group.size / pictures
+        found[group.name] = written / group.size / images
     return found
 
 
 def macs_per_channel(
     graph_module: fx.GraphModule, groups: Groups, keep: Keep | None = None
 ) -> Costs:
-    """Multiply-accumulates of one picture in the weights that make and that read a channel, where
+    """Multiply-accumulates of one image in the weights that make and that read a channel, where
     layers on the other side have as many channels as `keep` leaves (all: None)."""
     macs, left = _layer_macs(graph_module), _shares_left(groups, keep or {})
     found: Costs = {}
@@ -61,8 +61,8 @@ def _shares_left(groups: Groups, keep: Keep) -> dict[tuple[str, int], float]:
 
 
 def _layer_macs(graph_module: fx.GraphModule) -> dict[str, float]:
-    """Layer → multiply-accumulates of one picture, over all its calls."""
-    known, pictures = shapes(graph_module), next(iter(input_shapes(graph_module).values()))[0]
+    """Layer → multiply-accumulates of one image, over all its calls."""
+    known, images = shapes(graph_module), next(iter(input_shapes(graph_module).values()))[0]
     found: dict[str, float] = {}
     for node in graph_module.graph.nodes:
         module = module_of(graph_module, node)
@@ -71,7 +71,7 @@ def _layer_macs(graph_module: fx.GraphModule) -> dict[str, float]:
         transposed = isinstance(module, nn.ConvTranspose2d)
         shape = known[node.all_input_nodes[0].name if transposed else node.name]
         axis = len(shape) - 1 if isinstance(module, nn.Linear) else len(shape) - 3
-        positions = prod(shape) / shape[axis] / pictures
+        positions = prod(shape) / shape[axis] / images
         path = cast(str, node.target)
         found[path] = found.get(path, 0.0) + positions * module.weight.numel()
     return found

@@ -34,13 +34,13 @@ def each_batch(graph_module: fx.GraphModule, batches: Batches) -> Iterator[Batch
             None if labels is None else labels.to(first.device),
         )
     if empty:
-        raise InputError("no pictures to look at; give at least one batch")
+        raise InputError("no images to look at; give at least one batch")
 
 
 def labelled(method: str, labels: Tensor | None) -> Tensor:
     """Raises InputError where there are no labels."""
     if labels is None:
-        raise InputError(f"{method} needs labels; give labelled pictures or another criterion")
+        raise InputError(f"{method} needs labels; give labelled images or another criterion")
     return labels
 
 

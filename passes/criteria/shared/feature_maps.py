@@ -72,7 +72,7 @@ def mean_of_maps(
     batches: Batches,
     measure: Callable[[Tensor], Tensor],
 ) -> Scores:
-    """What `measure` says of a channel's maps, averaged over pictures and over its layers.
+    """What `measure` says of a channel's maps, averaged over images and over its layers.
 
     measure: (n, channels, …) → (n, channels). Memory: that of one run of one batch.
     """

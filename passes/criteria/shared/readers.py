@@ -21,8 +21,8 @@ from shrinkc.passes.channels.channel_cuts import indices
 from shrinkc.passes.criteria.shared.data import Batches, Observed, each_batch, evaluating
 from shrinkc.passes.ir import module_of
 
-POSITIONS = 64  # of each picture, at most: neighbours say the same
-CHUNK = 1 << 30  # bytes of sums in one pass over the pictures
+POSITIONS = 64  # of each image, at most: neighbours say the same
+CHUNK = 1 << 30  # bytes of sums in one pass over the images
 
 Layer = nn.Conv2d | nn.Linear
 
@@ -68,7 +68,7 @@ def blocks(graph_module: fx.GraphModule, node: fx.Node) -> list[Block]:
 
 @dataclass(frozen=True, eq=False)
 class Positions:
-    """A random share of the positions of a map, the same in every picture and for every layer."""
+    """A random share of the positions of a map, the same in every image and for every layer."""
 
     most: int = POSITIONS
     seed: int = 0
@@ -145,7 +145,7 @@ def reader_sums(
     """Each group with the sums of the convolutions and linear layers that read it.
 
     Depthwise layers pass channels on, they mix none, and are left out. As many groups share a pass
-    over the pictures as fit into a gigabyte; one group alone may take more.
+    over the images as fit into a gigabyte; one group alone may take more.
     """
     waiting: list[tuple[ChannelGroup, list[ReaderSums]]] = []
     size = 0
@@ -187,7 +187,7 @@ def _fill(
     batches: Batches,
     most: int,
 ) -> None:
-    """One pass over the pictures."""
+    """One pass over the images."""
     of_node: dict[str, list[ReaderSums]] = {}
     for _, some in waiting:
         for sums in some:

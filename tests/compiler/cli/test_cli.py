@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from noise_images import noise_pictures
+from noise_images import noise_images
 from torch import nn
 
 from shrinkc.compiler.cli.main import main
@@ -171,13 +171,13 @@ def test_bench(model: Path, tmp_path: Path, name: str, capsys: Streams) -> None:
 
 def test_int8(model: Path, tmp_path: Path, capsys: Streams) -> None:
     pytest.importorskip("ai_edge_quantizer")
-    pictures = tmp_path / "pictures"
+    images = tmp_path / "images"
     for label in ("a", "b", "c"):
-        (pictures / label).mkdir(parents=True)
+        (images / label).mkdir(parents=True)
         for i in range(4):
             array = np.random.default_rng(i).random((3, 32, 32), dtype=np.float32)
-            np.save(pictures / label / f"{i}.npy", array)
-    options = ("--precision", "int8", "--images", str(pictures), "--json")
+            np.save(images / label / f"{i}.npy", array)
+    options = ("--precision", "int8", "--images", str(images), "--json")
     assert compile_(model, tmp_path / "out", *options) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["images"], report["calibration_images"]) == (6, 6)
@@ -192,16 +192,16 @@ def test_int8(model: Path, tmp_path: Path, capsys: Streams) -> None:
 
 
 def test_classes_in_another_order_are_noticed(tmp_path: Path, capsys: Streams) -> None:
-    pictures = noise_pictures(tmp_path / "pictures")
+    images = noise_images(tmp_path / "images")
     network = nn.Sequential(nn.Conv2d(3, 9, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with torch.no_grad():
         network[0].bias[5] = 100.0  # the answer is always 5
     path = saved(tmp_path, network)
-    given = [str(path), "--target", "rpi4", "--input", "1,3,16,16", "--images", str(pictures)]
+    given = [str(path), "--target", "rpi4", "--input", "1,3,16,16", "--images", str(images)]
     given += ["--runs", "0", "-o", str(tmp_path / "out"), "--json"]
     assert main(given) == 0
     (note,) = json.loads(capsys.readouterr().out)["notes"]
-    assert note.startswith("the network itself is right on 0.0% of the pictures")
+    assert note.startswith("the network itself is right on 0.0% of the images")
     assert "--classes" in note
     order = tmp_path / "order.json"
     order.write_text(json.dumps({str(folder): folder + 5 for folder in range(4)}))
@@ -211,8 +211,8 @@ def test_classes_in_another_order_are_noticed(tmp_path: Path, capsys: Streams) -
 
 def test_int8_as_asked_for(model: Path, tmp_path: Path, capsys: Streams) -> None:
     pytest.importorskip("ai_edge_quantizer")
-    pictures = noise_pictures(tmp_path / "pictures")
-    options = ("--precision", "int8", "--images", str(pictures), "--int8-tuning", "both")
+    images = noise_images(tmp_path / "images")
+    options = ("--precision", "int8", "--images", str(images), "--int8-tuning", "both")
     out = tmp_path / "out"
     assert compile_(model, out, *options, "--keep-fp32", "_4", "--min-snr", "20") == 0
     report = json.loads((out / "report.json").read_text())
@@ -225,13 +225,13 @@ def test_int8_as_asked_for(model: Path, tmp_path: Path, capsys: Streams) -> None
     assert not (tmp_path / "no").exists()
 
 
-def test_unreadable_pictures_are_named(model: Path, tmp_path: Path, capsys: Streams) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+def test_unreadable_images_are_named(model: Path, tmp_path: Path, capsys: Streams) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
     for i in range(40):
-        np.save(pictures / f"{i:02}.npy", np.zeros((32, 32, 3), np.uint8))
-    (pictures / "07.npy").write_bytes(b"no picture")
-    assert compile_(model, tmp_path / "out", "--images", str(pictures), "--json") == 0
+        np.save(images / f"{i:02}.npy", np.zeros((32, 32, 3), np.uint8))
+    (images / "07.npy").write_bytes(b"no image")
+    assert compile_(model, tmp_path / "out", "--images", str(images), "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["images"] == 39
     assert any("07.npy" in note for note in report["notes"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from noise_images import noise_pictures
+from noise_images import noise_images
 from small_networks import bare_block
 from torch import nn
 
@@ -35,8 +35,8 @@ def model(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> str:
-    return str(noise_pictures(tmp_path / "pictures"))
+def images(tmp_path: Path) -> str:
+    return str(noise_images(tmp_path / "images"))
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -44,16 +44,16 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     return json.loads(capsys.readouterr().out)
 
 
-def test_planned_replayed_without_pictures_and_compared(
-    model: str, pictures: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_planned_replayed_without_images_and_compared(
+    model: str, images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, again = tmp_path / "out", tmp_path / "again"
-    given = (model, "--target", "rpi4", *INPUT, "--images", pictures)
+    given = (model, "--target", "rpi4", *INPUT, "--images", images)
     found = run(capsys, *given, "--speedup", "1.55", "-o", str(out))
     plan = found["plan"]
     assert plan["precision"] == "int8"
     assert plan["before_ms"] / plan["after_ms"] >= 1.55
-    assert plan["promise"]["pictures"] == 6
+    assert plan["promise"]["images"] == 6
     assert not plan["promise"]["labelled"]
     names = {"plan.json", "plan.safetensors", "model.onnx", "model.tflite", "report.json"}
     assert {p.name for p in out.iterdir()} >= names
@@ -70,7 +70,7 @@ def test_planned_replayed_without_pictures_and_compared(
 
 
 def test_int8_is_written_for_the_planned_layers_though_two_could_be_one(
-    pictures: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(
@@ -80,7 +80,7 @@ def test_int8_is_written_for_the_planned_layers_though_two_could_be_one(
     torch.save(net, tmp_path / "net.pt")
     given = (str(tmp_path / "net.pt"), "--target", "rpi4", *INPUT)
     found = run(
-        *(capsys, *given, "--images", pictures, "--speedup", "1.5", "--precision", "int8"),
+        *(capsys, *given, "--images", images, "--speedup", "1.5", "--precision", "int8"),
         *("-o", str(tmp_path / "out")),
     )
     assert not any(step["name"] == "merge-linear" for step in found["compiled"]["passes"])
@@ -88,10 +88,10 @@ def test_int8_is_written_for_the_planned_layers_though_two_could_be_one(
 
 
 def test_a_frontier_has_a_folder_for_every_point(
-    model: str, pictures: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    given = (model, "--target", "rpi4", *INPUT, "--images", pictures, "--pareto", "4")
+    given = (model, "--target", "rpi4", *INPUT, "--images", images, "--pareto", "4")
     rows = run(capsys, *given, "-o", str(out))["frontier"]
     assert rows[0]["predicted_speedup"] == 1.0
     assert len(rows) >= 3
@@ -101,9 +101,9 @@ def test_a_frontier_has_a_folder_for_every_point(
 
 
 def test_a_drop_is_met(
-    model: str, pictures: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = (model, "--target", "rpi4", *INPUT, "--images", pictures, "--max-drop", "50")
+    given = (model, "--target", "rpi4", *INPUT, "--images", images, "--max-drop", "50")
     plan = run(capsys, *given, "-o", str(tmp_path / "out"))["plan"]
     assert plan["promise"]["drop"] <= 0.5
     assert plan["before_ms"] / plan["after_ms"] > 1.2
@@ -129,17 +129,17 @@ def test_bad_goals(
     arguments: tuple[str, ...],
     said: str,
     model: str,
-    pictures: str,
+    images: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given = (model, "--target", "rpi4", *INPUT, "--images", pictures, *arguments)
+    given = (model, "--target", "rpi4", *INPUT, "--images", images, *arguments)
     assert main([*given, "-o", str(tmp_path / "out")]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_planning_needs_pictures(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_planning_needs_images(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([model, "--target", "rpi4", *INPUT, "--speedup", "2"]) == 2
     assert "give --images DIR" in capsys.readouterr().err
 

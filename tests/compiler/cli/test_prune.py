@@ -1,4 +1,4 @@
-"""`shrinkc prune` from the command line, on a small network and noise for pictures."""
+"""`shrinkc prune` from the command line, on a small network and noise for images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from noise_images import noise_pictures
+from noise_images import noise_images
 from PIL import Image
 from torch import nn
 
@@ -36,8 +36,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return noise_pictures(tmp_path_factory.mktemp("pictures"))
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return noise_images(tmp_path_factory.mktemp("images"))
 
 
 def pruned(
@@ -47,7 +47,7 @@ def pruned(
     return json.loads(capsys.readouterr().out)
 
 
-def test_no_pictures_are_needed_for_norms(
+def test_no_images_are_needed_for_norms(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, plot = tmp_path / "out", tmp_path / "widths.png"
@@ -65,19 +65,19 @@ def test_no_pictures_are_needed_for_norms(
     graph, _ = load_model_file(out / "model.safetensors")
     made = [m.out_channels for m in graph.modules() if isinstance(m, nn.Conv2d)]
     assert made == [w["after"] for w in shown["widths"]]
-    with Image.open(plot) as picture:
-        assert picture.size[0] > 600
+    with Image.open(plot) as image:
+        assert image.size[0] > 600
 
 
 @pytest.mark.parametrize("criterion", METHODS)
 def test_every_criterion(
     criterion: str,
     model: Path,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    more = ("--macs", "0.5", "--criterion", criterion, "--images", str(pictures), "--labels")
+    more = ("--macs", "0.5", "--criterion", criterion, "--images", str(images), "--labels")
     result = pruned(capsys, model, tmp_path / "out", *more)
     compiled = result["compiled"]
     assert compiled["after"]["macs"] <= 0.5 * compiled["before"]["macs"]
@@ -85,27 +85,27 @@ def test_every_criterion(
 
 
 def test_rounds_with_training_and_a_judge(
-    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ("--criterion", "hrank", "--images", str(pictures), "--train", str(pictures))
+    more = ("--criterion", "hrank", "--images", str(images), "--train", str(images))
     more = (*more, "--keep-ratio", "0.5", "--rounds", "2", "--epochs", "1", "--batch", "8")
-    more = (*more, "--compensate", "--limit", "12", "--evaluation", str(pictures))
+    more = (*more, "--compensate", "--limit", "12", "--evaluation", str(images))
     result = pruned(capsys, model, tmp_path / "out", *more)["pruned"]
     kept = sum(w["after"] for w in result["widths"])
     assert kept <= 0.5 * sum(w["before"] for w in result["widths"])
     assert len(result["history"]) == 2
-    assert result["judged"]["pictures"] == 24
+    assert result["judged"]["images"] == 24
     work = tmp_path / "out.work"
     assert list(work.glob("*/fine-tuning-*/last.pt"))
     assert len(list(work.glob("*.jsonl"))) == 2  # the scores of both rounds
 
 
 def test_steps_of_distillation_move_the_weights(
-    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found: list[bytes] = []
     for steps in ("0", "3"):
-        more = ("--criterion", "he", "--images", str(pictures), "--macs", "0.6", "--steps", steps)
+        more = ("--criterion", "he", "--images", str(images), "--macs", "0.6", "--steps", steps)
         pruned(capsys, model, tmp_path / steps, *more)
         found.append((tmp_path / steps / "model.tflite").read_bytes())
     assert len(found[0]) == len(found[1])
@@ -113,9 +113,9 @@ def test_steps_of_distillation_move_the_weights(
 
 
 def test_a_penalty_is_trained_with_first(
-    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ("--criterion", "slimming", "--images", str(pictures), "--labels", "--epochs", "1")
+    more = ("--criterion", "slimming", "--images", str(images), "--labels", "--epochs", "1")
     more = (*more, "--params", "0.6", "--batch", "8", "--strength", "0.01")
     pruned(capsys, model, tmp_path / "out", *more)
     assert list((tmp_path / "out.work").glob("*/penalty/last.pt"))
@@ -146,16 +146,16 @@ def test_the_report_for_people(
         (("--keep", "0=0"), "the group would vanish"),
         (("--keep", "zero=0.5"), "no channel group of that name"),
         (("--macs", "0.5", "--criterion", "magic"), "--criterion magic: give one of l1, l2"),
-        (("--macs", "0.5", "--criterion", "hrank"), "hrank looks at pictures; give --images DIR"),
+        (("--macs", "0.5", "--criterion", "hrank"), "hrank looks at images; give --images DIR"),
         (
-            ("--macs", "0.5", "--criterion", "group-fisher", "--images", "{pictures}"),
+            ("--macs", "0.5", "--criterion", "group-fisher", "--images", "{images}"),
             "group-fisher needs labels; give --labels",
         ),
-        (("--macs", "0.5", "--compensate"), "--compensate looks at pictures"),
+        (("--macs", "0.5", "--compensate"), "--compensate looks at images"),
         (("--macs", "0.5", "--steps", "9"), "--steps of distillation follow --compensate"),
         (("--macs", "0.5", "--epochs", "2"), "--epochs of what?"),
         (("--macs", "0.5", "--labels"), "--labels says that the folders"),
-        (("--macs", "0.5", "--precision", "int8"), "int8 needs pictures"),
+        (("--macs", "0.5", "--precision", "int8"), "int8 needs images"),
         (("--macs", "0.5", "--allocation", "best"), "--allocation best: give one of knapsack"),
         (("--macs", "0.5", "--normalise", "max"), "--normalise max: give one of share"),
         (("--macs", "0.5", "--rounds", "0"), "0 rounds"),
@@ -168,12 +168,12 @@ def test_what_cannot_be_is_one_line(
     extra: tuple[str, ...],
     message: str,
     model: Path,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
-    filled = [text.format(pictures=pictures) for text in extra]
+    filled = [text.format(images=images) for text in extra]
     assert main(["prune", str(model), *INPUT, *filled, "-o", str(out)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -188,16 +188,16 @@ LOOK = ("--input", "1,3,16,16", "--resize", "16")
 def test_sensitivity(
     labelled: bool,
     model: Path,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     plot = tmp_path / "curves.png"
-    given = ("sensitivity", str(model), *LOOK, "--images", str(pictures), "-o", str(plot))
+    given = ("sensitivity", str(model), *LOOK, "--images", str(images), "-o", str(plot))
     more = ("--labels",) if labelled else ()
     assert main([*given, *more, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["pictures"] == 24
+    assert result["images"] == 24
     assert result["judged"] == ("top-1" if labelled else "agreement with the original")
     curves = {curve["group"]: curve for curve in result["curves"]}
     assert len(curves) == 3
@@ -205,19 +205,19 @@ def test_sensitivity(
         assert len(curve["removed"]) == len(curve["values"])
         assert all(0 <= value <= 1 for value in curve["values"])
         assert labelled or curve["values"][0] == 1
-    with Image.open(plot) as picture:
-        assert picture.size[0] > 600
+    with Image.open(plot) as image:
+        assert image.size[0] > 600
     assert main([*given, *more]) == 0
     assert "−50%" in capsys.readouterr().out
 
 
-def test_sensitivity_needs_pictures(
-    model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+def test_sensitivity_needs_images(
+    model: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ("sensitivity", str(model), *LOOK)
     assert main([*given]) == 2
     assert "give --images DIR" in capsys.readouterr().err
-    assert main([*given, "--images", str(pictures), "--criterion", "group-fisher"]) == 2
+    assert main([*given, "--images", str(images), "--criterion", "group-fisher"]) == 2
     assert "needs labels" in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""`shrinkc shrink` from the command line, on a small network and noise for pictures."""
+"""`shrinkc shrink` from the command line, on a small network and noise for images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from noise_images import noise_pictures
+from noise_images import noise_images
 from small_networks import bare_block
 from torch import nn
 
@@ -36,27 +36,27 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    return noise_pictures(tmp_path / "pictures")
+def images(tmp_path: Path) -> Path:
+    return noise_images(tmp_path / "images")
 
 
 def test_a_network_within_the_budget_comes_out(
     model: Path,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     out = tmp_path / "out"
-    given = ("--images", str(pictures), "--evaluation", str(pictures), "--steps", "2")
+    given = ("--images", str(images), "--evaluation", str(images), "--steps", "2")
     arguments = ("shrink", str(model), *INPUT, *given, "--speedup", "1.1", "-o", str(out))
     assert main([*arguments, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     shrunk = result["shrunk"]
     assert shrunk["predicted_ms_after"] <= shrunk["predicted_ms_before"] / 1.1
     assert shrunk["choices"]
-    assert shrunk["judged"]["pictures"] == 24
+    assert shrunk["judged"]["images"] == 24
     assert {p.name for p in out.iterdir()} >= {"model.onnx", "model.tflite", "model.safetensors"}
     assert result["compiled"]["max_relative_error"] < 1e-4
 
@@ -84,19 +84,19 @@ TRAINING = ("--epochs", "1", "--trial-steps", "1", "--batch", "8", "--learning-r
 def test_a_trained_method_from_the_command_line(
     method: str,
     with_norms: Path,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
-    given = ("--images", str(pictures), "--train", str(pictures), "--evaluation", str(pictures))
+    given = ("--images", str(images), "--train", str(images), "--evaluation", str(images))
     arguments = ("shrink", str(with_norms), *INPUT, *given, "--method", method, *TRAINING)
     assert main([*arguments, "--speedup", "1.05", "-o", str(out), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     shrunk = result["shrunk"]
     assert shrunk["method"] == method
     assert shrunk["predicted_ms_after"] <= shrunk["predicted_ms_before"] / 1.05
-    assert shrunk["judged"]["pictures"] == 24
+    assert shrunk["judged"]["images"] == 24
     compiled = result["compiled"]
     assert compiled["max_relative_error"] < 1e-4
     # "before" is the network that was given, after its batch norms were folded
@@ -109,13 +109,13 @@ def test_a_trained_method_from_the_command_line(
 
 def test_closed_form_may_be_trained_afterwards(
     with_norms: Path,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    given = ("--images", str(pictures), "--labels", "--steps", "0", "--speedup", "1.05")
+    given = ("--images", str(images), "--labels", "--steps", "0", "--speedup", "1.05")
     arguments = ("shrink", str(with_norms), *INPUT, *given, *TRAINING, "-o", str(tmp_path / "out"))
     assert main([*arguments, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -129,10 +129,10 @@ def test_closed_form_may_be_trained_afterwards(
 
 
 def test_expansion_from_the_command_line(
-    with_norms: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    with_norms: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    given = ("--images", str(pictures), "--labels", "--method", "expand", *TRAINING)
+    given = ("--images", str(images), "--labels", "--method", "expand", *TRAINING)
     assert main(["shrink", str(with_norms), *INPUT, *given, "-o", str(out)]) == 0
     said = capsys.readouterr().out
     assert "expand" in said
@@ -144,36 +144,36 @@ def test_expansion_from_the_command_line(
     ("extra", "message"),
     [
         ((), "give --images DIR"),
-        (("--images", "{pictures}", "--method", "magic"), "--method magic: give one of"),
+        (("--images", "{images}", "--method", "magic"), "--method magic: give one of"),
         (
-            ("--images", "{pictures}", "--method", "layermerge", "--speedup", "1.1"),
+            ("--images", "{images}", "--method", "layermerge", "--speedup", "1.1"),
             "learns from labels; give --train DIR",
         ),
-        (("--images", "{pictures}", "--keep", "3"), "--keep and --keep-ratio belong to"),
+        (("--images", "{images}", "--keep", "3"), "--keep and --keep-ratio belong to"),
         (
-            ("--images", "{pictures}", "--method", "expand", "--labels", "--speedup", "2"),
+            ("--images", "{images}", "--method", "expand", "--labels", "--speedup", "2"),
             "expand makes nothing faster",
         ),
         (
-            ("--images", "{pictures}", "--method", "layermerge", "--labels", "--steps", "3"),
+            ("--images", "{images}", "--method", "layermerge", "--labels", "--steps", "3"),
             "--steps belongs to closed-form",
         ),
-        (("--images", "{pictures}", "--speedup", "1.1", "--jobs", "0"), "--jobs 0"),
-        (("--images", "{pictures}"), "give either a speedup or a budget"),
-        (("--images", "{pictures}", "--speedup", "0.5"), "a speedup of 0.5; give more than 1"),
-        (("--images", "{pictures}", "--speedup", "900"), "cannot be reached"),
+        (("--images", "{images}", "--speedup", "1.1", "--jobs", "0"), "--jobs 0"),
+        (("--images", "{images}"), "give either a speedup or a budget"),
+        (("--images", "{images}", "--speedup", "0.5"), "a speedup of 0.5; give more than 1"),
+        (("--images", "{images}", "--speedup", "900"), "cannot be reached"),
     ],
 )
 def test_what_cannot_be_is_one_line(
     extra: tuple[str, ...],
     message: str,
     model: Path,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
-    filled = [text.format(pictures=pictures) for text in extra]
+    filled = [text.format(images=images) for text in extra]
     assert main(["shrink", str(model), *INPUT, *filled, "-o", str(out)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

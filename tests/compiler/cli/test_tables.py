@@ -30,7 +30,7 @@ def test_a_table_shows_error_coverage_and_source(capsys: pytest.CaptureFixture[s
     assert "networks held out" in capsys.readouterr().out
 
 
-def test_the_picture_is_a_png(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_image_is_a_png(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "rpi4.png"
     assert main(["tables", "show", "rpi4/tflite-ruy", "--plot", str(path)]) == 0
     assert path.read_bytes().startswith(b"\x89PNG")

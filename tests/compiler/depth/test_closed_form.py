@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 import torch
 from by_macs import ByMacs
-from closed_form_doubles import FITTED, SIZE, Dense, distance, outputs, sample, small, some_pictures
+from closed_form_doubles import FITTED, SIZE, Dense, distance, outputs, sample, small, some_images
 from small_networks import (
     NETWORKS,
     Basic,
@@ -52,7 +52,7 @@ class ByOperators(ByMacs):
 def test_within_the_budget_by_the_tables_own_numbers(name: str) -> None:
     graph = small(NETWORKS[name]())
     table = Dense()
-    found = shrink_closed_form(graph, some_pictures(), table, "fp32", speedup=1.2, options=UNTUNED)
+    found = shrink_closed_form(graph, some_images(), table, "fp32", speedup=1.2, options=UNTUNED)
     check_legal(found.graph_module)
     assert found.before_ms == predicted_ms(graph, table, "fp32")
     assert found.after_ms == predicted_ms(found.graph_module, table, "fp32")
@@ -132,13 +132,13 @@ def test_only_widths_that_save_more_than_wider_ones_are_tried() -> None:
     assert stepped == [32, 16]
 
 
-def test_pictures_that_judge_do_not_fit() -> None:
-    everything = Sample(some_pictures(), (SIZE, SIZE), limit=11)
+def test_images_that_judge_do_not_fit() -> None:
+    everything = Sample(some_images(), (SIZE, SIZE), limit=11)
     fitting, judging = everything.split()
     assert sorted((*fitting.rows, *judging.rows)) == list(everything.rows)
     assert len(judging) == 2
     assert sum(len(rows) for _, rows in fitting.batches()) == 9
-    alone, same = Sample(some_pictures(1), (SIZE, SIZE)).split()
+    alone, same = Sample(some_images(1), (SIZE, SIZE)).split()
     assert alone.rows == same.rows == (0,)
 
 
@@ -205,7 +205,7 @@ def test_measurements_are_kept_and_a_torn_line_is_measured_again(
 
 
 def shrunk(graph: fx.GraphModule, **options: Any) -> Shrunk:
-    return shrink_closed_form(graph, some_pictures(), ByMacs(), "fp32", options=UNTUNED, **options)
+    return shrink_closed_form(graph, some_images(), ByMacs(), "fp32", options=UNTUNED, **options)
 
 
 def test_nothing_to_shrink_says_why() -> None:
@@ -254,12 +254,12 @@ def test_a_loss_that_is_no_number_ends_the_tuning_and_keeps_the_network() -> Non
     assert outputs(tuned.graph_module).isfinite().all()
 
 
-def test_tuning_sees_the_pictures_of_its_sample_alone() -> None:
-    pictures = some_pictures()
-    dark = pictures.pixels.clone()
-    fitting, judging = Sample(pictures, (SIZE, SIZE)).split()
+def test_tuning_sees_the_images_of_its_sample_alone() -> None:
+    images = some_images()
+    dark = images.pixels.clone()
+    fitting, judging = Sample(images, (SIZE, SIZE)).split()
     dark[list(judging.rows)] = 0
-    darkened = replace(fitting, pictures=replace(pictures, pixels=dark))
+    darkened = replace(fitting, images=replace(images, pixels=dark))
     seen, again = (
         list(itertools.islice(views(one, Tuning(batch=6)), 9)) for one in (fitting, darkened)
     )

@@ -28,7 +28,7 @@ from shrinkc.compiler.depth.trained import (
     expand,
     shrink_trained,
 )
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import Network, network
 from shrinkc.compiler.recover.recipe import Recipe
 from shrinkc.errors import InputError
@@ -87,13 +87,13 @@ def all_options(net: Network) -> list[DepthOption]:
     return depth_options(net, price_of(ByWork(), "fp32"), ("merge", "identity", "drop"))[0]
 
 
-def pictures(count: int = 48, labelled: bool = True) -> Pictures:
+def images(count: int = 48, labelled: bool = True) -> Images:
     """Classes that differ in brightness."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(count) % CLASSES
     noise = torch.randint(0, 60, (count, SIZE, SIZE, 3), generator=generator)
     pixels = (noise + 80 * labels[:, None, None, None]).to(torch.uint8)
-    return Pictures(pixels, labels if labelled else None)
+    return Images(pixels, labels if labelled else None)
 
 
 def some(options: list[DepthOption], seed: int) -> list[DepthOption]:
@@ -228,7 +228,7 @@ QUICK = Trained(Recipe(epochs=1, steps=2, batch=16))
 def run(method: Method, goal: Goal, folder: Path | None, **changed: object) -> TrainedShrink:
     options = replace(QUICK, **changed) if changed else QUICK  # pyright: ignore[reportArgumentType]
     return shrink_trained(
-        captured(), pictures(), ByWork(), "fp32", method, goal, options=options, folder=folder
+        captured(), images(), ByWork(), "fp32", method, goal, options=options, folder=folder
     )
 
 
@@ -257,7 +257,7 @@ def test_a_plan_is_corrected_by_what_is_measured() -> None:
         return predicted_ms(merged, table, "fp32") + 0.1 * before
 
     result = shrink_trained(
-        *(graph, pictures(), table, "fp32", "layer-pruning", Goal(speedup=1.2)),
+        *(graph, images(), table, "fp32", "layer-pruning", Goal(speedup=1.2)),
         options=QUICK,
         measured_ms=measured_ms,
     )
@@ -267,7 +267,7 @@ def test_a_plan_is_corrected_by_what_is_measured() -> None:
     assert result.after_ms <= by_table.after_ms
     with pytest.raises(InputError, match="no plan was measured within"):
         shrink_trained(
-            *(graph, pictures(), table, "fp32", "layer-pruning", Goal(speedup=1.2)),
+            *(graph, images(), table, "fp32", "layer-pruning", Goal(speedup=1.2)),
             options=QUICK,
             measured_ms=lambda merged: before,
         )
@@ -307,7 +307,7 @@ def test_importance_is_kept_when_a_run_is_stopped(
 
 
 def test_expansion_ends_in_the_network_it_began_with() -> None:
-    result = expand(captured(), pictures(), ByWork(), "fp32", options=QUICK)
+    result = expand(captured(), images(), ByWork(), "fp32", options=QUICK)
     assert result.after_ms == pytest.approx(result.before_ms)
     layers = [
         Counter(type(module_of(g, node)).__name__ for node in g.graph.nodes)
@@ -335,6 +335,6 @@ def test_goals_that_cannot_be(method: Method, goal: Goal, message: str) -> None:
 def test_labels_are_needed() -> None:
     with pytest.raises(InputError, match="learns from labels"):
         shrink_trained(
-            *(captured(), pictures(labelled=False), ByWork(), "fp32", "layermerge"),
+            *(captured(), images(labelled=False), ByWork(), "fp32", "layermerge"),
             Goal(speedup=1.2),
         )

@@ -1,4 +1,4 @@
-"""Windows and what is cut out of them, against one picture at a time."""
+"""Windows and what is cut out of them, against one image at a time."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def test_resized_windows_have_the_asked_area_and_aspect() -> None:
     assert (left == 300 - width).any()
 
 
-def test_windows_that_never_fit_are_the_whole_picture() -> None:
+def test_windows_that_never_fit_are_the_whole_image() -> None:
     windows = draw(Augmentation(RandomResizedCrop((1, 1), (3, 3))), 9, (20, 20), (8, 8), seed=0)
     assert windows.boxes.tolist() == [[0, 0, 20, 20]] * 9
 
@@ -104,7 +104,7 @@ def test_the_same_seed_draws_the_same_and_ranks_share_it_out() -> None:
         assert torch.equal(cut(images[rank::3], one.part(rank, 3), SIZE), whole[rank::3])
 
 
-def test_pictures_that_do_not_cover_the_network() -> None:
+def test_images_that_do_not_cover_the_network() -> None:
     with pytest.raises(DataError, match="stored as 10×12, smaller than the network's 16×16"):
         draw(Augmentation(), 1, STORED, (16, 16), seed=0)
     with pytest.raises(DataError, match=r"10×12 with 2 pixels around them do not cover .* 16×16"):

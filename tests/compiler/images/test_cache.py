@@ -1,4 +1,4 @@
-"""Pictures decoded once: memory and file, damage, bounds."""
+"""Images decoded once: memory and file, damage, bounds."""
 
 import io
 import json
@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from shrinkc.compiler.images import cache
-from shrinkc.compiler.images.cache import Reading, load_pictures, with_margin
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.cache import Reading, load_images, with_margin
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.files import find_images
-from shrinkc.compiler.images.preprocessing import Preprocessing, read_picture
+from shrinkc.compiler.images.preprocessing import Preprocessing, read_image
 from shrinkc.errors import DataError
 
 RGB = Preprocessing(6, (6, 6), (0.4, 0.3, 0.2), (0.2, 0.25, 0.3), 3)
@@ -37,7 +37,7 @@ def npy(array: Any) -> bytes:
 
 
 def folder(path: Path, count: int = 6, **more: bytes) -> Path:
-    """`count` pictures in each of two classes; `more` by class and name: `a_x` is a/x.png."""
+    """`count` images in each of two classes; `more` by class and name: `a_x` is a/x.png."""
     files = {f"{name}/{i:03}.png": png(i) for i in range(count) for name in "ab"}
     files |= {f"{key.replace('_', '/', 1)}.png": data for key, data in more.items()}
     for name, data in files.items():
@@ -53,52 +53,52 @@ def in_file(path: Path) -> Reading:
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("cached", [False, True])
 def test_inputs_have_the_bits_of_evaluation(tmp_path: Path, workers: int, cached: bool) -> None:
-    images = find_images(folder(tmp_path / "set"))
+    image_set = find_images(folder(tmp_path / "set"))
     reading = Reading(cache=tmp_path / "cache" if cached else None, workers=workers)
-    pictures = load_pictures(images, RGB, reading)
-    assert pictures.pixels.shape == (12, 6, 6, 3)
-    assert pictures.pixels.dtype == torch.uint8
-    assert pictures.labels is not None
-    assert pictures.labels.tolist() == [0] * 6 + [1] * 6
-    inputs = pictures.inputs(pictures.pixels)
-    for found, picture in zip(inputs, images.pictures, strict=True):
-        data = (tmp_path / "set" / picture.name).read_bytes()
-        assert torch.equal(found, read_picture(data, picture.name, RGB))
+    images = load_images(image_set, RGB, reading)
+    assert images.pixels.shape == (12, 6, 6, 3)
+    assert images.pixels.dtype == torch.uint8
+    assert images.labels is not None
+    assert images.labels.tolist() == [0] * 6 + [1] * 6
+    inputs = images.inputs(images.pixels)
+    for found, image in zip(inputs, image_set.entries, strict=True):
+        data = (tmp_path / "set" / image.name).read_bytes()
+        assert torch.equal(found, read_image(data, image.name, RGB))
     assert inputs.is_contiguous(memory_format=torch.channels_last)
-    assert pictures.pixels.max() > 1  # the pixels themselves are as they were
+    assert images.pixels.max() > 1  # the pixels themselves are as they were
 
 
 def test_a_file_is_read_again_without_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, reading = find_images(folder(tmp_path / "set")), in_file(tmp_path / "cache")
-    first = load_pictures(images, RGB, reading)
+    first = load_images(images, RGB, reading)
     decode = cache.read_pixels
     monkeypatch.setattr(cache, "read_pixels", None)
-    again = load_pictures(images, RGB, reading)
+    again = load_images(images, RGB, reading)
     assert torch.equal(again.pixels, first.pixels)
     assert again.digest == first.digest
-    other_numbers = load_pictures(images, replace(RGB, mean=(0.5,)), reading)
+    other_numbers = load_images(images, replace(RGB, mean=(0.5,)), reading)
     assert other_numbers.mean == (0.5,)
     (tmp_path / "set" / "a" / "000.png").write_bytes(png(77))
     os.utime(tmp_path / "set" / "a" / "000.png", ns=(1, 1))
     monkeypatch.setattr(cache, "read_pixels", decode)
-    changed = load_pictures(find_images(tmp_path / "set"), RGB, reading)
+    changed = load_images(find_images(tmp_path / "set"), RGB, reading)
     assert not torch.equal(changed.pixels[0], first.pixels[0])
     assert torch.equal(changed.pixels[1:], first.pixels[1:])
     assert changed.digest != first.digest
 
 
-def test_writing_into_mapped_pictures_leaves_the_file(tmp_path: Path) -> None:
+def test_writing_into_mapped_images_leaves_the_file(tmp_path: Path) -> None:
     images, reading = find_images(folder(tmp_path / "set")), in_file(tmp_path / "cache")
-    load_pictures(images, RGB, reading).pixels.zero_()
-    assert load_pictures(images, RGB, reading).pixels.any()
+    load_images(images, RGB, reading).pixels.zero_()
+    assert load_images(images, RGB, reading).pixels.any()
 
 
 @pytest.mark.parametrize("damage", ["json", "pixels", "killed"])
 def test_incomplete_files_are_made_anew(tmp_path: Path, damage: str) -> None:
     images, reading = find_images(folder(tmp_path / "set")), in_file(tmp_path / "cache")
-    wanted = load_pictures(images, RGB, reading).pixels.clone()
+    wanted = load_images(images, RGB, reading).pixels.clone()
     (description,) = (tmp_path / "cache").glob("*.json")
     if damage == "json":
         description.write_text('{"shape": [12')
@@ -107,76 +107,76 @@ def test_incomplete_files_are_made_anew(tmp_path: Path, damage: str) -> None:
         pixels.write_bytes(pixels.read_bytes()[:-1])
     else:
         description.replace(description.with_suffix(".partial"))
-    assert torch.equal(load_pictures(images, RGB, reading).pixels, wanted)
+    assert torch.equal(load_images(images, RGB, reading).pixels, wanted)
     assert json.loads(description.read_text())["shape"] == [12, 6, 6, 3]
     assert not list((tmp_path / "cache").glob("*.partial"))
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_few_unreadable_pictures_are_named_and_left_out(tmp_path: Path, cached: bool) -> None:
-    images = find_images(folder(tmp_path / "set", 60, a_bad=b"no picture"))
+def test_few_unreadable_images_are_named_and_left_out(tmp_path: Path, cached: bool) -> None:
+    image_set = find_images(folder(tmp_path / "set", 60, a_bad=b"no image"))
     reading = Reading(cache=tmp_path / "cache" if cached else None)
     for _ in range(2):
-        pictures = load_pictures(images, RGB, reading)
-        assert len(pictures) == 120
-        assert pictures.labels is not None
-        assert pictures.labels.tolist() == [0] * 60 + [1] * 60
-        assert [name for name, _ in pictures.skipped] == ["a/bad.png"]
-        assert "not a readable JPEG or PNG" in pictures.skipped[0][1]
+        images = load_images(image_set, RGB, reading)
+        assert len(images) == 120
+        assert images.labels is not None
+        assert images.labels.tolist() == [0] * 60 + [1] * 60
+        assert [name for name, _ in images.skipped] == ["a/bad.png"]
+        assert "not a readable JPEG or PNG" in images.skipped[0][1]
     strict = replace(reading, max_unreadable=0.005)
     with pytest.raises(DataError, match=r"more than 0\.5% of 121 .*first 'a/bad\.png': not a read"):
-        load_pictures(images, RGB, strict)
+        load_images(image_set, RGB, strict)
 
 
 def test_sets_that_cannot_be_used(tmp_path: Path) -> None:
     for path, message in (
-        (folder(tmp_path / "1", a_bad=b"x"), r"more than 1\.0% of 13 pictures .*'a/bad\.png'"),
+        (folder(tmp_path / "1", a_bad=b"x"), r"more than 1\.0% of 13 images .*'a/bad\.png'"),
         (folder(tmp_path / "2", 0, a_x=b"x", b_x=b"y"), r"more than 1\.0% of 2"),
-        (folder(tmp_path / "3", 60, c_x=b"x"), "no picture of class 2 can be read, .*'c/x.png'"),
+        (folder(tmp_path / "3", 60, c_x=b"x"), "no image of class 2 can be read, .*'c/x.png'"),
     ):
         with pytest.raises(DataError, match=message):
-            load_pictures(find_images(path), RGB)
+            load_images(find_images(path), RGB)
     none = find_images(folder(tmp_path / "4", 0, a_x=b"x", b_x=b"y"))
-    with pytest.raises(DataError, match=r"no picture can be used, first 'a/x\.png'"):
-        load_pictures(none, RGB, Reading(max_unreadable=1))
+    with pytest.raises(DataError, match=r"no image can be used, first 'a/x\.png'"):
+        load_images(none, RGB, Reading(max_unreadable=1))
 
 
 def test_an_empty_class_folder_would_shift_the_others(tmp_path: Path) -> None:
     for place in (tmp_path / "flat", tmp_path / "deep" / "train"):
         folder(place)
         (place / ".git").mkdir()
-        load_pictures(find_images(place), RGB)
+        load_images(find_images(place), RGB)
         (place / "a2" / "deeper").mkdir(parents=True)
-        with pytest.raises(DataError, match="class folder 'a2' holds no pictures; fill it or rem"):
-            load_pictures(find_images(place), RGB)
+        with pytest.raises(DataError, match="class folder 'a2' holds no images; fill it or rem"):
+            load_images(find_images(place), RGB)
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:
     images = find_images(folder(tmp_path / "set"))
-    load_pictures(images, RGB, Reading(memory_bytes=12 * 6 * 6 * 3))
-    with pytest.raises(DataError, match=r"12 pictures need .* GiB .*give a folder for a cache"):
-        load_pictures(images, RGB, Reading(memory_bytes=12 * 6 * 6 * 3 - 1))
+    load_images(images, RGB, Reading(memory_bytes=12 * 6 * 6 * 3))
+    with pytest.raises(DataError, match=r"12 images need .* GiB .*give a folder for a cache"):
+        load_images(images, RGB, Reading(memory_bytes=12 * 6 * 6 * 3 - 1))
 
 
 def test_a_cache_that_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"file: decoded pictures cannot be kept there \("):
-        load_pictures(find_images(folder(tmp_path / "set")), RGB, in_file(tmp_path / "file"))
+    with pytest.raises(DataError, match=r"file: decoded images cannot be kept there \("):
+        load_images(find_images(folder(tmp_path / "set")), RGB, in_file(tmp_path / "file"))
 
 
 def test_arrays_of_floats_stay_floats(tmp_path: Path) -> None:
     array = np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32)
     (tmp_path / "a.npy").write_bytes(npy(array))
     (tmp_path / "b.npy").write_bytes(npy(np.full((6, 6), 51, np.uint8)))
-    pictures = load_pictures(find_images(tmp_path), GREY)
-    assert pictures.pixels.dtype == torch.float32
-    assert pictures.labels is None
-    inputs = pictures.inputs(pictures.pixels)
-    assert torch.equal(inputs[0], read_picture((tmp_path / "a.npy").read_bytes(), "a.npy", GREY))
+    images = load_images(find_images(tmp_path), GREY)
+    assert images.pixels.dtype == torch.float32
+    assert images.labels is None
+    inputs = images.inputs(images.pixels)
+    assert torch.equal(inputs[0], read_image((tmp_path / "a.npy").read_bytes(), "a.npy", GREY))
     assert torch.allclose(inputs[1], torch.tensor((0.2 - 0.4) / 0.2))
     (tmp_path / "a.npy").rename(tmp_path / "c.npy")
-    with pytest.raises(DataError, match=r"'c\.npy': an array of floats among pictures of bytes"):
-        load_pictures(find_images(tmp_path), GREY)
+    with pytest.raises(DataError, match=r"'c\.npy': an array of floats among images of bytes"):
+        load_images(find_images(tmp_path), GREY)
 
 
 def test_a_margin_for_random_crops() -> None:
@@ -192,13 +192,13 @@ def test_a_margin_for_random_crops() -> None:
             {"pixels": torch.zeros(2, 3, 4, 3).double()},
             "pixels of 2×3×4×3 torch.float64; give uint8",
         ),
-        ({"pixels": torch.zeros(0, 3, 4, 3)}, "no pictures"),
+        ({"pixels": torch.zeros(0, 3, 4, 3)}, "no images"),
         ({"std": (1.0, 2.0)}, "std has 2 values"),
-        ({"labels": torch.zeros(3)}, "3 labels for 2 pictures"),
+        ({"labels": torch.zeros(3)}, "3 labels for 2 images"),
     ],
 )
-def test_pictures_that_do_not_fit_together(changes: dict[str, Any], message: str) -> None:
+def test_images_that_do_not_fit_together(changes: dict[str, Any], message: str) -> None:
     good: dict[str, Any] = {"pixels": torch.zeros(2, 3, 4, 3), "labels": torch.zeros(2).long()}
-    assert Pictures(**good).size == (3, 4)
-    with pytest.raises(DataError, match=f"pictures: {message}"):
-        Pictures(**{**good, **changes})
+    assert Images(**good).size == (3, 4)
+    with pytest.raises(DataError, match=f"images: {message}"):
+        Images(**{**good, **changes})

@@ -1,4 +1,4 @@
-"""Sets of pictures: folders, class folders and tars; labels, order, limits, damage."""
+"""Sets of images: folders, class folders and tars; labels, order, limits, damage."""
 
 import gzip
 import io
@@ -19,7 +19,7 @@ from shrinkc.errors import ImageError
 GREY = Preprocessing(resize=4, size=(4, 4), mean=(0.0,), std=(1.0,), channels=1)
 
 
-def picture(value: int, kind: str = "PNG") -> bytes:
+def image(value: int, kind: str = "PNG") -> bytes:
     stream = io.BytesIO()
     Image.new("L", (4, 4), value).save(stream, kind)
     return stream.getvalue()
@@ -43,7 +43,7 @@ def write_tar(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> Path:
 
 
 def values(images: ImageSet, batch_size: int = 32) -> list[int]:
-    """Every picture is of one grey value."""
+    """Every image is of one grey value."""
     return [
         round(float(x.mean()) * 255) for batch, _ in images.batches(GREY, batch_size) for x in batch
     ]
@@ -54,20 +54,20 @@ def labels(images: ImageSet) -> list[int]:
 
 
 CLASSES = {
-    "dog/2.png": picture(3),
-    "cat/1.png": picture(1),
-    "cat/0.JPEG": picture(0, "JPEG"),
-    "dog/deep/x.jpg": picture(4, "JPEG"),
-    "cow/a.png": picture(2),
+    "dog/2.png": image(3),
+    "cat/1.png": image(1),
+    "cat/0.JPEG": image(0, "JPEG"),
+    "dog/deep/x.jpg": image(4, "JPEG"),
+    "cow/a.png": image(2),
 }
 
 
 def test_a_folder_is_read_by_name_without_labels(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", np.full((4, 4), 7, np.uint8))
     other = {"notes.txt": b"", ".hidden.png": b"", ".git/x.png": b"", "__MACOSX/._a.png": b""}
-    write(tmp_path, {"c.png": picture(9), "a.jpg": picture(5, "JPEG"), **other})
+    write(tmp_path, {"c.png": image(9), "a.jpg": image(5, "JPEG"), **other})
     images = find_images(tmp_path)
-    assert [p.name for p in images.pictures] == ["a.jpg", "b.npy", "c.png"]
+    assert [p.name for p in images.entries] == ["a.jpg", "b.npy", "c.png"]
     assert not images.labelled
     assert values(images) == [5, 7, 9]
     assert [batch[1] for batch in images.batches(GREY)] == [None]
@@ -96,17 +96,17 @@ def test_batches_stream(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 def test_a_tar_gives_the_same_as_the_folder(tmp_path: Path, mode: str) -> None:
-    folder = find_images(write(tmp_path / "pictures", CLASSES))
+    folder = find_images(write(tmp_path / "images", CLASSES))
     inside = {f"./data/test/{name}": data for name, data in CLASSES.items()}
-    tar = find_images(write_tar(tmp_path / "pictures.tar", inside, mode))
+    tar = find_images(write_tar(tmp_path / "images.tar", inside, mode))
     of_folder, of_tar = zip(values(folder), labels(folder)), zip(values(tar), labels(tar))  # noqa: B905
     assert sorted(of_tar) == sorted(of_folder)
     assert values(tar) == [3, 1, 0, 4, 2]  # as stored
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["pictures", "pictures.tar"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["images", "images.tar"]
 
 
 def test_names_in_a_tar_are_only_labels(tmp_path: Path) -> None:
-    """Nothing is written, links are not followed, the same name twice is two pictures."""
+    """Nothing is written, links are not followed, the same name twice is two images."""
     path = tmp_path / "evil.tar"
     with tarfile.open(path, "w") as tar:
         link = tarfile.TarInfo("a/link.png")
@@ -114,8 +114,8 @@ def test_names_in_a_tar_are_only_labels(tmp_path: Path) -> None:
         tar.addfile(link)
         for name, value in (("../../a/x.png", 1), ("/b/x.png", 2), ("/b/x.png", 3)):
             member = tarfile.TarInfo(name)
-            member.size = len(picture(value))
-            tar.addfile(member, io.BytesIO(picture(value)))
+            member.size = len(image(value))
+            tar.addfile(member, io.BytesIO(image(value)))
     images = find_images(path)
     assert values(images) == [1, 2, 3]
     assert labels(images) == [0, 1, 1]
@@ -143,21 +143,21 @@ def test_class_files_that_are_none(tmp_path: Path, text: str) -> None:
 
 
 def test_one_folder_is_a_class_only_when_named(tmp_path: Path) -> None:
-    write(tmp_path, {"images/cat/1.png": picture(1), "images/cat/2.png": picture(2)})
+    write(tmp_path, {"images/cat/1.png": image(1), "images/cat/2.png": image(2)})
     assert not find_images(tmp_path).labelled
     assert labels(find_images(tmp_path, classes={"cat": 5})) == [5, 5]
 
 
-def test_pictures_beside_class_folders(tmp_path: Path) -> None:
-    write(tmp_path, {"stray.png": picture(1), **CLASSES})
+def test_images_beside_class_folders(tmp_path: Path) -> None:
+    write(tmp_path, {"stray.png": image(1), **CLASSES})
     with pytest.raises(ImageError, match=r"'stray\.png' lies beside class folders; move it"):
         find_images(tmp_path)
 
 
 def test_a_limit_is_spread_over_the_classes(tmp_path: Path) -> None:
-    files = {f"a/{i:02}.png": picture(i) for i in range(20)}
-    files |= {f"b/{i:02}.png": picture(100 + i) for i in range(20)}
-    files |= {"c/00.png": picture(200)}
+    files = {f"a/{i:02}.png": image(i) for i in range(20)}
+    files |= {f"b/{i:02}.png": image(100 + i) for i in range(20)}
+    files |= {"c/00.png": image(200)}
     write(tmp_path, files)
     images = find_images(tmp_path, limit=9)
     assert values(images) == [0, 5, 10, 15, 100, 105, 110, 115, 200]
@@ -166,12 +166,12 @@ def test_a_limit_is_spread_over_the_classes(tmp_path: Path) -> None:
     assert values(find_images(tmp_path / "a", limit=4)) == [0, 5, 10, 15]
     tar = find_images(write_tar(tmp_path / "set.tar.gz", files), limit=9)
     assert sorted(values(tar)) == values(images)
-    with pytest.raises(ImageError, match="a limit of 0 pictures"):
+    with pytest.raises(ImageError, match="a limit of 0 images"):
         find_images(tmp_path, limit=0)
 
 
-def test_few_unreadable_pictures_are_named_and_skipped(tmp_path: Path) -> None:
-    files = {f"{i:02}.png": picture(i) for i in range(40)}
+def test_few_unreadable_images_are_named_and_skipped(tmp_path: Path) -> None:
+    files = {f"{i:02}.png": image(i) for i in range(40)}
     write(tmp_path, files | {"03.png": b"broken", "39.png": b""})
     skipped: list[tuple[str, str]] = []
     batches = find_images(tmp_path).batches(GREY, 8, lambda *skip: skipped.append(skip))
@@ -179,14 +179,14 @@ def test_few_unreadable_pictures_are_named_and_skipped(tmp_path: Path) -> None:
     assert [name for name, _ in skipped] == ["03.png", "39.png"]
     assert all("not a readable JPEG or PNG" in reason for _, reason in skipped)
     write(tmp_path, {"20.png": b"broken"})
-    with pytest.raises(ImageError, match=r"more than 5% of 40 pictures .* first '03\.png': not a"):
+    with pytest.raises(ImageError, match=r"more than 5% of 40 images .* first '03\.png': not a"):
         list(find_images(tmp_path).batches(GREY))
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
     for path, message in (
         (tmp_path, r"no \.jpg, .* in it; check --images"),
-        (tmp_path / "missing", "no such folder or tar of pictures; check --images"),
+        (tmp_path / "missing", "no such folder or tar of images; check --images"),
         (write(tmp_path, {"a.txt": b"text"}) / "a.txt", "neither a folder nor a readable tar"),
         (write_tar(tmp_path / "empty.tar", {}), r"no \.jpg"),
     ):
@@ -209,7 +209,7 @@ def test_a_tar_that_is_cut_off(tmp_path: Path, mode: str) -> None:
 
 
 def test_a_member_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = {f"{i:02}.png": picture(i) for i in range(30)} | {"29.png": bytes(100_000)}
+    files = {f"{i:02}.png": image(i) for i in range(30)} | {"29.png": bytes(100_000)}
     images = find_images(write_tar(tmp_path / "a.tar.gz", files))
     monkeypatch.setattr(tars, "MAX_BYTES", 50_000)
     skipped: list[tuple[str, str]] = []

@@ -1,4 +1,4 @@
-"""One picture to one tensor: sizes, crops, channels, number ranges, damaged and hostile files."""
+"""One image to one tensor: sizes, crops, channels, number ranges, damaged and hostile files."""
 
 import io
 import struct
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from shrinkc.compiler.images.preprocessing import Preprocessing, preprocessing_for, read_picture
+from shrinkc.compiler.images.preprocessing import Preprocessing, preprocessing_for, read_image
 from shrinkc.errors import ImageError, InputError
 
 PLAIN = Preprocessing(resize=8, size=(8, 8), mean=(0.0,), std=(1.0,), channels=3)
@@ -84,23 +84,23 @@ def test_resize_and_crop_are_pillows(height: int, width: int) -> None:
     pixels = torch.tensor(np.asarray(resized.crop((left, top, left + 224, top + 224))))
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     want = ((pixels.float() / 255 - mean) / std).permute(2, 0, 1)
-    got = read_picture(encode(image), "a.png", preprocessing_for((1, 3, 224, 224)))
+    got = read_image(encode(image), "a.png", preprocessing_for((1, 3, 224, 224)))
     assert got.is_contiguous()
     torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
 
 
-def test_a_picture_of_the_right_size_is_untouched() -> None:
+def test_a_image_of_the_right_size_is_untouched() -> None:
     pixels = random_rgb(8, 8)
     want = torch.tensor(pixels).permute(2, 0, 1) / 255
-    assert torch.equal(read_picture(encode(Image.fromarray(pixels)), "a.png", PLAIN), want)
+    assert torch.equal(read_image(encode(Image.fromarray(pixels)), "a.png", PLAIN), want)
     for array in (pixels, pixels.transpose(2, 0, 1), np.asfortranarray(pixels)):
-        assert torch.equal(read_picture(npy(array), "a.npy", PLAIN), want)
+        assert torch.equal(read_image(npy(array), "a.npy", PLAIN), want)
 
 
-def test_a_crop_wider_than_the_resized_picture_is_covered() -> None:
+def test_a_crop_wider_than_the_resized_image_is_covered() -> None:
     wide = Preprocessing(resize=8, size=(8, 16), mean=(0.0,), std=(1.0,), channels=3)
     image = Image.fromarray(random_rgb(20, 10))
-    got = read_picture(encode(image), "a.png", wide)
+    got = read_image(encode(image), "a.png", wide)
     resized = np.asarray(image.resize((16, 32), Image.Resampling.BILINEAR))[12:20]
     assert torch.equal(got, torch.tensor(resized).permute(2, 0, 1) / 255)
 
@@ -108,54 +108,54 @@ def test_a_crop_wider_than_the_resized_picture_is_covered() -> None:
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "RGB"])
 def test_every_mode_becomes_grey_or_rgb(mode: str) -> None:
     image = Image.fromarray(random_rgb(8, 8)).convert(mode)
-    assert read_picture(encode(image), "a.png", PLAIN).shape == (3, 8, 8)
-    assert read_picture(encode(image), "a.png", GREY).shape == (1, 8, 8)
+    assert read_image(encode(image), "a.png", PLAIN).shape == (3, 8, 8)
+    assert read_image(encode(image), "a.png", GREY).shape == (1, 8, 8)
 
 
 def test_a_palette_with_transparency() -> None:
     image = Image.fromarray(random_rgb(8, 8)).convert("P")
     image.info["transparency"] = bytes(range(256))
-    assert read_picture(encode(image), "a.png", PLAIN).shape == (3, 8, 8)
+    assert read_image(encode(image), "a.png", PLAIN).shape == (3, 8, 8)
 
 
 def test_sixteen_bit_grey() -> None:
     values = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
-    got = read_picture(encode(Image.fromarray(values)), "a.png", GREY)
+    got = read_image(encode(Image.fromarray(values)), "a.png", GREY)
     torch.testing.assert_close(got[0], torch.tensor(values.astype(np.float32) / 65535))
 
 
 def test_grey_and_colour_arrays() -> None:
     rgb = random_rgb(8, 8)
     luma = torch.tensor(np.asarray(Image.fromarray(rgb).convert("L")))[None] / 255
-    assert torch.equal(read_picture(npy(rgb), "a.npy", GREY), luma)
+    assert torch.equal(read_image(npy(rgb), "a.npy", GREY), luma)
     floats = (rgb / 255).astype(np.float32)
-    got = read_picture(npy(floats), "a.npy", GREY)
+    got = read_image(npy(floats), "a.npy", GREY)
     torch.testing.assert_close(got, luma, atol=1 / 255, rtol=0)
     grey = floats[:, :, 0]
-    assert torch.equal(read_picture(npy(grey), "a.npy", PLAIN), torch.tensor(grey).expand(3, 8, 8))
+    assert torch.equal(read_image(npy(grey), "a.npy", PLAIN), torch.tensor(grey).expand(3, 8, 8))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_float_arrays_are_taken_as_they_are(dtype: type[np.floating]) -> None:
     values = np.random.default_rng(1).normal(0, 50, (8, 8)).astype(dtype)
-    got = read_picture(npy(values), "A.NPY", GREY)
+    got = read_image(npy(values), "A.NPY", GREY)
     assert torch.equal(got[0], torch.tensor(values.astype(np.float32)))
 
 
-def test_float_arrays_are_resized_like_pictures() -> None:
+def test_float_arrays_are_resized_like_images() -> None:
     pixels = random_rgb(30, 20)
-    as_picture = read_picture(encode(Image.fromarray(pixels)), "a.png", PLAIN)
-    as_floats = read_picture(npy((pixels / 255).astype(np.float32)), "a.npy", PLAIN)
-    torch.testing.assert_close(as_floats, as_picture, atol=1 / 255, rtol=0)
+    as_image = read_image(encode(Image.fromarray(pixels)), "a.png", PLAIN)
+    as_floats = read_image(npy((pixels / 255).astype(np.float32)), "a.npy", PLAIN)
+    torch.testing.assert_close(as_floats, as_image, atol=1 / 255, rtol=0)
 
 
 def test_arrays_of_other_channel_counts() -> None:
     four = Preprocessing(resize=8, size=(8, 8), mean=(0.5,), std=(2.0,), channels=4)
     values = np.random.default_rng(2).random((4, 8, 8), np.float32)
-    got = read_picture(npy(values), "a.npy", four)
+    got = read_image(npy(values), "a.npy", four)
     torch.testing.assert_close(got, (torch.tensor(values) - 0.5) / 2)
-    with pytest.raises(ImageError, match="a picture has 1 or 3 channels, the network input 4"):
-        read_picture(encode(Image.fromarray(random_rgb(8, 8))), "a.png", four)
+    with pytest.raises(ImageError, match="an image has 1 or 3 channels, the network input 4"):
+        read_image(encode(Image.fromarray(random_rgb(8, 8))), "a.png", four)
 
 
 def header_only(shape: str, body: bytes = b"") -> bytes:
@@ -204,8 +204,8 @@ np.save(OBJECTS, np.array([print], dtype=object), allow_pickle=True)
         ("a.npy", npy(np.full((8, 8), np.nan, np.float32)), "NaN or infinite"),
     ],
 )
-def test_pictures_that_cannot_be_used(name: str, data: bytes, reason: str) -> None:
+def test_images_that_cannot_be_used(name: str, data: bytes, reason: str) -> None:
     large = Preprocessing(resize=256, size=(224, 224), mean=(0.0,), std=(1.0,), channels=3)
     with pytest.raises(ImageError, match=reason) as caught:
-        read_picture(data, name, large)
+        read_image(data, name, large)
     assert "\n" not in str(caught.value)

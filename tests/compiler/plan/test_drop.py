@@ -24,7 +24,7 @@ def changed(x: Tensor) -> Tensor:
 
 def test_expected_by_the_originals_confidence() -> None:
     promise = promise_of(original, changed, [(torch.tensor([0, 1]), None)])
-    assert promise.pictures == 2
+    assert promise.images == 2
     assert promise.agreement == 0.5
     assert promise.drop == pytest.approx((0.75 - 0.25) / 2)
     assert not promise.labelled
@@ -51,20 +51,20 @@ def test_the_expectation_is_that_of_labels_drawn_by_the_original() -> None:
 
 
 def test_the_interval_by_hand() -> None:
-    """Of 98 pictures 3 are lost and 1 is won: Agresti and Min's formula."""
+    """Of 98 images 3 are lost and 1 is won: Agresti and Min's formula."""
     lost = torch.tensor([1.0, 1.0, 1.0, -1.0] + [0.0] * 94)
     width = 1.96 * (0.05 - 0.02**2) ** 0.5 / 10
     assert interval(lost) == pytest.approx((0.02 - width, 0.02 + width))
 
 
-def test_few_pictures_without_a_change_prove_little() -> None:
+def test_few_images_without_a_change_prove_little() -> None:
     low, high = interval(torch.zeros(10))
     assert high == -low > 0.1
     assert interval(torch.zeros(10_000))[1] < 1e-3
     assert interval(torch.zeros(0))[1] > 0.9
 
 
-def test_the_interval_holds_the_drop_of_all_pictures() -> None:
+def test_the_interval_holds_the_drop_of_all_images() -> None:
     generator = torch.Generator().manual_seed(0)
     draws = torch.rand(500, 200, generator=generator)
     lost = (draws < 0.08).double() - (draws > 0.97).double()

@@ -16,7 +16,7 @@ from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.predict import predict
 from shrinkc.compiler.depth.choices import WORTH
 from shrinkc.compiler.export.lower import lower
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import deployed
 from shrinkc.compiler.plan import group_choices as module
 from shrinkc.compiler.plan.group_choices import (
@@ -48,7 +48,7 @@ def network(channels: int = 8) -> fx.GraphModule:
 def sample(count: int = 24) -> Sample:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, SIZE, SIZE, 3), generator=generator, dtype=torch.uint8)
-    return Sample(Pictures(pixels, None, (0.5,), (0.25,)), (SIZE, SIZE))
+    return Sample(Images(pixels, None, (0.5,), (0.25,)), (SIZE, SIZE))
 
 
 def stream(graph: fx.GraphModule) -> list[GroupChoice]:

@@ -1,5 +1,5 @@
 """Plans over depth, width and precision on a tiny network: the better precision, within the budget,
-judged on pictures that no fit saw, kept and replayed."""
+judged on images that no fit saw, kept and replayed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shrinkc.compiler.cost.predict import predict
 from shrinkc.compiler.depth.closed_form import ClosedForm
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.export.ops import Conv
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.measure import speedup as measuring
 from shrinkc.compiler.measure.speedup import int8_file
 from shrinkc.compiler.plan import file_timing as whole_files
@@ -76,32 +76,32 @@ def network() -> fx.GraphModule:
     return capture(model.eval(), (torch.randn(1, 3, SIZE, SIZE),))
 
 
-def some_pictures(count: int = 40, seed: int = 0, labels: Tensor | None = None) -> Pictures:
+def some_images(count: int = 40, seed: int = 0, labels: Tensor | None = None) -> Images:
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 6, 6, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bilinear")
     pixels = (smooth * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-    return Pictures(pixels, labels, (0.5,), (0.25,))
+    return Images(pixels, labels, (0.5,), (0.25,))
 
 
 def planner(
     table: Device | None = None,
     precisions: tuple[str, ...] = ("fp32", "int8"),
     folder: Path | None = None,
-    held_out: Pictures | None = None,
+    held_out: Images | None = None,
 ) -> Planner:
     planning = Planning(precisions, QUICK, folder=folder)
-    return Planner(network(), some_pictures(), table or Device(), planning, held_out=held_out)
+    return Planner(network(), some_images(), table or Device(), planning, held_out=held_out)
 
 
 def outputs(graph: fx.GraphModule) -> Tensor:
-    pictures = some_pictures()
+    images = some_images()
     with torch.no_grad():
-        return graph(pictures.inputs(pictures.pixels))[0]
+        return graph(images.inputs(images.pixels))[0]
 
 
 def promised(drop: float) -> module.Promise:
-    return module.Promise(pictures=10, drop=drop, interval=(-1, 1), agreement=0.9, labelled=False)
+    return module.Promise(images=10, drop=drop, interval=(-1, 1), agreement=0.9, labelled=False)
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_the_damage_of_int8_is_measured_once(
     closed = replace(QUICK, cache=tmp_path)
 
     def asked() -> Planner:
-        return Planner(network(), some_pictures(), Device(), Planning(closed=closed))
+        return Planner(network(), some_images(), Device(), Planning(closed=closed))
 
     first = asked().ways
     assert [way.precision for way in first[:2]] == ["fp32", "int8"]
@@ -188,8 +188,8 @@ def test_layers_that_int8_spoils_stay_fp32_and_are_paid_for(
 
 
 def inputs() -> list[tuple[Tensor, ...]]:
-    pictures = some_pictures(8)
-    return [(x[None],) for x in pictures.inputs(pictures.pixels)]
+    images = some_images(8)
+    return [(x[None],) for x in images.inputs(images.pixels)]
 
 
 def types_of(file: bytes) -> dict[str, str]:
@@ -216,36 +216,36 @@ def test_an_unreachable_budget_names_the_fastest_before_anything_is_measured(
         one.within(one.before_ms / 1000)
 
 
-def test_pictures_that_are_all_alike_are_noted() -> None:
-    pictures = some_pictures()
-    plain = replace(pictures, pixels=torch.full_like(pictures.pixels, 90))
+def test_images_that_are_all_alike_are_noted() -> None:
+    images = some_images()
+    plain = replace(images, pixels=torch.full_like(images.pixels, 90))
     one = Planner(network(), plain, Device(), Planning(closed=QUICK))
     colour, seen = one.notes
-    assert colour.startswith("30 of 30 pictures have one colour each; a plan is fitted to them")
-    assert "in 30 of 30 pictures; a plan is fitted to them" in seen
+    assert colour.startswith("30 of 30 images have one colour each; a plan is fitted to them")
+    assert "in 30 of 30 images; a plan is fitted to them" in seen
     graph = network()
     with torch.no_grad():  # random weights answer with one class
         graph.get_submodule("fc").weight.mul_(100)
-        scores = scores_of(graph, pictures)
+        scores = scores_of(graph, images)
         graph.get_submodule("fc").bias.sub_(scores.mean(0))
-    assert not Planner(graph, pictures, Device(), Planning(closed=QUICK)).notes
+    assert not Planner(graph, images, Device(), Planning(closed=QUICK)).notes
 
 
-def scores_of(graph: fx.GraphModule, pictures: Pictures) -> Tensor:
+def scores_of(graph: fx.GraphModule, images: Images) -> Tensor:
     with torch.no_grad():
-        return graph(pictures.inputs(pictures.pixels))[0]
+        return graph(images.inputs(images.pixels))[0]
 
 
-def test_pictures_that_judge_are_not_those_that_fit() -> None:
+def test_images_that_judge_are_not_those_that_fit() -> None:
     one = planner()
     assert not set(one.sample.rows) & set(one.held.rows)
     assert len(one.sample) + len(one.held) == 40
     labels = torch.zeros(30, dtype=torch.long)
-    other = planner(held_out=some_pictures(30, 1, labels))
+    other = planner(held_out=some_images(30, 1, labels))
     assert len(other.sample) == 40
     promise = other.within(other.before_ms / 1.4).plan.promise
     assert promise is not None
-    assert promise.pictures == 30
+    assert promise.images == 30
     assert promise.labelled
 
 
@@ -343,7 +343,7 @@ def test_plans_that_slice_channel_groups_replay_bit_by_bit(
 
 def test_channel_groups_stay_where_they_are_not_asked_for() -> None:
     planning = Planning(closed=QUICK, groups=False)
-    one = free_slices(Planner(network(), some_pictures(), Device(), planning))
+    one = free_slices(Planner(network(), some_images(), Device(), planning))
     steps = one.within(one.before_ms / 2).plan.steps
     assert steps
     assert "slice" not in {step.kind for step in steps}
@@ -402,7 +402,7 @@ def test_another_training_is_another_plan(tmp_path: Path) -> None:
             return fitted
 
         planning = Planning(("fp32",), QUICK, training=words, folder=tmp_path)
-        one = Planner(network(), some_pictures(), Device(), planning, train=train)
+        one = Planner(network(), some_images(), Device(), planning, train=train)
         one.within(one.before_ms / 1.2)
     assert asked == ["one epoch", "two epochs"]
 
@@ -417,7 +417,7 @@ def test_training_comes_before_judging() -> None:
         trained.append(fitted)
         return fitted
 
-    one = Planner(network(), some_pictures(), Device(), Planning(("fp32",), QUICK), train=train)
+    one = Planner(network(), some_images(), Device(), Planning(("fp32",), QUICK), train=train)
     planned = one.within(one.before_ms / 1.2)
     assert len(trained) == 1
     _, again = replay(network(), planned.plan, planned.tensors)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from closed_form_doubles import Dense, small, some_pictures
+from closed_form_doubles import Dense, small, some_images
 from small_networks import NETWORKS
 from torch import Tensor
 
@@ -42,8 +42,8 @@ def test_times_are_kept_for_the_next_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def inputs() -> list[tuple[Tensor, ...]]:
-    pictures = some_pictures(4)
-    return [(x[None],) for x in pictures.inputs(pictures.pixels[:, 2:22, 2:22])]
+    images = some_images(4)
+    return [(x[None],) for x in images.inputs(images.pixels[:, 2:22, 2:22])]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -70,7 +70,7 @@ def test_plans_are_corrected_until_a_measurement_fits() -> None:
     options = ClosedForm(rebuilding=Rebuilding(steps=0), tuning=Tuning(steps=0))
     by_table, by_measuring = (
         shrink_closed_form(
-            *(graph, some_pictures(), table, "fp32"),
+            *(graph, some_images(), table, "fp32"),
             speedup=1.3,
             options=options,
             progress=Silent(),
@@ -96,7 +96,7 @@ def test_a_plan_is_outlined_with_numbers_that_can_be_quantised() -> None:
         return predicted_ms(network, table, "int8")
 
     shrink_closed_form(
-        *(graph, some_pictures(), table, "int8"),
+        *(graph, some_images(), table, "int8"),
         speedup=1.3,
         options=options,
         measured_ms=measured_ms,

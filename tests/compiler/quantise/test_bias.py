@@ -1,11 +1,11 @@
-"""Bias correction takes the mean shift away, on pictures that it has not seen."""
+"""Bias correction takes the mean shift away, on images that it has not seen."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from hand_built import Net
-from int8_networks import Batches, family, pictures, skewed
+from int8_networks import Batches, family, images, skewed
 from pass_checks import fingerprint
 from torch import Tensor, fx, nn
 
@@ -16,7 +16,7 @@ from shrinkc.compiler.quantise.bias import correct_biases
 from shrinkc.compiler.quantise.ranges import calibrate
 from shrinkc.compiler.quantise.simulate import Quantisation, simulate
 
-SEEN, OTHERS = pictures(48), pictures(48, seed=1)
+SEEN, OTHERS = images(48), images(48, seed=1)
 
 
 def together(batches: Batches) -> Batches:
@@ -44,7 +44,7 @@ def shifts(
     return {n: float((means(got[n]) - means(want[n])).square().mean().sqrt()) for n in layers}
 
 
-def test_no_shift_is_left_on_pictures_that_were_not_seen() -> None:
+def test_no_shift_is_left_on_images_that_were_not_seen() -> None:
     graph = skewed()
     made = quantisation(graph)
     corrected = correct_biases(graph, made, together(SEEN)).graph_module
@@ -105,7 +105,7 @@ def test_a_layer_called_twice_is_skipped() -> None:
     assert "called 2 times" in result.skipped[0].reason
 
 
-def test_no_pictures_no_change() -> None:
+def test_no_images_no_change() -> None:
     graph = skewed()
     result = correct_biases(graph, quantisation(graph), [])
     assert not result.modified

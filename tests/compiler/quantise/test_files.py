@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from int8_networks import Batches, deployed, pictures, skewed
+from int8_networks import Batches, deployed, images, skewed
 from torch import Tensor, fx, nn
 
 from shrinkc.compiler.export import ops
@@ -28,7 +28,7 @@ from shrinkc.compiler.verify.files import onnx_artefact, tflite_artefact
 from shrinkc.errors import InputError
 
 pytest.importorskip("ai_edge_quantizer")
-SEEN = pictures(12)
+SEEN = images(12)
 
 
 def tflite_int8(made: Prepared) -> dict[str, bool]:
@@ -165,26 +165,26 @@ def test_files_for_timing_are_not_tuned_unless_asked() -> None:
     assert plain != tuned
 
 
-# --- calibration pictures ------------------------------------------------------------------------
+# --- calibration images ------------------------------------------------------------------------
 
 
 def notes(graph: fx.GraphModule, batches: Batches) -> Sequence[str]:
     return prepare(graph, batches, Int8("none", noise=False)).notes
 
 
-def test_pictures_of_one_colour_are_noted(graph: fx.GraphModule) -> None:
+def test_images_of_one_colour_are_noted(graph: fx.GraphModule) -> None:
     plain = [(torch.full((1, 3, 20, 20), float(i)),) for i in range(4)]
     (note,) = notes(graph, plain)
-    assert note.startswith("4 of 4 calibration pictures have one colour each")
+    assert note.startswith("4 of 4 calibration images have one colour each")
     (note, *_) = notes(graph, [*plain, *SEEN])
     assert note.startswith("4 of 16 ")
 
 
-def test_pictures_of_one_class_are_noted(graph: fx.GraphModule) -> None:
+def test_images_of_one_class_are_noted(graph: fx.GraphModule) -> None:
     with torch.no_grad():
         graph.fc.bias.copy_(torch.tensor([0.0, 0.0, 1e3, 0.0, 0.0]))
     (note,) = notes(graph, SEEN)
-    assert note.startswith("the network sees class 2 in 12 of 12 calibration pictures")
+    assert note.startswith("the network sees class 2 in 12 of 12 calibration images")
     with torch.no_grad():
         graph.fc.bias.zero_()
         graph.fc.weight.mul_(100)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from int8_networks import deployed, pictures
+from int8_networks import deployed, images
 from pass_checks import fingerprint
 from torch import Tensor, fx, nn
 
@@ -17,7 +17,7 @@ from shrinkc.compiler.quantise.rounding import grid_of, weight_scales
 from shrinkc.compiler.quantise.simulate import Quantisation
 from shrinkc.compiler.verify.files import tflite_artefact
 
-SEEN = pictures(6)
+SEEN = images(6)
 
 
 def dead(kind: str) -> fx.GraphModule:

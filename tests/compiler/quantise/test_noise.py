@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from int8_networks import family, pictures, skewed
+from int8_networks import family, images, skewed
 from torch import fx, nn
 
 from shrinkc.compiler.capture import capture
@@ -16,7 +16,7 @@ from shrinkc.compiler.quantise.options import MOST_DB
 from shrinkc.compiler.quantise.ranges import calibrate
 from shrinkc.compiler.quantise.simulate import Quantisation
 
-SEEN = pictures(8)
+SEEN = images(8)
 
 
 def quantisation(graph: fx.GraphModule, *keep_fp32: str) -> Quantisation:

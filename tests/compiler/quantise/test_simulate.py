@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from int8_networks import Batches, deployed, family, pictures, skewed
+from int8_networks import Batches, deployed, family, images, skewed
 from pass_checks import fingerprint
 from small_networks import NETWORKS
 from torch import Tensor, fx, nn
@@ -29,7 +29,7 @@ from shrinkc.compiler.quantise.simulate import rounding_of, simulate
 from shrinkc.compiler.verify.files import tflite_artefact
 
 pytest.importorskip("ai_edge_quantizer")
-SEEN, OTHERS = pictures(12), pictures(6, seed=1)
+SEEN, OTHERS = images(12), images(6, seed=1)
 
 
 def prepared(graph: fx.GraphModule, how: Int8, seen: Batches = SEEN) -> Prepared:

@@ -29,7 +29,7 @@ Numbers = npt.NDArray[np.float64]
 EXACT = LeastSquares(ridge=0.0, positions=1000)
 
 
-def pictures(*shape: int, batches: int = 2, seed: int = 1) -> list[Batch]:
+def images(*shape: int, batches: int = 2, seed: int = 1) -> list[Batch]:
     generator = torch.Generator().manual_seed(seed)
     return [
         ((torch.randn(shape, generator=generator, dtype=torch.float64),), None)
@@ -85,7 +85,7 @@ def chain(bias: bool = True, norm: bool = False) -> fx.GraphModule:
 
 @pytest.mark.parametrize(("bias", "norm"), [(True, False), (False, False), (False, True)])
 def test_equals_a_plain_regression(bias: bool, norm: bool) -> None:
-    graph, batches = chain(bias, norm), pictures(8, 2, 6, 6)
+    graph, batches = chain(bias, norm), images(8, 2, 6, 6)
     found = compensate(graph, removing(made=(5, 2)), batches, EXACT)
     hidden = values(graph, batches, "act")[:, [0, 1, 3, 4]]
     target = rows(values(graph, batches, "read"))
@@ -115,7 +115,7 @@ def test_layers_are_fitted_to_what_the_pruned_network_gives_them() -> None:
     net = Net(1, 2, 4, 4)
     x = net.call(nn.ReLU(), net.conv(net.x, 2, 5, 1, name="a"), "act_a")
     x = net.call(nn.ReLU(), net.conv(x, 5, 6, 1, name="b"), "act_b")
-    graph, batches = net.build(net.conv(x, 6, 3, 1, name="c")), pictures(20, 2, 4, 4)
+    graph, batches = net.build(net.conv(x, 6, 3, 1, name="c")), images(20, 2, 4, 4)
     found = compensate(graph, removing(a=(5, 0), b=(6, 1)), batches, EXACT)
     assert [f.layer for f in found.fits] == ["b", "c"]
     student = copy_graph(graph)
@@ -130,7 +130,7 @@ def test_layers_are_fitted_to_what_the_pruned_network_gives_them() -> None:
 
 
 def test_convolution_groups_are_fitted_alone() -> None:
-    graph, batches = graph_of("grouped"), pictures(16, 3, 8, 8)
+    graph, batches = graph_of("grouped"), images(16, 3, 8, 8)
     keep = np.arange(16) % 4 != 1
     found = compensate(graph, SliceChannels(Selection({"b.0": keep})), batches, EXACT)
     reads = next(n.all_input_nodes[0].name for n in graph.graph.nodes if n.target == "c.0")
@@ -147,12 +147,12 @@ def test_convolution_groups_are_fitted_alone() -> None:
 def test_whole_convolution_groups_leave_nothing_to_fit() -> None:
     keep = {"b.0": np.arange(4) != 1}
     slicing = SliceChannels(Selection(keep), whole_conv_groups=True)
-    found = compensate(graph_of("grouped"), slicing, pictures(4, 3, 8, 8))
+    found = compensate(graph_of("grouped"), slicing, images(4, 3, 8, 8))
     assert [fit.layer for fit in found.fits] == ["d"]
 
 
 def test_linear_behind_flatten() -> None:
-    graph, batches = graph_of("flatten"), pictures(150, 3, 8, 8, batches=1)
+    graph, batches = graph_of("flatten"), images(150, 3, 8, 8, batches=1)
     found = compensate(graph, removing(**{"0_0": (6, 4)}), batches, EXACT)
     node = next(n for n in graph.graph.nodes if n.target == "3")
     kept = [i for i in range(96) if i // 16 != 4]
@@ -185,7 +185,7 @@ def summed_error(found: Compensation, graph: fx.GraphModule, batches: list[Batch
 
 @pytest.mark.parametrize("norm", [False, True])
 def test_the_branch_makes_up_for_the_shortcut(norm: bool) -> None:
-    graph, batches = branch(norm), pictures(40, 2, 4, 4)
+    graph, batches = branch(norm), images(40, 2, 4, 4)
     found = compensate(graph, removing(a=(6, 0), b=(6, 0)), batches, EXACT)
     errors = check_branch(found, graph, batches, norm)
     np.testing.assert_allclose(*errors, atol=1e-6)
@@ -214,7 +214,7 @@ def test_a_planted_bug_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The shortcut's loss with the other sign."""
     right: Any = fit_layer._lost
     monkeypatch.setattr(fit_layer, "_lost", lambda *args: -right(*args))
-    graph, batches = branch(False), pictures(40, 2, 4, 4)
+    graph, batches = branch(False), images(40, 2, 4, 4)
     found = compensate(graph, removing(a=(6, 0), b=(6, 0)), batches, EXACT)
     got, expected = check_branch(found, graph, batches, False)
     assert np.abs(got - expected).max() > 1e-3
@@ -227,14 +227,14 @@ def test_a_planted_bug_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     "name", ["residual", "concat", "shuffle", "grouped", "flatten", "squeeze_excite", "layer_norm"]
 )
 def test_error_falls_and_sliced_equals_masked(name: str) -> None:
-    graph, batches = graph_of(name), pictures(12, 3, 8, 8, batches=4)
+    graph, batches = graph_of(name), images(12, 3, 8, 8, batches=4)
     slicing = SliceChannels(random_selection(channel_groups(graph), 3))
     found = compensate(graph, slicing, batches)
     assert found.fits
     assert not found.skipped
     new = SliceChannels(found.selection)
     assert not check_sliced(graph, new).skipped
-    unseen = pictures(64, 3, 8, 8, batches=1, seed=9)
+    unseen = images(64, 3, 8, 8, batches=1, seed=9)
     before, after = (output_error(graph, some, unseen) for some in (slicing, new))
     assert after < before
 
@@ -246,7 +246,7 @@ def output_error(graph: fx.GraphModule, slicing: SliceChannels, batches: list[Ba
 
 
 def test_weights_that_a_criterion_set_come_first() -> None:
-    graph, batches = chain(), pictures(8, 2, 6, 6)
+    graph, batches = chain(), images(8, 2, 6, 6)
     keep = {"made": np.arange(5) != 2}
     own = {"made.weight": 2 * graph.get_parameter("made.weight").detach()}
     found = compensate(graph, SliceChannels(Selection(keep, own)), batches, EXACT)
@@ -258,25 +258,25 @@ def test_weights_that_a_criterion_set_come_first() -> None:
 
 
 def test_layers_that_are_not_fitted_are_named() -> None:
-    twice = compensate(graph_of("called_twice"), removing(a_0=(6, 1)), pictures(2, 3, 8, 8))
+    twice = compensate(graph_of("called_twice"), removing(a_0=(6, 1)), images(2, 3, 8, 8))
     assert any("called 2 times" in s.reason for s in twice.skipped)
-    up = compensate(graph_of("transposed"), removing(**{"0_0": (8, 1)}), pictures(2, 3, 8, 8))
+    up = compensate(graph_of("transposed"), removing(**{"0_0": (8, 1)}), images(2, 3, 8, 8))
     assert [s.reason for s in up.skipped] == ["least squares is not done for ConvTranspose2d"]
-    unknown = compensate(chain(), removing(nothing=(3, 1)), pictures(2, 2, 6, 6))
+    unknown = compensate(chain(), removing(nothing=(3, 1)), images(2, 2, 6, 6))
     assert [s.node for s in unknown.skipped] == ["nothing"]
     assert not unknown.fits
 
 
-def test_no_pictures_and_one() -> None:
-    with pytest.raises(InputError, match="no pictures to look at"):
+def test_no_images_and_one() -> None:
+    with pytest.raises(InputError, match="no images to look at"):
         compensate(chain(), removing(made=(5, 2)), [])
-    one = compensate(chain(), removing(made=(5, 2)), pictures(1, 2, 6, 6, batches=1))
+    one = compensate(chain(), removing(made=(5, 2)), images(1, 2, 6, 6, batches=1))
     assert all(torch.isfinite(w).all() for w in one.selection.weights.values())
 
 
 def test_the_graph_is_left_alone() -> None:
     graph = chain().train()
     before = {n: t.clone() for n, t in graph.state_dict().items()}
-    compensate(graph, removing(made=(5, 2)), pictures(4, 2, 6, 6))
+    compensate(graph, removing(made=(5, 2)), images(4, 2, 6, 6))
     assert all(torch.equal(before[n], t) for n, t in graph.state_dict().items())
     assert graph.training

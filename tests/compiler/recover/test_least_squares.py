@@ -69,7 +69,7 @@ def test_a_strong_ridge_gives_the_prior_and_the_right_mean() -> None:
     assert torch.allclose(mean, y.double().mean(0), atol=1e-4)
 
 
-def test_held_out_pictures_choose_the_better_prior() -> None:
+def test_held_out_images_choose_the_better_prior() -> None:
     """With fewer rows than numbers only the right prior generalises."""
     x, y = rows(300, size=40)
     truth, _ = least_squares(x, y)

@@ -1,4 +1,4 @@
-"""Going on from kept values gives what running from the pictures gives."""
+"""Going on from kept values gives what running from the images gives."""
 
 from __future__ import annotations
 

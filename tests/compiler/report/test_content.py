@@ -54,25 +54,25 @@ def test_verdict_of_an_int8_file_says_so() -> None:
     assert verdict(rich()) == (
         "model.tflite (int8) is 2.06× as fast as the fp32 original on rpi4 (predicted 38.4 ms "
         "instead of 79.1 ms), 1.40× as fast measured on this machine, int8 against fp32; the "
-        "shrunk network agrees with the original on 91.2% of 400 pictures, top-1 of model.tflite "
+        "shrunk network agrees with the original on 91.2% of 400 images, top-1 of model.tflite "
         "86.0% instead of 88.3%."
     )
 
 
-def test_verdict_without_pictures_and_measurements() -> None:
+def test_verdict_without_images_and_measurements() -> None:
     assert verdict(plain()) == (
         "model.tflite is 1.17× as fast as the fp32 original on rpi4 (predicted 9.00 ms instead of "
         "10.5 ms), not measured here; it differs from the original by 5.0e-07 of the output range "
-        "at most; its accuracy was not judged on pictures."
+        "at most; its accuracy was not judged on images."
     )
     assert verdict(uncaptured()).startswith("model.onnx was written, but its speed is neither")
 
 
-def test_verdict_on_pictures() -> None:
+def test_verdict_on_images() -> None:
     report = plain() | {"images": 450, "original_top1": 0.9}
     for file in report["artefacts"]:
         file.update(top1=0.9, agreement=0.9998)
-    assert "agrees with the original on 99.98% of 450 pictures, top-1 90.0% as before." in verdict(
+    assert "agrees with the original on 99.98% of 450 images, top-1 90.0% as before." in verdict(
         report
     )
 
@@ -144,7 +144,7 @@ def test_names_from_files_are_text() -> None:
 
 def test_what_is_missing_says_how_to_get_it() -> None:
     text = Page(html_report(plain())).text
-    assert "No pictures were given" in text
+    assert "No images were given" in text
     assert "--images DIR" in text
     assert "compile with --runs 30" in text
     assert "shrinkc bench model.tflite" in text
@@ -255,7 +255,7 @@ def test_everything_that_was_given_is_there() -> None:
         "written: int8, 2.28×",
         "narrow features_15_expand, 960 → 512 channels",
         "19.1 dB",
-        "int8 was calibrated on 300 other pictures",
+        "int8 was calibrated on 300 other images",
         "model.onnx was judged in exact arithmetic",
         "median on AMD EPYC, 1 thread, ai-edge-litert 2.3.0",
         "48.00 MB",

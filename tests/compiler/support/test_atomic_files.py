@@ -154,9 +154,9 @@ def test_a_missing_folder_is_made_and_unmade(tmp_path: Path) -> None:
 
 
 def test_an_error_of_the_body_passes_through(output: Path) -> None:
-    picture = output.parent / "no such picture.png"
-    with pytest.raises(FileNotFoundError, match="no such picture"):
-        write_new(output, then=lambda stage: picture.read_bytes())
+    image = output.parent / "no such image.png"
+    with pytest.raises(FileNotFoundError, match="no such image"):
+        write_new(output, then=lambda stage: image.read_bytes())
     assert content(output) == OLD
 
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from training_examples import FAST, Net, net, pictures
+from training_examples import FAST, Net, images, net
 
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.images.augment import Augmentation, RandomCrop
-from shrinkc.compiler.images.decoded import Data, Pictures
+from shrinkc.compiler.images.decoded import Data, Images
 from shrinkc.compiler.support.progress import Advance, Terminal
 from shrinkc.compiler.train.batches import Batches, ahead, order
 from shrinkc.compiler.train.compute import Compute, Ranks
@@ -40,8 +40,8 @@ from shrinkc.compiler.train.state import load
 from shrinkc.compiler.train.train import train
 from shrinkc.errors import DataError, TrainingError
 
-DATA = Data(pictures())
-JUDGED = Validation(pictures(80, seed=1))
+DATA = Data(images())
+JUDGED = Validation(images(80, seed=1))
 
 
 def quick(**settings: Any) -> Training:
@@ -57,12 +57,12 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 
 def test_it_learns_and_reports(tmp_path: Path) -> None:
     training = quick(epochs=8, log_steps=5)
-    data = Data(pictures(), Augmentation(RandomCrop(1)))
+    data = Data(images(), Augmentation(RandomCrop(1)))
     result = train(net(), data, training, validation=JUDGED, keeping=Keeping(tmp_path))
     assert result.steps == 96
     last = result.history[-1]
     assert last["validation"]["top1"] > 0.9
-    assert last["validation"] == evaluate(result.model, JUDGED.pictures).to_json()
+    assert last["validation"] == evaluate(result.model, JUDGED.images).to_json()
     assert last["loss"] < result.history[0]["loss"]
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row for row in log if row["event"] == "epoch"] == list(result.history)
@@ -90,12 +90,12 @@ def test_without_extras_it_is_the_plain_loop() -> None:
         nesterov=True,
     )
     losses: list[float] = []
-    assert DATA.pictures.labels is not None
+    assert DATA.images.labels is not None
     for epoch in range(2):
         for rows_ in order(96, 7, epoch).split(8):
             optimiser.zero_grad()
-            inputs = DATA.pictures.inputs(DATA.pictures.pixels[rows_])
-            loss = F.cross_entropy(reference(inputs), DATA.pictures.labels[rows_])
+            inputs = DATA.images.inputs(DATA.images.pixels[rows_])
+            loss = F.cross_entropy(reference(inputs), DATA.images.labels[rows_])
             loss.backward()
             optimiser.step()
             losses.append(loss.item())
@@ -137,7 +137,7 @@ def test_seeds_decide_and_memory_format_does_not_matter_much() -> None:
 def test_averaged_weights_are_judged_and_returned(tmp_path: Path) -> None:
     training = quick(epochs=3, ema=Ema(0.99), optimiser=Sgd(lr=0.3))
     result = train(net(), DATA, training, validation=JUDGED, keeping=Keeping(tmp_path))
-    assert result.history[-1]["validation"] == evaluate(result.model, JUDGED.pictures).to_json()
+    assert result.history[-1]["validation"] == evaluate(result.model, JUDGED.images).to_json()
     state = load(tmp_path / "last.pt")
     averaged, trained = state["average"], state["model"]
     assert all(torch.equal(averaged[k], v) for k, v in result.model.state_dict().items())
@@ -173,15 +173,15 @@ def test_a_student_without_labels_comes_to_agree_with_its_teacher() -> None:
     before = copy.deepcopy(teacher)
     distillation = Distillation(teacher, 1.0, 2.0, (Feature("act", weight=0.1),))
     training = quick(epochs=8, labels=None, distillation=distillation)
-    validation = Validation(pictures(80, seed=1, labelled=False))
-    data = Data(pictures(labelled=False))
+    validation = Validation(images(80, seed=1, labelled=False))
+    data = Data(images(labelled=False))
     result = train(net(4), data, training, validation=validation)
     assert "accuracy" not in result.history[-1]
     assert result.history[-1]["agreement"] > 0.8
     found = result.history[-1]["validation"]
     assert found["agreement"] > 0.9
     assert found["top1"] is found["loss"] is None
-    assert found == evaluate(result.model, validation.pictures, teacher=teacher).to_json()
+    assert found == evaluate(result.model, validation.images, teacher=teacher).to_json()
     assert same(teacher, before)
     assert not any(module._forward_hooks for module in result.model.modules())
 
@@ -290,31 +290,31 @@ class Broken(nn.Module):
 
 
 def labelled(labels: list[int]) -> Data:
-    found = pictures(len(labels))
-    return Data(Pictures(found.pixels, torch.tensor(labels)))
+    found = images(len(labels))
+    return Data(Images(found.pixels, torch.tensor(labels)))
 
 
 @pytest.mark.parametrize(
     ("model", "data", "settings", "message"),
     [
-        (net(), Data(pictures(labelled=False)), {}, "no labels, but the loss needs them; put eac"),
+        (net(), Data(images(labelled=False)), {}, "no labels, but the loss needs them; put eac"),
         (net(), labelled([0, 1, 4]), {}, r"class 4, but the network tells 4 apart \(0 to 3\)"),
         (net(), labelled([0, -1, 2]), {}, "class -1, but the network tells 4 apart"),
-        (net(), Data(pictures(), size=(16, 16)), {}, "12×12, smaller than the network's 16×16"),
+        (net(), Data(images(), size=(16, 16)), {}, "12×12, smaller than the network's 16×16"),
     ],
 )
-def test_pictures_that_do_not_fit(model: Net, data: Data, settings: Any, message: str) -> None:
+def test_images_that_do_not_fit(model: Net, data: Data, settings: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         train(model, data, quick(**settings))
 
 
 def test_networks_and_teachers_that_do_not_fit() -> None:
-    grey = Data(Pictures(torch.zeros(9, 12, 12, 1), torch.zeros(9).long()))
+    grey = Data(Images(torch.zeros(9, 12, 12, 1), torch.zeros(9).long()))
     other = Distillation(net(classes=5))
     narrow = Distillation(net(width=4), features=(Feature("conv"),))
     for model, data, settings, message in (
-        (net(), grey, {}, r"the network fails on pictures of 1×12×12: RuntimeError: .*channels"),
-        (Broken(), DATA, {}, "the network fails on pictures of 3×12×12: KeyError: 'scale'"),
+        (net(), grey, {}, r"the network fails on images of 1×12×12: RuntimeError: .*channels"),
+        (Broken(), DATA, {}, "the network fails on images of 3×12×12: KeyError: 'scale'"),
         (nn.Conv2d(3, 4, 1), DATA, {}, r"returns shape \(2, 4, 12, 12\)"),
         (net(), DATA, {"distillation": other}, "tells 4 classes apart, its teacher 5"),
         (net(), DATA, {"distillation": narrow}, r"'conv' gives \(2, 8, 6, 6\), the teacher's"),
@@ -327,8 +327,8 @@ def test_networks_and_teachers_that_do_not_fit() -> None:
 
 def test_nothing_to_judge_by() -> None:
     with pytest.raises(DataError, match="neither labels nor a teacher to judge by"):
-        train(net(), DATA, quick(), validation=Validation(pictures(8, labelled=False)))
-    far = Validation(Pictures(pictures(2).pixels, torch.tensor([0, 9]), source="val"))
+        train(net(), DATA, quick(), validation=Validation(images(8, labelled=False)))
+    far = Validation(Images(images(2).pixels, torch.tensor([0, 9]), source="val"))
     with pytest.raises(DataError, match="val: class 9, but"):
         train(net(), DATA, quick(), validation=far)
 
@@ -336,9 +336,9 @@ def test_nothing_to_judge_by() -> None:
 # --- batches -------------------------------------------------------------------------------------
 
 
-def test_an_epoch_shows_every_picture_once_in_an_order_of_its_own() -> None:
+def test_an_epoch_shows_every_image_once_in_an_order_of_its_own() -> None:
     pixels = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(10, 2, 2, 1)
-    batches = Batches(Data(Pictures(pixels, torch.arange(10))), 5, 0, torch.device("cpu"))
+    batches = Batches(Data(Images(pixels, torch.arange(10))), 5, 0, torch.device("cpu"))
     epochs = [
         [int(y) for step in (2 * epoch, 2 * epoch + 1) for y in batch_labels(batches, step)]
         for epoch in range(3)
@@ -347,10 +347,10 @@ def test_an_epoch_shows_every_picture_once_in_an_order_of_its_own() -> None:
     assert len({tuple(epoch) for epoch in epochs}) == 3
     inputs = batches[0].inputs
     assert torch.equal((inputs[:, 0, 0, 0] * 255).round().long(), batches[0].labels)
-    small = Batches(Data(Pictures(pixels, None)), 64, 0, torch.device("cpu"))
+    small = Batches(Data(Images(pixels, None)), 64, 0, torch.device("cpu"))
     assert (small.size, small.steps_per_epoch) == (10, 1)
     assert small[0].labels is None
-    assert Batches(Data(Pictures(pixels, None)), 4, 0, torch.device("cpu")).steps_per_epoch == 2
+    assert Batches(Data(Images(pixels, None)), 4, 0, torch.device("cpu")).steps_per_epoch == 2
 
 
 def batch_labels(batches: Batches, step: int) -> Tensor:

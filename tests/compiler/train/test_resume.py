@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
-from training_examples import FAST, Net, net, pictures, resumable, rows
+from training_examples import FAST, Net, images, net, resumable, rows
 
 from shrinkc.compiler.images.decoded import Data
 from shrinkc.compiler.train.compute import Ranks
@@ -113,7 +113,7 @@ def test_a_stopped_training_goes_on(tmp_path: Path, number: signal.Signals) -> N
         if moment.step == 4:
             signal.raise_signal(number)
 
-    data = Data(pictures())
+    data = Data(images())
     keeping = Keeping(tmp_path / "stopped")
     former = signal.getsignal(number)
     with pytest.raises(TrainingStopped, match=r"after step 5 of 24; .*go on from .*last\.pt"):
@@ -150,15 +150,15 @@ def test_a_second_signal_ends_at_once() -> None:
 
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:
-    keeping, data = Keeping(tmp_path), Data(pictures())
+    keeping, data = Keeping(tmp_path), Data(images())
     train(net(), data, short(), keeping=keeping)
     for changed, name in (({"batch": 16}, "batch 8, not 16"), ({"seed": 1}, "seed 0, not 1")):
         with pytest.raises(TrainingError, match=f"holds a training with {name}; give another"):
             train(net(), data, short(**changed), keeping=keeping)
     with pytest.raises(TrainingError, match="holds a training with network"):
         train(net(width=6), data, short(), keeping=keeping)
-    with pytest.raises(TrainingError, match="holds a training with pictures 96×12×12×3-"):
-        train(net(), Data(pictures(seed=5)), short(), keeping=keeping)
+    with pytest.raises(TrainingError, match="holds a training with images 96×12×12×3-"):
+        train(net(), Data(images(seed=5)), short(), keeping=keeping)
 
 
 def test_machines_that_do_not_share_the_folder(tmp_path: Path) -> None:
@@ -173,16 +173,16 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
         FileLock(tmp_path / ".lock"),
         pytest.raises(TrainingError, match="another process is training there"),
     ):
-        train(net(), Data(pictures()), short(), keeping=Keeping(tmp_path))
+        train(net(), Data(images()), short(), keeping=Keeping(tmp_path))
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 not a checkpoint", None])
 def test_damaged_checkpoints(tmp_path: Path, data: bytes | None) -> None:
-    train(net(), Data(pictures()), short(), keeping=Keeping(tmp_path))
+    train(net(), Data(images()), short(), keeping=Keeping(tmp_path))
     path = tmp_path / "last.pt"
     path.write_bytes(path.read_bytes()[:-500] if data is None else data)
     with pytest.raises(TrainingError, match=r"last\.pt: not a readable checkpoint .*remove it"):
-        train(net(), Data(pictures()), short(), keeping=Keeping(tmp_path))
+        train(net(), Data(images()), short(), keeping=Keeping(tmp_path))
     torch.save({"model": {}}, path)
     with pytest.raises(TrainingError, match="not a checkpoint of this version"):
         load_weights(net(), path)
@@ -200,7 +200,7 @@ def test_a_checkpoint_runs_nothing(tmp_path: Path) -> None:
 
 
 def test_weights_for_another_network(tmp_path: Path) -> None:
-    result = train(net(), Data(pictures()), short(), keeping=Keeping(tmp_path))
+    result = train(net(), Data(images()), short(), keeping=Keeping(tmp_path))
     other = net(7)
     load_weights(other, tmp_path / "last.pt")
     assert_same(other.state_dict(), result.model.state_dict())
@@ -211,4 +211,4 @@ def test_weights_for_another_network(tmp_path: Path) -> None:
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match=r"file: cannot be written .*; give another folder"):
-        train(net(), Data(pictures()), short(), keeping=Keeping(tmp_path / "file"))
+        train(net(), Data(images()), short(), keeping=Keeping(tmp_path / "file"))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.optim import lr_scheduler
-from training_examples import Net, net, pictures
+from training_examples import Net, images, net
 
 from shrinkc.compiler.train.compute import Compute, start
 from shrinkc.compiler.train.settings.average import Average, Ema
@@ -181,7 +181,7 @@ def test_frozen_norms() -> None:
         (lambda: Distillation(net(), temperature=0.0), "a temperature above 0"),
         (lambda: Ema(1.0), "an average of decay 1.0"),
         (lambda: OneCycle(1.0), "a warm-up of 1.0"),
-        (lambda: Validation(pictures(4), every=0), "`every` and `batch` of 1"),
+        (lambda: Validation(images(4), every=0), "`every` and `batch` of 1"),
         (lambda: Keeping(None, every_steps=0), "every_steps of 1 or more"),  # type: ignore
         (lambda: start(Compute("mps")), "cannot train on mps in 32-true"),
     ],

@@ -1,4 +1,4 @@
-"""Distillation of a pruned network on pictures without labels."""
+"""Distillation of a pruned network on images without labels."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from small_networks import conv
 from torch import Tensor, fx, nn
 
 from shrinkc.compiler.capture import capture
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.recover.distil import Tuning, last_feature
 from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.distil import distilled
@@ -40,14 +40,14 @@ def pruned(heads: int = 1) -> Pruned:
     return prune(graph, Steps(), "fp32", FilterNorm(), Goal(macs=0.6), options=options)
 
 
-def pictures() -> Pictures:
+def images() -> Images:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 255, (24, SIZE, SIZE, 3), generator=generator, dtype=torch.uint8)
-    return Pictures(pixels, None)
+    return Images(pixels, None)
 
 
 def distance(one: fx.GraphModule, other: fx.GraphModule) -> float:
-    x = pictures().inputs(pictures().pixels)
+    x = images().inputs(images().pixels)
     with torch.no_grad():
         return float((one(x)[0] - other(x)[0]).square().mean())
 
@@ -55,7 +55,7 @@ def distance(one: fx.GraphModule, other: fx.GraphModule) -> float:
 def test_it_answers_nearer_to_the_original() -> None:
     before = pruned()
     known = fingerprint(before.graph_module)
-    after = distilled(before, pictures(), OPTIONS)
+    after = distilled(before, images(), OPTIONS)
     assert distance(after.graph_module, after.original) < 0.5 * distance(
         before.graph_module, before.original
     )
@@ -74,4 +74,4 @@ def test_features_that_became_narrower_are_not_compared() -> None:
 @pytest.mark.parametrize(("heads", "steps"), [(1, 0), (2, 30)])
 def test_what_is_left_alone(heads: int, steps: int) -> None:
     before = pruned(heads)
-    assert distilled(before, pictures(), replace(OPTIONS, steps=steps)) is before
+    assert distilled(before, images(), replace(OPTIONS, steps=steps)) is before

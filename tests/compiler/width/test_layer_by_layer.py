@@ -9,7 +9,7 @@ from channel_networks import Coupled, captured, graph_of
 from slice_checks import check_sliced
 from torch import Tensor, fx, nn
 
-from shrinkc.compiler.images.decoded import Data, Pictures
+from shrinkc.compiler.images.decoded import Data, Images
 from shrinkc.compiler.recover.compensate import compensate
 from shrinkc.compiler.train.settings.config import Hooks, Training
 from shrinkc.compiler.train.settings.optimisers import Sgd
@@ -29,13 +29,13 @@ from shrinkc.passes.criteria.shared.data import Batch
 from shrinkc.passes.criteria.slimming import NetworkSlimming, slimming_penalty
 
 
-def pictures(count: int = 12, batches: int = 2) -> list[Batch]:
+def images(count: int = 12, batches: int = 2) -> list[Batch]:
     generator = torch.Generator().manual_seed(1)
     return [((torch.randn(count, 3, 8, 8, generator=generator),), None) for _ in range(batches)]
 
 
 def test_each_group_is_judged_in_the_network_so_far() -> None:
-    graph, batches = graph_of("residual"), pictures()
+    graph, batches = graph_of("residual"), images()
     criterion = ChannelPruning(batches)
     found = prune_in_order(graph, criterion, {"a.0": 5, "b.0": 3}, batches)
     groups = channel_groups(graph)
@@ -53,7 +53,7 @@ def test_each_group_is_judged_in_the_network_so_far() -> None:
 
 
 def test_groups_that_cannot_be_pruned_so() -> None:
-    graph, batches = graph_of("residual"), pictures(2, 1)
+    graph, batches = graph_of("residual"), images(2, 1)
     with pytest.raises(InputError, match="there is no channel group 'fc'"):
         prune_in_order(graph, FilterNorm(), {"fc": 3}, batches)
     with pytest.raises(InputError, match="cannot keep 0 of 8 channels"):
@@ -72,7 +72,7 @@ def product() -> fx.GraphModule:
 
 
 def test_the_search_judges_the_compensated_network_anew() -> None:
-    graph, batches = graph_of("residual"), pictures()
+    graph, batches = graph_of("residual"), images()
     judge = compensated_scores(graph, CaP(batches), batches)
     seen: list[Selection] = []
 
@@ -97,7 +97,7 @@ def test_the_search_judges_the_compensated_network_anew() -> None:
 def data(count: int = 64) -> Data:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (count, 8, 8, 3), generator=generator, dtype=torch.uint8)
-    return Data(Pictures(pixels, torch.randint(5, (count,), generator=generator)))
+    return Data(Images(pixels, torch.randint(5, (count,), generator=generator)))
 
 
 def training(hooks: Hooks, epochs: int) -> Training:

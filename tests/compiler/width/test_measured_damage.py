@@ -89,7 +89,7 @@ def test_the_allocation_spares_what_matters() -> None:
     assert even["matters"] < 16
 
 
-def test_needs_pictures() -> None:
+def test_needs_images() -> None:
     options = Pruning(Allocation(normalise="measured"))
-    with pytest.raises(InputError, match="measured on pictures"):
+    with pytest.raises(InputError, match="measured on images"):
         prune(network(), ByMacs(), "fp32", FilterNorm(1), Goal(macs=0.7), options=options)

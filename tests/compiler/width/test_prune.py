@@ -20,7 +20,7 @@ from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.keys import macs
 from shrinkc.compiler.export.lower import lower
-from shrinkc.compiler.images.decoded import Pictures
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.recover.recipe import Recipe
 from shrinkc.compiler.width.allocation import Allocation, Kind
 from shrinkc.compiler.width.goal import Goal
@@ -48,12 +48,12 @@ def captured() -> fx.GraphModule:
     return capture(net.eval(), (torch.randn(1, 3, SIZE, SIZE),))
 
 
-def pictures(labelled: bool = True) -> Pictures:
+def images(labelled: bool = True) -> Images:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(48) % CLASSES
     noise = torch.randint(0, 60, (48, SIZE, SIZE, 3), generator=generator)
     pixels = (noise + 80 * labels[:, None, None, None]).to(torch.uint8)
-    return Pictures(pixels, labels if labelled else None)
+    return Images(pixels, labels if labelled else None)
 
 
 EACH = Allocation(multiple=1)
@@ -134,7 +134,7 @@ def test_rounds_of_pruning_and_training_go_on_where_they_stopped(
     labelled: bool, tmp_path: Path
 ) -> None:
     options = Pruning(EACH, 2, QUICK)
-    shown = pictures(labelled)
+    shown = images(labelled)
     result = run(Goal(speedup=1.5), options, train=shown, folder=tmp_path)
     assert result.after_ms <= result.before_ms / 1.5
     assert len(result.history) == 2
@@ -148,7 +148,7 @@ def test_rounds_of_pruning_and_training_go_on_where_they_stopped(
 
 def test_training_changes_what_is_left() -> None:
     untrained = run(Goal(speedup=1.3))
-    trained = run(Goal(speedup=1.3), Pruning(EACH, 1, QUICK), train=pictures())
+    trained = run(Goal(speedup=1.3), Pruning(EACH, 1, QUICK), train=images())
     assert untrained.widths == trained.widths
     assert not same(untrained.graph_module, trained.graph_module)
     assert not untrained.history
@@ -170,7 +170,7 @@ def test_a_penalty_is_trained_with_before_anything_goes() -> None:
         path = next(n for n, m in graph.named_modules() if isinstance(m, nn.BatchNorm2d))
         return lambda model, _: 1e3 * model.get_parameter(f"{path}.weight").abs().sum()
 
-    result = run(Goal(speedup=1.3), Pruning(EACH, 1, QUICK), train=pictures(), penalty=penalty)
+    result = run(Goal(speedup=1.3), Pruning(EACH, 1, QUICK), train=images(), penalty=penalty)
     assert len(asked) == 1
     assert len(result.history) == 2
     with pytest.raises(InputError, match="give --train DIR"):
@@ -295,7 +295,7 @@ def test_the_result_is_float32_like_the_input() -> None:
 def scheduled(every: int, epochs: int, folder: Path | None = None, multiple: int = 1) -> Pruned:
     recipe = Recipe(epochs=1, search_epochs=epochs, batch=16, learning_rate=0.01)
     options = Pruning(Allocation(multiple=multiple), recipe=recipe, every=every)
-    return run(Goal(macs=0.7), options, train=pictures(), folder=folder)
+    return run(Goal(macs=0.7), options, train=images(), folder=folder)
 
 
 def test_channels_go_during_a_training_until_the_budget_is_met(tmp_path: Path) -> None:
@@ -324,8 +324,8 @@ def test_groups_that_are_too_narrow_for_the_multiple_stay_whole() -> None:
 def test_a_schedule_that_ends_too_early_says_how_far_it_came() -> None:
     with pytest.raises(InputError, match=r"costs 1\.\d\d times the budget; give more"):
         scheduled(10, 1)
-    with pytest.raises(InputError, match="Give labelled pictures"):
-        run(Goal(macs=0.7), Pruning(EACH, every=2), train=pictures(labelled=False))
+    with pytest.raises(InputError, match="Give labelled images"):
+        run(Goal(macs=0.7), Pruning(EACH, every=2), train=images(labelled=False))
     with pytest.raises(InputError, match="every 0 steps"):
         Pruning(every=0)
 

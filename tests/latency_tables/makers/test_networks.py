@@ -69,7 +69,7 @@ def test_operator_counts_as_tflite_fuses() -> None:
     ],
 )
 def test_operators_fit_together(ops: OpList) -> None:
-    """Each reads what an earlier one (or the picture) left."""
+    """Each reads what an earlier one (or the image) left."""
     left = {(3, ops[0].in_size)}
     for key in ops:
         assert key.precision == "int8"

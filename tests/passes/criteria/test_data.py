@@ -1,4 +1,4 @@
-"""Criteria that look at pictures, by hand on small networks."""
+"""Criteria that look at images, by hand on small networks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shrinkc.passes.criteria.shared.data import Batch, Batches
 from shrinkc.passes.criteria.shared.feature_maps import feature_maps
 
 
-def pictures(*shape: int, batches: int = 2, classes: int = 2) -> list[Batch]:
+def images(*shape: int, batches: int = 2, classes: int = 2) -> list[Batch]:
     generator = torch.Generator().manual_seed(3)
     return [
         (
@@ -32,7 +32,7 @@ def pictures(*shape: int, batches: int = 2, classes: int = 2) -> list[Batch]:
 
 
 def copies(*factors: float) -> fx.GraphModule:
-    """A channel for each factor times the picture, an activation, a reader."""
+    """A channel for each factor times the image, an activation, a reader."""
     net = Net(1, 1, 4, 4)
     made = net.conv(net.x, 1, len(factors), 1, name="layer", bias=False)
     net.root.get_submodule("layer").weight.data.copy_(torch.tensor(factors).reshape(-1, 1, 1, 1))
@@ -49,7 +49,7 @@ def test_ranks_of_made_maps() -> None:
 
 
 def test_hrank_is_the_mean_rank_behind_the_activation() -> None:
-    """Positive copies keep the picture, negative ones what is negative: here nothing, then all."""
+    """Positive copies keep the image, negative ones what is negative: here nothing, then all."""
     one = torch.eye(4)
     two = -torch.outer(torch.arange(4.0), torch.ones(4))
     batch = (torch.stack([one, two])[:, None],), None
@@ -58,7 +58,7 @@ def test_hrank_is_the_mean_rank_behind_the_activation() -> None:
     assert found.tolist() == [(4 + 0) / 2, (0 + 1) / 2, 0]
 
 
-def test_hrank_is_weighted_by_pictures_not_batches() -> None:
+def test_hrank_is_weighted_by_images_not_batches() -> None:
     eye = torch.eye(4)[None, None]
     batches: Batches = [((torch.cat([eye, eye, eye]),), None), ((0 * eye,), None)]
     graph = copies(1.0, 2.0)
@@ -127,7 +127,7 @@ def test_dropnet_iterates(reset: bool) -> None:
         seen.append(network.get_submodule("layer").weight.flatten().tolist())
         network.get_submodule("layer").weight.data.neg_()
 
-    batches = pictures(2, 1, 4, 4)
+    batches = images(2, 1, 4, 4)
     before = graph.get_submodule("layer").weight.clone()
     result = drop_iteratively(
         *(graph, DropNet(batches), train, 2), 0.25, "layer", initial if reset else None
@@ -175,17 +175,17 @@ def test_sensitivity_curves() -> None:
 def test_batches_that_cannot_be_used() -> None:
     graph = copies(1.0, 2.0)
     groups = channel_groups(graph)
-    with pytest.raises(InputError, match="no pictures to look at"):
+    with pytest.raises(InputError, match="no images to look at"):
         HRank([]).scores(graph, groups)
     with pytest.raises(InputError, match="read only once"):
-        DropNet(iter(pictures(1, 1, 4, 4))).scores(graph, groups)
+        DropNet(iter(images(1, 1, 4, 4))).scores(graph, groups)
 
 
 def test_statistics_and_modes_stay() -> None:
     graph = graph_of("residual").train()
     graph.get_submodule("b.1").eval()
     state = {k: v.clone() for k, v in graph.state_dict().items()}
-    DropNet(pictures(2, 3, 8, 8)).scores(graph, channel_groups(graph))
+    DropNet(images(2, 3, 8, 8)).scores(graph, channel_groups(graph))
     assert all(torch.equal(v, state[k]) for k, v in graph.state_dict().items())
     assert graph.training
     assert not graph.get_submodule("b.1").training
@@ -195,6 +195,6 @@ def test_every_network_has_maps_of_every_group() -> None:
     for name in ("shuffle", "concat", "squeeze_excite", "layer_norm", "pixel_shuffle", "grouped"):
         graph = graph_of(name)
         groups = channel_groups(graph)
-        scores = DropNet(pictures(2, 3, 8, 8)).scores(graph, groups)
+        scores = DropNet(images(2, 3, 8, 8)).scores(graph, groups)
         assert {g.name: g.size for g in groups.groups} == {n: len(s) for n, s in scores.items()}
         assert all((s > 0).any() for s in scores.values()), name

@@ -23,7 +23,7 @@ from shrinkc.passes.criteria.shared.channel_costs import macs_per_channel, memor
 from shrinkc.passes.criteria.shared.data import Batch, Observed
 
 
-def pictures(count: int = 3, classes: int = 5, seed: int = 3) -> Batch:
+def images(count: int = 3, classes: int = 5, seed: int = 3) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(count, 3, 8, 8, generator=generator, dtype=torch.float64)
     return (x,), torch.randint(classes, (count,), generator=generator)
@@ -32,7 +32,7 @@ def pictures(count: int = 3, classes: int = 5, seed: int = 3) -> Batch:
 def losses(
     graph: fx.GraphModule, groups: Groups, group: str, channel: int, m: float, batch: Batch
 ) -> Tensor:
-    """(n,) Each picture's loss, with one channel times m wherever it is read."""
+    """(n,) Each image's loss, with one channel times m wherever it is read."""
     reads = masked_reads(groups)
 
     def read(node: fx.Node, source: fx.Node, value: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def test_sum_over_coupled_layers_by_finite_differences(name: str) -> None:
     graph = graph_of(name)
     if name == "depthwise_multiplier":
         graph = headed(graph)
-    groups, batch = channel_groups(graph), pictures()
+    groups, batch = channel_groups(graph), images()
     scores = GroupFisher([batch], cost="none").scores(graph, groups)
     assert set(scores) == {g.name for g in groups.groups}
     for group in groups.groups:
@@ -83,17 +83,17 @@ def test_finite_differences_see_a_layer_that_is_left_out() -> None:
     group = groups["a.0"]
     fewer = replace(group, read=group.read[:1])
     scores = [
-        GroupFisher([pictures()], cost="none").scores(graph, some)["a.0"]
+        GroupFisher([images()], cost="none").scores(graph, some)["a.0"]
         for some in (groups, replace(groups, groups=(fewer, groups["b.0"])))
     ]
     assert len(group.read) > 1
     assert np.abs(scores[0] - scores[1]).max() > 1e-3 * scores[0].max()
 
 
-def test_pictures_are_squared_one_by_one() -> None:
+def test_images_are_squared_one_by_one() -> None:
     graph = graph_of("residual")
     groups = channel_groups(graph)
-    (x,), labels = pictures(4)
+    (x,), labels = images(4)
     assert labels is not None
     together = GroupFisher([((x,), labels)]).scores(graph, groups)
     alone = [((x[i : i + 1],), labels[i : i + 1]) for i in range(4)]
@@ -123,8 +123,8 @@ def test_costs_by_hand() -> None:
 def test_scores_are_divided_by_what_a_channel_takes(cost: object, divisor: float) -> None:
     graph = graph_of("residual")
     groups = channel_groups(graph)
-    plain = GroupFisher([pictures()], cost="none").scores(graph, groups)["a.0"]
-    found = GroupFisher([pictures()], cost=cost).scores(graph, groups)["a.0"]
+    plain = GroupFisher([images()], cost="none").scores(graph, groups)["a.0"]
+    found = GroupFisher([images()], cost=cost).scores(graph, groups)["a.0"]
     np.testing.assert_allclose(found, plain / divisor)
 
 
@@ -132,9 +132,9 @@ def test_what_cannot_be_scored() -> None:
     graph = graph_of("residual")
     groups = channel_groups(graph)
     with pytest.raises(InputError, match="Group Fisher needs labels"):
-        GroupFisher([(pictures()[0], None)]).scores(graph, groups)
+        GroupFisher([(images()[0], None)]).scores(graph, groups)
     with pytest.raises(InputError, match=r"channel group 'b.0' has no cost above 0"):
-        GroupFisher([pictures()], cost={"a.0": 1.0}).scores(graph, groups)
+        GroupFisher([images()], cost={"a.0": 1.0}).scores(graph, groups)
 
 
 # --- the schedule --------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def train(network: fx.GraphModule, pruning: FisherPruning, steps: int, lr: float
     network.train()
     network.apply(lambda m: m.eval() if isinstance(m, nn.BatchNorm2d) else m)
     for step in range(steps):
-        (x,), labels = pictures(seed=step)
+        (x,), labels = images(seed=step)
         network.zero_grad()
         cross_entropy(network(x)[0], labels, reduction="sum").backward()
         with torch.no_grad():
@@ -164,7 +164,7 @@ def pruned(
 
 def test_masks_change_nothing_at_first() -> None:
     graph, _, network, _ = pruned()
-    (x,), _ = pictures()
+    (x,), _ = images()
     assert torch.equal(graph(x)[0], network.eval()(x)[0])
 
 
@@ -173,7 +173,7 @@ def test_one_channel_every_few_steps_the_least_important() -> None:
     train(network, pruning, 1)
     assert all(mask.all() for mask in pruning.keep.values())
     train(network, pruning, 1)
-    batches = [pictures(seed=0), pictures(seed=0)]
+    batches = [images(seed=0), images(seed=0)]
     scores = GroupFisher(batches).scores(graph, groups)
     least = min(scores, key=lambda n: scores[n].min())
     expected = {g.name: np.ones(g.size, bool) for g in groups.groups}
@@ -193,7 +193,7 @@ def test_the_masked_network_is_the_one_that_is_sliced() -> None:
     back = unmasked(graph, network)
     assert not torch.equal(back.get_parameter("c.weight"), graph.get_parameter("c.weight"))
     twin = mask_channels(back, SliceChannels(pruning.selection()))
-    (x,), _ = pictures()
+    (x,), _ = images()
     np.testing.assert_allclose(
         network.eval()(x)[0].detach().numpy(), twin.eval()(x)[0].detach().numpy(), rtol=1e-12
     )

@@ -85,7 +85,7 @@ def test_columns_that_depend_on_others_stay_out() -> None:
 # --- on networks ---------------------------------------------------------------------------------
 
 
-def pictures(graph: fx.GraphModule, count: int = 6, batches: int = 2) -> list[Batch]:
+def images(graph: fx.GraphModule, count: int = 6, batches: int = 2) -> list[Batch]:
     generator = torch.Generator().manual_seed(5)
     shape = next(iter(graph.meta["input_shapes"].values()))
     sizes = count, *shape[1:]
@@ -105,7 +105,7 @@ def chain(kernel: int = 3, activation: bool = True) -> fx.GraphModule:
 def test_contributions_are_those_of_each_channel() -> None:
     graph = chain()
     group = channel_groups(graph)["made"]
-    batches = pictures(graph)
+    batches = images(graph)
     ((_, sums),) = reader_sums(graph, [group], batches)
     read = graph.get_submodule("read")
     parts: list[npt.NDArray[np.float64]] = []
@@ -126,7 +126,7 @@ def test_contributions_are_those_of_each_channel() -> None:
 def test_a_channel_that_nobody_needs_goes_first() -> None:
     graph = chain()
     graph.get_submodule("read").weight.data[:, 2] = 0
-    for criterion in (ChannelPruning(pictures(graph)), CaP(pictures(graph))):
+    for criterion in (ChannelPruning(images(graph)), CaP(images(graph))):
         scores = criterion.scores(graph, channel_groups(graph))["made"]
         assert scores.argmin() == 2
         assert scores[2] < 1e-6
@@ -138,7 +138,7 @@ def test_cap_sees_what_can_be_made_up() -> None:
     made, read = graph.get_submodule("made"), graph.get_submodule("read")
     made.weight.data[3], made.bias.data[3] = 2 * made.weight.data[1], 2 * made.bias.data[1]
     read.weight.data[:, 3] = 10.0
-    scores = CaP(pictures(graph)).scores(graph, channel_groups(graph))["made"]
+    scores = CaP(images(graph)).scores(graph, channel_groups(graph))["made"]
     first, second = np.argsort(scores)[:2]
     assert first in (1, 3)
     assert scores[first] < 1e-4 < scores[second]
@@ -155,7 +155,7 @@ def regression_error(x: Numbers, y: Numbers, left: tuple[int, ...], kernel: int)
 def test_cap_is_backward_elimination() -> None:
     """Each step the least error of all, by plain regressions."""
     graph = chain()
-    batches = pictures(graph, 20)
+    batches = images(graph, 20)
     with torch.no_grad():
         hidden = torch.cat([torch.relu(graph.get_submodule("made")(x)) for (x,), _ in batches])
         x = nn.functional.unfold(hidden, 3, padding=1, stride=2).transpose(1, 2).reshape(-1, 36)
@@ -179,7 +179,7 @@ def test_cap_is_backward_elimination() -> None:
 )
 def test_every_way_of_reading(name: str) -> None:
     graph = graph_of(name)
-    groups, batches = channel_groups(graph), pictures(graph)
+    groups, batches = channel_groups(graph), images(graph)
     for criterion in (ChannelPruning(batches), CaP(batches)):
         scores = criterion.scores(graph, groups)
         assert scores

@@ -34,7 +34,7 @@ Order = npt.NDArray[np.int64]
 
 
 def batches() -> list[Batch]:
-    """Pictures of low rank, so that feature maps have different ranks."""
+    """Images of low rank, so that feature maps have different ranks."""
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(24, 3, 8, 1, generator=generator) * torch.randn(
         24, 1, 1, 8, generator=generator

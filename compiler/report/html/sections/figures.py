@@ -11,7 +11,7 @@ NOISY = 0.10  # an IQR above this share of the median deserves a warning
 
 
 def figures_section(report: Json) -> Html:
-    return section("figures", "Before and after", _figures(report), _pictures(report))
+    return section("figures", "Before and after", _figures(report), _images(report))
 
 
 _NUMBERS = frozenset({1, 2})
@@ -79,7 +79,7 @@ def _accuracy_row(report: Json, file: Json) -> Html:
     judged, changed = report.get("judged"), report.get("changed")
     original = report["original_top1"] if not changed else (judged or Json()).get("original_top1")
     against = f"the {changed} network in PyTorch" if changed else "the original"
-    how = f"on {report['images']:,} pictures"
+    how = f"on {report['images']:,} images"
     agrees = f"agrees with {against} on {units.percent(file['agreement'])}"
     if file["top1"] is None:
         return _row(
@@ -106,23 +106,23 @@ def _memory_row(file: Json) -> Html:
     return _row(f"Peak memory, {file['file']}", (units.size(was), units.size(now)), how)
 
 
-def _pictures(report: Json) -> Html:
+def _images(report: Json) -> Html:
     """What was or was not looked at."""
     if report.get("changed") and report.get("judged") is None:
         return missing(
             f"How accurate the {report['changed']} network is beside the original is not known. "
-            "Give pictures that it has not seen: ",
+            "Give images that it has not seen: ",
             tag("code", None, "--evaluation DIR"),
             ".",
         )
     if not report["images"]:
         return missing(
-            "No pictures were given, so accuracy was not judged; the files were compared with the "
-            "network on random inputs. Give pictures, a folder for every class for top-1: ",
+            "No images were given, so accuracy was not judged; the files were compared with the "
+            "network on random inputs. Give images, a folder for every class for top-1: ",
             tag("code", None, "--images DIR"),
             ".",
         )
     calibration = report["calibration_images"]
     if not calibration:
         return NOTHING
-    return paragraph(f"int8 was calibrated on {units.counted(calibration, 'other picture')}.")
+    return paragraph(f"int8 was calibrated on {units.counted(calibration, 'other image')}.")

@@ -8,7 +8,7 @@ from math import ceil, floor, log10
 from shrinkc.compiler.report.html import units
 from shrinkc.compiler.report.html.markup import Attribute, Html, tag
 from shrinkc.compiler.report.html.reading import Json, listed
-from shrinkc.compiler.report.html.svg import line, picture, text
+from shrinkc.compiler.report.html.svg import image, line, text
 from shrinkc.compiler.report.html.tables import folded, missing, row, section, table
 
 HEIGHT, TOP, BOTTOM = 300.0, 20.0, 256.0  # pixels, of the drawing and its inner edges
@@ -22,7 +22,7 @@ def frontier_section(report: Json) -> Html:
     drawn = [p for p in points if p[time] is not None and p[share] is not None]
     parts: list[Html] = []
     if len(drawn) > 1:
-        parts.append(_picture(drawn, time, share))
+        parts.append(_image(drawn, time, share))
     if points:
         parts.append(folded("The frontier as a table", _table(points), is_open=len(drawn) < 2))
     else:
@@ -49,7 +49,7 @@ def _axes(points: list[Json]) -> tuple[str, str]:
     return "measured_ms" if measured else "predicted_ms", "top1" if labelled else "agreement"
 
 
-def _picture(points: list[Json], time: str, share: str) -> Html:
+def _image(points: list[Json], time: str, share: str) -> Html:
     ordered = sorted(points, key=lambda p: p[time])
     across = ticks(0.0, max(p[time] for p in points))
     low, high = min(p[share] for p in points), max(p[share] for p in points)
@@ -75,7 +75,7 @@ def _picture(points: list[Json], time: str, share: str) -> Html:
             parts.append(line(*ends, f"path {_mark(precision)}"))
     parts += [_point(p, x(p[time]), y(p[share])) for p in ordered]
     about = "; ".join(_words(p, time, share) for p in ordered)
-    return picture("frontier-chart", f"{name} over {how} milliseconds", about, HEIGHT, *parts)
+    return image("frontier-chart", f"{name} over {how} milliseconds", about, HEIGHT, *parts)
 
 
 def ticks(low: float, high: float) -> list[float]:

@@ -14,7 +14,7 @@ from shrinkc.compiler.report.html.sections.blocks import (
     blocks_of,
     names_of,
 )
-from shrinkc.compiler.report.html.svg import bar, picture, stretched, text
+from shrinkc.compiler.report.html.svg import bar, image, stretched, text
 from shrinkc.compiler.report.html.tables import missing, paragraph, section
 
 COLUMN = 40.0  # percent of the width
@@ -28,7 +28,7 @@ SPINE = 4.0  # pixels, at the outer edge
 def network_section(report: Json) -> Html:
     blocks = blocks_of(report)
     if not blocks:
-        parts = [missing("There is no picture of a network whose layers have no prediction.")]
+        parts = [missing("There is no image of a network whose layers have no prediction.")]
     elif not report.get("prediction_before"):
         parts = [_legend(blocks), _columns(report, blocks)]
     else:
@@ -87,7 +87,7 @@ def _columns(report: Json, blocks: tuple[Block, ...]) -> Html:
         for kind in KINDS
         if any(b.kind == kind for b in blocks)
     )
-    drawing = picture(
+    drawing = image(
         "columns",
         "The network before and after, block by block",
         f"{units.counted(len(blocks), 'block')}: {counts}",

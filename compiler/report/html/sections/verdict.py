@@ -58,13 +58,13 @@ def _accuracy(report: Json, file: Json) -> str:
         return f"how accurate the {changed} network is was not judged"
     if judged is not None:
         said = f"the {changed or 'changed'} network agrees with the original on "
-        said += f"{units.percent(judged['agreement'])} of {judged['pictures']:,} pictures"
+        said += f"{units.percent(judged['agreement'])} of {judged['images']:,} images"
         return said + _top1(judged["original_top1"], file["top1"], file["file"])
     if not report["images"]:
         said = f"it differs from the original by {units.error(file['max_relative_error'])}"
-        return f"{said} of the output range at most; its accuracy was not judged on pictures"
+        return f"{said} of the output range at most; its accuracy was not judged on images"
     said = f"it agrees with the original on {units.percent(file['agreement'])} of "
-    return f"{said}{report['images']:,} pictures" + _top1(report["original_top1"], file["top1"])
+    return f"{said}{report['images']:,} images" + _top1(report["original_top1"], file["top1"])
 
 
 def _top1(before: float | None, after: float | None, whose: str = "") -> str:

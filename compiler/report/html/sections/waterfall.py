@@ -30,8 +30,8 @@ def waterfall_section(report: Json) -> Html:
     found = steps(report)
     if not found:
         return section("milliseconds", "Where the milliseconds went", _unknown(report))
-    picture = bar_list(f"Predicted milliseconds on {place(report)}, step by step", _drawn(found))
-    return section("milliseconds", "Where the milliseconds went", picture, *_largest_layers(report))
+    image = bar_list(f"Predicted milliseconds on {place(report)}, step by step", _drawn(found))
+    return section("milliseconds", "Where the milliseconds went", image, *_largest_layers(report))
 
 
 def steps(report: Json) -> tuple[Step, ...]:
