@@ -52,7 +52,7 @@ from shrinkc.compiler.images.files import find_images
 from shrinkc.compiler.images.preprocessing import preprocessing_for
 from shrinkc.compiler.measure.bench import bench
 from shrinkc.compiler.measure.speedup import tflite_file
-from shrinkc.compiler.pipeline.deployed import channels_last
+from shrinkc.compiler.pipeline.deployed import BASE_PASSES, channels_last
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.profile.op_files import NoFileError, op_file
 from shrinkc.compiler.recover.distil import Tuning
@@ -62,8 +62,6 @@ from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.store import load_table
 from shrinkc.latency_tables.table import OpEstimate
 from shrinkc.passes.analysis.linear.spans import find_spans
-from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
-from shrinkc.passes.simplify.simplify import Simplify
 
 DEVICES = ("rpi4", "pixel4")
 SPEEDUPS = (1.05, 1.1, 1.15, 1.25, 1.35, 1.5, 1.75, 2.0)
@@ -114,7 +112,7 @@ def _timed_ms(run: Callable[[], None]) -> float:
 
 def folded(data: Path) -> fx.GraphModule:
     graph = capture(pretrained(data), (torch.randn(1, 3, 224, 224),))
-    return run_exact_passes(graph, (Simplify(), FoldBatchNorm()))[0].float()
+    return run_exact_passes(graph, BASE_PASSES)[0].float()
 
 
 def calibration(data: Path) -> Any:

@@ -117,11 +117,10 @@ def _capture(model: nn.Module, x: Tensor, want: list[Tensor], result: Result) ->
 
 def _fold(graph: fx.GraphModule, result: Result) -> fx.GraphModule:
     """run_exact_passes verifies each pass in float64 and raises what it finds."""
+    from shrinkc.compiler.pipeline.deployed import BASE_PASSES
     from shrinkc.compiler.pipeline.run import run_exact_passes
-    from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
-    from shrinkc.passes.simplify.simplify import Simplify
 
-    after, steps = run_exact_passes(graph, (Simplify(), FoldBatchNorm()))
+    after, steps = run_exact_passes(graph, BASE_PASSES)
     skipped = steps[1].skipped
     result["batch_norms"] = [_batch_norms(graph), _batch_norms(after)]
     result["kept"] = dict(Counter(re.sub(r"'[^']+'", "…", skip.reason) for skip in skipped))

@@ -29,12 +29,11 @@ from shrinkc.compiler.cost.keys import keyed
 from shrinkc.compiler.devices.jobs import Setup
 from shrinkc.compiler.devices.parse import parse_device
 from shrinkc.compiler.export.lower import lower
+from shrinkc.compiler.pipeline.deployed import BASE_PASSES
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.profile.calibrate import Network, time_networks
 from shrinkc.latency_tables.store import load_table
 from shrinkc.latency_tables.table import LatencyTable
-from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
-from shrinkc.passes.simplify.simplify import Simplify
 
 PUBLIC = (
     *("mobilenet_w1", "mobilenet_wd2", "mobilenetv2_w1", "mobilenetv2_wd2", "mobilenetv2b_w3d4"),
@@ -59,7 +58,7 @@ def public_networks() -> Iterator[Network]:
 
 def _lowered(name: str, model: nn.Module) -> Network:
     graph = capture(model, (torch.randn(1, 3, SIZE, SIZE),))
-    folded, _ = run_exact_passes(graph, (Simplify(), FoldBatchNorm()))
+    folded, _ = run_exact_passes(graph, BASE_PASSES)
     return Network(name, lower(folded.float()))
 
 

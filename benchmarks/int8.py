@@ -46,6 +46,7 @@ from shrinkc.compiler.images.cache import load_images
 from shrinkc.compiler.images.files import find_images
 from shrinkc.compiler.images.preprocessing import preprocessing_for
 from shrinkc.compiler.measure.speedup import tflite_file
+from shrinkc.compiler.pipeline.deployed import BASE_PASSES
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.quantise.noise import decibels, energies
 from shrinkc.compiler.quantise.options import Tuning
@@ -56,9 +57,7 @@ from shrinkc.compiler.verify.files import tflite_artefact
 from shrinkc.latency_tables.store import load_table
 from shrinkc.passes.analysis.joints import joints
 from shrinkc.passes.fold.fold_affine import fold_into_input, fold_into_output
-from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
 from shrinkc.passes.rewrite import Rewriter
-from shrinkc.passes.simplify.simplify import Simplify
 
 TUNINGS: tuple[Tuning, ...] = ("none", "equalise", "bias", "both")
 OCTAVES = 3.0
@@ -130,7 +129,7 @@ def cifar_case(data: Path) -> Case:
     state = torch.load(data / IR_WEIGHTS, map_location="cpu", weights_only=True)
     model.load_state_dict(dict(zip(model.state_dict(), state.values(), strict=True)))
     graph = capture(model.eval(), (torch.randn(1, 3, cifar.SIZE, cifar.SIZE),))
-    graph = run_exact_passes(graph, (Simplify(), FoldBatchNorm()))[0].float()
+    graph = run_exact_passes(graph, BASE_PASSES)[0].float()
     preprocessing = preprocessing_for((1, 3, 32, 32), mean=cifar.MEAN, std=cifar.STD)
     seen, test = (
         load_images(find_images(data / cifar.IMAGES / name, limit=count), preprocessing)

@@ -45,6 +45,7 @@ from shrinkc.compiler.images.cache import load_images
 from shrinkc.compiler.images.files import find_images
 from shrinkc.compiler.images.preprocessing import preprocessing_for
 from shrinkc.compiler.measure.speedup import measuring
+from shrinkc.compiler.pipeline.deployed import BASE_PASSES
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.profile.host_table import HostTable
 from shrinkc.compiler.recover.compensate import compensate
@@ -59,8 +60,6 @@ from shrinkc.compiler.width.prune import Pruning, prune
 from shrinkc.errors import InputError
 from shrinkc.passes.channels.slice_channels import SliceChannels
 from shrinkc.passes.criteria.shared.data import Batch
-from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
-from shrinkc.passes.simplify.simplify import Simplify
 
 OUT = ROOT / "out" / "prune_accuracy"
 POINTS = OUT / "points"
@@ -95,7 +94,7 @@ class Bench:
 
 
 def deployed(graph: fx.GraphModule) -> fx.GraphModule:
-    return run_exact_passes(graph, (Simplify(), FoldBatchNorm()))[0].float()
+    return run_exact_passes(graph, BASE_PASSES)[0].float()
 
 
 def pruned(bench: Bench, criterion: str, mode: str, latency: float) -> Row:

@@ -118,13 +118,12 @@ def _save_and_load(graph: fx.GraphModule) -> fx.GraphModule:
 def _export(stages: Stages, graph: fx.GraphModule, x: Tensor, want: list[Tensor]) -> None:
     """As `compile` does it: simplified, batch norms folded, written, run."""
     from shrinkc.compiler.export.lower import lower
+    from shrinkc.compiler.pipeline.deployed import BASE_PASSES
     from shrinkc.compiler.pipeline.run import run_exact_passes
-    from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
-    from shrinkc.passes.simplify.simplify import Simplify
 
     program: Any = None
     with stages.stage("lowered"):
-        folded, _ = run_exact_passes(graph, (Simplify(), FoldBatchNorm()))
+        folded, _ = run_exact_passes(graph, BASE_PASSES)
         program = lower(folded.float())
     if program is None:
         stages.result["errors"]["onnx"] = stages.result["errors"].pop("lowered")

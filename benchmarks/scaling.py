@@ -89,10 +89,9 @@ def measure(convolutions: int) -> dict[str, float]:
     from shrinkc.compiler.export.lower import lower
     from shrinkc.compiler.export.onnx import write_onnx
     from shrinkc.compiler.export.tflite.write import write_tflite
+    from shrinkc.compiler.pipeline.deployed import BASE_PASSES
     from shrinkc.compiler.pipeline.run import run_exact_passes
-    from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
     from shrinkc.passes.merge.merge_linear import MergeLinear
-    from shrinkc.passes.simplify.simplify import Simplify
 
     torch.set_num_threads(1)
     model = deep_residual(convolutions)
@@ -108,7 +107,7 @@ def measure(convolutions: int) -> dict[str, float]:
     with timed("total"):
         with timed("capture"):
             graph = capture(model, (torch.randn(1, 3, SIDE, SIDE),))
-        graph, steps = run_exact_passes(graph, (Simplify(), FoldBatchNorm(), MergeLinear()))
+        graph, steps = run_exact_passes(graph, (*BASE_PASSES, MergeLinear()))
         seconds |= {step.name: step.seconds for step in steps}
         with timed("lower"):
             program = lower(graph)

@@ -7,11 +7,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
-from shrinkc.compiler.formats.difference import relative_error
 from shrinkc.compiler.formats.onnx import OnnxRunner
 from shrinkc.compiler.formats.runner import Runner, random_inputs
 from shrinkc.compiler.formats.tflite import TfliteRunner
 from shrinkc.compiler.measure.bench import bench
+from shrinkc.compiler.support.difference import relative_error
 from shrinkc.errors import InputError, LoadError
 
 MAX_BYTES = 64 << 20  # of a report.json

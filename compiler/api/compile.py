@@ -14,7 +14,7 @@ from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.api.steps.uncaptured import compile_uncaptured
 from shrinkc.compiler.cost.keys import macs
 from shrinkc.compiler.cost.predict import CostTable, Prediction, predict
-from shrinkc.compiler.devices import describe_host
+from shrinkc.compiler.devices import describe_host, is_host
 from shrinkc.compiler.formats.exported import Exported, export
 from shrinkc.compiler.formats.onnx import int8_saturates
 from shrinkc.compiler.measure.files import measure
@@ -86,7 +86,7 @@ def compile_model(
     worst = max(tallies[file.name].max_relative_error for file in files)
     steps, noise, keep_fp32 = optimised.steps, (), frozenset[str]()
     if options.precision == "int8":
-        seven_bits = table.target == "host" and int8_saturates()
+        seven_bits = is_host(table.target) and int8_saturates()
         after, prepared = quantised(after, optimised.final, data, seven_bits, progress)
         steps, noise = (*steps, *prepared.steps), prepared.noise
         keep_fp32 = prepared.quantisation.keep_fp32
@@ -169,7 +169,7 @@ def _predicted(
     try:
         return predict(exported.program, table, precision, keep_fp32)
     except TableError:  # the host times int8 files whole, not by operator
-        if table.target != "host":
+        if not is_host(table.target):
             raise
         return None
 

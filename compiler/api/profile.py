@@ -8,10 +8,10 @@ from pathlib import Path
 from shrinkc.compiler.api.steps.network import captured, input_shapes
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.load.load import load_model
+from shrinkc.compiler.pipeline.deployed import BASE_PASSES
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.profile.op_sets import default_keys, network_keys
 from shrinkc.latency_tables.key import OpKey
-from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
 from shrinkc.passes.merge.merge_linear import MergeLinear
 from shrinkc.passes.simplify.simplify import Simplify
 
@@ -44,7 +44,7 @@ def _keys(a: ProfileArguments) -> list[OpKey]:
     for path in a.models:
         model = load_model(path, arch=a.arch, trust=a.trust)
         graph = captured(model, input_shapes(model, a.shapes))
-        folded, _ = run_exact_passes(graph, (Simplify(), FoldBatchNorm()))
+        folded, _ = run_exact_passes(graph, BASE_PASSES)
         merged, _ = run_exact_passes(folded, (MergeLinear(), Simplify()))
         for version in (folded, merged):
             program = lower(version.float())

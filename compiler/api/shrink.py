@@ -27,6 +27,7 @@ from shrinkc.compiler.images.cache import Reading, load_images, with_margin
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.preprocessing import Preprocessing
 from shrinkc.compiler.measure.speedup import Measuring
+from shrinkc.compiler.pipeline.deployed import BASE_PASSES
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
@@ -34,8 +35,6 @@ from shrinkc.compiler.recover.retrain import retrain
 from shrinkc.compiler.report.sections import PlanSection
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.passes.base import Skip
-from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
-from shrinkc.passes.simplify.simplify import Simplify
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class _Work:
 
     def closed_form(self) -> Outcome:
         with self.reporter.task("Folding; each pass verified in float64"):
-            original = run_exact_passes(self.graph, (Simplify(), FoldBatchNorm()))[0].float()
+            original = run_exact_passes(self.graph, BASE_PASSES)[0].float()
         tuning = Tuning() if self.a.steps is None else Tuning(steps=self.a.steps)
         cache = Path(user_cache_dir("shrinkc", appauthor=False), "damages")
         goal = self.a.goal

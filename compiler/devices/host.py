@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from shrinkc.compiler.devices import HOST
 from shrinkc.compiler.devices.jobs import CPU_RUNTIMES, Session, Setup
 from shrinkc.compiler.devices.link import BOOT
 from shrinkc.compiler.devices.session import Place, open_session
@@ -16,7 +17,7 @@ from shrinkc.compiler.devices.session import Place, open_session
 class Host:
     """The interpreter that runs shrinkc, once more."""
 
-    name: str = "host"
+    name: str = HOST
 
     @property
     def runtimes(self) -> Mapping[str, tuple[str, ...]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from shrinkc.compiler.devices import adb, ssh
+from shrinkc.compiler.devices import HOST, adb, is_host, ssh
 from shrinkc.compiler.devices.benchmark_model import BenchmarkModel
 from shrinkc.compiler.devices.cuda.device import Cuda
 from shrinkc.compiler.devices.host import Host
 from shrinkc.compiler.devices.jobs import Device
 from shrinkc.errors import DeviceError
 
-FORMS = ("host", ssh.FORM, adb.FORM, "cuda")
+FORMS = (HOST, ssh.FORM, adb.FORM, "cuda")
 
 
 def parse_device(text: str, benchmark_model: str | None = None) -> Device:
@@ -18,7 +18,7 @@ def parse_device(text: str, benchmark_model: str | None = None) -> Device:
 
     Raises DeviceError that lists the forms.
     """
-    if text == "host":
+    if is_host(text):
         return Host()
     if text == "cuda":
         return Cuda()

@@ -12,10 +12,10 @@ from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.export.onnx import simplified, write_onnx
 from shrinkc.compiler.export.tflite.write import write_tflite
 from shrinkc.compiler.export.torch_fallback import FALLBACK_NOTE, torch_onnx
-from shrinkc.compiler.formats.difference import relative_error
 from shrinkc.compiler.formats.onnx import OnnxRunner
 from shrinkc.compiler.formats.runner import random_inputs
 from shrinkc.compiler.pipeline.run import sample_inputs
+from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.text import one_line
 from shrinkc.errors import UnsupportedOperatorError
 

@@ -15,9 +15,9 @@ from shrinkc.compiler.devices.samples import iqr, without_outliers
 from shrinkc.compiler.measure.bench import TURN, Timing
 from shrinkc.compiler.measure.output_steps import output_steps
 from shrinkc.compiler.support.text import shown
+from shrinkc.compiler.verify.files import FP32_TOLERANCE
 from shrinkc.errors import DeviceError, InputError, LoadError
 
-FP32_TOLERANCE = 1e-4  # of the output's range
 STEPS = 1.001  # of int8: one, and rounding
 WARMUP, LEAST_RUNS, MAX_SECONDS = 5, 5, 30.0
 

@@ -18,7 +18,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from shrinkc.compiler.cost.predict import Prediction
-from shrinkc.compiler.devices import runner
+from shrinkc.compiler.devices import is_host, runner
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.tflite.builder import Buffer, packed
 from shrinkc.compiler.formats.exported import Exported
@@ -86,7 +86,7 @@ def measure_layers(
     reached has no time.
     """
     program, file = exported.program, exported.tflite
-    if options.target != "host" or options.runs == 0:
+    if not is_host(options.target) or options.runs == 0:
         return ()
     if program is None or file is None or prediction is None:
         return ()

@@ -8,14 +8,17 @@ import torch
 from torch import fx
 
 from shrinkc.compiler.pipeline.run import run_exact_passes
-from shrinkc.passes.base import copy_graph
+from shrinkc.passes.base import Pass, copy_graph
 from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
 from shrinkc.passes.simplify.simplify import Simplify
+
+# What every converter does: the network that others are compared with.
+BASE_PASSES: tuple[Pass, ...] = (Simplify(), FoldBatchNorm())
 
 
 def deployed(captured: fx.GraphModule) -> fx.GraphModule:
     """What plans are made for: simplified, batch norms folded, each pass verified in float64."""
-    folded = run_exact_passes(captured, (Simplify(), FoldBatchNorm()))[0].float()
+    folded = run_exact_passes(captured, BASE_PASSES)[0].float()
     return channels_last(folded)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from shrinkc.compiler.pipeline.contract import check_reported, fingerprint
+from shrinkc.compiler.support.difference import relative_error
 from shrinkc.errors import VerificationError
 from shrinkc.passes import ir
 from shrinkc.passes.base import Change, Pass, PassResult, Skip, copy_graph
@@ -86,7 +87,7 @@ def check_exact(
     pairs = [(c.node, c.replaces[-1]) for c in result.changes if c.replaces]
     worst = 0.0
     for new_name, old_name, got, want in paired_values(old, new, pairs, inputs):
-        error, where = relative_error(got, want)
+        error, where = worst_error(got, want)
         if not error <= EXACT_TOLERANCE:
             raise VerificationError(
                 f"pass '{name}' changed the result at node '{new_name}' (was '{old_name}'): "
@@ -96,7 +97,7 @@ def check_exact(
     return worst
 
 
-def relative_error(got: Tensor, want: Tensor) -> tuple[float, str]:
+def worst_error(got: Tensor, want: Tensor) -> tuple[float, str]:
     """Largest absolute difference over the range of `want`, and where it was found.
 
     Maps (N, C, H, W) are judged twice, the one-pixel border and the interior, each against its
@@ -115,9 +116,7 @@ def relative_error(got: Tensor, want: Tensor) -> tuple[float, str]:
 
 
 def _error(got: Tensor, want: Tensor) -> float:
-    spread = float(want.max() - want.min()) or float(want.abs().max()) or 1.0
-    difference = float((got - want).abs().max())
-    return difference / spread if difference == difference else float("inf")
+    return relative_error(got.detach().numpy(), want.detach().numpy())
 
 
 def paired_values(

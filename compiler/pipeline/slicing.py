@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from shrinkc.compiler.pipeline.contract import check_reported, fingerprint
-from shrinkc.compiler.pipeline.run import Step, relative_error, sample_inputs
+from shrinkc.compiler.pipeline.run import Step, sample_inputs, worst_error
 from shrinkc.errors import VerificationError
 from shrinkc.passes import ir
 from shrinkc.passes.base import copy_graph
@@ -50,7 +50,7 @@ def _error(graph_module: fx.GraphModule, slicing: SliceChannels) -> float:
         sliced = slicing(wide).graph_module(*inputs)
     worst = 0.0
     for index, (got, want) in enumerate(zip(sliced, masked, strict=True)):
-        error, where = relative_error(got, want)
+        error, where = worst_error(got, want)
         if not error <= SLICED_TOLERANCE:
             raise VerificationError(
                 f"pass '{slicing.name}': output {index} differs from the masked network's by "

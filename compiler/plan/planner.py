@@ -27,6 +27,7 @@ from shrinkc.compiler.depth.choice_sets import Plans, outline
 from shrinkc.compiler.depth.choices import Choice, choices
 from shrinkc.compiler.depth.closed_form import ClosedForm, Row, fitted
 from shrinkc.compiler.depth.importance import measure
+from shrinkc.compiler.devices import is_host
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.sanity import Sanity
 from shrinkc.compiler.measure.speedup import int8_file
@@ -55,7 +56,6 @@ from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.errors import InputError, TableError
 from shrinkc.passes.analysis.linear.spans import NoSpan, find_spans
 
-HOST = "host"
 CALIBRATED = 100  # images that tell the ranges of int8
 GLANCED = 32  # images, whether they are all alike
 ADVICE = "a plan is fitted to them and may not suit others: give real images of many classes"
@@ -122,7 +122,7 @@ class Planner:
             self.sample, self.held = sample, Sample(held_out, size, len(held_out))
         self.notes: list[str] = []
         self.precisions = tuple(self._available())
-        if table.target == HOST:
+        if is_host(table.target):
             factors = self._files.factors(table, ("fp32", *self.precisions))
             self.table = AsMeasured(table, factors)
         self.before_ms = predicted_ms(self.original, self.table, "fp32")
@@ -264,7 +264,7 @@ class Planner:
 
     def chosen(self, budget_ms: float) -> tuple[Way, Base, list[int]]:
         """What `within` takes, not fitted: of one base's plans the numbers of the choices."""
-        if self.table.target != HOST:  # where measuring may find more
+        if not is_host(self.table.target):  # where measuring may find more
             fastest = min(bases.fastest_ms(1) for bases in self._unjudged.values())
             if budget_ms < fastest:
                 raise self._unreachable(budget_ms)
@@ -363,7 +363,7 @@ class Planner:
             graph = self.train(graph, self.original)
         graph.meta.update(self.captured.meta)
         tensors, speedup = changed_tensors(self.original, graph), None
-        if self.table.target == HOST:
+        if is_host(self.table.target):
             shape = outline(base.plans.graph, [plans.found[i] for i in chosen])
             speedup = self._files.speedup(shape, way)
         prepared = None
@@ -409,7 +409,7 @@ class Planner:
 
     def _measured(self, way: Way) -> Callable[[fx.GraphModule], float] | None:
         """Milliseconds of a network, where the target is this machine."""
-        if self.table.target != HOST:
+        if not is_host(self.table.target):
             return None
         return lambda graph: self.before_ms / self._files.speedup(graph, way)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from shrinkc.compiler.devices import runner
+from shrinkc.compiler.devices import HOST, runner
 from shrinkc.compiler.devices.samples import Sample, settle
 from shrinkc.compiler.profile.op_files import NoFileError, op_file, tiny_file
 from shrinkc.compiler.profile.op_sets import NETWORK_BYTES
@@ -36,7 +36,7 @@ class HostTable:
     without its quantiser.
     """
 
-    target = "host"
+    target = HOST
 
     def __init__(self, threads: int = 1, cache: Path | None = None) -> None:
         self._threads = threads

@@ -13,12 +13,12 @@ from torch import Tensor, fx
 
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.tflite.write import boundary_order
-from shrinkc.compiler.formats.difference import relative_error
 from shrinkc.compiler.formats.exported import Exported
 from shrinkc.compiler.formats.onnx import OnnxRunner
 from shrinkc.compiler.formats.runner import Array, Runner
 from shrinkc.compiler.formats.tflite import TfliteRunner
 from shrinkc.compiler.pipeline.run import node_values
+from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.verify.data import Batch, Data
 from shrinkc.errors import VerificationError
@@ -70,7 +70,7 @@ def _counted(data: Data, done: Callable[[], None]) -> Iterator[Batch]:
         done()
 
 
-FP32_TOLERANCE = 1e-4
+FP32_TOLERANCE = 1e-4  # of the output's range
 KEPT_BYTES = 64 << 20  # of the original's outputs
 
 

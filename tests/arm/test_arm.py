@@ -17,10 +17,10 @@ from arm_networks import DIGITS, MERGES, NARROW, PRECISIONS, VARIANTS, WIDE, Bui
 
 from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.cost.predict import predict
-from shrinkc.compiler.formats.difference import relative_error
 from shrinkc.compiler.formats.onnx import OnnxRunner
 from shrinkc.compiler.formats.runner import Array
 from shrinkc.compiler.formats.tflite import TfliteRunner
+from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.verify.files import FP32_TOLERANCE
 from shrinkc.latency_tables.table import LatencyTable
 

@@ -17,9 +17,9 @@ from shrinkc.compiler.devices.session import Place, RunnerSession, open_session
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.onnx import write_onnx
 from shrinkc.compiler.export.tflite.write import write_tflite
-from shrinkc.compiler.formats.difference import relative_error
 from shrinkc.compiler.formats.onnx import OnnxRunner
 from shrinkc.compiler.formats.tflite import TfliteRunner
+from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.verify.files import FP32_TOLERANCE
 
 pytestmark = pytest.mark.arm

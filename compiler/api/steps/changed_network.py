@@ -16,6 +16,7 @@ from shrinkc.compiler.api.steps.request import CompileArguments, images_of
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.closed_form import Row
+from shrinkc.compiler.devices import is_host
 from shrinkc.compiler.images.cache import Reading, load_images, with_margin
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.preprocessing import Preprocessing
@@ -62,7 +63,7 @@ def on_this_machine(
 
     few  (n, channels, height, width) inputs that int8 is calibrated on
     """
-    if given.target != "host":
+    if not is_host(given.target):
         return None
     original = network(captured).folded
     before_ms = predicted_ms(original, table, given.precision)

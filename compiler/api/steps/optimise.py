@@ -8,11 +8,11 @@ from torch import fx
 
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.options import Options
+from shrinkc.compiler.pipeline.deployed import BASE_PASSES
 from shrinkc.compiler.pipeline.run import Step, run_exact_passes
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.passes.analysis.op_spec import OpSpec
 from shrinkc.passes.base import Pass, copy_graph
-from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
 from shrinkc.passes.merge.merge_linear import MergeLinear
 from shrinkc.passes.simplify.simplify import Simplify
 
@@ -29,7 +29,7 @@ class Optimised:
 
 def optimise(graph_module: fx.GraphModule, table: CostTable, options: Options) -> Optimised:
     """Every exact pass, verified. Raises VerificationError."""
-    folded, steps = run_exact_passes(graph_module, (Simplify(), FoldBatchNorm()))
+    folded, steps = run_exact_passes(graph_module, BASE_PASSES)
     baseline = copy_graph(folded).float()
     passes = merge_passes(table, options)
     if not passes:

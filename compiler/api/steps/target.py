@@ -7,12 +7,13 @@ from pathlib import Path
 from platformdirs import user_cache_dir
 
 from shrinkc.compiler.cost.predict import CostTable
+from shrinkc.compiler.devices import HOST, is_host
 from shrinkc.compiler.profile.host_table import HostTable
 from shrinkc.latency_tables.store import load_table
 
 
 def cost_table(target: str, threads: int = 1) -> CostTable:
     """The table that prices operators. Raises TableError that lists the known targets."""
-    if target == "host":
-        return HostTable(threads, Path(user_cache_dir("shrinkc", appauthor=False), "host"))
-    return load_table(target, also=("host",))
+    if is_host(target):
+        return HostTable(threads, Path(user_cache_dir("shrinkc", appauthor=False), HOST))
+    return load_table(target, also=(HOST,))

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from shrinkc.compiler.capture.trace import leaves
 from shrinkc.compiler.devices import describe_host
 from shrinkc.compiler.export.torch_fallback import FALLBACK_NOTE, torch_onnx
-from shrinkc.compiler.formats.difference import relative_error
 from shrinkc.compiler.formats.onnx import OnnxRunner
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.report.report import NOT_CAPTURED, ArtefactReport, Network, Report
 from shrinkc.compiler.report.sections import Sections
 from shrinkc.compiler.support.atomic_files import atomic_folder
+from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.verify.files import FP32_TOLERANCE
 from shrinkc.errors import CaptureError, ExportError, VerificationError
 

@@ -17,6 +17,7 @@ from shrinkc.compiler.cli.options import (
 )
 from shrinkc.compiler.cli.output import print_json, progress
 from shrinkc.compiler.cli.show import devices as show_devices
+from shrinkc.compiler.devices import HOST
 from shrinkc.compiler.devices.jobs import Setup
 from shrinkc.compiler.devices.parse import parse_device
 from shrinkc.compiler.measure.device import Bench, bench_files
@@ -26,7 +27,7 @@ from shrinkc.errors import VerificationError
 @app.command()
 def bench(
     file: Annotated[Path, typer.Argument(help="A .onnx or .tflite file.")],
-    on: Annotated[str, typer.Option(help=ON_HELP)] = "host",
+    on: Annotated[str, typer.Option(help=ON_HELP)] = HOST,
     compare: Annotated[
         Path | None, typer.Option(help="Another file, timed in turn with FILE.")
     ] = None,

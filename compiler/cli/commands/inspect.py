@@ -29,13 +29,12 @@ from shrinkc.compiler.cost.budget import price_of
 from shrinkc.compiler.export.lower import lower, unsupported
 from shrinkc.compiler.export.tflite.write import write_tflite
 from shrinkc.compiler.load.load import load_model
+from shrinkc.compiler.pipeline.deployed import BASE_PASSES
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.errors import UnsupportedOperatorError
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
 from shrinkc.passes.analysis.linear.linear_segments import linear_segments
 from shrinkc.passes.analysis.linear.spans import find_spans
-from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
-from shrinkc.passes.simplify.simplify import Simplify
 
 
 @app.command()
@@ -69,7 +68,7 @@ def run_inspect(
     model = load_model(path, arch=arch, trust=trust)
     with progress(as_json).task("Inspecting"):
         graph = captured(model, input_shapes(model, shapes))
-        folded, _ = run_exact_passes(graph, (Simplify(), FoldBatchNorm()))
+        folded, _ = run_exact_passes(graph, BASE_PASSES)
         segments = linear_segments(folded)
         spans = describe_spans(find_spans(folded), price)
         channels = describe_channels(channel_groups(folded))

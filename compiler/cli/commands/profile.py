@@ -27,6 +27,7 @@ from shrinkc.compiler.devices.jobs import Setup
 from shrinkc.compiler.devices.parse import parse_device
 from shrinkc.compiler.profile.run import Result, jobs, run
 from shrinkc.errors import InputError, ShrinkcError
+from shrinkc.latency_tables.key import PRECISIONS
 
 
 @app.command("profile")
@@ -82,9 +83,6 @@ def profile_command(
             as_json=as_json,
         )
     )
-
-
-PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def run_profile(a: ProfileArguments) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from shrinkc.compiler.devices import is_host
+
 Json = dict[str, Any]
 
 
@@ -14,7 +16,7 @@ def part(report: Json, key: str) -> Json:
 
 def place(report: Json) -> str:
     """The target in a sentence: "on …"."""
-    return "this machine" if report["target"] == "host" else report["target"]
+    return "this machine" if is_host(report["target"]) else report["target"]
 
 
 def listed(report: Json, key: str) -> list[Json]:

@@ -14,8 +14,8 @@ from shrinkc.compiler.capture import capture
 from shrinkc.compiler.export.lower import lower, unsupported
 from shrinkc.compiler.export.onnx import write_onnx
 from shrinkc.compiler.export.tflite.write import write_tflite
-from shrinkc.compiler.formats.difference import relative_error
 from shrinkc.compiler.pipeline.run import sample_inputs
+from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.verify.files import onnx_artefact, tflite_artefact
 from shrinkc.errors import ExportError, UnsupportedOperatorError
 

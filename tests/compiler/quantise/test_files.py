@@ -15,7 +15,6 @@ from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.export.onnx import write_onnx
 from shrinkc.compiler.export.tflite.write import write_tflite
-from shrinkc.compiler.formats.difference import relative_error
 from shrinkc.compiler.formats.onnx import quantize_onnx
 from shrinkc.compiler.formats.tflite import quantize_tflite, tensors_of
 from shrinkc.compiler.measure.speedup import tflite_file
@@ -23,6 +22,7 @@ from shrinkc.compiler.quantise.options import Int8
 from shrinkc.compiler.quantise.prepare import Prepared, prepare, with_levels
 from shrinkc.compiler.quantise.rounding import LEVELS_OF_7_BITS, grid_of
 from shrinkc.compiler.quantise.simulate import simulate
+from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.progress import Silent
 from shrinkc.compiler.verify.files import onnx_artefact, tflite_artefact
 from shrinkc.errors import InputError

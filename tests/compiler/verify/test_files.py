@@ -14,7 +14,7 @@ from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.export.onnx import write_onnx
 from shrinkc.compiler.export.tflite.write import write_tflite
-from shrinkc.compiler.formats.difference import relative_error
+from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.verify.files import (
     Artefact,
     Original,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shrinkc.compiler.devices import is_host
 from shrinkc.compiler.report.html import units
 from shrinkc.compiler.report.html.markup import Html, tag
 from shrinkc.compiler.report.html.reading import Json, part, place
@@ -93,7 +94,7 @@ def highlights(report: Json) -> Html:
 
 def _latency(report: Json, file: Json) -> tuple[str, str, str, str]:
     """By the table; on this machine the clock knows better."""
-    if report["target"] == "host" and file["measured_ms"]:
+    if is_host(report["target"]) and file["measured_ms"]:
         before, after = file["measured_ms_before"], file["measured_ms"]
         return "Latency", units.ms(before), units.ms(after), "measured here"
     before, after = (report.get(f"predicted_ms_{when}") for when in ("before", "after"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shrinkc.compiler.devices import is_host
 from shrinkc.compiler.report.html import units
 from shrinkc.compiler.report.html.bars import Bar, Drawn, bar_list
 from shrinkc.compiler.report.html.markup import Html, code, tag
@@ -161,7 +162,7 @@ def _largest_layers(report: Json) -> list[Html]:
 def _unknown(report: Json) -> Html:
     if report["captured_by"] == "not captured":
         return missing("The network could not be captured, so no layer of it could be priced.")
-    if report["target"] == "host":
+    if is_host(report["target"]):
         return missing(
             "This machine prices layers in fp32 only. Measure a table of it, ",
             code("shrinkc profile --target NAME --on host --precision int8 MODEL"),
