@@ -39,12 +39,13 @@ from benchmarks.shared.common import (
     write_results,
 )
 from shrinkc.compiler.cost.budget import measured_within, predicted_ms, price_of
+from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.closed_form import ClosedForm, candidates, shrink_closed_form
 from shrinkc.compiler.depth.options import depth_options
 from shrinkc.compiler.depth.select import most, select
 from shrinkc.compiler.depth.surgery import DepthPlan, finish, prepare, union
-from shrinkc.compiler.depth.trained import Goal, Method, Trained, common_activation, shrink_trained
+from shrinkc.compiler.depth.trained import Method, Trained, common_activation, shrink_trained
 from shrinkc.compiler.formats.tflite import TfliteRunner
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.measure.bench import bench
@@ -152,7 +153,7 @@ def by_plan(
     graph: fx.GraphModule, seen: Images, method: Method, speedup: float, seed: int
 ) -> Shrunk:
     result = shrink_trained(
-        *(graph, seen, table(), PRECISION, method, Goal(speedup=speedup)),
+        *(graph, seen, table(), PRECISION, method, Goal.speedup(speedup)),
         options=Trained(recipe(seed)),
         folder=RESULTS / "work" / f"{method}-{seed}",
         measured_ms=measured(network(graph).folded, seen),
@@ -179,7 +180,7 @@ def closed_form(
 
     def asked(speedup: float, options: ClosedForm) -> fx.GraphModule:
         given = (original, few, table(), PRECISION)
-        return shrink_closed_form(*given, speedup=speedup, options=options).graph_module
+        return shrink_closed_form(*given, Goal.speedup(speedup), options=options).graph_module
 
     _, ask = measured_within(  # the speedup to ask the table for
         lambda speedup: asked(speedup, draft), measured_ms, (1.01, speedup, 2 * speedup), budget
@@ -227,7 +228,7 @@ def from_scratch(graph: fx.GraphModule, seen: Images, speedup: float, seed: int)
     """Scratch-E of Liu et al. (2019): the shrunk network's shape, random weights, all epochs."""
     folder = RESULTS / "work" / f"two-stage-dp-{seed}"
     found = shrink_trained(
-        *(graph, seen, table(), PRECISION, "two-stage-dp", Goal(speedup=speedup)),
+        *(graph, seen, table(), PRECISION, "two-stage-dp", Goal.speedup(speedup)),
         options=Trained(recipe(seed)),
         folder=folder,
     )

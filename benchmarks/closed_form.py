@@ -40,6 +40,7 @@ from benchmarks.shared.common import (
 )
 from benchmarks.shared.mobilenet_v2 import IMAGES, images, pretrained
 from shrinkc.compiler.capture import capture
+from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.predict import CostTable, predict
 from shrinkc.compiler.depth.choice_sets import outline
 from shrinkc.compiler.depth.choices import Choice
@@ -197,7 +198,9 @@ def point(arguments: argparse.Namespace, speedup: float) -> dict[str, Any]:
     )
     table = HostOperators(CACHE / "operators.json")
     shrunk = shrink_closed_form(
-        *(graph, image_set, table, "int8"), speedup=speedup, options=options, progress=Terminal()
+        *(graph, image_set, table, "int8", Goal.speedup(speedup)),
+        options=options,
+        progress=Terminal(),
     )
     seconds = time.monotonic() - started
     peak = peak_megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -38,6 +38,7 @@ from benchmarks.shared.common import (
 )
 from benchmarks.shared.mobilenet_v2 import IMAGES, images
 from shrinkc.compiler.capture import capture
+from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.depth.closed_form import ClosedForm, shrink_closed_form
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.export.tflite.write import write_tflite
@@ -111,7 +112,7 @@ def merged(data: Path) -> Case:
     )
     table = load_table("rpi4")
     shrunk = shrink_closed_form(
-        *(folded(data), calibration(data), table, "int8"), speedup=1.15, options=options
+        *(folded(data), calibration(data), table, "int8", Goal.speedup(1.15)), options=options
     )
     return imagenet(data, shrunk.graph_module)
 

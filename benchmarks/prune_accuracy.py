@@ -41,6 +41,7 @@ from benchmarks.shared.mobilenet_v2 import IMAGES, images, pretrained
 from shrinkc.compiler.api.prune import batches_of
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.budget import predicted_ms
+from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.images.cache import load_images
 from shrinkc.compiler.images.files import find_images
 from shrinkc.compiler.images.preprocessing import preprocessing_for
@@ -53,7 +54,6 @@ from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.support.progress import Terminal
 from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.distil import distilled
-from shrinkc.compiler.width.goal import Goal
 from shrinkc.compiler.width.measured_damage import Bearing
 from shrinkc.compiler.width.methods import METHODS, Given, comparable
 from shrinkc.compiler.width.prune import Pruning, prune
@@ -114,7 +114,7 @@ def pruned(bench: Bench, criterion: str, mode: str, latency: float) -> Row:
     result = prune(
         *(bench.captured, bench.table, "fp32"),
         method.build(Given(batches, 0, by_cost=True)),
-        Goal(speedup=1 / latency),
+        Goal.speedup(1 / latency),
         options=Pruning(allocation),
         seen=name,
         bearing=bearing,

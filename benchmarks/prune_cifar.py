@@ -47,6 +47,7 @@ from benchmarks.shared.resnet_cifar import pretrained
 from benchmarks.shared.tuning_cifar import Tuning, deployed, judged, tune
 from shrinkc.compiler.api.prune import batches_of
 from shrinkc.compiler.cost.budget import predicted_ms
+from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.keys import macs
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.images.decoded import Images
@@ -62,7 +63,6 @@ from shrinkc.compiler.train.settings.optimisers import Sgd
 from shrinkc.compiler.train.settings.schedules import OneCycle
 from shrinkc.compiler.train.train import train
 from shrinkc.compiler.width.allocation import Allocation
-from shrinkc.compiler.width.goal import Goal
 from shrinkc.compiler.width.measured_damage import Bearing
 from shrinkc.compiler.width.methods import METHODS, Given, comparable
 from shrinkc.compiler.width.prune import Pruning, prune
@@ -78,7 +78,7 @@ FITTED = ("l1 fitted", "group-fisher fitted", "group-fisher fitted measured", "h
 PENALTIES = ("slimming penalty", "ssl penalty")
 SCRATCH = "from-scratch"
 OURS = (*METHODS, *FITTED, *PENALTIES, SCRATCH)
-GOALS = {"macs": Goal(macs=0.5), "speed": Goal(speedup=1.5)}
+GOALS = {"macs": Goal.macs(0.5), "speed": Goal.speedup(1.5)}
 LOOKED, MULTIPLE = 1000, 4  # images; channels, of which layers have 16, 32 and 64
 BASE_EPOCHS, RATE, BATCH = 10, 0.02, 128
 SCRATCH_EPOCHS = 15
@@ -247,7 +247,9 @@ def peers(bench: Bench, point: Point, venvs: Path) -> fx.GraphModule:
         return 1 / bench.measured.speedup(deployed(cifar.captured(model)))
 
     goal = GOALS[point.goal]
-    return cifar.captured(nearest(folder, cost, goal.macs or 1 / (goal.speedup or 1)))
+    return cifar.captured(
+        nearest(folder, cost, goal.value if goal.kind == "macs" else 1 / goal.value)
+    )
 
 
 def scratch(data: Path, point: Point) -> Row:

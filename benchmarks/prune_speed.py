@@ -22,10 +22,10 @@ from benchmarks.shared.common import RESULTS, ROOT, environment, print_table, wr
 from benchmarks.shared.models import Architecture, build
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.budget import predicted_ms
+from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.measure.speedup import measuring, speedup_of, tflite_file
 from shrinkc.compiler.pipeline.deployed import network
 from shrinkc.compiler.profile.host_table import HostTable
-from shrinkc.compiler.width.goal import Goal
 from shrinkc.compiler.width.prune import prune
 from shrinkc.passes.criteria.magnitude import FilterNorm
 
@@ -40,7 +40,7 @@ def measure(name: str, speedup: float) -> dict[str, Any]:
     started = time.monotonic()
     before_ms = predicted_ms(folded, table, "fp32")
     result = prune(
-        *(graph, table, "fp32", FilterNorm(1), Goal(speedup=speedup)),
+        *(graph, table, "fp32", FilterNorm(1), Goal.speedup(speedup)),
         measured_ms=measuring(folded, before_ms, "fp32", ()),
     )
     seconds = time.monotonic() - started

@@ -25,7 +25,8 @@ from benchmarks.shared.common import ROOT
 from benchmarks.shared.mobilenet_v2 import IMAGES, images, write_model
 from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.capture import capture
-from shrinkc.compiler.depth.trained import Goal, Method, Trained, shrink_trained
+from shrinkc.compiler.cost.goal import Goal
+from shrinkc.compiler.depth.trained import Method, Trained, shrink_trained
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.measure.speedup import tflite_file
 from shrinkc.compiler.pipeline.run import run_exact_passes
@@ -165,7 +166,7 @@ class Workshop:
         """Planned and trained in fp32; what was trained once is only read."""
         result = shrink_trained(
             *(self.trainable, self.answered, cost_table(self.target), "fp32", method),
-            Goal(speedup=speedup),
+            Goal.speedup(speedup),
             options=Trained(self.recipe),
             folder=self.out / "work",
             progress=Terminal(),

@@ -20,8 +20,8 @@ from shrinkc.compiler.api.steps.request import CompileArguments
 from shrinkc.compiler.cli.output import print_json
 from shrinkc.compiler.cli.show.plan import show_frontier, show_plan
 from shrinkc.compiler.cli.show.report import report as show_report
+from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.images.preprocessing import Preprocessing
-from shrinkc.compiler.plan.goal import PlanGoal
 from shrinkc.compiler.plan.plan_file import Plan, plan_files
 from shrinkc.compiler.plan.planner import Planned, Planner
 from shrinkc.compiler.plan.replay import known
@@ -30,7 +30,6 @@ from shrinkc.compiler.recover.retrain import retrain
 from shrinkc.compiler.report.report import Report
 from shrinkc.compiler.report.sections import FrontierPoint, PlanSection, Sections
 from shrinkc.compiler.support.progress import Progress
-from shrinkc.errors import InputError
 from shrinkc.passes.base import Skip
 
 
@@ -41,14 +40,16 @@ class PlanArguments:
     precision   fp32, int8, or None: whichever is better
     evaluation  other images, that plans are judged on
     train       images to train on after the fits, labelled by folders; `recipe`: how
+    pareto      points of a frontier, instead of a goal
     """
 
     compile: CompileArguments
-    goal: PlanGoal
+    goal: Goal | None
     precision: str | None
     evaluation: Path | None
     train: Path | None = None
     recipe: Recipe = field(default_factory=Recipe)
+    pareto: int | None = None
 
 
 def _training(
@@ -75,16 +76,8 @@ class _Work:
 
     def one(self) -> None:
         planner, goal = self.planner, self.a.goal
-        if goal.max_drop is not None:
-            planned = planner.dropping(goal.max_drop / 100)
-        else:
-            budget = goal.budget_ms or planner.before_ms / (goal.speedup or 1)
-            if budget >= planner.before_ms:
-                raise InputError(
-                    f"{planner.before_ms:.4g} ms fit into {budget:g} ms already; give less, or "
-                    "leave out the budget"
-                )
-            planned = planner.within(budget)
+        assert goal is not None
+        planned = planner.reach(goal)
         report = self._compiled(planned, self.out)
         notes = planner.notes
         if self.a.compile.as_json:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from shrinkc.compiler.api.steps.changed_network import (
     work_folder,
 )
 from shrinkc.compiler.api.steps.request import CompileArguments
+from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.images.cache import Reading, load_images
 from shrinkc.compiler.images.decoded import Images
@@ -26,7 +28,6 @@ from shrinkc.compiler.recover.compensate import compensate
 from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.width.distil import distilled
-from shrinkc.compiler.width.goal import Goal
 from shrinkc.compiler.width.measured_damage import Bearing
 from shrinkc.compiler.width.methods import Given, Method, chosen_by_cost, comparable
 from shrinkc.compiler.width.prune import Compensate, Pruned, Pruning, prune
@@ -43,6 +44,7 @@ BATCH = 32  # images that criteria see at a time
 class PruneArguments:
     """The command line of `shrinkc prune`, as given; `compile.images` are what criteria look at.
 
+    keep        group → share of its channels to keep, where there is no goal
     limit       of those images
     labels      their class folders are labels; without `train`, train on them
     train       folder of images to train on
@@ -53,7 +55,7 @@ class PruneArguments:
 
     compile: CompileArguments
     criterion: str
-    goal: Goal
+    goal: Goal | None
     pruning: Pruning
     limit: int
     labels: bool
@@ -64,6 +66,7 @@ class PruneArguments:
     strength: float
     evaluation: Path | None
     plot: Path | None
+    keep: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def trains(self) -> bool:
@@ -96,13 +99,14 @@ class _Work:
         skipped: list[Skip] = []
         result = prune(
             *(self.graph, self.table, a.compile.precision, criterion, a.goal),
+            keep=a.keep,
             options=options,
             train=self._training() if a.trains else None,
             seen=f"{a.criterion} {by_cost} {looked and looked.digest} {self._compensates}",
             compensate=_compensation(batches, skipped) if self._compensates else None,
             penalty=self._penalty,
             bearing=self._bearing(batches) if looked is not None else None,
-            measured_ms=self.measured_ms if a.goal.unit == "ms" else None,
+            measured_ms=self.measured_ms if a.goal is not None and a.goal.unit == "ms" else None,
             folder=work_folder(self.out),
             progress=self.reporter,
         )

@@ -19,10 +19,11 @@ from shrinkc.compiler.api.steps.changed_network import (
     work_folder,
 )
 from shrinkc.compiler.api.steps.request import CompileArguments, images_of
+from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.closed_form import ClosedForm, shrink_closed_form
 from shrinkc.compiler.depth.methods import TRAINED
-from shrinkc.compiler.depth.trained import Goal, Trained, expand, shrink_trained
+from shrinkc.compiler.depth.trained import Trained, expand, shrink_trained
 from shrinkc.compiler.images.cache import Reading, load_images, with_margin
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.preprocessing import Preprocessing
@@ -48,7 +49,7 @@ class ShrinkArguments:
 
     compile: CompileArguments
     method: str
-    goal: Goal
+    goal: Goal | None
     evaluation: Path | None
     steps: int | None
     train: Path | None
@@ -109,10 +110,9 @@ class _Work:
         tuning = Tuning() if self.a.steps is None else Tuning(steps=self.a.steps)
         cache = Path(user_cache_dir("shrinkc", appauthor=False), "damages")
         goal = self.a.goal
+        assert goal is not None
         shrunk = shrink_closed_form(
-            *(original, self.images, self.table, self.a.compile.precision),
-            speedup=goal.speedup,
-            budget_ms=goal.budget_ms,
+            *(original, self.images, self.table, self.a.compile.precision, goal),
             options=ClosedForm(tuning=tuning, cache=cache),
             progress=self.reporter,
             measured_ms=self.measured_ms,

@@ -37,17 +37,6 @@ def price_of(table: CostTable, precision: str) -> Price:
     return price
 
 
-def budget_of(before_ms: float, speedup: float | None, budget_ms: float | None) -> float:
-    """In milliseconds. Raises InputError unless exactly one of the two is given, and sensible."""
-    if (speedup is None) == (budget_ms is None):
-        raise InputError("give either a speedup or a budget in milliseconds")
-    if speedup is not None and not speedup > 1:
-        raise InputError(f"a speedup of {speedup:g}; give more than 1")
-    if budget_ms is not None and budget_ms >= before_ms:
-        raise InputError(f"{before_ms:.4g} ms fit into {budget_ms:g} ms already; give less")
-    return before_ms / speedup if speedup is not None else budget_ms or 0.0
-
-
 def check_reachable(before_ms: float, best_ms: float, budget_ms: float) -> None:
     """Raise InputError, which says what is the best, for a budget below it."""
     if best_ms > budget_ms:

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from torch import fx
 
-from shrinkc.compiler.cost.budget import budget_of, check_reachable, predicted_ms, price_of
+from shrinkc.compiler.cost.budget import check_reachable, predicted_ms, price_of
+from shrinkc.compiler.cost.goal import SHRINK_GOALS, Goal
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.choice_sets import Plans, in_order, renamed
 from shrinkc.compiler.depth.choices import KINDS, Choice, Kind, choices, nothing_to_shrink
@@ -92,16 +93,15 @@ def shrink_closed_form(
     images: Images,
     table: CostTable,
     precision: str,
+    goal: Goal,
     *,
-    speedup: float | None = None,
-    budget_ms: float | None = None,
     options: ClosedForm | None = None,
     progress: Progress | None = None,
     measured_ms: Callable[[fx.GraphModule], float] | None = None,
 ) -> Shrunk:
     """Bring a captured network (float32, batch norms folded) within a latency budget.
 
-    Give either `speedup` (over the table's prediction for the network as it is) or `budget_ms`.
+    `goal`: a speedup over the table's prediction for the network as it is, or milliseconds.
     `measured_ms`: of a network whose numbers mean nothing yet; where the device is at hand, plans
     meet the budget by it instead of by the table.
 
@@ -111,7 +111,7 @@ def shrink_closed_form(
     options, progress = options or ClosedForm(), progress or Silent()
     graph_module = channels_last(graph_module)
     before_ms = predicted_ms(graph_module, table, precision)
-    budget = budget_of(before_ms, speedup, budget_ms)
+    budget = goal.among(SHRINK_GOALS).budget(before_ms)
     found, refused = candidates(graph_module, table, precision, options.kinds)
     plans = Plans(graph_module, table, precision, found)
     check_reachable(before_ms, before_ms - plans.most, budget)

@@ -23,13 +23,13 @@ from typing import Literal
 from torch import fx, nn
 
 from shrinkc.compiler.cost.budget import (
-    budget_of,
     check_reachable,
     measured_within,
     predicted_ms,
     predicted_within,
     price_of,
 )
+from shrinkc.compiler.cost.goal import SHRINK_GOALS, Goal, missing
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.gates import learn, search_space
 from shrinkc.compiler.depth.options import DepthOption, Move, depth_options
@@ -60,32 +60,24 @@ ATTEMPTS = 20  # to meet the budget by the whole network's own prediction
 
 
 @dataclass(frozen=True)
-class Goal:
-    """How far to shrink: exactly one of these.
-
-    speedup, budget_ms  by the table
-    keep, keep_ratio    how many units, or which share of them, keep their activations
-                        (DepthShrinker alone)
-    """
-
-    speedup: float | None = None
-    budget_ms: float | None = None
-    keep: int | None = None
-    keep_ratio: float | None = None
-
-    @property
-    def by_time(self) -> bool:
-        return self.keep is None and self.keep_ratio is None
-
-
-@dataclass(frozen=True)
 class Trained:
-    """Options beside the recipe. `per_activation`: a mask for every activation of its own.
-    `expand_ratio`: hidden channels of the blocks that "expand" makes, over their inputs."""
+    """Options beside the recipe.
+
+    per_activation           a mask for every activation of its own (depthshrinker)
+    expand_ratio             hidden channels of the blocks that "expand" makes, over their inputs
+    keep_blocks, keep_ratio  how many blocks, or which share of them, keep their activations:
+                             instead of a goal (depthshrinker)
+    """
 
     recipe: Recipe = field(default_factory=Recipe)
     per_activation: bool = False
     expand_ratio: float = 2.0
+    keep_blocks: int | None = None
+    keep_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep_ratio is not None and not 0 <= self.keep_ratio < 1:
+            raise InputError(f"`keep_ratio` {self.keep_ratio:g}: give 0 or more, below 1")
 
 
 @dataclass(frozen=True)
@@ -121,7 +113,7 @@ def shrink_trained(
     table: CostTable,
     precision: str,
     method: Method,
-    goal: Goal,
+    goal: Goal | None = None,
     *,
     options: Trained | None = None,
     folder: Path | None = None,
@@ -130,6 +122,7 @@ def shrink_trained(
 ) -> TrainedShrink:
     """Shrink a captured network (batch norms as they are in training) and train what is left.
 
+    goal         a speedup or milliseconds; None: `options` say how many blocks stay
     folder       keeps importances and checkpoints: a run that was stopped goes on there
     measured_ms  of a merged network whose numbers mean nothing yet: where the device is at hand,
                  plans meet the budget by it instead of by the table
@@ -138,6 +131,7 @@ def shrink_trained(
     what can), labels missing; TableError where the table lacks the precision; TrainingError.
     """
     options, progress = options or Trained(), progress or Silent()
+    check_goal(method, goal, options)
     if images.labels is None:
         raise labels_missing(method)
     net = network(captured)
@@ -147,7 +141,10 @@ def shrink_trained(
     schooled = school(images, teacher, options.recipe, folder, key, progress)
     run = _Run(net, schooled, options, table, precision, before_ms, measured_ms)
     found, refused = depth_options(net, price_of(table, precision), MOVES[method])
-    chosen = run.searched(found, goal) if method == "depthshrinker" else run.planned(found, goal)
+    if method == "depthshrinker" or goal is None:
+        chosen = run.searched(found, goal)
+    else:
+        chosen = run.planned(found, goal)
     plan = union(option.plan for option, _ in chosen)
     prepared = prepare(net.graph, plan, run.activation)
     name = f"fine-tuning-{digest_of(prepared.graph, str(plan))[:8]}"
@@ -163,6 +160,23 @@ def shrink_trained(
         tuple(Skip(r.node, r.reason) for r in refused),
         result.history,
     )
+
+
+def check_goal(method: str, goal: Goal | None, options: Trained) -> None:
+    """Raise InputError unless exactly one says how far to shrink, as the method can; for expand,
+    which makes nothing faster, unless none does."""
+    counts = [n for n in ("keep_blocks", "keep_ratio") if getattr(options, n) is not None]
+    if counts and method != "depthshrinker":
+        raise InputError("`keep_blocks` and `keep_ratio` belong to the method depthshrinker alone")
+    if method == "expand":
+        if goal is not None:
+            raise InputError("expand makes nothing faster: leave out the goal")
+        return
+    given = [*([] if goal is None else [goal.among(SHRINK_GOALS).kind]), *counts]
+    if not given:
+        raise missing(SHRINK_GOALS)
+    if len(given) > 1:
+        raise InputError(f"give exactly one of {', '.join(f'`{n}`' for n in given)}, not several")
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,32 +198,32 @@ class _Run:
 
     def planned(self, found: Sequence[DepthOption], goal: Goal) -> list[tuple[DepthOption, float]]:
         """Importance of each option, then the best set within the budget."""
-        if not goal.by_time:
-            raise InputError("only --method depthshrinker takes a number of units to keep")
         budget = self._budget(found, goal)
         damage = damages(self.net, found, self.school, self.activation)
         priced = [option.priced(d) for option, d in zip(found, damage, strict=True)]
         chosen, _ = self._within(found, budget, lambda saving: select(priced, saving))
         return [(found[i], damage[i]) for i in chosen]
 
-    def searched(self, found: Sequence[DepthOption], goal: Goal) -> list[tuple[DepthOption, float]]:
+    def searched(
+        self, found: Sequence[DepthOption], goal: Goal | None
+    ) -> list[tuple[DepthOption, float]]:
         """Masks learned together with the weights, which `net.graph` keeps."""
         space = search_space(self.net, found, self.options.per_activation)
         epochs = self.options.recipe.search_epochs or self.options.recipe.epochs
-        if goal.by_time:
+        if goal is not None:
             budget = self._budget(space.options, goal)
             even = [1.0] * len(space.units)
             _, saving = self._within(space.options, budget, lambda ms: space.within(ms, even))
             scores = learn(self.net, space, lambda s: space.within(saving, s), self.school, epochs)
             chosen, _ = self._within(space.options, budget, lambda ms: space.within(ms, scores))
         else:
-            kept = _kept(goal, len(space.units))
+            kept = _kept(self.options, len(space.units))
             scores = learn(self.net, space, lambda s: space.keeping(kept, s), self.school, epochs)
             chosen = space.keeping(kept, scores)
         return [(space.options[i], float("nan")) for i in chosen]
 
     def _budget(self, found: Sequence[DepthOption], goal: Goal) -> float:
-        budget = budget_of(self.before_ms, goal.speedup, goal.budget_ms)
+        budget = goal.budget(self.before_ms)
         check_reachable(self.before_ms, self.before_ms - _most(found), budget)
         return budget
 
@@ -244,16 +258,14 @@ def _most(found: Sequence[DepthOption]) -> float:
     return most([option.priced(0.0) for option in found])
 
 
-def _kept(goal: Goal, units: int) -> int:
-    if goal.keep is not None:
-        kept = goal.keep
+def _kept(options: Trained, units: int) -> int:
+    if options.keep_blocks is not None:
+        kept = options.keep_blocks
     else:
-        assert goal.keep_ratio is not None
-        if not 0 <= goal.keep_ratio < 1:
-            raise InputError(f"a ratio of {goal.keep_ratio:g} to keep; give 0 or more, below 1")
-        kept = round(goal.keep_ratio * units)
+        assert options.keep_ratio is not None
+        kept = round(options.keep_ratio * units)
     if not 0 <= kept < units:
-        raise InputError(f"{kept} of {units} units to keep; give 0 to {units - 1}")
+        raise InputError(f"`keep_blocks` {kept} of {units}: give 0 to {units - 1}")
     return kept
 
 
@@ -290,6 +302,7 @@ def expand(
     Raises as `shrink_trained`; InputError where there is no such convolution.
     """
     options, progress = options or Trained(), progress or Silent()
+    check_goal("expand", None, options)
     if images.labels is None:
         raise labels_missing("expand")
     net = network(captured)

@@ -22,6 +22,7 @@ import numpy as np
 from torch import Tensor, fx
 
 from shrinkc.compiler.cost.budget import predicted_ms, price_of
+from shrinkc.compiler.cost.goal import PLAN_GOALS, Goal
 from shrinkc.compiler.cost.predict import AsMeasured, CostTable
 from shrinkc.compiler.depth.choice_sets import Plans, outline
 from shrinkc.compiler.depth.choices import Choice, choices
@@ -60,6 +61,7 @@ CALIBRATED = 100  # images that tell the ranges of int8
 GLANCED = 32  # images, whether they are all alike
 ADVICE = "a plan is fitted to them and may not suit others: give real images of many classes"
 Train = Callable[[fx.GraphModule, fx.GraphModule], fx.GraphModule]
+MOST_POINTS = 20  # of a frontier
 POINTS = 8  # speedups that a search for an accuracy looks at
 
 
@@ -91,6 +93,12 @@ class Planned:
     tensors: dict[str, Tensor]
     graph_module: fx.GraphModule
     noise: tuple[LayerNoise, ...] = ()
+
+
+def check_points(count: int) -> None:
+    """Of a frontier. Raise InputError."""
+    if not 3 <= count <= MOST_POINTS:
+        raise InputError(f"`pareto` {count}: give 3 to {MOST_POINTS} points")
 
 
 class Planner:
@@ -255,6 +263,13 @@ class Planner:
         return self.before_ms / min(fastest) if fastest else self.most
 
     # --- plans ---------------------------------------------------------------------------------
+
+    def reach(self, goal: Goal) -> Planned:
+        """The best plan for a speedup, milliseconds or what may be lost. Raises InputError for any
+        other goal and for one that cannot be met."""
+        if goal.among(PLAN_GOALS).kind == "max_drop":
+            return self.dropping(goal.value / 100)
+        return self.within(goal.budget(self.before_ms))
 
     def within(self, budget_ms: float) -> Planned:
         """The plan of least damage. Raises InputError for a budget that cannot be met; it says

@@ -11,8 +11,8 @@ from typing import Literal
 
 from torch import Tensor, fx, nn
 
+from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.width.allocation import Allocation, Normalise
-from shrinkc.compiler.width.goal import Goal
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import Groups
 from shrinkc.passes.criteria.base import Criterion
@@ -83,9 +83,10 @@ def method_named(name: str) -> Method:
     return METHODS[name]
 
 
-def chosen_by_cost(options: Allocation, goal: Goal) -> bool:
+def chosen_by_cost(options: Allocation, goal: Goal | None) -> bool:
     """Whether widths are chosen by importance against cost."""
-    return options.kind == "knapsack" or (options.kind is None and goal.unit != "channels")
+    counts = goal is not None and goal.unit == "channels"
+    return options.kind == "knapsack" or (options.kind is None and not counts)
 
 
 def comparable(options: Allocation, method: Method) -> Allocation:

@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import fsum, prod
-from typing import Literal
 
+from shrinkc.compiler.cost.goal import Unit
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.width.skeleton import Facts, Skeleton
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.passes.analysis.channels.channel_groups import Groups
 
-Unit = Literal["ms", "macs", "params", "channels"]
 Numbers = tuple[int, ...]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor, fx, nn
 
 from shrinkc.compiler.cost.budget import measured_within, predicted_ms
+from shrinkc.compiler.cost.goal import PRUNE_GOALS, Goal, Unit, missing
 from shrinkc.compiler.cost.keys import macs
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.export.lower import lower
@@ -37,7 +38,6 @@ from shrinkc.compiler.width.allocation import (
     selected,
     space_of,
 )
-from shrinkc.compiler.width.goal import Goal
 from shrinkc.compiler.width.knapsack import cheapest
 from shrinkc.compiler.width.measured_damage import Bearing
 from shrinkc.compiler.width.price import Price, layers_of
@@ -119,8 +119,9 @@ def prune(
     table: CostTable,
     precision: str,
     criterion: Criterion,
-    goal: Goal,
+    goal: Goal | None = None,
     *,
+    keep: Mapping[str, float] | None = None,
     options: Pruning | None = None,
     train: Images | None = None,
     seen: str = "",
@@ -133,6 +134,8 @@ def prune(
 ) -> Pruned:
     """Prune a captured network (batch norms as they are in training), which is left as it is.
 
+    goal         None: `keep` says what stays
+    keep         group → share of its channels to keep; other groups stay whole
     train        images to tune on, labelled or not; None: nothing is trained
     seen         tells apart what the criterion looks at, for what `folder` keeps
     compensate   new weights for what stays, before each slicing
@@ -146,19 +149,20 @@ def prune(
     (says what can), a penalty without images; TableError where the table lacks the precision;
     TrainingError; VerificationError where the sliced network is not the masked one.
     """
-    options, progress = options or Pruning(), progress or Silent()
+    options, progress, keep = options or Pruning(), progress or Silent(), keep or {}
+    check_goal(goal, keep)
     if penalty is not None and train is None:
         raise InputError("this criterion trains with a penalty first; give --train DIR")
     if options.every is not None and (train is None or train.labels is None):
         raise InputError("a channel every few steps of which training? Give labelled images")
-    if options.every is not None and goal.keep:
+    if options.every is not None and keep:
         raise InputError("a schedule chooses widths itself; leave out shares of single groups")
     if options.allocation.normalise == "measured" and bearing is None:
         raise InputError("what groups bear is measured on images; give some")
     net = network(captured)
     key = ""
     if folder is not None:
-        told = (criterion.name, seen, goal, options, train and train.digest)
+        told = (criterion.name, seen, goal or keep, options, train and train.digest)
         key = digest_of(net.graph, str(told))[:12]
     schooled = None
     if train is not None:
@@ -166,10 +170,21 @@ def prune(
         schooled = school(train, teacher, options.recipe, folder, key, progress)
     journal = f"{criterion.name} {seen}"
     run = _Run(
-        *(net, table, precision, criterion, goal, options, schooled, compensate),
+        *(net, table, precision, criterion, goal, keep, options, schooled, compensate),
         *(bearing, measured_ms, folder, journal, progress),
     )
     return run.pruned(penalty)
+
+
+def check_goal(goal: Goal | None, keep: Mapping[str, float]) -> None:
+    """Raise InputError unless exactly one says how far to prune."""
+    if goal is None:
+        if not keep:
+            raise InputError(f"{missing(PRUNE_GOALS)}, or `keep`")
+    elif keep:
+        raise InputError(f"give exactly one of `{goal.kind}`, `keep`, not several")
+    else:
+        goal.among(PRUNE_GOALS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +193,8 @@ class _Run:
     table: CostTable
     precision: str
     criterion: Criterion
-    goal: Goal
+    goal: Goal | None
+    keep: Mapping[str, float]
     options: Pruning
     school: School | None
     compensate: Compensate | None
@@ -197,7 +213,7 @@ class _Run:
             hooks = Hooks(penalty=penalty(graph, groups))
             history += self.school.fit(graph, "penalty", self.short, hooks).history
         every = self.options.every
-        rounds = 1 if self.goal.keep or every else self.options.rounds
+        rounds = 1 if self.goal is None or every else self.options.rounds
         for number in range(1, rounds + 1):
             step = _Round(self, graph, whole, number, rounds)
             if every is not None:
@@ -256,8 +272,8 @@ class _Round:
         groups = channel_groups(self.graph)
         scores = self._scores(groups)
         multiple = options.multiple or channel_multiple(run.table)
-        if run.goal.keep:
-            widths, skipped = per_group(groups, run.goal.keep, multiple)
+        if run.goal is None:
+            widths, skipped = per_group(groups, run.keep, multiple)
             selection = selected(groups, scores, widths)
         else:
             if run.goal.unit != "ms":  # counted, not measured
@@ -265,7 +281,7 @@ class _Round:
             space = space_of(groups, scores, options, multiple, self.whole)
             if options.normalise == "measured" and run.bearing is not None:
                 space = replace(space, measured=run.bearing.losses(self.graph, space))
-            widths, skipped = self._within(groups, space), space.skipped
+            widths, skipped = self._within(run.goal, groups, space), space.skipped
             selection = space.selection(widths)
         if run.compensate is not None:
             selection = run.compensate(self.graph, groups, selection)
@@ -289,13 +305,14 @@ class _Round:
         """By Group Fisher's schedule: the trained network, group → width, what stays, the log."""
         run = self.run
         assert run.school is not None
+        assert run.goal is not None
         groups = channel_groups(self.graph)
         options = run.options.allocation
         multiple = options.multiple or channel_multiple(run.table)
         space = space_of(groups, EqualScores().scores(self.graph, groups), options, multiple)
-        _, price = self._price(groups, space)
+        _, price = self._price(groups, space, run.goal.unit)
         graph, selection, history = fisher_scheduled(
-            *(self.graph, groups, price, run.goal.budget(self._before()), run.school),
+            *(self.graph, groups, price, run.goal.budget(self._before(run.goal.unit)), run.school),
             epochs=run.short,
             every=every,
             multiple=multiple,
@@ -305,35 +322,35 @@ class _Round:
             selection = run.compensate(graph, groups, selection)
         return graph, widths, selection, history
 
-    def _price(self, groups: Groups, space: Space) -> tuple[Skeleton, Price]:
-        """In the goal's unit, of any widths."""
+    def _price(self, groups: Groups, space: Space, unit: Unit) -> tuple[Skeleton, Price]:
+        """Of any widths."""
         run = self.run
         skeleton = Skeleton(FoldBatchNorm()(self.graph).graph_module, groups)
         layers = layers_of(skeleton, groups, space.narrow)
-        return skeleton, layers.price(run.goal.unit, run.table, run.precision)
+        return skeleton, layers.price(unit, run.table, run.precision)
 
-    def _within(self, groups: Groups, space: Space) -> dict[str, int]:
+    def _within(self, goal: Goal, groups: Groups, space: Space) -> dict[str, int]:
         """Widths whose network meets the round's budget."""
-        run, unit = self.run, self.run.goal.unit
-        skeleton, price = self._price(groups, space)
+        run, unit = self.run, goal.unit
+        skeleton, price = self._price(groups, space, unit)
         kind = run.options.allocation.kind or ("uniform" if unit == "channels" else "knapsack")
         choose = partial(allocate, space, price, kind=kind)
-        before = self._before()
-        target = run.goal.budget(before)
+        before = self._before(unit)
+        target = goal.budget(before)
         budget = before * (target / before) ** (self.number / self.rounds)
         try:
             if run.measured_ms is not None and unit == "ms":
                 return self._measured(space, price, choose, budget, run.measured_ms)
             if self.number == 1 < self.rounds:  # before anything is trained
                 choose(target)
-            return _exactly(choose, budget, lambda w: self._cost(skeleton.facts(w), w))
+            return _exactly(choose, budget, lambda w: self._cost(skeleton.facts(w), w, unit))
         except UnreachableError as error:
-            raise InputError(f"{run.goal.closest(before, error.closest)}{error.how}") from None
+            raise InputError(f"{goal.closest(before, error.closest)}{error.how}") from None
 
-    def _before(self) -> float:
-        """Of the network that was given, in the goal's unit."""
+    def _before(self, unit: Unit) -> float:
+        """Of the network that was given."""
         run, folded = self.run, self.run.net.folded
-        match run.goal.unit:
+        match unit:
             case "ms" if run.measured_ms is not None:
                 return run.measured_ms(folded)
             case "ms":
@@ -345,10 +362,10 @@ class _Round:
             case "channels":
                 return sum(self.whole.values())
 
-    def _cost(self, facts: Facts, widths: Mapping[str, int]) -> float:
+    def _cost(self, facts: Facts, widths: Mapping[str, int], unit: Unit) -> float:
         """Of the network as it would be, every operator and parameter counted anew."""
         run = self.run
-        match run.goal.unit:
+        match unit:
             case "ms":
                 keys = (replace(key, precision=run.precision) for _, key in facts.operators)
                 overhead = run.table.network_overhead_ms(run.precision)

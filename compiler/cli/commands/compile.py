@@ -36,11 +36,12 @@ from shrinkc.compiler.cli.options import (
 )
 from shrinkc.compiler.cli.output import print_json, progress
 from shrinkc.compiler.cli.show.report import report as show_report
+from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.depth.closed_form import ClosedForm
 from shrinkc.compiler.images.cache import Reading, load_images, with_margin
 from shrinkc.compiler.load.load import load_model
 from shrinkc.compiler.options import PRECISIONS, Merge, Options
-from shrinkc.compiler.plan.planner import Planner, Planning
+from shrinkc.compiler.plan.planner import Planner, Planning, check_points
 from shrinkc.compiler.quantise.options import Int8, Tuning, check_int8
 from shrinkc.compiler.report.sections import Sections
 from shrinkc.compiler.train.compute import require_training
@@ -119,8 +120,7 @@ def compile_command(
     """
     from shrinkc.compiler.api.plan import PlanArguments
     from shrinkc.compiler.api.steps.request import CompileArguments
-    from shrinkc.compiler.cli.commands.compile import int8_of, run_compile, run_plan
-    from shrinkc.compiler.plan.goal import PlanGoal
+    from shrinkc.compiler.cli.commands.compile import goal_of, int8_of, run_compile, run_plan
     from shrinkc.compiler.recover.recipe import Recipe
 
     arguments = CompileArguments(
@@ -145,19 +145,32 @@ def compile_command(
         command=context.obj,
         int8=int8_of(precision or "fp32", int8_tuning, tuple(keep_fp32 or ()), min_snr),
     )
-    goal = PlanGoal(speedup, budget_ms, max_drop, pareto)
-    if goal.given and (int8_tuning, keep_fp32, min_snr) != (None, None, None):
+    goal = goal_of(speedup, budget_ms, max_drop, pareto)
+    planned = goal is not None or pareto is not None
+    if planned and (int8_tuning, keep_fp32, min_snr) != (None, None, None):
         raise InputError(
             "--int8-tuning, --keep-fp32 and --min-snr are for compiling without a goal: a plan "
             "corrects biases and is int8 or fp32 as a whole"
         )
-    if goal.given:
+    if planned:
         recipe = Recipe(epochs=epochs)
-        run_plan(PlanArguments(arguments, goal, precision, evaluation, train, recipe))
+        run_plan(PlanArguments(arguments, goal, precision, evaluation, train, recipe, pareto))
     elif evaluation is not None or train is not None:
         raise InputError("--evaluation and --train belong to a goal: --speedup, --budget-ms, …")
     else:
         run_compile(arguments)
+
+
+def goal_of(
+    speedup: float | None, budget_ms: float | None, max_drop: float | None, pareto: int | None
+) -> Goal | None:
+    """None where a frontier is asked for, or nothing. Raises InputError for several."""
+    if speedup is None and budget_ms is None and max_drop is None:
+        return None
+    goal = Goal.of(speedup=speedup, budget_ms=budget_ms, max_drop=max_drop)
+    if pareto is not None:
+        raise InputError(f"give exactly one of `{goal.kind}`, `pareto`, not several")
+    return goal
 
 
 def run_compile(a: CompileArguments) -> None:
@@ -213,7 +226,8 @@ def int8_of(
 def run_plan(a: PlanArguments) -> None:
     """Plan, compile what the plan leaves, print both."""
     given = a.compile
-    a.goal.check()
+    if a.pareto is not None:
+        check_points(a.pareto)
     if a.train is not None:
         require_training()
     if a.precision not in (None, *PRECISIONS):
@@ -253,7 +267,7 @@ def run_plan(a: PlanArguments) -> None:
         *(graph, images, table, planning), held_out=held_out, train=train, progress=reporter
     )
     work = _Work(a, planner, shapes, preprocessing, out, reporter)
-    if a.goal.pareto is not None:
-        work.frontier(a.goal.pareto)
+    if a.pareto is not None:
+        work.frontier(a.pareto)
     else:
         work.one()

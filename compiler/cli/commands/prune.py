@@ -46,6 +46,7 @@ from shrinkc.compiler.report.plots import require_matplotlib, widths_before_and_
 from shrinkc.compiler.train.compute import require_training
 from shrinkc.compiler.width.allocation import Kind, Normalise
 from shrinkc.compiler.width.methods import METHODS, Method, method_named
+from shrinkc.compiler.width.prune import check_goal
 from shrinkc.errors import InputError
 
 
@@ -167,9 +168,9 @@ def prune(
         run_prune,
         shares,
     )
+    from shrinkc.compiler.cost.goal import Goal
     from shrinkc.compiler.recover.recipe import Recipe
     from shrinkc.compiler.width.allocation import Allocation
-    from shrinkc.compiler.width.goal import Goal
     from shrinkc.compiler.width.prune import Pruning
 
     compiled = CompileArguments(
@@ -181,11 +182,15 @@ def prune(
     )
     recipe = Recipe(epochs or 10, round_epochs, batch=batch, learning_rate=learning_rate, seed=seed)
     pruning = Pruning(widths, rounds, recipe, every)
-    goal = Goal(speedup, budget_ms, macs, params, keep_ratio, shares(keep or []))
+    goal = None
+    if any(v is not None for v in (speedup, budget_ms, macs, params, keep_ratio)):
+        goal = Goal.of(
+            speedup=speedup, budget_ms=budget_ms, macs=macs, params=params, channels=keep_ratio
+        )
     run_prune(
         PruneArguments(
             *(compiled, criterion, goal, pruning, limit, labels, train),
-            *(epochs, compensate, steps, strength, evaluation, plot),
+            *(epochs, compensate, steps, strength, evaluation, plot, shares(keep or [])),
         )
     )
 
@@ -254,6 +259,7 @@ def run_prune(a: PruneArguments) -> None:
 
 def _check(a: PruneArguments, method: Method) -> None:
     """What can be known to fail before anything is loaded."""
+    check_goal(a.goal, a.keep)
     if method.needs != "nothing" and a.compile.images is None:
         without = ", ".join(n for n, m in METHODS.items() if m.needs == "nothing")
         raise InputError(

@@ -40,7 +40,7 @@ from shrinkc.compiler.cli.output import wide_console as show_wide_console
 from shrinkc.compiler.cli.show.report import report as show_report
 from shrinkc.compiler.cli.show.shrink import _json, _show
 from shrinkc.compiler.depth.methods import METHODS
-from shrinkc.compiler.depth.trained import Goal, labels_missing
+from shrinkc.compiler.depth.trained import check_goal, labels_missing
 from shrinkc.compiler.load.load import load_model
 from shrinkc.compiler.report.sections import Sections
 from shrinkc.compiler.support.jobs import Parallel
@@ -119,7 +119,8 @@ def shrink(
     from shrinkc.compiler.api.shrink import ShrinkArguments
     from shrinkc.compiler.api.steps.request import CompileArguments
     from shrinkc.compiler.cli.commands.shrink import run_shrink, side_by_side
-    from shrinkc.compiler.depth.trained import Goal, Trained
+    from shrinkc.compiler.cost.goal import Goal
+    from shrinkc.compiler.depth.trained import Trained
     from shrinkc.compiler.recover.recipe import Recipe
 
     compiled = CompileArguments(
@@ -135,8 +136,10 @@ def shrink(
         parallel=side_by_side(jobs),
         seed=seed,
     )
-    goal = Goal(speedup, budget_ms, keep, keep_ratio)
-    trained = Trained(recipe, per_activation, expand_ratio)
+    goal = None
+    if speedup is not None or budget_ms is not None:
+        goal = Goal.of(speedup=speedup, budget_ms=budget_ms)
+    trained = Trained(recipe, per_activation, expand_ratio, keep, keep_ratio)
     run_shrink(ShrinkArguments(compiled, method, goal, evaluation, steps, train, labels, trained))
 
 
@@ -194,10 +197,7 @@ def _check(a: ShrinkArguments) -> None:
     learns = a.method != "closed-form"
     if learns and a.steps is not None:
         raise InputError(f"--steps belongs to closed-form; {a.method} takes --epochs")
-    if a.method != "depthshrinker" and not a.goal.by_time:
-        raise InputError("--keep and --keep-ratio belong to --method depthshrinker")
-    if a.method == "expand" and a.goal != Goal():
-        raise InputError("expand makes nothing faster: leave out the budget")
+    check_goal(a.method, a.goal, a.trained)
     if learns or a.trains:
         require_training()
     if learns and not a.trains:

@@ -112,14 +112,17 @@ def test_a_drop_is_met(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--speedup", "1"), "--speedup 1: give more than 1"),
-        (("--speedup", "nan"), "--speedup nan: give more than 1"),
+        (("--speedup", "1"), "`speedup` 1: give more than 1"),
+        (("--speedup", "nan"), "`speedup` nan: give more than 1"),
         (("--speedup", "99"), "the fastest is"),
-        (("--budget-ms", "0"), "--budget-ms 0: give milliseconds above 0"),
+        (("--budget-ms", "0"), "`budget_ms` 0: give milliseconds above 0"),
         (("--budget-ms", "1e6"), "fit into 1e+06 ms already"),
-        (("--max-drop", "-1"), "--max-drop -1: give points"),
-        (("--pareto", "2"), "--pareto 2: give 3 to"),
-        (("--speedup", "2", "--pareto", "5"), "give one of --speedup, --pareto, not several"),
+        (("--max-drop", "-1"), "`max_drop` -1: give points"),
+        (("--pareto", "2"), "`pareto` 2: give 3 to"),
+        (
+            ("--speedup", "2", "--pareto", "5"),
+            "give exactly one of `speedup`, `pareto`, not several",
+        ),
         (("--speedup", "2", "--precision", "fp16"), "--precision fp16: choose fp32 or int8"),
         (("--train", "x"), "belong to a goal"),
         (("--speedup", "2", "--min-snr", "30"), "are for compiling without a goal"),

@@ -135,12 +135,12 @@ def test_the_report_for_people(
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ((), "give --speedup, --budget-ms, --macs"),
-        (("--speedup", "2", "--macs", "0.5"), "give one of --speedup, --macs, not several"),
-        (("--speedup", "0.9"), "a speedup of 0.9; give more than 1"),
+        ((), "give exactly one of `speedup`, `budget_ms`, `macs`"),
+        (("--speedup", "2", "--macs", "0.5"), "give exactly one of `speedup`, `macs`, not several"),
+        (("--speedup", "0.9"), "`speedup` 0.9: give more than 1"),
         (("--speedup", "99"), "cannot be reached: from"),
-        (("--keep-ratio", "0"), "--keep-ratio 0: give the share to keep"),
-        (("--keep-ratio", "1"), "--keep-ratio 1: give the share to keep"),
+        (("--keep-ratio", "0"), "`channels` 0: give the share to keep"),
+        (("--keep-ratio", "1"), "`channels` 1: give the share to keep"),
         (("--macs", "0.0001"), "closest: 0."),
         (("--keep", "0"), "--keep 0: give a channel group and a share"),
         (("--keep", "0=0"), "the group would vanish"),

@@ -149,7 +149,7 @@ def test_expansion_from_the_command_line(
             ("--images", "{images}", "--method", "layermerge", "--speedup", "1.1"),
             "learns from labels; give --train DIR",
         ),
-        (("--images", "{images}", "--keep", "3"), "--keep and --keep-ratio belong to"),
+        (("--images", "{images}", "--keep", "3"), "`keep_blocks` and `keep_ratio` belong to"),
         (
             ("--images", "{images}", "--method", "expand", "--labels", "--speedup", "2"),
             "expand makes nothing faster",
@@ -159,8 +159,8 @@ def test_expansion_from_the_command_line(
             "--steps belongs to closed-form",
         ),
         (("--images", "{images}", "--speedup", "1.1", "--jobs", "0"), "--jobs 0"),
-        (("--images", "{images}"), "give either a speedup or a budget"),
-        (("--images", "{images}", "--speedup", "0.5"), "a speedup of 0.5; give more than 1"),
+        (("--images", "{images}"), "give exactly one of `speedup`, `budget_ms`"),
+        (("--images", "{images}", "--speedup", "0.5"), "`speedup` 0.5: give more than 1"),
         (("--images", "{images}", "--speedup", "900"), "cannot be reached"),
     ],
 )

@@ -17,11 +17,11 @@ from torch import fx, nn
 
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.budget import predicted_ms, price_of
+from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.depth.gates import Gates, gated, search_space
 from shrinkc.compiler.depth.options import DepthOption, depth_options
 from shrinkc.compiler.depth.surgery import DepthPlan, finish, finished_ms, prepare, union
 from shrinkc.compiler.depth.trained import (
-    Goal,
     Method,
     Trained,
     TrainedShrink,
@@ -225,7 +225,7 @@ def test_keeping_a_number_of_units_keeps_the_largest_scores(net: Network) -> Non
 QUICK = Trained(Recipe(epochs=1, steps=2, batch=16))
 
 
-def run(method: Method, goal: Goal, folder: Path | None, **changed: object) -> TrainedShrink:
+def run(method: Method, goal: Goal | None, folder: Path | None, **changed: object) -> TrainedShrink:
     options = replace(QUICK, **changed) if changed else QUICK  # pyright: ignore[reportArgumentType]
     return shrink_trained(
         captured(), images(), ByWork(), "fp32", method, goal, options=options, folder=folder
@@ -235,13 +235,13 @@ def run(method: Method, goal: Goal, folder: Path | None, **changed: object) -> T
 @pytest.mark.parametrize("method", ["depthshrinker", "two-stage-dp", "layermerge", "layer-pruning"])
 def test_every_method_meets_the_budget_and_merges(method: Method, tmp_path: Path) -> None:
     table = ByWork()
-    result = run(method, Goal(speedup=1.3), tmp_path)
+    result = run(method, Goal.speedup(1.3), tmp_path)
     assert result.after_ms <= result.before_ms / 1.3
     assert result.after_ms == predicted_ms(result.graph_module, table, "fp32")
     assert result.taken
     before, after = (len(activations(g)) for g in (result.original, result.graph_module))
     assert after < before
-    again = run(method, Goal(speedup=1.3), tmp_path)  # everything is loaded
+    again = run(method, Goal.speedup(1.3), tmp_path)  # everything is loaded
     assert again.plan == result.plan
     (x,) = (torch.randn(2, 3, SIZE, SIZE),)
     with torch.no_grad():
@@ -257,17 +257,17 @@ def test_a_plan_is_corrected_by_what_is_measured() -> None:
         return predicted_ms(merged, table, "fp32") + 0.1 * before
 
     result = shrink_trained(
-        *(graph, images(), table, "fp32", "layer-pruning", Goal(speedup=1.2)),
+        *(graph, images(), table, "fp32", "layer-pruning", Goal.speedup(1.2)),
         options=QUICK,
         measured_ms=measured_ms,
     )
     budget = result.before_ms / 1.2
     assert measured_ms(result.graph_module) <= budget
-    by_table = run("layer-pruning", Goal(speedup=1.2), None)
+    by_table = run("layer-pruning", Goal.speedup(1.2), None)
     assert result.after_ms <= by_table.after_ms
     with pytest.raises(InputError, match="no plan was measured within"):
         shrink_trained(
-            *(graph, images(), table, "fp32", "layer-pruning", Goal(speedup=1.2)),
+            *(graph, images(), table, "fp32", "layer-pruning", Goal.speedup(1.2)),
             options=QUICK,
             measured_ms=lambda merged: before,
         )
@@ -276,9 +276,9 @@ def test_a_plan_is_corrected_by_what_is_measured() -> None:
 def test_depthshrinker_keeps_as_many_blocks_as_asked_for() -> None:
     space = search_space(network(captured()), all_options(network(captured())))
     blocks = len(space.units)
-    result = run("depthshrinker", Goal(keep=blocks - 1), None)
+    result = run("depthshrinker", None, None, keep_blocks=blocks - 1)
     assert tuple(result.plan.removed) in space.units
-    kept = run("depthshrinker", Goal(keep_ratio=0.5), None).plan.removed
+    kept = run("depthshrinker", None, None, keep_ratio=0.5).plan.removed
     assert len([u for u in space.units if not set(u) & set(kept)]) >= round(blocks / 2)
 
 
@@ -298,11 +298,11 @@ def test_importance_is_kept_when_a_run_is_stopped(
 
     monkeypatch.setattr(trials, "run_jobs", stopping)
     with pytest.raises(KeyboardInterrupt):
-        run("layermerge", Goal(speedup=1.3), tmp_path)
+        run("layermerge", Goal.speedup(1.3), tmp_path)
     (journal,) = tmp_path.glob("*.jsonl")
     known = len(journal.read_text().splitlines())
     assert known == tried[0] > 0
-    run("layermerge", Goal(speedup=1.3), tmp_path)
+    run("layermerge", Goal.speedup(1.3), tmp_path)
     assert len(journal.read_text().splitlines()) == known + sum(tried[2:])
 
 
@@ -317,24 +317,28 @@ def test_expansion_ends_in_the_network_it_began_with() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "goal", "message"),
+    ("method", "goal", "options", "message"),
     [
-        ("two-stage-dp", Goal(speedup=90), "cannot be reached"),
-        ("two-stage-dp", Goal(), "give either a speedup or a budget"),
-        ("two-stage-dp", Goal(keep=1), "only --method depthshrinker"),
-        ("depthshrinker", Goal(keep=99), "units to keep"),
-        ("depthshrinker", Goal(keep_ratio=1.5), "a ratio of 1.5"),
-        ("depthshrinker", Goal(budget_ms=1e9), "fit into"),
+        ("two-stage-dp", Goal.speedup(90), {}, "cannot be reached"),
+        ("two-stage-dp", Goal.macs(0.5), {}, "`macs` cannot be the goal here"),
+        ("two-stage-dp", None, {}, "give exactly one of `speedup`, `budget_ms`"),
+        ("two-stage-dp", None, {"keep_blocks": 1}, "belong to the method depthshrinker alone"),
+        ("depthshrinker", None, {"keep_blocks": 99}, "`keep_blocks` 99 of .*: give 0 to"),
+        ("depthshrinker", None, {"keep_ratio": 1.5}, "`keep_ratio` 1.5: give 0 or more"),
+        ("depthshrinker", Goal.speedup(2), {"keep_blocks": 1}, "not several"),
+        ("depthshrinker", Goal.budget_ms(1e9), {}, "fit into"),
     ],
 )
-def test_goals_that_cannot_be(method: Method, goal: Goal, message: str) -> None:
+def test_goals_that_cannot_be(
+    method: Method, goal: Goal | None, options: dict[str, float], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
-        run(method, goal, None)
+        run(method, goal, None, **options)
 
 
 def test_labels_are_needed() -> None:
     with pytest.raises(InputError, match="learns from labels"):
         shrink_trained(
             *(captured(), images(labelled=False), ByWork(), "fp32", "layermerge"),
-            Goal(speedup=1.2),
+            Goal.speedup(1.2),
         )

@@ -11,6 +11,7 @@ from small_networks import NETWORKS
 from torch import Tensor
 
 from shrinkc.compiler.cost.budget import predicted_ms
+from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.depth.closed_form import ClosedForm, shrink_closed_form
 from shrinkc.compiler.measure.speedup import measuring, speedup_of, tflite_file
 from shrinkc.compiler.profile import host_table as host
@@ -70,8 +71,7 @@ def test_plans_are_corrected_until_a_measurement_fits() -> None:
     options = ClosedForm(rebuilding=Rebuilding(steps=0), tuning=Tuning(steps=0))
     by_table, by_measuring = (
         shrink_closed_form(
-            *(graph, some_images(), table, "fp32"),
-            speedup=1.3,
+            *(graph, some_images(), table, "fp32", Goal.speedup(1.3)),
             options=options,
             progress=Silent(),
             measured_ms=how,
@@ -96,8 +96,7 @@ def test_a_plan_is_outlined_with_numbers_that_can_be_quantised() -> None:
         return predicted_ms(network, table, "int8")
 
     shrink_closed_form(
-        *(graph, some_images(), table, "int8"),
-        speedup=1.3,
+        *(graph, some_images(), table, "int8", Goal.speedup(1.3)),
         options=options,
         measured_ms=measured_ms,
     )

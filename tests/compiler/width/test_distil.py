@@ -10,11 +10,11 @@ from small_networks import conv
 from torch import Tensor, fx, nn
 
 from shrinkc.compiler.capture import capture
+from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.recover.distil import Tuning, last_feature
 from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.distil import distilled
-from shrinkc.compiler.width.goal import Goal
 from shrinkc.compiler.width.prune import Pruned, Pruning, prune
 from shrinkc.passes.criteria.magnitude import FilterNorm
 
@@ -37,7 +37,7 @@ def pruned(heads: int = 1) -> Pruned:
     torch.manual_seed(0)
     graph = capture(Net(heads).eval(), (torch.randn(1, 3, SIZE, SIZE),))
     options = Pruning(Allocation(multiple=1))
-    return prune(graph, Steps(), "fp32", FilterNorm(), Goal(macs=0.6), options=options)
+    return prune(graph, Steps(), "fp32", FilterNorm(), Goal.macs(0.6), options=options)
 
 
 def images() -> Images:

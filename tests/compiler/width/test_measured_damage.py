@@ -11,9 +11,9 @@ from by_macs import ByMacs
 from torch import Tensor, fx, nn
 
 from shrinkc.compiler.capture import capture
+from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.width import measured_damage as bears
 from shrinkc.compiler.width.allocation import Allocation, Space, space_of
-from shrinkc.compiler.width.goal import Goal
 from shrinkc.compiler.width.measured_damage import Bearing
 from shrinkc.compiler.width.prune import Pruning, prune
 from shrinkc.errors import InputError
@@ -80,7 +80,7 @@ def test_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_allocation_spares_what_matters() -> None:
     graph, options = network(), Pruning(Allocation(normalise="measured", multiple=1))
-    given = (graph, ByMacs(), "fp32", FilterNorm(1), Goal(macs=0.7))
+    given = (graph, ByMacs(), "fp32", FilterNorm(1), Goal.macs(0.7))
     found = prune(*given, options=options, bearing=Bearing(batches(), False))
     after = {width.group: width.after for width in found.widths}
     assert after["matters"] == 16
@@ -92,4 +92,4 @@ def test_the_allocation_spares_what_matters() -> None:
 def test_needs_images() -> None:
     options = Pruning(Allocation(normalise="measured"))
     with pytest.raises(InputError, match="measured on images"):
-        prune(network(), ByMacs(), "fp32", FilterNorm(1), Goal(macs=0.7), options=options)
+        prune(network(), ByMacs(), "fp32", FilterNorm(1), Goal.macs(0.7), options=options)

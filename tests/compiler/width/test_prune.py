@@ -18,12 +18,12 @@ from torch import Tensor, fx, nn
 from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.budget import predicted_ms
+from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.keys import macs
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.recover.recipe import Recipe
 from shrinkc.compiler.width.allocation import Allocation, Kind
-from shrinkc.compiler.width.goal import Goal
 from shrinkc.compiler.width.prune import Pruned, Pruning, channel_multiple, prune
 from shrinkc.errors import InputError, VerificationError
 from shrinkc.passes.analysis.channels.channel_groups import Groups, channel_groups
@@ -60,7 +60,7 @@ EACH = Allocation(multiple=1)
 QUICK = Recipe(epochs=1, batch=16)
 
 
-def run(goal: Goal, options: Pruning | None = None, **more: object) -> Pruned:
+def run(goal: Goal | None, options: Pruning | None = None, **more: object) -> Pruned:
     options = options or Pruning(EACH)
     return prune(captured(), Steps(), "fp32", FilterNorm(), goal, options=options, **more)  # pyright: ignore
 
@@ -76,7 +76,7 @@ def test_the_whole_network_meets_the_budget(kind: Kind) -> None:
     graph = captured()
     before = fingerprint(graph)
     options = Pruning(Allocation(kind, multiple=1))
-    result = prune(graph, Steps(), "fp32", FilterNorm(), Goal(speedup=1.5), options=options)
+    result = prune(graph, Steps(), "fp32", FilterNorm(), Goal.speedup(1.5), options=options)
     assert fingerprint(graph) == before
     assert result.after_ms == predicted_ms(result.graph_module, Steps(), "fp32")
     assert result.after_ms <= result.before_ms / 1.5
@@ -90,8 +90,8 @@ def test_the_whole_network_meets_the_budget(kind: Kind) -> None:
 
 
 def test_a_budget_in_milliseconds() -> None:
-    before = run(Goal(speedup=1.2)).before_ms
-    assert run(Goal(budget_ms=0.7 * before)).after_ms <= 0.7 * before
+    before = run(Goal.speedup(1.2)).before_ms
+    assert run(Goal.budget_ms(0.7 * before)).after_ms <= 0.7 * before
 
 
 def test_shares_of_work_parameters_and_channels() -> None:
@@ -101,15 +101,15 @@ def test_shares_of_work_parameters_and_channels() -> None:
     def share(result: Pruned, what: object) -> float:
         return what(result.graph_module) / what(result.original)  # pyright: ignore
 
-    assert 0.4 < share(run(Goal(macs=0.5)), lambda g: macs(lower(g))) <= 0.5
-    assert 0.4 < share(run(Goal(params=0.5)), parameters) <= 0.5
-    widths = run(Goal(keep_ratio=0.5)).widths
+    assert 0.4 < share(run(Goal.macs(0.5)), lambda g: macs(lower(g))) <= 0.5
+    assert 0.4 < share(run(Goal.params(0.5)), parameters) <= 0.5
+    widths = run(Goal.channels(0.5)).widths
     assert all(width.after == width.before // 2 for width in widths)
 
 
 def test_shares_of_single_groups() -> None:
     name = channel_groups(captured()).groups[1].name
-    widths = {w.group: w for w in run(Goal(keep={name: 0.25})).widths}
+    widths = {w.group: w for w in run(None, keep={name: 0.25}).widths}
     assert widths[name].after == widths[name].before // 4
     assert all(w.after == w.before for w in widths.values() if w.group != name)
 
@@ -119,7 +119,7 @@ def test_the_least_important_channels_go() -> None:
     groups = channel_groups(graph)
     name = groups.groups[1].name
     scores = FilterNorm().scores(graph, groups)[name]
-    result = run(Goal(keep={name: 0.5}))
+    result = run(None, keep={name: 0.5})
     path = next(s.path for s in groups[name].slices if s.role == "out")
     best = torch.tensor(np.sort(np.argsort(-scores)[: len(scores) // 2]))
     kept = graph.get_parameter(path)[best]
@@ -135,27 +135,27 @@ def test_rounds_of_pruning_and_training_go_on_where_they_stopped(
 ) -> None:
     options = Pruning(EACH, 2, QUICK)
     shown = images(labelled)
-    result = run(Goal(speedup=1.5), options, train=shown, folder=tmp_path)
+    result = run(Goal.speedup(1.5), options, train=shown, folder=tmp_path)
     assert result.after_ms <= result.before_ms / 1.5
     assert len(result.history) == 2
     assert len(list(tmp_path.glob("*/round-1-*/last.pt"))) == 1
     assert len(list(tmp_path.glob("*/fine-tuning-*/last.pt"))) == 1
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("last.pt")}
-    again = run(Goal(speedup=1.5), options, train=shown, folder=tmp_path)
+    again = run(Goal.speedup(1.5), options, train=shown, folder=tmp_path)
     assert same(result.graph_module, again.graph_module)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("last.pt")}
 
 
 def test_training_changes_what_is_left() -> None:
-    untrained = run(Goal(speedup=1.3))
-    trained = run(Goal(speedup=1.3), Pruning(EACH, 1, QUICK), train=images())
+    untrained = run(Goal.speedup(1.3))
+    trained = run(Goal.speedup(1.3), Pruning(EACH, 1, QUICK), train=images())
     assert untrained.widths == trained.widths
     assert not same(untrained.graph_module, trained.graph_module)
     assert not untrained.history
 
 
 def test_rounds_end_at_the_budget() -> None:
-    one, three = (run(Goal(macs=0.5), Pruning(EACH, n)) for n in (1, 3))
+    one, three = (run(Goal.macs(0.5), Pruning(EACH, n)) for n in (1, 3))
     for result in (one, three):
         assert macs(lower(result.graph_module)) <= 0.5 * macs(lower(result.original))
     least = {w.group: 0.1 * w.before for w in three.widths}
@@ -170,11 +170,11 @@ def test_a_penalty_is_trained_with_before_anything_goes() -> None:
         path = next(n for n, m in graph.named_modules() if isinstance(m, nn.BatchNorm2d))
         return lambda model, _: 1e3 * model.get_parameter(f"{path}.weight").abs().sum()
 
-    result = run(Goal(speedup=1.3), Pruning(EACH, 1, QUICK), train=images(), penalty=penalty)
+    result = run(Goal.speedup(1.3), Pruning(EACH, 1, QUICK), train=images(), penalty=penalty)
     assert len(asked) == 1
     assert len(result.history) == 2
     with pytest.raises(InputError, match="give --train DIR"):
-        run(Goal(speedup=1.3), penalty=penalty)
+        run(Goal.speedup(1.3), penalty=penalty)
 
 
 # --- scores, compensation, measuring -------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_scores_are_kept(tmp_path: Path) -> None:
     criterion = Counting()
     results = [
         prune(
-            *(captured(), Steps(), "fp32", criterion, Goal(macs=0.6)),
+            *(captured(), Steps(), "fp32", criterion, Goal.macs(0.6)),
             options=Pruning(EACH),
             folder=tmp_path,
             seen=seen,
@@ -213,10 +213,10 @@ def test_compensation_gets_the_selection_and_its_weights_are_used() -> None:
         name, module = next((n, m) for n, m in graph.named_modules() if isinstance(m, nn.Linear))
         return Selection(selection.keep, {f"{name}.bias": torch.full_like(module.bias, 7.0)})
 
-    result = run(Goal(macs=0.6), compensate=compensate)
+    result = run(Goal.macs(0.6), compensate=compensate)
     last = next(m for m in result.graph_module.modules() if isinstance(m, nn.Linear))
     assert bool((last.bias == 7).all())
-    assert not same(result.graph_module, run(Goal(macs=0.6)).graph_module)
+    assert not same(result.graph_module, run(Goal.macs(0.6)).graph_module)
 
 
 def test_where_the_device_is_at_hand_the_budget_is_met_by_measuring() -> None:
@@ -227,7 +227,7 @@ def test_where_the_device_is_at_hand_the_budget_is_met_by_measuring() -> None:
         measured.append(3 * predicted_ms(graph, Steps(), "fp32") ** 0.8)
         return measured[-1]
 
-    result = run(Goal(speedup=1.4), measured_ms=ms)
+    result = run(Goal.speedup(1.4), measured_ms=ms)
     assert ms(result.original) / ms(result.graph_module) == pytest.approx(1.4, rel=0.07)
     assert ms(result.graph_module) <= ms(result.original) / 1.4
     assert len(measured) < 12
@@ -238,14 +238,14 @@ def test_slicing_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(slicing, "mask_channels", lambda graph, _: graph)
     with pytest.raises(VerificationError, match="differs from the masked network"):
-        run(Goal(macs=0.6))
+        run(Goal.macs(0.6))
 
 
 def test_multiples_are_the_targets() -> None:
     assert channel_multiple(Steps()) == 8
     assert channel_multiple(cost_table("rpi4")) == 8
     assert channel_multiple(cost_table("v100")) == 32
-    widths = run(Goal(macs=0.7), Pruning(Allocation(multiple=4))).widths
+    widths = run(Goal.macs(0.7), Pruning(Allocation(multiple=4))).widths
     assert all(w.after % 4 == 0 or w.after == w.before for w in widths)
 
 
@@ -255,47 +255,55 @@ def test_multiples_are_the_targets() -> None:
 @pytest.mark.parametrize(
     ("goal", "message"),
     [
-        ({}, "give --speedup, --budget-ms"),
-        ({"speedup": 2.0, "macs": 0.5}, "give one of --speedup, --macs, not several"),
-        ({"keep_ratio": 0.0}, "--keep-ratio 0: give the share"),
-        ({"keep_ratio": 1.0}, "--keep-ratio 1: give the share"),
-        ({"macs": 1.0}, "--macs 1: give the share"),
-        ({"params": -0.5}, "--params -0.5: give the share"),
-        ({"speedup": 1.0}, "a speedup of 1; give more than 1"),
-        ({"budget_ms": 1e9}, "fit into"),
-        ({"speedup": 1e6}, "closest is"),
-        ({"macs": 0.001}, "of the multiply-accumulates cannot be reached; closest: 0."),
-        ({"params": 0.001}, "of the parameters cannot be reached; closest: 0."),
-        ({"keep_ratio": 0.001}, "of the channels cannot be reached; closest: 0."),
-        ({"keep": {"nothing": 0.5}}, "no channel group of that name"),
-        ({"keep": {"0.0": 0.0}}, "would vanish"),
+        (Goal.budget_ms(1e9), "fit into"),
+        (Goal.speedup(1e6), "closest is"),
+        (Goal.macs(0.001), "of the multiply-accumulates cannot be reached; closest: 0."),
+        (Goal.params(0.001), "of the parameters cannot be reached; closest: 0."),
+        (Goal.channels(0.001), "of the channels cannot be reached; closest: 0."),
+        (Goal.max_drop(1), "`max_drop` cannot be the goal here: give one of `speedup`"),
     ],
 )
-def test_goals_that_cannot_be(goal: Mapping[str, float], message: str) -> None:
+def test_goals_that_cannot_be(goal: Goal, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        run(Goal(**goal))  # pyright: ignore
+        run(goal)
+
+
+@pytest.mark.parametrize(
+    ("goal", "keep", "message"),
+    [
+        (None, {}, "give exactly one of `speedup`, .*, or `keep`"),
+        (Goal.macs(0.5), {"0.0": 0.5}, "give exactly one of `macs`, `keep`, not several"),
+        (None, {"nothing": 0.5}, "no channel group of that name"),
+        (None, {"0.0": 0.0}, "would vanish"),
+    ],
+)
+def test_shares_of_groups_that_cannot_be(
+    goal: Goal | None, keep: Mapping[str, float], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run(goal, keep=keep)
 
 
 def test_other_options_that_cannot_be() -> None:
     with pytest.raises(InputError, match="0 rounds"):
         Pruning(rounds=0)
     with pytest.raises(InputError, match="no channel group can become narrower"):
-        run(Goal(macs=0.5), Pruning(Allocation(multiple=512)))
+        run(Goal.macs(0.5), Pruning(Allocation(multiple=512)))
     plain = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())
     graph = capture(plain.eval(), (torch.randn(1, 3, SIZE, SIZE),))
     with pytest.raises(InputError, match="an output of the network"):
-        prune(graph, Steps(), "fp32", EqualScores(), Goal(macs=0.5))
+        prune(graph, Steps(), "fp32", EqualScores(), Goal.macs(0.5))
 
 
 def test_the_result_is_float32_like_the_input() -> None:
-    graph: Tensor = next(run(Goal(macs=0.6)).graph_module.parameters())
+    graph: Tensor = next(run(Goal.macs(0.6)).graph_module.parameters())
     assert graph.dtype == torch.float32
 
 
 def scheduled(every: int, epochs: int, folder: Path | None = None, multiple: int = 1) -> Pruned:
     recipe = Recipe(epochs=1, search_epochs=epochs, batch=16, learning_rate=0.01)
     options = Pruning(Allocation(multiple=multiple), recipe=recipe, every=every)
-    return run(Goal(macs=0.7), options, train=images(), folder=folder)
+    return run(Goal.macs(0.7), options, train=images(), folder=folder)
 
 
 def test_channels_go_during_a_training_until_the_budget_is_met(tmp_path: Path) -> None:
@@ -325,7 +333,7 @@ def test_a_schedule_that_ends_too_early_says_how_far_it_came() -> None:
     with pytest.raises(InputError, match=r"costs 1\.\d\d times the budget; give more"):
         scheduled(10, 1)
     with pytest.raises(InputError, match="Give labelled images"):
-        run(Goal(macs=0.7), Pruning(EACH, every=2), train=images(labelled=False))
+        run(Goal.macs(0.7), Pruning(EACH, every=2), train=images(labelled=False))
     with pytest.raises(InputError, match="every 0 steps"):
         Pruning(every=0)
 
@@ -333,6 +341,6 @@ def test_a_schedule_that_ends_too_early_says_how_far_it_came() -> None:
 def test_channels_that_all_count_the_same_are_not_given_away() -> None:
     graph = captured()
     options = Pruning(Allocation(multiple=1))
-    found = prune(graph, Steps(), "fp32", EqualScores(), Goal(macs=0.6), options=options)
+    found = prune(graph, Steps(), "fp32", EqualScores(), Goal.macs(0.6), options=options)
     share = macs(lower(found.graph_module)) / macs(lower(found.original))
     assert 0.55 < share <= 0.6
