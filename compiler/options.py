@@ -59,8 +59,8 @@ class Options:
 def check_options(options: Options) -> None:
     """Raise InputError for what can be known to fail before any work is done."""
     if options.precision not in PRECISIONS:
-        raise InputError(f"--precision {options.precision}: choose {' or '.join(PRECISIONS)}")
+        raise InputError(f"`precision` {options.precision}: choose {' or '.join(PRECISIONS)}")
     images = options.images or options.calibration
     if options.precision == "int8" and images is None and options.known is None:
-        raise InputError("--precision int8 needs images to calibrate on; give --images DIR")
+        raise InputError("`precision` int8 needs images to calibrate on; give `images`")
     check_int8(options.int8, options.precision)

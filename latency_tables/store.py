@@ -7,6 +7,7 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import lru_cache, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from platformdirs import user_data_dir
 
-from shrinkc.errors import TableError
+from shrinkc.errors import TableError, UnknownTargetError
 from shrinkc.latency_tables.correct import corrections_text, read_corrections
 from shrinkc.latency_tables.files import (
     coverage_text,
@@ -56,8 +57,8 @@ def load_table(target: str, also: tuple[str, ...] = ()) -> LatencyTable:
 
     `also` names targets that the caller knows beside the tables, for the error's list.
 
-    Raises TableError: the target is unknown (lists those known), or a file of the table is
-    missing or damaged (names file, line and what to do).
+    Raises UnknownTargetError, which lists those known and the nearest, and TableError: a file of
+    the table is missing or damaged (names file, line and what to do).
     """
     name = resolve(target)
     if name in _own_targets():
@@ -66,8 +67,13 @@ def load_table(target: str, also: tuple[str, ...] = ()) -> LatencyTable:
         return _shipped(name)
     if target and _is_folder(Path(target)):
         return read_table(Path(target), Path(target).resolve().name)
-    known = ", ".join((*also, *known_targets()))
-    raise TableError(f"unknown target '{target}'; known: {known}, or the path of a table's folder")
+    names = (*also, *known_targets())
+    near = get_close_matches(target, names, n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    raise UnknownTargetError(
+        f"unknown target '{target}'",
+        f"{meant}known: {', '.join(names)}, or the path of a table's folder",
+    )
 
 
 def _own_targets() -> frozenset[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from shrinkc.errors import TableError
+from shrinkc.errors import UnknownTargetError
 
 _PART = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
@@ -19,10 +19,11 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Raises TableError unless the text is one or two lower-case names joined by a slash."""
+        """Raises UnknownTargetError unless the text is one or two lower-case names joined by a
+        slash."""
         parts = text.split("/")
         if len(parts) > 2 or not all(_PART.fullmatch(part) for part in parts):
-            raise TableError(
+            raise UnknownTargetError(
                 f"'{text}' is not a target; write a device, or device/runtime, in lower case"
             )
         return cls(*parts)

@@ -96,7 +96,7 @@ def _run_model(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         shapes = ", ".join("×".join(map(str, x.shape)) for x in inputs)
         raise ModelRunError(
             f"the model does not run on input {shapes}: {one_line(error, 300)}; "
-            "give the right shape with --input"
+            "give the right shape with `inputs`"
         ) from error
     return [x for x in leaves(outputs) if isinstance(x, Tensor)]
 

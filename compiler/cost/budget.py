@@ -10,7 +10,7 @@ from torch import fx
 
 from shrinkc.compiler.cost.predict import CostTable, predict
 from shrinkc.compiler.export.lower import lower
-from shrinkc.errors import InputError
+from shrinkc.errors import UnreachableGoalError
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.passes.analysis.op_spec import OpSpec, Price
 
@@ -38,9 +38,9 @@ def price_of(table: CostTable, precision: str) -> Price:
 
 
 def check_reachable(before_ms: float, best_ms: float, budget_ms: float) -> None:
-    """Raise InputError, which says what is the best, for a budget below it."""
+    """Raise UnreachableGoalError, which says what is the best, for a budget below it."""
     if best_ms > budget_ms:
-        raise InputError(
+        raise UnreachableGoalError(
             f"a budget of {budget_ms:.4g} ms cannot be reached: from {before_ms:.4g} ms the best "
             f"is {best_ms:.4g} ms, {before_ms / best_ms:.2f}×"
         )
@@ -54,7 +54,7 @@ def predicted_within(
     attempts: int,
 ) -> tuple[T, float]:
     """What `choose` takes to save so many milliseconds, as many more than `saving_ms` as bring the
-    whole network within the budget; and how many those are. Raises InputError."""
+    whole network within the budget; and how many those are. Raises UnreachableGoalError."""
     over = 0.0
     for _ in range(attempts):
         chosen = choose(saving_ms)
@@ -62,7 +62,9 @@ def predicted_within(
         if over <= 0:
             return chosen, saving_ms
         saving_ms += max(over, STEP * budget_ms)
-    raise InputError(f"a budget of {budget_ms:.4g} ms is missed by {over:.2g} ms; give more")
+    raise UnreachableGoalError(
+        f"a budget of {budget_ms:.4g} ms is missed by {over:.2g} ms; give more"
+    )
 
 
 def measured_within(
@@ -74,7 +76,7 @@ def measured_within(
     """The same by measuring. `asked`: lowest, first, highest; the more is asked for, the faster the
     network. From the first on by secants, halved in on where they lead out of what is still open.
     What is nearest below the budget is taken, the lowest where that fits as it is. Raises
-    InputError."""
+    UnreachableGoalError."""
     low, now, high = asked
     last = low, cost_ms(chosen := choose(low))
     if last[1] <= budget_ms:
@@ -91,7 +93,7 @@ def measured_within(
         aimed = _aimed(last, here, (1 + CLOSE) / 2 * budget_ms)
         last, now = here, aimed if low < aimed < high else (low + high) / 2
     if best is None:
-        raise InputError(f"no plan was measured within {budget_ms:.4g} ms; give more")
+        raise UnreachableGoalError(f"no plan was measured within {budget_ms:.4g} ms; give more")
     return best
 
 

@@ -93,7 +93,7 @@ def search_space(
         if members is not None:
             whole.append((option, members))
     if not whole:
-        raise InputError("no block as a whole saves time; try --method two-stage-dp")
+        raise InputError("no block as a whole saves time; try `method` two-stage-dp")
     used = sorted({unit for _, members in whole for unit in members})
     place = {unit: i for i, unit in enumerate(used)}
     return Search(

@@ -17,7 +17,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from shrinkc.errors import InputError
+from shrinkc.errors import UnreachableGoalError
 from shrinkc.passes.algebra.intervals import Interval, best_disjoint
 
 MANY, STEPS, COARSE = 2, 2_000, 250  # partial plans are too many when twice as many as steps
@@ -52,7 +52,7 @@ class _Plan:
 def select(options: Sequence[Option], saving: float) -> list[int]:
     """Indices of disjoint options that save at least `saving` and do the least damage.
 
-    Raises InputError when all of them cannot save that much; it names the most that can be saved.
+    Raises UnreachableGoalError, which names the most that can be saved, when that is less.
     """
     if saving <= 0:
         return []
@@ -78,7 +78,7 @@ def least_damage(options: Sequence[Option], savings: Sequence[float]) -> list[fl
 
 def _most(options: Sequence[Option], saving: float) -> list[int]:
     if most(options) < saving:
-        raise InputError(f"at most {most(options):.4g} ms can be saved, not {saving:.4g}")
+        raise UnreachableGoalError(f"at most {most(options):.4g} ms can be saved, not {saving:.4g}")
     return best_disjoint([Interval(o.first, o.last, o.saving) for o in options])
 
 

@@ -349,6 +349,6 @@ def _shrink_back(wide: fx.GraphModule, layers: Sequence[str]) -> DepthPlan:
 def labels_missing(method: str) -> InputError:
     """What to do about it."""
     return InputError(
-        f"{method} learns from labels; give --train DIR with a folder for every class, or "
-        "--labels when the folders of --images are classes. --method closed-form needs none"
+        f"{method} learns from labels; give `train`, with a folder for every class, or "
+        "`labels` when the folders of `images` are classes. `method` closed-form needs none"
     )

@@ -75,7 +75,7 @@ class BenchmarkModel:
                 tool = f"{folder}/benchmark_model"
                 adb.shell(f"chmod 755 {tool}")
             elif re.fullmatch(r"/[\w./+-]+", tool) is None:
-                raise DeviceError(f"--benchmark-model {tool}: neither a file nor a path there")
+                raise DeviceError(f"`benchmark_model` {tool}: neither a file nor a path there")
             yield BenchmarkSession(adb, setup, tool, folder)
         finally:
             adb.forget(folder)
@@ -166,7 +166,7 @@ class BenchmarkSession:
         if code in (126, 127):
             raise DeviceError(
                 f"{self._adb.name}: {self._tool} cannot run there: {last_words(said)}; "
-                "give --benchmark-model one that is made for it"
+                "give `benchmark_model` one that is made for it"
             )
         return said, code
 
@@ -261,7 +261,7 @@ class _Adb:
             )
         except subprocess.TimeoutExpired:
             raise self._lost(
-                f"it hangs: no word for {self._timeout_s:g} s; --timeout allows it more"
+                f"it hangs: no word for {self._timeout_s:g} s; `timeout_s` allows it more"
             ) from None
         except OSError as error:
             raise DeviceError(

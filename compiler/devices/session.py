@@ -169,7 +169,7 @@ class RunnerSession:
 
 def _why(place: Place, ended: LinkEndedError) -> str:
     if ended.silent_s is not None:
-        return f"it hangs: no word for {ended.silent_s:g} s; --timeout allows it more"
+        return f"it hangs: no word for {ended.silent_s:g} s; `timeout_s` allows it more"
     known = place.explain(ended) or _crash(ended.code)
     if known:
         return known

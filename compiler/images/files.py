@@ -128,10 +128,10 @@ def find_images(
         with open_tar(path) as tar:
             names = [(member.name, position) for position, member in tar_files(tar, path)]
     else:
-        raise ImageError(f"{path}: no such folder or tar of images; check --images")
+        raise ImageError(f"{path}: no such folder or tar of images; check `images`")
     names = [(name, position) for name, position in names if _is_image(name)]
     if not names:
-        raise ImageError(f"{path}: no {', '.join(SUFFIXES)} in it; check --images")
+        raise ImageError(f"{path}: no {', '.join(SUFFIXES)} in it; check `images`")
     if len(names) > MAX_IMAGES:
         raise ImageError(f"{path}: more than {MAX_IMAGES:,} images; use a smaller set")
     folders = _class_folders(path, [name for name, _ in names], classes)
@@ -148,12 +148,12 @@ def read_classes(path: Path) -> dict[str, int]:
     try:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ImageError(f"{path}: cannot be read; check --classes") from error
+        raise ImageError(f"{path}: cannot be read; check `classes`") from error
     except (ValueError, RecursionError) as error:
-        raise ImageError(f"{path}: not JSON; --classes needs an object, folder → index") from error
+        raise ImageError(f"{path}: not JSON; `classes` needs an object, folder → index") from error
     classes = cast(dict[str, Any], found if isinstance(found, dict) else {})
     if not classes or not all(type(v) is int and v >= 0 for v in classes.values()):
-        raise ImageError(f'{path}: --classes needs an object like {{"cat": 0, "dog": 1}}')
+        raise ImageError(f'{path}: `classes` needs an object like {{"cat": 0, "dog": 1}}')
     return classes
 
 
@@ -201,7 +201,7 @@ def _labels(
     index = dict(classes) if classes is not None else {name: i for i, name in enumerate(known)}
     for folder in known:
         if folder not in index:
-            raise ImageError(f"{path}: --classes has no index for folder '{shown(folder)}'; add it")
+            raise ImageError(f"{path}: `classes` has no index for folder '{shown(folder)}'; add it")
     return [None if folder is None else index[folder] for folder in folders]
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from shrinkc.compiler.support.text import one_line
+from shrinkc.compiler.support.text import counted, one_line
 from shrinkc.errors import ImageError, InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -50,19 +50,20 @@ class Preprocessing:
     channels: int
 
     def __post_init__(self) -> None:
-        for flag, values in (("--mean", self.mean), ("--std", self.std)):
+        for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.channels):
                 needed = "1" if self.channels == 1 else f"1 or {self.channels}"
                 raise InputError(
-                    f"{flag} has {len(values)} values for {self.channels} channels; give {needed}"
+                    f"`{name}` has {counted(len(values), 'value')} for "
+                    f"{counted(self.channels, 'channel')}; give {needed}"
                 )
             if not all(map(math.isfinite, values)):
-                raise InputError(f"{flag} {','.join(map(str, values))}: give finite numbers")
+                raise InputError(f"`{name}` {','.join(map(str, values))}: give finite numbers")
         if min(self.std) <= 0:
-            raise InputError(f"--std {','.join(map(str, self.std))}: give numbers above 0")
+            raise InputError(f"`std` {','.join(map(str, self.std))}: give numbers above 0")
         if self.resize < min(self.size):
             size = "×".join(map(str, self.size))
-            raise InputError(f"--resize {self.resize} is below the input size {size}; give more")
+            raise InputError(f"`resize` {self.resize} is below the input size {size}; give more")
 
     def to_json(self) -> dict[str, Any]:
         """The fields, as JSON holds them."""
@@ -90,7 +91,7 @@ def preprocessing_for(
     """
     if len(input_shape) != 4:
         shape = ",".join(map(str, input_shape))
-        raise InputError(f"--images needs a network input of shape N,C,H,W, not {shape}")
+        raise InputError(f"`images` needs a network input of shape N,C,H,W, not {shape}")
     channels, height, width = input_shape[1:]
     side = max(height, width)
     defaults = {1: (GREY_MEAN, GREY_STD), 3: (IMAGENET_MEAN, IMAGENET_STD)}

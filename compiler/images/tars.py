@@ -45,7 +45,7 @@ def open_tar(path: Path) -> Generator[tarfile.TarFile]:
             tar = tarfile.open(fileobj=_Bounded(stream), mode="r:")  # noqa: SIM115
         except _DAMAGED as error:
             raise ImageError(
-                f"{path}: neither a folder nor a readable tar; check --images"
+                f"{path}: neither a folder nor a readable tar; check `images`"
             ) from error
         with tar:
             yield tar

@@ -108,7 +108,7 @@ def _zip_kind(path: Path, max_bytes: int) -> FileKind:
     if pickled > MAX_PICKLE:
         raise LoadError(
             f"{path}: a pickle of {pickled:,} bytes beside the weights is no network "
-            f"(limit {MAX_PICKLE:,}); save a state dict and give --arch"
+            f"(limit {MAX_PICKLE:,}); save a state dict and give `arch`"
         )
     return "zip"
 

@@ -52,7 +52,7 @@ def load_model(
     if kind == "safetensors":
         if is_model_file(path):
             if arch is not None:
-                raise LoadError(f"{path}: shrinkc's own file holds its network; leave out --arch")
+                raise LoadError(f"{path}: shrinkc's own file holds its network; leave out `arch`")
             graph_module, _ = load_model_file(path)
             check_finite(path, graph_module)
             return graph_module
@@ -95,7 +95,7 @@ def _from_checkpoint(
             f"{path}: holds a {what}{keys}, neither a model nor a state dict; save one of these"
         )
     if arch is not None:
-        raise LoadError(f"{path}: holds a whole model; leave out --arch")
+        raise LoadError(f"{path}: holds a whole model; leave out `arch`")
     # a graph that is not ours must not be taken for a canonical one
     return ExportedNetwork(model.eval()) if isinstance(model, fx.GraphModule) else model
 
@@ -113,7 +113,7 @@ def _rebuilt(path: Path, inert: Any, unpacked: int) -> Any:
     except (TypeError, AttributeError, RecursionError) as error:
         raise LoadError(
             f"{path}: damaged, or of another version of its library ({one_line(error)}); "
-            "save a state dict and give --arch package.module:factory"
+            "save a state dict and give `arch` package.module:factory"
         ) from error
     check_sizes(path, rebuilder.tensors, unpacked)
     return model
@@ -123,7 +123,7 @@ def _with_architecture(path: Path, weights: dict[str, Tensor], arch: str | None)
     if arch is None:
         raise LoadError(
             f"{path}: a state dict, weights without a network ({keys_shown(weights)}); "
-            "name the network with --arch package.module:factory"
+            "name the network with `arch` package.module:factory"
         )
     model = build_architecture(arch)
     load_weights(path, model, weights, arch)

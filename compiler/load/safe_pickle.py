@@ -30,7 +30,7 @@ from shrinkc.compiler.support.text import one_line, shown
 from shrinkc.errors import LoadError, UnsafeFileError
 
 TRUST_ADVICE = (
-    "save a state dict and give --arch package.module:factory, or take the risk with --trust"
+    "save a state dict and give `arch` package.module:factory, or take the risk with `trust`"
 )
 _LEGACY_PICKLES = 4  # magic number, protocol version, system information, the object
 _OTHER_PROTOCOLS = {"FRAME", "STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX"}

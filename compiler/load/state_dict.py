@@ -47,29 +47,29 @@ def build_architecture(arch: str) -> nn.Module:
     """
     match = _ARCH.fullmatch(arch)
     if not match:
-        raise InputError(f"--arch {arch}: give package.module:factory, such as models:resnet20")
+        raise InputError(f"`arch` {arch}: give package.module:factory, such as models:resnet20")
     module_name, factory_name = match.groups()
     with current_directory_importable():
         try:
             factory: Any = getattr(importlib.import_module(module_name), factory_name)
         except AttributeError as error:
             raise InputError(
-                f"--arch {arch}: {module_name} has no {factory_name}; check the name"
+                f"`arch` {arch}: {module_name} has no {factory_name}; check the name"
             ) from error
         except Exception as error:  # the user's module runs
             raise InputError(
-                f"--arch {arch}: cannot import {module_name} ({named(error)}); "
+                f"`arch` {arch}: cannot import {module_name} ({named(error)}); "
                 "run in the folder that holds it"
             ) from error
         try:
             model = factory()
         except Exception as error:  # the user's factory runs
             raise InputError(
-                f"--arch {arch}: calling {factory_name}() failed ({named(error)}); "
+                f"`arch` {arch}: calling {factory_name}() failed ({named(error)}); "
                 "it must work without arguments"
             ) from error
     if not isinstance(model, nn.Module):
-        raise InputError(f"--arch {arch}: returned a {type(model).__name__}, not an nn.Module")
+        raise InputError(f"`arch` {arch}: returned a {type(model).__name__}, not an nn.Module")
     return model
 
 
@@ -103,7 +103,7 @@ def load_weights(path: Path, model: nn.Module, weights: dict[str, Tensor], arch:
         if names
     ]
     if problems:
-        raise LoadError(f"{path} does not fit {arch}: keys {'; '.join(problems)}; check --arch")
+        raise LoadError(f"{path} does not fit {arch}: keys {'; '.join(problems)}; check `arch`")
     with torch.no_grad():
         for key, value in weights.items():
             own[key].copy_(value)

@@ -64,7 +64,7 @@ def load_model_file(path: Path) -> tuple[fx.GraphModule, dict[str, Any]]:
     """
     text = read_metadata(path).get(_KEY)
     if text is None:
-        raise LoadError(f"{path}: not written by shrinkc; give --arch to load weights")
+        raise LoadError(f"{path}: not written by shrinkc; give `arch` to load weights")
     try:
         version = VersionEntry.model_validate_json(text).version
         if version > VERSION:

@@ -54,7 +54,7 @@ from shrinkc.compiler.recover.layer_problems import Sample, size_of
 from shrinkc.compiler.support.atomic_files import atomic_folder
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress, Silent
-from shrinkc.errors import InputError, TableError
+from shrinkc.errors import InputError, TableError, UnreachableGoalError
 from shrinkc.passes.analysis.linear.spans import NoSpan, find_spans
 
 CALIBRATED = 100  # images that tell the ranges of int8
@@ -299,7 +299,7 @@ class Planner:
         return best[1:]
 
     def _unreachable(self, budget_ms: float) -> InputError:
-        return InputError(
+        return UnreachableGoalError(
             f"a budget of {budget_ms:.4g} ms cannot be reached: from {self.before_ms:.4g} ms "
             f"the fastest is {self.before_ms / self.most:.4g} ms, {self.most:.2f}×"
         )

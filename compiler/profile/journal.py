@@ -127,7 +127,7 @@ def _require_same(found: dict[str, Any], header: Mapping[str, Any], path: Path) 
         if found.get(name) != value:
             raise InputError(
                 f"{path}: an unfinished run with {name} {found.get(name)}, now {value}; "
-                "delete it to start again, or choose another --target"
+                "delete it to start again, or choose another `target`"
             )
 
 

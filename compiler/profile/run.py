@@ -70,7 +70,7 @@ def jobs(
         targets = [f"{targets[0]}-{i + 1}" for i in range(len(devices))]
     if len(targets) != len(devices):
         raise InputError(
-            f"{len(targets)} --target for {len(devices)} --on: give one of each, or one --target"
+            f"{len(targets)} `target` for {len(devices)} `on`: give one of each, or one `target`"
         )
     found: list[Job] = []
     for target, device in zip(targets, devices, strict=True):
@@ -80,18 +80,18 @@ def jobs(
         plan = Plan((*network, *keys), replace(setup, runtime=runtime), budget_s)
         found.append(Job(str(Target.parse(target)), device, plan))
     if len({job.target for job in found}) < len(found):
-        raise InputError("two --target of the same name; each device needs a table of its own")
+        raise InputError("two `target` of the same name; each device needs a table of its own")
     return found
 
 
 def _require(device: Device, runtime: str, keys: Iterable[OpKey]) -> None:
     if runtime not in device.runtimes:
         known = ", ".join(device.runtimes)
-        raise InputError(f"--runtime {runtime}: {device.name} has {known}")
+        raise InputError(f"`runtime` {runtime}: {device.name} has {known}")
     for precision in _precisions(keys):
         if precision not in device.runtimes[runtime]:
             known = ", ".join(device.runtimes[runtime])
-            raise InputError(f"--precision {precision}: {runtime} on {device.name} has {known}")
+            raise InputError(f"`precision` {precision}: {runtime} on {device.name} has {known}")
 
 
 def _precisions(keys: Iterable[OpKey]) -> tuple[str, ...]:
@@ -170,7 +170,7 @@ def _earlier(job: Job, environment: Mapping[str, Any]) -> LatencyTable | None:
         if getattr(table.meta, name) != getattr(new, name):
             raise TableError(
                 f"{job.folder}: has a table with {name} {getattr(table.meta, name)}, and this is "
-                f"{getattr(new, name)}; choose another --target, or remove that folder"
+                f"{getattr(new, name)}; choose another `target`, or remove that folder"
             )
     return table
 

@@ -31,10 +31,10 @@ def check_int8(how: Int8, precision: str) -> None:
     """Raise InputError for what can be known to fail before any work is done."""
     known = get_args(Tuning)
     if how.tuning not in known:
-        raise InputError(f"--int8-tuning {how.tuning}: choose {', '.join(known)}")
+        raise InputError(f"`int8_tuning` {how.tuning}: choose {', '.join(known)}")
     if how.min_snr_db is not None and not abs(how.min_snr_db) <= MOST_DB:
-        raise InputError(f"--min-snr {how.min_snr_db}: give decibels, say 30")
-    asked = {"--keep-fp32": how.keep_fp32, "--min-snr": how.min_snr_db is not None}
-    for flag, given in asked.items():
+        raise InputError(f"`min_snr_db` {how.min_snr_db}: give decibels, say 30")
+    asked = {"keep_fp32": how.keep_fp32, "min_snr_db": how.min_snr_db is not None}
+    for name, given in asked.items():
         if given and precision != "int8":
-            raise InputError(f"{flag} is for int8 files; give --precision int8 too")
+            raise InputError(f"`{name}` is for int8 files; give `precision` int8 too")

@@ -128,7 +128,7 @@ def check_layers(program: ops.Program, layers: Sequence[str]) -> None:
         close = difflib.get_close_matches(layer, known, n=4, cutoff=0.4) or known[:4]
         near = ", ".join(close)
         raise InputError(
-            f"--keep-fp32 {layer}: no such layer in the deployed network; near it: {near}"
+            f"`keep_fp32` {layer}: no such layer in the deployed network; near it: {near}"
         )
 
 

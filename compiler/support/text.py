@@ -1,4 +1,4 @@
-"""Foreign text in our one-line messages: errors of libraries, names out of files."""
+"""Text of our messages: counts, and what is foreign: errors of libraries, names of files."""
 
 from __future__ import annotations
 
@@ -20,3 +20,8 @@ def shown(name: str, limit: int = 100) -> str:
     """A name of unknown origin, without control characters."""
     plain = name if name.isprintable() else ascii(name)
     return plain if len(plain) <= limit else plain[: limit - 1] + "…"
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """'1 change', '3 changes', '1,234 images'; `plural` where it is not the noun with an s."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

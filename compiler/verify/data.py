@@ -54,13 +54,13 @@ class Data:
     def calibration_batches(self) -> list[tuple[Tensor, ...]]:
         """Inputs at the captured batch size, at most MAX_CALIBRATION images of them."""
         if self.calibration is None:
-            raise InputError("int8 needs images to calibrate on; give --images DIR")
+            raise InputError("int8 needs images to calibrate on; give `images`")
         batch = _captured_batch(self.graph_module)
         complete = (x for x, _ in self._read(self.calibration, batch) if len(x) == batch)
         batches = [(x,) for x in complete]
         if not batches:
             raise InputError(
-                f"int8 needs at least {batch} images to calibrate on, the batch of --input"
+                f"int8 needs at least {batch} images to calibrate on, the batch of `inputs`"
             )
         return batches
 
@@ -83,10 +83,10 @@ def split(graph_module: fx.GraphModule, options: Options) -> Data:
     """Evaluation images are never calibration images."""
     images, calibration = options.images, options.calibration
     if images is not None and len(graph_module.meta["input_shapes"]) > 1:
-        raise InputError("--images works for networks with one input")
+        raise InputError("`images` works for networks with one input")
     if options.precision == "int8" and calibration is None and options.known is None:
         if images is None or len(images) < 2:
-            raise InputError("int8 needs images to calibrate on; give --images DIR")
+            raise InputError("int8 needs images to calibrate on; give `images`")
         calibration = replace(images, entries=images.entries[1::2])
         images = replace(images, entries=images.entries[::2])
     if calibration is not None:

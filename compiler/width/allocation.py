@@ -39,7 +39,7 @@ from shrinkc.compiler.width.knapsack import (
     without_cliffs,
 )
 from shrinkc.compiler.width.price import Price
-from shrinkc.errors import InputError
+from shrinkc.errors import InputError, UnreachableGoalError
 from shrinkc.passes.analysis.channels.channel_groups import ChannelGroup, Groups
 from shrinkc.passes.base import Skip
 from shrinkc.passes.channels.selection import Selection
@@ -233,11 +233,11 @@ def allocate(space: Space, price: Price, budget: float, kind: Kind) -> dict[str,
         if found is None:
             lowest = price.total(without_cliffs(problem, by_amount(1.0)))
     if found is None:
-        raise UnreachableError(budget, lowest, f" with --allocation {kind}")
+        raise UnreachableError(budget, lowest, f" with `allocation` {kind}")
     return found
 
 
-class UnreachableError(InputError):
+class UnreachableError(UnreachableGoalError):
     """`closest` is the lowest price there is."""
 
     def __init__(self, budget: float, closest: float, how: str = "") -> None:
@@ -309,10 +309,10 @@ def per_group(
     known = {group.name: group for group in groups.groups}
     for name, ratio in ratios.items():
         if name not in known:
-            raise InputError(f"--keep {name}: no channel group of that name; see shrinkc inspect")
+            raise InputError(f"`keep` {name}: no channel group of that name; see shrinkc inspect")
         if not 0 < ratio < 1:
             what = "would vanish" if ratio <= 0 else "would stay whole"
-            raise InputError(f"--keep {name}={ratio:g}: the group {what}; give 0 to 1, exclusive")
+            raise InputError(f"`keep` {name}={ratio:g}: the group {what}; give 0 to 1, exclusive")
         group = known[name]
         found[name] = rounded(group, ratio * group.size, multiple)
         if found[name] == group.size:

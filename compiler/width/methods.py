@@ -79,7 +79,7 @@ METHODS: dict[str, Method] = {
 def method_named(name: str) -> Method:
     """Raises InputError that lists the names."""
     if name not in METHODS:
-        raise InputError(f"--criterion {name}: give one of {', '.join(METHODS)}")
+        raise InputError(f"`criterion` {name}: give one of {', '.join(METHODS)}")
     return METHODS[name]
 
 

@@ -43,7 +43,7 @@ from shrinkc.compiler.width.measured_damage import Bearing
 from shrinkc.compiler.width.price import Price, layers_of
 from shrinkc.compiler.width.scheduled import fisher_scheduled
 from shrinkc.compiler.width.skeleton import Facts, Skeleton
-from shrinkc.errors import InputError
+from shrinkc.errors import InputError, UnreachableGoalError
 from shrinkc.latency_tables.table import LatencyTable
 from shrinkc.passes.analysis.channels.channel_groups import Groups, channel_groups
 from shrinkc.passes.base import Skip, copy_graph
@@ -152,7 +152,7 @@ def prune(
     options, progress, keep = options or Pruning(), progress or Silent(), keep or {}
     check_goal(goal, keep)
     if penalty is not None and train is None:
-        raise InputError("this criterion trains with a penalty first; give --train DIR")
+        raise InputError("this criterion trains with a penalty first; give `train`")
     if options.every is not None and (train is None or train.labels is None):
         raise InputError("a channel every few steps of which training? Give labelled images")
     if options.every is not None and keep:
@@ -345,7 +345,9 @@ class _Round:
                 choose(target)
             return _exactly(choose, budget, lambda w: self._cost(skeleton.facts(w), w, unit))
         except UnreachableError as error:
-            raise InputError(f"{goal.closest(before, error.closest)}{error.how}") from None
+            raise UnreachableGoalError(
+                f"{goal.closest(before, error.closest)}{error.how}"
+            ) from None
 
     def _before(self, unit: Unit) -> float:
         """Of the network that was given."""

@@ -8,7 +8,7 @@ from shrinkc.compiler.recover.recipe import School
 from shrinkc.compiler.train.log import Row
 from shrinkc.compiler.train.settings.config import Hooks
 from shrinkc.compiler.width.price import Price
-from shrinkc.errors import InputError
+from shrinkc.errors import UnreachableGoalError
 from shrinkc.passes.analysis.channels.channel_groups import Groups, Keep
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.criteria.fisher_training import fisher_network, unmasked
@@ -30,8 +30,8 @@ def fisher_scheduled(
     """The network with the weights that it was left with, what stays of it, the training's log.
 
     A channel's information is divided by what it takes of the budget: the mean over half of its
-    group's width, since kernels compute channels in groups. Raises InputError where the training
-    ends before the budget is met.
+    group's width, since kernels compute channels in groups. Raises UnreachableGoalError where the
+    training ends before the budget is met.
     """
 
     def widths(keep: Keep) -> dict[str, int]:
@@ -56,8 +56,8 @@ def fisher_scheduled(
     history = school.fit(network.train(), "fisher", epochs, hooks).history
     if not enough(pruning.keep):
         share = price.total(widths(pruning.keep)) / budget
-        raise InputError(
+        raise UnreachableGoalError(
             f"after {epochs} epochs, a channel every {every} steps, the network costs {share:.2f} "
-            "times the budget; give more --round-epochs or a smaller --every"
+            "times the budget; give more `round_epochs` or a smaller `every`"
         )
     return unmasked(graph, network), pruning.selection(), history

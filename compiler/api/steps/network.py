@@ -18,13 +18,13 @@ def input_shapes(model: nn.Module, given: tuple[str, ...]) -> list[tuple[int, ..
         known = [tuple(s) for s in model.meta["input_shapes"].values()]
         if given and [parse_shape(s) for s in given] != known:
             shapes = " ".join(",".join(map(str, s)) for s in known)
-            raise InputError(f"this file is made for --input {shapes}; compile the original anew")
+            raise InputError(f"this file is made for `inputs` {shapes}; compile the original anew")
         return known
     if given:
         return [parse_shape(s) for s in given]
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     if first is None:
-        raise InputError("give the input's shape with --input N,C,H,W")
+        raise InputError("give the input's shape with `inputs` N,C,H,W")
     return [(1, first.in_channels, 224, 224)]
 
 

@@ -182,7 +182,7 @@ def load(job: dict[str, Any], model: dict[str, Any], data: bytes) -> Any:
     if model["runtime"] == "tensorrt":
         return TensorRt(data, half=key is not None and key.precision == "fp16")
     if key is None:
-        raise ValueError("PyTorch times operators here, no files; use --runtime tensorrt")
+        raise ValueError("PyTorch times operators here, no files; use `runtime` tensorrt")
     return operator_graph(key)
 
 

@@ -188,7 +188,7 @@ def test_no_such_phone(phone: Adbd) -> None:
 def refused(device: Adb | BenchmarkModel) -> str:
     with pytest.raises(DeviceError) as error, device.open(SETUP):
         pass
-    assert str(error.value).startswith(f"{device.name}: ") or "--benchmark-model" in str(
+    assert str(error.value).startswith(f"{device.name}: ") or "`benchmark_model`" in str(
         error.value
     )
     assert "\n" not in str(error.value)

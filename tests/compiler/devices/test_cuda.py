@@ -102,7 +102,7 @@ def test_kinds_without_an_operator_are_told() -> None:
     with pytest.raises(NotImplementedError, match="slice"):
         torch_operator(OpKey("slice", 4, 4), "cpu")
     job: dict[str, Any] = {"runtime": "pytorch"}
-    with pytest.raises(ValueError, match="--runtime tensorrt"):
+    with pytest.raises(ValueError, match="`runtime` tensorrt"):
         load(job, {"key": None, "runtime": "pytorch"}, b"a file")
 
 

@@ -127,7 +127,7 @@ def test_classes_from_a_file(tmp_path: Path) -> None:
     file.write_text(json.dumps({"cat": 281, "cow": 345, "dog": 207, "unused": 1}))
     images = find_images(write(tmp_path / "set", CLASSES), classes=read_classes(file))
     assert labels(images) == [281, 281, 345, 207, 207]
-    with pytest.raises(ImageError, match="--classes has no index for folder 'cow'"):
+    with pytest.raises(ImageError, match="`classes` has no index for folder 'cow'"):
         find_images(tmp_path / "set", classes={"cat": 0, "dog": 1})
 
 
@@ -136,9 +136,9 @@ def test_classes_from_a_file(tmp_path: Path) -> None:
 )
 def test_class_files_that_are_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "classes.json").write_text(text)
-    with pytest.raises(ImageError, match=r"classes\.json: (not JSON; )?--classes needs an object"):
+    with pytest.raises(ImageError, match=r"classes\.json: (not JSON; )?`classes` needs an object"):
         read_classes(tmp_path / "classes.json")
-    with pytest.raises(ImageError, match="cannot be read; check --classes"):
+    with pytest.raises(ImageError, match="cannot be read; check `classes`"):
         read_classes(tmp_path / "missing.json")
 
 
@@ -185,8 +185,8 @@ def test_few_unreadable_images_are_named_and_skipped(tmp_path: Path) -> None:
 
 def test_nothing_to_read(tmp_path: Path) -> None:
     for path, message in (
-        (tmp_path, r"no \.jpg, .* in it; check --images"),
-        (tmp_path / "missing", "no such folder or tar of images; check --images"),
+        (tmp_path, r"no \.jpg, .* in it; check `images`"),
+        (tmp_path / "missing", "no such folder or tar of images; check `images`"),
         (write(tmp_path, {"a.txt": b"text"}) / "a.txt", "neither a folder nor a readable tar"),
         (write_tar(tmp_path / "empty.tar", {}), r"no \.jpg"),
     ):

@@ -59,12 +59,12 @@ def test_defaults_and_json() -> None:
 @pytest.mark.parametrize(
     ("shape", "options", "message"),
     [
-        ((1, 3, 8, 8), {"mean": (0.1, 0.2)}, "--mean has 2 values for 3 channels; give 1 or 3"),
-        ((1, 1, 8, 8), {"std": (0.1, 0.2, 0.3)}, "--std has 3 values for 1 channels; give 1"),
-        ((1, 3, 8, 8), {"std": (0.0,)}, "--std 0.0: give numbers above 0"),
-        ((1, 3, 8, 8), {"mean": (float("nan"),)}, "--mean nan: give finite numbers"),
-        ((1, 3, 8, 8), {"resize": 7}, "--resize 7 is below the input size 8×8; give more"),
-        ((1, 64), {}, "--images needs a network input of shape N,C,H,W, not 1,64"),
+        ((1, 3, 8, 8), {"mean": (0.1, 0.2)}, "`mean` has 2 values for 3 channels; give 1 or 3"),
+        ((1, 1, 8, 8), {"std": (0.1, 0.2, 0.3)}, "`std` has 3 values for 1 channel; give 1"),
+        ((1, 3, 8, 8), {"std": (0.0,)}, "`std` 0.0: give numbers above 0"),
+        ((1, 3, 8, 8), {"mean": (float("nan"),)}, "`mean` nan: give finite numbers"),
+        ((1, 3, 8, 8), {"resize": 7}, "`resize` 7 is below the input size 8×8; give more"),
+        ((1, 64), {}, "`images` needs a network input of shape N,C,H,W, not 1,64"),
     ],
 )
 def test_values_that_do_not_fit(shape: tuple[int, ...], options: dict, message: str) -> None:

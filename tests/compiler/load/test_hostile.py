@@ -163,7 +163,7 @@ def test_calls_of_anything_are_refused(tmp_path: Path, name: str, place: str, le
     weights = {"weight": torch.zeros(1), "attack": attack}
     value = {"alone": attack, "in a state dict": weights, "in a module": model}[place]
     path = dump(value, tmp_path / "model.pt", legacy)
-    refused(path, marker, "--trust", UnsafeFileError)
+    refused(path, marker, "`trust`", UnsafeFileError)
 
 
 def test_the_attack_works_where_it_is_not_prevented(tmp_path: Path) -> None:

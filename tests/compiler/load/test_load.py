@@ -93,7 +93,7 @@ def test_our_own_file_gives_the_canonical_graph(tmp_path: Path) -> None:
     loaded = load_model(path)
     assert isinstance(loaded, fx.GraphModule)
     assert torch.equal(loaded(x)[0], graph_module(x)[0])
-    with pytest.raises(LoadError, match="shrinkc's own file holds its network; leave out --arch"):
+    with pytest.raises(LoadError, match="shrinkc's own file holds its network; leave out `arch`"):
         load_model(path, arch="a:b")
     graph_module.get_submodule("0").bias.data[2] = float("inf")
     save_model(graph_module, path, {})
@@ -274,14 +274,14 @@ def test_other_classes_are_refused(tmp_path: Path, legacy: bool) -> None:
         UnsafeFileError,
         match=r"model\.pt: it names .*test_load\.OwnNet, which is no class of torch\.nn or of a "
         r"known model library, so loading it could run any code; save a state dict and give "
-        r"--arch package\.module:factory, or take the risk with --trust$",
+        r"`arch` package\.module:factory, or take the risk with `trust`$",
     ):
         load_model(path)
 
 
 def test_a_whole_model_in_the_old_format(tmp_path: Path) -> None:
     torch.save(nn.ReLU(), tmp_path / "m.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(UnsafeFileError, match=r"a whole model .* PyTorch before 1\.6, .* --trust"):
+    with pytest.raises(UnsafeFileError, match=r"a whole model .* PyTorch before 1\.6, .* `trust`"):
         load_model(tmp_path / "m.pt")
 
 

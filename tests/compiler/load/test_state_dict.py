@@ -131,7 +131,7 @@ def test_without_arch(tmp_path: Path) -> None:
         load_model(path)
     assert str(caught.value) == (
         f"{path}: a state dict, weights without a network (conv.weight, conv.bias, bn.weight, "
-        "bn.bias, …); name the network with --arch package.module:factory"
+        "bn.bias, …); name the network with `arch` package.module:factory"
     )
 
 
@@ -147,7 +147,7 @@ def test_keys_that_do_not_fit(tmp_path: Path, zoo: str) -> None:
     assert str(caught.value) == (
         f"{path} does not fit {zoo}:Net: keys 3 missing (conv.bias, bn.weight, tied.bias); "
         "5 unexpected (head.0, head.1, head.2, …); 1 of another shape (bn.bias: (8,) in the "
-        "file, (4,) in the model); check --arch"
+        "file, (4,) in the model); check `arch`"
     )
 
 
@@ -161,7 +161,7 @@ def test_nan_weights(tmp_path: Path, zoo: str) -> None:
 
 def test_arch_for_a_whole_model(tmp_path: Path, zoo: str) -> None:
     torch.save(nn.ReLU(), tmp_path / "model.pt")
-    with pytest.raises(LoadError, match="holds a whole model; leave out --arch"):
+    with pytest.raises(LoadError, match="holds a whole model; leave out `arch`"):
         load_model(tmp_path / "model.pt", arch=f"{zoo}:Net")
 
 

@@ -58,7 +58,7 @@ def test_torchscript(tmp_path: Path, net: Net, method: str) -> None:
     jit: Any = torch.jit
     jit.save(jit.trace(net, X) if method == "trace" else jit.script(net), str(path))
     with pytest.raises(
-        UnsafeFileError, match=r"a TorchScript archive, which runs the code in it; .* --trust$"
+        UnsafeFileError, match=r"a TorchScript archive, which runs the code in it; .* `trust`$"
     ):
         load_model(path)
     graph_module = captured(path, X)
@@ -90,7 +90,7 @@ def test_torchscript_that_cannot_be_translated(tmp_path: Path) -> None:
 def test_an_exported_program(tmp_path: Path, net: Net) -> None:
     path = tmp_path / "model.pt2"
     torch.export.save(torch.export.export(net, (X,)), path)
-    with pytest.raises(UnsafeFileError, match=r"a torch\.export archive \(\.pt2\), .* --trust$"):
+    with pytest.raises(UnsafeFileError, match=r"a torch\.export archive \(\.pt2\), .* `trust`$"):
         load_model(path)
     assert same(captured(path, X), net, X)
 
@@ -105,7 +105,7 @@ def test_an_exported_program_of_two_inputs(tmp_path: Path) -> None:
 def test_any_pickle(tmp_path: Path, net: Net, legacy: bool) -> None:
     path = tmp_path / "model.pt"
     torch.save(net.train(), path, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(UnsafeFileError, match="--trust"):
+    with pytest.raises(UnsafeFileError, match="`trust`"):
         load_model(path)
     loaded = load_model(path, trust=True)
     assert type(loaded) is Net

@@ -220,7 +220,7 @@ def test_a_header_is_measured_before_it_is_read(
 
 def test_another_safetensors(tmp_path: Path) -> None:
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors")
-    with pytest.raises(LoadError, match="not written by shrinkc; give --arch to load weights"):
+    with pytest.raises(LoadError, match="not written by shrinkc; give `arch` to load weights"):
         load_model_file(tmp_path / "m.safetensors")
     with pytest.raises(LoadError, match=r"no\.safetensors: cannot be read .* check the path"):
         load_model_file(tmp_path / "no.safetensors")

@@ -142,7 +142,7 @@ def test_everything_may_stay_fp32(graph: fx.GraphModule) -> None:
 def test_a_layer_that_is_not_there(graph: fx.GraphModule) -> None:
     with pytest.raises(
         InputError,
-        match=r"--keep-fp32 con_1: no such .* near it: conv_1",
+        match=r"`keep_fp32` con_1: no such .* near it: conv_1",
     ):
         prepare(graph, SEEN, Int8(keep_fp32=("con_1",)))
     with pytest.raises(InputError, match="near it: conv, conv_1"):

@@ -173,7 +173,7 @@ def test_a_penalty_is_trained_with_before_anything_goes() -> None:
     result = run(Goal.speedup(1.3), Pruning(EACH, 1, QUICK), train=images(), penalty=penalty)
     assert len(asked) == 1
     assert len(result.history) == 2
-    with pytest.raises(InputError, match="give --train DIR"):
+    with pytest.raises(InputError, match="give `train`"):
         run(Goal.speedup(1.3), penalty=penalty)
 
 
