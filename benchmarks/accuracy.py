@@ -17,13 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compile_time import shrinkc_command
-from benchmarks.shared.common import (
-    ROOT,
-    add_data_argument,
-    environment,
-    print_table,
-    write_results,
-)
+from benchmarks.shared import results
+from benchmarks.shared.common import ROOT, add_data_argument, print_table
 from benchmarks.shared.mobilenet_v2 import IMAGES
 
 
@@ -69,7 +64,7 @@ def main() -> None:
         ],
     )
     packages = ("torch", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer")
-    write_results("accuracy", {"environment": environment(*packages), "results": rows})
+    results.write(results.result_path("accuracy"), "accuracy", rows, packages)
 
 
 _KEPT = ("file", "top1", "agreement", "max_relative_error", "bytes")

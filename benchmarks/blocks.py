@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.shared.common import add_data_argument, environment, print_table, write_results
+from benchmarks.shared import results
+from benchmarks.shared.common import add_data_argument, print_table
 from shrinkc.latency_tables.kernels.registry import RUY
 from shrinkc.latency_tables.makers import rpi4_ruy
 from shrinkc.latency_tables.makers.fbnet_blocks import read_blocks
@@ -54,15 +55,15 @@ class Combined:
             best = min(best, (loss, prices, float(factor)), key=lambda found: found[0])
         return best[1], best[2]
 
-    def error_percent(self, group: Callable[[Sample], str]) -> float:
-        """Mean absolute error of networks whose group was left out."""
+    def error(self, group: Callable[[Sample], str]) -> float:
+        """Mean absolute relative error of networks whose group was left out."""
         errors: list[float] = []
         for name in sorted({group(network) for network in self.networks}):
             left_out = tuple(s for s in self.networks if group(s) == name)
             prices, _ = self.prices(tuple(s for s in self.networks if group(s) != name))
             predicted = self.fit.features(left_out) @ prices
             errors += list(np.abs(predicted / _us(left_out) - 1))
-        return 100 * float(np.mean(errors))
+        return float(np.mean(errors))
 
     def row(self) -> dict[str, float]:
         prices, factor = self.prices(self.networks)
@@ -70,9 +71,9 @@ class Combined:
         return {
             "weight": self.weight,
             "factor": factor,
-            "network_held_out_percent": self.error_percent(lambda sample: sample.network),
-            "family_held_out_percent": self.error_percent(lambda sample: sample.family),
-            "blocks_in_fit_percent": 100 * float(np.mean(np.abs(blocks))),
+            "network_held_out_error": self.error(lambda sample: sample.network),
+            "family_held_out_error": self.error(lambda sample: sample.family),
+            "blocks_in_fit_error": float(np.mean(np.abs(blocks))),
             "depthwise_us_per_mmac": float(prices[list(RUY.features).index("depthwise")]),
         }
 
@@ -93,12 +94,12 @@ def main() -> None:
     fit = Fit(RUY, made.TILES["fp32"], made.CACHES, made.EXPECTED["fp32"])
     rows = [Combined(fit, networks, blocks, weight).row() for weight in WEIGHTS]
     header = ("weight", "factor", "network held out", "family held out", "blocks", "depthwise")
-    formats = ("{:g}", "{:.2f}", "{:.2f}%", "{:.2f}%", "{:.0f}%", "{:.0f}")
+    formats = ("{:g}", "{:.2f}", "{:.2%}", "{:.2%}", "{:.0%}", "{:.0f}")
     print_table(
         header,
         [[f.format(v) for f, v in zip(formats, row.values(), strict=True)] for row in rows],
     )
-    write_results("blocks", {"environment": environment("numpy", "scipy"), "rows": rows})
+    results.write(results.result_path("blocks"), "blocks", rows, ("numpy", "scipy"))
 
 
 if __name__ == "__main__":

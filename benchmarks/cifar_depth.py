@@ -29,14 +29,12 @@ from numpy import polyfit
 from torch import Tensor, fx, nn
 
 from benchmarks.closed_form import HostOperators
-from benchmarks.shared import cifar
+from benchmarks.shared import cifar, results
 from benchmarks.shared.common import (
     add_data_argument,
     deviation,
-    environment,
     print_table,
     replace_json,
-    write_results,
 )
 from shrinkc.compiler.cost.budget import measured_within, predicted_ms, price_of
 from shrinkc.compiler.cost.goal import Goal
@@ -77,7 +75,7 @@ CALIBRATION = 100
 CONTROL = [1.5]  # speedups of the control from scratch
 BY_PLAN: tuple[Method, ...] = ("depthshrinker", "two-stage-dp", "layermerge", "layer-pruning")
 METHODS = (*BY_PLAN, "closed-form", "uniform-width", "from-scratch")
-RESULTS = cifar.OUT / "depth"
+KEPT = cifar.OUT / "depth"
 
 
 @dataclass
@@ -155,10 +153,10 @@ def by_plan(
     result = shrink_trained(
         *(graph, seen, table(), PRECISION, method, Goal.speedup(speedup)),
         options=Trained(recipe(seed)),
-        folder=RESULTS / "work" / f"{method}-{seed}",
+        folder=KEPT / "work" / f"{method}-{seed}",
         measured_ms=measured(network(graph).folded, seen),
     )
-    return result.graph_module, {"taken": [taken.option for taken in result.taken]}
+    return result.graph_module, {"options": [taken.option for taken in result.taken]}
 
 
 def measured(original: fx.GraphModule, seen: Images) -> Measuring:
@@ -173,7 +171,7 @@ def closed_form(
     original = network(graph).folded
     rows = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed))[:1000]
     few = replace(seen, pixels=seen.pixels[rows], labels=None)
-    options = ClosedForm(tuning=Tuning(steps=0), cache=RESULTS / "work" / "damages")
+    options = ClosedForm(tuning=Tuning(steps=0), cache=KEPT / "work" / "damages")
     draft = replace(options, rebuilding=Rebuilding(steps=0))
     measured_ms = measured(original, seen)
     budget = predicted_ms(original, table(), PRECISION) / speedup
@@ -187,9 +185,9 @@ def closed_form(
     )
     shrunk = asked(ask, options)
     untrained = evaluate(shrunk, test).top1
-    folder = RESULTS / "work" / f"closed-form-{seed}"
+    folder = KEPT / "work" / f"closed-form-{seed}"
     model = retrain(shrunk, original, seen, recipe(seed), folder, Terminal())
-    return model, {"untrained": untrained}
+    return model, {"untrained_top1": untrained}
 
 
 def widths(net: Network) -> Iterator[tuple[float, fx.GraphModule]]:
@@ -216,17 +214,17 @@ def uniform_width(graph: fx.GraphModule, seen: Images, speedup: float, seed: int
         seen,
         net.graph,
         recipe(seed),
-        RESULTS / "work" / f"uniform-{seed}",
+        KEPT / "work" / f"uniform-{seed}",
         f"{speedup}",
         Terminal(),
     )
     schooled.fit(narrow.train(), "fine-tuning", EPOCHS)
-    return run_exact_passes(narrow.eval(), (FoldBatchNorm(),))[0].float(), {"keep": keep}
+    return run_exact_passes(narrow.eval(), (FoldBatchNorm(),))[0].float(), {"kept_channels": keep}
 
 
 def from_scratch(graph: fx.GraphModule, seen: Images, speedup: float, seed: int) -> Shrunk:
     """Scratch-E of Liu et al. (2019): the shrunk network's shape, random weights, all epochs."""
-    folder = RESULTS / "work" / f"two-stage-dp-{seed}"
+    folder = KEPT / "work" / f"two-stage-dp-{seed}"
     found = shrink_trained(
         *(graph, seen, table(), PRECISION, "two-stage-dp", Goal.speedup(speedup)),
         options=Trained(recipe(seed)),
@@ -276,12 +274,13 @@ def job(
     seen, test = cifar.images(data)
     rows: list[dict[str, Any]] = []
     for speedup in speedups:
-        kept = RESULTS / f"{method}-{speedup:g}-{seed}.json"
+        kept = KEPT / f"{method}-{speedup:g}-{seed}.json"
         if not kept.exists():
             try:
                 row = _point(graph, seen, test, method, seed, speedup)
             except InputError as error:  # out of reach
-                row = {"method": method, "asked": speedup, "seed": seed, "error": str(error)}
+                row = {"method": method, "asked_speedup": speedup, "seed": seed}
+                row["failure"] = str(error)
             replace_json(kept, row)
         rows.append(json.loads(kept.read_text()))
     return rows
@@ -306,11 +305,11 @@ def _point(
     before, after = int8_file(original, seen), int8_file(shrunk, seen)
     row: dict[str, Any] = {
         "method": method,
-        "asked": speedup,
+        "asked_speedup": speedup,
         "seed": seed,
-        "predicted": predicted_ms(original, table(), PRECISION)
+        "table_speedup": predicted_ms(original, table(), PRECISION)
         / predicted_ms(shrunk, table(), PRECISION),
-        "measured": speedup_of(before, after),
+        "speedup": speedup_of(before, after),
         "top1": evaluate(shrunk, test).top1,
         "top1_int8": top1_of_file(after, test),
         "seconds": seconds,
@@ -336,7 +335,7 @@ def main() -> None:
     file = int8_file(net.folded, seen)
     original = {"top1": evaluate(net.folded, test).top1, "top1_int8": top1_of_file(file, test)}
     if arguments.done:
-        rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+        rows = [json.loads(path.read_text()) for path in sorted(KEPT.glob("*.json"))]
         _written(original, rows)
         return
     time_operators(net)
@@ -345,7 +344,7 @@ def main() -> None:
     if arguments.table:
         return
     speedups = [float(text) for text in arguments.speedups.split(",")]
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    KEPT.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     methods = arguments.methods.split(",")
     for seed in range(arguments.seeds):  # a stopped run has whole seeds
@@ -366,24 +365,30 @@ def main() -> None:
 def _written(original: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     packages = ("torch", "ai-edge-litert", "ai-edge-quantizer")
     settings = {"epochs": EPOCHS, "search_epochs": SEARCH_EPOCHS, "steps": STEPS}
-    results = {"environment": environment(*packages), **settings, "original": original}
-    write_results("cifar_depth", results | {"points": rows})
+    results.write(
+        results.result_path("cifar_depth"),
+        "cifar_depth",
+        rows,
+        packages,
+        settings=settings,
+        original=original,
+    )
     _show(original, rows)
 
 
 def _show(original: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     print(f"as it is: {original['top1']:.2%}, int8 file {original['top1_int8']:.2%}")
     shown: list[tuple[str, ...]] = []
-    for asked in sorted({row["asked"] for row in rows}):
+    for asked in sorted({row["asked_speedup"] for row in rows}):
         for method in dict.fromkeys(row["method"] for row in rows):
-            few = [r for r in rows if (r["method"], r["asked"]) == (method, asked)]
+            few = [r for r in rows if (r["method"], r["asked_speedup"]) == (method, asked)]
             if not few:
                 continue
-            if any("error" in r for r in few):
+            if any("failure" in r for r in few):
                 shown.append((f"{asked:g}×", method, "out of reach", "", ""))
                 continue
             cells = [_spread([r[k] for r in few]) for k in ("top1", "top1_int8")]
-            speed = mean(r["measured"] for r in few)
+            speed = mean(r["speedup"] for r in few)
             shown.append((f"{asked:g}×", method, f"{speed:.2f}×", *cells))
     print_table(("asked", "method", "measured", "top-1", "int8 file"), shown)
 

@@ -19,7 +19,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -28,15 +28,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from benchmarks.shared import results
 from benchmarks.shared.common import (
-    RESULTS,
     ROOT,
     add_data_argument,
-    environment,
     peak_megabytes,
     print_table,
     replace_json,
-    write_results,
 )
 from benchmarks.shared.mobilenet_v2 import IMAGES, images, pretrained
 from shrinkc.compiler.capture import capture
@@ -128,10 +126,19 @@ def files(graph: fx.GraphModule, inputs: list[tuple[Tensor, ...]]) -> dict[str, 
 
 
 def judged(classes: Tensor, original: Tensor, labels: list[int]) -> dict[str, float]:
+    """Shares of the images: classified as labelled, and as by the original."""
     return {
-        "top1": 100 * float((classes == torch.tensor(labels)).float().mean()),
-        "agreement": 100 * float((classes == original).float().mean()),
+        "top1": int((classes == torch.tensor(labels)).sum()) / len(labels),
+        "agreement": int((classes == original).sum()) / len(labels),
     }
+
+
+def taken(choices: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Choices as they stand in result files; `error`, of a fit, is no failure."""
+    return [
+        {"fit_error" if name == "error" else name: value for name, value in choice.items()}
+        for choice in choices
+    ]
 
 
 def classes_of(graph: fx.GraphModule, images: Tensor) -> Tensor:
@@ -212,19 +219,19 @@ def point(arguments: argparse.Namespace, speedup: float) -> dict[str, Any]:
     views, labels = images(data / IMAGES / "validation")
     original = classes_of(graph, views)
     return {
-        "asked": speedup,
+        "asked_speedup": speedup,
         "kinds": arguments.kinds,
-        "taken": [asdict(row) for row in shrunk.rows],
+        "taken": taken(asdict(row) for row in shrunk.rows),
         "table_speedup": shrunk.speedup,
         "measured": measured(before, after),
-        "predicted": predicted(graph, shrunk.graph_module),
+        "predicted_speedups": predicted(graph, shrunk.graph_module),
         "closed_form": judged(classes_of(shrunk.fitted, views), original, labels),
-        "torch": judged(classes_of(shrunk.graph_module, views), original, labels),
+        "distilled": judged(classes_of(shrunk.graph_module, views), original, labels),
         "int8": judged(classes_of_file(after["int8"], views), original, labels),
-        "base": judged(original, original, labels)["top1"],
-        "base_int8": judged(classes_of_file(before["int8"], views), original, labels),
+        "original_top1": judged(original, original, labels)["top1"],
+        "original_int8": judged(classes_of_file(before["int8"], views), original, labels),
         "threads": arguments.threads,
-        "rebuild": arguments.rebuild,
+        "rebuild_steps": arguments.rebuild,
         "steps": len(shrunk.tuned.losses) if shrunk.tuned else 0,
         "stopped": shrunk.tuned.stopped if shrunk.tuned else None,
         "seconds": seconds,
@@ -269,14 +276,13 @@ def main() -> None:
 def _write(name: str, rows: dict[float, dict[str, Any]]) -> None:
     points = [rows[asked] for asked in sorted(rows)]
     packages = ("torch", "ai-edge-litert", "ai-edge-quantizer")
-    write_results(name, {"environment": environment(*packages), "points": points})
+    results.write(results.result_path(name), "closed_form", points, packages)
 
 
 def _known(name: str) -> dict[float, dict[str, Any]]:
     """Points of earlier runs, which stay until they are measured again."""
-    path = RESULTS / f"{name}.json"
-    found = json.loads(path.read_text())["points"] if path.exists() else []
-    return {point["asked"]: point for point in found}
+    found = results.earlier_rows(results.result_path(name))
+    return {point["asked_speedup"]: point for point in found}
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
@@ -285,10 +291,10 @@ def _show(rows: list[dict[str, Any]]) -> None:
         header,
         [
             (
-                f"{row['asked']:g}×",
+                f"{row['asked_speedup']:g}×",
                 *(f"{row['measured'][p]['speedup']:.2f}×" for p in ("int8", "fp32")),
-                *(f"{row[k]['top1']:.2f}" for k in ("closed_form", "torch", "int8")),
-                f"{row['torch']['agreement']:.2f}",
+                *(f"{row[k]['top1']:.2%}" for k in ("closed_form", "distilled", "int8")),
+                f"{row['distilled']['agreement']:.2%}",
                 f"{row['seconds']:.0f}",
                 f"{row['peak_mb']:.0f}",
             )

@@ -20,14 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.shared.common import (
-    ROOT,
-    add_data_argument,
-    environment,
-    peak_megabytes,
-    print_table,
-    write_results,
-)
+from benchmarks.shared import results
+from benchmarks.shared.common import ROOT, add_data_argument, peak_megabytes, print_table
 from benchmarks.shared.mobilenet_v2 import IMAGES, write_classes, write_model
 
 
@@ -37,7 +31,7 @@ class Run:
 
     seconds: float
     cpu_seconds: float
-    peak_megabytes: float
+    peak_mb: float
 
 
 def run(command: list[str]) -> Run:
@@ -56,7 +50,7 @@ def shrinkc_command(data: Path, folder: Path, images: bool) -> list[str]:
     """MobileNetV2 for rpi4; everything it reads is written to `folder` first."""
     model = write_model(data, folder)
     command = [str(Path(sys.executable).parent / "shrinkc"), str(model)]
-    command += ["--arch", "benchmarks.mobilenet_v2:mobilenet_v2", "--target", "rpi4"]
+    command += ["--arch", "benchmarks.shared.mobilenet_v2:mobilenet_v2", "--target", "rpi4"]
     command += ["--input", "1,3,224,224", "-o", str(folder / "out")]
     if images:
         validation = data / IMAGES / "validation"
@@ -83,17 +77,16 @@ def main() -> None:
                 f"verified on {what}",
                 f"{median(r.seconds for r in runs):.1f}",
                 f"{median(r.cpu_seconds for r in runs):.1f}",
-                f"{max(r.peak_megabytes for r in runs):.0f}",
+                f"{max(r.peak_mb for r in runs):.0f}",
             )
         ],
     )
-    write_results(
-        "compile_time_images" if arguments.images else "compile_time",
-        {
-            "environment": environment("torch", "onnx", "onnxruntime", "ai-edge-litert"),
-            "verified_on": what,
-            "runs": [asdict(one) for one in runs],
-        },
+    results.write(
+        results.result_path("compile_time_images" if arguments.images else "compile_time"),
+        "compile_time",
+        [asdict(one) for one in runs],
+        ("torch", "onnx", "onnxruntime", "ai-edge-litert"),
+        settings={"verified_on": what},
     )
 
 

@@ -24,14 +24,8 @@ from statistics import median
 import numpy as np
 import torch
 
-from benchmarks.shared.common import (
-    ROOT,
-    add_data_argument,
-    environment,
-    median_iqr,
-    print_table,
-    write_results,
-)
+from benchmarks.shared import results
+from benchmarks.shared.common import ROOT, add_data_argument, median_iqr, print_table
 from benchmarks.shared.mobilenet_v2 import pretrained
 from benchmarks.shared.models import randomise
 from benchmarks.shared.networks import NETWORKS
@@ -67,7 +61,7 @@ class Comparison:
 
     network: str
     runtime: str
-    peer: str
+    peer_tool: str
     ours_ms: float
     ours_iqr_ms: float
     peer_ms: float
@@ -183,15 +177,16 @@ def main() -> None:
         ("network", "runtime", "peer", "ours ms (IQR)", "peer ms (IQR)", "ratio (min to max)"),
         [row(comparison) for comparison in comparisons],
     )
-    write_results(
+    results.write(
+        results.result_path("converters"),
         "converters",
-        {
-            "environment": environment("torch", "onnxruntime", "ai-edge-litert"),
+        [asdict(comparison) for comparison in comparisons],
+        ("torch", "onnxruntime", "ai-edge-litert"),
+        settings={
             "peers": {p.name: p.requirements.read_text().split() for p in PEERS},
             "threads": 1,
             "rounds": arguments.rounds,
             "runs": arguments.runs,
-            "results": [asdict(comparison) for comparison in comparisons],
         },
     )
 
@@ -199,7 +194,7 @@ def main() -> None:
 def row(c: Comparison) -> tuple[str, ...]:
     """Cells of the printed table."""
     return (
-        *(c.network, c.runtime, c.peer),
+        *(c.network, c.runtime, c.peer_tool),
         f"{c.ours_ms:.2f} ({c.ours_iqr_ms:.2f})",
         f"{c.peer_ms:.2f} ({c.peer_iqr_ms:.2f})",
         f"{c.ratio:.3f} ({c.ratio_min:.3f} to {c.ratio_max:.3f})",

@@ -17,7 +17,7 @@ its own, at most --minutes and --gigabytes. An architecture passes a stage when
 Beyond these four, `merged`: every linear segment that can be merged is, to 1e-9 in float64, and the
 result is equal as ONNX.
 
-`float32` is the model's own rounding: its float32 against its float64 outputs.
+`float32_error` is the model's own rounding: its float32 against its float64 outputs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from benchmarks.coverage_one import STAGES, Result, empty_result
-from benchmarks.shared.common import RESULTS, ROOT, environment, markdown_table, replace_json
+from benchmarks.shared import results as result_files
+from benchmarks.shared.common import ROOT, markdown_table
 from benchmarks.shared.models import Architecture, architectures
 
 
@@ -136,7 +137,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--gigabytes", type=float, default=6)
-    parser.add_argument("--out", type=Path, default=RESULTS / "coverage.json")
+    parser.add_argument("--out", type=Path, default=result_files.result_path("coverage"))
     arguments = parser.parse_args()
     chosen = [one for one in architectures() if (arguments.only or "") in one.key]
     if arguments.list:
@@ -159,9 +160,7 @@ def wanted(earlier: Result | None, arguments: argparse.Namespace) -> bool:
 
 def load(path: Path) -> dict[str, Result]:
     """Earlier results, by library/name."""
-    if not path.exists():
-        return {}
-    rows = json.loads(path.read_text())["results"]
+    rows = result_files.earlier_rows(path)
     return {f"{row['library']}/{row['name']}": row for row in rows}
 
 
@@ -169,7 +168,7 @@ def save(path: Path, results: dict[str, Result]) -> None:
     """In the list's order, replaced at once; a stopped run loses one architecture at most."""
     rows = [results[one.key] for one in architectures() if one.key in results]
     packages = ("torch", "onnxruntime", "ai-edge-litert", "pytorchcv", "timm", "transformers")
-    replace_json(path, {"environment": environment(*packages), "results": rows})
+    result_files.write(path, "coverage", rows, packages)
 
 
 def run_all(
@@ -186,7 +185,7 @@ def run_all(
             results[futures[future].key] = result
             save(arguments.out, results)
             passed = " ".join(f"{stage}:{'yes' if result[stage] else 'NO'}" for stage in STAGES)
-            seconds = sum(result["seconds"].values())
+            seconds = sum(result["stage_seconds"].values())
             key = futures[future].key
             print(f"{count}/{len(pending)} {key:50} {passed} {seconds:.0f} s", flush=True)
 

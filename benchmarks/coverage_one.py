@@ -42,7 +42,7 @@ def empty_result(architecture: Architecture, stages: Sequence[str] = STAGES) -> 
         "name": architecture.name,
         "parameters": architecture.parameters,
         "errors": {},
-        "seconds": {},
+        "stage_seconds": {},
         **dict.fromkeys(stages, False),
     }
 
@@ -71,9 +71,9 @@ class Stages:
             if name in self.stages:
                 self.result[name] = True
         finally:
-            self.result["seconds"][name] = round(time.perf_counter() - start, 2)
+            self.result["stage_seconds"][name] = round(time.perf_counter() - start, 2)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            self.result["megabytes"] = round(peak_megabytes(peak))
+            self.result["peak_mb"] = round(peak_megabytes(peak))
             self.save(self.result)
 
 
@@ -88,7 +88,7 @@ def measure(architecture: Architecture, save: Callable[[Result], None]) -> None:
         x = torch.randn(2, *architecture.input_shape)
         want = outputs(model, x)
         result["attention"] = multiplies_activations(model, x[:1])
-        result["float32"] = _float32_error(model, x, want)
+        result["float32_error"] = _float32_error(model, x, want)
     if "build" in result["errors"]:
         return
     with stages.stage("captured"):
@@ -122,8 +122,10 @@ def _fold(graph: fx.GraphModule, result: Result) -> fx.GraphModule:
 
     after, steps = run_exact_passes(graph, BASE_PASSES)
     skipped = steps[1].skipped
-    result["batch_norms"] = [_batch_norms(graph), _batch_norms(after)]
-    result["kept"] = dict(Counter(re.sub(r"'[^']+'", "…", skip.reason) for skip in skipped))
+    result["batch_norm_counts"] = [_batch_norms(graph), _batch_norms(after)]
+    result["kept_batch_norms"] = dict(
+        Counter(re.sub(r"'[^']+'", "…", skip.reason) for skip in skipped)
+    )
     result["folded_error"] = max(step.max_error for step in steps)
     unexplained = _batch_norms(after) - len({skip.node for skip in skipped})
     if unexplained > 0:

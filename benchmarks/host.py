@@ -23,7 +23,8 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from benchmarks.shared.common import RESULTS, environment, print_table, replace_json
+from benchmarks.shared import results
+from benchmarks.shared.common import print_table
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.keys import keyed
 from shrinkc.compiler.devices.jobs import Setup
@@ -188,16 +189,15 @@ def main() -> None:
         f"{statistics.median(errors):.1%}, worst {errors.max():.1%}, Spearman {rank:.4f}"
     )
     name = f"host_{arguments.runtime}_{arguments.precision}_{what}"
-    replace_json(
-        RESULTS / f"{name}.json",
-        {
-            "environment": environment("ai-edge-litert", "onnxruntime"),
-            "mean_error_percent": 100 * float(errors.mean()),
-            "worst_percent": 100 * float(errors.max()),
+    results.write(
+        results.result_path(name),
+        "host",
+        [{"name": n, "measured_ms": m / 1e3, "predicted_ms": p / 1e3} for n, m, p in rows],
+        ("ai-edge-litert", "onnxruntime"),
+        summary={
+            "mean_error": float(errors.mean()),
+            "worst_error": float(errors.max()),
             "spearman": rank,
-            "networks": [
-                {"name": n, "measured_ms": m / 1e3, "predicted_ms": p / 1e3} for n, m, p in rows
-            ],
         },
     )
 

@@ -17,7 +17,6 @@ training set), judged on 400 others (2,000 of the test set).
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,14 +27,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from benchmarks.closed_form import calibration, folded
-from benchmarks.shared import cifar
-from benchmarks.shared.common import (
-    RESULTS,
-    add_data_argument,
-    environment,
-    print_table,
-    write_results,
-)
+from benchmarks.shared import cifar, results
+from benchmarks.shared.common import add_data_argument, print_table
 from benchmarks.shared.mobilenet_v2 import IMAGES, images
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.goal import Goal
@@ -165,10 +158,10 @@ def logits(file: bytes, case: Case) -> Tensor:
 def judged(got: Tensor, want: Tensor, labels: list[int]) -> dict[str, float]:
     p, q = want.log_softmax(1), got.log_softmax(1)
     signal, noise = energies(want, got)
-    classes, share = got.argmax(1), 100 / len(got)
+    classes = got.argmax(1)
     return {
-        "top1": share * int((classes == torch.tensor(labels)).sum()),
-        "agreement": share * int((classes == want.argmax(1)).sum()),
+        "top1": int((classes == torch.tensor(labels)).sum()) / len(got),
+        "agreement": int((classes == want.argmax(1)).sum()) / len(got),
         "divergence": float((p.exp() * (p - q)).sum(1).mean()),
         "snr_db": decibels(float(signal), float(noise)),
     }
@@ -178,7 +171,7 @@ def rows_of(name: str, case: Case) -> list[dict[str, Any]]:
     with torch.no_grad():
         want = torch.cat([case.graph(few)[0] for few in case.views.split(20)])
     rows: list[dict[str, Any]] = [
-        {"network": name, "int8": "fp32", "seconds": 0.0, **judged(want, want, case.labels)}
+        {"network": name, "int8_tuning": "fp32", "seconds": 0.0, **judged(want, want, case.labels)}
     ]
     for tuning in ("plain", *TUNINGS):
         started = time.monotonic()
@@ -188,7 +181,7 @@ def rows_of(name: str, case: Case) -> list[dict[str, Any]]:
             file = tflite_file(case.graph, "int8", case.calibration, tuning)
         seconds = time.monotonic() - started
         result = judged(logits(file, case), want, case.labels)
-        rows.append({"network": name, "int8": tuning, "seconds": seconds, **result})
+        rows.append({"network": name, "int8_tuning": tuning, "seconds": seconds, **result})
         show(rows[-1:])
     return rows
 
@@ -198,7 +191,8 @@ def show(rows: list[dict[str, Any]]) -> None:
         ("network", "int8", "top-1", "agrees", "divergence", "SNR, dB", "s"),
         [
             (
-                *(row["network"], row["int8"], f"{row['top1']:.2f}", f"{row['agreement']:.2f}"),
+                *(row["network"], row["int8_tuning"]),
+                *(f"{row['top1']:.2%}", f"{row['agreement']:.2%}"),
                 *(f"{row['divergence']:.4f}", f"{row['snr_db']:.1f}", f"{row['seconds']:.0f}"),
             )
             for row in rows
@@ -213,19 +207,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    rows = known()
+    path = results.result_path("int8")
+    rows = results.earlier_rows(path)  # other networks' stay until they are measured again
     for name in arguments.networks.split(","):
         new = rows_of(name, CASES[name](arguments.data))
         rows = [row for row in rows if row["network"] != name] + new
         packages = ("torch", "ai-edge-litert", "ai-edge-quantizer")
-        write_results("int8", {"environment": environment(*packages), "rows": rows})
+        results.write(path, "int8", rows, packages)
     show(rows)
-
-
-def known() -> list[dict[str, Any]]:
-    """Networks of earlier runs, which stay until they are measured again."""
-    path = RESULTS / "int8.json"
-    return json.loads(path.read_text())["rows"] if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -25,25 +25,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.peers_plot import draw
+from benchmarks.shared import results
 from benchmarks.shared.common import (
     ROOT,
     add_data_argument,
-    environment,
     median_iqr,
     print_table,
     replace_json,
-    write_results,
 )
 from benchmarks.shared.mobilenet_v2 import IMAGES, images
 from benchmarks.shared.peers_rows import ORIGINALS, PEERS, Contender, contenders
 from benchmarks.shared.peers_workshop import PeerError, Workshop
+from benchmarks.shared.results import Row
 from shrinkc.compiler.formats.registry import open_runner
 from shrinkc.compiler.measure.bench import bench
 from shrinkc.errors import ShrinkcError
@@ -51,7 +50,6 @@ from shrinkc.errors import ShrinkcError
 OUT = ROOT / "out" / "peers"
 IMAGE = ROOT / "docs" / "peers.png"
 STAGES = ("make", "time")
-Row = dict[str, Any]
 Times = Mapping[str, Sequence[Sequence[float]]]  # file → rounds → milliseconds
 
 
@@ -68,7 +66,7 @@ class Timed:
 def row_of(contender: Contender, folder: Path, judging: tuple[Tensor, list[int]]) -> Row:
     """Made and judged once; what failed is tried again."""
     place = folder / "rows" / f"{contender.file}.json"
-    if place.exists() and "error" not in (row := json.loads(place.read_text())):
+    if place.exists() and "failure" not in (row := json.loads(place.read_text())):
         return row
     print(f"{contender.tool}, {contender.settings}, {contender.runtime} …", flush=True)
     path = folder / contender.file
@@ -77,7 +75,7 @@ def row_of(contender: Contender, folder: Path, judging: tuple[Tensor, list[int]]
         path.write_bytes(content)
         row = {"precision": precision, "bytes": len(content), "top1": top1(path, *judging)}
     except (ShrinkcError, PeerError) as error:
-        row = {"error": str(error)}
+        row = {"failure": str(error)}
     replace_json(place, row)
     return row
 
@@ -94,7 +92,7 @@ def kept(everyone: Sequence[Contender], folder: Path) -> dict[str, Row]:
 
 
 def top1(path: Path, views: Tensor, labels: Sequence[int]) -> float:
-    """In per cent, image by image, by the file itself."""
+    """Share of the images that the file classifies right, one at a time."""
     runner = open_runner(path)
     channels_last = runner.input_shapes[0][-1] == 3
     right = 0
@@ -102,7 +100,7 @@ def top1(path: Path, views: Tensor, labels: Sequence[int]) -> float:
         x = view.permute(1, 2, 0) if channels_last else view
         (scores, *_) = runner.run([np.ascontiguousarray(x[None].numpy())])
         right += int(scores.argmax()) == label
-    return 100 * right / len(labels)
+    return right / len(labels)
 
 
 def timed(paths: Sequence[Path], rounds: int, runs: int) -> dict[str, list[tuple[float, ...]]]:
@@ -125,8 +123,8 @@ def summary(file: str, times: Times) -> Timed:
 
 
 def with_times(rows: dict[str, Row], folder: Path, rounds: int, runs: int) -> list[Row]:
-    """All rows, those without an error with speed and drop. The originals must be among them."""
-    files = [file for file, row in rows.items() if "error" not in row]
+    """All rows, those without a failure with speed and drop. The originals must be among them."""
+    files = [file for file, row in rows.items() if "failure" not in row]
     times = timed([folder / file for file in files], rounds, runs)
     for file in files:
         rows[file] |= asdict(summary(file, times))
@@ -164,8 +162,8 @@ def written(settings: Row, rows: list[Row]) -> None:
     """Results, table and image."""
     packages = ("shrinkc", "torch", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer")
     pins = {peer.name: peer.requirements.read_text().split() for peer in PEERS}
-    results = {"environment": environment(*packages), "peers": pins, **settings, "rows": rows}
-    write_results("peers", results)
+    path = results.result_path("peers")
+    results.write(path, "peers", rows, packages, settings={"peers": pins, **settings})
     first = ("tool", "settings", "runtime", "precision", "MB", "ms (IQR)")
     last = ("in runtime", "over TFLite", "top-1", "drop", "made by")
     print_table((*first, *last), [cells(row) for row in rows])
@@ -174,13 +172,13 @@ def written(settings: Row, rows: list[Row]) -> None:
 
 def cells(row: Row) -> tuple[str, ...]:
     first = (row["tool"], row["settings"], row["runtime"])
-    if "error" in row:
-        return (*first, "", "", "", "", "", row["error"], "", row["by"])
+    if "failure" in row:
+        return (*first, "", "", "", "", "", row["failure"], "", row["by"])
     return (
         *(*first, row["precision"], f"{row['bytes'] / 1e6:.1f}"),
         f"{row['median_ms']:.2f} ({row['iqr_ms']:.2f})",
         *(f"{row['speedup_in_runtime']:.2f}×", f"{row['speedup']:.2f}×"),
-        *(f"{row['top1']:.2f}", f"{row['drop']:.2f}", row["by"]),
+        *(f"{row['top1']:.2%}", f"{row['drop']:.2%}", row["by"]),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, Any]
-Point = tuple[float, float]  # speedup, top-1
+Point = tuple[float, float]  # speedup, top-1 in percent
 INK, PALE, GRID = "#1f2328", "#8c959f", "#eaeef2"
 TICKS = (1, 1.5, 2, 2.5, 3, 4)
 OURS = "#0969da"
@@ -78,11 +78,11 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     nothing between them."""
     from matplotlib.figure import Figure
 
-    there = [row for row in rows if "error" not in row]
-    low, high = gap([row["top1"] for row in there])
+    there = [row for row in rows if "failure" not in row]
+    low, high = gap([_point(row)[1] for row in there])
     figure: Any = Figure(figsize=(7.6, 5), layout="constrained", facecolor="white")
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1.4))
-    upper.set_ylim(high - 2, max(row["top1"] for row in there) + 3)
+    upper.set_ylim(high - 2, max(_point(row)[1] for row in there) + 3)
     lower.set_ylim(-4, low + 8)
     for axes in (upper, lower):
         for mark in MARKS:
@@ -96,7 +96,7 @@ def _is_of(mark: Mark, row: Row) -> bool:
 
 
 def _point(row: Row) -> Point:
-    return row["speedup"], row["top1"]
+    return row["speedup"], 100 * row["top1"]
 
 
 def _marked(axes: Any, mark: Mark, rows: Sequence[Row]) -> None:

@@ -31,15 +31,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.closed_form import CACHE, calibration, judged
-from benchmarks.shared.common import (
-    ROOT,
-    add_data_argument,
-    environment,
-    peak_megabytes,
-    print_table,
-    write_results,
-)
+from benchmarks.closed_form import CACHE, calibration, judged, taken
+from benchmarks.shared import results
+from benchmarks.shared.common import ROOT, add_data_argument, peak_megabytes, print_table
 from benchmarks.shared.mobilenet_v2 import IMAGES, images, pretrained
 from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.capture import capture
@@ -78,10 +72,9 @@ def importance(data: Path, target: str) -> dict[str, Any]:
         "images": len(planner.sample),
         "choices": {p: len(one.whole.found) for p, one in bases.items()},
         "slices": {p: len(one.slices) for p, one in bases.items()},
-        "damages_s": clock[1] - clock[0],
-        "int8_s": clock[2] - clock[1],
-        "solving_s": max(solving),
-        "threads": torch.get_num_threads(),
+        "damages_seconds": clock[1] - clock[0],
+        "int8_seconds": clock[2] - clock[1],
+        "solving_seconds": max(solving),
     }
 
 
@@ -106,15 +99,16 @@ def point(data: Path, target: str, speedup: float) -> dict[str, Any]:
     assert plan.promise is not None
     return {
         "target": target,
-        "asked": speedup,
+        "asked_speedup": speedup,
         "precision": plan.precision,
-        "steps": [step.model_dump() for step in plan.steps],
-        "predicted_ms": [plan.before_ms, plan.after_ms],
-        "predicted": plan.speedup,
-        "measured": plan.measured_speedup or speedup_of(before, after),
-        "base": judged(classes[0], classes[0], labels)["top1"],
+        "taken": taken(step.model_dump() for step in plan.steps),
+        "before_ms": plan.before_ms,
+        "after_ms": plan.after_ms,
+        "table_speedup": plan.speedup,
+        "speedup": plan.measured_speedup or speedup_of(before, after),
+        "original_top1": judged(classes[0], classes[0], labels)["top1"],
         **judged(classes[1], classes[0], labels),
-        "promised_drop": 100 * plan.promise.drop,
+        "promised_drop": plan.promise.drop,
         "seconds": seconds,
         "peak_mb": peak_megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
     }
@@ -147,7 +141,8 @@ def main() -> None:
     if arguments.importance:
         found = importance(arguments.data, arguments.target)
         print(json.dumps(found, indent=1))
-        write_results(f"{name}_importance", {"environment": environment(*packages), **found})
+        path = results.result_path(f"{name}_importance")
+        results.write(path, "plan", [found], packages, settings={"threads": arguments.threads})
         return
     rows: list[dict[str, Any]] = []
     for speedup in arguments.speedups.split(","):
@@ -157,25 +152,25 @@ def main() -> None:
             [*command, "--one", speedup], cwd=ROOT, stdout=subprocess.PIPE, check=True
         )
         rows.append(json.loads(done.stdout.splitlines()[-1]))
-        write_results(name, {"environment": environment(*packages), "points": rows})
+        results.write(results.result_path(name), "plan", rows, packages)
     show(rows)
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    print(f"original: {rows[0]['base']:.2f}%")
+    print(f"original: {rows[0]['original_top1']:.2%}")
     header = ("asked", "precision", "by table", "measured here", "top-1", "drop", "drop promised")
     print_table(
         (*header, "agrees", "s", "MB"),
         [
             (
-                f"{row['asked']:g}×",
+                f"{row['asked_speedup']:g}×",
                 row["precision"],
-                f"{row['predicted']:.2f}×",
-                f"{row['measured']:.2f}×",
-                f"{row['top1']:.2f}",
-                f"{row['base'] - row['top1']:.2f}",
-                f"{row['promised_drop']:.2f}",
-                f"{row['agreement']:.1f}",
+                f"{row['table_speedup']:.2f}×",
+                f"{row['speedup']:.2f}×",
+                f"{row['top1']:.2%}",
+                f"{row['original_top1'] - row['top1']:.2%}",
+                f"{row['promised_drop']:.2%}",
+                f"{row['agreement']:.1%}",
                 f"{row['seconds']:.0f}",
                 f"{row['peak_mb']:.0f}",
             )

@@ -25,15 +25,8 @@ from torch import fx
 from benchmarks.cifar_depth import recipe, top1_of_file
 from benchmarks.plan import file_of
 from benchmarks.prune_accuracy import Row, kept, points
-from benchmarks.shared import cifar
-from benchmarks.shared.common import (
-    ROOT,
-    add_data_argument,
-    deviation,
-    environment,
-    print_table,
-    write_results,
-)
+from benchmarks.shared import cifar, results
+from benchmarks.shared.common import ROOT, add_data_argument, deviation, print_table
 from shrinkc.compiler.depth.closed_form import ClosedForm
 from shrinkc.compiler.measure.speedup import speedup_of, tflite_file
 from shrinkc.compiler.plan.planner import Planner, Planning
@@ -96,10 +89,10 @@ def point(data: Path, name: str, speedup: float, seed: int) -> Row:
     return {
         "precision": plan.precision,
         "steps": len(plan.steps),
-        "measured": speedup_of(tflite_file(plans.original, "fp32", ()), after),
-        "base": top1_of_file(tflite_file(plans.original, "fp32", ()), test),
+        "speedup": speedup_of(tflite_file(plans.original, "fp32", ()), after),
+        "original_top1": top1_of_file(tflite_file(plans.original, "fp32", ()), test),
         "top1": top1_of_file(after, test),
-        "promised_drop": 100 * plan.promise.drop if plan.promise else None,
+        **({"promised_drop": plan.promise.drop} if plan.promise else {}),
         "seconds": seconds,
     }
 
@@ -116,7 +109,7 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for speedup in map(float, arguments.speedups.split(",")):
             for name in arguments.moves.split(","):
-                told = {"moves": name, "asked": speedup, "seed": seed}
+                told = {"moves": name, "asked_speedup": speedup, "seed": seed}
                 row = kept(
                     f"{name}-{speedup:g}-{seed}",
                     told,
@@ -125,21 +118,21 @@ def main() -> None:
                 )
                 print(row, flush=True)
         packages = ("torch", "ai-edge-litert", "ai-edge-quantizer")
-        results = {"environment": environment(*packages), "points": points(OUT / "points")}
-        write_results("plan_cifar", results)
+        path = results.result_path("plan_cifar")
+        results.write(path, "plan_cifar", points(OUT / "points"), packages)
     show(points(OUT / "points"))
 
 
 def show(rows: list[Row]) -> None:
     shown: list[tuple[str, ...]] = []
-    for asked, name in dict.fromkeys((r["asked"], r["moves"]) for r in rows):
-        same = [r for r in rows if (r["asked"], r["moves"]) == (asked, name)]
+    for asked, name in dict.fromkeys((r["asked_speedup"], r["moves"]) for r in rows):
+        same = [r for r in rows if (r["asked_speedup"], r["moves"]) == (asked, name)]
         reached = [r for r in same if "top1" in r]
         if not reached:
             shown.append((f"{asked:g}×", name, "", "", "out of reach"))
             continue
         top1 = [100 * r["top1"] for r in reached]
-        cells = (reached[0]["precision"], f"{mean(r['measured'] for r in reached):.2f}×")
+        cells = (reached[0]["precision"], f"{mean(r['speedup'] for r in reached):.2f}×")
         shown.append((f"{asked:g}×", name, *cells, f"{mean(top1):.2f}{deviation(top1)}"))
     print_table(("asked", "moves", "precision", "measured", "top-1"), shown)
 

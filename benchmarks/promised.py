@@ -30,15 +30,8 @@ from torch import nn
 from benchmarks.closed_form import CACHE, calibration
 from benchmarks.plan import OUT as KEPT
 from benchmarks.plan import file_of
-from benchmarks.shared import cifar, resnet_cifar
-from benchmarks.shared.common import (
-    ROOT,
-    add_data_argument,
-    environment,
-    print_table,
-    replace_json,
-    write_results,
-)
+from benchmarks.shared import cifar, resnet_cifar, results
+from benchmarks.shared.common import ROOT, add_data_argument, print_table, replace_json
 from benchmarks.shared.mobilenet_v2 import IMAGES, images, pretrained
 from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.capture import capture
@@ -62,6 +55,17 @@ class Request:
 
     kind: str
     value: float
+
+    @property
+    def asked(self) -> dict[str, float]:
+        """The field of a row."""
+        match self.kind:
+            case "speedup":
+                return {"asked_speedup": self.value}
+            case "share":
+                return {"asked_latency": self.value}
+            case _:
+                return {"asked_drop": self.value / 100}
 
     @property
     def label(self) -> str:
@@ -168,8 +172,7 @@ def deliver(name: str, data: Path) -> None:
         assert plan.promise is not None
         answer = {
             "network": name,
-            "kind": request.kind,
-            "value": request.value,
+            **request.asked,
             "precision": plan.precision,
             "steps": len(plan.steps),
             "predicted_ms": plan.after_ms,
@@ -220,8 +223,8 @@ def kept(row: dict[str, Any]) -> dict[str, bool]:
         "drop": delivered <= promised + POINTS,
         "interval": low - POINTS <= delivered <= high + POINTS,
     }
-    if row["kind"] == "drop":
-        found["requested"] = delivered <= row["value"] + POINTS
+    if "asked_drop" in row:
+        found["requested"] = delivered <= 100 * row["asked_drop"] + POINTS
     return found
 
 
@@ -265,13 +268,11 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def _asked(row: dict[str, Any]) -> str:
-    match row["kind"]:
-        case "speedup":
-            return f"{row['value']:g}×"
-        case "share":
-            return f"{row['budget_ms']:.3g} ms"
-        case _:
-            return f"≤ {row['value']:g} points"
+    if "asked_speedup" in row:
+        return f"{row['asked_speedup']:g}×"
+    if "asked_latency" in row:
+        return f"{row['budget_ms']:.3g} ms"
+    return f"≤ {100 * row['asked_drop']:g} points"
 
 
 def _error(promise: dict[str, Any]) -> float:
@@ -296,8 +297,7 @@ def main() -> None:
     if rows:
         show(rows)
         packages = ("torch", "ai-edge-litert", "ai-edge-quantizer")
-        content = {"environment": environment(*packages), "kept": summary(rows), "requests": rows}
-        write_results("promised", content)
+        results.write(results.result_path("promised"), "promised", rows, packages)
 
 
 if __name__ == "__main__":

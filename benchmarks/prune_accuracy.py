@@ -29,14 +29,8 @@ from torch import Tensor, fx, nn
 
 from benchmarks.closed_form import classes_of, judged
 from benchmarks.converters import Peer, environment_of
-from benchmarks.shared.common import (
-    ROOT,
-    add_data_argument,
-    environment,
-    print_table,
-    replace_json,
-    write_results,
-)
+from benchmarks.shared import results
+from benchmarks.shared.common import ROOT, add_data_argument, print_table, replace_json
 from benchmarks.shared.mobilenet_v2 import IMAGES, images, pretrained
 from shrinkc.compiler.api.prune import batches_of
 from shrinkc.compiler.capture import capture
@@ -88,7 +82,7 @@ class Bench:
         self.original: Tensor = classes_of(self.folded, self.views)
 
     def judged(self, graph: fx.GraphModule) -> Row:
-        """Top-1, agreement and the measured speedup."""
+        """Top-1, agreement and the measured latency, a share of the original's."""
         found = judged(classes_of(graph, self.views), self.original, self.labels)
         return {**found, "latency": 1 / self.measured.speedup(graph)}
 
@@ -176,7 +170,7 @@ def kept(name: str, told: Row, make: Callable[[], Row], folder: Path = POINTS) -
         try:
             row = make()
         except InputError as error:
-            row = {"error": str(error)}
+            row = {"failure": str(error)}
         replace_json(path, told | row)
     return json.loads(path.read_text())
 
@@ -201,11 +195,11 @@ def main() -> None:
         for criterion in arguments.criteria.split(","):
             for mode in arguments.modes.split(","):
                 name = f"{criterion.replace(':', '-')}-{mode}-{latency:g}"
-                told = {"criterion": criterion, "mode": mode, "asked": latency}
+                told = {"criterion": criterion, "mode": mode, "asked_latency": latency}
                 kept(name, told, lambda c=criterion, m=mode, a=latency: pruned(bench, c, m, a))
         for importance in ("l1", "group-norm") if arguments.venvs else ():
             label = f"{PEER.name} {importance}"
-            told = {"criterion": label, "mode": "plain", "asked": latency}
+            told = {"criterion": label, "mode": "plain", "asked_latency": latency}
             kept(
                 f"{PEER.name}-{importance}-{latency:g}",
                 told,
@@ -213,8 +207,8 @@ def main() -> None:
             )
         base = judged(bench.original, bench.original, bench.labels)["top1"]
         packages = ("torch", "ai-edge-litert")
-        results = {"environment": environment(*packages), "base": base, "points": points(POINTS)}
-        write_results("prune_accuracy", results)
+        path, rows = results.result_path("prune_accuracy"), points(POINTS)
+        results.write(path, "prune_accuracy", rows, packages, original={"top1": base})
     _show(points(POINTS))
 
 
@@ -223,13 +217,13 @@ def _show(rows: list[Row]) -> None:
         ("asked", "criterion", "weights", "measured", "top-1", "agrees"),
         [
             (
-                f"{row['asked']:g}",
+                f"{row['asked_latency']:g}",
                 row["criterion"],
                 row["mode"],
                 *(
-                    (row["error"], "", "")
-                    if "error" in row
-                    else (f"{row['latency']:.3f}", f"{row['top1']:.2f}", f"{row['agreement']:.2f}")
+                    (row["failure"], "", "")
+                    if "failure" in row
+                    else (f"{row['latency']:.3f}", f"{row['top1']:.2%}", f"{row['agreement']:.2%}")
                 ),
             )
             for row in rows

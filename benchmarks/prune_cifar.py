@@ -33,15 +33,13 @@ from torch import fx, nn
 
 from benchmarks.converters import Peer
 from benchmarks.prune_accuracy import Row, by_peer, nearest
-from benchmarks.shared import cifar
+from benchmarks.shared import cifar, results
 from benchmarks.shared.common import (
     ROOT,
     add_data_argument,
     deviation,
-    environment,
     print_table,
     replace_json,
-    write_results,
 )
 from benchmarks.shared.resnet_cifar import pretrained
 from benchmarks.shared.tuning_cifar import Tuning, deployed, judged, tune
@@ -184,7 +182,7 @@ def make(data: Path, point: Point, venvs: Path | None) -> None:
         graph = pruned(bench, point)
     facts: Row = {"seconds": time.monotonic() - started, "macs": share_of_macs(bench, graph)}
     if point.name != SCRATCH:
-        facts |= {"untrained": judged(data, graph)}
+        facts |= {"untrained_top1": judged(data, graph)}
     NETWORKS.mkdir(parents=True, exist_ok=True)
     save_model(graph, point.network, {})
     replace_json(point.facts, facts)
@@ -316,8 +314,8 @@ def main() -> None:
     rows = [point.row() for point in points if point.facts.exists()]
     graph, _ = load_model_file(base_file())
     base = judged(data, graph)
-    results = {"environment": environment("torch", "ai-edge-litert"), "base": base}
-    write_results("prune_cifar", results | {"points": rows})
+    packages, path = ("torch", "ai-edge-litert"), results.result_path("prune_cifar")
+    results.write(path, "prune_cifar", rows, packages, original={"top1": base})
     show(base, [row for row in rows if "top1" in row])
 
 
@@ -331,7 +329,7 @@ def show(base: float, rows: list[Row]) -> None:
             same = [r for r in few if (r["by"], r["criterion"]) == (by, name)]
             top1 = [100 * r["top1"] for r in same]
             speedups = [r["speedup"] for r in same if "speedup" in r]
-            untrained = [100 * r["untrained"] for r in same if "untrained" in r]
+            untrained = [100 * r["untrained_top1"] for r in same if "untrained_top1" in r]
             cells = (
                 goal,
                 name if by == "ours" else f"{by} {name}",

@@ -34,7 +34,8 @@ from benchmarks.converters import Peer, environment_of
 from benchmarks.coverage import EVERYTHING, GROUPS, Group, load, run_watched, wanted
 from benchmarks.coverage_one import Result, empty_result
 from benchmarks.prune_coverage_one import STAGES
-from benchmarks.shared.common import RESULTS, environment, markdown_table, replace_json
+from benchmarks.shared import results as result_files
+from benchmarks.shared.common import markdown_table
 from benchmarks.shared.models import Architecture, architectures
 
 PEER = Peer("torch-pruning", "prune_torch_pruning", "")
@@ -100,8 +101,8 @@ def save(path: Path, results: dict[str, Result]) -> None:
     """In the list's order, replaced at once; a stopped run loses one architecture at most."""
     rows = [results[one.key] for one in architectures() if one.key in results]
     packages = ("torch", "onnxruntime", "ai-edge-litert", "pytorchcv", "timm", "transformers")
-    content = {"environment": environment(*packages), "peer": PEER.requirements.read_text().split()}
-    replace_json(path, {**content, "results": rows})
+    settings = {"peers": {PEER.name: PEER.requirements.read_text().split()}}
+    result_files.write(path, "prune_coverage", rows, packages, settings=settings)
 
 
 def run_all(
@@ -130,7 +131,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--gigabytes", type=float, default=6)
-    parser.add_argument("--out", type=Path, default=RESULTS / "prune_coverage.json")
+    parser.add_argument("--out", type=Path, default=result_files.result_path("prune_coverage"))
     arguments = parser.parse_args()
     results = {} if arguments.fresh else load(arguments.out)
     if not arguments.table:

@@ -94,9 +94,9 @@ def _prune(graph: fx.GraphModule, result: Result) -> tuple[Any, fx.GraphModule]:
     if done.skipped:
         raise WrongResultError(f"declined: {done.skipped[0]}")
     kept = sum(int(mask.sum()) for mask in slicing.selection.keep.values())
-    result["channels"] = [sum(group.size for group in groups.groups), kept]
-    result["protected"] = sum(p.channels for p in groups.protected)
-    result["counts"] = counts = [parameters(graph), parameters(done.graph_module)]
+    result["channel_counts"] = [sum(group.size for group in groups.groups), kept]
+    result["protected_channels"] = sum(p.channels for p in groups.protected)
+    result["parameter_counts"] = counts = [parameters(graph), parameters(done.graph_module)]
     if counts[1] > (1 - LEAST) * counts[0]:
         raise WrongResultError(f"{counts[1]:,} of {counts[0]:,} parameters are left")
     return slicing, done.graph_module

@@ -11,14 +11,14 @@ the median of the rounds' ratios, with the smallest and the largest.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from statistics import median
 from typing import Any
 
 import torch
 
-from benchmarks.shared.common import RESULTS, ROOT, environment, print_table, write_results
+from benchmarks.shared import results
+from benchmarks.shared.common import ROOT, print_table
 from benchmarks.shared.models import Architecture, build
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.budget import predicted_ms
@@ -48,18 +48,12 @@ def measure(name: str, speedup: float) -> dict[str, Any]:
     ratios = sorted(speedup_of(*files) for _ in range(ROUNDS))
     return {
         "network": name,
-        "asked": speedup,
-        "predicted": result.speedup,
-        "measured": median(ratios),
-        "rounds": ratios,
+        "asked_speedup": speedup,
+        "table_speedup": result.speedup,
+        "speedup": median(ratios),
+        "rounds_speedup": ratios,
         "seconds": seconds,
     }
-
-
-def earlier() -> list[dict[str, Any]]:
-    """Of runs for other networks."""
-    path = RESULTS / "prune_speed.json"
-    return json.loads(path.read_text())["networks"] if path.exists() else []
 
 
 def main() -> None:
@@ -69,18 +63,18 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     found = [measure(name, arguments.speedup) for name in arguments.networks.split(",")]
-    anew = {row["network"] for row in found}
-    rows = [row for row in earlier() if row["network"] not in anew] + found
-    write_results("prune_speed", {"environment": environment("ai-edge-litert"), "networks": rows})
+    anew, path = {row["network"] for row in found}, results.result_path("prune_speed")
+    rows = [row for row in results.earlier_rows(path) if row["network"] not in anew] + found
+    results.write(path, "prune_speed", rows, ("ai-edge-litert",))
     print_table(
         ("network", "asked", "table", "measured", "rounds", "s"),
         [
             (
                 row["network"],
-                f"{row['asked']:g}×",
-                f"{row['predicted']:.2f}×",
-                f"{row['measured']:.2f}×",
-                f"{row['rounds'][0]:.2f}–{row['rounds'][-1]:.2f}",
+                f"{row['asked_speedup']:g}×",
+                f"{row['table_speedup']:.2f}×",
+                f"{row['speedup']:.2f}×",
+                f"{row['rounds_speedup'][0]:.2f}–{row['rounds_speedup'][-1]:.2f}",
                 f"{row['seconds']:.0f}",
             )
             for row in rows

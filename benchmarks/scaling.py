@@ -18,11 +18,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.shared.common import ROOT, environment, peak_megabytes, print_table, write_results
+from benchmarks.shared import results
+from benchmarks.shared.common import ROOT, peak_megabytes, print_table
 from benchmarks.shared.models import randomise
 
 SIZES = (250, 500, 1000)
@@ -83,7 +85,7 @@ def deep_residual(convolutions: int) -> nn.Module:
     return model
 
 
-def measure(convolutions: int) -> dict[str, float]:
+def measure(convolutions: int) -> dict[str, Any]:
     """Wall seconds of every step, CPU seconds in all, the process's largest resident memory."""
     from shrinkc.compiler.capture import capture
     from shrinkc.compiler.export.lower import lower
@@ -117,13 +119,11 @@ def measure(convolutions: int) -> dict[str, float]:
             write_tflite(program)
     return {
         "convolutions": convolutions,
-        "cpu": time.process_time() - cpu,
-        "peak_megabytes": peak_megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
-        **seconds,
+        "cpu_seconds": round(time.process_time() - cpu, 3),
+        "peak_mb": round(peak_megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss), 3),
+        "seconds": round(seconds.pop("total"), 3),
+        "stage_seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
-
-
-_NOT_STEPS = ("convolutions", "cpu", "peak_megabytes", "total")
 
 
 def main() -> None:
@@ -133,12 +133,12 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(arguments.one)))
         return
-    rows: list[dict[str, float]] = []
+    rows: list[results.Row] = []
     for size in SIZES:
         command = [sys.executable, "-m", "benchmarks.scaling", "--one", str(size)]
         done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-        rows.append({k: round(v, 3) for k, v in json.loads(done.stdout).items()})
-    steps = [name for name in rows[0] if name not in _NOT_STEPS]
+        rows.append(json.loads(done.stdout))
+    steps = list(rows[0]["stage_seconds"])
     print_table(
         (
             "convolutions",
@@ -151,16 +151,16 @@ def main() -> None:
         [
             (
                 f"{row['convolutions']:.0f}",
-                *(f"{row[step]:.1f}" for step in steps),
-                f"{row['total']:.1f}",
-                f"{row['cpu']:.1f}",
-                f"{1000 * row['cpu'] / row['convolutions']:.1f}",
-                f"{row['peak_megabytes']:.0f}",
+                *(f"{row['stage_seconds'][step]:.1f}" for step in steps),
+                f"{row['seconds']:.1f}",
+                f"{row['cpu_seconds']:.1f}",
+                f"{1000 * row['cpu_seconds'] / row['convolutions']:.1f}",
+                f"{row['peak_mb']:.0f}",
             )
             for row in rows
         ],
     )
-    write_results("scaling", {"environment": environment("torch", "onnx"), "results": rows})
+    results.write(results.result_path("scaling"), "scaling", rows, ("torch", "onnx"))
 
 
 if __name__ == "__main__":

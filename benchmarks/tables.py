@@ -15,17 +15,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from benchmarks.shared.common import (
-    ROOT,
-    add_data_argument,
-    environment,
-    print_table,
-    write_results,
-)
+from benchmarks.shared import results
+from benchmarks.shared.common import ROOT, add_data_argument, print_table
 from shrinkc.latency_tables.accuracy import Accuracy, accuracy
 from shrinkc.latency_tables.makers import (
     pixel3,
@@ -41,6 +36,7 @@ from shrinkc.latency_tables.table import LatencyTable
 
 HeldOut = Literal["network", "family"]
 REPEATS = 9
+_UNITS = {"%": "error", " ms": "ms", "": "rank"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +63,19 @@ class Measure:
         bar = "" if self.bar is None else f"{sign} {self.bar:g}{self.unit}"
         verdict = "" if self.bar is None else ("met" if self.met else "MISSED")
         return self.table, self.name, f"{self.reached:.{self.digits}f}{self.unit}", bar, verdict
+
+    def record(self) -> dict[str, Any]:
+        """For the result file, where percentages are fractions."""
+        scale = 100 if self.unit == "%" else 1
+        return {
+            "table": self.table,
+            "measure": self.name,
+            "unit": "share" if self.name.startswith("within") else _UNITS[self.unit],
+            "reached": self.reached / scale,
+            "bar": None if self.bar is None else self.bar / scale,
+            "higher_is_better": self.higher_is_better,
+            "met": self.met,
+        }
 
 
 Section = Callable[[Path], list[Measure]]
@@ -214,8 +223,8 @@ def main() -> None:
     data: Path = parser.parse_args().data
     measures = [measure for section in SECTIONS for measure in section(data)]
     print_table(("table", "measure", "reached", "bar", ""), [m.row() for m in measures])
-    results = [{**asdict(measure), "met": measure.met} for measure in measures]
-    write_results("tables", {"environment": environment("numpy", "scipy"), "measures": results})
+    rows = [measure.record() for measure in measures]
+    results.write(results.result_path("tables"), "tables", rows, ("numpy", "scipy"))
     missed = [measure for measure in measures if not measure.met]
     if missed:
         sys.exit(f"{len(missed)} of {len(measures)} measures missed their bar")

@@ -46,7 +46,7 @@ def measure(architecture: Architecture, save: Callable[[Result], None]) -> None:
         got = [tuple(y.shape) for y in outputs(model, x)]
         if got != shapes:
             raise WrongResultError(f"the outputs are {got}, not {shapes}")
-        stages.result["counts"] = counts = [before, parameters(model)]
+        stages.result["parameter_counts"] = counts = [before, parameters(model)]
         if counts[1] > (1 - LEAST) * counts[0]:
             raise WrongResultError(f"{counts[1]:,} of {counts[0]:,} parameters are left")
 

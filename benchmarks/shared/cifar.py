@@ -1,6 +1,6 @@
 """CIFAR-10 and an inverted-residual network small enough to be trained many times on two cores.
 
-    python -m benchmarks.cifar --data DIR
+    python -m benchmarks.shared.cifar --data DIR
 
 trains it (once: the result is kept in out/cifar) and prints its accuracy. DIR (or SHRINKC_DATA)
 holds images/cifar10_jpeg/{train,test}.tar.gz, CIFAR-10 as lossy JPEGs: accuracies are some points

@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: arguments, tables, result files."""
+"""What the benchmark scripts share: arguments, printed tables, facts of the machine."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import date
 from importlib import metadata
 from pathlib import Path
 from statistics import median, quantiles, stdev
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "benchmarks" / "results"
 
 
 def add_data_argument(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -66,6 +66,7 @@ def environment(*packages: str) -> dict[str, Any]:
     ).stdout.strip()
     return {
         "commit": commit,
+        "date": date.today().isoformat(),
         "machine": platform.machine(),
         "cpu": cpu_name(),
         "python": platform.python_version(),
@@ -94,8 +95,3 @@ def replace_json(path: Path, content: Any) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=1) + "\n")
     temporary.replace(path)
-
-
-def write_results(name: str, content: Any) -> None:
-    """`benchmarks/results/<name>.json`."""
-    replace_json(RESULTS / f"{name}.json", content)

@@ -1,10 +1,10 @@
 """MobileNetV2-1.0-224 with ImageNet weights: the network most of the benchmarks compile.
 
-    python -m benchmarks.mobilenet_v2 --data DIR -o out/mobilenet_v2
+    python -m benchmarks.shared.mobilenet_v2 --data DIR -o out/mobilenet_v2
 
 checks top-1 on the validation images in plain PyTorch and writes what the command line needs:
 
-    shrinkc out/mobilenet_v2/mobilenet_v2.pt --arch benchmarks.mobilenet_v2:mobilenet_v2 \\
+    shrinkc out/mobilenet_v2/mobilenet_v2.pt --arch benchmarks.shared.mobilenet_v2:mobilenet_v2 \\
         --target rpi4 --images DIR/images/imagenet_sample/validation \\
         --classes out/mobilenet_v2/classes.json --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5
 
@@ -158,7 +158,7 @@ def write_classes(folder: Path, path: Path) -> None:
 
 
 def write_model(data: Path, out: Path) -> Path:
-    """The state dict, for `shrinkc --arch benchmarks.mobilenet_v2:mobilenet_v2`."""
+    """The state dict, for `shrinkc --arch benchmarks.shared.mobilenet_v2:mobilenet_v2`."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "mobilenet_v2.pt"
     torch.save(pretrained(data).state_dict(), path)

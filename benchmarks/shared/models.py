@@ -1,7 +1,7 @@
 """The architectures that coverage.py compiles: public model libraries, random weights.
 
-    python benchmarks/models.py            # write benchmarks/architectures.json by the rule below
-    python benchmarks/models.py --count    # what is in it
+    python -m benchmarks.shared.models            # write architectures.json by the rule below
+    python -m benchmarks.shared.models --count    # what is in it
 
 Needs benchmarks/requirements-coverage.txt, and nothing is downloaded. The rule, which does not look
 at what shrinkc can do:

@@ -95,7 +95,12 @@ class Workshop:
         folder = self.out / name
         if not folder.exists():
             command = [str(Path(sys.executable).parent / "shrinkc"), str(self.weights)]
-            command += ["--arch", "benchmarks.mobilenet_v2:mobilenet_v2", "--target", self.target]
+            command += [
+                "--arch",
+                "benchmarks.shared.mobilenet_v2:mobilenet_v2",
+                "--target",
+                self.target,
+            ]
             command += ["--input", "1,3,224,224", "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"]
             _run([*command, *options, "-o", str(folder)])
         return folder

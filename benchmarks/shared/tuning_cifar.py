@@ -61,7 +61,7 @@ def tune(data: Path, tuning: Tuning) -> dict[str, Any]:
         schooled.fit(graph.train(), "fine-tuning", 1)
         found.append((top1(graph, choose), rate, graph))
     held_out, rate, graph = max(found, key=lambda one: one[0])
-    row = {"held_out": held_out, "rate": rate, "top1": judged(data, graph)}
+    row = {"held_out_top1": held_out, "learning_rate": rate, "top1": judged(data, graph)}
     replace_json(tuning.result, row)
     return row
 

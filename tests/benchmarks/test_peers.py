@@ -56,7 +56,7 @@ def test_a_file_is_made_once_and_judged_by_running_it(tmp_path: Path):
     rows = [row_of(one, tmp_path, judging()) for _ in range(2)]
     assert calls == [1]
     assert rows[0] == rows[1]
-    assert rows[0]["top1"] == 75.0
+    assert rows[0]["top1"] == 0.75
     assert rows[0]["bytes"] == (tmp_path / "a.onnx").stat().st_size
     assert kept([one], tmp_path) == {
         "a.onnx": {
@@ -71,12 +71,12 @@ def test_a_failure_is_a_row_and_is_tried_again(tmp_path: Path):
         raise PeerError("no such operator")
 
     one = contender(fail)
-    assert row_of(one, tmp_path, judging()) == {"error": "no such operator"}
-    assert kept([one], tmp_path)["a.onnx"]["error"] == "no such operator"
+    assert row_of(one, tmp_path, judging()) == {"failure": "no such operator"}
+    assert kept([one], tmp_path)["a.onnx"]["failure"] == "no such operator"
     unloadable = replace(one, make=lambda: (b"nothing", "fp32"))
-    assert "cannot load" in row_of(unloadable, tmp_path, judging())["error"]
+    assert "cannot load" in row_of(unloadable, tmp_path, judging())["failure"]
     again = replace(one, make=lambda: (classifier(), "fp32"))
-    assert row_of(again, tmp_path, judging())["top1"] == 75.0
+    assert row_of(again, tmp_path, judging())["top1"] == 0.75
 
 
 def test_speedups_are_medians_of_the_rounds_ratios():

@@ -10,7 +10,7 @@ from benchmarks.promised import NETWORKS, REQUESTS, kept, summary
 def row(**changed: Any) -> dict[str, Any]:
     promised = {"drop": 0.01, "interval": (-0.005, 0.025)}
     delivered = {"drop": 0.012, "interval": (0.0, 0.024)}
-    found = {"kind": "speedup", "value": 2.0, "budget_ms": 1.0, "measured_ms": 1.04}
+    found = {"asked_speedup": 2.0, "budget_ms": 1.0, "measured_ms": 1.04}
     return found | {"promised": promised, "delivered": delivered} | changed
 
 
@@ -37,8 +37,8 @@ def test_an_interval_is_missed_to_either_side() -> None:
 
 def test_a_drop_that_was_asked_for_counts_too() -> None:
     assert "requested" not in kept(row())
-    assert kept(row(kind="drop", value=1.0, delivered=losing(0.0149)))["requested"]
-    assert not kept(row(kind="drop", value=0.5, delivered=losing(0.012)))["requested"]
+    assert kept(row(asked_drop=0.01, delivered=losing(0.0149)))["requested"]
+    assert not kept(row(asked_drop=0.005, delivered=losing(0.012)))["requested"]
 
 
 def test_the_summary_counts() -> None:
