@@ -48,17 +48,19 @@ from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.support.progress import Terminal
 from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.distil import distilled
-from shrinkc.compiler.width.measured_damage import Bearing
-from shrinkc.compiler.width.methods import METHODS, Given, comparable
-from shrinkc.compiler.width.prune import Pruning, prune
+from shrinkc.compiler.width.measured_damage import MeasuredDamage
+from shrinkc.compiler.width.methods import NAMES as CRITERION_NAMES
+from shrinkc.compiler.width.methods import comparable, spec_of
+from shrinkc.compiler.width.prune import Pruning, Stages, prune
 from shrinkc.errors import InputError
 from shrinkc.passes.channels.slice_channels import SliceChannels
 from shrinkc.passes.criteria.shared.data import Batch
+from shrinkc.passes.criteria.spec import Given
 
 OUT = ROOT / "out" / "prune_accuracy"
 POINTS = OUT / "points"
 PEER = Peer("torch-pruning", "prune_mobilenet_v2", "")
-NAMES = tuple(name for name in METHODS if name != "slimming")  # the weights have no norms
+NAMES = tuple(name for name in CRITERION_NAMES if name != "slimming")  # the weights have no norms
 MODES = ("plain", "fitted", "distilled")  # distilled: compensated, then
 CRITERIA = (*NAMES, *(f"{name}:measured" for name in NAMES))
 Row = dict[str, Any]
@@ -95,7 +97,7 @@ def pruned(bench: Bench, criterion: str, mode: str, latency: float) -> Row:
     """One point of ours."""
     compensated = mode != "plain"
     name, _, measured = criterion.partition(":")
-    method, started = METHODS[name], time.monotonic()
+    method, started = spec_of(name), time.monotonic()
     batches = bench.labelled if method.needs == "labels" else bench.unlabelled
     fit = None
     if compensated:
@@ -104,15 +106,14 @@ def pruned(bench: Bench, criterion: str, mode: str, latency: float) -> Row:
             return compensate(graph, SliceChannels(selection), bench.unlabelled).selection
 
     allocation = comparable(Allocation(normalise="measured" if measured else None), method)
-    bearing = Bearing(bench.unlabelled, compensated, name, OUT / "scores", Terminal())
+    damage = MeasuredDamage(bench.unlabelled, compensated, name, OUT / "scores", Terminal())
     result = prune(
         *(bench.captured, bench.table, "fp32"),
         method.build(Given(batches, 0, by_cost=True)),
         Goal.speedup(1 / latency),
         options=Pruning(allocation),
         seen=name,
-        bearing=bearing,
-        compensate=fit,
+        stages=Stages(damage=damage, compensate=fit),
         measured_ms=bench.measured,
         folder=OUT / "scores",
     )

@@ -61,11 +61,12 @@ from shrinkc.compiler.train.settings.optimisers import Sgd
 from shrinkc.compiler.train.settings.schedules import OneCycle
 from shrinkc.compiler.train.train import train
 from shrinkc.compiler.width.allocation import Allocation
-from shrinkc.compiler.width.measured_damage import Bearing
-from shrinkc.compiler.width.methods import METHODS, Given, comparable
-from shrinkc.compiler.width.prune import Pruning, prune
+from shrinkc.compiler.width.measured_damage import MeasuredDamage
+from shrinkc.compiler.width.methods import NAMES, comparable, spec_of
+from shrinkc.compiler.width.prune import Pruning, Stages, prune
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
 from shrinkc.passes.channels.slice_channels import SliceChannels
+from shrinkc.passes.criteria.spec import Given
 
 OUT = ROOT / "out" / "prune_cifar"
 STATE = OUT / "base.pt"  # for the peer
@@ -75,7 +76,7 @@ PEERS = ("l1", "l1-uniform", "group-norm", "group-norm-uniform")
 FITTED = ("l1 fitted", "group-fisher fitted", "group-fisher fitted measured", "he measured")
 PENALTIES = ("slimming penalty", "ssl penalty")
 SCRATCH = "from-scratch"
-OURS = (*METHODS, *FITTED, *PENALTIES, SCRATCH)
+OURS = (*NAMES, *FITTED, *PENALTIES, SCRATCH)
 GOALS = {"macs": Goal.macs(0.5), "speed": Goal.speedup(1.5)}
 LOOKED, MULTIPLE = 1000, 4  # images; channels, of which layers have 16, 32 and 64
 BASE_EPOCHS, RATE, BATCH = 10, 0.02, 128
@@ -93,7 +94,7 @@ def train_base(data: Path, penalty: str) -> None:
     hooks = Hooks()
     if penalty:
         model = graph = cifar.captured(model)
-        build = METHODS[penalty].penalty
+        build = spec_of(penalty).penalty
         assert build is not None
         hooks = Hooks(penalty=build(graph, channel_groups(graph), STRENGTHS[penalty]))
     seen, _ = cifar.images(data)
@@ -201,7 +202,7 @@ def share_of_macs(bench: Bench, graph: fx.GraphModule) -> float:
 
 def pruned(bench: Bench, point: Point) -> fx.GraphModule:
     name, *how = point.name.split()
-    method, goal, looked = METHODS[name], GOALS[point.goal], bench.few(point.seed)
+    method, goal, looked = spec_of(name), GOALS[point.goal], bench.few(point.seed)
     batches = batches_of(looked)
     compensates = "fitted" in how or method.compensates
 
@@ -219,8 +220,10 @@ def pruned(bench: Bench, point: Point) -> fx.GraphModule:
         *(method.build(Given(batches, point.seed, by_cost=True)), goal),
         options=Pruning(allocation),
         seen=seen,
-        bearing=Bearing(batches, compensates, seen, OUT / "scores"),
-        compensate=fit if compensates else None,
+        stages=Stages(
+            damage=MeasuredDamage(batches, compensates, seen, OUT / "scores"),
+            compensate=fit if compensates else None,
+        ),
         measured_ms=bench.measured if goal.unit == "ms" else None,
         folder=OUT / "scores",
     ).trainable

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,14 +27,15 @@ from shrinkc.compiler.recover.compensate import compensate
 from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.width.distil import distilled
-from shrinkc.compiler.width.measured_damage import Bearing
-from shrinkc.compiler.width.methods import Given, Method, chosen_by_cost, comparable
-from shrinkc.compiler.width.prune import Compensate, Pruned, Pruning, prune
+from shrinkc.compiler.width.measured_damage import MeasuredDamage
+from shrinkc.compiler.width.methods import chosen_by_cost, comparable
+from shrinkc.compiler.width.prune import Compensate, Pruned, Pruning, Stages, prune
 from shrinkc.passes.analysis.channels.channel_groups import Groups
 from shrinkc.passes.base import Skip
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.channels.slice_channels import SliceChannels
 from shrinkc.passes.criteria.shared.data import Batch
+from shrinkc.passes.criteria.spec import CriterionSpec, Given
 
 BATCH = 32  # images that criteria see at a time
 
@@ -44,13 +44,13 @@ BATCH = 32  # images that criteria see at a time
 class PruneArguments:
     """The command line of `shrinkc prune`, as given; `compile.images` are what criteria look at.
 
-    keep        group → share of its channels to keep, where there is no goal
     limit       of those images
     labels      their class folders are labels; without `train`, train on them
     train       folder of images to train on
     epochs      of fine-tuning; None: the recipe's, where there is something to train on
     steps       of distillation on `images` behind compensation; None: the default
     strength    of the penalty of criteria that train with one
+    every       steps of a training between two removals, for criteria that remove during one
     """
 
     compile: CompileArguments
@@ -66,13 +66,13 @@ class PruneArguments:
     strength: float
     evaluation: Path | None
     plot: Path | None
-    keep: Mapping[str, float] = field(default_factory=dict[str, float])
+    every: int | None = None
 
     @property
     def trains(self) -> bool:
         return self.train is not None or (self.labels and self.epochs is not None)
 
-    def compensates(self, method: Method) -> bool:
+    def compensates(self, method: CriterionSpec) -> bool:
         return method.compensates if self.compensate is None else self.compensate
 
 
@@ -81,7 +81,7 @@ class _Work:
     """What was given, loaded."""
 
     a: PruneArguments
-    method: Method
+    method: CriterionSpec
     graph: fx.GraphModule
     preprocessing: Preprocessing | None
     table: CostTable
@@ -95,17 +95,18 @@ class _Work:
         looked = self._looked_at if self._looks else None
         batches = [] if looked is None else batches_of(looked)
         by_cost = chosen_by_cost(options.allocation, a.goal)
-        criterion = method.build(Given(batches, options.recipe.seed, by_cost))
+        criterion = method.build(Given(batches, options.recipe.seed, by_cost, a.every))
         skipped: list[Skip] = []
         result = prune(
             *(self.graph, self.table, a.compile.precision, criterion, a.goal),
-            keep=a.keep,
             options=options,
             train=self._training() if a.trains else None,
             seen=f"{a.criterion} {by_cost} {looked and looked.digest} {self._compensates}",
-            compensate=_compensation(batches, skipped) if self._compensates else None,
-            penalty=self._penalty,
-            bearing=self._bearing(batches) if looked is not None else None,
+            stages=Stages(
+                self._penalty,
+                self._damage(batches) if looked is not None else None,
+                _compensation(batches, skipped) if self._compensates else None,
+            ),
             measured_ms=self.measured_ms if a.goal is not None and a.goal.unit == "ms" else None,
             folder=work_folder(self.out),
             progress=self.reporter,
@@ -137,11 +138,11 @@ class _Work:
     def _measures(self) -> bool:
         return self.a.pruning.allocation.normalise == "measured"
 
-    def _bearing(self, batches: list[Batch]) -> Bearing:
+    def _damage(self, batches: list[Batch]) -> MeasuredDamage:
         looked = self._looked_at
         seen = f"{self.a.criterion} {looked.digest} {len(looked)}"
         folder = work_folder(self.out)
-        return Bearing(batches, self._compensates, seen, folder, self.reporter)
+        return MeasuredDamage(batches, self._compensates, seen, folder, self.reporter)
 
     @property
     def _penalty(self) -> Any:

@@ -14,8 +14,8 @@ sum    divided by the group's sum, added up: a whole group counts 1
 none   as they are, added up: for criteria whose scores compare (a change of the loss, the scale of
        a batch norm)
 cumulative  as they are; a score is what is lost once its channel and all lower ones are gone
-measured    by what the network's outputs lose with one group pruned (`bears`); scores only say
-       which of its channels go
+measured    by what the network's outputs lose with one group pruned (`measured_damage`);
+            scores only say which of its channels go
 
 Everything here is a function of groups, scores and prices; no network is run.
 """
@@ -43,10 +43,9 @@ from shrinkc.errors import InputError, UnreachableGoalError
 from shrinkc.passes.analysis.channels.channel_groups import ChannelGroup, Groups
 from shrinkc.passes.base import Skip
 from shrinkc.passes.channels.selection import Selection
-from shrinkc.passes.criteria.base import Scores, most_important, rounded, widths
+from shrinkc.passes.criteria.base import Normalise, Scores, most_important, rounded, widths
 
 Kind = Literal["knapsack", "global", "uniform"]
-Normalise = Literal["share", "mean", "sum", "none", "cumulative", "measured"]
 HALVINGS = 40
 SMALLEST = 1e-9  # share of a group's importance
 

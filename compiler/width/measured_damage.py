@@ -1,4 +1,4 @@
-"""What every channel group bears: how far the outputs move when it alone is pruned.
+"""What pruning costs, measured: how far the outputs move when one channel group alone is pruned.
 
 Scores say which channel of a group matters least; how much a group may lose is measured: the
 divergence of the outputs from the original's on images that no fit saw, at a few widths (Li et
@@ -36,7 +36,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Bearing:
+class MeasuredDamage:
     """Judges groups on `batches`, more than one of them. `compensates`: readers are fitted first.
 
     folder  keeps what was measured, by the network, `seen` (what the scores and images are) and
@@ -60,7 +60,7 @@ class Bearing:
         points = {name: _points(widths) for name, widths in space.candidates.items()}
         total = sum(map(len, points.values()))
         found: dict[str, Floats] = {}
-        with self.progress.task("Measuring what each group bears", total) as done:
+        with self.progress.task("Measuring what each group loses", total) as done:
             for name, widths in points.items():
                 measured = {space.candidates[name][-1]: 0.0}
                 for width in widths:

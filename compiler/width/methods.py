@@ -1,86 +1,65 @@
-"""The criteria that can be asked for by name: what each looks at and how its scores compare.
+"""The criteria that can be asked for by name.
 
-A new criterion is one entry of `METHODS`.
+A new criterion is one module of `passes/criteria` and one line of `CRITERIA`; one from outside of
+shrinkc is handed in as an object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
-
-from torch import Tensor, fx, nn
+from dataclasses import replace
 
 from shrinkc.compiler.cost.goal import Goal
-from shrinkc.compiler.width.allocation import Allocation, Normalise
+from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.errors import InputError
-from shrinkc.passes.analysis.channels.channel_groups import Groups
 from shrinkc.passes.criteria.base import Criterion
-from shrinkc.passes.criteria.cap import CaP
-from shrinkc.passes.criteria.channel_pruning import ChannelPruning
-from shrinkc.passes.criteria.dropnet import DropNet
-from shrinkc.passes.criteria.group_fisher import GroupFisher
-from shrinkc.passes.criteria.hrank import HRank
-from shrinkc.passes.criteria.magnitude import EqualScores, FilterNorm, RandomScores
-from shrinkc.passes.criteria.shared.data import Batch
-from shrinkc.passes.criteria.slimming import NetworkSlimming, slimming_penalty
-from shrinkc.passes.criteria.ssl import SSL, ssl_penalty
+from shrinkc.passes.criteria.cap import CAP
+from shrinkc.passes.criteria.channel_pruning import HE
+from shrinkc.passes.criteria.dropnet import DROPNET
+from shrinkc.passes.criteria.group_fisher import GROUP_FISHER
+from shrinkc.passes.criteria.hrank import HRANK
+from shrinkc.passes.criteria.magnitude import EQUAL, L1, L2, RANDOM
+from shrinkc.passes.criteria.slimming import SLIMMING
+from shrinkc.passes.criteria.spec import CriterionSpec
+from shrinkc.passes.criteria.ssl import STRUCTURED_SPARSITY
 
-Needs = Literal["nothing", "images", "labels"]
-Penalty = Callable[[nn.Module, object], Tensor]
+CRITERIA: tuple[CriterionSpec, ...] = (
+    L1,
+    L2,
+    RANDOM,
+    EQUAL,
+    SLIMMING,
+    STRUCTURED_SPARSITY,
+    HRANK,
+    DROPNET,
+    GROUP_FISHER,
+    CAP,
+    HE,
+)
+NAMES = tuple(spec.name for spec in CRITERIA)
 
 
-@dataclass(frozen=True, eq=False)
-class Given:
-    """What a criterion is made of. `by_cost`: widths are chosen by what they cost, so scores need
-    not be divided by it."""
+def spec_of(criterion: str | CriterionSpec | Criterion) -> CriterionSpec:
+    """What is known of a criterion: of a name, of an object of one of shrinkc's classes or of any
+    other that scores channels. Raises InputError, which lists the names.
 
-    batches: Sequence[Batch]
-    seed: int
-    by_cost: bool
-
-
-@dataclass(frozen=True)
-class Method:
-    """One criterion.
-
-    needs        to score channels
-    normalise    how its scores are made comparable between groups
-    penalty      (network, groups, strength) → added to the loss of a training before anything goes
-    compensates  what is left is fitted to what the network computed, unless asked otherwise
+    Of another object nothing is known but its scores: they compare by share, nothing is trained
+    before and nothing compensated unless asked for. A `CriterionSpec` of one's own says more.
     """
-
-    build: Callable[[Given], Criterion]
-    needs: Needs = "nothing"
-    normalise: Normalise = "share"
-    penalty: Callable[[fx.GraphModule, Groups, float], Penalty] | None = None
-    compensates: bool = False
-
-
-def _fisher(given: Given) -> Criterion:
-    return GroupFisher(given.batches, cost="none" if given.by_cost else "memory")
-
-
-METHODS: dict[str, Method] = {
-    "l1": Method(lambda given: FilterNorm(1)),
-    "l2": Method(lambda given: FilterNorm(2)),
-    "random": Method(lambda given: RandomScores(given.seed)),
-    "equal": Method(lambda given: EqualScores()),
-    "slimming": Method(lambda given: NetworkSlimming(), "nothing", "none", slimming_penalty),
-    "ssl": Method(lambda given: SSL(), penalty=ssl_penalty),
-    "hrank": Method(lambda given: HRank(given.batches), "images"),
-    "dropnet": Method(lambda given: DropNet(given.batches), "images"),
-    "group-fisher": Method(_fisher, "labels", "none"),
-    "cap": Method(lambda given: CaP(given.batches), "images", "cumulative", compensates=True),
-    "he": Method(lambda given: ChannelPruning(given.batches), "images", compensates=True),
-}
-
-
-def method_named(name: str) -> Method:
-    """Raises InputError that lists the names."""
-    if name not in METHODS:
-        raise InputError(f"`criterion` {name}: give one of {', '.join(METHODS)}")
-    return METHODS[name]
+    if isinstance(criterion, CriterionSpec):
+        return criterion
+    if isinstance(criterion, str):
+        for spec in CRITERIA:
+            if spec.name == criterion:
+                return spec
+    elif callable(getattr(criterion, "scores", None)) and not isinstance(criterion, type):
+        kind = type(criterion)
+        like = next((spec for spec in CRITERIA if spec.criterion is kind), None)
+        spec = like or CriterionSpec(criterion.name, kind, lambda given: criterion)
+        return replace(spec, name=criterion.name, build=lambda given: criterion)
+    raise InputError(
+        f"`criterion` {criterion}: give one of {', '.join(NAMES)}, or an object with a "
+        "name that scores channels"
+    )
 
 
 def chosen_by_cost(options: Allocation, goal: Goal | None) -> bool:
@@ -89,6 +68,6 @@ def chosen_by_cost(options: Allocation, goal: Goal | None) -> bool:
     return options.kind == "knapsack" or (options.kind is None and not counts)
 
 
-def comparable(options: Allocation, method: Method) -> Allocation:
-    """With the method's own way of comparing groups, unless another was asked for."""
-    return options if options.normalise else replace(options, normalise=method.normalise)
+def comparable(options: Allocation, spec: CriterionSpec) -> Allocation:
+    """With the criterion's own way of comparing groups, unless another was asked for."""
+    return options if options.normalise else replace(options, normalise=spec.normalise)

@@ -13,7 +13,7 @@ from math import fsum, prod
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor, fx, nn
+from torch import fx
 
 from shrinkc.compiler.cost.budget import measured_within, predicted_ms
 from shrinkc.compiler.cost.goal import PRUNE_GOALS, Goal, Unit, missing
@@ -39,18 +39,19 @@ from shrinkc.compiler.width.allocation import (
     space_of,
 )
 from shrinkc.compiler.width.knapsack import cheapest
-from shrinkc.compiler.width.measured_damage import Bearing
+from shrinkc.compiler.width.measured_damage import MeasuredDamage
 from shrinkc.compiler.width.price import Price, layers_of
-from shrinkc.compiler.width.scheduled import fisher_scheduled
 from shrinkc.compiler.width.skeleton import Facts, Skeleton
+from shrinkc.compiler.width.while_training import prune_while_training
 from shrinkc.errors import InputError, UnreachableGoalError
 from shrinkc.latency_tables.table import LatencyTable
 from shrinkc.passes.analysis.channels.channel_groups import Groups, channel_groups
 from shrinkc.passes.base import Skip, copy_graph
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.channels.slice_channels import SliceChannels
-from shrinkc.passes.criteria.base import Criterion, Scores
+from shrinkc.passes.criteria.base import Criterion, Schedule, Scores, schedule_of
 from shrinkc.passes.criteria.magnitude import EqualScores
+from shrinkc.passes.criteria.spec import Penalty
 from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
 
 ATTEMPTS = 6  # to meet a budget
@@ -58,7 +59,6 @@ COUNTED = 64  # candidate widths where no latency has to be known
 MULTIPLES = {"cpu": 8, "gpu": 32}  # channels that fill the vectors of a runtime's kernels
 
 Compensate = Callable[[fx.GraphModule, Groups, Selection], Selection]
-Penalty = Callable[[nn.Module, object], Tensor]
 
 
 @dataclass(frozen=True)
@@ -67,21 +67,34 @@ class Pruning:
 
     rounds        of scoring and slicing; the budget falls by the same factor in each
     recipe        of training; `epochs` at the end, `search_epochs` (none: 1) between rounds and of
-                  training with a penalty or by Group Fisher's schedule
-    every         Group Fisher's schedule: a channel goes every so many steps of a training; None:
-                  the criterion is asked once a round
+                  training with a penalty or by a criterion's own schedule
+    keep          channel group → share of its channels that stays, other groups whole: instead of
+                  a goal
     """
 
     allocation: Allocation = field(default_factory=Allocation)
     rounds: int = 1
     recipe: Recipe = field(default_factory=Recipe)
-    every: int | None = None
+    keep: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
-        if self.every is not None and self.every < 1:
-            raise InputError(f"a channel every {self.every} steps; give 1 or more")
         if self.rounds < 1:
             raise InputError(f"{self.rounds} rounds; give 1 or more")
+
+
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """What comes beside scoring and slicing, where it is given.
+
+    penalty     (network, groups) → added to the loss of a training of its own, before anything is
+                removed
+    damage      measures what groups lose, for the allocation that asks for it
+    compensate  new weights for what stays, before each slicing
+    """
+
+    penalty: Callable[[fx.GraphModule, Groups], Penalty] | None = None
+    damage: MeasuredDamage | None = None
+    compensate: Compensate | None = None
 
 
 @dataclass(frozen=True)
@@ -121,26 +134,21 @@ def prune(
     criterion: Criterion,
     goal: Goal | None = None,
     *,
-    keep: Mapping[str, float] | None = None,
     options: Pruning | None = None,
+    stages: Stages | None = None,
     train: Images | None = None,
     seen: str = "",
-    compensate: Compensate | None = None,
-    penalty: Callable[[fx.GraphModule, Groups], Penalty] | None = None,
-    bearing: Bearing | None = None,
     measured_ms: Callable[[fx.GraphModule], float] | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Pruned:
     """Prune a captured network (batch norms as they are in training), which is left as it is.
 
-    goal         None: `keep` says what stays
-    keep         group → share of its channels to keep; other groups stay whole
+    criterion    one with a schedule removes channels while the network trains on `train`, with
+                 labels; any other is asked once a round
+    goal         None: `options.keep` says what stays
     train        images to tune on, labelled or not; None: nothing is trained
     seen         tells apart what the criterion looks at, for what `folder` keeps
-    compensate   new weights for what stays, before each slicing
-    penalty      added to the loss of a training of its own, before anything is removed
-    bearing      measures what groups bear, for the allocation that asks for it
     measured_ms  of a deployed network: where the device is at hand, a budget in time is met by it
                  instead of by the table
     folder       keeps scores and checkpoints: a run that was stopped goes on there
@@ -149,20 +157,21 @@ def prune(
     (says what can), a penalty without images; TableError where the table lacks the precision;
     TrainingError; VerificationError where the sliced network is not the masked one.
     """
-    options, progress, keep = options or Pruning(), progress or Silent(), keep or {}
-    check_goal(goal, keep)
-    if penalty is not None and train is None:
+    options, stages, progress = options or Pruning(), stages or Stages(), progress or Silent()
+    check_goal(goal, options.keep)
+    schedule = schedule_of(criterion)
+    if stages.penalty is not None and train is None:
         raise InputError("this criterion trains with a penalty first; give `train`")
-    if options.every is not None and (train is None or train.labels is None):
+    if schedule is not None and (train is None or train.labels is None):
         raise InputError("a channel every few steps of which training? Give labelled images")
-    if options.every is not None and keep:
+    if schedule is not None and options.keep:
         raise InputError("a schedule chooses widths itself; leave out shares of single groups")
-    if options.allocation.normalise == "measured" and bearing is None:
+    if options.allocation.normalise == "measured" and stages.damage is None:
         raise InputError("what groups bear is measured on images; give some")
     net = network(captured)
     key = ""
     if folder is not None:
-        told = (criterion.name, seen, goal or keep, options, train and train.digest)
+        told = (criterion.name, schedule, seen, goal, options, train and train.digest)
         key = digest_of(net.graph, str(told))[:12]
     schooled = None
     if train is not None:
@@ -170,10 +179,10 @@ def prune(
         schooled = school(train, teacher, options.recipe, folder, key, progress)
     journal = f"{criterion.name} {seen}"
     run = _Run(
-        *(net, table, precision, criterion, goal, keep, options, schooled, compensate),
-        *(bearing, measured_ms, folder, journal, progress),
+        *(net, table, precision, criterion, schedule, goal, options, stages, schooled),
+        *(measured_ms, folder, journal, progress),
     )
-    return run.pruned(penalty)
+    return run.pruned()
 
 
 def check_goal(goal: Goal | None, keep: Mapping[str, float]) -> None:
@@ -193,31 +202,31 @@ class _Run:
     table: CostTable
     precision: str
     criterion: Criterion
+    schedule: Schedule | None
     goal: Goal | None
-    keep: Mapping[str, float]
     options: Pruning
+    stages: Stages
     school: School | None
-    compensate: Compensate | None
-    bearing: Bearing | None
     measured_ms: Callable[[fx.GraphModule], float] | None
     folder: Path | None
     seen: str
     progress: Progress
 
-    def pruned(self, penalty: Callable[[fx.GraphModule, Groups], Penalty] | None) -> Pruned:
+    def pruned(self) -> Pruned:
         graph, history = copy_graph(self.net.graph), list[LogRow]()
         groups = channel_groups(graph)
         whole = {group.name: group.size for group in groups.groups}
         widths, skipped = dict(whole), dict[Skip, None]()
+        penalty = self.stages.penalty
         if penalty is not None and self.school is not None:
             hooks = Hooks(penalty=penalty(graph, groups))
             history += self.school.fit(graph, "penalty", self.short, hooks).history
-        every = self.options.every
-        rounds = 1 if self.goal is None or every else self.options.rounds
+        at_once = self.goal is None or self.schedule is not None
+        rounds = 1 if at_once else self.options.rounds
         for number in range(1, rounds + 1):
             step = _Round(self, graph, whole, number, rounds)
-            if every is not None:
-                graph, chosen, selection, rows = step.scheduled(every)
+            if self.schedule is not None:
+                graph, chosen, selection, rows = step.while_training(self.schedule)
                 reasons: tuple[Skip, ...] = ()
                 history += rows
             else:
@@ -273,18 +282,18 @@ class _Round:
         scores = self._scores(groups)
         multiple = options.multiple or channel_multiple(run.table)
         if run.goal is None:
-            widths, skipped = per_group(groups, run.keep, multiple)
+            widths, skipped = per_group(groups, run.options.keep, multiple)
             selection = selected(groups, scores, widths)
         else:
             if run.goal.unit != "ms":  # counted, not measured
                 options = replace(options, candidates=max(options.candidates, COUNTED))
             space = space_of(groups, scores, options, multiple, self.whole)
-            if options.normalise == "measured" and run.bearing is not None:
-                space = replace(space, measured=run.bearing.losses(self.graph, space))
+            if options.normalise == "measured" and run.stages.damage is not None:
+                space = replace(space, measured=run.stages.damage.losses(self.graph, space))
             widths, skipped = self._within(run.goal, groups, space), space.skipped
             selection = space.selection(widths)
-        if run.compensate is not None:
-            selection = run.compensate(self.graph, groups, selection)
+        if run.stages.compensate is not None:
+            selection = run.stages.compensate(self.graph, groups, selection)
         return widths, selection, skipped
 
     def _scores(self, groups: Groups) -> Scores:
@@ -299,10 +308,10 @@ class _Round:
             journal.put("", [])  # all of them
         return {name: np.array(found) for name, found in journal.known.items() if name}
 
-    def scheduled(
-        self, every: int
+    def while_training(
+        self, schedule: Schedule
     ) -> tuple[fx.GraphModule, Mapping[str, int], Selection, tuple[LogRow, ...]]:
-        """By Group Fisher's schedule: the trained network, group → width, what stays, the log."""
+        """The trained network, group → width, what stays, the log."""
         run = self.run
         assert run.school is not None
         assert run.goal is not None
@@ -311,15 +320,15 @@ class _Round:
         multiple = options.multiple or channel_multiple(run.table)
         space = space_of(groups, EqualScores().scores(self.graph, groups), options, multiple)
         _, price = self._price(groups, space, run.goal.unit)
-        graph, selection, history = fisher_scheduled(
+        graph, selection, history = prune_while_training(
             *(self.graph, groups, price, run.goal.budget(self._before(run.goal.unit)), run.school),
+            schedule,
             epochs=run.short,
-            every=every,
             multiple=multiple,
         )
         widths = {name: int(mask.sum()) for name, mask in selection.keep.items()}
-        if run.compensate is not None:
-            selection = run.compensate(graph, groups, selection)
+        if run.stages.compensate is not None:
+            selection = run.stages.compensate(graph, groups, selection)
         return graph, widths, selection, history
 
     def _price(self, groups: Groups, space: Space, unit: Unit) -> tuple[Skeleton, Price]:

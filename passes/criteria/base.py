@@ -6,20 +6,22 @@ A criterion scores the channels of every group; an allocation decides how many o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import gcd
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-from torch import fx
+from torch import fx, nn
 
 from shrinkc.errors import InputError
-from shrinkc.passes.analysis.channels.channel_groups import ChannelGroup, Groups
+from shrinkc.passes.analysis.channels.channel_groups import ChannelGroup, Groups, Keep
 from shrinkc.passes.channels.selection import Selection
 
 Scores = Mapping[str, npt.NDArray[np.float64]]
+Needs = Literal["nothing", "images", "labels"]
+Normalise = Literal["share", "mean", "sum", "none", "cumulative", "measured"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Site:
 class Criterion(Protocol):
     """A frozen dataclass; its fields are its options and its data. The more, the more important.
 
-    A group that a criterion cannot judge has no entry, and stays whole.
+    A group that a criterion cannot judge has no entry, and stays whole. One that wants to remove
+    channels while the network trains is `Scheduled` besides.
     """
 
     name: ClassVar[str]
@@ -42,6 +45,61 @@ class Criterion(Protocol):
     def scores(self, graph_module: fx.GraphModule, groups: Groups) -> Scores:
         """Group name → (size,) importance. The graph is left as it is."""
         ...
+
+
+class Removal(Protocol):
+    """Channels that go one by one while a network trains; saved and restored with the training."""
+
+    keep: Keep
+
+    def after_step(self, model: nn.Module, moment: object, /) -> None:
+        """After every step of the optimiser, gradients still in place."""
+        ...
+
+    def selection(self) -> Selection: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None: ...
+
+
+class Schedule(Protocol):
+    """How a criterion removes channels while a network trains. Says in `str` when they go."""
+
+    def start(
+        self,
+        graph_module: fx.GraphModule,
+        groups: Groups,
+        cost: Callable[[Keep], Mapping[str, float]],
+        until: Callable[[Keep], bool],
+        multiple: int,
+    ) -> tuple[fx.GraphModule, Removal]:
+        """A copy to train, and what that calls.
+
+        cost      asked with what is left: group → what one channel takes
+        until     asked before every removal: is it enough?
+        multiple  widths are multiples of it
+        """
+        ...
+
+    def finish(self, graph_module: fx.GraphModule, trained: nn.Module) -> fx.GraphModule:
+        """A copy of the network that was given, with the weights of the one that was trained."""
+        ...
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """What a criterion has besides, that may want to remove channels while the network trains."""
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """None: it is asked for scores, once a round."""
+        ...
+
+
+def schedule_of(criterion: Criterion) -> Schedule | None:
+    """None: its scores decide at once."""
+    return criterion.schedule if isinstance(criterion, Scheduled) else None
 
 
 def sites(groups: Groups) -> tuple[Site, ...]:

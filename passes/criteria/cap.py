@@ -31,6 +31,7 @@ from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.criteria.base import Scores, most_important, widths
 from shrinkc.passes.criteria.shared.data import Batches
 from shrinkc.passes.criteria.shared.readers import POSITIONS, ReaderSums, reader_sums
+from shrinkc.passes.criteria.spec import CriterionSpec
 
 _linalg: Any = torch.linalg  # its results have no types
 RIDGE = 1e-5  # of the mean variance of what is read
@@ -211,3 +212,13 @@ def _counts(keep: Mapping[str, npt.NDArray[np.bool_]]) -> dict[str, int]:
 
 def _selection(keep: Masks) -> Selection:
     return Selection({name: mask for name, mask in keep.items() if not mask.all()})
+
+
+CAP = CriterionSpec(
+    "cap",
+    CaP,
+    lambda given: CaP(given.batches),
+    "images",
+    normalise="cumulative",
+    compensates=True,
+)

@@ -29,6 +29,7 @@ from shrinkc.passes.criteria.base import Scores
 from shrinkc.passes.criteria.shared.data import Batches
 from shrinkc.passes.criteria.shared.lasso import lasso_path
 from shrinkc.passes.criteria.shared.readers import POSITIONS, ReaderSums, reader_sums
+from shrinkc.passes.criteria.spec import CriterionSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,3 +65,12 @@ def contributions(sums: Sequence[ReaderSums], size: int) -> npt.NDArray[np.float
         part = torch.zeros(size, size, dtype=torch.float64).index_add(0, channels, part.T)
         total += part / max(float(products.sum()), 1e-300)
     return total.numpy()
+
+
+HE = CriterionSpec(
+    "he",
+    ChannelPruning,
+    lambda given: ChannelPruning(given.batches),
+    "images",
+    compensates=True,
+)

@@ -21,6 +21,7 @@ from shrinkc.passes.channels.slice_channels import SliceChannels
 from shrinkc.passes.criteria.base import Scores, lowest, uniform
 from shrinkc.passes.criteria.shared.data import Batches
 from shrinkc.passes.criteria.shared.feature_maps import mean_of_maps
+from shrinkc.passes.criteria.spec import CriterionSpec
 
 Scope = Literal["layer", "global"]
 
@@ -77,3 +78,6 @@ def drop_iteratively(
             current = copy_graph(start)
         train(current)
     return current
+
+
+DROPNET = CriterionSpec("dropnet", DropNet, lambda given: DropNet(given.batches), "images")

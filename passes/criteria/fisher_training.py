@@ -21,7 +21,7 @@ from shrinkc.passes.analysis.channels.channel_groups import Groups, Keep
 from shrinkc.passes.base import copy_graph
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.criteria.base import most_important, widths
-from shrinkc.passes.criteria.group_fisher import MaskedRead, masked_reads
+from shrinkc.passes.criteria.shared.masked_reads import MaskedRead, masked_reads
 
 
 class FisherMask(nn.Module):
@@ -138,6 +138,33 @@ class _Candidate:
     score: float
     group: str
     keep: Any
+
+
+@dataclass(frozen=True)
+class FisherSchedule:
+    """A channel goes after every `every` steps: 25 in the paper's classification runs."""
+
+    every: int = 25
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise InputError(f"`every` {self.every}: a channel every so many steps, 1 or more")
+
+    def __str__(self) -> str:
+        return f"a channel every {self.every} steps"
+
+    def start(
+        self,
+        graph_module: fx.GraphModule,
+        groups: Groups,
+        cost: Callable[[Keep], Mapping[str, float]],
+        until: Callable[[Keep], bool],
+        multiple: int,
+    ) -> tuple[fx.GraphModule, FisherPruning]:
+        return fisher_network(graph_module, groups, cost, until, self.every, multiple)
+
+    def finish(self, graph_module: fx.GraphModule, trained: nn.Module) -> fx.GraphModule:
+        return unmasked(graph_module, trained)
 
 
 def fisher_network(

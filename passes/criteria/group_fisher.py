@@ -23,9 +23,8 @@ from torch import Tensor, fx
 
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import Groups
-from shrinkc.passes.analysis.channels.channel_ids import Ids, Use
-from shrinkc.passes.channels.channel_cuts import indices
-from shrinkc.passes.criteria.base import Scores
+from shrinkc.passes.criteria.base import Schedule, Scores
+from shrinkc.passes.criteria.fisher_training import FisherSchedule
 from shrinkc.passes.criteria.shared.channel_costs import macs_per_channel, memory_per_channel
 from shrinkc.passes.criteria.shared.data import (
     Batches,
@@ -36,6 +35,8 @@ from shrinkc.passes.criteria.shared.data import (
     evaluating,
     labelled,
 )
+from shrinkc.passes.criteria.shared.masked_reads import MaskedRead, masked_reads
+from shrinkc.passes.criteria.spec import CriterionSpec, Given
 
 Cost = Literal["memory", "flops", "none"] | Mapping[str, float]
 
@@ -47,12 +48,20 @@ class GroupFisher:
     loss  summed over the batch
     cost  what scores are divided by: "memory" and "flops" of one channel, "none", or group → a
           number, say the milliseconds that one channel takes
+    every a channel goes every so many steps of a training, as published (25); None: the scores
+          decide at once
     """
 
     batches: Batches
     loss: Loss = cross_entropy
     cost: Cost = "memory"
+    every: int | None = None
     name: ClassVar[str] = "group-fisher"
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """Raises InputError for fewer than 1 step."""
+        return None if self.every is None else FisherSchedule(self.every)
 
     def scores(self, graph_module: fx.GraphModule, groups: Groups) -> Scores:
         """Raises InputError: no labels, a group without a cost above 0. Memory: one batch's
@@ -103,48 +112,6 @@ class GroupFisher:
         ]
 
 
-@dataclass(frozen=True, eq=False)
-class MaskedRead:
-    """`channels[i]` of a group, read at `positions[i]` along `axis`."""
-
-    group: str
-    axis: int
-    positions: Ids
-    channels: Ids
-
-    def factor(self, mask: Tensor, value: Tensor) -> Tensor:
-        """What to multiply `value` by: the masks (n, size) of its images, 1 elsewhere."""
-        rows = mask.index_select(1, indices(self.channels).to(mask.device))
-        if value.shape[0] % len(rows):
-            raise InputError(
-                f"channel group '{self.group}': a value of {tuple(value.shape)} does not hold the "
-                "images of a batch along its first dimension"
-            )
-        rows = rows.repeat_interleave(value.shape[0] // len(rows), 0)
-        whole = rows.new_ones(value.shape[0], value.shape[self.axis])
-        whole = whole.index_copy(1, indices(self.positions).to(mask.device), rows)
-        shape = [1] * value.ndim
-        shape[0], shape[self.axis] = whole.shape
-        return whole.reshape(shape)
-
-
-def masked_reads(groups: Groups) -> dict[tuple[str, str], list[MaskedRead]]:
-    """(reader, source) → the channels it reads that it could as well read zeros of: convolutions,
-    linear layers, sums, matrix products; not the norms over channels."""
-    zero = {_key(use) for use in groups.uses if use.how == "zero"}
-    found: dict[tuple[str, str], list[MaskedRead]] = {}
-    for group in groups.groups:
-        for read in group.read:
-            if (read.node, read.source, read.axis) in zero:
-                one = MaskedRead(group.name, read.axis, read.positions, read.channels)
-                found.setdefault((read.node, read.source), []).append(one)
-    return found
-
-
-def _key(use: Use) -> tuple[str, str, int]:
-    return use.node, use.source, use.axis
-
-
 def channel_costs(graph_module: fx.GraphModule, groups: Groups, cost: Cost) -> Mapping[str, float]:
     """Group → what one channel takes."""
     if cost == "memory":
@@ -162,3 +129,13 @@ def _above_zero(name: str, costs: Mapping[str, float]) -> float:
     if not cost > 0:
         raise InputError(f"channel group '{name}' has no cost above 0 to divide its score by")
     return cost
+
+
+def _build(given: Given) -> GroupFisher:
+    cost: Cost = "none" if given.by_cost else "memory"
+    return GroupFisher(given.batches, cost=cost, every=given.every)
+
+
+GROUP_FISHER = CriterionSpec(
+    "group-fisher", GroupFisher, _build, "labels", normalise="none", scheduled=True
+)

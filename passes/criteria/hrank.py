@@ -16,6 +16,7 @@ from shrinkc.passes.analysis.channels.channel_groups import Groups
 from shrinkc.passes.criteria.base import Scores
 from shrinkc.passes.criteria.shared.data import Batches
 from shrinkc.passes.criteria.shared.feature_maps import mean_of_maps
+from shrinkc.passes.criteria.spec import CriterionSpec
 
 _linalg: Any = torch.linalg
 
@@ -37,3 +38,6 @@ def ranks(maps: Tensor) -> Tensor:
     if maps.ndim != 4:
         return (maps.flatten(2) if maps.ndim > 2 else maps[..., None]).any(2).to(maps.dtype)
     return _linalg.matrix_rank(maps).to(maps.dtype)
+
+
+HRANK = CriterionSpec("hrank", HRank, lambda given: HRank(given.batches), "images")

@@ -16,6 +16,7 @@ from torch import Tensor, fx
 
 from shrinkc.passes.analysis.channels.channel_groups import ChannelGroup, Groups, ParameterSlice
 from shrinkc.passes.criteria.base import Scores
+from shrinkc.passes.criteria.spec import CriterionSpec
 
 
 @dataclass(frozen=True)
@@ -67,3 +68,9 @@ def position_norms(tensor: Tensor, part: ParameterSlice, p: int) -> npt.NDArray[
     else:
         power = power.movedim(part.dim, 0)
     return (power.flatten(1).sum(1) ** (1 / p)).numpy()
+
+
+L1 = CriterionSpec("l1", FilterNorm, lambda given: FilterNorm(1))
+L2 = CriterionSpec("l2", FilterNorm, lambda given: FilterNorm(2))
+RANDOM = CriterionSpec("random", RandomScores, lambda given: RandomScores(given.seed))
+EQUAL = CriterionSpec("equal", EqualScores, lambda given: EqualScores())

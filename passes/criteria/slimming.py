@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import ChannelGroup, Groups, ParameterSlice
 from shrinkc.passes.criteria.base import Scores
+from shrinkc.passes.criteria.spec import CriterionSpec
 
 
 @dataclass(frozen=True)
@@ -77,3 +78,12 @@ def _check(scaled: dict[str, Sequence[ParameterSlice]] | dict[str, list[Paramete
             "Network Slimming needs batch norms with scales behind the layers to prune, and there "
             "are none; prune before they are folded, or choose another criterion"
         )
+
+
+SLIMMING = CriterionSpec(
+    "slimming",
+    NetworkSlimming,
+    lambda given: NetworkSlimming(),
+    normalise="none",
+    penalty=slimming_penalty,
+)

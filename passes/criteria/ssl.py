@@ -27,6 +27,7 @@ from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import ChannelGroup, Groups, ParameterSlice
 from shrinkc.passes.channels.channel_cuts import indices
 from shrinkc.passes.criteria.base import Scores
+from shrinkc.passes.criteria.spec import CriterionSpec
 from shrinkc.passes.ir import add, module_of
 
 Kind = Literal["filter", "channel", "shape", "depth"]
@@ -184,3 +185,6 @@ def _around(node: fx.Node, layer: fx.Node) -> bool:
         return False
     order = {n: i for i, n in enumerate(node.graph.nodes)}
     return any(order[source] < order[layer] for source in node.all_input_nodes)
+
+
+STRUCTURED_SPARSITY = CriterionSpec("ssl", SSL, lambda given: SSL(), penalty=ssl_penalty)

@@ -45,9 +45,10 @@ from shrinkc.compiler.load.load import load_model
 from shrinkc.compiler.report.plots import require_matplotlib, widths_before_and_after
 from shrinkc.compiler.train.compute import require_training
 from shrinkc.compiler.width.allocation import Kind, Normalise
-from shrinkc.compiler.width.methods import METHODS, Method, method_named
+from shrinkc.compiler.width.methods import CRITERIA, spec_of
 from shrinkc.compiler.width.prune import check_goal
 from shrinkc.errors import InputError
+from shrinkc.passes.criteria.spec import CriterionSpec
 
 
 @app.command()
@@ -130,8 +131,9 @@ def prune(
     every: Annotated[
         int | None,
         typer.Option(
+            min=1,
             help="group-fisher with --train: a channel goes every so many steps of --round-epochs "
-            "of training, as published (25)."
+            "of training, as published (25).",
         ),
     ] = None,
     strength: Annotated[float, typer.Option(help="slimming, ssl: weight of the penalty.")] = 1e-4,
@@ -181,7 +183,7 @@ def prune(
         *(allocation_named(allocation), normalise_named(normalise), multiple, floor, candidates)
     )
     recipe = Recipe(epochs or 10, round_epochs, batch=batch, learning_rate=learning_rate, seed=seed)
-    pruning = Pruning(widths, rounds, recipe, every)
+    pruning = Pruning(widths, rounds, recipe, shares(keep or []))
     goal = None
     if any(v is not None for v in (speedup, budget_ms, macs, params, keep_ratio)):
         goal = Goal.of(
@@ -190,7 +192,7 @@ def prune(
     run_prune(
         PruneArguments(
             *(compiled, criterion, goal, pruning, limit, labels, train),
-            *(epochs, compensate, steps, strength, evaluation, plot, shares(keep or [])),
+            *(epochs, compensate, steps, strength, evaluation, plot, every),
         )
     )
 
@@ -225,7 +227,7 @@ def shares(texts: list[str]) -> dict[str, float]:
 
 def run_prune(a: PruneArguments) -> None:
     """Prune, compile what is left, print both reports."""
-    given, method = a.compile, method_named(a.criterion)
+    given, method = a.compile, spec_of(a.criterion)
     _check(a, method)
     table = cost_table(given.target, given.threads)
     model = load_model(given.model, arch=given.arch, trust=given.trust)
@@ -257,11 +259,11 @@ def run_prune(a: PruneArguments) -> None:
     show_report(report, out)
 
 
-def _check(a: PruneArguments, method: Method) -> None:
+def _check(a: PruneArguments, method: CriterionSpec) -> None:
     """What can be known to fail before anything is loaded."""
-    check_goal(a.goal, a.keep)
+    check_goal(a.goal, a.pruning.keep)
     if method.needs != "nothing" and a.compile.images is None:
-        without = ", ".join(n for n, m in METHODS.items() if m.needs == "nothing")
+        without = ", ".join(c.name for c in CRITERIA if c.needs == "nothing")
         raise InputError(
             f"--criterion {a.criterion} looks at images; give --images DIR, or a criterion that "
             f"needs none: {without}"
@@ -281,8 +283,9 @@ def _check(a: PruneArguments, method: Method) -> None:
         )
     if a.steps and (a.trains or not a.compensates(method)):
         raise InputError("--steps of distillation follow --compensate, where nothing is trained")
-    if a.pruning.every is not None and (a.criterion != "group-fisher" or not a.trains):
-        raise InputError("--every belongs to --criterion group-fisher with --train, or --epochs")
+    if a.every is not None and not (method.scheduled and a.trains):
+        some = ", ".join(c.name for c in CRITERIA if c.scheduled)
+        raise InputError(f"--every belongs to --criterion {some} with --train, or --epochs")
     if a.epochs is not None and not a.trains:
         raise InputError("--epochs of what? Give --train DIR, or --images DIR --labels")
     if a.compile.precision == "int8" and a.compile.images is None:

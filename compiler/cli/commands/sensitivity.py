@@ -30,7 +30,7 @@ from shrinkc.compiler.cli.output import print_json, progress
 from shrinkc.compiler.cli.output import wide_console as show_wide_console
 from shrinkc.compiler.load.load import load_model
 from shrinkc.compiler.report.plots import require_matplotlib, sensitivity_map
-from shrinkc.compiler.width.methods import Given, method_named
+from shrinkc.compiler.width.methods import spec_of
 from shrinkc.compiler.width.sensitivity import (
     RATIOS,
     SensitivityCurve,
@@ -40,6 +40,7 @@ from shrinkc.compiler.width.sensitivity import (
 )
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
+from shrinkc.passes.criteria.spec import Given
 
 
 @app.command("sensitivity")
@@ -87,7 +88,7 @@ class SensitivityArguments:
 
 def run_sensitivity(a: SensitivityArguments) -> None:
     """Judge, print, draw."""
-    given, method = a.compile, method_named(a.criterion)
+    given, method = a.compile, spec_of(a.criterion)
     if given.images is None:
         raise InputError("sensitivity is judged on images; give --images DIR")
     if method.needs == "labels" and not a.labels:

@@ -14,7 +14,7 @@ from torch import nn
 
 from shrinkc.compiler.cli.main import main
 from shrinkc.compiler.model_file.file import load_model_file
-from shrinkc.compiler.width.methods import METHODS
+from shrinkc.compiler.width.methods import NAMES
 
 INPUT = ("--target", "rpi4", "--input", "1,3,16,16", "--resize", "16", "--runs", "0")
 
@@ -69,7 +69,7 @@ def test_no_images_are_needed_for_norms(
         assert image.size[0] > 600
 
 
-@pytest.mark.parametrize("criterion", METHODS)
+@pytest.mark.parametrize("criterion", NAMES)
 def test_every_criterion(
     criterion: str,
     model: Path,

@@ -12,10 +12,10 @@ from torch import Tensor, fx, nn
 
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.goal import Goal
-from shrinkc.compiler.width import measured_damage as bears
+from shrinkc.compiler.width import measured_damage
 from shrinkc.compiler.width.allocation import Allocation, Space, space_of
-from shrinkc.compiler.width.measured_damage import Bearing
-from shrinkc.compiler.width.prune import Pruning, prune
+from shrinkc.compiler.width.measured_damage import MeasuredDamage
+from shrinkc.compiler.width.prune import Pruning, Stages, prune
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
 from shrinkc.passes.criteria.magnitude import FilterNorm
@@ -53,7 +53,7 @@ def space(graph: fx.GraphModule) -> Space:
 
 def test_rises_as_groups_get_narrower_and_tells_them_apart() -> None:
     graph = network()
-    found = Bearing(batches(), compensates=False).losses(graph, one := space(graph))
+    found = MeasuredDamage(batches(), compensates=False).losses(graph, one := space(graph))
     assert found.keys() == one.candidates.keys() == {"matters", "idle"}
     for name, losses in found.items():
         assert len(losses) == len(one.candidates[name])
@@ -65,23 +65,23 @@ def test_rises_as_groups_get_narrower_and_tells_them_apart() -> None:
 def test_compensated_groups_lose_less() -> None:
     graph = network()
     one = space(graph)
-    plain, fitted = (Bearing(batches(), c).losses(graph, one) for c in (False, True))
+    plain, fitted = (MeasuredDamage(batches(), c).losses(graph, one) for c in (False, True))
     assert fitted["matters"].sum() < plain["matters"].sum()
 
 
 def test_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = network()
-    one, bearing = space(graph), Bearing(batches(), False, "l1", tmp_path)
-    first = bearing.losses(graph, one)
-    monkeypatch.setattr(bears, "mask_channels", None)
-    again = bearing.losses(graph, one)
+    one, damage = space(graph), MeasuredDamage(batches(), False, "l1", tmp_path)
+    first = damage.losses(graph, one)
+    monkeypatch.setattr(measured_damage, "mask_channels", None)
+    again = damage.losses(graph, one)
     assert all((again[name] == first[name]).all() for name in first)
 
 
 def test_the_allocation_spares_what_matters() -> None:
     graph, options = network(), Pruning(Allocation(normalise="measured", multiple=1))
     given = (graph, ByMacs(), "fp32", FilterNorm(1), Goal.macs(0.7))
-    found = prune(*given, options=options, bearing=Bearing(batches(), False))
+    found = prune(*given, options=options, stages=Stages(damage=MeasuredDamage(batches(), False)))
     after = {width.group: width.after for width in found.widths}
     assert after["matters"] == 16
     assert after["idle"] < 16

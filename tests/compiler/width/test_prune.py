@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -24,12 +24,15 @@ from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.recover.recipe import Recipe
 from shrinkc.compiler.width.allocation import Allocation, Kind
-from shrinkc.compiler.width.prune import Pruned, Pruning, channel_multiple, prune
+from shrinkc.compiler.width.methods import spec_of
+from shrinkc.compiler.width.prune import Pruned, Pruning, Stages, channel_multiple, prune
 from shrinkc.errors import InputError, VerificationError
 from shrinkc.passes.analysis.channels.channel_groups import Groups, channel_groups
 from shrinkc.passes.channels.selection import Selection
-from shrinkc.passes.criteria.base import Scores
+from shrinkc.passes.criteria.base import Scores, schedule_of
+from shrinkc.passes.criteria.group_fisher import GroupFisher
 from shrinkc.passes.criteria.magnitude import EqualScores, FilterNorm, RandomScores
+from shrinkc.passes.criteria.spec import Given, Penalty
 
 SIZE, CLASSES = 12, 3
 
@@ -109,7 +112,7 @@ def test_shares_of_work_parameters_and_channels() -> None:
 
 def test_shares_of_single_groups() -> None:
     name = channel_groups(captured()).groups[1].name
-    widths = {w.group: w for w in run(None, keep={name: 0.25}).widths}
+    widths = {w.group: w for w in run(None, Pruning(EACH, keep={name: 0.25})).widths}
     assert widths[name].after == widths[name].before // 4
     assert all(w.after == w.before for w in widths.values() if w.group != name)
 
@@ -119,7 +122,7 @@ def test_the_least_important_channels_go() -> None:
     groups = channel_groups(graph)
     name = groups.groups[1].name
     scores = FilterNorm().scores(graph, groups)[name]
-    result = run(None, keep={name: 0.5})
+    result = run(None, Pruning(EACH, keep={name: 0.5}))
     path = next(s.path for s in groups[name].slices if s.role == "out")
     best = torch.tensor(np.sort(np.argsort(-scores)[: len(scores) // 2]))
     kept = graph.get_parameter(path)[best]
@@ -165,16 +168,17 @@ def test_rounds_end_at_the_budget() -> None:
 def test_a_penalty_is_trained_with_before_anything_goes() -> None:
     asked: list[tuple[str, ...]] = []
 
-    def penalty(graph: fx.GraphModule, groups: Groups) -> object:
+    def penalty(graph: fx.GraphModule, groups: Groups) -> Penalty:
         asked.append(tuple(g.name for g in groups.groups))
         path = next(n for n, m in graph.named_modules() if isinstance(m, nn.BatchNorm2d))
         return lambda model, _: 1e3 * model.get_parameter(f"{path}.weight").abs().sum()
 
-    result = run(Goal.speedup(1.3), Pruning(EACH, 1, QUICK), train=images(), penalty=penalty)
+    stages = Stages(penalty)
+    result = run(Goal.speedup(1.3), Pruning(EACH, 1, QUICK), train=images(), stages=stages)
     assert len(asked) == 1
     assert len(result.history) == 2
     with pytest.raises(InputError, match="give `train`"):
-        run(Goal.speedup(1.3), penalty=penalty)
+        run(Goal.speedup(1.3), stages=stages)
 
 
 # --- scores, compensation, measuring -------------------------------------------------------------
@@ -213,7 +217,7 @@ def test_compensation_gets_the_selection_and_its_weights_are_used() -> None:
         name, module = next((n, m) for n, m in graph.named_modules() if isinstance(m, nn.Linear))
         return Selection(selection.keep, {f"{name}.bias": torch.full_like(module.bias, 7.0)})
 
-    result = run(Goal.macs(0.6), compensate=compensate)
+    result = run(Goal.macs(0.6), stages=Stages(compensate=compensate))
     last = next(m for m in result.graph_module.modules() if isinstance(m, nn.Linear))
     assert bool((last.bias == 7).all())
     assert not same(result.graph_module, run(Goal.macs(0.6)).graph_module)
@@ -281,7 +285,7 @@ def test_shares_of_groups_that_cannot_be(
     goal: Goal | None, keep: Mapping[str, float], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        run(goal, keep=keep)
+        run(goal, Pruning(EACH, keep=keep))
 
 
 def test_other_options_that_cannot_be() -> None:
@@ -302,8 +306,9 @@ def test_the_result_is_float32_like_the_input() -> None:
 
 def scheduled(every: int, epochs: int, folder: Path | None = None, multiple: int = 1) -> Pruned:
     recipe = Recipe(epochs=1, search_epochs=epochs, batch=16, learning_rate=0.01)
-    options = Pruning(Allocation(multiple=multiple), recipe=recipe, every=every)
-    return run(Goal.macs(0.7), options, train=images(), folder=folder)
+    options = Pruning(Allocation(multiple=multiple), recipe=recipe)
+    given = (captured(), Steps(), "fp32", GroupFisher([], every=every), Goal.macs(0.7))
+    return prune(*given, options=options, train=images(), folder=folder)
 
 
 def test_channels_go_during_a_training_until_the_budget_is_met(tmp_path: Path) -> None:
@@ -312,7 +317,7 @@ def test_channels_go_during_a_training_until_the_budget_is_met(tmp_path: Path) -
     before, after = (macs(lower(g)) for g in (result.original, result.graph_module))
     assert after <= 0.7 * before
     assert after > 0.5 * before  # and no further
-    assert list(tmp_path.glob("*/fisher/last.pt"))
+    assert list(tmp_path.glob("*/removal/last.pt"))
     assert same(scheduled(1, 8, tmp_path).graph_module, result.graph_module)
 
 
@@ -332,10 +337,11 @@ def test_groups_that_are_too_narrow_for_the_multiple_stay_whole() -> None:
 def test_a_schedule_that_ends_too_early_says_how_far_it_came() -> None:
     with pytest.raises(InputError, match=r"costs 1\.\d\d times the budget; give more"):
         scheduled(10, 1)
+    given = (captured(), Steps(), "fp32", GroupFisher([], every=2), Goal.macs(0.7))
     with pytest.raises(InputError, match="Give labelled images"):
-        run(Goal.macs(0.7), Pruning(EACH, every=2), train=images(labelled=False))
-    with pytest.raises(InputError, match="every 0 steps"):
-        Pruning(every=0)
+        prune(*given, train=images(labelled=False))
+    with pytest.raises(InputError, match="`every` 0: a channel every so many steps"):
+        scheduled(0, 1)
 
 
 def test_channels_that_all_count_the_same_are_not_given_away() -> None:
@@ -344,3 +350,41 @@ def test_channels_that_all_count_the_same_are_not_given_away() -> None:
     found = prune(graph, Steps(), "fp32", EqualScores(), Goal.macs(0.6), options=options)
     share = macs(lower(found.graph_module)) / macs(lower(found.original))
     assert 0.55 < share <= 0.6
+
+
+# --- a criterion from outside --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LastFirst:
+    """A dummy: the last channels of every group are the least important."""
+
+    name: ClassVar[str] = "last-first"
+
+    def scores(self, graph_module: fx.GraphModule, groups: Groups) -> Scores:
+        return {g.name: np.arange(g.size, 0, -1.0) for g in groups.groups}
+
+
+def test_a_criterion_of_ones_own_is_an_object() -> None:
+    criterion = LastFirst()
+    spec = spec_of(criterion)
+    assert (spec.name, spec.needs, spec.compensates) == ("last-first", "nothing", False)
+    built = spec.build(Given((), 0, by_cost=True))
+    assert built is criterion
+    given = (captured(), Steps(), "fp32", built, Goal.macs(0.6))
+    result = prune(*given, options=Pruning(EACH))
+    assert macs(lower(result.graph_module)) <= 0.6 * macs(lower(result.original))
+    assert spec_of(spec) is spec
+
+
+def test_an_object_of_ours_is_used_as_by_its_name() -> None:
+    spec = spec_of(GroupFisher([]))
+    assert (spec.name, spec.needs, spec.normalise) == ("group-fisher", "labels", "none")
+    assert schedule_of(GroupFisher([])) is None
+    assert str(schedule_of(GroupFisher([], every=7))) == "a channel every 7 steps"
+
+
+@pytest.mark.parametrize("criterion", ["magic", LastFirst, 3, None])
+def test_what_is_no_criterion(criterion: Any) -> None:
+    with pytest.raises(InputError, match=r"`criterion` .*: give one of l1, l2, .* or an object"):
+        spec_of(criterion)

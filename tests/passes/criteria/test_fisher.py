@@ -18,9 +18,10 @@ from shrinkc.passes.analysis.channels.channel_groups import Groups, Keep, channe
 from shrinkc.passes.channels.mask_channels import mask_channels
 from shrinkc.passes.channels.slice_channels import SliceChannels
 from shrinkc.passes.criteria.fisher_training import FisherPruning, fisher_network, unmasked
-from shrinkc.passes.criteria.group_fisher import GroupFisher, masked_reads
+from shrinkc.passes.criteria.group_fisher import GroupFisher
 from shrinkc.passes.criteria.shared.channel_costs import macs_per_channel, memory_per_channel
 from shrinkc.passes.criteria.shared.data import Batch, Observed
+from shrinkc.passes.criteria.shared.masked_reads import masked_reads
 
 
 def images(count: int = 3, classes: int = 5, seed: int = 3) -> Batch:

@@ -1,4 +1,4 @@
-"""Group Fisher's schedule under a budget: one channel goes every few steps of a training."""
+"""Pruning under a budget while the network trains, by a criterion's own schedule."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from shrinkc.compiler.width.price import Price
 from shrinkc.errors import UnreachableGoalError
 from shrinkc.passes.analysis.channels.channel_groups import Groups, Keep
 from shrinkc.passes.channels.selection import Selection
-from shrinkc.passes.criteria.fisher_training import fisher_network, unmasked
+from shrinkc.passes.criteria.base import Schedule
 
 LEAST = 1e-9  # share of the budget: what a channel takes, at least
 
 
-def fisher_scheduled(
+def prune_while_training(
     graph: fx.GraphModule,
     groups: Groups,
     price: Price,
     budget: float,
     school: School,
+    schedule: Schedule,
     *,
     epochs: int,
-    every: int,
     multiple: int,
 ) -> tuple[fx.GraphModule, Selection, tuple[Row, ...]]:
     """The network with the weights that it was left with, what stays of it, the training's log.
 
-    A channel's information is divided by what it takes of the budget: the mean over half of its
+    What a channel takes of the budget is handed to the schedule: the mean over half of its
     group's width, since kernels compute channels in groups. Raises UnreachableGoalError where the
     training ends before the budget is met.
     """
@@ -51,13 +51,13 @@ def fisher_scheduled(
     def enough(keep: Keep) -> bool:
         return price.total(widths(keep)) <= budget
 
-    network, pruning = fisher_network(graph, groups, takes, enough, every, multiple)
-    hooks = Hooks(after_step=pruning.after_step, state=pruning)
-    history = school.fit(network.train(), "fisher", epochs, hooks).history
-    if not enough(pruning.keep):
-        share = price.total(widths(pruning.keep)) / budget
+    network, removal = schedule.start(graph, groups, takes, enough, multiple)
+    hooks = Hooks(after_step=removal.after_step, state=removal)
+    history = school.fit(network.train(), "removal", epochs, hooks).history
+    if not enough(removal.keep):
+        share = price.total(widths(removal.keep)) / budget
         raise UnreachableGoalError(
-            f"after {epochs} epochs, a channel every {every} steps, the network costs {share:.2f} "
+            f"after {epochs} epochs, {schedule}, the network costs {share:.2f} "
             "times the budget; give more `round_epochs` or a smaller `every`"
         )
-    return unmasked(graph, network), pruning.selection(), history
+    return schedule.finish(graph, network), removal.selection(), history

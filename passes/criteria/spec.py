@@ -1,0 +1,58 @@
+"""What is known of a criterion before it is made: what it looks at, how its scores are used.
+
+Every criterion's module ends with its own; the compiler lists them in one tuple.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, fx, nn
+
+from shrinkc.passes.analysis.channels.channel_groups import Groups
+from shrinkc.passes.criteria.base import Criterion, Needs, Normalise
+from shrinkc.passes.criteria.shared.data import Batch
+
+Penalty = Callable[[nn.Module, object], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a criterion is made of.
+
+    batches  what it looks at, with labels where it needs them
+    seed     of what is random
+    by_cost  widths are chosen by what they cost, so scores need not be divided by it
+    every    steps of a training between two removals, where the criterion can remove during one;
+             None: it is asked once a round
+    """
+
+    batches: Sequence[Batch]
+    seed: int
+    by_cost: bool
+    every: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class CriterionSpec:
+    """One criterion.
+
+    name         to ask for it by
+    criterion    its class
+    build        makes one
+    needs        to score channels
+    normalise    how its scores are made comparable between groups
+    penalty      (network, groups, strength) → added to the loss of a training before anything goes
+    compensates  what is left is fitted to what the network computed, unless asked otherwise
+    scheduled    whether it can remove channels during a training, one every so many steps
+    """
+
+    name: str
+    criterion: type
+    build: Callable[[Given], Criterion]
+    needs: Needs = "nothing"
+    normalise: Normalise = "share"
+    penalty: Callable[[fx.GraphModule, Groups, float], Penalty] | None = None
+    compensates: bool = False
+    scheduled: bool = False
