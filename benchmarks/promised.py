@@ -257,7 +257,8 @@ def show(rows: list[dict[str, Any]]) -> None:
                 f"{100 * (row['measured_ms'] / row['budget_ms'] - 1):+.1f}%",
                 f"{100 * row['promised']['drop']:.2f}",
                 " … ".join(f"{100 * end:.1f}" for end in row["promised"]["interval"]),
-                f"{100 * row['delivered']['drop']:.2f} ± {100 * _error(row['delivered']):.2f}",
+                f"{100 * row['delivered']['drop']:.2f} "
+                f"± {100 * standard_error(row['delivered']):.2f}",
                 ", ".join(name for name, was in row["kept"].items() if was),
             )
             for row in rows
@@ -275,8 +276,8 @@ def _asked(row: dict[str, Any]) -> str:
     return f"≤ {100 * row['asked_drop']:g} points"
 
 
-def _error(promise: dict[str, Any]) -> float:
-    """Standard error."""
+def standard_error(promise: dict[str, Any]) -> float:
+    """Of a drop, from its interval with 95% confidence."""
     low, high = Promise.model_validate(promise, strict=False).interval
     return (high - low) / (2 * SURE)
 

@@ -1,0 +1,183 @@
+"""One plan for depth, width and precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks.documents.cells import (
+    Row,
+    Table,
+    asked,
+    counted,
+    percent,
+    points,
+    spread,
+    those,
+    times,
+)
+from benchmarks.promised import standard_error
+from benchmarks.shared.results import Results
+
+_MOVES = {
+    "joint": "one plan",
+    "width": "width alone, fp32",
+    "depth": "depth alone, fp32",
+    "int8": "int8 alone",
+}
+_NETWORKS = {
+    "mobilenet_v2": "MobileNetV2",
+    "cifar": "CIFAR-10 network",
+    "resnet56": "ResNet-56",
+}
+
+
+def by_table(results: Results) -> Table:
+    """For a device that is not here: by its table, and as this machine runs the files."""
+    before = percent(results.rows[0]["original_top1"])
+    return (
+        ("asked", "by table", "measured here", f"top-1 ({before})", "agrees", "changes"),
+        [
+            (
+                *(asked(row["asked_speedup"]), times(row["table_speedup"]), times(row["speedup"])),
+                *(percent(row["top1"]), percent(row["agreement"], 1), changes(row)),
+            )
+            for row in results.rows
+        ],
+    )
+
+
+def for_this_machine(results: Results) -> Table:
+    rows = sorted(results.rows, key=lambda row: row["asked_speedup"])
+    return (
+        ("asked", "by table", "measured", "top-1", "drop, promised", "agrees", "changes"),
+        [
+            (
+                *(asked(row["asked_speedup"]), times(row["table_speedup"]), times(row["speedup"])),
+                percent(row["top1"]),
+                f"{points(row['original_top1'] - row['top1'])}, {points(row['promised_drop'])}",
+                *(percent(row["agreement"], 1), changes(row)),
+            )
+            for row in rows
+        ],
+    )
+
+
+def changes(row: Row) -> str:
+    """int8, 4 blocks narrowed or merged."""
+    if not row["taken"]:
+        return f"{row['precision']} alone"
+    kinds = {one["kind"] for one in row["taken"]}
+    how = "narrowed" if kinds == {"narrow"} else "narrowed or merged"
+    return f"{row['precision']}, {counted(len(row['taken']), 'block')} {how}"
+
+
+def single_moves(results: Results) -> Table:
+    """One plan against depth, width and int8 alone, trained."""
+    speedups = sorted({row["asked_speedup"] for row in results.rows})
+    return (
+        ("", *map(asked, speedups)),
+        [
+            (name, *(_move(those(results.rows, moves=move, asked_speedup=s)) for s in speedups))
+            for move, name in _MOVES.items()
+        ],
+    )
+
+
+def _move(rows: list[Row]) -> str:
+    """Nothing is asked of int8 alone beyond the first speedup out of its reach."""
+    reached = [row for row in rows if "top1" in row]
+    if not reached:
+        return "out of reach"
+    note = "" if reached[0]["steps"] or reached[0]["moves"] == "int8" else ", int8 alone"
+    speedup = sum(row["speedup"] for row in reached) / len(reached)
+    return f"{spread([row['top1'] for row in reached])} ({times(speedup)}{note})"
+
+
+def promised(results: Results) -> Table:
+    """Equal plans for several requests of ResNet-56 are one line."""
+    lines: list[tuple[str, str, str, str, str]] = []
+    for network, name in _NETWORKS.items():
+        rows = those(results.rows, network=network)
+        if network == "resnet56":
+            lines += _resnet_lines(rows)
+            continue
+        for number, row in enumerate(rows):
+            fits = network == "cifar" and not row["steps"]
+            over = f"{_over(row)}{' (int8 alone is faster)' if fits else ''}"
+            lines.append((name if number == 0 else "", request(row), over, *_drops(row)))
+    header = ("milliseconds, over the budget", "drop promised (95%)", "delivered")
+    return ("network", "asked", *header), lines
+
+
+def _resnet_lines(rows: list[Row]) -> list[tuple[str, str, str, str, str]]:
+    *timed, half, one, four = rows
+    speedups = [asked(row["asked_speedup"]) for row in timed if "asked_speedup" in row]
+    shares = [f"{row['asked_latency']:g}" for row in timed if "asked_latency" in row]
+    overs = sorted(timed, key=_relative)
+    int8 = timed[0]["original_ms"] / timed[0]["measured_ms"]
+    for same in (timed, (one, four)):
+        if len({_drops(row) for row in same}) != 1 or len({row["steps"] for row in same}) != 1:
+            raise ValueError("these requests ended in different plans: give them a line each")
+    return [
+        (
+            _NETWORKS["resnet56"],
+            f"{', '.join(speedups)}, {' and '.join(shares)} of the time",
+            f"{_over(overs[0], 0)} to {_over(overs[-1], 0)} (int8 alone is {int8:.1f}×)",
+            *_drops(timed[0]),
+        ),
+        ("", request(half), f"{_over(half)} (int8 alone)", *_drops(half)),
+        (
+            "",
+            f"{request(one).removesuffix(' points')}, {request(four)} (the same plan)",
+            f"{_over(one)}, {_over(four)}",
+            *_drops(one),
+        ),
+    ]
+
+
+def request(row: Row) -> str:
+    if "asked_speedup" in row:
+        return asked(row["asked_speedup"])
+    if "asked_latency" in row:
+        return f"{row['asked_latency']:g} of the time"
+    return f"at most {100 * row['asked_drop']:g} points"
+
+
+def _relative(row: Row) -> float:
+    return row["measured_ms"] / row["budget_ms"] - 1
+
+
+def _over(row: Row, digits: int = 1) -> str:
+    return f"{100 * _relative(row):+.{digits}f}%".replace("-", "−")
+
+
+def _drops(row: Row) -> tuple[str, str]:
+    low, high = (points(end, 1) for end in row["promised"]["interval"])
+    delivered, error = row["delivered"], standard_error(row["delivered"])
+    return (
+        f"{points(row['promised']['drop'])} ({low} to {high})",
+        f"{points(delivered['drop'])} ± {points(error)}",
+    )
+
+
+def int8(results: Results) -> Table:
+    """What int8 costs, by what is done about it."""
+    lines: list[tuple[str, ...]] = []
+    for network in dict.fromkeys(row["network"] for row in results.rows):
+        for row in those(results.rows, network=network):
+            top1 = points(row["top1"])
+            if row["int8_tuning"] == "fp32":
+                lines.append((network, "fp32", top1, "", "", ""))
+                continue
+            cells = (points(row["agreement"]), f"{row['divergence']:.4f}", f"{row['snr_db']:.1f}")
+            lines.append(("", row["int8_tuning"], top1, *cells))
+    return ("network", "int8", "top-1", "agrees with fp32", "divergence", "dB"), lines
+
+
+TABLES: tuple[Callable[..., Table], ...] = (
+    by_table,
+    for_this_machine,
+    single_moves,
+    promised,
+    int8,
+)
