@@ -14,6 +14,7 @@ from typing import Any
 import device_doubles as doubles
 import pytest
 import torch
+from interruptible import started
 from torch import nn
 
 from shrinkc.compiler.cli.main import main
@@ -148,16 +149,10 @@ def slow(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(packages), "FAKE_SECONDS": "0.001"}
 
 
-def started(environment: dict[str, str], *arguments: str | Path) -> subprocess.Popen[str]:
+def profiling(environment: dict[str, str], *arguments: str | Path) -> subprocess.Popen[str]:
     code = "import sys; from shrinkc.compiler.cli.main import main; sys.exit(main())"
     command = (sys.executable, "-c", code, "profile", *map(str, arguments))
-    return subprocess.Popen(
-        (*command, "--input", "1,3,16,16"),
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return started((*command, "--input", "1,3,16,16"), environment)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -207,13 +202,13 @@ def test_killed_and_started_again_it_goes_on(
 ) -> None:
     arguments = ("--target", "mine", "--on", "host", model, "--json")
     journal = tables / "mine.profile.jsonl"
-    process = started(slow, *arguments)
+    process = profiling(slow, *arguments)
     wait_for(lambda: measured(journal) > 0, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = lines(journal)
     assert not (tables / "mine").exists()
-    again = started(slow, *arguments)
+    again = profiling(slow, *arguments)
     wait_for(lambda: measured(journal) > sum("times_us" in line for line in before), again)
     assert lines(journal)[: len(before)] == before
     again.send_signal(signal.SIGINT)  # Ctrl-C, too, keeps everything

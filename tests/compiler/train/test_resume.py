@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from interruptible import interruptible, started
 from training_examples import FAST, Net, images, net, resumable, rows
 
 from shrinkc.compiler.images.decoded import Data
@@ -28,10 +29,9 @@ SCRIPT = Path(__file__).parents[2] / "support/training_examples.py"
 TIMEOUT_S = 180  # a busy machine needs a while to import torch
 
 
-def started(folder: Path, seconds: float = 0.0) -> "subprocess.Popen[str]":
+def training(folder: Path, seconds: float = 0.0) -> "subprocess.Popen[str]":
     command = (sys.executable, "-W", "error", SCRIPT, folder, str(seconds))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    return started(command, {**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 @pytest.fixture
@@ -81,14 +81,14 @@ def timeless(value: Any) -> Any:
 @pytest.mark.usefixtures("one_thread")
 def test_killed_and_stopped_and_resumed_is_the_same_training_bit_for_bit(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = started(killed, 0.03)
+    process = training(killed, 0.03)
     wait_for(killed, 6)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     first = load(killed / "last.pt")["step"]
 
-    process = started(killed, 0.03)
+    process = training(killed, 0.03)
     wait_for(killed, 12)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=TIMEOUT_S)
@@ -96,7 +96,7 @@ def test_killed_and_stopped_and_resumed_is_the_same_training_bit_for_bit(tmp_pat
     assert f"TrainingStopped: stopped after step {second} of 48; run the same again" in errors
     assert 0 < first < second < 48
 
-    process = started(killed)
+    process = training(killed)
     _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, errors
     resumable(whole)
@@ -139,14 +139,15 @@ def short(hooks: Hooks | None = None, **changes: Any) -> Training:
 
 
 def test_a_second_signal_ends_at_once() -> None:
-    with stop_on_signal() as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop.requested
-        signal.raise_signal(signal.SIGTERM)  # what torchrun passes on at the same moment
-        stop._since = time.monotonic() - 2  # pyright: ignore
-        with pytest.raises(KeyboardInterrupt):
+    with interruptible():
+        with stop_on_signal() as stop:
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            assert stop.requested
+            signal.raise_signal(signal.SIGTERM)  # what torchrun passes on at the same moment
+            stop._since = time.monotonic() - 2  # pyright: ignore
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:
