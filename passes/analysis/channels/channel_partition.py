@@ -58,13 +58,12 @@ def partition(book: ChannelBook) -> Partition:
 
 
 def _classes(book: ChannelBook) -> tuple[Ids, int]:
-    from scipy.sparse import coo_array  # takes longer to import than most networks to group
-    from scipy.sparse.csgraph import connected_components
+    from scipy.sparse import coo_array, csgraph  # slower to import than most networks to group
 
     a = np.concatenate([a for a, _ in book.pairs] or [np.zeros(0, np.int64)])
     b = np.concatenate([b for _, b in book.pairs] or [np.zeros(0, np.int64)])
     edges = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(book.count, book.count))
-    count, labels = connected_components(edges, directed=False)
+    count, labels = csgraph.connected_components(edges, directed=False)
     return labels.astype(np.int64), int(count)
 
 

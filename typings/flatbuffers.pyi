@@ -1,0 +1,4 @@
+# Here because flatbuffers ships no types, and those inferred from its code are partly unknown.
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...

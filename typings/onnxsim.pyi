@@ -1,0 +1,4 @@
+# Here because onnxsim ships no types, nor does any package of stubs.
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...

@@ -1,0 +1,4 @@
+# Here because scipy ships no types; of scipy.optimize one or two functions are used.
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...
