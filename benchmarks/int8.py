@@ -43,17 +43,17 @@ from shrinkc.compiler.measure.speedup import tflite_file
 from shrinkc.compiler.pipeline.deployed import BASE_PASSES
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.quantise.noise import decibels, energies
-from shrinkc.compiler.quantise.options import Tuning
 from shrinkc.compiler.quantise.ranges import calibrate
 from shrinkc.compiler.recover.distil import Tuning as Distillation
 from shrinkc.compiler.recover.rebuild_span import Rebuilding
+from shrinkc.compiler.support.choices import Int8Tuning
 from shrinkc.compiler.verify.files import tflite_artefact
 from shrinkc.latency_tables.store import load_table
 from shrinkc.passes.analysis.joints import joints
 from shrinkc.passes.fold.fold_affine import fold_into_input, fold_into_output
 from shrinkc.passes.rewrite import Rewriter
 
-TUNINGS: tuple[Tuning, ...] = ("none", "equalise", "bias", "both")
+TUNINGS: tuple[Int8Tuning, ...] = ("none", "equalise", "bias", "both")
 OCTAVES = 3.0
 IR_WEIGHTS = Path("weights/ir_cifar10/ir_w0.5_13epochs.pt")
 # Expansion, channels, blocks, stride of the first.

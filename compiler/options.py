@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from shrinkc.compiler.images.files import ImageSet
 from shrinkc.compiler.images.preprocessing import Preprocessing
-from shrinkc.compiler.quantise.options import Int8, Tuning, check_int8
+from shrinkc.compiler.quantise.options import Int8, check_int8
 from shrinkc.compiler.quantise.stored import Known
+from shrinkc.compiler.support.choices import Int8Tuning, Merge
 from shrinkc.errors import InputError
 
-Merge = Literal["auto", "all", "none"]
 PRECISIONS = ("fp32", "int8")
 
 
@@ -43,7 +42,7 @@ class Options:
     images: ImageSet | None = None
     calibration: ImageSet | None = None
     preprocessing: Preprocessing | None = None
-    int8_tuning: Tuning = "bias"
+    int8_tuning: Int8Tuning = "bias"
     keep_fp32: tuple[str, ...] = ()
     min_snr_db: float | None = None
     threads: int = 1

@@ -1,4 +1,4 @@
-"""The methods of `shrinkc shrink`, by name."""
+"""The methods of `shrinkc shrink` that train for their choices, by name."""
 
 from __future__ import annotations
 
@@ -7,4 +7,3 @@ from typing import get_args
 from shrinkc.compiler.depth.trained import Method
 
 TRAINED: dict[str, Method] = {method: method for method in get_args(Method)}
-METHODS = ("closed-form", *TRAINED, "expand")

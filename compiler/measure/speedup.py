@@ -12,8 +12,9 @@ from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.export.tflite.write import write_tflite
 from shrinkc.compiler.formats.tflite import TfliteRunner, quantize_tflite
 from shrinkc.compiler.measure.bench import bench
-from shrinkc.compiler.quantise.options import Int8, Tuning
+from shrinkc.compiler.quantise.options import Int8
 from shrinkc.compiler.quantise.prepare import Prepared, prepare
+from shrinkc.compiler.support.choices import Int8Tuning
 
 RUNS, SECONDS = 2000, 5.0  # of a pair of files, at most
 
@@ -22,7 +23,7 @@ def tflite_file(
     graph: fx.GraphModule,
     precision: str,
     inputs: Sequence[tuple[Tensor, ...]],
-    tuning: Tuning = "none",
+    tuning: Int8Tuning = "none",
     keep_fp32: tuple[str, ...] = (),
 ) -> bytes:
     """The network as TFLite. `inputs`: what int8 is calibrated on. Raises ExportError.

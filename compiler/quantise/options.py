@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
+from shrinkc.compiler.support.choices import Int8Tuning
 from shrinkc.errors import InputError
 
-Tuning = Literal["none", "bias", "equalise", "both"]
 MOST_DB = 200.0  # that a signal to noise can be; float32 itself has about 150
 
 
@@ -21,7 +21,7 @@ class Int8:
     noise       measure each layer's signal to noise (needed for `min_snr_db`)
     """
 
-    tuning: Tuning = "bias"
+    tuning: Int8Tuning = "bias"
     keep_fp32: tuple[str, ...] = ()
     min_snr_db: float | None = None
     noise: bool = True
@@ -29,7 +29,7 @@ class Int8:
 
 def check_int8(how: Int8, precision: str) -> None:
     """Raise InputError for what can be known to fail before any work is done."""
-    known = get_args(Tuning)
+    known = get_args(Int8Tuning)
     if how.tuning not in known:
         raise InputError(f"`int8_tuning` {how.tuning}: choose {', '.join(known)}")
     if how.min_snr_db is not None and not abs(how.min_snr_db) <= MOST_DB:

@@ -26,10 +26,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from shrinkc.compiler.support.choices import Allocated
 from shrinkc.compiler.width.knapsack import (
     Choices,
     Floats,
@@ -45,7 +46,6 @@ from shrinkc.passes.base import Skip
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.criteria.base import Normalise, Scores, most_important, rounded, widths
 
-Kind = Literal["knapsack", "global", "uniform"]
 HALVINGS = 40
 SMALLEST = 1e-9  # share of a group's importance
 
@@ -61,7 +61,7 @@ class Allocation:
     candidates  widths of a group that are priced, at most, evenly spread
     """
 
-    kind: Kind | None = None
+    kind: Allocated | None = None
     normalise: Normalise | None = None
     multiple: int | None = None
     floor: float = 0.1
@@ -214,7 +214,7 @@ def _lost(group: ChannelGroup, scores: Floats, cumulative: bool) -> Floats:
     return np.sum([np.concatenate(([0.0], one)) for one in lost], axis=0)
 
 
-def allocate(space: Space, price: Price, budget: float, kind: Kind) -> dict[str, int]:
+def allocate(space: Space, price: Price, budget: float, kind: Allocated) -> dict[str, int]:
     """Group → width. The price of the whole network is at most `budget`, and no group has a width
     that costs more than a larger one among its candidates.
 

@@ -21,8 +21,9 @@ from shrinkc.compiler.export.tflite.write import boundary_order
 from shrinkc.compiler.formats.exported import export
 from shrinkc.compiler.formats.onnx import quantize_onnx
 from shrinkc.compiler.formats.tflite import quantize_tflite
-from shrinkc.compiler.options import Merge, Options
+from shrinkc.compiler.options import Options
 from shrinkc.compiler.quantise.ranges import calibrate
+from shrinkc.compiler.support.choices import Merge
 
 WEIGHTS = Path(digits_net.__file__).parent / "digits.pt"
 TARGET = "rpi4"

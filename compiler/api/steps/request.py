@@ -7,6 +7,7 @@ from pathlib import Path
 
 from shrinkc.compiler.images.files import ImageSet, find_images, read_classes
 from shrinkc.compiler.quantise.options import Int8
+from shrinkc.compiler.support.choices import Merge
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class CompileArguments:
     out: Path | None
     precision: str
     opset: int
-    merge: str
+    merge: Merge
     arch: str | None
     trust: bool
     threads: int

@@ -23,7 +23,8 @@ from shrinkc.compiler.cost.keys import macs
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.recover.recipe import Recipe
-from shrinkc.compiler.width.allocation import Allocation, Kind
+from shrinkc.compiler.support.choices import Allocated
+from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.methods import spec_of
 from shrinkc.compiler.width.prune import Pruned, Pruning, Stages, channel_multiple, prune
 from shrinkc.errors import InputError, VerificationError
@@ -75,7 +76,7 @@ def same(a: fx.GraphModule, b: fx.GraphModule) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["knapsack", "global", "uniform"])
-def test_the_whole_network_meets_the_budget(kind: Kind) -> None:
+def test_the_whole_network_meets_the_budget(kind: Allocated) -> None:
     graph = captured()
     before = fingerprint(graph)
     options = Pruning(Allocation(kind, multiple=1))

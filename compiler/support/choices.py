@@ -1,0 +1,31 @@
+"""What a user chooses from, by name.
+
+Nothing is imported here: the command line lists its choices, and completes them, without PyTorch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Precision = Literal["fp32", "int8"]
+MeasuredPrecision = Literal["fp32", "fp16", "int8"]  # fp16 on CUDA devices alone
+Merge = Literal["auto", "all", "none"]  # of linear segments
+Int8Tuning = Literal["none", "bias", "equalise", "both"]
+DepthMethod = Literal[
+    "closed-form", "depthshrinker", "two-stage-dp", "layermerge", "layer-pruning", "expand"
+]
+CriterionName = Literal[
+    "l1",
+    "l2",
+    "random",
+    "equal",
+    "slimming",
+    "ssl",
+    "hrank",
+    "dropnet",
+    "group-fisher",
+    "cap",
+    "he",
+]
+Allocated = Literal["knapsack", "global", "uniform"]  # how a budget is spread over channel groups
+Normalise = Literal["share", "mean", "sum", "none", "cumulative", "measured"]
