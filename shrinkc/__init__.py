@@ -12,12 +12,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from shrinkc.compiler.api.compile import compile_model as compile
-from shrinkc.compiler.capture import capture
-from shrinkc.compiler.load.load import load_model as load
-from shrinkc.compiler.options import Options
-from shrinkc.errors import ShrinkcError
-
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

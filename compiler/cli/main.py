@@ -1,6 +1,7 @@
-"""The command line: `shrinkc MODEL --target T` and the commands of `COMMANDS`.
+"""The command line: `shrinkc MODEL --target T` and the commands of `commands/`.
 
-One line on stderr and exit code 2 for whatever a user can cause; `--json` prints one object.
+What a user can cause is one line on stderr and an exit code that tells its kind (`shrinkc.errors`);
+with `--json` stdout holds one object, whether the command succeeds or fails.
 """
 
 from __future__ import annotations
@@ -31,13 +32,8 @@ from shrinkc.compiler.cli.commands import (  # noqa: F401  each registers itself
     shrink,
     tables,
 )
-from shrinkc.errors import ShrinkcError
-
-COMMANDS = (
-    *("compile", "estimate", "inspect", "profile", "bench", "tables", "calibrate"),
-    *("shrink", "prune", "sensitivity", "apply", "compare"),
-)
-GLOBAL_OPTIONS = ("--help", "-h", "--version")
+from shrinkc.compiler.cli.output import Run, running
+from shrinkc.errors import InputError, ShrinkcError, StoppedError
 
 
 @app.callback(invoke_without_command=True)
@@ -64,33 +60,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as for Ctrl-C
     given = list(sys.argv[1:] if arguments is None else arguments)
-    typed = shlex.join(("shrinkc", *given))
-    if given and given[0] not in (*COMMANDS, *GLOBAL_OPTIONS):
-        given.insert(0, "compile")
-    with warnings.catch_warnings():
-        warnings.showwarning = _warn
-        return _guarded(lambda: app(given, standalone_mode=False, obj=typed))
+    # known before anything is parsed, for errors of parsing
+    run = Run(typed=shlex.join(("shrinkc", *given)), as_json="--json" in given)
+
+    def warned(message: Warning | str, *_: Any) -> None:
+        run.complain(f"warning: {message}")
+
+    with warnings.catch_warnings(), running(run):
+        warnings.showwarning = warned
+        try:
+            return _guarded(run, lambda: app(given, standalone_mode=False, obj=run))
+        except BrokenPipeError:
+            sys.stderr.close()
+            return 141
 
 
-def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    """One line, without the place in the code."""
-    print(f"shrinkc: warning: {' '.join(str(message).split())}", file=sys.stderr)
-
-
-def _guarded(run: Callable[[], Any]) -> int:
+def _guarded(run: Run, call: Callable[[], Any]) -> int:
     try:
-        result = run()
-    except (ShrinkcError, typer.TyperException) as error:
-        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        print(f"shrinkc: {' '.join(message.split())}", file=sys.stderr)
-        return 2
+        result = call()
+    except ShrinkcError as error:
+        return _failed(run, error)
+    except typer.TyperException as error:  # of its own parsing
+        return _failed(run, InputError(error.format_message()))
     except typer.Exit as stop:
         return stop.exit_code
-    except (KeyboardInterrupt, typer.Abort) as stop:
-        said = str(stop) or "interrupted; nothing was written"  # a stopped training names its file
-        print(f"shrinkc: {said}", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 141
+    except (KeyboardInterrupt, typer.Abort):
+        return _failed(run, StoppedError("interrupted; nothing was written"))
+    if run.answer is not None:
+        run.print_answer({})
     return result if isinstance(result, int) else 0
+
+
+def _failed(run: Run, error: ShrinkcError) -> int:
+    """Tell the failure, on stdout too where JSON was asked for."""
+    run.complain(str(error))
+    if run.as_json:
+        hint = None if error.hint is None else run.flagged(error.hint)
+        message = " ".join(run.flagged(error.message).split())
+        run.print_answer({"error": {"kind": error.kind, "message": message, "hint": hint}})
+    return error.exit_code

@@ -1,75 +1,561 @@
-"""Options that several commands share."""
+"""Every option, once: the same flag has the same type, meaning and help in every command.
+
+A parameter has the name that the library gives it, so that the library's messages lead to its flag.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
+from shrinkc.compiler.cli.completion import devices, targets
+from shrinkc.compiler.support.choices import (
+    Allocated,
+    CriterionName,
+    DepthMethod,
+    Int8Tuning,
+    MeasuredPrecision,
+    Merge,
+    Normalise,
+    Precision,
+)
+
+MODEL, GOAL, METHOD, IMAGES = "Model", "Goal", "Method", "Images"
+TRAINING, INT8, OUTPUT, MEASURING = "Training", "int8", "Output", "Measuring"
+PANELS = (MODEL, GOAL, METHOD, IMAGES, TRAINING, INT8, OUTPUT, MEASURING)  # in order of showing
+
+
+def _either(choices: object) -> str:
+    """'a, b or c'"""
+    *most, last = get_args(choices)
+    return f"{', '.join(most)} or {last}"
+
+
+# --- model ---------------------------------------------------------------------------------------
+
 ModelArgument = Annotated[
-    Path, typer.Argument(help="A .pt module or state dict, or a .safetensors file.")
-]
-TargetOption = Annotated[
-    str, typer.Option(help="A shipped latency table, a table's folder, or host.")
+    Path,
+    typer.Argument(metavar="MODEL", help="A .pt module or state dict, or a .safetensors file."),
 ]
 InputOption = Annotated[
     list[str] | None,
-    typer.Option("--input", help="Input shape N,C,H,W; once per input. Default: 1,C,224,224."),
+    typer.Option(
+        "--input",
+        metavar="N,C,H,W",
+        help="Shape of an input; once per input. Default: 1,C,224,224.",
+        rich_help_panel=MODEL,
+    ),
 ]
 ArchOption = Annotated[
     str | None,
-    typer.Option(help="package.module:factory that builds the network of a state dict."),
-]
-TrustOption = Annotated[
-    bool, typer.Option("--trust", help="Load files that can run code. Only for files you made.")
-]
-PrecisionOption = Annotated[str, typer.Option(help="fp32 or int8.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads of every measurement here.")]
-ON_HELP = r"host, ssh://user@host\[:port]\[/path/to/python], adb:SERIAL, or cuda."
-DevicesOption = Annotated[
-    list[str], typer.Option("--on", help=f"{ON_HELP} Several are measured side by side.")
-]
-BenchmarkModelOption = Annotated[
-    str | None,
     typer.Option(
-        help="TFLite's benchmark_model, for adb: a file here or a path on the phone. Without it, "
-        "Python in Termux."
+        metavar="MODULE:FACTORY",
+        help="Function that builds the network of a state dict, as package.module:factory.",
+        rich_help_panel=MODEL,
     ),
 ]
-TimeoutOption = Annotated[
-    float, typer.Option(min=1, help="Seconds without a word after which a device counts as hung.")
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Load files that can run code. Only for files you made.",
+        rich_help_panel=MODEL,
+    ),
 ]
-ClassesOption = Annotated[
-    Path | None, typer.Option(help="JSON: class folder → class index. Default: sorted order.")
+
+# --- goal ----------------------------------------------------------------------------------------
+
+_TARGET = typer.Option(
+    "--target",
+    help="Latency table: one that shrinkc tables lists, a table's folder, or host.",
+    rich_help_panel=GOAL,
+    autocompletion=targets,
+)
+TargetOption = Annotated[str, _TARGET]
+OptionalTargetOption = Annotated[str | None, _TARGET]
+SpeedupOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="TIMES",
+        help="So many times as fast as the original in fp32, by the target's table.",
+        rich_help_panel=GOAL,
+    ),
 ]
-ResizeOption = Annotated[int | None, typer.Option(help="Shorter side before the crop.")]
-MeanOption = Annotated[str | None, typer.Option(help="Per channel, after scaling to 0–1.")]
-StdOption = Annotated[str | None, typer.Option(help="Per channel.")]
-OpsetOption = Annotated[int, typer.Option(help="ONNX opset.")]
-RunsOption = Annotated[int, typer.Option(min=0, help="Timed runs per file; 0: none.")]
 BudgetOption = Annotated[
-    float | None, typer.Option(help="Milliseconds by the target's table, instead of --speedup.")
+    float | None,
+    typer.Option(help="At most so many milliseconds on the target.", rich_help_panel=GOAL),
+]
+MaxDropOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="POINTS",
+        help="The fastest network that loses at most so many points of top-1.",
+        rich_help_panel=GOAL,
+    ),
+]
+ParetoOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="COUNT",
+        help="So many networks, from the most accurate to the fastest.",
+        rich_help_panel=GOAL,
+    ),
+]
+MacsOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Keep this share of the multiply-accumulates, 0 to 1.",
+        rich_help_panel=GOAL,
+    ),
+]
+ParamsOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE", help="Keep this share of the parameters, 0 to 1.", rich_help_panel=GOAL
+    ),
+]
+ChannelsOption = Annotated[
+    float | None,
+    typer.Option(
+        "--keep-ratio",
+        metavar="SHARE",
+        help="Keep this share of the channels, 0 to 1.",
+        rich_help_panel=GOAL,
+    ),
+]
+KeepOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="GROUP=SHARE",
+        help="Keep this share of one group's channels; several times. shrinkc inspect lists them.",
+        rich_help_panel=GOAL,
+    ),
+]
+BlocksOption = Annotated[
+    int | None,
+    typer.Option(
+        "--keep-blocks",
+        metavar="COUNT",
+        help="depthshrinker: so many blocks keep their activations.",
+        rich_help_panel=GOAL,
+    ),
+]
+BlockShareOption = Annotated[
+    float | None,
+    typer.Option(
+        "--keep-block-ratio",
+        metavar="SHARE",
+        help="depthshrinker: this share of the blocks keeps its activations, 0 to 1.",
+        rich_help_panel=GOAL,
+    ),
+]
+
+# --- method --------------------------------------------------------------------------------------
+
+MergeOption = Annotated[
+    Merge,
+    typer.Option(
+        help="Merge linear segments: where the table says that it pays, all, or none.",
+        rich_help_panel=METHOD,
+    ),
+]
+DepthMethodOption = Annotated[
+    DepthMethod,
+    typer.Option(
+        metavar="NAME",
+        help=f"{_either(DepthMethod)}: closed-form needs no labels, the others train; expand "
+        "trains for accuracy at equal speed.",
+        rich_help_panel=METHOD,
+    ),
+]
+PerActivationOption = Annotated[
+    bool,
+    typer.Option(
+        "--per-activation",
+        help="depthshrinker: a mask for each activation.",
+        rich_help_panel=METHOD,
+    ),
+]
+ExpandRatioOption = Annotated[
+    float,
+    typer.Option(
+        help="expand: hidden channels of a block over its inputs.", rich_help_panel=METHOD
+    ),
+]
+CriterionOption = Annotated[
+    CriterionName,
+    typer.Option(
+        metavar="NAME",
+        help=f"How channels are scored: {_either(CriterionName)}. hrank, dropnet, cap and he look "
+        "at --images, group-fisher at labels too.",
+        rich_help_panel=METHOD,
+    ),
+]
+AllocationOption = Annotated[
+    Allocated | None,
+    typer.Option(
+        metavar="NAME",
+        help="How the budget is spread: knapsack (least importance for the cost), global (one "
+        "threshold) or uniform. Default: knapsack; uniform for --keep-ratio.",
+        rich_help_panel=METHOD,
+    ),
+]
+NormaliseOption = Annotated[
+    Normalise | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"How scores of different groups compare: {_either(Normalise)} (each group is pruned "
+        "alone and judged on --images). Default: as the criterion needs.",
+        rich_help_panel=METHOD,
+    ),
+]
+MultipleOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Widths are multiples of this number. Default: the target's.", rich_help_panel=METHOD
+    ),
+]
+FloorOption = Annotated[
+    float,
+    typer.Option(
+        metavar="SHARE", help="Share of each group that stays at least.", rich_help_panel=METHOD
+    ),
+]
+CandidatesOption = Annotated[
+    int,
+    typer.Option(help="Widths of a group that are priced, at most.", rich_help_panel=METHOD),
+]
+CompensateOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--compensate/--no-compensate",
+        help="Fit what is left to what the network computed, by least squares. Default: for cap "
+        "and he.",
+        rich_help_panel=METHOD,
+    ),
+]
+WidthsOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="COUNT",
+        help="Widths of each layer that are measured, from all channels to a quarter.",
+        rich_help_panel=METHOD,
+    ),
+]
+
+# --- images --------------------------------------------------------------------------------------
+
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Images to work with: a folder, class folders, or a tar of them.",
+        rich_help_panel=IMAGES,
+    ),
+]
+LabelsOption = Annotated[
+    bool,
+    typer.Option(
+        "--labels", help="The folders of --images are classes: use them.", rich_help_panel=IMAGES
+    ),
+]
+LimitOption = Annotated[
+    int,
+    typer.Option(
+        min=1, metavar="COUNT", help="Use at most so many of --images.", rich_help_panel=IMAGES
+    ),
 ]
 EvaluationOption = Annotated[
-    Path | None, typer.Option(help="Other images, to judge it on; class folders: top-1.")
+    Path | None,
+    typer.Option(
+        help="Other images, to judge the result on; class folders tell top-1.",
+        rich_help_panel=IMAGES,
+    ),
 ]
-BatchOption = Annotated[int, typer.Option(min=1, help="Images per training step.")]
-RateOption = Annotated[float, typer.Option(help="Of SGD, at its peak.")]
+ClassesOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSON file: class folder → class index. Default: sorted order.", rich_help_panel=IMAGES
+    ),
+]
+ResizeOption = Annotated[
+    int | None,
+    typer.Option(help="Pixels of the shorter side before the crop.", rich_help_panel=IMAGES),
+]
+MeanOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBERS",
+        help="Mean of each channel, after scaling to 0–1, such as 0.5,0.5,0.5.",
+        rich_help_panel=IMAGES,
+    ),
+]
+StdOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBERS",
+        help="Standard deviation of each channel, as --mean.",
+        rich_help_panel=IMAGES,
+    ),
+]
+
+# --- training ------------------------------------------------------------------------------------
+
+TrainOption = Annotated[
+    Path | None,
+    typer.Option(help="Images to train on, a folder for every class.", rich_help_panel=TRAINING),
+]
+EpochsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="COUNT", help="Epochs of training. Default: 10.", rich_help_panel=TRAINING
+    ),
+]
+SearchEpochsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="COUNT",
+        help="Epochs of depthshrinker's search. Default: as --epochs.",
+        rich_help_panel=TRAINING,
+    ),
+]
+TrialStepsOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="COUNT",
+        help="Steps of training before the DP methods judge an option.",
+        rich_help_panel=TRAINING,
+    ),
+]
+RoundsOption = Annotated[
+    int,
+    typer.Option(
+        help="Rounds of pruning a little and training a little.", rich_help_panel=TRAINING
+    ),
+]
+RoundEpochsOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="COUNT",
+        help="Epochs of training between rounds, or with a penalty.",
+        rich_help_panel=TRAINING,
+    ),
+]
+EveryOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="STEPS",
+        help="group-fisher with --train: a channel goes every so many steps of --round-epochs of "
+        "training, as published (25).",
+        rich_help_panel=TRAINING,
+    ),
+]
+StrengthOption = Annotated[
+    float,
+    typer.Option(help="slimming, ssl: weight of the penalty.", rich_help_panel=TRAINING),
+]
 StepsOption = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Where nothing is trained: of distillation at the end, on --images without labels.",
+        metavar="COUNT",
+        help="Where nothing is trained: steps of distillation on --images, without labels.",
+        rich_help_panel=TRAINING,
     ),
 ]
-SpeedupOption = Annotated[
-    float | None, typer.Option(help="Over what the table says of the network as it is.")
+BatchOption = Annotated[
+    int,
+    typer.Option(
+        min=1, metavar="COUNT", help="Images per training step.", rich_help_panel=TRAINING
+    ),
 ]
-MergeOption = Annotated[
-    str, typer.Option(help="Merge linear segments: auto (where the table says it pays), all, none.")
+RateOption = Annotated[
+    float, typer.Option(help="Peak learning rate (SGD).", rich_help_panel=TRAINING)
+]
+SeedOption = Annotated[
+    int, typer.Option(help="Seed of training and of random scores.", rich_help_panel=TRAINING)
+]
+JobsOption = Annotated[
+    str,
+    typer.Option(
+        "--jobs",
+        metavar="COUNT|ray",
+        help="Options that are tried side by side: a number of processes, or ray.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 
+# --- int8 ----------------------------------------------------------------------------------------
 
-OnOption = Annotated[str, typer.Option("--on", help=ON_HELP)]
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(
+        help="Precision of the network. Default: fp32; with a goal, compile takes the better one.",
+        rich_help_panel=INT8,
+    ),
+]
+MeasuredPrecisionOption = Annotated[
+    MeasuredPrecision | None,
+    typer.Option(
+        "--precision",
+        help="Precision that is measured; fp16 on cuda alone. Default: fp32; calibrate measures "
+        "all that table and device have.",
+        rich_help_panel=MEASURING,
+    ),
+]
+CalibrationOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Images to calibrate on. Default: half of --images, not judged then.",
+        rich_help_panel=INT8,
+    ),
+]
+Int8TuningOption = Annotated[
+    Int8Tuning | None,
+    typer.Option(
+        help="What is done first: biases corrected on the calibration images, ranges of channels "
+        "equalised, both, none. Default: bias.",
+        rich_help_panel=INT8,
+    ),
+]
+KeepFp32Option = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LAYER", help="Leave this layer in fp32; several times.", rich_help_panel=INT8
+    ),
+]
+MinSnrOption = Annotated[
+    float | None,
+    typer.Option(
+        "--min-snr",
+        metavar="DB",
+        help="Leave layers in fp32 whose signal to noise is below so many decibels.",
+        rich_help_panel=INT8,
+    ),
+]
+
+# --- output --------------------------------------------------------------------------------------
+
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--out",
+        help="Folder to write. Default: named after model and target.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+OpsetOption = Annotated[int, typer.Option(help="Opset of the ONNX file.", rich_help_panel=OUTPUT)]
+PlotOption = Annotated[
+    Path | None, typer.Option(help="PNG file to draw a plot into.", rich_help_panel=OUTPUT)
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Target to save the table as. Default: TARGET, which it then means.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object, on failure too.", rich_help_panel=OUTPUT),
+]
+QuietOption = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Show no progress and no report; errors stay.", rich_help_panel=OUTPUT
+    ),
+]
+LogOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Append progress and report to this file, with the time.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+# --- measuring -----------------------------------------------------------------------------------
+
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="COUNT",
+        help="Threads of every measurement. Default: 1; for calibrate, the table's.",
+        rich_help_panel=MEASURING,
+    ),
+]
+RunsOption = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        metavar="COUNT",
+        help="Timed runs of each file; 0 times nothing.",
+        rich_help_panel=MEASURING,
+    ),
+]
+_ON = typer.Option(
+    "--on",
+    metavar="DEVICE",
+    help=r"host, ssh://user@host\[:port] (the path of its Python may follow), adb:SERIAL, or "
+    "cuda. profile measures several side by side.",
+    rich_help_panel=MEASURING,
+    autocompletion=devices,
+)
+OnOption = Annotated[str, _ON]
+DevicesOption = Annotated[list[str], _ON]
+NewTargetOption = Annotated[
+    list[str],
+    typer.Option(
+        "--target",
+        metavar="NAME",
+        help="Name of the table to make; once, or once for every --on.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+RuntimeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="tflite or onnxruntime; on cuda pytorch or tensorrt. Default: the device's first.",
+        rich_help_panel=MEASURING,
+    ),
+]
+CompareOption = Annotated[
+    Path | None,
+    typer.Option(help="Another file, timed in turn with FILE.", rich_help_panel=MEASURING),
+]
+BudgetMinutesOption = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        metavar="MINUTES",
+        help="Minutes for each device; what is left over goes on later.",
+        rich_help_panel=MEASURING,
+    ),
+]
+BenchmarkModelOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="TFLite's benchmark_model, for adb: a file here or a path on the phone. Default: "
+        "Python in Termux.",
+        rich_help_panel=MEASURING,
+    ),
+]
+TimeoutOption = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        min=1,
+        metavar="SECONDS",
+        help="A device that says nothing for so long counts as hung.",
+        rich_help_panel=MEASURING,
+    ),
+]

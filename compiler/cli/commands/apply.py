@@ -2,108 +2,96 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from shrinkc.compiler.api.plan import _section
-from shrinkc.compiler.api.steps.changed_network import Changed, compile_changed
-from shrinkc.compiler.api.steps.network import captured, input_shapes
-from shrinkc.compiler.api.steps.request import CompileArguments
-from shrinkc.compiler.api.steps.target import cost_table
-from shrinkc.compiler.cli.app import app
-from shrinkc.compiler.cli.inputs import preprocessing_of
+from shrinkc.compiler.cli.app import Command, app
 from shrinkc.compiler.cli.options import (
     ArchOption,
     ClassesOption,
+    ImagesOption,
     InputOption,
-    JsonOption,
     MeanOption,
     ModelArgument,
     OpsetOption,
+    OptionalTargetOption,
+    OutOption,
     ResizeOption,
     RunsOption,
     StdOption,
     ThreadsOption,
     TrustOption,
 )
-from shrinkc.compiler.cli.output import print_json, progress
-from shrinkc.compiler.cli.show.plan import show_plan
-from shrinkc.compiler.cli.show.report import report as show_report
-from shrinkc.compiler.images.preprocessing import Preprocessing
-from shrinkc.compiler.load.load import load_model
-from shrinkc.compiler.plan.plan_file import plan_files, read_plan
-from shrinkc.compiler.plan.replay import known, replay
-from shrinkc.compiler.report.sections import Sections
+from shrinkc.compiler.cli.output import as_json, current, print_json, progress
 
 
-@app.command()
+@app.command(cls=Command)
 def apply(
-    context: typer.Context,
     model: ModelArgument,
-    plan: Annotated[Path, typer.Argument(help="A plan.json, its plan.safetensors beside it.")],
-    target: Annotated[
-        str | None, typer.Option(help="Predict for another target than the plan's.")
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Images to judge on. A plan needs none.")
-    ] = None,
+    plan: Annotated[
+        Path,
+        typer.Argument(metavar="PLAN", help="A plan.json, its plan.safetensors beside it."),
+    ],
+    *,
+    inputs: InputOption = None,
+    arch: ArchOption = None,
+    trust: TrustOption = False,
+    target: OptionalTargetOption = None,
+    images: ImagesOption = None,
     classes: ClassesOption = None,
-    input: InputOption = None,
     resize: ResizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="Output folder. Default: MODEL-TARGET-planned."),
-    ] = None,
+    out: OutOption = None,
     opset: OpsetOption = 17,
-    arch: ArchOption = None,
-    trust: TrustOption = False,
-    threads: ThreadsOption = 1,
+    threads: ThreadsOption = None,
     runs: RunsOption = 30,
-    as_json: JsonOption = False,
 ) -> None:
-    """Do again what a plan did: the same network, without device and images."""
+    """Do again what a plan did: the same network, without device and images.
+
+    The network is judged on --images; --target predicts for another target than the plan's.
+    """
+    from shrinkc.compiler.api.plan import _section
+    from shrinkc.compiler.api.steps.changed_network import Changed, compile_changed
+    from shrinkc.compiler.api.steps.network import captured, input_shapes
     from shrinkc.compiler.api.steps.request import CompileArguments
-    from shrinkc.compiler.cli.commands.apply import run_apply
+    from shrinkc.compiler.api.steps.target import cost_table
+    from shrinkc.compiler.cli.inputs import preprocessing_of
+    from shrinkc.compiler.cli.show.plan import show_plan
+    from shrinkc.compiler.cli.show.report import report as show_report
+    from shrinkc.compiler.load.load import load_model
+    from shrinkc.compiler.plan.plan_file import plan_files, read_plan
+    from shrinkc.compiler.plan.replay import known, replay
+    from shrinkc.compiler.report.sections import Sections
 
-    arguments = CompileArguments(
-        *(model, target or "", tuple(input or ()), images, None, classes, resize, mean, std, out),
-        *("fp32", opset, "none", arch, trust, threads, runs, as_json, context.obj),
+    recipe, tensors = read_plan(plan)
+    target = target or recipe.target
+    given = CompileArguments(
+        *(model, target, tuple(inputs or ()), images, None, classes, resize, mean, std, out),
+        *(recipe.precision, opset, "none", arch, trust, threads or 1, runs, as_json()),
+        command=current().typed,
     )
-    run_apply(arguments, plan)
-
-
-def run_apply(given: CompileArguments, plan_path: Path) -> None:
-    """Do again what a plan says, and compile."""
-    plan, tensors = read_plan(plan_path)
-    target = given.target or plan.target
     cost_table(target, given.threads)
-    model = load_model(given.model, arch=given.arch, trust=given.trust)
-    shapes = input_shapes(model, given.shapes)
-    reporter = progress(given.as_json)
+    network = load_model(model, arch=arch, trust=trust)
+    shapes = input_shapes(network, given.shapes)
+    reporter = progress()
     with reporter.task("Capturing"):
-        graph = captured(model, shapes)
+        graph = captured(network, shapes)
     with reporter.task("Applying the plan"):
-        original, changed = replay(graph, plan, tensors)
-    given = replace(given, target=target, precision=plan.precision)
-    out = given.out or Path(f"{given.model.stem}-{Path(target).name}-planned")
+        original, changed = replay(graph, recipe, tensors)
+    folder = out or Path(f"{model.stem}-{Path(target).name}-planned")
     report, _ = compile_changed(
         *(given, Changed(changed, original, "planned"), shapes),
-        *(_reading(given, shapes), given.images, out, reporter),
-        known=known(plan, tensors),
-        sections=Sections(plan=_section(plan)),
-        extras=plan_files(plan, tensors),
+        None if images is None else preprocessing_of(given, shapes),
+        *(images, folder, reporter),
+        known=known(recipe, tensors),
+        sections=Sections(plan=_section(recipe)),
+        extras=plan_files(recipe, tensors),
     )
-    if given.as_json:
-        print_json({"plan": plan.model_dump(mode="json", exclude={"ranges"})} | report.to_json())
+    if as_json():
+        print_json({"plan": recipe.model_dump(mode="json", exclude={"ranges"})} | report.to_json())
         return
-    show_plan(plan, [])
-    show_report(report, out)
-
-
-def _reading(given: CompileArguments, shapes: list[tuple[int, ...]]) -> Preprocessing | None:
-    return None if given.images is None else preprocessing_of(given, shapes)
+    show_plan(recipe, [])
+    show_report(report, folder)

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from shrinkc.compiler.api.steps.network import captured, input_shapes
-from shrinkc.compiler.api.steps.optimise import optimise
-from shrinkc.compiler.api.steps.target import cost_table
-from shrinkc.compiler.cli.app import app
-from shrinkc.compiler.cli.commands.compile import _merge
+from shrinkc.compiler.cli.app import Command, app
 from shrinkc.compiler.cli.options import (
     ArchOption,
     InputOption,
-    JsonOption,
     MergeOption,
     ModelArgument,
     PrecisionOption,
@@ -20,53 +13,41 @@ from shrinkc.compiler.cli.options import (
     ThreadsOption,
     TrustOption,
 )
-from shrinkc.compiler.cli.output import print_json, progress
-from shrinkc.compiler.cli.show.estimate import prediction as show_prediction
-from shrinkc.compiler.cost.predict import predict
-from shrinkc.compiler.export.lower import lower
-from shrinkc.compiler.load.load import load_model
-from shrinkc.compiler.options import Options
-from shrinkc.compiler.report.report import estimate_json
+from shrinkc.compiler.cli.output import as_json, print_json, progress
 
 
-@app.command()
+@app.command(cls=Command)
 def estimate(
     model: ModelArgument,
+    *,
     target: TargetOption,
-    input: InputOption = None,
-    precision: PrecisionOption = "fp32",
+    inputs: InputOption = None,
+    precision: PrecisionOption = None,
     merge: MergeOption = "auto",
     arch: ArchOption = None,
     trust: TrustOption = False,
-    threads: ThreadsOption = 1,
-    as_json: JsonOption = False,
+    threads: ThreadsOption = None,
 ) -> None:
     """Predict milliseconds per layer and in total, and say how the table knows."""
-    from shrinkc.compiler.cli.commands.estimate import run_estimate
+    from shrinkc.compiler.api.steps.network import captured, input_shapes
+    from shrinkc.compiler.api.steps.optimise import optimise
+    from shrinkc.compiler.api.steps.target import cost_table
+    from shrinkc.compiler.cli.show.estimate import prediction as show_prediction
+    from shrinkc.compiler.cost.predict import predict
+    from shrinkc.compiler.export.lower import lower
+    from shrinkc.compiler.load.load import load_model
+    from shrinkc.compiler.options import Options
+    from shrinkc.compiler.report.report import estimate_json
 
-    shapes = tuple(input or ())
-    run_estimate(model, target, shapes, precision, merge, arch, trust, threads, as_json)
-
-
-def run_estimate(
-    path: Path,
-    target: str,
-    shapes: tuple[str, ...],
-    precision: str,
-    merge: str,
-    arch: str | None,
-    trust: bool,
-    threads: int,
-    as_json: bool,
-) -> None:
-    table = cost_table(target, threads)
-    options = Options(target=target, precision=precision, merge=_merge(merge), threads=threads)
-    model = load_model(path, arch=arch, trust=trust)
-    with progress(as_json).task("Estimating"):
-        graph = captured(model, input_shapes(model, shapes))
+    chosen = precision or "fp32"
+    table = cost_table(target, threads or 1)
+    options = Options(target=target, precision=chosen, merge=merge, threads=threads or 1)
+    network = load_model(model, arch=arch, trust=trust)
+    with progress().task("Estimating"):
+        graph = captured(network, input_shapes(network, tuple(inputs or ())))
         optimised = optimise(graph, table, options)
-        prediction = predict(lower(optimised.final), table, precision)
-    if as_json:
+        prediction = predict(lower(optimised.final), table, chosen)
+    if as_json():
         print_json(estimate_json(prediction))
     else:
         show_prediction(prediction)

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from shrinkc.compiler.support.text import counted
 from shrinkc.passes.analysis.channels.channel_groups import Groups
 
 SHOWN = 40  # groups of a table; --json lists all
@@ -49,8 +50,8 @@ def print_channels(description: dict[str, Any], console: Console) -> None:
         console.print(f"  … and {len(groups) - SHOWN} more; --json lists all")
     for (node, reason), (layers, channels) in _by_reason(description).items():
         console.print(
-            f"{channels} channels of {escape(_some(layers))} stay: {escape(reason)} "
-            f"({escape(node)})"
+            f"{counted(channels, 'channel')} of {escape(_some(layers))} "
+            f"{'stays' if channels == 1 else 'stay'}: {escape(reason)} ({escape(node)})"
         )
 
 

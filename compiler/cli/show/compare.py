@@ -12,7 +12,7 @@ from shrinkc.compiler.api.compare import FILES
 from shrinkc.compiler.cli.output import wide_console as show_wide_console
 
 
-def _show(
+def comparison(
     folders: tuple[Path, Path], reports: list[dict[str, Any]], timed: dict[str, dict[str, Any]]
 ) -> None:
     console = show_wide_console()

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from statistics import median
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from shrinkc.compiler.cli.output import warn, wide_console
 from shrinkc.compiler.devices.samples import NOISY, RESOLUTION_US
 from shrinkc.compiler.measure.device import Bench, FileBench
 from shrinkc.compiler.profile.measure import described
 from shrinkc.compiler.profile.run import Result, reasons
+from shrinkc.compiler.support.text import counted
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.measured import Measurement
 
@@ -22,8 +22,8 @@ SHOWN = 5  # reasons, noisy operators
 
 def profile(result: Result) -> None:
     """Kinds of operators with their range, what could not be measured, where the table is."""
-    console, meta = _console(), result.table.meta
-    runtime = f"{meta.runtime} {meta.runtime_version}, {meta.threads} thread(s)"
+    console, meta = wide_console(), result.table.meta
+    runtime = f"{meta.runtime} {meta.runtime_version}, {counted(meta.threads, 'thread')}"
     title = f"{escape(result.job.target)}: {escape(meta.device)}, {escape(runtime)}"
     table = Table(title=title, title_justify="left")
     for header in ("operator", "measured", "fastest", "median", "slowest", "IQR, median"):
@@ -40,7 +40,7 @@ def profile(result: Result) -> None:
         console.print(f"not measured in all: {len(result.outcome.failed)}; --json lists them")
     if result.outcome.missing:
         console.print(
-            f"the time was up before {len(result.outcome.missing)} operators; "
+            f"the time was up before {counted(len(result.outcome.missing), 'operator')}; "
             "run the same command again to go on"
         )
     console.print(f"{result.seconds:.0f} s; {escape(str(result.job.folder))}")
@@ -65,10 +65,10 @@ def _warn_noisy(result: Result) -> None:
     noisy = result.outcome.noisy
     if noisy:
         names = ", ".join(described(key) for key in noisy[:2])
-        print(
-            f"shrinkc: warning: {len(noisy)} of {len(result.outcome.measured)} operators have an "
-            f"IQR above {NOISY:.0%} of the median ({names}{', …' if len(noisy) > 2 else ''})",
-            file=sys.stderr,
+        have = "has" if len(noisy) == 1 else "have"
+        warn(
+            f"{len(noisy)} of {counted(len(result.outcome.measured), 'operator')} {have} an "
+            f"IQR above {NOISY:.0%} of the median ({names}{', …' if len(noisy) > 2 else ''})"
         )
 
 
@@ -95,19 +95,22 @@ def profile_json(result: Result) -> dict[str, Any]:
 
 def bench(device: str, threads: int, result: Bench) -> None:
     """A line a file, then the ratio."""
+    console = wide_console()
     for f in result.files:
         t = f.timing
         line = (
             f"{f.file}: {t.median_ms:.3f} ms median, {t.iqr_ms:.3f} ms IQR, "
-            f"{len(t.times_ms)} runs, {threads} thread(s), {f.runtime} on {device}"
+            f"{counted(len(t.times_ms), 'run')}, {counted(threads, 'thread')}, "
+            f"{f.runtime} on {device}"
         )
-        print(line + _memory(f) + _agreement(f))
+        console.print(escape(line + _memory(f) + _agreement(f)), soft_wrap=True)
     if result.ratio is not None:
         first, second = (f.file for f in result.files)
         r = result.ratio
-        print(f"{second} takes {r.median:.3f} times as long as {first} (IQR {r.iqr:.3f})")
+        ratio = f"{second} takes {r.median:.3f} times as long as {first} (IQR {r.iqr:.3f})"
+        console.print(escape(ratio), soft_wrap=True)
     if any(f.timing.noisy for f in result.files):
-        print(f"shrinkc: warning: IQR above {NOISY:.0%} of the median", file=sys.stderr)
+        warn(f"IQR above {NOISY:.0%} of the median")
 
 
 def _memory(f: FileBench) -> str:
@@ -153,8 +156,3 @@ def _file_json(f: FileBench) -> dict[str, Any]:
 
 def _us(value: float) -> str:
     return f"{value / 1e3:.2f} ms" if value >= 1e3 else f"{value:.1f} µs"
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=120)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from shrinkc.compiler.cli.output import wide_console as show_wide_console
 from shrinkc.compiler.plan.plan_file import Plan
+from shrinkc.compiler.support.text import counted
 
 
 def show_plan(plan: Plan, notes: list[str]) -> None:
@@ -41,10 +42,12 @@ def promise_line(plan: Plan) -> str:
     assert promise is not None
     how = "counted" if promise.labelled else "expected, without labels"
     low, high = (100 * end for end in promise.interval)
+    drop = 100 * promise.drop
+    moves = f"falls by {drop:.2f}" if drop >= 0 else f"rises by {-drop:.2f}"
     return (
-        f"top-1 falls by {100 * promise.drop:.2f} points ({how}; {low:.2f} to {high:.2f} with "
-        f"95% confidence), it agrees with the original on {promise.agreement:.1%} of "
-        f"{promise.images} images that it was not fitted to"
+        f"top-1 {moves} points ({how}; a fall of {low:.2f} to {high:.2f} with 95% confidence), "
+        f"it agrees with the original on {promise.agreement:.1%} of "
+        f"{counted(promise.images, 'image')} that it was not fitted to"
     )
 
 

@@ -12,10 +12,9 @@ from shrinkc.compiler.api.prune import PruneArguments
 from shrinkc.compiler.cli.output import NOT_JUDGED
 from shrinkc.compiler.cli.output import wide_console as show_wide_console
 from shrinkc.compiler.report.sections import Judged
+from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.width.prune import Pruned
 from shrinkc.passes.base import Skip
-
-# --- reports -------------------------------------------------------------------------------------
 
 
 def _json(
@@ -51,7 +50,9 @@ def _show(pruned: Pruned, skipped: tuple[Skip, ...], judged: Judged | None) -> N
     for skip in pruned.skipped:
         reasons[skip.reason] = reasons.get(skip.reason, 0) + 1
     for reason, count in reasons.items():
-        console.print(escape(f"{count} groups stay whole: {reason}"))
+        console.print(
+            escape(f"{counted(count, 'group')} {'stays' if count == 1 else 'stay'} whole: {reason}")
+        )
     for skip in skipped:
         console.print(escape(f"'{skip.node}' was not compensated: {skip.reason}"))
     console.print(NOT_JUDGED if judged is None else str(judged))

@@ -11,6 +11,7 @@ from shrinkc.compiler.cli.output import wide_console
 from shrinkc.compiler.cost.predict import Prediction
 from shrinkc.compiler.measure.bench import NOISY
 from shrinkc.compiler.report.report import ArtefactReport, Report
+from shrinkc.compiler.support.text import counted
 
 
 def report(result: Report, out: Path) -> None:
@@ -21,8 +22,8 @@ def report(result: Report, out: Path) -> None:
     for step in result.steps:
         if step.changes or step.skipped:
             console.print(
-                f"{step.name}: {len(step.changes)} changes, {len(step.skipped)} declined, "
-                f"float64 error {step.max_error:.0e}"
+                f"{step.name}: {counted(len(step.changes), 'change')}, "
+                f"{len(step.skipped)} declined, float64 error {step.max_error:.0e}"
             )
     if result.noise:
         console.print(_noisiest(result))
@@ -64,14 +65,14 @@ def _artefacts(r: Report) -> Table:
         row = (a.file, _bytes(a.bytes), _error(a))
         table.add_row(*row, *((_percent(a.agreement), _percent(a.top1)) if judged else ()))
     if judged:
-        table.caption = f"on {r.images} images"
+        table.caption = f"on {counted(r.images, 'image')}"
     return table
 
 
 def _noisiest(r: Report) -> str:
     worst = sorted(r.noise, key=lambda layer: layer.snr_db)[:3]
     named = ", ".join(f"{escape(n.layer)} {n.snr_db:.1f} dB ({n.precision})" for n in worst)
-    return f"signal to noise of layers alone in int8, least of {len(r.noise)}: {named}"
+    return f"signal to noise of layers alone in int8, lowest of {len(r.noise)}: {named}"
 
 
 def _how(p: Prediction) -> str:
@@ -79,7 +80,7 @@ def _how(p: Prediction) -> str:
     counts: dict[str, int] = {}
     for layer in p.layers:
         counts[layer.source] = counts.get(layer.source, 0) + 1
-    return "; ".join(f"{n} layers {source}" for source, n in counts.items())
+    return "; ".join(f"{counted(n, 'layer')} {source}" for source, n in counts.items())
 
 
 def _error(a: ArtefactReport) -> str:

@@ -11,6 +11,7 @@ from shrinkc.compiler.api.shrink import Outcome, ShrinkArguments
 from shrinkc.compiler.cli.output import NOT_JUDGED
 from shrinkc.compiler.cli.output import wide_console as show_wide_console
 from shrinkc.compiler.report.sections import Judged
+from shrinkc.compiler.support.text import counted
 
 
 def _json(a: ShrinkArguments, outcome: Outcome, judged: Judged | None) -> dict[str, Any]:
@@ -40,6 +41,7 @@ def _show(outcome: Outcome, judged: Judged | None) -> None:
         console.print(escape(line))
     console.print(
         f"predicted: {outcome.before_ms:.4g} → {outcome.after_ms:.4g} ms, "
-        f"{outcome.before_ms / outcome.after_ms:.2f}×; {len(outcome.skipped)} spans declined"
+        f"{outcome.before_ms / outcome.after_ms:.2f}×; "
+        f"{counted(len(outcome.skipped), 'span')} declined"
     )
     console.print(NOT_JUDGED if judged is None else str(judged))

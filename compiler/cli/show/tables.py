@@ -14,10 +14,10 @@ from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.store import load_table, resolve
 from shrinkc.latency_tables.table import NETWORK, LatencyTable
 
-_SHOWN = ("target", "device", "batch", "kind", "stated_error")
+SHOWN = ("target", "device", "batch", "kind", "stated_error")
 
 
-def _line(name: str) -> dict[str, Any]:
+def line(name: str) -> dict[str, Any]:
     if resolve(name) != name:
         return {"target": name, "stands_for": resolve(name)}
     try:
@@ -56,7 +56,7 @@ _HELD_OUT = {
 }
 
 
-def _describe(table: LatencyTable) -> dict[str, Any]:
+def describe(table: LatencyTable) -> dict[str, Any]:
     provenance = asdict(table.meta)
     provenance.pop("model")
     return {
@@ -133,7 +133,7 @@ def _fitted_coverage(table: LatencyTable) -> list[dict[str, Any]]:
     ]
 
 
-def _errors(rows: list[dict[str, Any]]) -> Table:
+def errors(rows: list[dict[str, Any]]) -> Table:
     shown = Table(title="stated error", title_justify="left")
     for header in ("precision", "predicted from", "count", "mean", "worst", "within 10%"):
         shown.add_column(header, justify="left" if header.startswith("p") else "right")
@@ -146,7 +146,7 @@ def _errors(rows: list[dict[str, Any]]) -> Table:
     return shown
 
 
-def _coverage(rows: list[dict[str, Any]]) -> Table:
+def coverage(rows: list[dict[str, Any]]) -> Table:
     shown = Table(title="covers (outside, estimates say extrapolated)", title_justify="left")
     for header in ("", "operators", "known by", "in", "out", "pixels", "kernels"):
         shown.add_column(header, overflow="fold")

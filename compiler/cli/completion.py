@@ -1,0 +1,15 @@
+"""What a shell completes beyond files and choices. PyTorch is not imported for it."""
+
+from __future__ import annotations
+
+
+def targets(incomplete: str) -> list[str]:
+    """The user's tables, the shipped ones, short names and this machine."""
+    from shrinkc.latency_tables.store import known_targets
+
+    return [name for name in (*known_targets(), "host") if name.startswith(incomplete)]
+
+
+def devices(incomplete: str) -> list[str]:
+    """Devices, or how the text of one begins."""
+    return [name for name in ("host", "cuda", "ssh://", "adb:") if name.startswith(incomplete)]
