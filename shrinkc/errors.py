@@ -17,6 +17,7 @@
     ├── DataError               unreadable: images that cannot train or judge a network
     ├── TrainingError           training: it cannot start, go on or resume; says at which step
     ├── DeviceError             device: a runtime or device that is not there, or failed
+    │   ├── UnknownDeviceError  usage: text that names no device
     │   └── DeviceLostError     … one that was there and is gone; names the model that ran
     └── StoppedError            interrupted: Ctrl-C or SIGTERM; says what is kept
 
@@ -176,6 +177,12 @@ class DeviceError(ShrinkcError):
     """A runtime or device that is not there, or failed."""
 
     kind = "device"
+
+
+class UnknownDeviceError(DeviceError):
+    """Text that is of no device's form."""
+
+    kind = "usage"
 
 
 class DeviceLostError(DeviceError):

@@ -16,7 +16,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
     except ValueError:
         shape = ()
     if len(shape) < 2 or min(shape) < 1 or max(shape) > 1 << 20:
-        raise InputError(f"--input {text}: give positive integers like 1,3,224,224")
+        raise InputError(f"`inputs` {text}: give positive integers like 1,3,224,224")
     return shape
 
 
@@ -26,15 +26,15 @@ def preprocessing_of(a: CompileArguments, shapes: list[tuple[int, ...]]) -> Any:
     return preprocessing_for(
         shapes[0],
         resize=a.resize,
-        mean=_numbers("--mean", a.mean),
-        std=_numbers("--std", a.std),
+        mean=_numbers("mean", a.mean),
+        std=_numbers("std", a.std),
     )
 
 
-def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
+def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise InputError(f"{flag} {text}: give numbers like 0.5,0.5,0.5") from error
+        raise InputError(f"`{name}` {text}: give numbers like 0.5,0.5,0.5") from error

@@ -81,7 +81,8 @@ def _guarded(run: Run, call: Callable[[], Any]) -> int:
     except ShrinkcError as error:
         return _failed(run, error)
     except typer.TyperException as error:  # of its own parsing
-        return _failed(run, InputError(error.format_message()))
+        message = error.format_message().replace("Value error, ", "")  # pydantic's words
+        return _failed(run, InputError(message))
     except typer.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):

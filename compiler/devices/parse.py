@@ -7,7 +7,7 @@ from shrinkc.compiler.devices.benchmark_model import BenchmarkModel
 from shrinkc.compiler.devices.cuda.device import Cuda
 from shrinkc.compiler.devices.host import Host
 from shrinkc.compiler.devices.jobs import Device
-from shrinkc.errors import DeviceError
+from shrinkc.errors import UnknownDeviceError
 
 FORMS = (HOST, ssh.FORM, adb.FORM, "cuda")
 
@@ -16,7 +16,7 @@ def parse_device(text: str, benchmark_model: str | None = None) -> Device:
     """The device that `text` names; nothing is contacted. `benchmark_model` is TFLite's tool, for
     phones.
 
-    Raises DeviceError that lists the forms.
+    Raises UnknownDeviceError that lists the forms.
     """
     if is_host(text):
         return Host()
@@ -28,4 +28,4 @@ def parse_device(text: str, benchmark_model: str | None = None) -> Device:
     board = ssh.Ssh.parse(text)
     if board is not None:
         return board
-    raise DeviceError(f"no device '{text}': write one of {', '.join(FORMS)}")
+    raise UnknownDeviceError(f"no device '{text}': write one of {', '.join(FORMS)}")

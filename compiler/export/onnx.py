@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from shrinkc.compiler.export import ops
-from shrinkc.errors import ExportError
+from shrinkc.errors import ExportError, InputError
 
 OPSETS = range(13, onnx.defs.onnx_opset_version() + 1)
 DEFAULT_OPSET = 17
@@ -23,12 +23,10 @@ def write_onnx(program: ops.Program, opset: int = DEFAULT_OPSET) -> onnx.ModelPr
     """The program as an ONNX model; the batch dimension is dynamic where the program allows.
 
     Tensor names are the program's, so that a difference can be traced to a graph node.
-    Raises ExportError for an opset out of range and for weights beyond protobuf's 2 GiB.
+    Raises InputError for an opset out of range, ExportError for weights beyond protobuf's 2 GiB.
     """
     if opset not in OPSETS:
-        raise ExportError(
-            f"opset {opset} is not supported; choose {OPSETS.start} to {OPSETS.stop - 1}"
-        )
+        raise InputError(f"`opset` {opset}: give {OPSETS.start} to {OPSETS.stop - 1}")
     writer = _Writer(opset, program.dynamic_batch)
     for op in program.ops:
         _WRITERS[type(op)](writer, op)

@@ -17,7 +17,7 @@ from shrinkc.compiler.devices.jobs import Device, Session, Setup
 from shrinkc.compiler.profile.journal import Journal, open_journal
 from shrinkc.compiler.profile.measure import REFERENCE_NOTE, Outcome, Plan, profile, reference_us
 from shrinkc.compiler.support.progress import Progress
-from shrinkc.errors import DeviceLostError, InputError, ShrinkcError, TableError
+from shrinkc.errors import DeviceError, DeviceLostError, InputError, ShrinkcError
 from shrinkc.latency_tables.key import PRECISIONS, OpKey
 from shrinkc.latency_tables.meta import TableMeta
 from shrinkc.latency_tables.store import read_table, user_tables, write_table
@@ -160,7 +160,7 @@ def _header(job: Job, environment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _earlier(job: Job, environment: Mapping[str, Any]) -> LatencyTable | None:
-    """The target's table so far, which this one adds to. Raises TableError for one of another
+    """The target's table so far, which this one adds to. Raises InputError for one of another
     device, runtime or number of threads."""
     if not job.folder.joinpath("meta.toml").is_file():
         return None
@@ -168,9 +168,10 @@ def _earlier(job: Job, environment: Mapping[str, Any]) -> LatencyTable | None:
     new = _meta(job, environment, (), "")
     for name in ("kind", "device", "runtime", "runtime_version", "threads"):
         if getattr(table.meta, name) != getattr(new, name):
-            raise TableError(
+            raise InputError(
                 f"{job.folder}: has a table with {name} {getattr(table.meta, name)}, and this is "
-                f"{getattr(new, name)}; choose another `target`, or remove that folder"
+                f"{getattr(new, name)}",
+                "choose another `target`, or remove that folder",
             )
     return table
 
@@ -186,7 +187,7 @@ def _table(
     measured.update({key: m for key, m in outcome.measured.items() if key in set(job.plan.keys)})
     if not measured:
         reason = next(iter(outcome.failed.values()), "the time was up")
-        raise TableError(f"{job.target}: nothing was measured: {reason}")
+        raise DeviceError(f"{job.target}: nothing was measured: {reason}")
     note = _note(journal, session.environment)
     meta = _meta(job, session.environment, _precisions(measured), note)
     return LatencyTable(job.target, meta, measured)

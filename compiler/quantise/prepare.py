@@ -20,6 +20,7 @@ from shrinkc.compiler.quantise.options import Int8
 from shrinkc.compiler.quantise.ranges import calibrate, channel_ranges
 from shrinkc.compiler.quantise.simulate import Quantisation
 from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.compiler.support.text import counted
 from shrinkc.errors import InputError
 from shrinkc.passes.base import Skip
 from shrinkc.passes.fold.equalise_channels import EqualiseChannels
@@ -164,9 +165,8 @@ def notes_of(quantisation: Quantisation, skipped: Sequence[Skip] = ()) -> tuple[
         kept = sorted(quantisation.keep_fp32)
         notes.append(f"fp32 in the int8 files: {', '.join(kept)}")
     if skipped:
-        notes.append(
-            f"{len(skipped)} biases not corrected, first '{skipped[0].node}': {skipped[0].reason}"
-        )
+        left, first = counted(len(skipped), "bias", "biases"), skipped[0]
+        notes.append(f"{left} not corrected, first '{first.node}': {first.reason}")
     return tuple(notes)
 
 

@@ -20,6 +20,7 @@ from shrinkc.compiler.images.decoded import Data, Images
 from shrinkc.compiler.recover.layer_problems import size_of
 from shrinkc.compiler.support.jobs import Parallel
 from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.train.settings.config import Hooks, Keeping, Training
 from shrinkc.compiler.train.settings.losses import Distillation, Labels
 from shrinkc.compiler.train.settings.optimisers import Group, Sgd
@@ -125,7 +126,7 @@ def school(
     """Choose the images that options are tried and judged on: copies, all others stay where
     they are."""
     if len(images) < 4:
-        raise InputError(f"{len(images)} images are too few to train on")
+        raise InputError(f"{counted(len(images), 'image')} to train on: give 4 or more")
     size = size_of(teacher)
     generator = torch.Generator().manual_seed(recipe.seed)
     order = torch.randperm(len(images), generator=generator)

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from shrinkc.compiler.images.files import ImageFile, ImageSet
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.pipeline.run import sample_inputs
+from shrinkc.compiler.support.text import counted
 from shrinkc.errors import InputError
 
 Batch = tuple[tuple[Tensor, ...], Tensor | None]
@@ -49,7 +50,8 @@ class Data:
         if not self.skipped:
             return ()
         name, reason = next(iter(self.skipped.items()))
-        return (f"{len(self.skipped)} unreadable images left out, first {name}: {reason}",)
+        left = counted(len(self.skipped), "unreadable image")
+        return (f"{left} left out, first {name}: {reason}",)
 
     def calibration_batches(self) -> list[tuple[Tensor, ...]]:
         """Inputs at the captured batch size, at most MAX_CALIBRATION images of them."""

@@ -35,7 +35,8 @@ class DenseSpan:
         constant = self.bias.double()[:, None, None]
         merged = AffineMap(span.window, self.weight, constant, span.in_size, span.out_size)
         kernel = "×".join(map(str, span.window.kernel))
-        detail = f"{len(span.removed)} activations removed, one fitted {kernel} convolution"
+        gone = "1 activation" if len(span.removed) == 1 else f"{len(span.removed)} activations"
+        detail = f"{gone} removed, one fitted {kernel} convolution"
         put_layer(rewriter, rewriter.graph_module, span, nodes, merged, detail)
         return rewriter.finish()
 

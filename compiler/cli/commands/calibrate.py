@@ -78,7 +78,8 @@ def calibrate(
             f"{one}: {calibrated.before_percent[one]:.1f}% mean error before, "
             f"{calibrated.after_percent[one]:.1f}% after (networks held out)"
         )
-    console.print(f"{escape(str(folder))}: {escape(str(saved))} now means this table")
+    now = f"{folder}: {saved} now means this table"
+    console.print(escape(now), soft_wrap=True)
 
 
 def _precisions(

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: one line and exit code 2 for what they can cause."""
+"""The command line as a user meets it: one line and an exit code for what they can cause."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import nn
 
 from shrinkc.compiler.cli.main import main
 from shrinkc.compiler.report.html import html_report
+from shrinkc.errors import EXIT_CODES, Kind
 
 # A pickled module: torch.nn classes only, so that it loads without --trust.
 MODEL = nn.Sequential(
@@ -262,7 +263,8 @@ def bad_models(folder: Path) -> dict[str, Path]:
 @pytest.mark.parametrize("kind", ["missing", "empty", "text", "command", "truncated"])
 def test_bad_files(kind: str, tmp_path: Path, capsys: Streams) -> None:
     path = bad_models(tmp_path)[kind]
-    assert compile_(path, tmp_path / "out") == 2
+    code = EXIT_CODES["usage" if kind == "missing" else "unreadable"]
+    assert compile_(path, tmp_path / "out") == code
     assert path.name in one_line(capsys)
     assert not (tmp_path / "witness").exists()
     assert not (tmp_path / "out").exists()
@@ -282,8 +284,14 @@ def test_a_model_without_convolutions(tmp_path: Path, capsys: Streams) -> None:
 def test_nan_weights(tmp_path: Path, capsys: Streams) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3))
     network[0].weight.data[0] = float("nan")
-    assert compile_(saved(tmp_path, network), tmp_path / "out") == 2
+    assert compile_(saved(tmp_path, network), tmp_path / "out") == EXIT_CODES["unreadable"]
     assert "0.weight" in one_line(capsys)
+
+
+OTHERS: dict[tuple[str, ...], Kind] = {
+    ("--input", "1,5,32,32"): "unsupported",
+    ("--images", "nowhere"): "unreadable",
+}
 
 
 @pytest.mark.parametrize(
@@ -292,13 +300,13 @@ def test_nan_weights(tmp_path: Path, capsys: Streams) -> None:
         (("--target", "rpi9"), "known: host, gpu, pixel"),
         (("--input", "1,5,32,32"), "--input"),
         (("--input", "banana"), "--input banana"),
-        (("--precision", "int4"), "fp32 or int8"),
+        (("--precision", "int4"), "'fp32', 'int8'"),
         (("--precision", "int8"), "--images"),
         (("--keep-fp32", "_0"), "give --precision int8 too"),
         (("--min-snr", "30"), "give --precision int8 too"),
         (("--int8-tuning", "bias"), "give --precision int8 too"),
-        (("--opset", "7"), "opset 7"),
-        (("--merge", "maybe"), "auto, all, none"),
+        (("--opset", "7"), "--opset 7: give 13 to"),
+        (("--merge", "maybe"), "'auto', 'all', 'none'"),
         (("--images", "nowhere"), "nowhere"),
         (("--no-such-option",), "--no-such-option"),
         (("--runs", "many"), "--runs"),
@@ -311,7 +319,7 @@ def test_wrong_arguments(
     base.update({arguments[0]: arguments[1]} if len(arguments) == 2 else {})
     flat = [part for pair in base.items() for part in pair]
     extra = list(arguments) if len(arguments) == 1 else []
-    assert main([str(model), *flat, *extra]) == 2
+    assert main([str(model), *flat, *extra]) == EXIT_CODES[OTHERS.get(arguments, "usage")]
     assert expected in one_line(capsys)
     assert not (tmp_path / "out").exists()
 
@@ -319,7 +327,7 @@ def test_wrong_arguments(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--int8-tuning", "all"), "choose none, bias, equalise, both"),
+        (("--int8-tuning", "all"), "'none', 'bias', 'equalise', 'both'"),
         (("--min-snr", "nan"), "--min-snr nan: give decibels"),
         (("--min-snr", "1e9"), "give decibels"),
     ],
@@ -348,7 +356,7 @@ def test_what_tflite_cannot_is_named_and_onnx_still_written(
     weights = torch.load("weights.pt", weights_only=True)
     torch.save({f"conv.{k[2:]}": v for k, v in weights.items()}, "weights.pt")
     arguments = ("weights.pt", "--arch", "mine:Net", "--target", "rpi4", *SMALL)
-    assert main([*arguments, "-o", "out"]) == 2
+    assert main([*arguments, "-o", "out"]) == EXIT_CODES["unsupported"]
     shown, error = capsys.readouterr()
     assert "out/: model.onnx, report.html, report.json" in shown
     assert "sort" in error
@@ -360,7 +368,7 @@ def test_earlier_results_survive_a_failure(model: Path, tmp_path: Path, capsys: 
     out = tmp_path / "out"
     assert compile_(model, out, "--json") == 0
     before = {p.name: p.read_bytes() for p in out.iterdir()}
-    assert compile_(bad_models(tmp_path)["text"], out) == 2
+    assert compile_(bad_models(tmp_path)["text"], out) == EXIT_CODES["unreadable"]
     assert compile_(model, out, "--precision", "int8") == 2
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
 

@@ -125,7 +125,11 @@ def test_what_is_written_and_what_failed_are_one_object(
     [
         ("prune", ("--keep-ratio", "2"), "--keep-ratio 2: give the share to keep"),
         ("prune", ("--macs", "0.5", "--criterion", "he"), "--criterion he looks at images"),
-        ("prune", ("--macs", "0.5", "--keep-ratio", "0.5"), "give one of --macs, --keep-ratio"),
+        (
+            "prune",
+            ("--macs", "0.5", "--keep-ratio", "0.5"),
+            "give exactly one of --macs, --",
+        ),
         ("compile", ("--min-snr", "30"), "--min-snr is for int8 files; give --precision int8"),
         ("shrink", ("--images", "x", "--keep-blocks", "1"), "--keep-blocks and --keep-block-ratio"),
     ],

@@ -13,6 +13,7 @@ from small_networks import bare_block
 from torch import nn
 
 from shrinkc.compiler.cli.main import main
+from shrinkc.errors import EXIT_CODES
 
 INPUT = ("--input", "1,3,16,16", "--resize", "16", "--runs", "0")
 
@@ -112,18 +113,18 @@ def test_a_drop_is_met(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--speedup", "1"), "`speedup` 1: give more than 1"),
-        (("--speedup", "nan"), "`speedup` nan: give more than 1"),
+        (("--speedup", "1"), "--speedup 1: give more than 1"),
+        (("--speedup", "nan"), "--speedup nan: give more than 1"),
         (("--speedup", "99"), "the fastest is"),
-        (("--budget-ms", "0"), "`budget_ms` 0: give milliseconds above 0"),
+        (("--budget-ms", "0"), "--budget-ms 0: give milliseconds above 0"),
         (("--budget-ms", "1e6"), "fit into 1e+06 ms already"),
-        (("--max-drop", "-1"), "`max_drop` -1: give points"),
-        (("--pareto", "2"), "`pareto` 2: give 3 to"),
+        (("--max-drop", "-1"), "--max-drop -1: give points"),
+        (("--pareto", "2"), "--pareto 2: give 3 to"),
         (
             ("--speedup", "2", "--pareto", "5"),
-            "give exactly one of `speedup`, `pareto`, not several",
+            "give exactly one of --speedup, --pareto, not several",
         ),
-        (("--speedup", "2", "--precision", "fp16"), "--precision fp16: choose fp32 or int8"),
+        (("--speedup", "2", "--precision", "fp16"), "'fp16' is not one of 'fp32', 'int8'"),
         (("--train", "x"), "belong to a goal"),
         (("--speedup", "2", "--min-snr", "30"), "are for compiling without a goal"),
     ],
@@ -137,14 +138,15 @@ def test_bad_goals(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     given = (model, "--target", "rpi4", *INPUT, "--images", images, *arguments)
-    assert main([*given, "-o", str(tmp_path / "out")]) == 2
+    code = EXIT_CODES["unreachable" if said == "the fastest is" else "usage"]
+    assert main([*given, "-o", str(tmp_path / "out")]) == code
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_planning_needs_images(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([model, "--target", "rpi4", *INPUT, "--speedup", "2"]) == 2
-    assert "give --images DIR" in capsys.readouterr().err
+    assert "give --images; no labels" in capsys.readouterr().err
 
 
 def test_comparing_what_shrinkc_did_not_write(
@@ -154,5 +156,7 @@ def test_comparing_what_shrinkc_did_not_write(
         for name in ("a", "b"):
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / "report.json").write_text(content)
-        assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+        compared = ["compare", str(tmp_path / "a"), str(tmp_path / "b")]
+        damaged = content != '{"artefacts": []}'
+        assert main(compared) == EXIT_CODES["unreadable" if damaged else "usage"]
         assert capsys.readouterr().err.count("\n") == 1

@@ -18,6 +18,7 @@ from interruptible import started
 from torch import nn
 
 from shrinkc.compiler.cli.main import main
+from shrinkc.errors import EXIT_CODES
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.measured import Measurement
 from shrinkc.latency_tables.meta import TableMeta
@@ -93,7 +94,10 @@ def test_onnx_runtime_int8_and_a_second_run_into_the_same_table(
 def test_several_devices_side_by_side(model: Path, tables: Path, capsys: Streams) -> None:
     """One of them is not there; the others' tables are written all the same."""
     devices = ("--on", "host", "--on", "ssh://nobody@127.0.0.1:1", "--on", "host")
-    assert profile("--target", "many", *devices, model, "--widths", "1", "--json") == 2
+    assert (
+        profile("--target", "many", *devices, model, "--widths", "1", "--json")
+        == EXIT_CODES["device"]
+    )
     captured = capsys.readouterr()
     found = json.loads(captured.out)["tables"]
     assert [t["target"] for t in found] == ["many-1", "many-3"]
@@ -114,7 +118,8 @@ def test_a_table_of_another_device_is_not_mixed_with(tables: Path, capsys: Strea
 
 
 def test_no_time(tables: Path, capsys: Streams) -> None:
-    assert profile("--target", "mine", "--on", "host", "--budget-minutes", "0") == 2
+    given = ("--target", "mine", "--on", "host", "--budget-minutes", "0")
+    assert profile(*given) == EXIT_CODES["device"]
     assert "time was up" in error(capsys)
     assert not (tables / "mine").exists()
 
@@ -126,7 +131,10 @@ def test_no_time(tables: Path, capsys: Streams) -> None:
         (("--target", "a", "--target", "b", "--on", "host"), "2 --target for 1 --on"),
         (("--target", "a", "--target", "a", "--on", "host", "--on", "host"), "same name"),
         (("--target", "No/Such/Name", "--on", "host"), "not a target"),
-        (("--target", "a", "--on", "host", "--precision", "int4"), "--precision int4"),
+        (
+            ("--target", "a", "--on", "host", "--precision", "int4"),
+            "'int4' is not one of",
+        ),
         (("--target", "a", "--on", "host", "--precision", "fp16"), "tflite on host has fp32, int8"),
         (("--target", "a", "--on", "host", "--runtime", "ncnn"), "has tflite, onnxruntime"),
         (("--target", "a", "--on", "cuda", "--precision", "int8"), "pytorch on cuda has"),
@@ -179,7 +187,7 @@ def test_a_device_that_is_lost_and_comes_back(
     monkeypatch.setenv("PYTHONPATH", str(doubles.fake_runtime(tmp_path / "packages")))
     monkeypatch.setenv("FAKE_CRASH", "900")  # in the second of two groups of the first pass
     journal = tables / "mine.profile.jsonl"
-    assert profile("--target", "mine", "--on", "host", model) == 2
+    assert profile("--target", "mine", "--on", "host", model) == EXIT_CODES["device"]
     said = error(capsys)
     assert "lost while running" in said
     assert "the same command goes on" in said

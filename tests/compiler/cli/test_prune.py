@@ -15,6 +15,7 @@ from torch import nn
 from shrinkc.compiler.cli.main import main
 from shrinkc.compiler.model_file.file import load_model_file
 from shrinkc.compiler.width.methods import NAMES
+from shrinkc.errors import EXIT_CODES, Kind
 
 INPUT = ("--target", "rpi4", "--input", "1,3,16,16", "--resize", "16", "--runs", "0")
 
@@ -132,21 +133,28 @@ def test_the_report_for_people(
     assert "not judged: give --evaluation DIR" in said
 
 
+OTHERS: dict[str, Kind] = {
+    "cannot be reached: from": "unreachable",
+    "closest: 0.": "unreachable",
+    "nowhere: no such folder": "unreadable",
+}
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ((), "give exactly one of `speedup`, `budget_ms`, `macs`"),
-        (("--speedup", "2", "--macs", "0.5"), "give exactly one of `speedup`, `macs`, not several"),
-        (("--speedup", "0.9"), "`speedup` 0.9: give more than 1"),
+        ((), "give exactly one of --speedup, --budget-ms, --macs"),
+        (("--speedup", "2", "--macs", "0.5"), "give exactly one of --speedup, --macs, not several"),
+        (("--speedup", "0.9"), "--speedup 0.9: give more than 1"),
         (("--speedup", "99"), "cannot be reached: from"),
-        (("--keep-ratio", "0"), "`channels` 0: give the share to keep"),
-        (("--keep-ratio", "1"), "`channels` 1: give the share to keep"),
+        (("--keep-ratio", "0"), "--keep-ratio 0: give the share to keep"),
+        (("--keep-ratio", "1"), "--keep-ratio 1: give the share to keep"),
         (("--macs", "0.0001"), "closest: 0."),
         (("--keep", "0"), "--keep 0: give a channel group and a share"),
         (("--keep", "0=0"), "the group would vanish"),
         (("--keep", "zero=0.5"), "no channel group of that name"),
-        (("--macs", "0.5", "--criterion", "magic"), "--criterion magic: give one of l1, l2"),
-        (("--macs", "0.5", "--criterion", "hrank"), "hrank looks at images; give --images DIR"),
+        (("--macs", "0.5", "--criterion", "magic"), "'magic' is not one of 'l1', 'l2'"),
+        (("--macs", "0.5", "--criterion", "hrank"), "hrank looks at images; give --images, or a"),
         (
             ("--macs", "0.5", "--criterion", "group-fisher", "--images", "{images}"),
             "group-fisher needs labels; give --labels",
@@ -156,8 +164,8 @@ def test_the_report_for_people(
         (("--macs", "0.5", "--epochs", "2"), "--epochs of what?"),
         (("--macs", "0.5", "--labels"), "--labels says that the folders"),
         (("--macs", "0.5", "--precision", "int8"), "int8 needs images"),
-        (("--macs", "0.5", "--allocation", "best"), "--allocation best: give one of knapsack"),
-        (("--macs", "0.5", "--normalise", "max"), "--normalise max: give one of share"),
+        (("--macs", "0.5", "--allocation", "best"), "'best' is not one of 'knapsack'"),
+        (("--macs", "0.5", "--normalise", "max"), "'max' is not one of 'share'"),
         (("--macs", "0.5", "--rounds", "0"), "0 rounds"),
         (("--macs", "0.5", "--every", "5"), "--every belongs to"),
         (("--macs", "0.5", "--multiple", "0"), "multiples of 0"),
@@ -174,7 +182,8 @@ def test_what_cannot_be_is_one_line(
 ) -> None:
     out = tmp_path / "out"
     filled = [text.format(images=images) for text in extra]
-    assert main(["prune", str(model), *INPUT, *filled, "-o", str(out)]) == 2
+    code = EXIT_CODES[OTHERS.get(message, "usage")]
+    assert main(["prune", str(model), *INPUT, *filled, "-o", str(out)]) == code
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
@@ -193,7 +202,7 @@ def test_sensitivity(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     plot = tmp_path / "curves.png"
-    given = ("sensitivity", str(model), *LOOK, "--images", str(images), "-o", str(plot))
+    given = ("sensitivity", str(model), *LOOK, "--images", str(images), "--plot", str(plot))
     more = ("--labels",) if labelled else ()
     assert main([*given, *more, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -216,7 +225,7 @@ def test_sensitivity_needs_images(
 ) -> None:
     given = ("sensitivity", str(model), *LOOK)
     assert main([*given]) == 2
-    assert "give --images DIR" in capsys.readouterr().err
+    assert "give --images" in capsys.readouterr().err
     assert main([*given, "--images", str(images), "--criterion", "group-fisher"]) == 2
     assert "needs labels" in capsys.readouterr().err
 

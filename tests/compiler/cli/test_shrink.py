@@ -12,6 +12,7 @@ from small_networks import bare_block
 from torch import nn
 
 from shrinkc.compiler.cli.main import main
+from shrinkc.errors import EXIT_CODES
 
 INPUT = ("--target", "rpi4", "--input", "1,3,16,16", "--resize", "16", "--runs", "0")
 
@@ -143,13 +144,16 @@ def test_expansion_from_the_command_line(
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ((), "give --images DIR"),
-        (("--images", "{images}", "--method", "magic"), "--method magic: give one of"),
+        ((), "give --images; no labels"),
+        (("--images", "{images}", "--method", "magic"), "'magic' is not one of 'closed-form'"),
         (
             ("--images", "{images}", "--method", "layermerge", "--speedup", "1.1"),
-            "learns from labels; give --train DIR",
+            "learns from labels; give --train, with",
         ),
-        (("--images", "{images}", "--keep", "3"), "`keep_blocks` and `keep_ratio` belong to"),
+        (
+            ("--images", "{images}", "--keep-blocks", "3"),
+            "--keep-block-ratio belong",
+        ),
         (
             ("--images", "{images}", "--method", "expand", "--labels", "--speedup", "2"),
             "expand makes nothing faster",
@@ -159,8 +163,8 @@ def test_expansion_from_the_command_line(
             "--steps belongs to closed-form",
         ),
         (("--images", "{images}", "--speedup", "1.1", "--jobs", "0"), "--jobs 0"),
-        (("--images", "{images}"), "give exactly one of `speedup`, `budget_ms`"),
-        (("--images", "{images}", "--speedup", "0.5"), "`speedup` 0.5: give more than 1"),
+        (("--images", "{images}"), "give exactly one of --speedup, --budget-ms"),
+        (("--images", "{images}", "--speedup", "0.5"), "--speedup 0.5: give more than 1"),
         (("--images", "{images}", "--speedup", "900"), "cannot be reached"),
     ],
 )
@@ -174,7 +178,8 @@ def test_what_cannot_be_is_one_line(
 ) -> None:
     out = tmp_path / "out"
     filled = [text.format(images=images) for text in extra]
-    assert main(["shrink", str(model), *INPUT, *filled, "-o", str(out)]) == 2
+    code = EXIT_CODES["unreachable" if message == "cannot be reached" else "usage"]
+    assert main(["shrink", str(model), *INPUT, *filled, "-o", str(out)]) == code
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
@@ -186,5 +191,5 @@ def test_training_that_cannot_start_is_told_at_once(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     given = ("--images", str(tmp_path), "--labels", "--method", "layermerge", "--speedup", "1.2")
-    assert main(["shrink", str(tmp_path / "none.pt"), *INPUT, *given]) == 2
+    assert main(["shrink", str(tmp_path / "none.pt"), *INPUT, *given]) == EXIT_CODES["training"]
     assert "pip install 'shrinkc[train]'" in capsys.readouterr().err

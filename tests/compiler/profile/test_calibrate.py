@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from shrinkc.compiler.cli.commands import calibrate as calibrate_command
 from shrinkc.compiler.cli.main import main
 from shrinkc.compiler.cost.keys import keyed
+from shrinkc.compiler.devices import parse
 from shrinkc.compiler.devices.jobs import REFERENCE, Failed, Measured, Method, Model, Setup
 from shrinkc.compiler.profile import calibrate as calibration
 from shrinkc.compiler.profile.calibrate import PASSES, calibrate_table, reference_networks
@@ -62,8 +62,7 @@ class Board:
 
 @pytest.fixture(autouse=True)
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (calibration, calibrate_command):
-        monkeypatch.setattr(module, "REFERENCE_NETWORKS", FEW)
+    monkeypatch.setattr(calibration, "REFERENCE_NETWORKS", FEW)
     defaults = (FEW,)
     monkeypatch.setattr(reference_networks, "__defaults__", defaults)
 
@@ -102,7 +101,7 @@ def test_the_command_saves_a_table_of_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SHRINKC_TABLES", str(tmp_path))
-    monkeypatch.setattr(calibrate_command, "parse_device", lambda *_: Board())
+    monkeypatch.setattr(parse, "parse_device", lambda *_: Board())
     assert main(["calibrate", "rpi4/tflite-ruy", "--on", "host", "--precision", "fp32"]) == 0
     assert "rpi4/tflite-ruy now means this table" in capsys.readouterr().out.replace("\n", " ")
     key = next(iter(keyed(next(reference_networks(FEW)).program, "fp32")))[1]
