@@ -52,7 +52,7 @@ from shrinkc.compiler.pipeline.deployed import Network, network
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.recover.rebuild_span import Rebuilding
-from shrinkc.compiler.recover.recipe import Recipe, school
+from shrinkc.compiler.recover.recipe import Recipe, trainer_for
 from shrinkc.compiler.recover.retrain import retrain
 from shrinkc.compiler.support.jobs import Job, run_jobs
 from shrinkc.compiler.support.progress import Terminal
@@ -210,7 +210,7 @@ def uniform_width(graph: fx.GraphModule, seen: Images, speedup: float, seed: int
         fits = measured_ms(FoldBatchNorm()(sizes[middle][1]).graph_module) <= budget
         low, high = (low, middle) if fits else (middle + 1, high)
     keep, narrow = sizes[low]
-    schooled = school(
+    trainer = trainer_for(
         seen,
         net.graph,
         recipe(seed),
@@ -218,7 +218,7 @@ def uniform_width(graph: fx.GraphModule, seen: Images, speedup: float, seed: int
         f"{speedup}",
         Terminal(),
     )
-    schooled.fit(narrow.train(), "fine-tuning", EPOCHS)
+    trainer.fit(narrow.train(), "fine-tuning", EPOCHS)
     return run_exact_passes(narrow.eval(), (FoldBatchNorm(),))[0].float(), {"kept_channels": keep}
 
 

@@ -221,7 +221,7 @@ def point(arguments: argparse.Namespace, speedup: float) -> dict[str, Any]:
     return {
         "asked_speedup": speedup,
         "kinds": arguments.kinds,
-        "taken": taken(asdict(row) for row in shrunk.rows),
+        "taken": taken(asdict(row) for row in shrunk.taken),
         "table_speedup": shrunk.speedup,
         "measured": measured(before, after),
         "predicted_speedups": predicted(graph, shrunk.graph_module),

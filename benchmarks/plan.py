@@ -63,15 +63,15 @@ def importance(data: Path, target: str) -> dict[str, Any]:
     for precision in planner.precisions:  # times operators, where the target is this machine
         candidates(planner.original, planner.table, precision)
     clock = [time.monotonic()]
-    bases = planner.bases
+    slicings = planner.slicings
     clock.append(time.monotonic())
-    _ = planner.ways
+    _ = planner.variants
     clock.append(time.monotonic())
     solving = [_seconds(planner, planner.before_ms / speedup) for speedup in SPEEDUPS]
     return {
         "images": len(planner.sample),
-        "choices": {p: len(one.whole.found) for p, one in bases.items()},
-        "slices": {p: len(one.slices) for p, one in bases.items()},
+        "choices": {p: len(one.whole.found) for p, one in slicings.items()},
+        "slices": {p: len(one.slices) for p, one in slicings.items()},
         "damages_seconds": clock[1] - clock[0],
         "int8_seconds": clock[2] - clock[1],
         "solving_seconds": max(solving),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from shrinkc.compiler.images.files import ImageSet
 from shrinkc.compiler.images.preprocessing import Preprocessing
 from shrinkc.compiler.quantise.options import Int8, check_int8
-from shrinkc.compiler.quantise.stored import Known
+from shrinkc.compiler.quantise.stored import StoredCalibration
 from shrinkc.compiler.support.choices import Int8Tuning, Merge
 from shrinkc.errors import InputError
 
@@ -32,7 +32,7 @@ class Options:
     min_snr_db     so do layers whose own signal to noise in int8 is less
     threads        of every measurement here
     runs           of each file when it is timed; 0 times nothing
-    known          what calibration told before: nothing is calibrated then
+    stored         what calibration told before: nothing is calibrated then
     """
 
     target: str = "rpi4"
@@ -47,7 +47,7 @@ class Options:
     min_snr_db: float | None = None
     threads: int = 1
     runs: int = 30
-    known: Known | None = None
+    stored: StoredCalibration | None = None
 
     @property
     def int8(self) -> Int8:
@@ -60,6 +60,6 @@ def check_options(options: Options) -> None:
     if options.precision not in PRECISIONS:
         raise InputError(f"`precision` {options.precision}: choose {' or '.join(PRECISIONS)}")
     images = options.images or options.calibration
-    if options.precision == "int8" and images is None and options.known is None:
+    if options.precision == "int8" and images is None and options.stored is None:
         raise InputError("`precision` int8 needs images to calibrate on; give `images`")
     check_int8(options.int8, options.precision)

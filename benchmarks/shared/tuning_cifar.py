@@ -20,7 +20,7 @@ from benchmarks.shared import cifar
 from benchmarks.shared.common import replace_json
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.model_file.file import load_model_file
-from shrinkc.compiler.recover.recipe import Recipe, school
+from shrinkc.compiler.recover.recipe import Recipe, trainer_for
 from shrinkc.compiler.support.progress import Silent
 from shrinkc.compiler.train.evaluate import evaluate
 from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
@@ -57,8 +57,8 @@ def tune(data: Path, tuning: Tuning) -> dict[str, Any]:
     for rate in RATES:
         graph, _ = load_model_file(tuning.network)
         recipe = Recipe(epochs=1, batch=BATCH, learning_rate=rate, seed=tuning.seed)
-        schooled = school(learn, teacher.eval(), recipe, None, "", Silent())
-        schooled.fit(graph.train(), "fine-tuning", 1)
+        trainer = trainer_for(learn, teacher.eval(), recipe, None, "", Silent())
+        trainer.fit(graph.train(), "fine-tuning", 1)
         found.append((top1(graph, choose), rate, graph))
     held_out, rate, graph = max(found, key=lambda one: one[0])
     row = {"held_out_top1": held_out, "learning_rate": rate, "top1": judged(data, graph)}

@@ -24,7 +24,7 @@ from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.images.preprocessing import Preprocessing
 from shrinkc.compiler.plan.plan_file import Plan, plan_files
 from shrinkc.compiler.plan.planner import Planned, Planner
-from shrinkc.compiler.plan.replay import known
+from shrinkc.compiler.plan.replay import stored_calibration
 from shrinkc.compiler.recover.recipe import Recipe
 from shrinkc.compiler.recover.retrain import retrain
 from shrinkc.compiler.report.report import Report
@@ -110,7 +110,7 @@ class _Work:
             replace(given, precision=plan.precision),
             Changed(planned.graph_module, self.planner.original, "planned"),
             *(self.shapes, self.preprocessing, self.a.evaluation, out, self.reporter),
-            known=known(plan, planned.tensors),
+            stored=stored_calibration(plan, planned.tensors),
             sections=Sections(plan=_section(plan, refused), frontier=frontier, noise=planned.noise),
             extras=plan_files(plan, planned.tensors),
         )

@@ -120,9 +120,9 @@ class _Work:
         lines = (
             f"{row.kind} {row.source} … {row.sink}: saves {row.saving_ms:.3g} ms, alone it agrees "
             f"with the original on {row.agreement:.1%} of the images"
-            for row in shrunk.rows
+            for row in shrunk.taken
         )
-        choices = tuple(asdict(row) for row in shrunk.rows)
+        choices = tuple(asdict(row) for row in shrunk.taken)
         result = shrunk.graph_module
         if self.a.trains:
             recipe = self.a.trained.recipe
@@ -132,7 +132,7 @@ class _Work:
         return Outcome(
             *(original, result, shrunk.before_ms, shrunk.after_ms),
             *(choices, shrunk.skipped, tuple(lines)),
-            plan_section("closed form", shrunk.rows, self.a.compile.precision, shrunk.skipped),
+            plan_section("closed form", shrunk.taken, self.a.compile.precision, shrunk.skipped),
         )
 
     @cached_property

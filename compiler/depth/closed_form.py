@@ -54,7 +54,7 @@ class ClosedForm:
 
 
 @dataclass(frozen=True)
-class Row:
+class TakenChoice:
     """One choice that was taken. `channels`: hidden ones that stay, of `channels_before`, where
     some go. `loss`, `agreement`, `error`: `Damage`, of this choice alone."""
 
@@ -78,7 +78,7 @@ class Shrunk:
     fitted: fx.GraphModule
     before_ms: float
     after_ms: float
-    rows: tuple[Row, ...]
+    taken: tuple[TakenChoice, ...]
     changes: tuple[Change, ...]
     skipped: tuple[Skip, ...]
     tuned: Tuned | None
@@ -143,7 +143,7 @@ def fitted(
         fitted=shrunk.graph_module,
         before_ms=plans.before_ms,
         after_ms=plans.predicted(shrunk.graph_module),
-        rows=tuple(_row(plans.found[i], damages[i]) for i in chosen),
+        taken=tuple(_taken(plans.found[i], damages[i]) for i in chosen),
         changes=shrunk.changes,
         skipped=tuple(Skip(r.node, r.reason) for r in refused),
         tuned=tuned,
@@ -200,10 +200,10 @@ def _nothing() -> None:
     """No progress inside one fit."""
 
 
-def _row(choice: Choice, damage: Damage) -> Row:
+def _taken(choice: Choice, damage: Damage) -> TakenChoice:
     hidden = choice.span.hidden
     before = hidden.channels if hidden is not None and choice.kind == "narrow" else 0
-    return Row(
+    return TakenChoice(
         *(choice.span.source, choice.span.sink, choice.kind, choice.channels, before),
         *(choice.saving_ms, damage.loss, damage.agreement, damage.error),
     )

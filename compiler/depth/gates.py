@@ -21,7 +21,7 @@ from torch import Tensor, fx, nn
 from shrinkc.compiler.depth.options import DepthOption
 from shrinkc.compiler.depth.select import select
 from shrinkc.compiler.pipeline.deployed import Network
-from shrinkc.compiler.recover.recipe import School
+from shrinkc.compiler.recover.recipe import Trainer
 from shrinkc.compiler.train.settings.config import Hooks, Moment
 from shrinkc.compiler.train.settings.optimisers import Group
 from shrinkc.errors import InputError
@@ -159,7 +159,7 @@ def learn(
     net: Network,
     search: Search,
     choose: Callable[[Sequence[float]], list[int]],
-    school: School,
+    trainer: Trainer,
     epochs: int,
 ) -> list[float]:
     """Train masks and weights; `net.graph` gets the weights. Returns the scores.
@@ -181,7 +181,7 @@ def learn(
     with torch.no_grad():
         close()
     hooks = Hooks(penalty=penalty, after_step=close)
-    school.fit(model, "search", epochs, hooks, (Group("gates.scores", lr_factor=RATE),))
+    trainer.fit(model, "search", epochs, hooks, (Group("gates.scores", lr_factor=RATE),))
     state: dict[str, Any] = model.state_dict()
     own = cast("dict[str, Tensor]", net.graph.state_dict())
     net.graph.load_state_dict({name: state[name] for name in own})

@@ -79,9 +79,9 @@ def measure(
     """The damage of each choice alone, in the order of `wanted`."""
     sample = sample.at_most(MEASURED)
     fitting, judging = sample.split()
-    seen = f"{sample.images.digest} {sample.size} {sample.rows}"
+    seen = f"{sample.images.digest} {sample.size} {sample.indices}"
     journal = Journal(cache, digest_of(graph, seen))
-    known = {label: Damage(*numbers) for label, numbers in journal.known.items()}
+    known = {label: Damage(*numbers) for label, numbers in journal.entries.items()}
     spans = {id(choice.span): i for i, choice in reversed(list(enumerate(wanted)))}
     left = [c for c in wanted if c.label not in known]
     left.sort(key=lambda c: spans[id(c.span)])  # one pass for all choices of a span

@@ -39,7 +39,7 @@ from shrinkc.compiler.depth.trials import damages
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import Network, network
 from shrinkc.compiler.pipeline.run import run_exact_passes
-from shrinkc.compiler.recover.recipe import Recipe, School, school
+from shrinkc.compiler.recover.recipe import Recipe, Trainer, trainer_for
 from shrinkc.compiler.support.journal import digest_of
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.train.log import Row as LogRow
@@ -138,8 +138,8 @@ def shrink_trained(
     before_ms = predicted_ms(net.folded, table, precision)
     key = digest_of(net.graph, f"{method} {goal} {options} {images.digest}")[:12]
     teacher = copy_graph(net.graph)
-    schooled = school(images, teacher, options.recipe, folder, key, progress)
-    run = _Run(net, schooled, options, table, precision, before_ms, measured_ms)
+    trainer = trainer_for(images, teacher, options.recipe, folder, key, progress)
+    run = _Run(net, trainer, options, table, precision, before_ms, measured_ms)
     found, refused = depth_options(net, price_of(table, precision), MOVES[method])
     if method == "depthshrinker" or goal is None:
         chosen = run.searched(found, goal)
@@ -148,7 +148,7 @@ def shrink_trained(
     plan = union(option.plan for option, _ in chosen)
     prepared = prepare(net.graph, plan, run.activation)
     name = f"fine-tuning-{digest_of(prepared.graph, str(plan))[:8]}"
-    result = run.school.fit(prepared.graph, name, options.recipe.epochs)
+    result = run.trainer.fit(prepared.graph, name, options.recipe.epochs)
     shrunk = finish(prepared)
     return TrainedShrink(
         shrunk,
@@ -184,7 +184,7 @@ class _Run:
     """What the methods share."""
 
     net: Network
-    school: School
+    trainer: Trainer
     options: Trained
     table: CostTable
     precision: str
@@ -199,7 +199,7 @@ class _Run:
     def planned(self, found: Sequence[DepthOption], goal: Goal) -> list[tuple[DepthOption, float]]:
         """Importance of each option, then the best set within the budget."""
         budget = self._budget(found, goal)
-        damage = damages(self.net, found, self.school, self.activation)
+        damage = damages(self.net, found, self.trainer, self.activation)
         priced = [option.priced(d) for option, d in zip(found, damage, strict=True)]
         chosen, _ = self._within(found, budget, lambda saving: select(priced, saving))
         return [(found[i], damage[i]) for i in chosen]
@@ -214,11 +214,11 @@ class _Run:
             budget = self._budget(space.options, goal)
             even = [1.0] * len(space.units)
             _, saving = self._within(space.options, budget, lambda ms: space.within(ms, even))
-            scores = learn(self.net, space, lambda s: space.within(saving, s), self.school, epochs)
+            scores = learn(self.net, space, lambda s: space.within(saving, s), self.trainer, epochs)
             chosen, _ = self._within(space.options, budget, lambda ms: space.within(ms, scores))
         else:
             kept = _kept(self.options, len(space.units))
-            scores = learn(self.net, space, lambda s: space.keeping(kept, s), self.school, epochs)
+            scores = learn(self.net, space, lambda s: space.keeping(kept, s), self.trainer, epochs)
             chosen = space.keeping(kept, scores)
         return [(space.options[i], float("nan")) for i in chosen]
 
@@ -311,16 +311,16 @@ def expand(
     if not chosen:
         raise InputError("nothing to expand: no convolution without groups larger than 1×1")
     key = digest_of(net.graph, f"expand {chosen} {options} {images.digest}")[:12]
-    schooled = school(images, copy_graph(net.graph), recipe, folder, key, progress)
+    trainer = trainer_for(images, copy_graph(net.graph), recipe, folder, key, progress)
     made = ExpandConvs(chosen, options.expand_ratio, common_activation(net.graph), recipe.seed)
     wide, steps = run_exact_passes(net.graph, (made,))
     if steps[0].skipped:
         raise InputError(f"'{steps[0].skipped[0].node}': {steps[0].skipped[0].reason}")
     wide = wide.float().train()
-    schooled.fit(wide, "expanded", recipe.search_epochs or recipe.epochs)
+    trainer.fit(wide, "expanded", recipe.search_epochs or recipe.epochs)
     plan = _shrink_back(wide, chosen)
     prepared = prepare(wide.eval(), plan, None)
-    result = schooled.fit(prepared.graph, "fine-tuning", recipe.epochs)
+    result = trainer.fit(prepared.graph, "fine-tuning", recipe.epochs)
     done = finish(prepared)
     before, after = (predicted_ms(g, table, precision) for g in (net.folded, done))
     taken = tuple(Taken(f"expand '{name}'", 0.0, float("nan")) for name in chosen)

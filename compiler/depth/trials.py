@@ -17,7 +17,7 @@ from shrinkc.compiler.depth.options import DepthOption
 from shrinkc.compiler.depth.surgery import DepthPlan, prepare
 from shrinkc.compiler.images.decoded import Data, Images
 from shrinkc.compiler.pipeline.deployed import Network
-from shrinkc.compiler.recover.recipe import Recipe, School
+from shrinkc.compiler.recover.recipe import Recipe, Trainer
 from shrinkc.compiler.support.jobs import Job, run_jobs
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Silent
@@ -29,19 +29,19 @@ AS_IT_IS = "the network as it is"
 
 
 def damages(
-    net: Network, options: Sequence[DepthOption], school: School, activation: nn.Module | None
+    net: Network, options: Sequence[DepthOption], trainer: Trainer, activation: nn.Module | None
 ) -> list[float]:
     """The damage of each option, in nats of cross-entropy; without labels in lost agreement with
     the teacher."""
-    recipe = school.recipe
+    recipe = trainer.recipe
     settings = {n: v for n, v in asdict(recipe).items() if n not in ("epochs", "search_epochs")}
-    seen = f"{settings} {school.trial.images.digest} {school.judged.digest}"
-    journal = Journal(school.folder, digest_of(net.graph, seen))
+    seen = f"{settings} {trainer.trial.images.digest} {trainer.judged.digest}"
+    journal = Journal(trainer.folder, digest_of(net.graph, seen))
     plans = {AS_IT_IS: DepthPlan()} | {option.label: option.plan for option in options}
-    left = [name for name in plans if name not in journal.known]
+    left = [name for name in plans if name not in journal.entries]
     width = WAITING * (recipe.parallel if isinstance(recipe.parallel, int) else 8)
-    shared = (school.trial, school.judged, school.teacher, recipe)
-    with school.progress.task("Trying what each option costs", len(left)) as done:
+    shared = (trainer.trial, trainer.judged, trainer.teacher, recipe)
+    with trainer.progress.task("Trying what each option costs", len(left)) as done:
         for start in range(0, len(left), width):
             few = left[start : start + width]
             graphs = [prepare(net.graph, plans[name], activation).graph for name in few]
@@ -50,14 +50,14 @@ def damages(
             for name, loss in zip(few, losses, strict=True):
                 journal.put(name, [loss])
                 done()
-    (base,) = journal.known[AS_IT_IS]
-    return [journal.known[option.label][0] - base for option in options]
+    (base,) = journal.entries[AS_IT_IS]
+    return [journal.entries[option.label][0] - base for option in options]
 
 
 def _trial(
     data: Data, judged: Images, teacher: fx.GraphModule, recipe: Recipe, model: fx.GraphModule
 ) -> float:
-    school = School(data, data, judged, teacher, recipe, None, "", Silent())
-    train(model, data, school.training(1))
+    trainer = Trainer(data, data, judged, teacher, recipe, None, "", Silent())
+    train(model, data, trainer.training(1))
     found = evaluate(model, judged, teacher=teacher if judged.labels is None else None)
     return 1.0 - (found.agreement or 0.0) if found.loss is None else found.loss

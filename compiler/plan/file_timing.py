@@ -11,14 +11,14 @@ from torch import Tensor, fx
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.measure.speedup import Measuring, alone_ms, tflite_file
-from shrinkc.compiler.plan.int8_variants import Way
+from shrinkc.compiler.plan.int8_variants import PrecisionVariant
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
 
 FEW = 10  # images that int8 is calibrated on where only speed is measured
 
 
-class WholeFiles:
+class FileTiming:
     """The original's file, and files of networks that came from it; every shape is timed once.
 
     inputs  how many → the network's inputs, for int8's ranges
@@ -45,22 +45,22 @@ class WholeFiles:
         """Precision → the original's milliseconds, over the sum of its operators'."""
         found: dict[str, float] = {}
         for precision in precisions:
-            if precision not in self._times.known:
+            if precision not in self._times.entries:
                 with self.progress.task(f"Timing the network as it is, {precision}"):
                     file = self._file
                     if precision == "int8":
                         file = tflite_file(self.original, precision, self.inputs(FEW))
                     self._times.put(precision, [alone_ms(file, self.threads)])
             summed = predicted_ms(self.original, table, precision)
-            found[precision] = self._times.known[precision][0] / summed
+            found[precision] = self._times.entries[precision][0] / summed
         return found
 
-    def speedup(self, graph: fx.GraphModule, way: Way) -> float:
+    def speedup(self, graph: fx.GraphModule, variant: PrecisionVariant) -> float:
         """Over the original in fp32."""
-        precision, kept = way.precision, way.of(graph).keep_fp32
+        precision, kept = variant.precision, variant.int8_options(graph).keep_fp32
         shape = " ".join((precision, digest_of(graph, ""), *kept))
-        if shape not in self._times.known:
+        if shape not in self._times.entries:
             inputs = self.inputs(FEW) if precision == "int8" else ()
             measuring = Measuring(self._file, 1.0, precision, inputs, self.threads, kept)
             self._times.put(shape, [measuring.speedup(graph)])
-        return self._times.known[shape][0]
+        return self._times.entries[shape][0]

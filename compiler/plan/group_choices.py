@@ -102,22 +102,24 @@ def measure_groups(
         return {}
     sample = sample.at_most(MEASURED)
     fitting, judging = sample.split()
-    seen = f"groups {sample.images.digest} {sample.size} {sample.rows}"
+    seen = f"groups {sample.images.digest} {sample.size} {sample.indices}"
     journal, batches = Journal(cache, digest_of(graph, seen)), _batches(fitting)
     scores = _scores(graph, wanted, batches, journal)
-    answers = _answers(graph, judging) if any(c.label not in journal.known for c in wanted) else []
+    answers = (
+        _answers(graph, judging) if any(c.label not in journal.entries for c in wanted) else []
+    )
     found: dict[str, tuple[GroupChoice, Damage]] = {}
     with progress.task("Measuring what channel groups cost", len(wanted)) as done:
         for choice in wanted:
             group = choice.group
             if group.name in scores:
                 keep = most_important(group, scores[group.name], choice.channels)
-                if choice.label not in journal.known:
+                if choice.label not in journal.entries:
                     selection = Selection({group.name: keep})
                     fitted = compensate(graph, SliceChannels(selection), batches).selection
                     changed = mask_channels(graph, SliceChannels(fitted)).eval()
                     journal.put(choice.label, _judge(changed, answers))
-                divergence, agreement = journal.known[choice.label]
+                divergence, agreement = journal.entries[choice.label]
                 damage = Damage(divergence, agreement, float("nan"))
                 found[choice.label] = replace(choice, keep=keep), damage
             done()
@@ -129,13 +131,13 @@ def _scores(
 ) -> Scores:
     """The more, the more important; kept in the journal."""
     names = dict.fromkeys(choice.group.name for choice in wanted)
-    if any(f"scores: {name}" not in journal.known for name in names):
+    if any(f"scores: {name}" not in journal.entries for name in names):
         groups = channel_groups(graph)
         few: Groups = replace(groups, groups=tuple(groups[name] for name in names))
         found = ChannelPruning(batches).scores(graph, few)
         for name in names:
             journal.put(f"scores: {name}", [float(x) for x in found.get(name, ())])
-    known = {name: np.array(journal.known[f"scores: {name}"]) for name in names}
+    known = {name: np.array(journal.entries[f"scores: {name}"]) for name in names}
     return {name: numbers for name, numbers in known.items() if len(numbers)}
 
 

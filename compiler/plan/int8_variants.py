@@ -2,7 +2,7 @@
 
 Int8 as it is comes first. As long as it moves the outputs by more than `ENOUGH`, channels are
 equalised too, and then the noisiest layers compute in fp32, twice as many each time. What does not
-help is no way: equalising costs nothing, a layer in fp32 costs what the table says.
+help is left out: equalising costs nothing, a layer in fp32 costs what the table says.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ MOST_IN_FP32 = 16  # layers
 
 
 @dataclass(frozen=True)
-class Way:
+class PrecisionVariant:
     """A precision, how int8 is made, and the divergence of the outputs that this alone causes."""
 
     precision: str
     damage: float = 0.0
     int8: Int8 = field(default_factory=Int8)
 
-    def of(self, graph_module: fx.GraphModule) -> Int8:
+    def int8_options(self, graph_module: fx.GraphModule) -> Int8:
         """How a changed network becomes int8: of its layers that are still there."""
         there = {op.name for op in lower(graph_module).ops}
         return replace(self.int8, keep_fp32=tuple(n for n in self.int8.keep_fp32 if n in there))
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Of one way to make int8. `noise`: layer → signal to noise in dB."""
+class Int8Damage:
+    """Of int8 made with some options. `noise`: layer → signal to noise in dB."""
 
     damage: float
     noise: Mapping[str, float]
 
 
-def ways_of_int8(measured: Callable[[Int8], Outcome]) -> list[Way]:
+def int8_variants(measured: Callable[[Int8], Int8Damage]) -> list[PrecisionVariant]:
     """Each does less damage than those before it, and is no faster."""
-    how = Int8()
-    found = measured(how)
-    ways = [Way("int8", found.damage, how)]
+    options = Int8()
+    found = measured(options)
+    variants = [PrecisionVariant("int8", found.damage, options)]
     if found.damage > ENOUGH:
-        equalised = measured(replace(how, tuning="both"))
+        equalised = measured(replace(options, tuning="both"))
         if equalised.damage < HELPS * found.damage:
-            how, found = replace(how, tuning="both"), equalised
-            ways = [Way("int8", found.damage, how)]
+            options, found = replace(options, tuning="both"), equalised
+            variants = [PrecisionVariant("int8", found.damage, options)]
     noisiest = sorted(found.noise, key=lambda layer: found.noise[layer])
     count = 1
-    while ways[-1].damage > ENOUGH and count <= min(MOST_IN_FP32, len(noisiest) - 1):
-        kept = replace(how, keep_fp32=tuple(noisiest[:count]))
+    while variants[-1].damage > ENOUGH and count <= min(MOST_IN_FP32, len(noisiest) - 1):
+        kept = replace(options, keep_fp32=tuple(noisiest[:count]))
         damage = measured(kept).damage
-        if damage < HELPS * ways[-1].damage:
-            ways.append(Way("int8", damage, kept))
+        if damage < HELPS * variants[-1].damage:
+            variants.append(PrecisionVariant("int8", damage, kept))
         count *= 2
-    return ways
+    return variants

@@ -1,9 +1,9 @@
 """Depth, width and precision in one decision.
 
     candidates of every precision → damage of each choice alone, of int8 alone (measured once) →
-    the least damage within the budget, in every way to compute (ways.py): of the spans exactly, of
-    channel groups one by one (bases.py) → the best of them → groups sliced and spans fitted in
-    execution order → judged on images that no fit saw
+    the least damage within the budget, in fp32 and every variant of int8 (int8_variants.py): of
+    the spans exactly, of channel groups one by one (slicings.py) → the best of them → groups
+    sliced and spans fitted in execution order → judged on images that no fit saw
 
 Time is the target's, over the original in fp32: int8 spends nothing of the budget but accuracy.
 Where the target is this machine, operators are timed one by one, the original and every set that is
@@ -26,7 +26,7 @@ from shrinkc.compiler.cost.goal import PLAN_GOALS, Goal
 from shrinkc.compiler.cost.predict import AsMeasured, CostTable
 from shrinkc.compiler.depth.choice_sets import Plans, outline
 from shrinkc.compiler.depth.choices import Choice, choices
-from shrinkc.compiler.depth.closed_form import ClosedForm, Row, fitted
+from shrinkc.compiler.depth.closed_form import ClosedForm, TakenChoice, fitted
 from shrinkc.compiler.depth.importance import measure
 from shrinkc.compiler.devices import is_host
 from shrinkc.compiler.images.decoded import Images
@@ -35,17 +35,17 @@ from shrinkc.compiler.measure.speedup import int8_file
 from shrinkc.compiler.options import PRECISIONS
 from shrinkc.compiler.pipeline.deployed import channels_last, deployed
 from shrinkc.compiler.plan.drop import Answer, answers, answers_of_file, promise_of
-from shrinkc.compiler.plan.file_timing import FEW, WholeFiles
+from shrinkc.compiler.plan.file_timing import FEW, FileTiming
 from shrinkc.compiler.plan.group_choices import (
     GroupChoice,
     group_choices,
     measure_groups,
     sliced_and_fitted,
 )
-from shrinkc.compiler.plan.int8_variants import Outcome, Way, ways_of_int8
+from shrinkc.compiler.plan.int8_variants import Int8Damage, PrecisionVariant, int8_variants
 from shrinkc.compiler.plan.plan_file import INT8, Plan, Promise, Step, plan_files, read_plan
 from shrinkc.compiler.plan.replay import changed_tensors, model_digest, replay
-from shrinkc.compiler.plan.slicings import SLACK, Base, Bases
+from shrinkc.compiler.plan.slicings import SLACK, Slicing, Slicings
 from shrinkc.compiler.quantise.noise import LayerNoise
 from shrinkc.compiler.quantise.options import Int8
 from shrinkc.compiler.quantise.prepare import Prepared, prepare
@@ -166,9 +166,9 @@ class Planner:
         return found
 
     @cached_property
-    def _files(self) -> WholeFiles:
+    def _files(self) -> FileTiming:
         how = self._inputs, self.planning.threads, self._plans_folder
-        return WholeFiles(self.original, *how, self.progress)
+        return FileTiming(self.original, *how, self.progress)
 
     @cached_property
     def _choices(self) -> dict[str, tuple[list[Choice], list[NoSpan]]]:
@@ -191,32 +191,32 @@ class Planner:
             return group_choices(self.original, self.table, precision, hidden)
 
     @cached_property
-    def _unjudged(self) -> dict[str, Bases]:
+    def _unjudged(self) -> dict[str, Slicings]:
         """Precision → what can be done; tells times, and no damages."""
         kinds = self.planning.closed.kinds
         return {
-            p: Bases(Plans(self.original, self.table, p, found), self._slices(p), None, kinds)
+            p: Slicings(Plans(self.original, self.table, p, found), self._slices(p), None, kinds)
             for p, (found, _) in self._choices.items()
         }
 
     @cached_property
-    def bases(self) -> dict[str, Bases]:
+    def slicings(self) -> dict[str, Slicings]:
         """Precision → what can be done, judged; every choice once for both."""
         how = self.sample, self.planning.closed.cache, self.progress
         every = [choice for found, _ in self._choices.values() for choice in found]
         labels = [choice.label for choice in every]
         damages = dict(zip(labels, measure(self.original, every, *how), strict=True))
-        wanted = {c.label: c for bases in self._unjudged.values() for c in bases.slices}
+        wanted = {c.label: c for slicings in self._unjudged.values() for c in slicings.slices}
         slices = measure_groups(self.original, list(wanted.values()), *how)
         damages |= {label: damage for label, (_, damage) in slices.items()}
 
-        def judged(bases: Bases) -> Bases:
-            some = [c for c in bases.slices if c.label in slices]
-            whole = bases.whole.judged([damages[c.label] for c in bases.whole.found])
+        def judged(slicings: Slicings) -> Slicings:
+            some = [c for c in slicings.slices if c.label in slices]
+            whole = slicings.whole.judged([damages[c.label] for c in slicings.whole.found])
             kept = [replace(c, keep=slices[c.label][0].keep) for c in some]
-            return Bases(whole, kept, damages, bases.kinds)
+            return Slicings(whole, kept, damages, slicings.kinds)
 
-        return {p: judged(bases) for p, bases in self._unjudged.items()}
+        return {p: judged(slicings) for p, slicings in self._unjudged.items()}
 
     @property
     def refused(self) -> tuple[NoSpan, ...]:
@@ -226,16 +226,16 @@ class Planner:
         return tuple(r for r in per[0] if all(r.node in found for found in names))
 
     @cached_property
-    def ways(self) -> list[Way]:
+    def variants(self) -> list[PrecisionVariant]:
         """In what to compute, with the divergence that nothing but the precision causes."""
-        found = [Way("fp32")] if "fp32" in self.precisions else []
-        return found + (ways_of_int8(self._as_int8) if "int8" in self.precisions else [])
+        found = [PrecisionVariant("fp32")] if "fp32" in self.precisions else []
+        return found + (int8_variants(self._as_int8) if "int8" in self.precisions else [])
 
-    def _as_int8(self, how: Int8) -> Outcome:
+    def _as_int8(self, how: Int8) -> Int8Damage:
         """What the original loses by it; kept."""
-        seen = f"int8 {self.sample.images.digest} {self.sample.size} {self.sample.rows}"
+        seen = f"int8 {self.sample.images.digest} {self.sample.size} {self.sample.indices}"
         journal = Journal(self.planning.closed.cache, digest_of(self.original, f"{seen} {how}"))
-        if "" not in journal.known:
+        if "" not in journal.entries:
             prepared = prepare(self.original, self._inputs(CALIBRATED), how, self.progress)
             quantised, answer = self._quantised(prepared), answers(self.original)
             total = count = 0.0
@@ -246,8 +246,8 @@ class Planner:
             for layer in prepared.noise:
                 journal.put(layer.layer, [layer.snr_db])
             journal.put("", [total / count])
-        noise = {layer: found[0] for layer, found in journal.known.items() if layer}
-        return Outcome(journal.known[""][0], noise)
+        noise = {layer: found[0] for layer, found in journal.entries.items() if layer}
+        return Int8Damage(journal.entries[""][0], noise)
 
     @property
     def most(self) -> float:
@@ -258,8 +258,8 @@ class Planner:
     def _useful(self) -> float:
         """The largest speedup of a frontier: by what is done to spans, where that is anything. All
         groups at their narrowest leave nothing of a network."""
-        bases = self._unjudged.values()
-        fastest = [b.of(()).fastest_ms(SLACK) for b in bases if b.whole.found]
+        slicings = self._unjudged.values()
+        fastest = [b.of(()).fastest_ms(SLACK) for b in slicings if b.whole.found]
         return self.before_ms / min(fastest) if fastest else self.most
 
     # --- plans ---------------------------------------------------------------------------------
@@ -277,23 +277,23 @@ class Planner:
         name = f"{budget_ms:.6g}"
         return self._kept(name) or self._planned(name, *self.chosen(budget_ms))
 
-    def chosen(self, budget_ms: float) -> tuple[Way, Base, list[int]]:
-        """What `within` takes, not fitted: of one base's plans the numbers of the choices."""
+    def chosen(self, budget_ms: float) -> tuple[PrecisionVariant, Slicing, list[int]]:
+        """What `within` takes, not fitted: of one slicing's plans the numbers of the choices."""
         if not is_host(self.table.target):  # where measuring may find more
-            fastest = min(bases.fastest_ms(1) for bases in self._unjudged.values())
+            fastest = min(slicings.fastest_ms(1) for slicings in self._unjudged.values())
             if budget_ms < fastest:
                 raise self._unreachable(budget_ms)
-        best: tuple[float, Way, Base, list[int]] | None = None
-        for expected, way, base in self.by_table(budget_ms):
+        best: tuple[float, PrecisionVariant, Slicing, list[int]] | None = None
+        for expected, variant, slicing in self.by_table(budget_ms):
             if best is not None and best[0] <= expected:
                 break  # measuring takes time
             try:
-                chosen = base.plans.within(budget_ms, self._measured(way))
+                chosen = slicing.plans.within(budget_ms, self._measured(variant))
             except InputError:
                 continue
-            damage = way.damage + base.damage + base.plans.damage(chosen)
+            damage = variant.damage + slicing.damage + slicing.plans.damage(chosen)
             if best is None or damage < best[0]:
-                best = damage, way, base, chosen
+                best = damage, variant, slicing, chosen
         if best is None:
             raise self._unreachable(budget_ms)
         return best[1:]
@@ -304,22 +304,25 @@ class Planner:
             f"the fastest is {self.before_ms / self.most:.4g} ms, {self.most:.2f}×"
         )
 
-    def by_table(self, budget_ms: float) -> list[tuple[float, Way, Base]]:
-        """What the budget costs in every way, with groups sliced and without, the least first; what
-        the table does not reach, measuring may."""
-        alone: list[tuple[float, Way, Bases]] = []
-        for way in self.ways:
-            bases, kept = self.bases[way.precision], way.int8.keep_fp32
-            bases = bases.with_fp32(kept) if kept else bases
-            alone.append((way.damage + bases.of(()).total(budget_ms), way, bases))
+    def by_table(self, budget_ms: float) -> list[tuple[float, PrecisionVariant, Slicing]]:
+        """What the budget costs in every variant, with groups sliced and without, the least first;
+        what the table does not reach, measuring may."""
+        alone: list[tuple[float, PrecisionVariant, Slicings]] = []
+        for variant in self.variants:
+            slicings, kept = self.slicings[variant.precision], variant.int8.keep_fp32
+            slicings = slicings.with_fp32(kept) if kept else slicings
+            alone.append((variant.damage + slicings.of(()).total(budget_ms), variant, slicings))
         alone.sort(key=lambda one: one[0])
-        found, limit = [(damage, way, bases.of(())) for damage, way, bases in alone], alone[0][0]
-        for _, way, bases in alone:
-            if way.damage < limit:
+        found, limit = (
+            [(damage, variant, slicings.of(())) for damage, variant, slicings in alone],
+            alone[0][0],
+        )
+        for _, variant, slicings in alone:
+            if variant.damage < limit:
                 with self.progress.task("Choosing"):
-                    damage, base = bases.best(budget_ms, limit - way.damage)
-                limit = min(limit, way.damage + damage)
-                found += [(way.damage + damage, way, base)] if base.slices else []
+                    damage, slicing = slicings.best(budget_ms, limit - variant.damage)
+                limit = min(limit, variant.damage + damage)
+                found += [(variant.damage + damage, variant, slicing)] if slicing.slices else []
         return sorted(found, key=lambda one: one[0])
 
     def frontier(self, count: int) -> list[Planned]:
@@ -347,8 +350,8 @@ class Planner:
                 high = middle - 1
         if best is None:
             self.notes.append(f"nothing lost at most {100 * share:g} points; it stays as it is")
-            way = self.ways[0]
-            best = self._planned("exact", way, self.bases[way.precision].of(()), [])
+            variant = self.variants[0]
+            best = self._planned("exact", variant, self.slicings[variant.precision].of(()), [])
         return best
 
     def _speedups(self, count: int) -> list[float]:
@@ -364,8 +367,10 @@ class Planner:
 
     # --- applying ------------------------------------------------------------------------------
 
-    def _planned(self, name: str, way: Way, base: Base, chosen: Sequence[int]) -> Planned:
-        plans, slices, sample = base.plans, base.slices, self.sample
+    def _planned(
+        self, name: str, variant: PrecisionVariant, slicing: Slicing, chosen: Sequence[int]
+    ) -> Planned:
+        plans, slices, sample = slicing.plans, slicing.slices, self.sample
         if slices:
             start = sliced_and_fitted(self.original, slices, sample, self.progress).graph_module
             plans = replace(plans, graph=channels_last(start))
@@ -379,23 +384,25 @@ class Planner:
         graph.meta.update(self.captured.meta)
         tensors, speedup = changed_tensors(self.original, graph), None
         if is_host(self.table.target):
-            shape = outline(base.plans.graph, [plans.found[i] for i in chosen])
-            speedup = self._files.speedup(shape, way)
+            shape = outline(slicing.plans.graph, [plans.found[i] for i in chosen])
+            speedup = self._files.speedup(shape, variant)
         prepared = None
-        if way.precision == "int8":
-            prepared = prepare(graph, self._inputs(CALIBRATED), way.of(graph), self.progress)
+        if variant.precision == "int8":
+            prepared = prepare(
+                graph, self._inputs(CALIBRATED), variant.int8_options(graph), self.progress
+            )
             corrected = changed_tensors(graph, prepared.graph_module)
             tensors |= {f"{INT8}{name}": tensor for name, tensor in corrected.items()}
         plan = Plan(
             shrinkc=_version(),
             model=model_digest(self.captured),
             target=self.table.target,
-            precision="int8" if way.precision == "int8" else "fp32",
+            precision="int8" if variant.precision == "int8" else "fp32",
             before_ms=self.before_ms,
             after_ms=shrunk.after_ms,
             measured_speedup=speedup,
             promise=self._promise(graph, prepared),
-            steps=(*map(_slice, slices, base.damages), *map(_step, shrunk.rows)),
+            steps=(*map(_slice, slices, slicing.damages), *map(_step, shrunk.taken)),
             ranges=dict(prepared.quantisation.ranges) if prepared else {},
             keep_fp32=tuple(sorted(prepared.quantisation.keep_fp32)) if prepared else (),
         )
@@ -422,11 +429,11 @@ class Planner:
         few = self.sample.at_most(count)
         return [(row[None],) for x, _ in few.batches() for row in x]
 
-    def _measured(self, way: Way) -> Callable[[fx.GraphModule], float] | None:
+    def _measured(self, variant: PrecisionVariant) -> Callable[[fx.GraphModule], float] | None:
         """Milliseconds of a network, where the target is this machine."""
         if not is_host(self.table.target):
             return None
-        return lambda graph: self.before_ms / self._files.speedup(graph, way)
+        return lambda graph: self.before_ms / self._files.speedup(graph, variant)
 
     # --- what is kept --------------------------------------------------------------------------
 
@@ -447,9 +454,9 @@ class Planner:
                 planning.groups,
                 planning.closed,
                 self.sample.images.digest,
-                self.sample.rows,
+                self.sample.indices,
             ),
-            *(self.held.images.digest, self.held.rows),
+            *(self.held.images.digest, self.held.indices),
         )
         return folder / digest_of(self.captured, str(told))
 
@@ -468,7 +475,7 @@ class Planner:
                     (folder / file).write_bytes(content)
 
 
-def _step(row: Row) -> Step:
+def _step(row: TakenChoice) -> Step:
     return Step(
         kind=row.kind,
         source=row.source,

@@ -13,7 +13,7 @@ from shrinkc.compiler.depth.choices import Choice
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.pipeline.deployed import deployed
 from shrinkc.compiler.plan.plan_file import INT8, Plan, Step
-from shrinkc.compiler.quantise.stored import Known
+from shrinkc.compiler.quantise.stored import StoredCalibration
 from shrinkc.compiler.support.journal import digest_of
 from shrinkc.errors import InputError, LoadError
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
@@ -52,8 +52,8 @@ def replay(
             f"the plan was made for another network ({plan.model}, this is {digest}); plan anew"
         )
     original = deployed(captured)
-    base = _sliced(original, [step for step in plan.steps if step.kind == "slice"])
-    spans = {(s.source, s.sink): s for s in find_spans(base).spans}
+    slicing = _sliced(original, [step for step in plan.steps if step.kind == "slice"])
+    spans = {(s.source, s.sink): s for s in find_spans(slicing).spans}
     chosen: list[Choice] = []
     for step in plan.steps:
         if step.kind == "slice":
@@ -62,7 +62,7 @@ def replay(
         if span is None or not _possible(step, span.hidden and span.hidden.channels):
             raise _cannot(step)
         chosen.append(Choice(span, step.kind, step.saving_ms, step.channels))
-    graph = outline(base, chosen)
+    graph = outline(slicing, chosen)
     own = {name: t for name, t in tensors.items() if not name.startswith(INT8)}
     for numbers in (own, in_int8(tensors)):
         _check_fit(graph, numbers)
@@ -105,11 +105,11 @@ def in_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(INT8): t for n, t in tensors.items() if n.startswith(INT8)}
 
 
-def known(plan: Plan, tensors: Mapping[str, Tensor]) -> Known | None:
+def stored_calibration(plan: Plan, tensors: Mapping[str, Tensor]) -> StoredCalibration | None:
     """What int8 files are written from; None for a plan in fp32."""
     if plan.precision != "int8":
         return None
-    return Known(plan.ranges, in_int8(tensors), frozenset(plan.keep_fp32))
+    return StoredCalibration(plan.ranges, in_int8(tensors), frozenset(plan.keep_fp32))
 
 
 def _check_fit(graph: fx.GraphModule, numbers: Mapping[str, Tensor]) -> None:

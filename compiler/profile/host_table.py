@@ -55,10 +55,10 @@ class HostTable:
 
     def _looked_up(self, key: OpKey) -> OpEstimate:
         label = json.dumps(asdict(key), sort_keys=True)
-        if label not in self._kept.known:
+        if label not in self._kept.entries:
             ms = self._measured_ms(key)
             self._kept.put(label, [] if ms is None else [ms])
-        numbers = self._kept.known[label]
+        numbers = self._kept.entries[label]
         if not numbers:
             return OpEstimate(NO_FILE_MS, "not measured: no one-operator file", True)
         return OpEstimate(numbers[0], "measured here", False)

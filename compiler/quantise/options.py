@@ -27,14 +27,14 @@ class Int8:
     noise: bool = True
 
 
-def check_int8(how: Int8, precision: str) -> None:
+def check_int8(options: Int8, precision: str) -> None:
     """Raise InputError for what can be known to fail before any work is done."""
     known = get_args(Int8Tuning)
-    if how.tuning not in known:
-        raise InputError(f"`int8_tuning` {how.tuning}: choose {', '.join(known)}")
-    if how.min_snr_db is not None and not abs(how.min_snr_db) <= MOST_DB:
-        raise InputError(f"`min_snr_db` {how.min_snr_db}: give decibels, say 30")
-    asked = {"keep_fp32": how.keep_fp32, "min_snr_db": how.min_snr_db is not None}
+    if options.tuning not in known:
+        raise InputError(f"`int8_tuning` {options.tuning}: choose {', '.join(known)}")
+    if options.min_snr_db is not None and not abs(options.min_snr_db) <= MOST_DB:
+        raise InputError(f"`min_snr_db` {options.min_snr_db}: give decibels, say 30")
+    asked = {"keep_fp32": options.keep_fp32, "min_snr_db": options.min_snr_db is not None}
     for name, given in asked.items():
         if given and precision != "int8":
             raise InputError(f"`{name}` is for int8 files; give `precision` int8 too")

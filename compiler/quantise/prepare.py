@@ -51,7 +51,7 @@ class Prepared:
 
 
 def prepare(
-    graph_module: fx.GraphModule, batches: Batches, how: Int8, progress: Progress | None = None
+    graph_module: fx.GraphModule, batches: Batches, options: Int8, progress: Progress | None = None
 ) -> Prepared:
     """Equalise, calibrate, choose what stays fp32, correct biases, leave room for them.
 
@@ -59,9 +59,9 @@ def prepare(
     size. Raises InputError for a layer that is not there.
     """
     progress = progress or Silent()
-    check_layers(lower(graph_module), how.keep_fp32)
+    check_layers(lower(graph_module), options.keep_fp32)
     steps: tuple[Step, ...] = ()
-    if how.tuning in ("equalise", "both"):
+    if options.tuning in ("equalise", "both"):
         few = _groups(graph_module, batches, NOISE_IMAGES)
         seen = channel_ranges(graph_module, lower(graph_module).names, map(_joined, few))
         equalised, steps = run_exact_passes(graph_module, (EqualiseChannels(seen),))
@@ -71,27 +71,27 @@ def prepare(
     sanity = Sanity(names, program.outputs[0].name, "calibration images", ADVICE)
     with progress.task("Calibrating", len(batches)) as done:
         ranges = calibrate(graph_module, program.names, batches, done, sanity.see)
-    quantisation = Quantisation(program, ranges, operators(program, how.keep_fp32))
+    quantisation = Quantisation(program, ranges, operators(program, options.keep_fp32))
     noise: tuple[LayerNoise, ...] = ()
-    if how.noise or how.min_snr_db is not None:
+    if options.noise or options.min_snr_db is not None:
         few = _groups(graph_module, batches, NOISE_IMAGES)
         with progress.task("Measuring noise", len(few)) as done:
             own = own_noise(graph_module, quantisation, map(_joined, few), done)
-        least = -torch.inf if how.min_snr_db is None else how.min_snr_db
+        least = -torch.inf if options.min_snr_db is None else options.min_snr_db
         noisy = {layer for layer, decibels in own.items() if decibels < least}
         quantisation = replace(quantisation, keep_fp32=quantisation.keep_fp32 | noisy)
         noise = _noise(own, quantisation)
-    made, final, skipped = _corrected(graph_module, quantisation, batches, how, progress)
-    notes = (*notes_of(final, skipped), *_noisy(noise, how), *sanity.notes())
+    made, final, skipped = _corrected(graph_module, quantisation, batches, options, progress)
+    notes = (*notes_of(final, skipped), *_noisy(noise, options), *sanity.notes())
     return Prepared(made, final, graph_module, noise, steps, notes)
 
 
 def with_levels(
-    prepared: Prepared, levels: int, batches: Batches, how: Int8, progress: Progress
+    prepared: Prepared, levels: int, batches: Batches, options: Int8, progress: Progress
 ) -> Prepared:
     """The same for weights of other levels: rounded otherwise, they need other biases."""
     other = replace(prepared.quantisation, levels=levels)
-    made, final, _ = _corrected(prepared.uncorrected, other, batches, how, progress)
+    made, final, _ = _corrected(prepared.uncorrected, other, batches, options, progress)
     return replace(prepared, graph_module=made, quantisation=final)
 
 
@@ -99,12 +99,12 @@ def _corrected(
     graph_module: fx.GraphModule,
     quantisation: Quantisation,
     batches: Batches,
-    how: Int8,
+    options: Int8,
     progress: Progress,
 ) -> tuple[fx.GraphModule, Quantisation, tuple[Skip, ...]]:
     """With biases that int8 needs, and has room for."""
     skipped: tuple[Skip, ...] = ()
-    if how.tuning in ("bias", "both"):
+    if options.tuning in ("bias", "both"):
         some = _groups(graph_module, batches, CORRECTION_IMAGES)
         with progress.task("Correcting biases", len(some)) as done:
             result = correct_biases(graph_module, quantisation, map(_joined, some), done)
@@ -170,13 +170,13 @@ def notes_of(quantisation: Quantisation, skipped: Sequence[Skip] = ()) -> tuple[
     return tuple(notes)
 
 
-def _noisy(noise: Sequence[LayerNoise], how: Int8) -> tuple[str, ...]:
+def _noisy(noise: Sequence[LayerNoise], options: Int8) -> tuple[str, ...]:
     """What would help the noisiest layer."""
     left = [layer for layer in noise if layer.precision == "int8" and layer.snr_db < NOISY_DB]
     if not left:
         return ()
     worst = min(left, key=lambda layer: layer.snr_db)
-    equalise = "" if how.tuning in ("equalise", "both") else "--int8-tuning both, "
+    equalise = "" if options.tuning in ("equalise", "both") else "--int8-tuning both, "
     return (
         f"'{worst.layer}' alone has {worst.snr_db:.1f} dB in int8, {len(left)} layers less than "
         f"{NOISY_DB:.0f}: try {equalise}--keep-fp32 {worst.layer} or --min-snr {NOISY_DB:.0f}",

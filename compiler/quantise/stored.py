@@ -15,7 +15,7 @@ from shrinkc.passes.base import copy_graph
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class StoredCalibration:
     """`ranges` of activations by the value's name; `numbers`: parameters that differ in int8;
     `keep_fp32`: operators that stay fp32."""
 

@@ -105,7 +105,7 @@ def _past(step: int, options: Tuning, elapsed: float) -> float:
 def views(sample: Sample, options: Tuning) -> Iterator[Tensor]:
     """Random crops of the sample's images, half of them mirrored, without end."""
     augmentation = Augmentation(RandomResizedCrop(options.scale), flip=True)
-    images, size, rows = sample.images, sample.size, torch.tensor(sample.rows)
+    images, size, rows = sample.images, sample.size, torch.tensor(sample.indices)
     batch = min(options.batch, len(rows))
     for seed, few in enumerate(shuffled(len(rows), batch, options.seed), options.seed + 1):
         windows = draw(augmentation, batch, images.size, size, seed)

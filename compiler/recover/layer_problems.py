@@ -32,10 +32,10 @@ class Sample:
     part: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.indices)
 
     @property
-    def rows(self) -> tuple[int, ...]:
+    def indices(self) -> tuple[int, ...]:
         """Their places among all images."""
         count = min(len(self.images), self.limit)
         step = len(self.images) / count
@@ -58,7 +58,7 @@ class Sample:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(inputs, their numbers)."""
-        rows = torch.tensor(self.rows)
+        rows = torch.tensor(self.indices)
         for few in cast("tuple[Tensor, ...]", cast(Any, rows).split(BATCH)):
             pixels = self.images.pixels[few]
             windows = draw(Augmentation(), len(few), self.images.size, self.size, 0)

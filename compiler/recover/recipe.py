@@ -63,7 +63,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, eq=False)
-class School:
+class Trainer:
     """Everything that a training needs but the network.
 
     train    all images
@@ -115,14 +115,14 @@ class School:
         return train(model, self.train, training, keeping=keeping, progress=self.progress)
 
 
-def school(
+def trainer_for(
     images: Images,
     teacher: fx.GraphModule,
     recipe: Recipe,
     folder: Path | None,
     run: str,
     progress: Progress,
-) -> School:
+) -> Trainer:
     """Choose the images that options are tried and judged on: copies, all others stay where
     they are."""
     if len(images) < 4:
@@ -135,7 +135,7 @@ def school(
     tried = min(recipe.steps * recipe.batch, fitting, len(images) - judged)
     crop = RandomCrop(4) if max(size) <= SMALL else RandomResizedCrop((0.35, 1.0))
     augmentation = Augmentation(crop, flip=True)
-    return School(
+    return Trainer(
         Data(images, augmentation, size),
         Data(images.part(order[judged : judged + tried].sort().values), augmentation, size),
         _centred(images.part(order[:judged].sort().values), size),

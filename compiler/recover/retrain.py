@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.run import node_values, run_exact_passes
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
-from shrinkc.compiler.recover.recipe import Recipe, school
+from shrinkc.compiler.recover.recipe import Recipe, trainer_for
 from shrinkc.compiler.support.journal import digest_of
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.passes.base import copy_graph
@@ -38,12 +38,12 @@ def retrain(
     folder  keeps checkpoints: a run that was stopped goes on there
     """
     run = digest_of(shrunk, f"{recipe} {images.digest}")[:12]
-    schooled = school(images, copy_graph(original).eval(), recipe, folder, run, progress)
+    trainer = trainer_for(images, copy_graph(original).eval(), recipe, folder, run, progress)
     sample = Sample(images, size_of(original), IMAGES)
     student = run_exact_passes(shrunk, (InsertBatchNorms(statistics(shrunk, sample)),))[0].float()
     for parameter in student.parameters():
         parameter.requires_grad_()
-    schooled.fit(student.train(), "fine-tuning", recipe.epochs)
+    trainer.fit(student.train(), "fine-tuning", recipe.epochs)
     return run_exact_passes(student.eval(), (FoldBatchNorm(),))[0].float()
 
 

@@ -16,12 +16,12 @@ class Journal:
 
     def __init__(self, folder: Path | None, about: str) -> None:
         self.path = None if folder is None else folder / f"{about}.jsonl"
-        self.known: dict[str, list[float]] = {}
+        self.entries: dict[str, list[float]] = {}
         if self.path is not None and self.path.exists():
-            self.known = dict(_lines(self.path))
+            self.entries = dict(_lines(self.path))
 
     def put(self, label: str, numbers: list[float]) -> None:
-        self.known[label] = numbers
+        self.entries[label] = numbers
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:

@@ -86,7 +86,7 @@ def split(graph_module: fx.GraphModule, options: Options) -> Data:
     images, calibration = options.images, options.calibration
     if images is not None and len(graph_module.meta["input_shapes"]) > 1:
         raise InputError("`images` works for networks with one input")
-    if options.precision == "int8" and calibration is None and options.known is None:
+    if options.precision == "int8" and calibration is None and options.stored is None:
         if images is None or len(images) < 2:
             raise InputError("int8 needs images to calibrate on; give `images`")
         calibration = replace(images, entries=images.entries[1::2])

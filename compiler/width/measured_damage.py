@@ -65,10 +65,10 @@ class MeasuredDamage:
                 measured = {space.candidates[name][-1]: 0.0}
                 for width in widths:
                     label = f"{name} {width}"
-                    if label not in journal.known:
+                    if label not in journal.entries:
                         changed = self._alone(graph, space, name, width, fit)
                         journal.put(label, [_divergence(changed, held, wanted)])
-                    measured[width] = journal.known[label][0]
+                    measured[width] = journal.entries[label][0]
                     done()
                 found[name] = _between(space.candidates[name], measured)
         return found

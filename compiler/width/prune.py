@@ -24,7 +24,7 @@ from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import Network, network
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.pipeline.slicing import run_slicing
-from shrinkc.compiler.recover.recipe import Recipe, School, school
+from shrinkc.compiler.recover.recipe import Recipe, Trainer, trainer_for
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.train.log import Row as LogRow
@@ -173,13 +173,13 @@ def prune(
     if folder is not None:
         told = (criterion.name, schedule, seen, goal, options, train and train.digest)
         key = digest_of(net.graph, str(told))[:12]
-    schooled = None
+    trainer = None
     if train is not None:
         teacher = copy_graph(net.graph)
-        schooled = school(train, teacher, options.recipe, folder, key, progress)
+        trainer = trainer_for(train, teacher, options.recipe, folder, key, progress)
     journal = f"{criterion.name} {seen}"
     run = _Run(
-        *(net, table, precision, criterion, schedule, goal, options, stages, schooled),
+        *(net, table, precision, criterion, schedule, goal, options, stages, trainer),
         *(measured_ms, folder, journal, progress),
     )
     return run.pruned()
@@ -206,7 +206,7 @@ class _Run:
     goal: Goal | None
     options: Pruning
     stages: Stages
-    school: School | None
+    trainer: Trainer | None
     measured_ms: Callable[[fx.GraphModule], float] | None
     folder: Path | None
     seen: str
@@ -218,9 +218,9 @@ class _Run:
         whole = {group.name: group.size for group in groups.groups}
         widths, skipped = dict(whole), dict[Skip, None]()
         penalty = self.stages.penalty
-        if penalty is not None and self.school is not None:
+        if penalty is not None and self.trainer is not None:
             hooks = Hooks(penalty=penalty(graph, groups))
-            history += self.school.fit(graph, "penalty", self.short, hooks).history
+            history += self.trainer.fit(graph, "penalty", self.short, hooks).history
         at_once = self.goal is None or self.schedule is not None
         rounds = 1 if at_once else self.options.rounds
         for number in range(1, rounds + 1):
@@ -237,12 +237,12 @@ class _Run:
                 graph, done = run_slicing(graph, SliceChannels(selection))
             skipped |= dict.fromkeys(done.skipped)
             widths |= chosen
-            if self.school is not None:
+            if self.trainer is not None:
                 last = number == rounds
                 epochs = self.options.recipe.epochs if last else self.short
                 name = "fine-tuning" if last else f"round-{number}"
                 name = f"{name}-{digest_of(graph, '')[:8]}"
-                history += self.school.fit(graph.train(), name, epochs).history
+                history += self.trainer.fit(graph.train(), name, epochs).history
         return self._result(graph.eval(), whole, widths, tuple(skipped), tuple(history))
 
     @property
@@ -302,18 +302,18 @@ class _Round:
         if run.folder is None:
             return run.criterion.scores(self.graph, groups)
         journal = Journal(run.folder, digest_of(self.graph, f"scores {run.seen}"))
-        if "" not in journal.known:
+        if "" not in journal.entries:
             for name, found in run.criterion.scores(self.graph, groups).items():
                 journal.put(name, [float(x) for x in found])
             journal.put("", [])  # all of them
-        return {name: np.array(found) for name, found in journal.known.items() if name}
+        return {name: np.array(found) for name, found in journal.entries.items() if name}
 
     def while_training(
         self, schedule: Schedule
     ) -> tuple[fx.GraphModule, Mapping[str, int], Selection, tuple[LogRow, ...]]:
         """The trained network, group → width, what stays, the log."""
         run = self.run
-        assert run.school is not None
+        assert run.trainer is not None
         assert run.goal is not None
         groups = channel_groups(self.graph)
         options = run.options.allocation
@@ -321,7 +321,7 @@ class _Round:
         space = space_of(groups, EqualScores().scores(self.graph, groups), options, multiple)
         _, price = self._price(groups, space, run.goal.unit)
         graph, selection, history = prune_while_training(
-            *(self.graph, groups, price, run.goal.budget(self._before(run.goal.unit)), run.school),
+            *(self.graph, groups, price, run.goal.budget(self._before(run.goal.unit)), run.trainer),
             schedule,
             epochs=run.short,
             multiple=multiple,

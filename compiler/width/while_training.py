@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from shrinkc.compiler.recover.recipe import School
+from shrinkc.compiler.recover.recipe import Trainer
 from shrinkc.compiler.train.log import Row
 from shrinkc.compiler.train.settings.config import Hooks
 from shrinkc.compiler.width.price import Price
@@ -21,7 +21,7 @@ def prune_while_training(
     groups: Groups,
     price: Price,
     budget: float,
-    school: School,
+    trainer: Trainer,
     schedule: Schedule,
     *,
     epochs: int,
@@ -53,7 +53,7 @@ def prune_while_training(
 
     network, removal = schedule.start(graph, groups, takes, enough, multiple)
     hooks = Hooks(after_step=removal.after_step, state=removal)
-    history = school.fit(network.train(), "removal", epochs, hooks).history
+    history = trainer.fit(network.train(), "removal", epochs, hooks).history
     if not enough(removal.keep):
         share = price.total(widths(removal.keep)) / budget
         raise UnreachableGoalError(

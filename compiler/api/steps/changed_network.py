@@ -15,7 +15,7 @@ from shrinkc.compiler.api.compile import compile_model
 from shrinkc.compiler.api.steps.request import CompileArguments, images_of
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.predict import CostTable
-from shrinkc.compiler.depth.closed_form import Row
+from shrinkc.compiler.depth.closed_form import TakenChoice
 from shrinkc.compiler.devices import is_host
 from shrinkc.compiler.images.cache import Reading, load_images, with_margin
 from shrinkc.compiler.images.decoded import Images
@@ -24,7 +24,7 @@ from shrinkc.compiler.measure.speedup import Measuring, measuring
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.pipeline.deployed import network
 from shrinkc.compiler.plan.plan_file import Step
-from shrinkc.compiler.quantise.stored import Known
+from shrinkc.compiler.quantise.stored import StoredCalibration
 from shrinkc.compiler.report.report import Report
 from shrinkc.compiler.report.sections import ChoiceRow, Judged, PlanSection, Sections
 from shrinkc.compiler.support.progress import Progress
@@ -81,7 +81,7 @@ class Changed:
 
 
 def plan_section(
-    method: str, taken: Iterable[Row | Step], precision: str, refused: Sequence[Skip]
+    method: str, taken: Iterable[TakenChoice | Step], precision: str, refused: Sequence[Skip]
 ) -> PlanSection:
     """For the report: what was done to spans, and which were left."""
     rows = tuple(
@@ -103,14 +103,14 @@ def compile_changed(
     out: Path,
     reporter: Progress,
     *,
-    known: Known | None = None,
+    stored: StoredCalibration | None = None,
     sections: Sections | None = None,
     extras: Mapping[str, bytes] | None = None,
 ) -> tuple[Report, Judged | None]:
     """Write the files; judge where there are images for it.
 
     int8 is calibrated on --images where others are judged, else on every second of them, unless
-    what calibration told is `known`. `sections` is what the report says besides, `extras` are more
+    what calibration told is `stored`. `sections` is what the report says besides, `extras` are more
     files for the folder, by name.
     """
     calibrates = given.precision == "int8" and evaluation is not None and given.images is not None
@@ -118,13 +118,13 @@ def compile_changed(
         target=given.target,
         precision=given.precision,
         opset=given.opset,
-        merge="auto" if known is None else "none",  # what is known is of these very layers
+        merge="auto" if stored is None else "none",  # what is stored is of these very layers
         images=images_of(evaluation or given.images, given.classes),
         calibration=images_of(given.images, None, labelled=False) if calibrates else None,
         preprocessing=preprocessing,
         threads=given.threads,
         runs=given.runs,
-        known=known,
+        stored=stored,
     )
     name = f"{given.model.name}, {changed.how},"
     judged = None

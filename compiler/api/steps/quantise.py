@@ -28,9 +28,9 @@ def quantised(
     """int8 versions of both files, with the same activation ranges, weights and biases."""
     if exported.program is None:
         raise InputError("int8 needs a network that shrinkc can lower itself")
-    options, known = data.options, data.options.known
-    if known is not None:
-        prepared, batches = known.prepared(final), list[tuple[Tensor, ...]]()
+    options, stored = data.options, data.options.stored
+    if stored is not None:
+        prepared, batches = stored.prepared(final), list[tuple[Tensor, ...]]()
         few = [sample_inputs(final, torch.float32, seed) for seed in range(FEW_BATCHES)]
     else:
         batches = data.calibration_batches()
@@ -38,7 +38,7 @@ def quantised(
     program, ranges = prepared.quantisation.program, prepared.quantisation.ranges
     keep = prepared.quantisation.keep_fp32
     in_onnx = program
-    if seven_bits and known is None:
+    if seven_bits and stored is None:
         levels = LEVELS_OF_7_BITS
         other = with_levels(prepared, levels, batches, options.int8, progress)
         in_onnx = other.quantisation.program

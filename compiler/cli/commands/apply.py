@@ -63,7 +63,7 @@ def apply(
     from shrinkc.compiler.cli.show.report import report as show_report
     from shrinkc.compiler.load.load import load_model
     from shrinkc.compiler.plan.plan_file import plan_files, read_plan
-    from shrinkc.compiler.plan.replay import known, replay
+    from shrinkc.compiler.plan.replay import replay, stored_calibration
     from shrinkc.compiler.report.sections import Sections
 
     recipe, tensors = read_plan(plan)
@@ -86,7 +86,7 @@ def apply(
         *(given, Changed(changed, original, "planned"), shapes),
         None if images is None else preprocessing_of(given, shapes),
         *(images, folder, reporter),
-        known=known(recipe, tensors),
+        stored=stored_calibration(recipe, tensors),
         sections=Sections(plan=_section(recipe)),
         extras=plan_files(recipe, tensors),
     )

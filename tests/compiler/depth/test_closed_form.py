@@ -60,9 +60,9 @@ def test_within_the_budget_by_the_tables_own_numbers(name: str) -> None:
     assert found.before_ms == predicted_ms(graph, table, "fp32")
     assert found.after_ms == predicted_ms(found.graph_module, table, "fp32")
     assert found.after_ms <= found.before_ms / 1.2
-    assert found.rows
+    assert found.taken
     assert found.changes
-    saved = sum(row.saving_ms for row in found.rows)
+    saved = sum(row.saving_ms for row in found.taken)
     assert found.before_ms - found.after_ms == pytest.approx(saved, rel=0.05)
     assert outputs(found.graph_module).isfinite().all()
 
@@ -138,11 +138,11 @@ def test_only_widths_that_save_more_than_wider_ones_are_tried() -> None:
 def test_images_that_judge_do_not_fit() -> None:
     everything = Sample(some_images(), (SIZE, SIZE), limit=11)
     fitting, judging = everything.split()
-    assert sorted((*fitting.rows, *judging.rows)) == list(everything.rows)
+    assert sorted((*fitting.indices, *judging.indices)) == list(everything.indices)
     assert len(judging) == 2
     assert sum(len(rows) for _, rows in fitting.batches()) == 9
     alone, same = Sample(some_images(1), (SIZE, SIZE)).split()
-    assert alone.rows == same.rows == (0,)
+    assert alone.indices == same.indices == (0,)
 
 
 def test_dropping_leaves_the_shortcut() -> None:
@@ -259,7 +259,7 @@ def test_tuning_sees_the_images_of_its_sample_alone() -> None:
     images = some_images()
     dark = images.pixels.clone()
     fitting, judging = Sample(images, (SIZE, SIZE)).split()
-    dark[list(judging.rows)] = 0
+    dark[list(judging.indices)] = 0
     darkened = replace(fitting, images=replace(images, pixels=dark))
     seen, again = (
         list(itertools.islice(views(one, Tuning(batch=6)), 9)) for one in (fitting, darkened)

@@ -24,10 +24,10 @@ from shrinkc.compiler.measure import speedup as measuring
 from shrinkc.compiler.measure.speedup import int8_file
 from shrinkc.compiler.plan import file_timing as whole_files
 from shrinkc.compiler.plan import planner as module
-from shrinkc.compiler.plan.int8_variants import Way
+from shrinkc.compiler.plan.int8_variants import PrecisionVariant
 from shrinkc.compiler.plan.plan_file import Plan, plan_files, read_plan
 from shrinkc.compiler.plan.planner import Planner, Planning
-from shrinkc.compiler.plan.replay import known, replay
+from shrinkc.compiler.plan.replay import replay, stored_calibration
 from shrinkc.compiler.quantise.options import Int8
 from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.recover.divergence import Damage
@@ -107,7 +107,7 @@ def promised(drop: float) -> module.Promise:
 @pytest.fixture
 def harmless(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that int8 does nothing to; this one, of random weights, suffers."""
-    monkeypatch.setattr(Planner, "ways", [Way("fp32"), Way("int8")])
+    monkeypatch.setattr(Planner, "variants", [PrecisionVariant("fp32"), PrecisionVariant("int8")])
 
 
 @pytest.mark.usefixtures("harmless")
@@ -140,7 +140,9 @@ def test_both_together_go_further_than_each() -> None:
 
 def test_the_damage_of_int8_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     one = planner()
-    monkeypatch.setattr(Planner, "ways", [Way("fp32"), Way("int8", damage=1e9)])
+    monkeypatch.setattr(
+        Planner, "variants", [PrecisionVariant("fp32"), PrecisionVariant("int8", damage=1e9)]
+    )
     assert one.within(one.before_ms / 1.2).plan.precision == "fp32"
 
 
@@ -152,11 +154,11 @@ def test_the_damage_of_int8_is_measured_once(
     def asked() -> Planner:
         return Planner(network(), some_images(), Device(), Planning(closed=closed))
 
-    first = asked().ways
-    assert [way.precision for way in first[:2]] == ["fp32", "int8"]
+    first = asked().variants
+    assert [variant.precision for variant in first[:2]] == ["fp32", "int8"]
     assert first[1].damage > 0
     monkeypatch.setattr(module, "prepare", None)
-    assert asked().ways == first
+    assert asked().variants == first
 
 
 def test_layers_that_int8_spoils_stay_fp32_and_are_paid_for(
@@ -164,8 +166,10 @@ def test_layers_that_int8_spoils_stay_fp32_and_are_paid_for(
 ) -> None:
     one = planner()
     spoilt = [op.name for op in lower(one.original).ops if isinstance(op, Conv)][3]
-    kept = Way("int8", 0.01, Int8(keep_fp32=(spoilt,)))
-    monkeypatch.setattr(Planner, "ways", [Way("fp32", 1e9), Way("int8", 1e9), kept])
+    kept = PrecisionVariant("int8", 0.01, Int8(keep_fp32=(spoilt,)))
+    monkeypatch.setattr(
+        Planner, "variants", [PrecisionVariant("fp32", 1e9), PrecisionVariant("int8", 1e9), kept]
+    )
     planned = one.within(one.before_ms / 1.3)
     plan = planned.plan
     assert plan.precision == "int8"
@@ -179,7 +183,7 @@ def test_layers_that_int8_spoils_stay_fp32_and_are_paid_for(
         (tmp_path / name).write_bytes(content)
     again, tensors = read_plan(tmp_path)
     _, graph = replay(network(), again, tensors)
-    int8 = known(again, tensors)
+    int8 = stored_calibration(again, tensors)
     assert int8 is not None
     assert types_of(int8_file(int8.prepared(graph), inputs()))[spoilt] == "float32"
     wrong = again.model_copy(update={"keep_fp32": ("nowhere",)})
@@ -238,7 +242,7 @@ def scores_of(graph: fx.GraphModule, images: Images) -> Tensor:
 
 def test_images_that_judge_are_not_those_that_fit() -> None:
     one = planner()
-    assert not set(one.sample.rows) & set(one.held.rows)
+    assert not set(one.sample.indices) & set(one.held.indices)
     assert len(one.sample) + len(one.held) == 40
     labels = torch.zeros(30, dtype=torch.long)
     other = planner(held_out=some_images(30, 1, labels))
@@ -308,10 +312,10 @@ def test_a_plan_replays_bit_by_bit(speedup: float, tmp_path: Path) -> None:
 
 def free_slices(one: Planner) -> Planner:
     """As if slicing channel groups did no damage."""
-    for bases in one.bases.values():
-        for choice in bases.slices:
-            assert bases.damages is not None
-            bases.damages[choice.label] = Damage(0.0, 1.0, 0.0)  # type: ignore[index]
+    for slicings in one.slicings.values():
+        for choice in slicings.slices:
+            assert slicings.damages is not None
+            slicings.damages[choice.label] = Damage(0.0, 1.0, 0.0)  # type: ignore[index]
     return one
 
 
@@ -465,7 +469,7 @@ def test_sums_of_operators_are_scaled_to_the_network_as_it_was_measured(
     for _ in range(2):  # the second knows from the first
         one = planner(Device(target="host"), folder=tmp_path)
         assert one.before_ms == pytest.approx(7)
-        assert one.bases["int8"].whole.before_ms == pytest.approx(4)
+        assert one.slicings["int8"].whole.before_ms == pytest.approx(4)
     assert planner().before_ms != pytest.approx(7)
 
 
@@ -475,10 +479,10 @@ def test_a_precision_that_the_table_finds_worse_is_not_measured(
 ) -> None:
     one, asked = planner(), list[str]()
 
-    def measured(way: Way) -> None:
-        asked.append(way.precision)
+    def measured(variant: PrecisionVariant) -> None:
+        asked.append(variant.precision)
 
     monkeypatch.setattr(one, "_measured", measured)
-    one._planned = lambda name, way, base, chosen: None  # type: ignore[method-assign,assignment]
+    one._planned = lambda name, variant, slicing, chosen: None  # type: ignore[method-assign,assignment]
     one.within(one.before_ms / 1.4)  # int8 alone is enough
     assert asked == ["int8"]

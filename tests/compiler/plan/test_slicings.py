@@ -18,7 +18,7 @@ from shrinkc.compiler.depth.choice_sets import Plans, outline
 from shrinkc.compiler.depth.choices import KINDS, choices
 from shrinkc.compiler.pipeline.deployed import deployed
 from shrinkc.compiler.plan.group_choices import group_choices, sliced
-from shrinkc.compiler.plan.slicings import Base, Bases
+from shrinkc.compiler.plan.slicings import Slicing, Slicings
 from shrinkc.compiler.recover.divergence import Damage
 from shrinkc.passes.analysis.linear.spans import find_spans
 
@@ -35,7 +35,7 @@ def network() -> fx.GraphModule:
     return deployed(capture(model.eval(), (torch.randn(1, 3, 20, 20),)))
 
 
-def bases(slices: float, spans: float, seed: int = 0) -> Bases:
+def slicings(slices: float, spans: float, seed: int = 0) -> Slicings:
     """Damages by chance: about so much for every millisecond that is saved."""
     graph = network()
     found, _ = choices(find_spans(graph), price_of(TABLE, "fp32"), KINDS)
@@ -50,16 +50,16 @@ def bases(slices: float, spans: float, seed: int = 0) -> Bases:
     damages = {c.label: damage(slices, c.saving_ms) for c in groups}
     damages |= {c.label: damage(spans, c.saving_ms) for c in found}
     whole = Plans(graph, TABLE, "fp32", found, [damages[c.label] for c in found])
-    return Bases(whole, groups, damages, KINDS)
+    return Slicings(whole, groups, damages, KINDS)
 
 
-def milliseconds(base: Base, budget_ms: float) -> float:
-    plans = base.plans
+def milliseconds(slicing: Slicing, budget_ms: float) -> float:
+    plans = slicing.plans
     shape = outline(plans.graph, [plans.found[i] for i in plans.within(budget_ms)])
     return predicted_ms(shape, TABLE, "fp32")
 
 
-def exhaustively(every: Bases, budget_ms: float) -> float:
+def exhaustively(every: Slicings, budget_ms: float) -> float:
     groups = dict.fromkeys(choice.group.name for choice in every.slices)
     of_each = [[None, *(c for c in every.slices if c.group.name == name)] for name in groups]
     taken = (tuple(c for c in some if c is not None) for some in itertools.product(*of_each))
@@ -71,63 +71,63 @@ def exhaustively(every: Bases, budget_ms: float) -> float:
 def test_within_the_budget_and_near_the_best_of_all_bases(
     slices: float, spans: float, seed: int
 ) -> None:
-    every = bases(slices, spans, seed)
+    every = slicings(slices, spans, seed)
     for share in (0.9, 0.6):
         budget = share * every.whole.before_ms
-        damage, base = every.best(budget)
+        damage, slicing = every.best(budget)
         assert damage <= every.of(()).total(budget)
-        assert damage == base.total(budget) < inf
-        assert milliseconds(base, budget) <= budget
+        assert damage == slicing.total(budget) < inf
+        assert milliseconds(slicing, budget) <= budget
         assert damage <= 1.1 * exhaustively(every, budget)
 
 
 def test_slices_that_cost_nothing_are_taken_and_dear_ones_are_not() -> None:
-    free = bases(0.0, 1.0)
+    free = slicings(0.0, 1.0)
     budget = 0.8 * free.whole.before_ms
-    damage, base = free.best(budget)
+    damage, slicing = free.best(budget)
     assert damage < free.of(()).total(budget)
-    assert base.slices
-    dear = bases(1e6, 1.0)
+    assert slicing.slices
+    dear = slicings(1e6, 1.0)
     assert dear.best(budget)[1].slices == ()
 
 
 def test_what_spans_alone_cannot_reach_is_reached_with_groups() -> None:
-    every = bases(1.0, 1.0)
+    every = slicings(1.0, 1.0)
     whole = every.of(())
     budget = (every.fastest_ms(1) + 2 * whole.fastest_ms(1)) / 3
     assert every.fastest_ms(1) < budget < whole.fastest_ms(1)
     assert whole.total(budget) == inf
-    damage, base = every.best(budget)
+    damage, slicing = every.best(budget)
     assert damage < inf
-    assert milliseconds(base, budget) <= budget
+    assert milliseconds(slicing, budget) <= budget
     assert every.best(0.5 * every.fastest_ms(1))[0] == inf
 
 
 def test_what_cannot_come_below_a_limit_is_not_looked_for() -> None:
-    every = bases(0.5, 1.0)
+    every = slicings(0.5, 1.0)
     budget = 0.7 * every.whole.before_ms
-    damage, base = every.best(budget)
-    assert base.slices
-    other = bases(0.5, 1.0)
+    damage, slicing = every.best(budget)
+    assert slicing.slices
+    other = slicings(0.5, 1.0)
     assert other.best(budget, 0.1 * damage)[1].slices == ()
-    assert len(other._known) == 1
+    assert len(other._made) == 1
 
 
 def test_a_base_prices_its_spans_as_they_are_in_it() -> None:
-    every = bases(1.0, 1.0)
+    every = slicings(1.0, 1.0)
     last = every.slices[-1]
-    base = every.of([last])
-    assert base is every.of([last])
+    slicing = every.of([last])
+    assert slicing is every.of([last])
     graph = sliced(every.whole.graph, [last])
-    assert base.plans.before_ms == pytest.approx(predicted_ms(graph, TABLE, "fp32"))
-    index = next(i for i, c in enumerate(base.plans.found) if c.kind == "drop")
-    choice = base.plans.found[index]
-    less = predicted_ms(outline(base.plans.graph, [choice]), TABLE, "fp32")
-    assert base.plans.before_ms - less == pytest.approx(choice.saving_ms)
+    assert slicing.plans.before_ms == pytest.approx(predicted_ms(graph, TABLE, "fp32"))
+    index = next(i for i, c in enumerate(slicing.plans.found) if c.kind == "drop")
+    choice = slicing.plans.found[index]
+    less = predicted_ms(outline(slicing.plans.graph, [choice]), TABLE, "fp32")
+    assert slicing.plans.before_ms - less == pytest.approx(choice.saving_ms)
 
 
 def test_layers_in_fp32_are_priced_anew() -> None:
-    every = bases(1.0, 1.0)
+    every = slicings(1.0, 1.0)
     every.of(())
     other = every.with_fp32(["x"])
     assert other.of(()).plans.keep_fp32 == ["x"]
