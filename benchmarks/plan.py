@@ -40,7 +40,8 @@ from shrinkc.compiler.capture import capture
 from shrinkc.compiler.depth.closed_form import ClosedForm, candidates
 from shrinkc.compiler.measure.speedup import int8_file, speedup_of, tflite_file
 from shrinkc.compiler.plan.drop import answers, answers_of_file
-from shrinkc.compiler.plan.planner import Planned, Planner, Planning
+from shrinkc.compiler.plan.finished_plans import Planned
+from shrinkc.compiler.plan.planner import Planner, Planning, prepare_planning
 from shrinkc.compiler.plan.replay import known
 from shrinkc.compiler.support.progress import Terminal
 from shrinkc.errors import InputError
@@ -54,7 +55,7 @@ def planner_of(data: Path, target: str, cache: Path | None) -> Planner:
     graph = capture(pretrained(data), (torch.randn(1, 3, 224, 224),))
     images = replace(calibration(data), labels=None)  # folders are not in the network's order
     planning = Planning(closed=ClosedForm(cache=cache), folder=OUT)
-    return Planner(graph, images, cost_table(target), planning, progress=Terminal())
+    return prepare_planning(graph, images, cost_table(target), planning, progress=Terminal())
 
 
 def importance(data: Path, target: str) -> dict[str, Any]:
@@ -63,13 +64,13 @@ def importance(data: Path, target: str) -> dict[str, Any]:
     for precision in planner.precisions:  # times operators, where the target is this machine
         candidates(planner.original, planner.table, precision)
     clock = [time.monotonic()]
-    slicings = planner.slicings
+    slicings = planner.candidates.judged
     clock.append(time.monotonic())
     _ = planner.variants
     clock.append(time.monotonic())
     solving = [_seconds(planner, planner.before_ms / speedup) for speedup in SPEEDUPS]
     return {
-        "images": len(planner.sample),
+        "images": len(planner.judge.sample),
         "choices": {p: len(one.whole.found) for p, one in slicings.items()},
         "slices": {p: len(one.slices) for p, one in slicings.items()},
         "damages_seconds": clock[1] - clock[0],
@@ -119,7 +120,7 @@ def file_of(planner: Planner, planned: Planned) -> bytes:
     numbers, graph = known(planned.plan, planned.tensors), planned.graph_module
     if numbers is None:
         return tflite_file(graph, "fp32", ())
-    few = [(row[None],) for x, _ in planner.sample.at_most(FEW).batches() for row in x]
+    few = [(row[None],) for x, _ in planner.judge.sample.at_most(FEW).batches() for row in x]
     return int8_file(numbers.prepared(graph), few)
 
 

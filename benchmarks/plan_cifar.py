@@ -29,7 +29,7 @@ from benchmarks.shared import cifar, results
 from benchmarks.shared.common import ROOT, add_data_argument, deviation, print_table
 from shrinkc.compiler.depth.closed_form import ClosedForm
 from shrinkc.compiler.measure.speedup import speedup_of, tflite_file
-from shrinkc.compiler.plan.planner import Planner, Planning
+from shrinkc.compiler.plan.planner import Planner, Planning, prepare_planning
 from shrinkc.compiler.profile.host_table import HostTable
 from shrinkc.compiler.recover.retrain import retrain
 from shrinkc.compiler.support.progress import Terminal
@@ -65,7 +65,7 @@ def planner(data: Path, moves: Moves, seed: int) -> Planner:
         folder = OUT / "training"
         return retrain(fitted, original, seen, recipe(seed), folder, Terminal())
 
-    return Planner(
+    return prepare_planning(
         graph,
         replace(seen.part(order[:LOOKED]), labels=None),
         HostTable(cache=OUT / "host"),

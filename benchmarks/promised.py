@@ -39,8 +39,9 @@ from shrinkc.compiler.depth.closed_form import ClosedForm
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.measure.speedup import alone_ms, tflite_file
 from shrinkc.compiler.plan.drop import SURE, Labelled, answers, answers_of_file, promise_of
+from shrinkc.compiler.plan.finished_plans import Planned
 from shrinkc.compiler.plan.plan_file import Promise
-from shrinkc.compiler.plan.planner import Planned, Planner, Planning
+from shrinkc.compiler.plan.planner import Planner, Planning, prepare_planning
 from shrinkc.compiler.support.progress import Terminal
 
 OUT = ROOT / "out" / "promised"
@@ -145,7 +146,7 @@ def planner_of(name: str, data: Path) -> tuple[Planner, Network]:
     network = NETWORKS[name](data)
     graph = capture(network.model, (torch.randn(1, 3, network.size, network.size),))
     planning = Planning(closed=ClosedForm(cache=CACHE / "damages"), folder=KEPT)
-    planner = Planner(
+    planner = prepare_planning(
         *(graph, network.fitted, cost_table(TARGET), planning),
         held_out=network.promising,
         progress=Terminal(),

@@ -22,8 +22,9 @@ from shrinkc.compiler.cli.show.plan import show_frontier, show_plan
 from shrinkc.compiler.cli.show.report import report as show_report
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.images.preprocessing import Preprocessing
+from shrinkc.compiler.plan.finished_plans import Planned
 from shrinkc.compiler.plan.plan_file import Plan, plan_files
-from shrinkc.compiler.plan.planner import Planned, Planner
+from shrinkc.compiler.plan.planner import Planner
 from shrinkc.compiler.plan.replay import stored_calibration
 from shrinkc.compiler.recover.recipe import Recipe
 from shrinkc.compiler.recover.retrain import retrain
@@ -105,7 +106,7 @@ class _Work:
         self, planned: Planned, out: Path, frontier: tuple[FrontierPoint, ...] = ()
     ) -> Report:
         plan, given = planned.plan, self.a.compile
-        refused = tuple(Skip(r.node, r.reason) for r in self.planner.refused)
+        refused = tuple(Skip(r.node, r.reason) for r in self.planner.candidates.refused)
         report, _ = compile_changed(
             replace(given, precision=plan.precision),
             Changed(planned.graph_module, self.planner.original, "planned"),

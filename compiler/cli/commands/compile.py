@@ -195,7 +195,7 @@ def _plan(a: PlanArguments) -> None:
     from shrinkc.compiler.images.cache import Reading, load_images, with_margin
     from shrinkc.compiler.load.load import load_model
     from shrinkc.compiler.options import PRECISIONS
-    from shrinkc.compiler.plan.planner import Planner, Planning, check_points
+    from shrinkc.compiler.plan.planner import Planning, check_points, prepare_planning
     from shrinkc.compiler.train.compute import require_training
 
     given = a.compile
@@ -234,7 +234,7 @@ def _plan(a: PlanArguments) -> None:
         folder=work_folder(out),
     )
     train = _training(a, preprocessing, out, reporter) if a.train else None
-    planner = Planner(
+    planner = prepare_planning(
         *(graph, images, table, planning), held_out=held_out, train=train, progress=reporter
     )
     work = _Work(a, planner, shapes, preprocessing, out, reporter)

@@ -15,6 +15,7 @@ from small_networks import Classifier, InvertedResidual, conv
 from torch import Tensor, fx, nn
 
 from shrinkc.compiler.capture import capture
+from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.predict import predict
 from shrinkc.compiler.depth.closed_form import ClosedForm
 from shrinkc.compiler.export.lower import lower
@@ -22,11 +23,13 @@ from shrinkc.compiler.export.ops import Conv
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.measure import speedup as measuring
 from shrinkc.compiler.measure.speedup import int8_file
-from shrinkc.compiler.plan import file_timing as whole_files
-from shrinkc.compiler.plan import planner as module
+from shrinkc.compiler.plan import candidates, file_timing, judging
+from shrinkc.compiler.plan import planner as planning_module
+from shrinkc.compiler.plan.finished_plans import Planned
 from shrinkc.compiler.plan.int8_variants import PrecisionVariant
-from shrinkc.compiler.plan.plan_file import Plan, plan_files, read_plan
-from shrinkc.compiler.plan.planner import Planner, Planning
+from shrinkc.compiler.plan.judging import Judge
+from shrinkc.compiler.plan.plan_file import Plan, Promise, plan_files, read_plan
+from shrinkc.compiler.plan.planner import Planner, Planning, prepare_planning
 from shrinkc.compiler.plan.replay import replay, stored_calibration
 from shrinkc.compiler.quantise.options import Int8
 from shrinkc.compiler.recover.distil import Tuning
@@ -91,7 +94,9 @@ def planner(
     held_out: Images | None = None,
 ) -> Planner:
     planning = Planning(precisions, QUICK, folder=folder)
-    return Planner(network(), some_images(), table or Device(), planning, held_out=held_out)
+    return prepare_planning(
+        network(), some_images(), table or Device(), planning, held_out=held_out
+    )
 
 
 def outputs(graph: fx.GraphModule) -> Tensor:
@@ -100,8 +105,8 @@ def outputs(graph: fx.GraphModule) -> Tensor:
         return graph(images.inputs(images.pixels))[0]
 
 
-def promised(drop: float) -> module.Promise:
-    return module.Promise(images=10, drop=drop, interval=(-1, 1), agreement=0.9, labelled=False)
+def promised(drop: float) -> Promise:
+    return Promise(images=10, drop=drop, interval=(-1, 1), agreement=0.9, labelled=False)
 
 
 @pytest.fixture
@@ -152,12 +157,12 @@ def test_the_damage_of_int8_is_measured_once(
     closed = replace(QUICK, cache=tmp_path)
 
     def asked() -> Planner:
-        return Planner(network(), some_images(), Device(), Planning(closed=closed))
+        return prepare_planning(network(), some_images(), Device(), Planning(closed=closed))
 
     first = asked().variants
     assert [variant.precision for variant in first[:2]] == ["fp32", "int8"]
     assert first[1].damage > 0
-    monkeypatch.setattr(module, "prepare", None)
+    monkeypatch.setattr(judging, "prepare", None)
     assert asked().variants == first
 
 
@@ -175,7 +180,7 @@ def test_layers_that_int8_spoils_stay_fp32_and_are_paid_for(
     assert plan.precision == "int8"
     assert plan.keep_fp32 == (spoilt,)
     assert plan.after_ms <= one.before_ms / 1.3
-    all_int8 = module.predicted_ms(planned.graph_module, Device(), "int8")
+    all_int8 = predicted_ms(planned.graph_module, Device(), "int8")
     layer = {x.name: x.ms for x in predict(lower(planned.graph_module), Device()).layers}[spoilt]
     conversions = 2 * 1e-3
     assert plan.after_ms == pytest.approx(all_int8 + layer * (1 - 1 / 1.5) + conversions)
@@ -214,7 +219,7 @@ def test_a_target_without_int8_is_planned_in_fp32_and_says_so() -> None:
 def test_an_unreachable_budget_names_the_fastest_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "measure", None)
+    monkeypatch.setattr(candidates, "measure", None)
     one = planner()
     with pytest.raises(InputError, match=f"the fastest is .* ms, {one.most:.2f}×"):
         one.within(one.before_ms / 1000)
@@ -223,7 +228,7 @@ def test_an_unreachable_budget_names_the_fastest_before_anything_is_measured(
 def test_images_that_are_all_alike_are_noted() -> None:
     images = some_images()
     plain = replace(images, pixels=torch.full_like(images.pixels, 90))
-    one = Planner(network(), plain, Device(), Planning(closed=QUICK))
+    one = prepare_planning(network(), plain, Device(), Planning(closed=QUICK))
     colour, seen = one.notes
     assert colour.startswith("30 of 30 images have one colour each; a plan is fitted to them")
     assert "in 30 of 30 images; a plan is fitted to them" in seen
@@ -232,7 +237,7 @@ def test_images_that_are_all_alike_are_noted() -> None:
         graph.get_submodule("fc").weight.mul_(100)
         scores = scores_of(graph, images)
         graph.get_submodule("fc").bias.sub_(scores.mean(0))
-    assert not Planner(graph, images, Device(), Planning(closed=QUICK)).notes
+    assert not prepare_planning(graph, images, Device(), Planning(closed=QUICK)).notes
 
 
 def scores_of(graph: fx.GraphModule, images: Images) -> Tensor:
@@ -242,11 +247,11 @@ def scores_of(graph: fx.GraphModule, images: Images) -> Tensor:
 
 def test_images_that_judge_are_not_those_that_fit() -> None:
     one = planner()
-    assert not set(one.sample.indices) & set(one.held.indices)
-    assert len(one.sample) + len(one.held) == 40
+    assert not set(one.judge.sample.indices) & set(one.judge.held.indices)
+    assert len(one.judge.sample) + len(one.judge.held) == 40
     labels = torch.zeros(30, dtype=torch.long)
     other = planner(held_out=some_images(30, 1, labels))
-    assert len(other.sample) == 40
+    assert len(other.judge.sample) == 40
     promise = other.within(other.before_ms / 1.4).plan.promise
     assert promise is not None
     assert promise.images == 30
@@ -270,12 +275,12 @@ def test_a_frontier_gets_faster_from_the_network_as_it_is() -> None:
 def test_the_fastest_within_a_drop(monkeypatch: pytest.MonkeyPatch) -> None:
     one = planner()
 
-    def promise(graph: fx.GraphModule, precision: str) -> module.Promise:
+    def promise(_: Judge, graph: fx.GraphModule, precision: str) -> Promise:
         lost = 0.0 if precision == "fp32" else 0.01
         gone = len(list(one.original.graph.nodes)) - len(list(graph.graph.nodes))
         return promised(min(1.0, lost + 0.02 * gone))
 
-    monkeypatch.setattr(one, "_promise", promise)
+    monkeypatch.setattr(Judge, "promise", promise)
     strict, loose = one.dropping(0.01), one.dropping(0.5)
     assert strict.plan.promise is not None
     assert strict.plan.promise.drop <= 0.01
@@ -285,14 +290,14 @@ def test_the_fastest_within_a_drop(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_bears_nothing_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     one = planner()
     lost = promised(0.5)
-    monkeypatch.setattr(one, "_promise", lambda graph, precision: lost)
+    monkeypatch.setattr(Judge, "promise", lambda *_: lost)
     planned = one.dropping(0.01)
     assert planned.plan.precision == "fp32"
     assert not planned.plan.steps
     assert any("stays as it is" in note for note in one.notes)
 
 
-def replayed(planned: module.Planned, folder: Path) -> tuple[Plan, dict[str, Tensor]]:
+def replayed(planned: Planned, folder: Path) -> tuple[Plan, dict[str, Tensor]]:
     """Written and read; it leads to the same network, bit by bit."""
     for name, content in plan_files(planned.plan, planned.tensors).items():
         (folder / name).write_bytes(content)
@@ -312,7 +317,7 @@ def test_a_plan_replays_bit_by_bit(speedup: float, tmp_path: Path) -> None:
 
 def free_slices(one: Planner) -> Planner:
     """As if slicing channel groups did no damage."""
-    for slicings in one.slicings.values():
+    for slicings in one.candidates.judged.values():
         for choice in slicings.slices:
             assert slicings.damages is not None
             slicings.damages[choice.label] = Damage(0.0, 1.0, 0.0)  # type: ignore[index]
@@ -347,7 +352,7 @@ def test_plans_that_slice_channel_groups_replay_bit_by_bit(
 
 def test_channel_groups_stay_where_they_are_not_asked_for() -> None:
     planning = Planning(closed=QUICK, groups=False)
-    one = free_slices(Planner(network(), some_images(), Device(), planning))
+    one = free_slices(prepare_planning(network(), some_images(), Device(), planning))
     steps = one.within(one.before_ms / 2).plan.steps
     assert steps
     assert "slice" not in {step.kind for step in steps}
@@ -391,7 +396,7 @@ def test_steps_and_numbers_that_do_not_fit_are_refused() -> None:
 def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = planner(folder=tmp_path)
     first = one.within(one.before_ms / 2.2)
-    monkeypatch.setattr(module, "fitted", None)  # nothing is fitted again
+    monkeypatch.setattr(planning_module, "fitted", None)  # nothing is fitted again
     again = planner(folder=tmp_path).within(one.before_ms / 2.2)
     assert again.plan == first.plan
     assert torch.equal(outputs(again.graph_module), outputs(first.graph_module))
@@ -406,7 +411,7 @@ def test_another_training_is_another_plan(tmp_path: Path) -> None:
             return fitted
 
         planning = Planning(("fp32",), QUICK, training=words, folder=tmp_path)
-        one = Planner(network(), some_images(), Device(), planning, train=train)
+        one = prepare_planning(network(), some_images(), Device(), planning, train=train)
         one.within(one.before_ms / 1.2)
     assert asked == ["one epoch", "two epochs"]
 
@@ -421,7 +426,9 @@ def test_training_comes_before_judging() -> None:
         trained.append(fitted)
         return fitted
 
-    one = Planner(network(), some_images(), Device(), Planning(("fp32",), QUICK), train=train)
+    one = prepare_planning(
+        network(), some_images(), Device(), Planning(("fp32",), QUICK), train=train
+    )
     planned = one.within(one.before_ms / 1.2)
     assert len(trained) == 1
     _, again = replay(network(), planned.plan, planned.tensors)
@@ -441,13 +448,13 @@ def test_where_the_target_is_at_hand_plans_meet_the_budget_by_measuring(
     shapes: dict[bytes, float] = {}
 
     def file(graph: fx.GraphModule, *_: Any, **__: Any) -> bytes:
-        ms = module.predicted_ms(graph, Device(), "fp32")
+        ms = predicted_ms(graph, Device(), "fp32")
         shapes[f"{ms}".encode()] = ms
         return f"{ms}".encode()
 
     before_ms = planner().before_ms
-    monkeypatch.setattr(whole_files, "alone_ms", lambda file, threads: before_ms)
-    monkeypatch.setattr(whole_files, "tflite_file", file)
+    monkeypatch.setattr(file_timing, "alone_ms", lambda file, threads: before_ms)
+    monkeypatch.setattr(file_timing, "tflite_file", file)
     monkeypatch.setattr(measuring, "tflite_file", file)
     monkeypatch.setattr(measuring, "speedup_of", speedup)
     one = planner(Device(target="host"), ("fp32",), tmp_path)
@@ -465,11 +472,11 @@ def test_sums_of_operators_are_scaled_to_the_network_as_it_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter((7.0, 4.0))
-    monkeypatch.setattr(whole_files, "alone_ms", lambda file, threads: next(times))
+    monkeypatch.setattr(file_timing, "alone_ms", lambda file, threads: next(times))
     for _ in range(2):  # the second knows from the first
         one = planner(Device(target="host"), folder=tmp_path)
         assert one.before_ms == pytest.approx(7)
-        assert one.slicings["int8"].whole.before_ms == pytest.approx(4)
+        assert one.candidates.judged["int8"].whole.before_ms == pytest.approx(4)
     assert planner().before_ms != pytest.approx(7)
 
 

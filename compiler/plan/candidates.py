@@ -1,0 +1,125 @@
+"""What may be chosen: in every precision the spans' choices and slices of channel groups.
+
+Times are known without running anything; damages are measured when they are first asked for, every
+choice once for all precisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+from torch import fx
+
+from shrinkc.compiler.cost.budget import predicted_ms, price_of
+from shrinkc.compiler.cost.predict import CostTable
+from shrinkc.compiler.depth.choice_sets import Plans
+from shrinkc.compiler.depth.choices import Choice, Kind, choices
+from shrinkc.compiler.depth.importance import measure
+from shrinkc.compiler.plan.group_choices import GroupChoice, group_choices, measure_groups
+from shrinkc.compiler.plan.slicings import Slicings
+from shrinkc.compiler.recover.layer_problems import Sample
+from shrinkc.compiler.support.progress import Progress
+from shrinkc.errors import InputError, TableError
+from shrinkc.passes.analysis.linear.spans import NoSpan, find_spans
+
+
+def available(
+    original: fx.GraphModule, table: CostTable, precisions: Sequence[str]
+) -> tuple[tuple[str, ...], list[str]]:
+    """Of these precisions, those that target and installation have, and why not the others. Raises
+    InputError where there are none."""
+    found: list[str] = []
+    notes: list[str] = []
+    for precision in precisions:
+        try:
+            predicted_ms(original, table, precision)
+        except TableError as error:
+            notes.append(f"not planned in {precision}: {error}")
+            continue
+        if precision == "int8" and find_spec("ai_edge_quantizer") is None:
+            notes.append("not planned in int8: pip install 'shrinkc[int8]'")
+            continue
+        found.append(precision)
+    if not found:
+        raise InputError("; ".join(notes))
+    return tuple(found), notes
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """What can be done to one network.
+
+    kinds   what may happen to a span
+    groups  whether channel groups that no span hides may be sliced
+    sample  images that damages are measured on
+    cache   folder that keeps the damages; None: nothing is kept
+    """
+
+    original: fx.GraphModule
+    table: CostTable
+    precisions: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    groups: bool
+    sample: Sample
+    cache: Path | None
+    progress: Progress
+
+    @cached_property
+    def _choices(self) -> dict[str, tuple[list[Choice], list[NoSpan]]]:
+        """Precision → what saves time, and which spans stay."""
+        spans = find_spans(self.original)
+        with self.progress.task("Pricing what can be done", len(self.precisions)) as done:
+            found: dict[str, tuple[list[Choice], list[NoSpan]]] = {}
+            for precision in self.precisions:
+                found[precision] = choices(spans, price_of(self.table, precision), self.kinds)
+                done()
+        return found
+
+    def _slices(self, precision: str) -> list[GroupChoice]:
+        """Widths of channel groups that no span's choices are about."""
+        if not self.groups:
+            return []
+        found, _ = self._choices[precision]
+        hidden = {c.span.hidden.producer for c in found if c.channels and c.span.hidden}
+        with self.progress.task("Pricing channel groups"):
+            return group_choices(self.original, self.table, precision, hidden)
+
+    @cached_property
+    def priced(self) -> dict[str, Slicings]:
+        """Precision → what can be done; tells times, and no damages."""
+        return {
+            p: Slicings(
+                Plans(self.original, self.table, p, found), self._slices(p), None, self.kinds
+            )
+            for p, (found, _) in self._choices.items()
+        }
+
+    @cached_property
+    def judged(self) -> dict[str, Slicings]:
+        """Precision → what can be done, with damages; measured now."""
+        measuring = self.sample, self.cache, self.progress
+        every = [choice for found, _ in self._choices.values() for choice in found]
+        labels = [choice.label for choice in every]
+        damages = dict(zip(labels, measure(self.original, every, *measuring), strict=True))
+        wanted = {c.label: c for slicings in self.priced.values() for c in slicings.slices}
+        slices = measure_groups(self.original, list(wanted.values()), *measuring)
+        damages |= {label: damage for label, (_, damage) in slices.items()}
+
+        def judged(slicings: Slicings) -> Slicings:
+            some = [c for c in slicings.slices if c.label in slices]
+            whole = slicings.whole.judged([damages[c.label] for c in slicings.whole.found])
+            kept = [replace(c, keep=slices[c.label][0].keep) for c in some]
+            return Slicings(whole, kept, damages, slicings.kinds)
+
+        return {p: judged(slicings) for p, slicings in self.priced.items()}
+
+    @property
+    def refused(self) -> tuple[NoSpan, ...]:
+        """Spans that stay in every precision, and why."""
+        per = [refused for _, refused in self._choices.values()]
+        names = [{r.node for r in refused} for refused in per]
+        return tuple(r for r in per[0] if all(r.node in found for found in names))

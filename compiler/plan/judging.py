@@ -1,0 +1,96 @@
+"""What a plan's network and int8 lose, on images that no fit saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, fx
+
+from shrinkc.compiler.images.sanity import Sanity
+from shrinkc.compiler.measure.speedup import int8_file
+from shrinkc.compiler.plan.drop import Answer, answers, answers_of_file, promise_of
+from shrinkc.compiler.plan.file_timing import FEW
+from shrinkc.compiler.plan.int8_variants import Int8Damage
+from shrinkc.compiler.plan.plan_file import Promise
+from shrinkc.compiler.quantise.options import Int8
+from shrinkc.compiler.quantise.prepare import Prepared, prepare
+from shrinkc.compiler.recover.divergence import loss
+from shrinkc.compiler.recover.layer_problems import Sample
+from shrinkc.compiler.support.journal import Journal, digest_of
+from shrinkc.compiler.support.progress import Progress
+
+CALIBRATED = 100  # images that tell the ranges of int8
+GLANCED = 32  # images, whether they are all alike
+ADVICE = "a plan is fitted to them and may not suit others: give real images of many classes"
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Compares with the original.
+
+    sample   images that plans are fitted to, and int8 is calibrated on
+    held     images that plans are judged on
+    cache    folder that keeps what int8 loses; None: nothing is kept
+    threads  of the files that are run
+    """
+
+    original: fx.GraphModule
+    sample: Sample
+    held: Sample
+    cache: Path | None
+    threads: int
+    progress: Progress
+
+    def image_notes(self) -> Sequence[str]:
+        """Where the images are all alike, or the original says the same of all of them."""
+        sanity, answer = Sanity({"x"}, "y", "images", ADVICE), answers(self.original)
+        few = self.sample.at_most(GLANCED)
+        with self.progress.task("Looking at the images"):
+            for x, _ in few.batches():
+                sanity.see("x", x)
+                sanity.see("y", answer(x))
+        return sanity.notes()
+
+    def inputs(self, count: int) -> list[tuple[Tensor, ...]]:
+        """Single images, evenly spread over those that fits see."""
+        few = self.sample.at_most(count)
+        return [(row[None],) for x, _ in few.batches() for row in x]
+
+    def in_int8(self, graph: fx.GraphModule, options: Int8) -> Prepared:
+        return prepare(graph, self.inputs(CALIBRATED), options, self.progress)
+
+    def int8_damage(self, options: Int8) -> Int8Damage:
+        """What the original loses by it; kept."""
+        seen = f"int8 {self.sample.images.digest} {self.sample.size} {self.sample.indices}"
+        journal = Journal(self.cache, digest_of(self.original, f"{seen} {options}"))
+        if "" not in journal.entries:
+            prepared = self.in_int8(self.original, options)
+            quantised, answer = self._quantised(prepared), answers(self.original)
+            total = count = 0.0
+            with self.progress.task("Measuring what int8 costs"):
+                for x, _ in labelled_batches(self.sample.split()[1]):
+                    total += float(loss(quantised(x), answer(x))) * len(x)
+                    count += len(x)
+            for layer in prepared.noise:
+                journal.put(layer.layer, [layer.snr_db])
+            journal.put("", [total / count])
+        noise = {layer: found[0] for layer, found in journal.entries.items() if layer}
+        return Int8Damage(journal.entries[""][0], noise)
+
+    def promise(self, graph: fx.GraphModule, prepared: Prepared | None) -> Promise:
+        """Of a plan's network; by the int8 file, where it is one."""
+        with self.progress.task("Judging the plan on other images"):
+            changed = answers(graph) if prepared is None else self._quantised(prepared)
+            return promise_of(answers(self.original), changed, labelled_batches(self.held))
+
+    def _quantised(self, prepared: Prepared) -> Answer:
+        file = int8_file(prepared, self.inputs(FEW))
+        return answers_of_file(file, prepared.graph_module, self.threads)
+
+
+def labelled_batches(sample: Sample) -> list[tuple[Tensor, Tensor | None]]:
+    """(inputs, their labels where there are any)."""
+    labels = sample.images.labels
+    return [(x, None if labels is None else labels[places]) for x, places in sample.batches()]
