@@ -2,15 +2,16 @@
 
     python -m benchmarks.cifar_depth --data DIR [--seeds 2] [--speedups 1.2,1.5,2] [--jobs 2]
 
-The network of benchmarks.cifar, int8 on this machine in TFLite on one thread: every method is asked
-for the same measured speedups (its plan, made by a table of operators timed one by one here, is
-corrected until the file is as fast as asked for, or up to 3% faster), gets the same epochs of
-fine-tuning with the same recipe, and is judged on the 10,000 test images. Speedups are int8
-against int8, interleaved. "uniform width" keeps the same
-share of all channels, those with the largest L1 norms; "from scratch" trains the network that
-two-stage DP ends in from random weights for as many epochs as the base network and the fine-tuning
-had together (at 1.5×, once). Closed form is also shown before any training. Every result is kept
-in out/cifar as soon as it is there; a run that was stopped goes on.
+The network is that of benchmarks.shared.cifar, with int8 files in TFLite on this machine, one
+thread. Every method is asked for the same measured speedups: its plan is made by a table of
+operators timed one by one here, and corrected until the file is as fast as asked for, or up to 3%
+faster. Every method gets the same epochs of fine-tuning with the same recipe, and is judged on the
+10,000 test images. Speedups compare int8 files with int8 files, interleaved. "uniform width" keeps
+the same share of the channels of all layers, those with the largest L1 norms. "from scratch" trains
+the network that two-stage DP ends in from random weights, for as many epochs as the base network
+and the fine-tuning had together (at 1.5×, once). The closed form is also judged before any
+training. Every result is kept in out/cifar as soon as it is there, so that a run that was stopped
+goes on.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
     python -m benchmarks.closed_form --data DIR [--speedups 1.15,1.35] [--kinds merge,drop,narrow]
 
 Each point asks for a speedup at int8 on this machine, whose operators are measured one by one
-(TFLite, one thread). Judged on 400 other images: the int8 and fp32 files' top-1 and how often
-they agree with the original network, in PyTorch before and after the distillation. Speedups are
-measured, merged against unmerged at the same precision, interleaved; beside them what the tables of
-two devices predict. Each point runs in a process of its own, for its time and peak memory; points
-of earlier runs stay in the file of results. --again times the networks of those points once more,
-for when the machine was busy: speed does not depend on what was fitted.
+(TFLite, one thread). Top-1, and how often the network agrees with the original, are counted on 400
+other images: in PyTorch before and after the distillation, and for the int8 file. Speedups are
+measured against the original's file of the same precision, interleaved; beside them stands what the
+tables of two devices predict. Each point runs in a process of its own, so that its time and peak
+memory are its own. Points of earlier runs stay in the result file. --again times the networks of
+those points once more, for when the machine was busy: speed does not depend on what was fitted.
 """
 
 from __future__ import annotations

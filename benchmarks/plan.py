@@ -2,18 +2,19 @@
 
     python -m benchmarks.plan --data DIR [--target rpi4] [--speedups 2.3,2.6,3]
 
-Fitted to 300 images without labels, nothing is trained; judged on 400 others by the plan's own
-file: top-1, and agreement with the original. `drop promised` is what the plan said from the
-images that it had kept away from its fits, `drop` what the 400 show. Speedups are over the
-original's fp32 file: by the target's table, and measured here, TFLite, one thread, interleaved
+A plan is fitted to 300 images without labels, and nothing is trained. Its own file is judged on 400
+other images: top-1, and agreement with the original. `drop promised` is what the plan expects from
+the images that it kept away from its fits, `drop` is what the 400 show. Speedups are over the
+original's fp32 file: by the target's table, and measured here in TFLite, one thread, interleaved
 (without int8 instructions, as on x86 without VNNI, the two differ much). Each point runs in a
-process of its own; finished plans are kept in out/plan. For `host` operators and files are timed
-here, and plans meet what is asked for by the file: the machine should be idle.
+process of its own, and finished plans are kept in out/plan. For `host`, operators and files are
+timed here and plans are corrected until the file meets what is asked for: the machine should be
+idle.
 
     python -m benchmarks.plan --data DIR --target host --importance
 
-times what comes before the first plan instead, once: the damage of every choice and of int8 alone,
-and then choosing, by the table and in every precision.
+times what is measured once, before the first plan, instead: the damage of every choice and of int8
+alone, and then how long choosing takes, by the table and in every precision.
 """
 
 from __future__ import annotations

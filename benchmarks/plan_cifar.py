@@ -2,12 +2,12 @@
 
     python -m benchmarks.plan_cifar --data DIR [--speedups 1.5,2,3] [--seeds 1]
 
-The network of benchmarks.cifar, in TFLite on this machine, one thread; speedups are over its fp32
-file, measured, in turns. Everything is chosen by the same planner, fitted to the same 1,000
-images without labels and gets the same three epochs of self-distillation with labels; "depth" may
-merge and drop blocks, "width" narrow them and what they pass on, both in fp32, "int8" only
-quantises, "joint" may do all three. Top-1 is that of the file on the 10,000 test images. Every
-result is kept in out/plan_cifar; a run that was stopped goes on.
+The network is that of benchmarks.shared.cifar, in TFLite on this machine, one thread. Speedups are
+measured over its fp32 file, both files in turns. The same planner chooses everything, fits it to
+the same 1,000 images without labels, and gives it the same three epochs of self-distillation with
+labels. "depth" may merge and drop blocks, "width" may narrow them and what they pass on, both in
+fp32; "int8" only quantises; "joint" may do all three. Top-1 is that of the file on the 10,000 test
+images. Every result is kept in out/plan_cifar, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
     python -m benchmarks.promised --data DIR [--networks cifar,resnet56] [--time]
 
-MobileNetV2 on ImageNet is fitted to 300 images without labels, a quarter of which is kept away
-from the fits and says what is promised; 400 labelled ones tell what was delivered. The networks for
-CIFAR-10 are fitted to 1,000 training images without labels; 5,000 labelled test images say what
-is promised, the other 5,000 what was delivered. Budgets in milliseconds are given as shares of what
-the original was measured at in fp32. Of every request: milliseconds asked for (where only a drop
-was, those that the plan found), the median of the file alone; the drop of top-1 promised, its
-interval, the drop on the other images ± its standard error.
+MobileNetV2 on ImageNet is fitted to 300 images without labels. A quarter of them is kept away from
+the fits and says what is promised; 400 labelled images tell what was delivered. The networks for
+CIFAR-10 are fitted to 1,000 training images without labels; 5,000 labelled test images say what is
+promised, the other 5,000 what was delivered. Budgets in milliseconds are given as shares of the
+original's measured time in fp32. The table has, for every request, the milliseconds asked for
+(those that the plan found, where only a drop was asked for), the median of the file alone, the drop
+of top-1 that was promised with its interval, and the drop on the other images ± its standard error.
 
 Plans and answers are kept in out/plan and out/promised and made once; --time times the files of the
 answers that there are once more. The machine should have nothing else to do.

@@ -2,15 +2,15 @@
 
     python -m benchmarks.prune_accuracy --data DIR [--venvs VENVS] [--latencies 0.9,0.85,0.8,0.7]
 
-Widths are chosen by this machine's operators (TFLite, fp32, one thread) and corrected until the
-file is measured to take so much of the original's time, or up to 2 % less. Criteria look at 300
-images without labels (Group Fisher: with), compensation fits the layers that read pruned channels
-on the same, 200 steps of distillation on the same may follow; all are judged by top-1 on 400
-others. With `:measured` behind a criterion, what each group loses is decided by what the outputs
-lose when it alone is pruned. With --venvs there are
-Torch-Pruning's L1 and group norm beside them: of its networks at ratios from 2 to 60 % the one
-nearest to the same latency. Every result is kept in out/prune_accuracy/points as soon as it is
-there, and all that is kept is shown; a run that was stopped goes on.
+Widths are chosen by this machine's operators (TFLite, fp32, one thread), and corrected until the
+file is measured to take the share of the original's time that is asked for, or up to 2% less.
+Criteria look at 300 images without labels (Group Fisher uses labels). Compensation fits the layers
+that read pruned channels on the same images, and 200 steps of distillation on them may follow.
+Top-1 is counted on 400 other images. With `:measured` behind a criterion, each group loses as many
+channels as the outputs bear when it alone is pruned. With --venvs, Torch-Pruning's L1 and group
+norm are compared: of its networks at ratios from 2 to 60%, the one that is nearest to the latency.
+Every result is kept in out/prune_accuracy/points as soon as it is there, and all that is kept is
+shown, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations

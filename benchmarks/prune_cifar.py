@@ -3,17 +3,17 @@
     python -m benchmarks.prune_cifar --data DIR [--venvs VENVS] [--seeds 3] [--goals macs,speed]
     python -m benchmarks.prune_cifar --data DIR --stages tune --jobs 8    # on a machine with a GPU
 
-The published weights saw the original images; they are first trained on the JPEG copy for ten
-epochs, which gives the base. "slimming penalty" and "ssl penalty" start from bases that had the
-method's penalty in these epochs. Every criterion is asked for half the MACs, and for a file
-measured to be 1.5 times as fast here (TFLite, fp32, one thread). Data-driven criteria look at 1,000
-training images; "fitted": what is left is compensated on the same; "measured": what every group
-loses is measured. With --venvs Torch-Pruning is beside them: of its networks at ratios from 2 to
-80 % the nearest to the goal. All get the same fine-tuning (tuning_cifar.py) and are judged on the
-10,000 test images. "from-scratch" trains the shape that L1 ends in from random weights, for
-fifteen epochs. Stages: `base`, `prune`, `measure`, `tune`; what they make is kept in
-out/prune_cifar, which can be carried to a machine with a GPU and back; a run that was stopped goes
-on.
+The published weights were trained on the original images. They are first trained on the JPEG copy
+for ten epochs, which gives the base. "slimming penalty" and "ssl penalty" start from bases that had
+the method's penalty in these epochs. Every criterion is asked for half the MACs, and for a file
+that is measured to be 1.5 times as fast here (TFLite, fp32, one thread). Data-driven criteria look
+at 1,000 training images. "fitted" says that what is left is compensated on the same images,
+"measured" that it is measured what every group may lose. With --venvs, Torch-Pruning is compared:
+of its networks at ratios from 2 to 80%, the one that is nearest to the goal. All get the same
+fine-tuning (shared/tuning_cifar.py) and are judged on the 10,000 test images. "from-scratch" trains
+the shape that L1 ends in from random weights, for fifteen epochs. The stages are `base`, `prune`,
+`measure` and `tune`. What they make is kept in out/prune_cifar, which can be carried to a machine
+with a GPU and back, and a run that was stopped goes on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What shrinkc can prune: architectures of models.py lose 30 % of their channels.
+"""What shrinkc can prune: architectures of shared/models.py lose 30% of their channels.
 
     python -m benchmarks.prune_coverage --venvs out/venvs    # continues where it was stopped
     python -m benchmarks.prune_coverage --only shufflenet    # those whose name contains it, again
@@ -6,10 +6,10 @@
 
 Needs benchmarks/requirements-coverage.txt beside shrinkc. With --venvs Torch-Pruning prunes the
 same networks beside it, in an environment of its own, made there when it is missing. Each runs in
-a process of its own, at most --minutes and --gigabytes. 30 % of every channel group go, those of
+a process of its own, at most --minutes and --gigabytes. 30% of every channel group go, those of
 the smallest L1 norm (random weights: which ones does not matter here). An architecture passes
 
-* pruned: the smaller network runs, its outputs have their old shapes, at least 15 % of the
+* pruned: the smaller network runs, its outputs have their old shapes, at least 15% of the
   parameters are gone;
 * masked: in float64 it computes what the network with masked channels computes, to 1e-12 of the
   output's range;
