@@ -1,4 +1,4 @@
-"""What shrinkc can compile: every architecture of shared/models.py through capture, folding and export.
+"""What shrinkc can compile: every architecture of shared/models.py captured, folded and exported.
 
     python -m benchmarks.coverage                 # continues where it was stopped
     python -m benchmarks.coverage --only resnet   # those whose name contains it, again
