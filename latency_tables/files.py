@@ -17,7 +17,7 @@ from shrinkc.latency_tables.kernels.model import (
 )
 from shrinkc.latency_tables.key import PRECISIONS
 from shrinkc.latency_tables.meta import ModelShape
-from shrinkc.latency_tables.rows import Row, csv_text, read_rows, unique
+from shrinkc.latency_tables.rows import Row, csv_text, iterate_rows, read_rows, unique
 
 MODEL_COLUMNS = ("precision", "feature", "unit", "coefficient", "floor", "prior")
 COVERAGE_COLUMNS = (
@@ -130,20 +130,21 @@ def coverage_text(models: Mapping[str, FittedModel]) -> str:
 
 def read_validation(path: Traversable) -> tuple[Validation, ...]:
     """`validation.csv`. Raises TableError for damaged rows and repeated ones."""
-    rows = read_rows(path, VALIDATION_COLUMNS)
-    parsed = [
-        Validation(
+    found: dict[tuple[str, str, str], Validation] = {}
+    for row in iterate_rows(path, VALIDATION_COLUMNS):
+        one = Validation(
             row.text("network"),
             row.text("precision", PRECISIONS),
             row.positive("measured_ms"),
             row.number("predicted_ms"),
             row.text("held_out", HELD_OUT),
         )
-        for row in rows
-    ]
-    keys = ((v.network, v.precision, v.held_out) for v in parsed)
-    unique(zip(rows, keys, strict=True), lambda key: " ".join(key))
-    return tuple(parsed)
+        key = (one.network, one.precision, one.held_out)
+        if key in found:
+            line = list(found).index(key) + 2  # line 1 is the header
+            raise row.error(f"{' '.join(key)} is already in line {line}; keep one of the two")
+        found[key] = one
+    return tuple(found.values())
 
 
 def validation_text(rows: Iterable[Validation]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -70,22 +70,25 @@ class Row:
 
 def read_rows(path: Readable, columns: Sequence[str]) -> list[Row]:
     """Every row of a file that has exactly these columns. Raises TableError."""
+    return list(iterate_rows(path, columns))
+
+
+def iterate_rows(path: Readable, columns: Sequence[str]) -> Iterator[Row]:
+    """The same, one after the other: nothing is kept of a row that was read."""
     try:
-        lines = list(csv.reader(io.StringIO(path.read_text("utf-8")), strict=True))
+        lines = csv.reader(io.StringIO(path.read_text("utf-8")), strict=True)
+        header = next(lines, [])
+        if header != list(columns):
+            raise TableError(f"{path} line 1: {_header_problem(header, columns)}")
+        for number, values in enumerate(lines, 2):
+            if len(values) != len(columns):
+                raise TableError(
+                    f"{path} line {number}: {len(values)} values for {len(columns)} columns; "
+                    "complete or delete the row"
+                )
+            yield Row(path, number, dict(zip(columns, values, strict=True)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TableError(f"{path}: cannot be read: {error}") from None
-    header = lines[0] if lines else []
-    if header != list(columns):
-        raise TableError(f"{path} line 1: {_header_problem(header, columns)}")
-    rows: list[Row] = []
-    for number, values in enumerate(lines[1:], 2):
-        if len(values) != len(columns):
-            raise TableError(
-                f"{path} line {number}: {len(values)} values for {len(columns)} columns; "
-                "complete or delete the row"
-            )
-        rows.append(Row(path, number, dict(zip(columns, values, strict=True))))
-    return rows
 
 
 def _header_problem(header: Sequence[str], columns: Sequence[str]) -> str:
