@@ -158,9 +158,12 @@ def conv_transpose2d(
     stride: Any = 1,
     padding: Any = 0,
     output_padding: Any = 0,
+    *by_place: Any,
     groups: int = 1,
     dilation: Any = 1,
 ) -> fx.Node:
+    # torch takes the last two by place, too, as nn.ConvTranspose2d passes them.
+    groups, dilation = (*by_place, *(groups, dilation)[len(by_place) :])
     weight, bias = c.parameter(weight, "weight"), c.parameter(bias, "bias")
     if weight is None:
         raise c.unsupported("a convolution without weight")

@@ -209,6 +209,29 @@ def test_overlapping_windows_are_summed_by_a_transposed_convolution() -> None:
     assert operators(captured(OverlappingTiles(), 2, 3, 7, 6)).count("ConvTranspose2d") == 2
 
 
+class Upsampling(nn.Module):
+    """torch takes a transposed convolution's groups and dilation by place and by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(4, 3, 3, 3))
+        self.b = nn.Parameter(torch.randn(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat(
+            (
+                F.conv_transpose2d(x, self.w, self.b, 2, 2, 1, 2, 2),
+                F.conv_transpose2d(x, self.w, self.b, 2, 2, 1, 2, dilation=2),
+                F.conv_transpose2d(x, self.w, self.b, 2, 2, 1, groups=2, dilation=2),
+            ),
+            1,
+        )
+
+
+def test_a_transposed_convolution_by_place_and_by_name() -> None:
+    assert operators(captured(Upsampling(), 1, 4, 5, 6)).count("ConvTranspose2d") == 3
+
+
 class Halo(nn.Module):
     """Windows by `Tensor.unfold` (HaloNet)."""
 
