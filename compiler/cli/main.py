@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from shrinkc.compiler.cli.app import app
-from shrinkc.compiler.cli.commands import (  # noqa: F401  each registers itself
+from shrinkc.compiler.cli.commands import (
     apply,
     bench,
     calibrate,
@@ -34,6 +34,11 @@ from shrinkc.compiler.cli.commands import (  # noqa: F401  each registers itself
 )
 from shrinkc.compiler.cli.output import Run, running
 from shrinkc.errors import InputError, ShrinkcError, StoppedError
+
+COMMANDS = (  # each registered itself when it was imported
+    *(compile, estimate, inspect, profile, bench, tables, calibrate),
+    *(shrink, prune, sensitivity, apply, compare),
+)
 
 
 @app.callback(invoke_without_command=True)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 
@@ -176,7 +176,8 @@ class _Shown(io.TextIOBase):
 
 def wide_console() -> Console:
     """As wide as the terminal, or wide enough for tables in a file."""
-    console = Console(file=_Shown(current()), highlight=False)
+    shown = cast(TextIO, _Shown(current()))  # as much of one as rich asks for
+    console = Console(file=shown, highlight=False)
     if not console.is_terminal:
         console.width = 120
     return console

@@ -162,7 +162,7 @@ def _run(a: PruneArguments) -> None:
     from shrinkc.compiler.api.steps.changed_network import Changed, compile_changed
     from shrinkc.compiler.api.steps.network import captured, input_shapes, require_convolutions
     from shrinkc.compiler.api.steps.target import cost_table
-    from shrinkc.compiler.cli.show.prune import _json, _show, _times
+    from shrinkc.compiler.cli.show.prune import pruned_json, pruned_report, times
     from shrinkc.compiler.cli.show.report import report as show_report
     from shrinkc.compiler.load.load import load_model
     from shrinkc.compiler.report.plots import widths_before_and_after
@@ -186,15 +186,15 @@ def _run(a: PruneArguments) -> None:
         given, changed, shapes, preprocessing, a.evaluation, out, reporter
     )
     if a.plot is not None:
-        title = f"{given.model.name}, {a.criterion}: {_times(pruned)}"
+        title = f"{given.model.name}, {a.criterion}: {times(pruned)}"
         rows = [(w.group, w.before, w.after) for w in pruned.widths]
         widths_before_and_after(title, rows, a.plot)
     speedup = work.measured_ms.speedup(pruned.graph_module) if work.measured_ms else None
     if as_json():
-        found = _json(a, pruned, skipped, judged) | {"measured_speedup": speedup}
+        found = pruned_json(a, pruned, skipped, judged) | {"measured_speedup": speedup}
         print_json({"pruned": found, "compiled": report.to_json()})
         return
-    _show(pruned, skipped, judged)
+    pruned_report(pruned, skipped, judged)
     if speedup is not None:
         wide_console().print(measured_line(speedup, given.precision))
     show_report(report, out)

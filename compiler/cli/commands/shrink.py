@@ -138,7 +138,7 @@ def _run(a: ShrinkArguments) -> None:
     from shrinkc.compiler.api.steps.target import cost_table
     from shrinkc.compiler.cli.inputs import preprocessing_of
     from shrinkc.compiler.cli.show.report import report as show_report
-    from shrinkc.compiler.cli.show.shrink import _json, _show
+    from shrinkc.compiler.cli.show.shrink import shrunk_json, shrunk_report
     from shrinkc.compiler.load.load import load_model
     from shrinkc.compiler.report.sections import Sections
 
@@ -168,10 +168,10 @@ def _run(a: ShrinkArguments) -> None:
     )
     speedup = work.measured_ms.speedup(outcome.shrunk) if work.measured_ms else None
     if as_json():
-        shrunk = _json(a, outcome, judged) | {"measured_speedup": speedup}
+        shrunk = shrunk_json(a, outcome, judged) | {"measured_speedup": speedup}
         print_json({"shrunk": shrunk, "compiled": report.to_json()})
         return
-    _show(outcome, judged)
+    shrunk_report(outcome, judged)
     if speedup is not None:
         wide_console().print(measured_line(speedup, given.precision))
     show_report(report, out)

@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from shrinkc.compiler.cli.output import wide_console
-from shrinkc.compiler.cli.show.report import _how
+from shrinkc.compiler.cli.show.report import known_by
 from shrinkc.compiler.cost.predict import Prediction
 
 
@@ -22,5 +22,5 @@ def prediction(p: Prediction) -> None:
     if p.overhead_ms:
         table.add_row("(per inference)", "", "", f"{p.overhead_ms:.3f}", "fitted")
     table.add_section()
-    table.add_row("total", "", f"{p.macs / 1e6:.2f}", f"{p.total_ms:.3f}", _how(p))
+    table.add_row("total", "", f"{p.macs / 1e6:.2f}", f"{p.total_ms:.3f}", known_by(p))
     console.print(table)

@@ -17,7 +17,7 @@ from shrinkc.compiler.width.prune import Pruned
 from shrinkc.passes.base import Skip
 
 
-def _json(
+def pruned_json(
     a: PruneArguments, pruned: Pruned, skipped: tuple[Skip, ...], judged: Judged | None
 ) -> dict[str, Any]:
     return {
@@ -33,13 +33,13 @@ def _json(
     }
 
 
-def _times(pruned: Pruned) -> str:
+def times(pruned: Pruned) -> str:
     return f"{pruned.before_ms:.4g} → {pruned.after_ms:.4g} ms predicted, {pruned.speedup:.2f}×"
 
 
-def _show(pruned: Pruned, skipped: tuple[Skip, ...], judged: Judged | None) -> None:
+def pruned_report(pruned: Pruned, skipped: tuple[Skip, ...], judged: Judged | None) -> None:
     console = show_wide_console()
-    table = Table(title=f"widths: {_times(pruned)}", title_justify="left")
+    table = Table(title=f"widths: {times(pruned)}", title_justify="left")
     for header in ("channel group", "before", "after", "kept"):
         table.add_column(header, justify="left" if header == "channel group" else "right")
     for w in pruned.widths:

@@ -30,7 +30,7 @@ def report(result: Report, out: Path) -> None:
     for note in result.notes:
         console.print(f"note: {escape(note)}")
     if result.predicted_after is not None:
-        console.print(f"prediction: {_how(result.predicted_after)}")
+        console.print(f"prediction: {known_by(result.predicted_after)}")
     for artefact in result.artefacts:
         if artefact.measured_ms and (artefact.measured_iqr_ms or 0) > NOISY * artefact.measured_ms:
             console.print(f"warning: {artefact.name} timings vary by more than {NOISY:.0%}")
@@ -75,7 +75,7 @@ def _noisiest(r: Report) -> str:
     return f"signal to noise of layers alone in int8, lowest of {len(r.noise)}: {named}"
 
 
-def _how(p: Prediction) -> str:
+def known_by(p: Prediction) -> str:
     """'62 layers fitted, 3 memory-bound, extrapolated'"""
     counts: dict[str, int] = {}
     for layer in p.layers:

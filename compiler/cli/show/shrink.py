@@ -14,7 +14,7 @@ from shrinkc.compiler.report.sections import Judged
 from shrinkc.compiler.support.text import counted
 
 
-def _json(a: ShrinkArguments, outcome: Outcome, judged: Judged | None) -> dict[str, Any]:
+def shrunk_json(a: ShrinkArguments, outcome: Outcome, judged: Judged | None) -> dict[str, Any]:
     return {
         "method": a.method,
         "predicted_ms_before": outcome.before_ms,
@@ -35,7 +35,7 @@ def _judged(judged: Judged) -> dict[str, Any]:
     }
 
 
-def _show(outcome: Outcome, judged: Judged | None) -> None:
+def shrunk_report(outcome: Outcome, judged: Judged | None) -> None:
     console = show_wide_console()
     for line in outcome.lines:
         console.print(escape(line))
