@@ -9,6 +9,8 @@ from shrinkc.compiler.images.preprocessing import Preprocessing
 from shrinkc.compiler.quantise.options import Int8, check_int8
 from shrinkc.compiler.quantise.stored import StoredCalibration
 from shrinkc.compiler.support.choices import Int8Tuning, Merge
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.errors import InputError
 
 PRECISIONS = ("fp32", "int8")
@@ -33,6 +35,7 @@ class Options:
     threads        of every measurement here
     runs           of each file when it is timed; 0 times nothing
     stored         what calibration told before: nothing is calibrated then
+    task           what the network's outputs mean: how files and changed networks are judged
     """
 
     target: str = "rpi4"
@@ -48,6 +51,7 @@ class Options:
     threads: int = 1
     runs: int = 30
     stored: StoredCalibration | None = None
+    task: Task = CLASSIFICATION
 
     @property
     def int8(self) -> Int8:

@@ -136,6 +136,7 @@ def compile_model(
         table=_table(table, options.precision),
         noise=noise,
         measured_layers=layers,
+        task=options.task,
     ).extended(sections)
     _write(out, report, optimised, after, extras or {})
     return report
@@ -143,7 +144,9 @@ def compile_model(
 
 def _order_of_classes(original: Comparison) -> tuple[str, ...]:
     """A network that is hardly ever right was trained on classes in another order."""
-    if original.labelled < FEW_LABELS or (original.top1 or 0.0) > HARDLY_EVER:
+    if original.classes is None or original.labelled < FEW_LABELS:
+        return ()
+    if (original.top1 or 0.0) > HARDLY_EVER:
         return ()
     return (
         f"the network itself is right on {original.top1:.1%} of the images: class folders count "

@@ -21,6 +21,8 @@ from shrinkc.compiler.report.sections import (
     TableSection,
 )
 from shrinkc.compiler.support.json_values import finite
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.verify.files import Comparison
 from shrinkc.passes.base import Change, Skip
 
@@ -33,7 +35,8 @@ class ArtefactReport:
     """One written file.
 
     `max_relative_error` is against the original network, as a share of the output range; `top1`
-    and `agreement` are shares of the evaluation images; times in ms on this machine, memory as
+    (the task's metric, whichever it is) and `agreement` are shares of the evaluation images; times
+    in ms on this machine, memory as
     `memory_bytes` of memory.py measures it.
     """
 
@@ -99,6 +102,7 @@ class Report:
     frontier: tuple[FrontierPoint, ...] = ()
     noise: tuple[LayerNoise, ...] = ()
     measured_layers: tuple[LayerTime, ...] = ()
+    task: Task = CLASSIFICATION
 
     def extended(self, sections: Sections) -> Report:
         """With what the caller of the compilation knows."""
@@ -144,6 +148,7 @@ class Report:
             "prediction": _prediction(self.predicted_after),
             "table": _optional(self.table),
             "max_relative_error": self.max_relative_error,
+            "task": _task(self.task),
             "original_top1": self.original_top1,
             "before": asdict(self.before),
             "after": asdict(self.after),
@@ -219,6 +224,10 @@ def artefact_report(
         memory_bytes=memory[1],
         memory_bytes_before=memory[0],
     )
+
+
+def _task(task: Task) -> dict[str, str]:
+    return {"name": task.name, "metric": task.metric, "unit": task.unit}
 
 
 def _total(prediction: Prediction | None) -> float | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shrinkc.compiler.quantise.noise import LayerNoise
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.passes.base import Skip
 
 Choice = Literal["merge", "drop", "narrow", "slice", "keep"]
@@ -73,20 +74,23 @@ class TableSection:
 @dataclass(frozen=True)
 class Judged:
     """A changed network beside the one it was made from, both in PyTorch and fp32: shares of the
-    images. Top-1 is None without labels."""
+    images, by the task's score. `original_top1` and `changed_top1` are means of the task's
+    `metric`, whichever it is; None without labels."""
 
     images: int
     agreement: float
     original_top1: float | None
     changed_top1: float | None
+    metric: str = CLASSIFICATION.metric
 
     def __str__(self) -> str:
-        top1 = ""
+        scores = ""
         if self.original_top1 is not None and self.changed_top1 is not None:
-            top1 = f"; top-1 {self.original_top1:.2%} before, {self.changed_top1:.2%} after"
+            before, after = self.original_top1, self.changed_top1
+            scores = f"; {self.metric} {before:.2%} before, {after:.2%} after"
         return (
             f"on {self.images} other images it agrees with the original on "
-            f"{self.agreement:.1%}{top1} (PyTorch, fp32)"
+            f"{self.agreement:.1%}{scores} (PyTorch, fp32)"
         )
 
 

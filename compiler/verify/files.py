@@ -20,6 +20,8 @@ from shrinkc.compiler.formats.tflite import TfliteRunner
 from shrinkc.compiler.pipeline.run import node_values
 from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task, total
 from shrinkc.compiler.verify.data import Batch, Data
 from shrinkc.errors import VerificationError
 
@@ -50,7 +52,7 @@ def verify(
 ) -> dict[str, Comparison]:
     """Compare every fp32 artefact with the original. Raises VerificationError."""
     with progress.task("Verifying", data.evaluation_batches) as done:
-        tallies = compare(original, files, _counted(data, done))
+        tallies = compare(original, files, _counted(data, done), task=data.options.task)
     for file in files:
         require_equal(final, file, tallies[file.name], FP32_TOLERANCE)
     return tallies
@@ -61,7 +63,7 @@ def judge(
 ) -> dict[str, Comparison]:
     """Accuracy and agreement of files that are not expected to be equal (int8)."""
     with progress.task("Judging int8", data.evaluation_batches) as done:
-        return compare(original, files, _counted(data, done))
+        return compare(original, files, _counted(data, done), task=data.options.task)
 
 
 def _counted(data: Data, done: Callable[[], None]) -> Iterator[Batch]:
@@ -125,13 +127,16 @@ def tflite_artefact(model: bytes, program: ops.Program) -> Artefact:
 
 @dataclass
 class Comparison:
-    """Running tally of an artefact against the original network."""
+    """Running tally of an artefact against the original network. `agree`, `correct`: sums of the
+    task's scores; `classes`: how many labels may name, where they are classes."""
 
     max_relative_error: float = 0.0
     images: int = 0
-    agree: int = 0
-    correct: int = 0
+    agree: float = 0.0
+    correct: float = 0.0
     labelled: int = 0
+    classes: int | None = None
+    task: Task = CLASSIFICATION
     worst_input: tuple[Tensor, ...] | None = field(default=None, repr=False)
 
     def add(self, got: list[Array], want: list[Array], labels: Tensor | None) -> float:
@@ -139,22 +144,23 @@ class Comparison:
         error = max((relative_error(g, w) for g, w in zip(got, want, strict=True)), default=0.0)
         self.max_relative_error = max(self.max_relative_error, error)
         self.images += len(got[0])
-        if got[0].ndim == 2:
-            chosen, original = got[0].argmax(1), want[0].argmax(1)
-            self.agree += int((chosen == original).sum())
+        answer, reference = (tuple(map(torch.as_tensor, outputs)) for outputs in (got, want))
+        if self.task.judges(answer):
+            self.agree += total(self.task.agree(answer, reference), len(got[0]))
             if labels is not None:
                 self.labelled += len(labels)
-                self.correct += int((chosen == labels.numpy()).sum())
+                self.correct += total(self.task.correct(answer, labels), len(labels))
+                self.classes = self.task.classes(answer)
         return error
 
     @property
     def top1(self) -> float | None:
-        """Share of labelled images classified right."""
+        """Share of labelled images that the artefact is right on, by the task's score."""
         return self.correct / self.labelled if self.labelled else None
 
     @property
     def agreement(self) -> float | None:
-        """Share of images classified as the original network does."""
+        """Share of images on which it agrees with the original network, by the task's score."""
         return self.agree / self.images if self.images else None
 
 
@@ -182,13 +188,15 @@ def compare(
     original: Original,
     artefacts: Iterable[Artefact],
     batches: Iterable[tuple[tuple[Tensor, ...], Tensor | None]],
+    *,
+    task: Task = CLASSIFICATION,
 ) -> dict[str, Comparison]:
     """Run the original and every artefact on the same batches of (inputs, labels).
 
     The result has one entry per artefact, and "torch" for the original itself.
     """
     chosen = list(artefacts)
-    tallies = {name: Comparison() for name in ("torch", *(a.name for a in chosen))}
+    tallies = {name: Comparison(task=task) for name in ("torch", *(a.name for a in chosen))}
     for index, (inputs, labels) in enumerate(batches):
         want = original.outputs(index, inputs)
         tallies["torch"].add(want, want, labels)

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -28,6 +27,8 @@ from shrinkc.compiler.quantise.stored import StoredCalibration
 from shrinkc.compiler.report.report import Report
 from shrinkc.compiler.report.sections import ChoiceRow, Judged, PlanSection, Sections
 from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Answer, Task, total
 from shrinkc.compiler.verify.data import split
 from shrinkc.passes.base import Skip
 
@@ -106,12 +107,13 @@ def compile_changed(
     stored: StoredCalibration | None = None,
     sections: Sections | None = None,
     extras: Mapping[str, bytes] | None = None,
+    task: Task = CLASSIFICATION,
 ) -> tuple[Report, Judged | None]:
     """Write the files; judge where there are images for it.
 
     int8 is calibrated on --images where others are judged, else on every second of them, unless
     what calibration told is `stored`. `sections` is what the report says besides, `extras` are more
-    files for the folder, by name.
+    files for the folder, by name; `task` is what the outputs mean.
     """
     calibrates = given.precision == "int8" and evaluation is not None and given.images is not None
     options = Options(
@@ -125,6 +127,7 @@ def compile_changed(
         threads=given.threads,
         runs=given.runs,
         stored=stored,
+        task=task,
     )
     name = f"{given.model.name}, {changed.how},"
     judged = None
@@ -143,21 +146,17 @@ def compile_changed(
 
 @torch.no_grad()
 def judge(original: fx.GraphModule, changed: fx.GraphModule, options: Options) -> Judged:
-    """On `options.images`."""
-    images = same = right = right_now = 0
-    labelled = True
+    """On `options.images`, by `options.task`."""
+    task, images, labelled = options.task, 0, True
+    same = right = right_now = 0.0
     for (x,), labels in split(original, replace(options, precision="fp32")).batches():
-        before, after = _classes(original, x), _classes(changed, x)
+        before: Answer = original(x)
+        after: Answer = changed(x)
         images += len(x)
-        same += int((before == after).sum())
+        same += total(task.agree(after, before), len(x))
         labelled = labelled and labels is not None
         if labels is not None:
-            right += int((before == labels).sum())
-            right_now += int((after == labels).sum())
-    top1 = (right / images, right_now / images) if labelled else (None, None)
-    return Judged(images, same / images, *top1)
-
-
-def _classes(graph: fx.GraphModule, x: Tensor) -> Tensor:
-    outputs: Any = graph(x)
-    return outputs[0].flatten(1).argmax(1)
+            right += total(task.correct(before, labels), len(x))
+            right_now += total(task.correct(after, labels), len(x))
+    shares = (right / images, right_now / images) if labelled else (None, None)
+    return Judged(images, same / images, *shares, task.metric)

@@ -65,6 +65,7 @@ def compile_uncaptured(
         opset=options.opset,
         notes=(FALLBACK_NOTE,),
         failures=(str(cause),),
+        task=options.task,
     ).extended(sections)
     with atomic_folder(out) as folder:
         (folder / "model.onnx").write_bytes(data)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from shrinkc.compiler.api.compare import FILES
 from shrinkc.compiler.cli.output import wide_console as show_wide_console
+from shrinkc.compiler.report.html.reading import metric
 
 
 def comparison(
@@ -23,11 +24,12 @@ def comparison(
     for label, key in (("model", "model"), ("target", "target"), ("precision", "precision")):
         table.add_row(label, *(escape(str(report.get(key)).rstrip(",")) for report in reports))
     table.add_row("predicted", *(_number(r.get("predicted_ms_after"), "ms") for r in reports))
+    counted = escape(" or ".join(dict.fromkeys(metric(report) for report in reports)))
     for name in FILES:
         files = [_artefact(report, name) for report in reports]
         if any(files):
             table.add_row(f"{name}, size", *(_number(f.get("bytes"), "B") for f in files))
-            table.add_row(f"{name}, top-1", *(_share(f.get("top1")) for f in files))
+            table.add_row(f"{name}, {counted}", *(_share(f.get("top1")) for f in files))
         if "speedup" in timed.get(name, {}):
             times = timed[name]
             first, second = (f"{times[k]:.3f} ms" for k in ("first_ms", "second_ms"))

@@ -57,7 +57,7 @@ def _artefacts(r: Report) -> Table:
     table = Table()
     judged = r.images > 0
     headers = ("file", "size", "largest error")
-    for header in (*headers, "agrees with PyTorch", "top-1") if judged else headers:
+    for header in (*headers, "agrees with PyTorch", r.task.metric) if judged else headers:
         table.add_column(header, justify="left" if header == "file" else "right")
     if judged:
         table.add_row("in PyTorch", "", "", "", _percent(r.original_top1))

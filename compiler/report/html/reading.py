@@ -14,6 +14,17 @@ def part(report: Json, key: str) -> Json:
     return report.get(key) or {}
 
 
+def metric(report: Json) -> str:
+    """What is counted on labelled images, in a sentence: "top-1"."""
+    return part(report, "task").get("metric", "top-1")
+
+
+def metric_title(report: Json) -> str:
+    """The same where it stands alone: "Top-1"."""
+    name = metric(report)
+    return name[:1].upper() + name[1:]
+
+
 def place(report: Json) -> str:
     """The target in a sentence: "on …"."""
     return "this machine" if is_host(report["target"]) else report["target"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shrinkc.compiler.report.html import units
 from shrinkc.compiler.report.html.markup import NOTHING, Child, Html, join, tag
-from shrinkc.compiler.report.html.reading import Json, place
+from shrinkc.compiler.report.html.reading import Json, metric, metric_title, place
 from shrinkc.compiler.report.html.tables import missing, paragraph, row, section, table
 
 NOISY = 0.10  # an IQR above this share of the median deserves a warning
@@ -86,7 +86,8 @@ def _accuracy_row(report: Json, file: Json) -> Html:
             f"Agreement, {file['file']}", (units.DASH, units.percent(file["agreement"])), how
         )
     was, now = units.percent(original), units.percent(file["top1"])
-    return _row(f"Top-1, {file['file']}", (was, now), f"{how}; {agrees}")
+    name = f"{metric_title(report)}, {file['file']}"
+    return _row(name, (was, now), f"{how}; {agrees}")
 
 
 def _size_row(report: Json, file: Json) -> Html:
@@ -118,7 +119,8 @@ def _images(report: Json) -> Html:
     if not report["images"]:
         return missing(
             "No images were given, so accuracy was not judged; the files were compared with the "
-            "network on random inputs. Give images, a folder for every class for top-1: ",
+            "network on random inputs. Give images, a folder for every class for "
+            f"{metric(report)}: ",
             tag("code", None, "--images DIR"),
             ".",
         )

@@ -7,7 +7,7 @@ from math import ceil, floor, log10
 
 from shrinkc.compiler.report.html import units
 from shrinkc.compiler.report.html.markup import Attribute, Html, tag
-from shrinkc.compiler.report.html.reading import Json, listed
+from shrinkc.compiler.report.html.reading import Json, listed, metric, metric_title
 from shrinkc.compiler.report.html.svg import image, line, text
 from shrinkc.compiler.report.html.tables import folded, missing, row, section, table
 
@@ -22,9 +22,12 @@ def frontier_section(report: Json) -> Html:
     drawn = [p for p in points if p[time] is not None and p[share] is not None]
     parts: list[Html] = []
     if len(drawn) > 1:
-        parts.append(_image(drawn, time, share))
+        name = metric(report) if share == "top1" else "agreement with the original"
+        parts.append(_image(drawn, time, share, name))
     if points:
-        parts.append(folded("The frontier as a table", _table(points), is_open=len(drawn) < 2))
+        parts.append(
+            folded("The frontier as a table", _table(report, points), is_open=len(drawn) < 2)
+        )
     else:
         parts.append(
             missing(
@@ -49,7 +52,7 @@ def _axes(points: list[Json]) -> tuple[str, str]:
     return "measured_ms" if measured else "predicted_ms", "top1" if labelled else "agreement"
 
 
-def _image(points: list[Json], time: str, share: str) -> Html:
+def _image(points: list[Json], time: str, share: str, name: str) -> Html:
     ordered = sorted(points, key=lambda p: p[time])
     across = ticks(0.0, max(p[time] for p in points))
     low, high = min(p[share] for p in points), max(p[share] for p in points)
@@ -66,7 +69,6 @@ def _image(points: list[Json], time: str, share: str) -> Html:
     parts += [text(x(v), BOTTOM + 20, f"{v:g}", "tick middle") for v in across]
     how = time.removesuffix("_ms")
     parts.append(text(RIGHT, BOTTOM + 40, f"{how} ms →", "tick end"))
-    name = "top-1" if share == "top1" else "agreement with the original"
     parts.append(text(0, 10, f"↑ {name}", "tick"))
     for precision in dict.fromkeys(p["precision"] for p in ordered):
         of = [p for p in ordered if p["precision"] == precision]
@@ -122,7 +124,7 @@ def _words(p: Json, time: str, share: str) -> str:
     return f"{units.percent(p[share])} at {units.ms(p[time])}, {p['precision']}{chosen}"
 
 
-def _table(points: list[Json]) -> Html:
+def _table(report: Json, points: list[Json]) -> Html:
     rows = [
         row(
             units.times(p["speedup"]) + (" (written)" if p["chosen"] else ""),
@@ -135,5 +137,6 @@ def _table(points: list[Json]) -> Html:
         )
         for p in points
     ]
-    headers = ("Speedup", "Predicted", "Measured", "Top-1", "Agreement", "Precision")
+    score = metric_title(report)
+    headers = ("Speedup", "Predicted", "Measured", score, "Agreement", "Precision")
     return table("Networks that were within reach", headers, rows, _NUMBERS)

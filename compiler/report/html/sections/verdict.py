@@ -5,7 +5,7 @@ from __future__ import annotations
 from shrinkc.compiler.devices import is_host
 from shrinkc.compiler.report.html import units
 from shrinkc.compiler.report.html.markup import Html, tag
-from shrinkc.compiler.report.html.reading import Json, part, place
+from shrinkc.compiler.report.html.reading import Json, metric, metric_title, part, place
 
 EVEN = 0.005  # ratios closer to 1 than this are called equal
 
@@ -60,20 +60,22 @@ def _accuracy(report: Json, file: Json) -> str:
     if judged is not None:
         said = f"the {changed or 'changed'} network agrees with the original on "
         said += f"{units.percent(judged['agreement'])} of {judged['images']:,} images"
-        return said + _top1(judged["original_top1"], file["top1"], file["file"])
+        name = f"{metric(report)} of {file['file']}"
+        return said + _score(name, judged["original_top1"], file["top1"])
     if not report["images"]:
         said = f"it differs from the original by {units.error(file['max_relative_error'])}"
         return f"{said} of the output range at most; its accuracy was not judged on images"
     said = f"it agrees with the original on {units.percent(file['agreement'])} of "
-    return f"{said}{report['images']:,} images" + _top1(report["original_top1"], file["top1"])
+    return f"{said}{report['images']:,} images" + _score(
+        metric(report), report["original_top1"], file["top1"]
+    )
 
 
-def _top1(before: float | None, after: float | None, whose: str = "") -> str:
+def _score(name: str, before: float | None, after: float | None) -> str:
     if before is None or after is None:
         return ""
-    of = f" of {whose}" if whose else ""
     same = "as before" if before == after else f"instead of {units.percent(before)}"
-    return f", top-1{of} {units.percent(after)} {same}"
+    return f", {name} {units.percent(after)} {same}"
 
 
 def highlights(report: Json) -> Html:
@@ -84,7 +86,7 @@ def highlights(report: Json) -> Html:
     was, now = file.get("memory_bytes_before"), file.get("memory_bytes")
     found = (
         _latency(report, file),
-        ("Top-1", units.percent(original), units.percent(file["top1"]), file["file"]),
+        (metric_title(report), units.percent(original), units.percent(file["top1"]), file["file"]),
         ("Size", units.size(file.get("bytes_before")), units.size(file["bytes"]), file["file"]),
         ("Peak memory", units.size(was), units.size(now), "for the model, measured here"),
     )
