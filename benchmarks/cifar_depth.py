@@ -44,7 +44,14 @@ from shrinkc.compiler.depth.closed_form import ClosedForm, candidates, shrink_cl
 from shrinkc.compiler.depth.options import depth_options
 from shrinkc.compiler.depth.select import most, select
 from shrinkc.compiler.depth.surgery import DepthPlan, finish, prepare, union
-from shrinkc.compiler.depth.trained import Method, Trained, common_activation, shrink_trained
+from shrinkc.compiler.depth.trained import (
+    TRAINED_METHODS,
+    TWO_STAGE_DP,
+    Trained,
+    TrainedMethod,
+    common_activation,
+    shrink_trained,
+)
 from shrinkc.compiler.formats.tflite import TfliteRunner
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.measure.bench import bench
@@ -74,7 +81,7 @@ RATE = 0.05
 MULTIPLE = 4  # channels of uniform widths
 CALIBRATION = 100
 CONTROL = [1.5]  # speedups of the control from scratch
-BY_PLAN: tuple[Method, ...] = ("depthshrinker", "two-stage-dp", "layermerge", "layer-pruning")
+BY_PLAN = {method.name: method for method in TRAINED_METHODS}
 METHODS = (*BY_PLAN, "closed-form", "uniform-width", "from-scratch")
 KEPT = cifar.OUT / "depth"
 
@@ -149,12 +156,12 @@ Shrunk = tuple[fx.GraphModule, dict[str, Any]]
 
 
 def by_plan(
-    graph: fx.GraphModule, seen: Images, method: Method, speedup: float, seed: int
+    graph: fx.GraphModule, seen: Images, method: TrainedMethod, speedup: float, seed: int
 ) -> Shrunk:
     result = shrink_trained(
         *(graph, seen, table(), PRECISION, method, Goal.speedup(speedup)),
         options=Trained(recipe(seed)),
-        folder=KEPT / "work" / f"{method}-{seed}",
+        folder=KEPT / "work" / f"{method.name}-{seed}",
         measured_ms=measured(network(graph).folded, seen),
     )
     return result.graph_module, {"options": [taken.option for taken in result.taken]}
@@ -227,7 +234,7 @@ def from_scratch(graph: fx.GraphModule, seen: Images, speedup: float, seed: int)
     """Scratch-E of Liu et al. (2019): the shrunk network's shape, random weights, all epochs."""
     folder = KEPT / "work" / f"two-stage-dp-{seed}"
     found = shrink_trained(
-        *(graph, seen, table(), PRECISION, "two-stage-dp", Goal.speedup(speedup)),
+        *(graph, seen, table(), PRECISION, TWO_STAGE_DP, Goal.speedup(speedup)),
         options=Trained(recipe(seed)),
         folder=folder,
     )
@@ -300,8 +307,7 @@ def _point(
         case "from-scratch":
             shrunk, more = from_scratch(graph, seen, speedup, seed)
         case _:
-            (name,) = (m for m in BY_PLAN if m == method)
-            shrunk, more = by_plan(graph, seen, name, speedup, seed)
+            shrunk, more = by_plan(graph, seen, BY_PLAN[method], speedup, seed)
     seconds = time.monotonic() - started
     before, after = int8_file(original, seen), int8_file(shrunk, seen)
     row: dict[str, Any] = {

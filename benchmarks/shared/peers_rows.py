@@ -18,7 +18,7 @@ from benchmarks.shared.peers_workshop import (
     TORCH_PRUNING,
     Workshop,
 )
-from shrinkc.compiler.depth.trained import Method
+from shrinkc.compiler.depth.trained import DEPTHSHRINKER, TWO_STAGE_DP
 from shrinkc.compiler.options import PRECISIONS
 
 PEERS = (LITERT, TORCH_ONNX, ORT_INT8, EDGE_INT8, TORCH_PRUNING)
@@ -32,7 +32,7 @@ PRUNING = {
     "group-norm-inside": "group norm, inside blocks",
 }
 RATIOS = (10, 20)  # per cent of the channels
-DEPTH: dict[Method, str] = {"depthshrinker": "DepthShrinker", "two-stage-dp": "two-stage DP"}
+DEPTH = {DEPTHSHRINKER: "DepthShrinker", TWO_STAGE_DP: "two-stage DP"}
 SHALLOWER = (1.1, 1.2)  # over fp32 in fp32, by depth alone
 PLANNED_FP32 = (1.2, 1.4)  # the same by plans
 PLANNED = (2.3, 2.6, 3.0)
@@ -146,7 +146,7 @@ def pruners(shop: Workshop) -> Iterator[Contender]:
 def shrinkers(shop: Workshop) -> Iterator[Contender]:
     for (method, tool), speedup, precision in product(DEPTH.items(), SHALLOWER, PRECISIONS):
         yield Contender(
-            f"{method}-{speedup:g}-{precision}",
+            f"{method.name}-{speedup:g}-{precision}",
             tool,
             f"{speedup:g}× asked in fp32, {shop.taught}",
             *(REIMPLEMENTED, ".tflite"),

@@ -26,7 +26,7 @@ from benchmarks.shared.mobilenet_v2 import IMAGES, images, write_model
 from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.goal import Goal
-from shrinkc.compiler.depth.trained import Method, Trained, shrink_trained
+from shrinkc.compiler.depth.trained import Trained, TrainedMethod, shrink_trained
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.measure.speedup import tflite_file
 from shrinkc.compiler.pipeline.run import run_exact_passes
@@ -167,7 +167,7 @@ class Workshop:
         """Importances are judged by labels: here the original's own answers."""
         return replace(self.images, labels=classes_of(self.original, self.inputs))
 
-    def shrunk(self, method: Method, speedup: float, precision: str) -> tuple[bytes, str]:
+    def shrunk(self, method: TrainedMethod, speedup: float, precision: str) -> tuple[bytes, str]:
         """Planned and trained in fp32; what was trained once is only read."""
         result = shrink_trained(
             *(self.trainable, self.answered, cost_table(self.target), "fp32", method),

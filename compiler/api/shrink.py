@@ -21,15 +21,13 @@ from shrinkc.compiler.api.steps.changed_network import (
 from shrinkc.compiler.api.steps.request import CompileArguments, images_of
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.predict import CostTable
-from shrinkc.compiler.depth.closed_form import ClosedForm, shrink_closed_form
-from shrinkc.compiler.depth.methods import TRAINED
-from shrinkc.compiler.depth.trained import Trained, expand, shrink_trained
+from shrinkc.compiler.depth.closed_form import ClosedForm, TakenChoice
+from shrinkc.compiler.depth.methods import DepthTask, method_of
+from shrinkc.compiler.depth.trained import Trained
 from shrinkc.compiler.images.cache import Reading, load_images, with_margin
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.preprocessing import Preprocessing
 from shrinkc.compiler.measure.speedup import Measuring
-from shrinkc.compiler.pipeline.deployed import BASE_PASSES
-from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
 from shrinkc.compiler.recover.retrain import retrain
@@ -79,7 +77,7 @@ def _images(
     a: ShrinkArguments, preprocessing: Preprocessing, out: Path, reporter: Progress
 ) -> Images:
     """That the method sees."""
-    if a.method != "closed-form":
+    if method_of(a.method).learns:
         return _train_on(a, preprocessing, out, reporter)
     images = images_of(a.compile.images, None, labelled=False)
     assert images is not None
@@ -104,35 +102,33 @@ class _Work:
     out: Path
     reporter: Progress
 
-    def closed_form(self) -> Outcome:
-        with self.reporter.task("Folding; each pass verified in float64"):
-            original = run_exact_passes(self.graph, BASE_PASSES)[0].float()
-        tuning = Tuning() if self.a.steps is None else Tuning(steps=self.a.steps)
-        cache = Path(user_cache_dir("shrinkc", appauthor=False), "damages")
-        goal = self.a.goal
-        assert goal is not None
-        shrunk = shrink_closed_form(
-            *(original, self.images, self.table, self.a.compile.precision, goal),
-            options=ClosedForm(tuning=tuning, cache=cache),
-            progress=self.reporter,
-            measured_ms=self.measured_ms,
+    def shrunk(self) -> Outcome:
+        a = self.a
+        options = ClosedForm(
+            tuning=Tuning() if a.steps is None else Tuning(steps=a.steps),
+            cache=Path(user_cache_dir("shrinkc", appauthor=False), "damages"),
         )
-        lines = (
-            f"{row.kind} {row.source} … {row.sink}: saves {row.saving_ms:.3g} ms, alone it agrees "
-            f"with the original on {row.agreement:.1%} of the images"
-            for row in shrunk.taken
+        method, precision, folder = method_of(a.method), a.compile.precision, work_folder(self.out)
+        task = DepthTask(
+            *(self.graph, self.images, self.table, precision, a.goal),
+            *(options, a.trained, folder, self.reporter, self.measured_ms),
         )
-        choices = tuple(asdict(row) for row in shrunk.taken)
-        result = shrunk.graph_module
-        if self.a.trains:
-            recipe = self.a.trained.recipe
-            teaching = _train_on(self.a, self.preprocessing, self.out, self.reporter)
-            folder = work_folder(self.out)
-            result = retrain(result, original, teaching, recipe, folder, self.reporter)
+        found = method.shrink(task)
+        result, section = found.graph_module, None
+        if not method.learns:
+            fitted = [t for t in found.taken if isinstance(t, TakenChoice)]
+            section = plan_section("closed form", fitted, precision, found.skipped)
+            if a.trains:
+                teaching = _train_on(a, self.preprocessing, self.out, self.reporter)
+                recipe = a.trained.recipe
+                given = result, found.original, teaching, recipe
+                result = retrain(*given, folder, self.reporter)
+        choices = tuple(
+            {n: None if v != v else v for n, v in asdict(taken).items()} for taken in found.taken
+        )
         return Outcome(
-            *(original, result, shrunk.before_ms, shrunk.after_ms),
-            *(choices, shrunk.skipped, tuple(lines)),
-            plan_section("closed form", shrunk.taken, self.a.compile.precision, shrunk.skipped),
+            *(found.original, result, found.before_ms, found.after_ms, choices, found.skipped),
+            *(tuple(str(taken) for taken in found.taken), section),
         )
 
     @cached_property
@@ -144,31 +140,3 @@ class _Work:
             return torch.cat([x for x, _ in sample.batches()])
 
         return on_this_machine(self.a.compile, self.graph, self.table, few)
-
-    def trained(self) -> Outcome:
-        given = (self.graph, self.images, self.table, self.a.compile.precision)
-        options, folder = self.a.trained, work_folder(self.out)
-        if self.a.method == "expand":
-            shrunk = expand(*given, options=options, folder=folder, progress=self.reporter)
-        else:
-            shrunk = shrink_trained(
-                *(*given, TRAINED[self.a.method], self.a.goal),
-                options=options,
-                folder=folder,
-                progress=self.reporter,
-                measured_ms=self.measured_ms,
-            )
-        lines = tuple(_line(t.option, t.saving_ms, t.damage) for t in shrunk.taken)
-        choices = tuple(
-            asdict(t) | {"damage": t.damage if t.damage == t.damage else None} for t in shrunk.taken
-        )
-        return Outcome(
-            *(shrunk.original, shrunk.graph_module, shrunk.before_ms, shrunk.after_ms),
-            *(choices, shrunk.skipped, lines),
-        )
-
-
-def _line(option: str, saving_ms: float, damage: float) -> str:
-    saved = f": saves {saving_ms:.3g} ms" if saving_ms else ""
-    harm = f", alone it raises the loss by {damage:.3g}" if damage == damage else ""
-    return f"{option}{saved}{harm}"

@@ -1,9 +1,168 @@
-"""The methods of `shrinkc shrink` that train for their choices, by name."""
+"""The methods of shrinking depth, by name.
+
+A new method is one module with a function of a `DepthTask`, and one line of `METHODS`.
+"""
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
-from shrinkc.compiler.depth.trained import Method
+from torch import fx
 
-TRAINED: dict[str, Method] = {method: method for method in get_args(Method)}
+from shrinkc.compiler.cost.goal import SHRINK_GOALS, Goal, missing
+from shrinkc.compiler.cost.predict import CostTable
+from shrinkc.compiler.depth.closed_form import ClosedForm, TakenChoice, shrink_closed_form
+from shrinkc.compiler.depth.trained import (
+    TRAINED_METHODS,
+    Taken,
+    Trained,
+    TrainedMethod,
+    TrainedShrink,
+    expand,
+    shrink_trained,
+)
+from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.pipeline.deployed import BASE_PASSES
+from shrinkc.compiler.pipeline.run import run_exact_passes
+from shrinkc.compiler.support.progress import Progress
+from shrinkc.errors import InputError
+from shrinkc.passes.base import Skip
+
+
+@dataclass(frozen=True, eq=False)
+class DepthTask:
+    """What a method is given.
+
+    captured     batch norms as they are
+    goal         None where the method takes none, or `trained` says how many blocks stay
+    closed       options of methods that fit, `trained` of those that learn
+    folder       keeps importances and checkpoints; None: nothing is kept
+    measured_ms  of a merged network whose numbers mean nothing yet, where the device is at hand
+    """
+
+    captured: fx.GraphModule
+    images: Images
+    table: CostTable
+    precision: str
+    goal: Goal | None
+    closed: ClosedForm
+    trained: Trained
+    folder: Path | None
+    progress: Progress
+    measured_ms: Callable[[fx.GraphModule], float] | None
+
+
+@dataclass(frozen=True, eq=False)
+class DepthResult:
+    """The deployed original and what was made of it; milliseconds are the table's. `taken`: what
+    was done, each a line in `str`."""
+
+    original: fx.GraphModule
+    graph_module: fx.GraphModule
+    before_ms: float
+    after_ms: float
+    taken: tuple[TakenChoice, ...] | tuple[Taken, ...]
+    skipped: tuple[Skip, ...]
+
+
+@dataclass(frozen=True)
+class DepthMethod:
+    """One method.
+
+    name         to ask for it by
+    shrink       does it; raises InputError, TableError, TrainingError
+    learns       from labelled images; otherwise it fits to unlabelled ones
+    takes_goal   False: it makes nothing faster
+    keeps_blocks whether it can be asked for a number of blocks instead of a goal
+    """
+
+    name: str
+    shrink: Callable[[DepthTask], DepthResult]
+    learns: bool = True
+    takes_goal: bool = True
+    keeps_blocks: bool = False
+
+    def check(self, goal: Goal | None, options: Trained) -> None:
+        """Raise InputError unless exactly one says how far to shrink, as the method can."""
+        counts = [n for n in ("keep_blocks", "keep_ratio") if getattr(options, n) is not None]
+        if counts and not self.keeps_blocks:
+            some = ", ".join(method.name for method in METHODS if method.keeps_blocks)
+            raise InputError(f"`keep_blocks` and `keep_ratio` belong to the method {some} alone")
+        if not self.takes_goal:
+            if goal is not None:
+                raise InputError(f"{self.name} makes nothing faster: leave out the goal")
+            return
+        given = [*([] if goal is None else [goal.among(SHRINK_GOALS).kind]), *counts]
+        if not given:
+            raise missing(SHRINK_GOALS)
+        if len(given) > 1:
+            names = ", ".join(f"`{name}`" for name in given)
+            raise InputError(f"give exactly one of {names}, not several")
+
+
+def _closed_form(task: DepthTask) -> DepthResult:
+    with task.progress.task("Folding; each pass verified in float64"):
+        original = run_exact_passes(task.captured, BASE_PASSES)[0].float()
+    if task.goal is None:
+        raise missing(SHRINK_GOALS)
+    found = shrink_closed_form(
+        *(original, task.images, task.table, task.precision, task.goal),
+        options=task.closed,
+        progress=task.progress,
+        measured_ms=task.measured_ms,
+    )
+    return DepthResult(
+        *(original, found.graph_module, found.before_ms, found.after_ms),
+        *(found.taken, found.skipped),
+    )
+
+
+def _trained(method: TrainedMethod) -> Callable[[DepthTask], DepthResult]:
+    def shrink(task: DepthTask) -> DepthResult:
+        found = shrink_trained(
+            *(task.captured, task.images, task.table, task.precision, method, task.goal),
+            options=task.trained,
+            folder=task.folder,
+            progress=task.progress,
+            measured_ms=task.measured_ms,
+        )
+        return _result(found)
+
+    return shrink
+
+
+def _expand(task: DepthTask) -> DepthResult:
+    found = expand(
+        *(task.captured, task.images, task.table, task.precision),
+        options=task.trained,
+        folder=task.folder,
+        progress=task.progress,
+    )
+    return _result(found)
+
+
+def _result(found: TrainedShrink) -> DepthResult:
+    return DepthResult(
+        *(found.original, found.graph_module, found.before_ms, found.after_ms),
+        *(found.taken, found.skipped),
+    )
+
+
+METHODS: tuple[DepthMethod, ...] = (
+    DepthMethod("closed-form", _closed_form, learns=False),
+    *(DepthMethod(m.name, _trained(m), keeps_blocks=m.masked) for m in TRAINED_METHODS),
+    DepthMethod("expand", _expand, takes_goal=False),
+)
+
+
+def method_of(method: str | DepthMethod) -> DepthMethod:
+    """The one of that name; one's own as it is. Raises InputError, which lists the names."""
+    if isinstance(method, DepthMethod):
+        return method
+    for known in METHODS:
+        if known.name == method:
+            return known
+    names = ", ".join(known.name for known in METHODS)
+    raise InputError(f"`method` {method}: give one of {names}")

@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from torch import fx, nn
 
@@ -49,14 +48,24 @@ from shrinkc.passes.base import Skip, copy_graph
 from shrinkc.passes.ir import module_of
 from shrinkc.passes.layers.expand_convs import ExpandConvs
 
-Method = Literal["depthshrinker", "two-stage-dp", "layermerge", "layer-pruning"]
-MOVES: dict[Method, tuple[Move, ...]] = {
-    "depthshrinker": ("merge",),
-    "two-stage-dp": ("merge",),
-    "layermerge": ("merge", "identity", "drop"),
-    "layer-pruning": ("drop",),
-}
 ATTEMPTS = 20  # to meet the budget by the whole network's own prediction
+
+
+@dataclass(frozen=True)
+class TrainedMethod:
+    """`moves`: what may happen to a span. `masked`: masks are learned together with the weights;
+    otherwise each option is tried alone and the best set found."""
+
+    name: str
+    moves: tuple[Move, ...]
+    masked: bool = False
+
+
+DEPTHSHRINKER = TrainedMethod("depthshrinker", ("merge",), masked=True)
+TWO_STAGE_DP = TrainedMethod("two-stage-dp", ("merge",))
+LAYERMERGE = TrainedMethod("layermerge", ("merge", "identity", "drop"))
+LAYER_PRUNING = TrainedMethod("layer-pruning", ("drop",))
+TRAINED_METHODS = (DEPTHSHRINKER, TWO_STAGE_DP, LAYERMERGE, LAYER_PRUNING)
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,12 @@ class Taken:
     saving_ms: float
     damage: float
 
+    def __str__(self) -> str:
+        saved = f": saves {self.saving_ms:.3g} ms" if self.saving_ms else ""
+        known = self.damage == self.damage
+        harm = f", alone it raises the loss by {self.damage:.3g}" if known else ""
+        return f"{self.option}{saved}{harm}"
+
 
 @dataclass(frozen=True, eq=False)
 class TrainedShrink:
@@ -112,7 +127,7 @@ def shrink_trained(
     images: Images,
     table: CostTable,
     precision: str,
-    method: Method,
+    method: TrainedMethod,
     goal: Goal | None = None,
     *,
     options: Trained | None = None,
@@ -131,18 +146,19 @@ def shrink_trained(
     what can), labels missing; TableError where the table lacks the precision; TrainingError.
     """
     options, progress = options or Trained(), progress or Silent()
-    check_goal(method, goal, options)
     if images.labels is None:
-        raise labels_missing(method)
+        raise labels_missing(method.name)
     net = network(captured)
     before_ms = predicted_ms(net.folded, table, precision)
-    key = digest_of(net.graph, f"{method} {goal} {options} {images.digest}")[:12]
+    key = digest_of(net.graph, f"{method.name} {goal} {options} {images.digest}")[:12]
     teacher = copy_graph(net.graph)
     trainer = trainer_for(images, teacher, options.recipe, folder, key, progress)
     run = _Run(net, trainer, options, table, precision, before_ms, measured_ms)
-    found, refused = depth_options(net, price_of(table, precision), MOVES[method])
-    if method == "depthshrinker" or goal is None:
+    found, refused = depth_options(net, price_of(table, precision), method.moves)
+    if method.masked:
         chosen = run.searched(found, goal)
+    elif goal is None:
+        raise missing(SHRINK_GOALS)
     else:
         chosen = run.planned(found, goal)
     plan = union(option.plan for option, _ in chosen)
@@ -160,23 +176,6 @@ def shrink_trained(
         tuple(Skip(r.node, r.reason) for r in refused),
         result.history,
     )
-
-
-def check_goal(method: str, goal: Goal | None, options: Trained) -> None:
-    """Raise InputError unless exactly one says how far to shrink, as the method can; for expand,
-    which makes nothing faster, unless none does."""
-    counts = [n for n in ("keep_blocks", "keep_ratio") if getattr(options, n) is not None]
-    if counts and method != "depthshrinker":
-        raise InputError("`keep_blocks` and `keep_ratio` belong to the method depthshrinker alone")
-    if method == "expand":
-        if goal is not None:
-            raise InputError("expand makes nothing faster: leave out the goal")
-        return
-    given = [*([] if goal is None else [goal.among(SHRINK_GOALS).kind]), *counts]
-    if not given:
-        raise missing(SHRINK_GOALS)
-    if len(given) > 1:
-        raise InputError(f"give exactly one of {', '.join(f'`{n}`' for n in given)}, not several")
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +222,7 @@ class _Run:
         return [(space.options[i], float("nan")) for i in chosen]
 
     def _budget(self, found: Sequence[DepthOption], goal: Goal) -> float:
-        budget = goal.budget(self.before_ms)
+        budget = goal.among(SHRINK_GOALS).budget(self.before_ms)
         check_reachable(self.before_ms, self.before_ms - _most(found), budget)
         return budget
 
@@ -262,7 +261,8 @@ def _kept(options: Trained, units: int) -> int:
     if options.keep_blocks is not None:
         kept = options.keep_blocks
     else:
-        assert options.keep_ratio is not None
+        if options.keep_ratio is None:
+            raise missing(SHRINK_GOALS)
         kept = round(options.keep_ratio * units)
     if not 0 <= kept < units:
         raise InputError(f"`keep_blocks` {kept} of {units}: give 0 to {units - 1}")
@@ -302,7 +302,6 @@ def expand(
     Raises as `shrink_trained`; InputError where there is no such convolution.
     """
     options, progress = options or Trained(), progress or Silent()
-    check_goal("expand", None, options)
     if images.labels is None:
         raise labels_missing("expand")
     net = network(captured)

@@ -159,7 +159,7 @@ def _run(a: ShrinkArguments) -> None:
     out = given.out or Path(f"{given.model.stem}-{Path(given.target).name}-shrunk")
     images = _images(a, preprocessing, out, reporter)
     work = _Work(a, graph, images, table, preprocessing, out, reporter)
-    outcome = work.closed_form() if a.method == "closed-form" else work.trained()
+    outcome = work.shrunk()
     outcome.shrunk.meta.update(graph.meta)
     changed = Changed(outcome.shrunk, outcome.original, "shrunk")
     report, judged = compile_changed(
@@ -178,16 +178,17 @@ def _run(a: ShrinkArguments) -> None:
 
 
 def _check(a: ShrinkArguments) -> None:
-    from shrinkc.compiler.depth.trained import check_goal, labels_missing
+    from shrinkc.compiler.depth.methods import method_of
+    from shrinkc.compiler.depth.trained import labels_missing
     from shrinkc.compiler.train.compute import require_training
 
     if a.compile.images is None:
         raise InputError("shrinking looks at images", "give `images`; no labels are needed")
-    learns = a.method != "closed-form"
-    if learns and a.steps is not None:
+    method = method_of(a.method)
+    if method.learns and a.steps is not None:
         raise InputError(f"`steps` belongs to closed-form; {a.method} takes `epochs`")
-    check_goal(a.method, a.goal, a.trained)
-    if learns or a.trains:
+    method.check(a.goal, a.trained)
+    if method.learns or a.trains:
         require_training()
-    if learns and not a.trains:
+    if method.learns and not a.trains:
         raise labels_missing(a.method)

@@ -10,7 +10,7 @@ import typer
 
 from shrinkc.compiler.cli.main import app, main
 from shrinkc.compiler.cli.options import PANELS
-from shrinkc.compiler.depth.methods import TRAINED
+from shrinkc.compiler.depth.methods import METHODS
 from shrinkc.compiler.support.choices import CriterionName, DepthMethod, Normalise
 from shrinkc.compiler.width.methods import NAMES
 from shrinkc.passes.criteria import base
@@ -79,7 +79,7 @@ def test_a_panel_fits_on_a_screen(
 def test_choices_are_those_of_the_library() -> None:
     assert get_args(CriterionName) == NAMES
     assert get_args(Normalise) == get_args(base.Normalise)
-    assert get_args(DepthMethod) == ("closed-form", *TRAINED, "expand")
+    assert get_args(DepthMethod) == tuple(method.name for method in METHODS)
 
 
 def test_help_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,12 +18,18 @@ from torch import fx, nn
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.budget import predicted_ms, price_of
 from shrinkc.compiler.cost.goal import Goal
+from shrinkc.compiler.depth.closed_form import ClosedForm
 from shrinkc.compiler.depth.gates import Gates, gated, search_space
+from shrinkc.compiler.depth.methods import DepthMethod, DepthResult, DepthTask, method_of
 from shrinkc.compiler.depth.options import DepthOption, depth_options
 from shrinkc.compiler.depth.surgery import DepthPlan, finish, finished_ms, prepare, union
 from shrinkc.compiler.depth.trained import (
-    Method,
+    DEPTHSHRINKER,
+    LAYER_PRUNING,
+    LAYERMERGE,
+    TWO_STAGE_DP,
     Trained,
+    TrainedMethod,
     TrainedShrink,
     expand,
     shrink_trained,
@@ -31,6 +37,7 @@ from shrinkc.compiler.depth.trained import (
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import Network, network
 from shrinkc.compiler.recover.recipe import Recipe
+from shrinkc.compiler.support.progress import Silent
 from shrinkc.errors import InputError
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.table import OpEstimate
@@ -225,15 +232,17 @@ def test_keeping_a_number_of_units_keeps_the_largest_scores(net: Network) -> Non
 QUICK = Trained(Recipe(epochs=1, steps=2, batch=16))
 
 
-def run(method: Method, goal: Goal | None, folder: Path | None, **changed: object) -> TrainedShrink:
+def run(
+    method: TrainedMethod, goal: Goal | None, folder: Path | None, **changed: object
+) -> TrainedShrink:
     options = replace(QUICK, **changed) if changed else QUICK  # pyright: ignore[reportArgumentType]
     return shrink_trained(
         captured(), images(), ByWork(), "fp32", method, goal, options=options, folder=folder
     )
 
 
-@pytest.mark.parametrize("method", ["depthshrinker", "two-stage-dp", "layermerge", "layer-pruning"])
-def test_every_method_meets_the_budget_and_merges(method: Method, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [DEPTHSHRINKER, TWO_STAGE_DP, LAYERMERGE, LAYER_PRUNING])
+def test_every_method_meets_the_budget_and_merges(method: TrainedMethod, tmp_path: Path) -> None:
     table = ByWork()
     result = run(method, Goal.speedup(1.3), tmp_path)
     assert result.after_ms <= result.before_ms / 1.3
@@ -257,17 +266,17 @@ def test_a_plan_is_corrected_by_what_is_measured() -> None:
         return predicted_ms(merged, table, "fp32") + 0.1 * before
 
     result = shrink_trained(
-        *(graph, images(), table, "fp32", "layer-pruning", Goal.speedup(1.2)),
+        *(graph, images(), table, "fp32", LAYER_PRUNING, Goal.speedup(1.2)),
         options=QUICK,
         measured_ms=measured_ms,
     )
     budget = result.before_ms / 1.2
     assert measured_ms(result.graph_module) <= budget
-    by_table = run("layer-pruning", Goal.speedup(1.2), None)
+    by_table = run(LAYER_PRUNING, Goal.speedup(1.2), None)
     assert result.after_ms <= by_table.after_ms
     with pytest.raises(InputError, match="no plan was measured within"):
         shrink_trained(
-            *(graph, images(), table, "fp32", "layer-pruning", Goal.speedup(1.2)),
+            *(graph, images(), table, "fp32", LAYER_PRUNING, Goal.speedup(1.2)),
             options=QUICK,
             measured_ms=lambda merged: before,
         )
@@ -276,9 +285,9 @@ def test_a_plan_is_corrected_by_what_is_measured() -> None:
 def test_depthshrinker_keeps_as_many_blocks_as_asked_for() -> None:
     space = search_space(network(captured()), all_options(network(captured())))
     blocks = len(space.units)
-    result = run("depthshrinker", None, None, keep_blocks=blocks - 1)
+    result = run(DEPTHSHRINKER, None, None, keep_blocks=blocks - 1)
     assert tuple(result.plan.removed) in space.units
-    kept = run("depthshrinker", None, None, keep_ratio=0.5).plan.removed
+    kept = run(DEPTHSHRINKER, None, None, keep_ratio=0.5).plan.removed
     assert len([u for u in space.units if not set(u) & set(kept)]) >= round(blocks / 2)
 
 
@@ -298,11 +307,11 @@ def test_importance_is_kept_when_a_run_is_stopped(
 
     monkeypatch.setattr(trials, "run_jobs", stopping)
     with pytest.raises(KeyboardInterrupt):
-        run("layermerge", Goal.speedup(1.3), tmp_path)
+        run(LAYERMERGE, Goal.speedup(1.3), tmp_path)
     (journal,) = tmp_path.glob("*.jsonl")
     known = len(journal.read_text().splitlines())
     assert known == tried[0] > 0
-    run("layermerge", Goal.speedup(1.3), tmp_path)
+    run(LAYERMERGE, Goal.speedup(1.3), tmp_path)
     assert len(journal.read_text().splitlines()) == known + sum(tried[2:])
 
 
@@ -317,28 +326,61 @@ def test_expansion_ends_in_the_network_it_began_with() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "goal", "options", "message"),
+    ("method", "goal", "message"),
     [
-        ("two-stage-dp", Goal.speedup(90), {}, "cannot be reached"),
-        ("two-stage-dp", Goal.macs(0.5), {}, "`macs` cannot be the goal here"),
-        ("two-stage-dp", None, {}, "give exactly one of `speedup`, `budget_ms`"),
-        ("two-stage-dp", None, {"keep_blocks": 1}, "belong to the method depthshrinker alone"),
-        ("depthshrinker", None, {"keep_blocks": 99}, "`keep_blocks` 99 of .*: give 0 to"),
-        ("depthshrinker", None, {"keep_ratio": 1.5}, "`keep_ratio` 1.5: give 0 or more"),
-        ("depthshrinker", Goal.speedup(2), {"keep_blocks": 1}, "not several"),
-        ("depthshrinker", Goal.budget_ms(1e9), {}, "fit into"),
+        (TWO_STAGE_DP, Goal.speedup(90), "cannot be reached"),
+        (TWO_STAGE_DP, Goal.macs(0.5), "`macs` cannot be the goal here"),
+        (TWO_STAGE_DP, None, "give exactly one of `speedup`, `budget_ms`"),
+        (DEPTHSHRINKER, None, "give exactly one of `speedup`, `budget_ms`"),
+        (DEPTHSHRINKER, Goal.budget_ms(1e9), "fit into"),
     ],
 )
-def test_goals_that_cannot_be(
-    method: Method, goal: Goal | None, options: dict[str, float], message: str
+def test_goals_that_cannot_be(method: TrainedMethod, goal: Goal | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run(method, goal, None)
+
+
+def test_blocks_that_cannot_be_kept() -> None:
+    with pytest.raises(InputError, match=r"`keep_blocks` 99 of .*: give 0 to"):
+        run(DEPTHSHRINKER, None, None, keep_blocks=99)
+    with pytest.raises(InputError, match=r"`keep_ratio` 1.5: give 0 or more"):
+        Trained(keep_ratio=1.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "goal", "options", "message"),
+    [
+        ("two-stage-dp", None, Trained(), "give exactly one of `speedup`, `budget_ms`"),
+        ("closed-form", Goal.macs(0.5), Trained(), "`macs` cannot be the goal here"),
+        ("two-stage-dp", None, Trained(keep_blocks=1), "belong to the method depthshrinker alone"),
+        ("depthshrinker", Goal.speedup(2), Trained(keep_blocks=1), "not several"),
+        ("expand", Goal.speedup(2), Trained(), "expand makes nothing faster"),
+        ("magic", None, Trained(), "`method` magic: give one of closed-form, depthshrinker"),
+    ],
+)
+def test_what_a_method_cannot_be_asked_for(
+    name: str, goal: Goal | None, options: Trained, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        run(method, goal, None, **options)
+        method_of(name).check(goal, options)
+
+
+def test_a_method_of_ones_own_is_an_object() -> None:
+    def as_it_is(task: DepthTask) -> DepthResult:
+        graph = network(task.captured).folded
+        ms = predicted_ms(graph, task.table, task.precision)
+        return DepthResult(graph, graph, ms, ms, (), ())
+
+    method = DepthMethod("none", as_it_is, learns=False)
+    assert method_of(method) is method
+    given = (captured(), images(), ByWork(), "fp32", Goal.speedup(2))
+    task = DepthTask(*given, ClosedForm(), Trained(), None, Silent(), None)
+    assert method.shrink(task).after_ms == method.shrink(task).before_ms
 
 
 def test_labels_are_needed() -> None:
     with pytest.raises(InputError, match="learns from labels"):
         shrink_trained(
-            *(captured(), images(labelled=False), ByWork(), "fp32", "layermerge"),
+            *(captured(), images(labelled=False), ByWork(), "fp32", LAYERMERGE),
             Goal.speedup(1.2),
         )
