@@ -27,6 +27,7 @@ from shrinkc.compiler.recover.compensate import compensate
 from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.width.distil import distilled
+from shrinkc.compiler.width.layer_by_layer import in_order
 from shrinkc.compiler.width.measured_damage import MeasuredDamage
 from shrinkc.compiler.width.methods import chosen_by_cost, comparable
 from shrinkc.compiler.width.prune import Compensate, Pruned, Pruning, Stages, prune
@@ -51,6 +52,8 @@ class PruneArguments:
     steps       of distillation on `images` behind compensation; None: the default
     strength    of the penalty of criteria that train with one
     every       steps of a training between two removals, for criteria that remove during one
+    in_order    which channels stay is decided layer after layer, in the network that the layers
+                before leave, compensated
     """
 
     compile: CompileArguments
@@ -67,13 +70,16 @@ class PruneArguments:
     evaluation: Path | None
     plot: Path | None
     every: int | None = None
+    in_order: bool = False
 
     @property
     def trains(self) -> bool:
         return self.train is not None or (self.labels and self.epochs is not None)
 
     def compensates(self, method: CriterionSpec) -> bool:
-        return method.compensates if self.compensate is None else self.compensate
+        if self.compensate is None:
+            return method.compensates or self.in_order
+        return self.compensate
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,15 +103,21 @@ class _Work:
         by_cost = chosen_by_cost(options.allocation, a.goal)
         criterion = method.build(Given(batches, options.recipe.seed, by_cost, a.every))
         skipped: list[Skip] = []
+        compensate = None
+        if a.in_order:
+            compensate = in_order(criterion, batches, skipped, self.reporter)
+        elif self._compensates:
+            compensate = _compensation(batches, skipped)
+        order = " in order" if a.in_order else ""
         result = prune(
             *(self.graph, self.table, a.compile.precision, criterion, a.goal),
             options=options,
             train=self._training() if a.trains else None,
-            seen=f"{a.criterion} {by_cost} {looked and looked.digest} {self._compensates}",
+            seen=f"{a.criterion} {by_cost} {looked and looked.digest} {self._compensates}{order}",
             stages=Stages(
                 self._penalty,
                 self._damage(batches) if looked is not None else None,
-                _compensation(batches, skipped) if self._compensates else None,
+                compensate,
             ),
             measured_ms=self.measured_ms if a.goal is not None and a.goal.unit == "ms" else None,
             folder=work_folder(self.out),

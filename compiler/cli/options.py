@@ -237,6 +237,15 @@ CompensateOption = Annotated[
         rich_help_panel=METHOD,
     ),
 ]
+InOrderOption = Annotated[
+    bool,
+    typer.Option(
+        "--in-order",
+        help="Decide layer after layer which channels stay, in the network that the layers before "
+        "leave, compensated, as published for he and cap. How many stay is decided as ever.",
+        rich_help_panel=METHOD,
+    ),
+]
 WidthsOption = Annotated[
     int,
     typer.Option(
@@ -350,6 +359,7 @@ RoundEpochsOption = Annotated[
 EveryOption = Annotated[
     int | None,
     typer.Option(
+        min=1,
         metavar="STEPS",
         help="group-fisher with --train: a channel goes every so many steps of --round-epochs of "
         "training, as published (25).",

@@ -2,7 +2,8 @@
 
 As published for Channel Pruning (He et al., 2017) and CaP (Xie et al., 2021): choose channels with
 what the pruned and compensated network computes, compensate what reads them, go on with the next
-layer. What a criterion sees is that network; compensation fits to the original's outputs.
+layer. What a criterion sees is that network; compensation fits to the original's outputs. How many
+channels of each group stay is decided before, by what the criterion says of the whole network.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from torch import fx
 from shrinkc.compiler.recover.compensate import Compensation, compensate
 from shrinkc.compiler.recover.fit_layer import Fit, LeastSquares
 from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.compiler.width.prune import Compensate
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import ChannelGroup, Groups, channel_groups
+from shrinkc.passes.base import Skip
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.channels.slice_channels import SliceChannels
 from shrinkc.passes.criteria.base import Criterion, Scores, most_important
@@ -55,6 +58,21 @@ def prune_in_order(
             done = _joined(done, found)
             advance()
     return done
+
+
+def in_order(
+    criterion: Criterion, batches: Batches, skipped: list[Skip], progress: Progress
+) -> Compensate:
+    """For `Stages.compensate`: as many channels of each group as were chosen, but which of them is
+    decided anew, layer after layer. Layers that could not be compensated are added to `skipped`."""
+
+    def chosen_anew(graph: fx.GraphModule, _: Groups, selection: Selection) -> Selection:
+        channels = {name: int(mask.sum()) for name, mask in selection.keep.items()}
+        found = prune_in_order(graph, criterion, channels, batches, progress=progress)
+        skipped.extend(found.skipped)
+        return found.selection
+
+    return chosen_anew
 
 
 def compensated_scores(

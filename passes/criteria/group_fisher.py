@@ -58,9 +58,11 @@ class GroupFisher:
     every: int | None = None
     name: ClassVar[str] = "group-fisher"
 
+    def __post_init__(self) -> None:
+        _ = self.schedule  # raises InputError for fewer than 1 step
+
     @property
     def schedule(self) -> Schedule | None:
-        """Raises InputError for fewer than 1 step."""
         return None if self.every is None else FisherSchedule(self.every)
 
     def scores(self, graph_module: fx.GraphModule, groups: Groups) -> Scores:

@@ -22,6 +22,7 @@ from shrinkc.compiler.cli.options import (
     EveryOption,
     FloorOption,
     ImagesOption,
+    InOrderOption,
     InputOption,
     KeepOption,
     LabelsOption,
@@ -88,6 +89,7 @@ def prune(
     floor: FloorOption = 0.1,
     candidates: CandidatesOption = 16,
     compensate: CompensateOption = None,
+    in_order: InOrderOption = False,
     images: ImagesOption = None,
     labels: LabelsOption = False,
     limit: LimitOption = 500,
@@ -137,7 +139,7 @@ def prune(
     _run(
         PruneArguments(
             *(compiled, criterion, goal, pruning, limit, labels, train),
-            *(epochs, compensate, steps, strength, evaluation, plot, every),
+            *(epochs, compensate, steps, strength, evaluation, plot, every, in_order),
         )
     )
 
@@ -216,6 +218,12 @@ def _check(a: PruneArguments, method: CriterionSpec) -> None:
         )
     if a.compensate and a.compile.images is None:
         raise InputError("`compensate` looks at images", "give `images`; no labels are needed")
+    if a.in_order and a.compile.images is None:
+        raise InputError("`in_order` looks at images", "give `images`; no labels are needed")
+    if a.in_order and a.compensate is False:
+        raise InputError("`in_order` compensates every layer", "leave out `compensate`")
+    if a.in_order and a.every is not None:
+        raise InputError("`in_order` decides at once, `every` during a training", "give one")
     if a.pruning.allocation.normalise == "measured" and a.compile.images is None:
         raise InputError("`normalise` measured looks at images", "give `images`")
     if method.needs == "labels" and not a.labels:

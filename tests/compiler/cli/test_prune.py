@@ -113,6 +113,19 @@ def test_steps_of_distillation_move_the_weights(
     assert found[0] != found[1]
 
 
+def test_in_order_chooses_channels_anew_and_keeps_the_widths(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found: list[Any] = []
+    files: list[bytes] = []
+    for name, order in (("at-once", ()), ("in-order", ("--in-order",))):
+        more = ("--criterion", "he", "--images", str(images), "--macs", "0.5", "--steps", "0")
+        found.append(pruned(capsys, model, tmp_path / name, *more, *order)["pruned"])
+        files.append((tmp_path / name / "model.tflite").read_bytes())
+    assert found[0]["widths"] == found[1]["widths"]
+    assert files[0] != files[1]
+
+
 def test_a_penalty_is_trained_with_first(
     model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,6 +173,11 @@ OTHERS: dict[str, Kind] = {
             "group-fisher needs labels; give --labels",
         ),
         (("--macs", "0.5", "--compensate"), "--compensate looks at images"),
+        (("--macs", "0.5", "--in-order"), "looks at images"),
+        (
+            ("--macs", "0.5", "--in-order", "--no-compensate", "--images", "{images}"),
+            "compensates every layer",
+        ),
         (("--macs", "0.5", "--steps", "9"), "--steps of distillation follow --compensate"),
         (("--macs", "0.5", "--epochs", "2"), "--epochs of what?"),
         (("--macs", "0.5", "--labels"), "--labels says that the folders"),
