@@ -43,7 +43,7 @@ from shrinkc.compiler.measure.speedup import int8_file, speedup_of, tflite_file
 from shrinkc.compiler.plan.drop import answers, answers_of_file
 from shrinkc.compiler.plan.finished_plans import Planned
 from shrinkc.compiler.plan.planner import Planner, Planning, prepare_planning
-from shrinkc.compiler.plan.replay import known
+from shrinkc.compiler.plan.replay import stored_calibration
 from shrinkc.compiler.support.progress import Terminal
 from shrinkc.errors import InputError
 
@@ -118,7 +118,7 @@ def point(data: Path, target: str, speedup: float) -> dict[str, Any]:
 
 def file_of(planner: Planner, planned: Planned) -> bytes:
     """The TFLite file, as `shrinkc apply` writes it."""
-    numbers, graph = known(planned.plan, planned.tensors), planned.graph_module
+    numbers, graph = stored_calibration(planned.plan, planned.tensors), planned.graph_module
     if numbers is None:
         return tflite_file(graph, "fp32", ())
     few = [(row[None],) for x, _ in planner.judge.sample.at_most(FEW).batches() for row in x]

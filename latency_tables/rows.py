@@ -77,7 +77,7 @@ def iterate_rows(path: Readable, columns: Sequence[str]) -> Iterator[Row]:
     """The same, one after the other: nothing is kept of a row that was read."""
     try:
         lines = csv.reader(io.StringIO(path.read_text("utf-8")), strict=True)
-        header = next(lines, [])
+        header = next(lines, list[str]())
         if header != list(columns):
             raise TableError(f"{path} line 1: {_header_problem(header, columns)}")
         for number, values in enumerate(lines, 2):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+# Decisions name files of earlier days and of compiler/'s folders.
+PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "decisions.md"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
