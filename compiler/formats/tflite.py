@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -149,12 +151,16 @@ class TfliteRunner:
         return None
 
 
+@cache  # reading what is installed takes longer than loading a small file
+def _named(distribution: str) -> str:
+    return f"{distribution} {version(distribution)}"
+
+
 def _interpreter() -> tuple[Any, str]:
     for package in ("ai_edge_litert", "tflite_runtime"):
         try:
             module = importlib.import_module(f"{package}.interpreter")
         except ImportError:
             continue
-        version = importlib.import_module("importlib.metadata").version(package.replace("_", "-"))
-        return module.Interpreter, f"{package.replace('_', '-')} {version}"
+        return module.Interpreter, _named(package.replace("_", "-"))
     raise DeviceError("no TFLite runtime: pip install ai-edge-litert (or tflite-runtime)")
