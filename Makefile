@@ -9,7 +9,9 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
 
-test: lint typecheck pytest wheel
+# Side by side: what checks types or builds the wheel has one thread, and the tests end unevenly.
+test: $(STAMP)
+	$(MAKE) --jobs=2 lint pytest typecheck wheel
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -27,17 +29,19 @@ typecheck: $(STAMP)
 	$(BIN)/pip install --quiet --no-deps --target build/typecheck .
 	$(BIN)/basedpyright
 
-# Two workers with a thread each: more threads than cores wait for one another.
+# Two workers with a thread each: more threads than cores wait for one another. Who is done takes
+# tests over from the other.
 pytest: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
 
 # Exported files on an emulated Raspberry Pi 4 processor, which is made in .arm-root when missing.
 test-arm: $(STAMP)
 	$(BIN)/python tests/arm/build_root.py .arm-root
 	SHRINKC_ARM=.arm-root OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/arm
 
-# The wheel must work where only its own dependencies are.
-wheel: $(STAMP)
+# The wheel must work where only its own dependencies are. It is built in the folder that typecheck
+# makes anew.
+wheel: $(STAMP) | typecheck
 	$(BIN)/python tests/check_wheel.py
 
 clean:
