@@ -2,7 +2,7 @@
 
     import shrinkc
 
-    report = shrinkc.compile(model, [(1, 3, 224, 224)], "out", shrinkc.Options(target="rpi4"))
+    report = shrinkc.compile(model, [(1, 3, 224, 224)], Path("out"), shrinkc.Options(target="rpi4"))
 
 Everything else lives in `shrinkc.compiler`, `shrinkc.passes` and `shrinkc.latency_tables`.
 """
