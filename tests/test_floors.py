@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("compiler", "passes", "latency_tables")
 FLOORS = (  # from the ground up
     ("errors", "version"),
-    ("passes", "latency_tables", "support"),
+    ("passes", "latency_tables", "support", "tasks"),
     ("devices", "pipeline", "capture", "export", "images", "model_file"),
     ("load", "cost", "quantise"),
     ("formats", "options"),
@@ -47,14 +47,6 @@ KNOWN: dict[str, set[str]] = {
     "folders": set(),
     "functions": {
         "shrinkc.compiler.api.compile.compile_model",
-        "shrinkc.compiler.cli.commands.apply.apply",
-        "shrinkc.compiler.cli.commands.compile.compile_command",
-        "shrinkc.compiler.cli.commands.estimate.estimate",
-        "shrinkc.compiler.cli.commands.estimate.run_estimate",
-        "shrinkc.compiler.cli.commands.profile.profile_command",
-        "shrinkc.compiler.cli.commands.prune.prune",
-        "shrinkc.compiler.cli.commands.sensitivity.sensitivity_command",
-        "shrinkc.compiler.cli.commands.shrink.shrink",
     },
 }
 
