@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shrinkc.compiler.quantise.noise import LayerNoise
+from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.passes.base import Skip
 
@@ -89,7 +90,7 @@ class Judged:
             before, after = self.original_top1, self.changed_top1
             scores = f"; {self.metric} {before:.2%} before, {after:.2%} after"
         return (
-            f"on {self.images} other images it agrees with the original on "
+            f"on {counted(self.images, 'other image')} it agrees with the original on "
             f"{self.agreement:.1%}{scores} (PyTorch, fp32)"
         )
 

@@ -6,6 +6,7 @@ from shrinkc.compiler.report.html import units
 from shrinkc.compiler.report.html.markup import NOTHING, Child, Html, join, tag
 from shrinkc.compiler.report.html.reading import Json, metric, metric_title, place
 from shrinkc.compiler.report.html.tables import missing, paragraph, row, section, table
+from shrinkc.compiler.support.text import counted
 
 NOISY = 0.10  # an IQR above this share of the median deserves a warning
 
@@ -79,7 +80,7 @@ def _accuracy_row(report: Json, file: Json) -> Html:
     judged, changed = report.get("judged"), report.get("changed")
     original = report["original_top1"] if not changed else (judged or Json()).get("original_top1")
     against = f"the {changed} network in PyTorch" if changed else "the original"
-    how = f"on {report['images']:,} images"
+    how = f"on {counted(report['images'], 'image')}"
     agrees = f"agrees with {against} on {units.percent(file['agreement'])}"
     if file["top1"] is None:
         return _row(

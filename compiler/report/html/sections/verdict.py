@@ -6,6 +6,7 @@ from shrinkc.compiler.devices import is_host
 from shrinkc.compiler.report.html import units
 from shrinkc.compiler.report.html.markup import Html, tag
 from shrinkc.compiler.report.html.reading import Json, metric, metric_title, part, place
+from shrinkc.compiler.support.text import counted
 
 EVEN = 0.005  # ratios closer to 1 than this are called equal
 
@@ -59,14 +60,14 @@ def _accuracy(report: Json, file: Json) -> str:
         return f"how accurate the {changed} network is was not judged"
     if judged is not None:
         said = f"the {changed or 'changed'} network agrees with the original on "
-        said += f"{units.percent(judged['agreement'])} of {judged['images']:,} images"
+        said += f"{units.percent(judged['agreement'])} of {counted(judged['images'], 'image')}"
         name = f"{metric(report)} of {file['file']}"
         return said + _score(name, judged["original_top1"], file["top1"])
     if not report["images"]:
         said = f"it differs from the original by {units.error(file['max_relative_error'])}"
         return f"{said} of the output range at most; its accuracy was not judged on images"
     said = f"it agrees with the original on {units.percent(file['agreement'])} of "
-    return f"{said}{report['images']:,} images" + _score(
+    return f"{said}{counted(report['images'], 'image')}" + _score(
         metric(report), report["original_top1"], file["top1"]
     )
 

@@ -11,6 +11,7 @@ from shrinkc.compiler.report.html.markup import Html, code, tag
 from shrinkc.compiler.report.html.reading import Json, place
 from shrinkc.compiler.report.html.sections.blocks import OVERHEAD, Block, blocks_of
 from shrinkc.compiler.report.html.tables import missing, section
+from shrinkc.compiler.support.text import counted
 
 SHOWN = 8  # savings with a bar of their own
 LARGEST = 6  # layers
@@ -98,7 +99,7 @@ def _of_blocks(blocks: tuple[Block, ...]) -> list[Step]:
 
 def _block(block: Block) -> str:
     if len(block.before) > 1:
-        return f"{block.kind}: {len(block.before)} layers, {block.name}"
+        return f"{block.kind}: {counted(len(block.before), 'layer')}, {block.name}"
     return f"{block.kind}: {block.name}"
 
 
