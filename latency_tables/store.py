@@ -19,6 +19,7 @@ from shrinkc.errors import TableError, UnknownTargetError
 from shrinkc.latency_tables.correct import corrections_text, read_corrections
 from shrinkc.latency_tables.files import (
     coverage_text,
+    mean_errors_percent,
     model_text,
     read_models,
     read_validation,
@@ -74,6 +75,21 @@ def load_table(target: str, also: tuple[str, ...] = ()) -> LatencyTable:
         f"unknown target '{target}'",
         f"{meant}known: {', '.join(names)}, or the path of a table's folder",
     )
+
+
+def read_statement(target: str) -> tuple[TableMeta, Mapping[tuple[str, str], float]]:
+    """What a table says of itself: its description, and its mean errors in percent by precision and
+    what was held out. Of a shipped one no operator is read; one of the user's own is read whole,
+    since it may be damaged. Raises TableError."""
+    name = resolve(target)
+    own = name in _own_targets()
+    if own:
+        load_table(name)
+    where = user_tables() if own else _data()
+    folder = where.joinpath(*Target.parse(name).folders)
+    validation = folder.joinpath("validation.csv")
+    errors = mean_errors_percent(validation) if validation.is_file() else {}
+    return read_meta(folder.joinpath("meta.toml")), errors
 
 
 def _own_targets() -> frozenset[str]:

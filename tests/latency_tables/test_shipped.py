@@ -15,7 +15,13 @@ from shrinkc.latency_tables.accuracy import accuracy
 from shrinkc.latency_tables.kernels.features import Tiles
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.makers.networks import mobilenet_v2, resnet50
-from shrinkc.latency_tables.store import load_table, read_table
+from shrinkc.latency_tables.store import (
+    known_targets,
+    load_table,
+    read_statement,
+    read_table,
+    resolve,
+)
 from shrinkc.latency_tables.table import LatencyTable
 
 DATA = Path(str(files("shrinkc.latency_tables"))) / "data"
@@ -157,3 +163,14 @@ def test_a_network_is_estimated_within_50_ms_and_loading_takes_half_a_second(tar
     total_ms(table, mobilenet_v2(1.0, 224, "fp32"))
     assert time.process_time() - loaded < 0.050
     assert loaded - started < 0.5
+
+
+@pytest.mark.parametrize("target", sorted({resolve(name) for name in known_targets()}))
+def test_what_a_table_states_is_what_its_rows_say(target: str) -> None:
+    meta, errors = read_statement(target)
+    table = load_table(target)
+    assert meta == table.meta
+    known = {(row.precision, row.held_out) for row in table.validation}
+    assert errors.keys() == known
+    for (precision, held_out), error in errors.items():
+        assert error == pytest.approx(table.mean_error_percent(precision, held_out))

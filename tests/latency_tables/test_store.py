@@ -15,6 +15,7 @@ from shrinkc.latency_tables.meta import TableMeta
 from shrinkc.latency_tables.store import (
     known_targets,
     load_table,
+    read_statement,
     resolve,
     user_tables,
     write_table,
@@ -62,3 +63,14 @@ def test_a_new_name_is_known_once_it_is_written(own: Path) -> None:
     write_table(mine("board/tflite"), own / "board" / "tflite")
     assert "board/tflite" in known_targets()
     assert load_table("board/tflite").meta.soc == "a chip"
+
+
+def test_a_statement_of_a_damaged_table_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHRINKC_TABLES", str(tmp_path))
+    write_table(load_table("pixel4/tflite-gpu"), tmp_path / "mine")
+    assert read_statement("mine")[1] == read_statement("pixel4/tflite-gpu")[1]
+    (tmp_path / "mine" / "ops.csv").write_text("no operators\n")
+    with pytest.raises(TableError, match=r"ops\.csv"):
+        read_statement("mine")
