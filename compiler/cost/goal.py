@@ -90,11 +90,15 @@ class Goal:
         """The one that is given. Raises InputError for none, for several, and for one that is not
         among `kinds`."""
         every = (speedup, budget_ms, max_drop, macs, params, channels)
-        given = [(k, v) for k, v in zip(KINDS, every, strict=True) if v is not None]
+        given: list[tuple[GoalKind, float]] = [
+            (kind, value) for kind, value in zip(KINDS, every, strict=True) if value is not None
+        ]
         if not given:
             raise missing(kinds)
         if len(given) > 1:
-            raise InputError(f"give exactly one of {_listed([k for k, _ in given])}, not several")
+            raise InputError(
+                f"give exactly one of {_listed([kind for kind, _ in given])}, not several"
+            )
         return cls(*given[0]).among(kinds)
 
     def among(self, kinds: Sequence[GoalKind]) -> Goal:

@@ -26,7 +26,7 @@ def op_key(op: ops.Op, precision: str) -> OpKey | None:
     return _KEYS[type(op)](op, precision)
 
 
-def _sizes(operand: ops.Operand) -> tuple[int, tuple[int, int]]:
+def operand_sizes(operand: ops.Operand) -> tuple[int, tuple[int, int]]:
     """(channels, (height, width)) of images; (features, (the rest, 1)) of anything else."""
     shape = operand.shape
     if len(shape) == 4:
@@ -37,7 +37,7 @@ def _sizes(operand: ops.Operand) -> tuple[int, tuple[int, int]]:
 
 
 def _key(name: str, source: ops.Operand, result: ops.Value, precision: str, **fields: Any) -> OpKey:
-    (inputs, in_size), (outputs, out_size) = _sizes(source), _sizes(result)
+    (inputs, in_size), (outputs, out_size) = operand_sizes(source), operand_sizes(result)
     return OpKey(
         name, inputs, outputs, in_size=in_size, out_size=out_size, precision=precision, **fields
     )

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from shrinkc.compiler.cost.keys import _sizes, op_key
+from shrinkc.compiler.cost.keys import op_key, operand_sizes
 from shrinkc.compiler.export import ops
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.table import OpEstimate
@@ -104,7 +104,7 @@ def _priced(
         for x in op.operands():
             if in_fp32.get(x.name, here) != here and (x.name, here) not in converted:
                 converted.add((x.name, here))
-                channels, size = _sizes(x)
+                channels, size = operand_sizes(x)
                 key = OpKey("add", channels, channels, in_size=size, out_size=size)
                 yield f"{x.name} to {'fp32' if here else precision}", key
         key = op_key(op, "fp32" if here else precision)

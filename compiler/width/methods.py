@@ -19,7 +19,7 @@ from shrinkc.passes.criteria.group_fisher import GROUP_FISHER
 from shrinkc.passes.criteria.hrank import HRANK
 from shrinkc.passes.criteria.magnitude import EQUAL, L1, L2, RANDOM
 from shrinkc.passes.criteria.slimming import SLIMMING
-from shrinkc.passes.criteria.spec import CriterionSpec
+from shrinkc.passes.criteria.spec import CriterionSpec, Given
 from shrinkc.passes.criteria.ssl import STRUCTURED_SPARSITY
 
 CRITERIA: tuple[CriterionSpec, ...] = (
@@ -52,10 +52,14 @@ def spec_of(criterion: str | CriterionSpec | Criterion) -> CriterionSpec:
             if spec.name == criterion:
                 return spec
     elif callable(getattr(criterion, "scores", None)) and not isinstance(criterion, type):
-        kind = type(criterion)
+        kind: type = type(criterion)
+
+        def itself(_: Given) -> Criterion:
+            return criterion
+
         like = next((spec for spec in CRITERIA if spec.criterion is kind), None)
-        spec = like or CriterionSpec(criterion.name, kind, lambda given: criterion)
-        return replace(spec, name=criterion.name, build=lambda given: criterion)
+        spec = like or CriterionSpec(criterion.name, kind, itself)
+        return replace(spec, name=criterion.name, build=itself)
     raise InputError(
         f"`criterion` {criterion}: give one of {', '.join(NAMES)}, or an object with a "
         "name that scores channels"

@@ -50,7 +50,10 @@ class Criterion(Protocol):
 class Removal(Protocol):
     """Channels that go one by one while a network trains; saved and restored with the training."""
 
-    keep: Keep
+    @property
+    def keep(self) -> Keep:
+        """What is left."""
+        ...
 
     def after_step(self, model: nn.Module, moment: object, /) -> None:
         """After every step of the optimiser, gradients still in place."""
