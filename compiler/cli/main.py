@@ -50,7 +50,7 @@ def root(
 ) -> None:
     """Reached only for options in front of any command."""
     if version:
-        from shrinkc import __version__
+        from shrinkc.version import __version__
 
         print(f"shrinkc {__version__}")
         raise typer.Exit

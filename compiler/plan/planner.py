@@ -42,6 +42,7 @@ from shrinkc.compiler.recover.divergence import Damage
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.errors import InputError, UnreachableGoalError
+from shrinkc.version import __version__
 
 Train = Callable[[fx.GraphModule, fx.GraphModule], fx.GraphModule]
 MOST_POINTS = 20  # of a frontier
@@ -301,7 +302,7 @@ class Planner:
             corrected = changed_tensors(graph, prepared.graph_module)
             tensors |= {f"{INT8}{name}": tensor for name, tensor in corrected.items()}
         plan = Plan(
-            shrinkc=_version(),
+            shrinkc=__version__,
             model=model_digest(self.captured),
             target=self.table.target,
             precision="int8" if variant.precision == "int8" else "fp32",
@@ -350,9 +351,3 @@ def _slice(choice: GroupChoice, damage: Damage) -> Step:
         agreement=damage.agreement,
         kept=tuple(np.flatnonzero(choice.keep).tolist()),
     )
-
-
-def _version() -> str:
-    from shrinkc import __version__
-
-    return __version__

@@ -25,6 +25,7 @@ from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.verify.files import Comparison
 from shrinkc.passes.base import Change, Skip
+from shrinkc.version import __version__
 
 SCHEMA = 1
 NOT_CAPTURED = "not captured"
@@ -131,8 +132,6 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries, lists, finite numbers and strings."""
-        from shrinkc import __version__
-
         found: dict[str, Any] = {
             "schema": SCHEMA,
             "shrinkc": __version__,

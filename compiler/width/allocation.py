@@ -169,12 +169,12 @@ def space_of(
         reason = skipped[0].reason if skipped else first[0] if first else "no layer"
         raise InputError(f"no channel group can become narrower: {reason}")
     members = {name: groups[name] for name in sorted(found)}  # in any order the same is chosen
-    how = options.normalise or "share"
+    normalise = options.normalise or "share"
     return Space(
         members,
         {name: found[name] for name in members},
-        {name: _normalised(group, scores[name], how) for name, group in members.items()},
-        how,
+        {name: _normalised(group, scores[name], normalise) for name, group in members.items()},
+        normalise,
         tuple(skipped),
     )
 
@@ -239,9 +239,11 @@ def allocate(space: Space, price: Price, budget: float, kind: Allocated) -> dict
 class UnreachableError(UnreachableGoalError):
     """`closest` is the lowest price there is."""
 
-    def __init__(self, budget: float, closest: float, how: str = "") -> None:
-        self.budget, self.closest, self.how = budget, closest, how
-        super().__init__(f"a budget of {budget:.4g} cannot be reached{how}; closest: {closest:.4g}")
+    def __init__(self, budget: float, closest: float, limited_by: str = "") -> None:
+        self.budget, self.closest, self.limited_by = budget, closest, limited_by
+        super().__init__(
+            f"a budget of {budget:.4g} cannot be reached{limited_by}; closest: {closest:.4g}"
+        )
 
 
 ByAmount = Callable[[float], dict[str, int]]

@@ -355,7 +355,7 @@ class _Round:
             return _exactly(choose, budget, lambda w: self._cost(skeleton.facts(w), w, unit))
         except UnreachableError as error:
             raise UnreachableGoalError(
-                f"{goal.closest(before, error.closest)}{error.how}"
+                f"{goal.closest(before, error.closest)}{error.limited_by}"
             ) from None
 
     def _before(self, unit: Unit) -> float:
