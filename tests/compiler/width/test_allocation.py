@@ -16,10 +16,10 @@ from prune_doubles import Steps
 from torch import fx
 
 from shrinkc.compiler.cost.budget import predicted_ms
+from shrinkc.compiler.cost.goal import Unit
+from shrinkc.compiler.support.choices import Allocated
 from shrinkc.compiler.width.allocation import (
     Allocation,
-    Kind,
-    Normalise,
     Space,
     UnreachableError,
     allocate,
@@ -27,13 +27,13 @@ from shrinkc.compiler.width.allocation import (
     space_of,
 )
 from shrinkc.compiler.width.knapsack import Choices, Problem, cheapest, solve
-from shrinkc.compiler.width.price import Layers, Price, Term, Unit, layers_of
+from shrinkc.compiler.width.price import Layers, Price, Term, layers_of
 from shrinkc.compiler.width.skeleton import Skeleton
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import Groups, channel_groups
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.channels.slice_channels import SliceChannels
-from shrinkc.passes.criteria.base import Scores, most_important, widths
+from shrinkc.passes.criteria.base import Normalise, Scores, most_important, widths
 from shrinkc.passes.criteria.magnitude import FilterNorm, RandomScores
 from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
 
@@ -200,7 +200,7 @@ def a_space(name: str, scores: Scores | None = None, **options: int) -> tuple[Sp
 
 @pytest.mark.parametrize("kind", ["knapsack", "global", "uniform"])
 @pytest.mark.parametrize("unit", ["ms", "macs", "params", "channels"])
-def test_every_allocation_meets_every_budget(kind: Kind, unit: Unit) -> None:
+def test_every_allocation_meets_every_budget(kind: Allocated, unit: Unit) -> None:
     space, layers = a_space("pyramid")
     price = layers.price(unit, Steps(), "fp32")
     problem = space.problem(price)
@@ -322,7 +322,7 @@ def test_large_networks_take_seconds() -> None:
 
 
 @pytest.mark.parametrize("kind", ["knapsack", "global", "uniform"])
-def test_a_budget_out_of_reach_names_the_closest(kind: Kind) -> None:
+def test_a_budget_out_of_reach_names_the_closest(kind: Allocated) -> None:
     space, layers = a_space("residual")
     price = layers.price("ms", Steps(), "fp32")
     with pytest.raises(UnreachableError) as error:
