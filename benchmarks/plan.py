@@ -97,7 +97,7 @@ def point(data: Path, target: str, speedup: float) -> dict[str, Any]:
     before, after = tflite_file(planner.original, "fp32", ()), file_of(planner, planned)
     views, labels = images(data / IMAGES / "validation")
     original, now = answers(planner.original), answers_of_file(after, changed, 1)
-    classes = [torch.cat([run(x).argmax(1) for x in views.split(10)]) for run in (original, now)]
+    classes = [torch.cat([run(x)[0].argmax(1) for x in views.split(10)]) for run in (original, now)]
     assert plan.promise is not None
     return {
         "target": target,

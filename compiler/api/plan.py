@@ -85,7 +85,7 @@ class _Work:
             plan = planned.plan.model_dump(mode="json", exclude={"ranges"})
             print_json({"plan": plan, "notes": notes, "compiled": report.to_json()})
             return
-        show_plan(planned.plan, notes)
+        show_plan(planned.plan, notes, task=planner.task)
         show_report(report, self.out)
 
     def frontier(self, count: int) -> None:
@@ -114,6 +114,7 @@ class _Work:
             stored=stored_calibration(plan, planned.tensors),
             sections=Sections(plan=_section(plan, refused), frontier=frontier, noise=planned.noise),
             extras=plan_files(plan, planned.tensors),
+            task=self.planner.task,
         )
         return report
 

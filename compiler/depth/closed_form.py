@@ -31,6 +31,8 @@ from shrinkc.compiler.recover.divergence import Damage
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
 from shrinkc.compiler.recover.rebuild_span import Rebuilding, rebuild
 from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.passes.analysis.linear.spans import NoSpan, find_spans
 from shrinkc.passes.base import Change, PassResult, Skip
 
@@ -104,12 +106,13 @@ def shrink_closed_form(
     options: ClosedForm | None = None,
     progress: Progress | None = None,
     measured_ms: Callable[[fx.GraphModule], float] | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Shrunk:
     """Bring a captured network (float32, batch norms folded) within a latency budget.
 
     `goal`: a speedup over the table's prediction for the network as it is, or milliseconds.
     `measured_ms`: of a network whose numbers mean nothing yet; where the device is at hand, plans
-    meet the budget by it instead of by the table.
+    meet the budget by it instead of by the table. `task`: what the outputs mean.
 
     Raises InputError: no candidate at all (says why, span by span), a budget that cannot be
     reached (says what can); TableError where the table lacks the precision.
@@ -122,9 +125,10 @@ def shrink_closed_form(
     plans = Plans(graph_module, table, precision, found)
     check_reachable(before_ms, before_ms - plans.most, budget)
     sample = Sample(images, size_of(graph_module), options.images)
-    plans = plans.judged(measure(graph_module, found, sample, options.cache, progress))
+    measuring = sample, options.cache, progress
+    plans = plans.judged(measure(graph_module, found, *measuring, task=task))
     chosen = plans.within(budget, measured_ms)
-    return fitted(plans, chosen, sample, options, progress, refused)
+    return fitted(plans, chosen, sample, options, progress, refused, task=task)
 
 
 def fitted(
@@ -135,6 +139,8 @@ def fitted(
     progress: Progress,
     refused: Sequence[NoSpan] = (),
     teacher: fx.GraphModule | None = None,
+    *,
+    task: Task = CLASSIFICATION,
 ) -> Shrunk:
     """The network with these choices of `plans`, which are judged. `teacher`: of the distillation
     at the end, where something was done to the network before."""
@@ -143,7 +149,8 @@ def fitted(
     shrunk = apply(graph, taken, sample, options.rebuilding, progress)
     tuned = None
     if options.tuning.steps and (taken or teacher is not None):
-        tuned = tune(shrunk.graph_module, teacher or graph, sample, options.tuning, progress)
+        given = (shrunk.graph_module, teacher or graph, sample, options.tuning, progress)
+        tuned = tune(*given, task=task)
     return Shrunk(
         graph_module=shrunk.graph_module if tuned is None else tuned.graph_module,
         fitted=shrunk.graph_module,

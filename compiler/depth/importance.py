@@ -1,9 +1,8 @@
 """How much every choice alone hurts: fitted in the original network, judged on its outputs.
 
-The damage of a choice is the Kullback-Leibler divergence of the outputs' classes from the
-original's (for other outputs the relative squared error), averaged over images that no
-fit saw. It is measured once and kept in a file; a run that was interrupted goes on where it
-stopped.
+The damage of a choice is the task's divergence of the answers from the original's, averaged over
+images that no fit saw. It is measured once and kept in a file; a run that was interrupted goes on
+where it stopped.
 """
 
 from __future__ import annotations
@@ -28,10 +27,12 @@ from shrinkc.compiler.depth.choices import (
     order_of,
     weight_of,
 )
-from shrinkc.compiler.recover.divergence import Damage, loss
+from shrinkc.compiler.recover.divergence import Damage
 from shrinkc.compiler.recover.layer_problems import Sample, accumulate, needed, values
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Answer, Task, total
 from shrinkc.passes.analysis.linear.spans import Span
 
 MEASURED = 160  # images; three of four fit, the others judge
@@ -75,11 +76,13 @@ def measure(
     sample: Sample,
     cache: Path | None,
     progress: Progress,
+    *,
+    task: Task = CLASSIFICATION,
 ) -> list[Damage]:
     """The damage of each choice alone, in the order of `wanted`."""
     sample = sample.at_most(MEASURED)
     fitting, judging = sample.split()
-    seen = f"{sample.images.digest} {sample.size} {sample.indices}"
+    seen = f"{task!r} {sample.images.digest} {sample.size} {sample.indices}"
     journal = Journal(cache, digest_of(graph, seen))
     known = {label: Damage(*numbers) for label, numbers in journal.entries.items()}
     spans = {id(choice.span): i for i, choice in reversed(list(enumerate(wanted)))}
@@ -89,14 +92,21 @@ def measure(
         for _, group in groupby(left, key=lambda c: id(c.span)):
             few = list(group)
             fitted = fit_span(graph, graph, few, fitting, lambda: None)
-            for one, damage in zip(fitted, judge(graph, fitted, judging), strict=True):
+            judged = judge(graph, fitted, judging, task=task)
+            for one, damage in zip(fitted, judged, strict=True):
                 journal.put(one.choice.label, [damage.loss, damage.agreement, damage.error])
                 known[one.choice.label] = damage
                 done()
     return [known[choice.label] for choice in wanted]
 
 
-def judge(graph: fx.GraphModule, fitted: Sequence[Fitted], sample: Sample) -> list[Damage]:
+def judge(
+    graph: fx.GraphModule,
+    fitted: Sequence[Fitted],
+    sample: Sample,
+    *,
+    task: Task = CLASSIFICATION,
+) -> list[Damage]:
     """What each does alone. The part of the network before the span runs once for all of them."""
     changed = [one.replacement(graph).graph_module for one in fitted]
     span = fitted[0].choice.span
@@ -105,14 +115,14 @@ def judge(graph: fx.GraphModule, fitted: Sequence[Fitted], sample: Sample) -> li
     for x, rows in sample.batches():
         start = before(graph, span, x)
         want = resume(graph, start, x)
-        for total, student in zip(totals, changed, strict=True):
+        for sums, student in zip(totals, changed, strict=True):
             got = resume(student, start, x)
-            total[0] += float(loss(got, want)) * len(rows)
-            total[1] += float((got.flatten(1).argmax(1) == want.flatten(1).argmax(1)).sum())
+            sums[0] += float(task.divergence(got, want).mean()) * len(rows)
+            sums[1] += total(task.agree(got, want), len(rows))
         count += len(rows)
     return [
-        Damage(total[0] / count, total[1] / count, one.error)
-        for total, one in zip(totals, fitted, strict=True)
+        Damage(sums[0] / count, sums[1] / count, one.error)
+        for sums, one in zip(totals, fitted, strict=True)
     ]
 
 
@@ -128,12 +138,12 @@ def before(graph: fx.GraphModule, span: Span, x: Tensor) -> dict[str, Tensor]:
     return values(graph, x, names)
 
 
-def resume(graph: fx.GraphModule, known: dict[str, Tensor], x: Tensor) -> Tensor:
-    """The graph's first output, computed from values that are known by name."""
+def resume(graph: fx.GraphModule, known: dict[str, Tensor], x: Tensor) -> Answer:
+    """The graph's outputs, computed from values that are known by name."""
     interpreter = fx.Interpreter(graph, garbage_collect_values=False)
     output = next(n for n in reversed(graph.graph.nodes) if n.op == "output")
-    first: Any = output.args[0]
-    computed = needed(first[0], known)
+    outputs: Any = output.args[0]
+    computed = set[fx.Node]().union(*(needed(node, known) for node in outputs))
     with torch.no_grad():
         for node in graph.graph.nodes:
             if node.name in known:
@@ -144,4 +154,4 @@ def resume(graph: fx.GraphModule, known: dict[str, Tensor], x: Tensor) -> Tensor
                 interpreter.env[node] = x
             else:
                 interpreter.env[node] = interpreter.run_node(node)
-    return interpreter.env[first[0]]
+    return tuple(interpreter.env[node] for node in outputs)

@@ -27,6 +27,8 @@ from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import BASE_PASSES
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.errors import InputError
 from shrinkc.passes.base import Skip
 
@@ -40,6 +42,7 @@ class DepthTask:
     closed       options of methods that fit, `trained` of those that learn
     folder       keeps importances and checkpoints; None: nothing is kept
     measured_ms  of a merged network whose numbers mean nothing yet, where the device is at hand
+    task         what the network's outputs mean
     """
 
     captured: fx.GraphModule
@@ -52,6 +55,7 @@ class DepthTask:
     folder: Path | None
     progress: Progress
     measured_ms: Callable[[fx.GraphModule], float] | None
+    task: Task = CLASSIFICATION
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,16 +106,17 @@ class DepthMethod:
             raise InputError(f"give exactly one of {names}, not several")
 
 
-def _closed_form(task: DepthTask) -> DepthResult:
-    with task.progress.task("Folding; each pass verified in float64"):
-        original = run_exact_passes(task.captured, BASE_PASSES)[0].float()
-    if task.goal is None:
+def _closed_form(given: DepthTask) -> DepthResult:
+    with given.progress.task("Folding; each pass verified in float64"):
+        original = run_exact_passes(given.captured, BASE_PASSES)[0].float()
+    if given.goal is None:
         raise missing(SHRINK_GOALS)
     found = shrink_closed_form(
-        *(original, task.images, task.table, task.precision, task.goal),
-        options=task.closed,
-        progress=task.progress,
-        measured_ms=task.measured_ms,
+        *(original, given.images, given.table, given.precision, given.goal),
+        options=given.closed,
+        progress=given.progress,
+        measured_ms=given.measured_ms,
+        task=given.task,
     )
     return DepthResult(
         *(original, found.graph_module, found.before_ms, found.after_ms),
@@ -120,25 +125,25 @@ def _closed_form(task: DepthTask) -> DepthResult:
 
 
 def _trained(method: TrainedMethod) -> Callable[[DepthTask], DepthResult]:
-    def shrink(task: DepthTask) -> DepthResult:
+    def shrink(given: DepthTask) -> DepthResult:
         found = shrink_trained(
-            *(task.captured, task.images, task.table, task.precision, method, task.goal),
-            options=task.trained,
-            folder=task.folder,
-            progress=task.progress,
-            measured_ms=task.measured_ms,
+            *(given.captured, given.images, given.table, given.precision, method, given.goal),
+            options=given.trained,
+            folder=given.folder,
+            progress=given.progress,
+            measured_ms=given.measured_ms,
         )
         return _result(found)
 
     return shrink
 
 
-def _expand(task: DepthTask) -> DepthResult:
+def _expand(given: DepthTask) -> DepthResult:
     found = expand(
-        *(task.captured, task.images, task.table, task.precision),
-        options=task.trained,
-        folder=task.folder,
-        progress=task.progress,
+        *(given.captured, given.images, given.table, given.precision),
+        options=given.trained,
+        folder=given.folder,
+        progress=given.progress,
     )
     return _result(found)
 

@@ -3,31 +3,54 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 
 from torch import Tensor
+
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Answer, Task
 
 FEWEST = 8  # images, before all being alike means anything
 ALIKE = 0.9  # of the images
 
 
 class Sanity:
-    """Watches what a network reads and answers. `inputs`, `output`: what its values are called;
-    `images`: what they are for; `advice`: what comes of it, and what to do."""
+    """Watches what a network reads and answers. `images`: what they are for; `advice`: what comes
+    of it, and what to do."""
 
-    def __init__(self, inputs: Collection[str], output: str, images: str, advice: str) -> None:
-        self._inputs, self._output = inputs, output
-        self._name, self._advice = images, advice
+    def __init__(self, images: str, advice: str, *, task: Task = CLASSIFICATION) -> None:
+        self._name, self._advice, self._task = images, advice, task
         self._classes = Counter[int]()
         self._images, self._plain = 0, 0
 
-    def see(self, name: str, value: Tensor) -> None:
-        """A tensor's value for one batch."""
-        if name in self._inputs and value.ndim == 4:
-            self._images += len(value)
-            self._plain += int((value.amax((2, 3)) == value.amin((2, 3))).all(1).sum())
-        elif name == self._output and value.ndim == 2 and value.shape[1] > 1:
-            self._classes.update(int(i) for i in value.argmax(1))
+    def see_input(self, x: Tensor) -> None:
+        """One batch; only images (n, channels, height, width) are looked at."""
+        if x.ndim == 4:
+            self._images += len(x)
+            self._plain += int((x.amax((2, 3)) == x.amin((2, 3))).all(1).sum())
+
+    def see_answer(self, answer: Answer) -> None:
+        """Of one batch."""
+        labels = self._task.labels(answer)
+        if labels is not None:
+            self._classes.update(int(label) for label in labels if label >= 0)
+
+    def watch(
+        self, inputs: Collection[str], outputs: Sequence[str]
+    ) -> Callable[[str, Tensor], None]:
+        """Takes values by name, batch after batch; an answer is there once all outputs are."""
+        found: dict[str, Tensor] = {}
+
+        def see(name: str, value: Tensor) -> None:
+            if name in inputs:
+                self.see_input(value)
+            if name in outputs:
+                found[name] = value
+                if all(output in found for output in outputs):
+                    self.see_answer(tuple(found[output] for output in outputs))
+                    found.clear()
+
+        return see
 
     def notes(self) -> tuple[str, ...]:
         """What is suspicious."""

@@ -23,6 +23,7 @@ from shrinkc.compiler.plan.group_choices import GroupChoice, group_choices, meas
 from shrinkc.compiler.plan.slicings import Slicings
 from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.errors import InputError, TableError
 from shrinkc.passes.analysis.linear.spans import NoSpan, find_spans
 
@@ -57,6 +58,7 @@ class Candidates:
     groups  whether channel groups that no span hides may be sliced
     sample  images that damages are measured on
     cache   folder that keeps the damages; None: nothing is kept
+    task    what the outputs mean
     """
 
     original: fx.GraphModule
@@ -67,6 +69,7 @@ class Candidates:
     sample: Sample
     cache: Path | None
     progress: Progress
+    task: Task
 
     @cached_property
     def _choices(self) -> dict[str, tuple[list[Choice], list[NoSpan]]]:
@@ -101,12 +104,13 @@ class Candidates:
     @cached_property
     def judged(self) -> dict[str, Slicings]:
         """Precision → what can be done, with damages; measured now."""
-        measuring = self.sample, self.cache, self.progress
+        measuring, task = (self.sample, self.cache, self.progress), self.task
         every = [choice for found, _ in self._choices.values() for choice in found]
         labels = [choice.label for choice in every]
-        damages = dict(zip(labels, measure(self.original, every, *measuring), strict=True))
+        measured = measure(self.original, every, *measuring, task=task)
+        damages = dict(zip(labels, measured, strict=True))
         wanted = {c.label: c for slicings in self.priced.values() for c in slicings.slices}
-        slices = measure_groups(self.original, list(wanted.values()), *measuring)
+        slices = measure_groups(self.original, list(wanted.values()), *measuring, task=task)
         damages |= {label: damage for label, (_, damage) in slices.items()}
 
         def judged(slicings: Slicings) -> Slicings:

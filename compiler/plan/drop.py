@@ -1,9 +1,7 @@
 """What a changed network loses, on images that it was not fitted to.
 
-Without labels the original's own confidence stands in for them: where the changed network answers
-class s and the original t, the loss of top-1 to be expected is p(t) − p(s), p the original's
-probabilities. It is unbiased where those are calibrated. Counting disagreements instead would
-overstate the loss several times: most images that change their class were unsure before.
+With labels, what is lost is what the original scores by the task and the changed network does not.
+Without them the task says what is to be expected of their answers alone.
 
 Few images say little: the interval is where the loss on all images of the kind lies in 95 of
 100 cases. Half an image more is counted in each of the four cells right or wrong, before and after
@@ -20,26 +18,29 @@ from torch import Tensor, fx
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.formats.tflite import TfliteRunner
 from shrinkc.compiler.plan.plan_file import Promise
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Answer, Task, total
 from shrinkc.compiler.verify.files import Artefact
 
 Labelled = Iterable[tuple[Tensor, Tensor | None]]
-Answer = Callable[[Tensor], Tensor]
+Answering = Callable[[Tensor], Answer]  # inputs (n, …) → the outputs
 SURE = 1.96  # standard errors to either side: 95 of 100
 
 
-def promise_of(original: Answer, changed: Answer, batches: Labelled) -> Promise:
-    """`original` and `changed`: inputs (n, …) → class scores (n, classes)."""
-    images = same = 0
+def promise_of(
+    original: Answering, changed: Answering, batches: Labelled, *, task: Task = CLASSIFICATION
+) -> Promise:
+    """What `changed` loses of what `original` has."""
+    images, same = 0, 0.0
     counted, expected = list[Tensor](), list[Tensor]()
     for x, labels in batches:
-        scores, new = original(x), changed(x).argmax(1)
-        old, sure = scores.argmax(1), scores.double().softmax(1)
+        old, new = original(x), changed(x)
         images += len(x)
-        same += int((old == new).sum())
-        rows = torch.arange(len(x))
-        expected.append(sure[rows, old] - sure[rows, new])
+        same += total(task.agree(new, old), len(x))
+        expected.append(task.expected_drop(new, old).double())
         if labels is not None:
-            counted.append((old == labels).double() - (new == labels).double())
+            right = task.correct(old, labels).double(), task.correct(new, labels).double()
+            counted.append(right[0] - right[1])
     labelled = len(counted) == len(expected) > 0
     lost = torch.cat([*(counted if labelled else expected), torch.zeros(0)])
     return Promise(
@@ -60,21 +61,21 @@ def interval(lost: Tensor) -> tuple[float, float]:
     return max(-1.0, mean - width), min(1.0, mean + width)
 
 
-def answers(graph: fx.GraphModule) -> Answer:
+def answers(graph: fx.GraphModule) -> Answering:
     """Of the network in PyTorch."""
 
     @torch.no_grad()
-    def run(x: Tensor) -> Tensor:
-        return graph(x)[0].flatten(1)
+    def run(x: Tensor) -> Answer:
+        return graph(x)
 
     return run
 
 
-def answers_of_file(model: bytes, graph: fx.GraphModule, threads: int) -> Answer:
+def answers_of_file(model: bytes, graph: fx.GraphModule, threads: int) -> Answering:
     """Of its TFLite file."""
     artefact = Artefact("tflite", model, lower(graph), TfliteRunner(model, threads))
 
-    def run(x: Tensor) -> Tensor:
-        return torch.as_tensor(artefact.run((x,))[0]).flatten(1)
+    def run(x: Tensor) -> Answer:
+        return tuple(map(torch.as_tensor, artefact.run((x,))))
 
     return run

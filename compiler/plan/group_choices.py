@@ -21,10 +21,12 @@ from shrinkc.compiler.depth.choices import FEW, WORTH
 from shrinkc.compiler.depth.importance import MEASURED
 from shrinkc.compiler.pipeline.slicing import run_slicing
 from shrinkc.compiler.recover.compensate import compensate
-from shrinkc.compiler.recover.divergence import Damage, loss
+from shrinkc.compiler.recover.divergence import Damage
 from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Answer, Task, total
 from shrinkc.compiler.width.allocation import candidate_widths
 from shrinkc.compiler.width.price import Price, layers_of
 from shrinkc.compiler.width.prune import channel_multiple
@@ -95,6 +97,8 @@ def measure_groups(
     sample: Sample,
     cache: Path | None,
     progress: Progress,
+    *,
+    task: Task = CLASSIFICATION,
 ) -> dict[str, tuple[GroupChoice, Damage]]:
     """Label → the choice with the channels that should stay, and what it alone does, its readers
     compensated. Kept in `cache`, of groups that no layer reads there is nothing."""
@@ -102,7 +106,7 @@ def measure_groups(
         return {}
     sample = sample.at_most(MEASURED)
     fitting, judging = sample.split()
-    seen = f"groups {sample.images.digest} {sample.size} {sample.indices}"
+    seen = f"groups {task!r} {sample.images.digest} {sample.size} {sample.indices}"
     journal, batches = Journal(cache, digest_of(graph, seen)), _batches(fitting)
     scores = _scores(graph, wanted, batches, journal)
     answers = (
@@ -118,7 +122,7 @@ def measure_groups(
                     selection = Selection({group.name: keep})
                     fitted = compensate(graph, SliceChannels(selection), batches).selection
                     changed = mask_channels(graph, SliceChannels(fitted)).eval()
-                    journal.put(choice.label, _judge(changed, answers))
+                    journal.put(choice.label, _judge(changed, answers, task))
                 divergence, agreement = journal.entries[choice.label]
                 damage = Damage(divergence, agreement, float("nan"))
                 found[choice.label] = replace(choice, keep=keep), damage
@@ -142,21 +146,23 @@ def _scores(
 
 
 @torch.no_grad()
-def _answers(graph: fx.GraphModule, sample: Sample) -> list[tuple[Tensor, Tensor]]:
-    """Inputs, and the first output."""
-    return [(x, graph(x)[0]) for x, _ in sample.batches()]
+def _answers(graph: fx.GraphModule, sample: Sample) -> list[tuple[Tensor, Answer]]:
+    """To each batch of inputs."""
+    return [(x, graph(x)) for x, _ in sample.batches()]
 
 
 @torch.no_grad()
-def _judge(changed: fx.GraphModule, answers: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
-    """Divergence of the outputs, and how often the largest one is the same."""
-    total = same = count = 0.0
+def _judge(
+    changed: fx.GraphModule, answers: Sequence[tuple[Tensor, Answer]], task: Task
+) -> list[float]:
+    """Divergence of the answers, and their agreement."""
+    apart = same = count = 0.0
     for x, want in answers:
-        got = changed(x)[0]
-        total += float(loss(got, want)) * len(x)
-        same += float((got.flatten(1).argmax(1) == want.flatten(1).argmax(1)).sum())
+        got: Answer = changed(x)
+        apart += float(task.divergence(got, want).mean()) * len(x)
+        same += total(task.agree(got, want), len(x))
         count += len(x)
-    return [total / count, same / count]
+    return [apart / count, same / count]
 
 
 def _batches(sample: Sample) -> list[Batch]:

@@ -10,16 +10,16 @@ from torch import Tensor, fx
 
 from shrinkc.compiler.images.sanity import Sanity
 from shrinkc.compiler.measure.speedup import int8_file
-from shrinkc.compiler.plan.drop import Answer, answers, answers_of_file, promise_of
+from shrinkc.compiler.plan.drop import Answering, answers, answers_of_file, promise_of
 from shrinkc.compiler.plan.file_timing import FEW
 from shrinkc.compiler.plan.int8_variants import Int8Damage
 from shrinkc.compiler.plan.plan_file import Promise
 from shrinkc.compiler.quantise.options import Int8
 from shrinkc.compiler.quantise.prepare import Prepared, prepare
-from shrinkc.compiler.recover.divergence import loss
 from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.tasks.task import Task
 
 CALIBRATED = 100  # images that tell the ranges of int8
 GLANCED = 32  # images, whether they are all alike
@@ -34,6 +34,7 @@ class Judge:
     held     images that plans are judged on
     cache    folder that keeps what int8 loses; None: nothing is kept
     threads  of the files that are run
+    task     what the outputs mean
     """
 
     original: fx.GraphModule
@@ -42,15 +43,16 @@ class Judge:
     cache: Path | None
     threads: int
     progress: Progress
+    task: Task
 
     def image_notes(self) -> Sequence[str]:
         """Where the images are all alike, or the original says the same of all of them."""
-        sanity, answer = Sanity({"x"}, "y", "images", ADVICE), answers(self.original)
+        sanity, answer = Sanity("images", ADVICE, task=self.task), answers(self.original)
         few = self.sample.at_most(GLANCED)
         with self.progress.task("Looking at the images"):
             for x, _ in few.batches():
-                sanity.see("x", x)
-                sanity.see("y", answer(x))
+                sanity.see_input(x)
+                sanity.see_answer(answer(x))
         return sanity.notes()
 
     def inputs(self, count: int) -> list[tuple[Tensor, ...]]:
@@ -59,19 +61,22 @@ class Judge:
         return [(row[None],) for x, _ in few.batches() for row in x]
 
     def in_int8(self, graph: fx.GraphModule, options: Int8) -> Prepared:
-        return prepare(graph, self.inputs(CALIBRATED), options, self.progress)
+        few = self.inputs(CALIBRATED)
+        return prepare(graph, few, options, self.progress, task=self.task)
 
     def int8_damage(self, options: Int8) -> Int8Damage:
         """What the original loses by it; kept."""
-        seen = f"int8 {self.sample.images.digest} {self.sample.size} {self.sample.indices}"
+        sample = self.sample
+        seen = f"int8 {self.task!r} {sample.images.digest} {sample.size} {sample.indices}"
         journal = Journal(self.cache, digest_of(self.original, f"{seen} {options}"))
         if "" not in journal.entries:
             prepared = self.in_int8(self.original, options)
             quantised, answer = self._quantised(prepared), answers(self.original)
             total = count = 0.0
             with self.progress.task("Measuring what int8 costs"):
-                for x, _ in labelled_batches(self.sample.split()[1]):
-                    total += float(loss(quantised(x), answer(x))) * len(x)
+                for x, _ in labelled_batches(sample.split()[1]):
+                    apart = self.task.divergence(quantised(x), answer(x))
+                    total += float(apart.mean()) * len(x)
                     count += len(x)
             for layer in prepared.noise:
                 journal.put(layer.layer, [layer.snr_db])
@@ -83,9 +88,10 @@ class Judge:
         """Of a plan's network; by the int8 file, where it is one."""
         with self.progress.task("Judging the plan on other images"):
             changed = answers(graph) if prepared is None else self._quantised(prepared)
-            return promise_of(answers(self.original), changed, labelled_batches(self.held))
+            batches = labelled_batches(self.held)
+            return promise_of(answers(self.original), changed, batches, task=self.task)
 
-    def _quantised(self, prepared: Prepared) -> Answer:
+    def _quantised(self, prepared: Prepared) -> Answering:
         file = int8_file(prepared, self.inputs(FEW))
         return answers_of_file(file, prepared.graph_module, self.threads)
 

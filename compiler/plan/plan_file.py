@@ -39,7 +39,7 @@ class Step(Strict):
     group, which both name, of which the channels in `kept`, rising, stay ("slice").
 
     saving_ms  by the target's table
-    loss       divergence of the outputs that it alone causes; `agreement` of the classes
+    loss       divergence of the answers that it alone causes; `agreement` of them
     """
 
     kind: Literal["merge", "drop", "narrow", "slice"]
@@ -56,10 +56,10 @@ class Step(Strict):
 class Promise(Strict):
     """What the plan was judged to cost, on images that it was not fitted to.
 
-    drop       of top-1, as a share; `labelled`: counted, otherwise expected by the original's own
-               confidence
+    drop       of the task's metric, such as top-1, as a share; `labelled`: counted, otherwise what
+               the task expects of the answers alone
     interval   of the drop on images of the kind, with a confidence of 95%
-    agreement  with the original's classes
+    agreement  with the original's answers
     """
 
     images: Annotated[int, Field(ge=0, validation_alias=AliasChoices("images", "pictures"))]

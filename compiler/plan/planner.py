@@ -41,6 +41,8 @@ from shrinkc.compiler.plan.slicings import SLACK, Slicing, Slicings
 from shrinkc.compiler.recover.divergence import Damage
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
 from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.errors import InputError, UnreachableGoalError
 from shrinkc.version import __version__
 
@@ -84,6 +86,7 @@ def prepare_planning(
     held_out: Images | None = None,
     train: Train | None = None,
     progress: Progress | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Planner:
     """Find out what every plan rests on: which precisions there are, what the network takes as it
     is (timed, where the target is this machine), whether the images are fit for it.
@@ -91,6 +94,7 @@ def prepare_planning(
     images    to fit to, no labels needed
     held_out  to judge on; without them every fourth of `images` is kept for it
     train     (fitted, original) → trained, before a plan is judged
+    task      what the outputs mean
 
     Raises InputError, TableError.
     """
@@ -103,7 +107,7 @@ def prepare_planning(
     else:
         held = Sample(held_out, size, len(held_out))
     folder = None if planning.folder is None else planning.folder / "plans"
-    judge = Judge(original, sample, held, closed.cache, planning.threads, progress)
+    judge = Judge(original, sample, held, closed.cache, planning.threads, progress, task)
     timing = FileTiming(original, judge.inputs, planning.threads, folder, progress)
     precisions, notes = available(original, table, planning.precisions)
     if is_host(table.target):
@@ -113,13 +117,13 @@ def prepare_planning(
     settings = (
         *(precisions, table.target, before_ms, planning.threads, planning.training),
         *(planning.groups, closed, images.digest, sample.indices),
-        *(held.images.digest, held.indices),
+        *(held.images.digest, held.indices, task),
     )
     return Planner(
         *(captured, original, table, planning, precisions, before_ms),
         Candidates(
             *(original, table, precisions, closed.kinds, planning.groups),
-            *(sample, closed.cache, progress),
+            *(sample, closed.cache, progress, task),
         ),
         *(judge, timing, FinishedPlans(folder, captured, settings)),
         *(train, notes, progress),
@@ -148,6 +152,10 @@ class Planner:
     train: Train | None
     notes: list[str]
     progress: Progress
+
+    @property
+    def task(self) -> Task:
+        return self.judge.task
 
     @cached_property
     def variants(self) -> list[PrecisionVariant]:
@@ -243,7 +251,7 @@ class Planner:
         return list(found.values())
 
     def dropping(self, share: float) -> Planned:
-        """The fastest plan that loses at most this share of top-1, by halving: the faster, the
+        """The fastest plan that loses at most this share of the metric, by halving: the faster, the
         less accurate."""
         speedups = self._speedups(POINTS)
         low, high = 0, len(speedups) - 1
@@ -257,7 +265,9 @@ class Planner:
             else:
                 high = middle - 1
         if best is None:
-            self.notes.append(f"nothing lost at most {100 * share:g} points; it stays as it is")
+            self.notes.append(
+                f"nothing lost at most {100 * share:g} {self.task.unit}; it stays as it is"
+            )
             variant = self.variants[0]
             best = self._planned(
                 "exact", variant, self.candidates.judged[variant.precision].of(()), []
@@ -286,7 +296,9 @@ class Planner:
             plans = replace(plans, graph=channels_last(start))
         teacher = self.original if slices else None
         shrunk = fitted(
-            *(plans, chosen, sample, self.planning.closed, self.progress), teacher=teacher
+            *(plans, chosen, sample, self.planning.closed, self.progress),
+            teacher=teacher,
+            task=self.task,
         )
         graph = shrunk.graph_module
         if self.train is not None and (chosen or slices):

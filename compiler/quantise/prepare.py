@@ -21,6 +21,8 @@ from shrinkc.compiler.quantise.ranges import calibrate, channel_ranges
 from shrinkc.compiler.quantise.simulate import Quantisation
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.support.text import counted
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.errors import InputError
 from shrinkc.passes.base import Skip
 from shrinkc.passes.fold.equalise_channels import EqualiseChannels
@@ -51,7 +53,12 @@ class Prepared:
 
 
 def prepare(
-    graph_module: fx.GraphModule, batches: Batches, options: Int8, progress: Progress | None = None
+    graph_module: fx.GraphModule,
+    batches: Batches,
+    options: Int8,
+    progress: Progress | None = None,
+    *,
+    task: Task = CLASSIFICATION,
 ) -> Prepared:
     """Equalise, calibrate, choose what stays fp32, correct biases, leave room for them.
 
@@ -67,10 +74,11 @@ def prepare(
         equalised, steps = run_exact_passes(graph_module, (EqualiseChannels(seen),))
         graph_module = equalised.float()
     program = lower(graph_module)
-    names = {value.name for value in program.inputs}
-    sanity = Sanity(names, program.outputs[0].name, "calibration images", ADVICE)
+    sanity = Sanity("calibration images", ADVICE, task=task)
+    inputs, outputs = ([value.name for value in v] for v in (program.inputs, program.outputs))
     with progress.task("Calibrating", len(batches)) as done:
-        ranges = calibrate(graph_module, program.names, batches, done, sanity.see)
+        watch = sanity.watch(inputs, outputs)
+        ranges = calibrate(graph_module, program.names, batches, done, watch)
     quantisation = Quantisation(program, ranges, operators(program, options.keep_fp32))
     noise: tuple[LayerNoise, ...] = ()
     if options.noise or options.min_snr_db is not None:

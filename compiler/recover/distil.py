@@ -1,8 +1,9 @@
 """Gentle distillation on the images that the fits used, without labels.
 
-The student's last features and class scores are drawn to the original's (Wang and Wu, MiR, 2022;
-Practise, 2023): the mean squared error of the features over their variance plus the KL divergence
-of the classes, in steps relative to each filter's size.
+The student's last features and answers are drawn to the original's (Wang and Wu, MiR, 2022;
+Practise, 2023): the mean squared error of the features over their variance plus the task's
+divergence of the answers (of classes that of Kullback and Leibler), in steps relative to each
+filter's size.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import torch
 from torch import Tensor, fx
 
 from shrinkc.compiler.images.augment import Augmentation, RandomResizedCrop, cut, draw
-from shrinkc.compiler.recover.divergence import loss
 from shrinkc.compiler.recover.layer_problems import Sample, shuffled
 from shrinkc.compiler.recover.relative_adam import Relative
 from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.passes.analysis.shapes import shapes
 from shrinkc.passes.base import copy_graph
 
@@ -61,6 +63,8 @@ def tune(
     sample: Sample,
     options: Tuning,
     progress: Progress,
+    *,
+    task: Task = CLASSIFICATION,
 ) -> Tuned:
     """All parameters of the student. On a loss that is no number the last good state is kept."""
     feature = last_feature(teacher, student)
@@ -77,7 +81,7 @@ def tune(
             with torch.no_grad():
                 wanted = theirs(x)
             scale = scale or float(wanted[0].var()) or 1.0
-            value = _loss(mine(x), wanted, scale)
+            value = _loss(mine(x), wanted, scale, task)
             now = float(value.detach())
             if not math.isfinite(now):
                 stopped = f"the loss became {now} at step {len(losses) + 1}"
@@ -92,8 +96,10 @@ def tune(
     return Tuned(result, tuple(losses), stopped)
 
 
-def _loss(got: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor], scale: float) -> Tensor:
-    return ((got[0] - wanted[0]) ** 2).mean() / scale + loss(got[1], wanted[1])
+def _loss(got: tuple[Tensor, ...], wanted: tuple[Tensor, ...], scale: float, task: Task) -> Tensor:
+    """Of a feature and the answer behind it, each."""
+    divergence = task.divergence(got[1:], wanted[1:]).mean()
+    return ((got[0] - wanted[0]) ** 2).mean() / scale + divergence
 
 
 def _past(step: int, options: Tuning, elapsed: float) -> float:
@@ -128,11 +134,11 @@ def last_feature(teacher: fx.GraphModule, student: fx.GraphModule) -> str:
 
 
 def tapped(graph: fx.GraphModule, feature: str) -> fx.GraphModule:
-    """A copy whose outputs are the feature and the graph's first output."""
+    """A copy whose outputs are the feature and those of the graph."""
     copy = copy_graph(graph)
     node = next(n for n in copy.graph.nodes if n.name == feature)
     output = next(n for n in reversed(copy.graph.nodes) if n.op == "output")
     first: Any = output.args[0]
-    output.args = ((node, first[0]),)
+    output.args = ((node, *first),)
     copy.recompile()
     return copy

@@ -15,11 +15,18 @@ from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.recover.distil import Tuning, tune
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
 from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.width.prune import Pruned
 
 
 def distilled(
-    pruned: Pruned, images: Images, options: Tuning, progress: Progress | None = None
+    pruned: Pruned,
+    images: Images,
+    options: Tuning,
+    progress: Progress | None = None,
+    *,
+    task: Task = CLASSIFICATION,
 ) -> Pruned:
     """With a deployed network whose weights have moved; `trainable` stays as it was.
 
@@ -28,7 +35,8 @@ def distilled(
     if not options.steps or _outputs(pruned.original) > 1:
         return pruned
     sample = Sample(images, size_of(pruned.original))
-    tuned = tune(pruned.graph_module, pruned.original, sample, options, progress or Silent())
+    given = (pruned.graph_module, pruned.original, sample, options, progress or Silent())
+    tuned = tune(*given, task=task)
     return replace(pruned, graph_module=tuned.graph_module)
 
 

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, fx
 
 from shrinkc.compiler.recover.compensate import compensate
-from shrinkc.compiler.recover.divergence import loss
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Answer, Task
 from shrinkc.compiler.width.allocation import Space
 from shrinkc.passes.base import copy_graph
 from shrinkc.passes.channels.mask_channels import mask_channels
@@ -39,6 +40,7 @@ Floats = npt.NDArray[np.float64]
 class MeasuredDamage:
     """Judges groups on `batches`, more than one of them. `compensates`: readers are fitted first.
 
+    task    what answers mean, and how far they are apart
     folder  keeps what was measured, by the network, `seen` (what the scores and images are) and
             the settings; None: nothing is kept
     """
@@ -48,6 +50,7 @@ class MeasuredDamage:
     seen: str = ""
     folder: Path | None = None
     progress: Progress = field(default_factory=Silent)
+    task: Task = CLASSIFICATION
 
     def losses(self, graph: fx.GraphModule, space: Space) -> dict[str, Floats]:
         """Group → loss at each of its candidate widths, rising as they fall."""
@@ -55,8 +58,9 @@ class MeasuredDamage:
         fit = [b for i, b in enumerate(self.batches) if i % HELD_OUT != HELD_OUT - 1][:FITTED]
         held = held or list(self.batches[-1:])
         teacher = copy_graph(graph).eval()
-        wanted = [_first_output(teacher, inputs) for inputs, _ in held]
-        journal = Journal(self.folder, digest_of(graph, f"bears {self.seen} {self.compensates}"))
+        wanted = [_answer(teacher, inputs) for inputs, _ in held]
+        seen = f"bears {self.task!r} {self.seen} {self.compensates}"
+        journal = Journal(self.folder, digest_of(graph, seen))
         points = {name: _points(widths) for name, widths in space.candidates.items()}
         total = sum(map(len, points.values()))
         found: dict[str, Floats] = {}
@@ -67,7 +71,7 @@ class MeasuredDamage:
                     label = f"{name} {width}"
                     if label not in journal.entries:
                         changed = self._alone(graph, space, name, width, fit)
-                        journal.put(label, [_divergence(changed, held, wanted)])
+                        journal.put(label, [self._divergence(changed, held, wanted)])
                     measured[width] = journal.entries[label][0]
                     done()
                 found[name] = _between(space.candidates[name], measured)
@@ -81,6 +85,16 @@ class MeasuredDamage:
         if self.compensates:
             slicing = SliceChannels(compensate(graph, slicing, fit).selection)
         return mask_channels(graph, slicing).eval()
+
+    def _divergence(
+        self, graph: fx.GraphModule, held: Sequence[Batch], wanted: Sequence[Answer]
+    ) -> float:
+        total = count = 0.0
+        for (inputs, _), want in zip(held, wanted, strict=True):
+            apart = self.task.divergence(_answer(graph, inputs), want)
+            total += float(apart.mean()) * len(inputs[0])
+            count += len(inputs[0])
+        return total / count
 
 
 def _points(candidates: Sequence[int]) -> list[int]:
@@ -98,13 +112,5 @@ def _between(candidates: Sequence[int], measured: Mapping[int, float]) -> Floats
 
 
 @torch.no_grad()
-def _first_output(graph: fx.GraphModule, inputs: tuple[Tensor, ...]) -> Tensor:
-    return graph(*inputs)[0]
-
-
-def _divergence(graph: fx.GraphModule, held: Sequence[Batch], wanted: Sequence[Tensor]) -> float:
-    total = count = 0.0
-    for (inputs, _), want in zip(held, wanted, strict=True):
-        total += float(loss(_first_output(graph, inputs), want)) * len(want)
-        count += len(want)
-    return total / count
+def _answer(graph: fx.GraphModule, inputs: tuple[Tensor, ...]) -> Answer:
+    return graph(*inputs)

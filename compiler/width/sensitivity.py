@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Answer, Task, total
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import Groups
 from shrinkc.passes.channels.mask_channels import mask_channels
@@ -80,42 +82,51 @@ def sensitivity(
     return tuple(curves)
 
 
-def top1_of(batches: Batches) -> Judge:
-    """The share of images whose highest output is the label's."""
+def correct_of(batches: Batches, *, task: Task = CLASSIFICATION) -> Judge:
+    """The share of labelled images that a network is right on: of classes, top-1."""
 
-    def correct(outputs: tuple[Tensor, ...], labels: Tensor) -> Tensor:
-        return (_highest(outputs) == labels).sum()
+    def correct(outputs: Answer, labels: Tensor) -> float:
+        return total(task.correct(outputs, labels), len(labels))
 
-    return _mean_of(batches, correct)
+    return _mean_with_labels(batches, correct)
 
 
-def agreement_of(batches: Batches, original: fx.GraphModule) -> Judge:
-    """The share of images whose highest output is the original's; no labels are read."""
+def agreement_of(
+    batches: Batches, original: fx.GraphModule, *, task: Task = CLASSIFICATION
+) -> Judge:
+    """The share of images on which a network agrees with the original; no labels are read."""
     with torch.no_grad(), evaluating(original):
-        known = [
-            (inputs, _highest(original(*inputs))) for inputs, _ in each_batch(original, batches)
-        ]
-    return top1_of(known)
+        known: list[Answer] = [original(*inputs) for inputs, _ in each_batch(original, batches)]
+
+    def agreeing(index: int, outputs: Answer, _: Tensor | None) -> float:
+        return total(task.agree(outputs, known[index]), len(outputs[0]))
+
+    return _mean_of(batches, agreeing)
 
 
 def loss_of(batches: Batches, loss: Loss = cross_entropy) -> Judge:
     """The mean loss."""
-    return _mean_of(batches, loss)
+    return _mean_with_labels(batches, lambda outputs, labels: float(loss(outputs, labels)))
 
 
-def _highest(outputs: tuple[Tensor, ...]) -> Tensor:
-    """(n,) of the first output."""
-    return outputs[0].flatten(1).argmax(1)
+def _mean_with_labels(batches: Batches, measure: Callable[[Answer, Tensor], float]) -> Judge:
+    """Raises InputError where there are none."""
+
+    def labels_read(_: int, outputs: Answer, labels: Tensor | None) -> float:
+        return measure(outputs, labelled("Judging a network", labels))
+
+    return _mean_of(batches, labels_read)
 
 
-def _mean_of(batches: Batches, measure: Loss) -> Judge:
+def _mean_of(batches: Batches, measure: Callable[[int, Answer, Tensor | None], float]) -> Judge:
+    """`measure`: number of the batch, outputs, labels → the sum over the batch."""
+
     def judge(graph_module: fx.GraphModule) -> float:
-        total, count = 0.0, 0
+        whole, count = 0.0, 0
         with torch.no_grad(), evaluating(graph_module):
-            for inputs, labels in each_batch(graph_module, batches):
-                known = labelled("Judging a network", labels)
-                total += float(measure(graph_module(*inputs), known))
+            for index, (inputs, labels) in enumerate(each_batch(graph_module, batches)):
+                whole += measure(index, graph_module(*inputs), labels)
                 count += len(inputs[0])
-        return total / count
+        return whole / count
 
     return judge

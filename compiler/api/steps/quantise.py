@@ -34,7 +34,8 @@ def quantised(
         few = [sample_inputs(final, torch.float32, seed) for seed in range(FEW_BATCHES)]
     else:
         batches = data.calibration_batches()
-        prepared, few = prepare(final, batches, options.int8, progress), batches[:FEW_BATCHES]
+        prepared = prepare(final, batches, options.int8, progress, task=options.task)
+        few = batches[:FEW_BATCHES]
     program, ranges = prepared.quantisation.program, prepared.quantisation.ranges
     keep = prepared.quantisation.keep_fp32
     in_onnx = program

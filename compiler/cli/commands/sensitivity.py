@@ -81,7 +81,7 @@ def sensitivity(
     batches, groups = batches_of(read), channel_groups(graph)
     with reporter.task(f"Scoring channels: {criterion}"):
         scores = method.build(Given(batches, 0, by_cost=True)).scores(graph, groups)
-    judge = judging.top1_of(batches) if labels else judging.agreement_of(batches, graph)
+    judge = judging.correct_of(batches) if labels else judging.agreement_of(batches, graph)
     ratios = judging.RATIOS
     with reporter.task("Pruning each group alone", len(scores) * len(ratios)) as done:
         curves = judging.sensitivity(graph, groups, scores, judge, done=done)

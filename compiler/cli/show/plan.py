@@ -11,9 +11,11 @@ from rich.table import Table
 from shrinkc.compiler.cli.output import wide_console as show_wide_console
 from shrinkc.compiler.plan.plan_file import Plan
 from shrinkc.compiler.support.text import counted
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
 
 
-def show_plan(plan: Plan, notes: list[str]) -> None:
+def show_plan(plan: Plan, notes: list[str], *, task: Task = CLASSIFICATION) -> None:
     """What is done, and what was promised."""
     console = show_wide_console()
     for step in plan.steps:
@@ -32,12 +34,12 @@ def show_plan(plan: Plan, notes: list[str]) -> None:
         f"{plan.speedup:.2f}×{measured}"
     )
     if plan.promise is not None:
-        console.print(promise_line(plan))
+        console.print(promise_line(plan, task=task))
     for note in notes:
         console.print(escape(note))
 
 
-def promise_line(plan: Plan) -> str:
+def promise_line(plan: Plan, *, task: Task = CLASSIFICATION) -> str:
     promise = plan.promise
     assert promise is not None
     how = "counted" if promise.labelled else "expected, without labels"
@@ -45,8 +47,8 @@ def promise_line(plan: Plan) -> str:
     drop = 100 * promise.drop
     moves = f"falls by {drop:.2f}" if drop >= 0 else f"rises by {-drop:.2f}"
     return (
-        f"top-1 {moves} points ({how}; a fall of {low:.2f} to {high:.2f} with 95% confidence), "
-        f"it agrees with the original on {promise.agreement:.1%} of "
+        f"{task.metric} {moves} points ({how}; a fall of {low:.2f} to {high:.2f} with 95% "
+        f"confidence), it agrees with the original on {promise.agreement:.1%} of "
         f"{counted(promise.images, 'image')} that it was not fitted to"
     )
 

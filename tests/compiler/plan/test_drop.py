@@ -14,12 +14,12 @@ SCORES = torch.tensor([[0.0, math.log(3), -40.0], [math.log(9), 0.0, -40.0]])  #
 OTHER = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
 
 
-def original(x: Tensor) -> Tensor:
-    return SCORES[x.long()]
+def original(x: Tensor) -> tuple[Tensor]:
+    return (SCORES[x.long()],)
 
 
-def changed(x: Tensor) -> Tensor:
-    return OTHER[x.long()]
+def changed(x: Tensor) -> tuple[Tensor]:
+    return (OTHER[x.long()],)
 
 
 def test_expected_by_the_originals_confidence() -> None:
@@ -43,8 +43,8 @@ def test_the_expectation_is_that_of_labels_drawn_by_the_original() -> None:
     noisy = scores + torch.randn(4000, 5, generator=generator)
     labels = torch.multinomial(scores.softmax(1), 1, generator=generator)[:, 0]
     rows = torch.arange(4000)
-    expected = promise_of(lambda x: scores[x], lambda x: noisy[x], [(rows, None)])
-    counted = promise_of(lambda x: scores[x], lambda x: noisy[x], [(rows, labels)])
+    expected = promise_of(lambda x: (scores[x],), lambda x: (noisy[x],), [(rows, None)])
+    counted = promise_of(lambda x: (scores[x],), lambda x: (noisy[x],), [(rows, labels)])
     assert counted.labelled
     assert expected.drop == pytest.approx(counted.drop, abs=0.02)
     assert 1 - expected.agreement > 2 * expected.drop

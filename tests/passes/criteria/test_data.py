@@ -9,7 +9,7 @@ from channel_networks import graph_of
 from hand_built import Net
 from torch import fx, nn
 
-from shrinkc.compiler.width.sensitivity import loss_of, sensitivity, top1_of
+from shrinkc.compiler.width.sensitivity import correct_of, loss_of, sensitivity
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
 from shrinkc.passes.base import copy_graph
@@ -151,7 +151,7 @@ def test_sensitivity_curves() -> None:
     batches: Batches = [((x,), torch.tensor([0, 1, 0]))]
     groups = channel_groups(graph)
     scores = FilterNorm().scores(graph, groups)
-    curves = sensitivity(graph, groups, scores, top1_of(batches), (0.5, 0.4))
+    curves = sensitivity(graph, groups, scores, correct_of(batches), (0.5, 0.4))
     assert [(c.group, c.removed, c.values) for c in curves] == [("layer", (0.0, 0.5), (1.0, 2 / 3))]
     logits = torch.stack([3 * x[:, 0, 0, 0], x[:, 1, 0, 0]], 1)
     whole, masked = (
@@ -167,9 +167,9 @@ def test_sensitivity_curves() -> None:
     )
     np.testing.assert_allclose(curve.removed, [0, 0.2, 0.6])
     with pytest.raises(InputError, match="a ratio of 1 to remove"):
-        sensitivity(graph, groups, scores, top1_of(batches), (1.0,))
+        sensitivity(graph, groups, scores, correct_of(batches), (1.0,))
     with pytest.raises(InputError, match="needs labels"):
-        sensitivity(graph, groups, scores, top1_of([((x,), None)]), (0.5,))
+        sensitivity(graph, groups, scores, correct_of([((x,), None)]), (0.5,))
 
 
 def test_batches_that_cannot_be_used() -> None:
