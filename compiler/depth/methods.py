@@ -132,6 +132,7 @@ def _trained(method: TrainedMethod) -> Callable[[DepthTask], DepthResult]:
             folder=given.folder,
             progress=given.progress,
             measured_ms=given.measured_ms,
+            task=given.task,
         )
         return _result(found)
 
@@ -144,6 +145,7 @@ def _expand(given: DepthTask) -> DepthResult:
         options=given.trained,
         folder=given.folder,
         progress=given.progress,
+        task=given.task,
     )
     return _result(found)
 

@@ -41,6 +41,8 @@ from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.recover.recipe import Recipe, Trainer, trainer_for
 from shrinkc.compiler.support.journal import digest_of
 from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.log import Row as LogRow
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.linear.spans import activations
@@ -134,6 +136,7 @@ def shrink_trained(
     folder: Path | None = None,
     progress: Progress | None = None,
     measured_ms: Callable[[fx.GraphModule], float] | None = None,
+    task: Task = CLASSIFICATION,
 ) -> TrainedShrink:
     """Shrink a captured network (batch norms as they are in training) and train what is left.
 
@@ -141,6 +144,7 @@ def shrink_trained(
     folder       keeps importances and checkpoints: a run that was stopped goes on there
     measured_ms  of a merged network whose numbers mean nothing yet: where the device is at hand,
                  plans meet the budget by it instead of by the table
+    task         what the outputs mean
 
     Raises InputError: no candidate (says why, span by span), a budget that cannot be reached (says
     what can), labels missing; TableError where the table lacks the precision; TrainingError.
@@ -152,7 +156,7 @@ def shrink_trained(
     before_ms = predicted_ms(net.folded, table, precision)
     key = digest_of(net.graph, f"{method.name} {goal} {options} {images.digest}")[:12]
     teacher = copy_graph(net.graph)
-    trainer = trainer_for(images, teacher, options.recipe, folder, key, progress)
+    trainer = trainer_for(images, teacher, options.recipe, folder, key, progress, task=task)
     run = _Run(net, trainer, options, table, precision, before_ms, measured_ms)
     found, refused = depth_options(net, price_of(table, precision), method.moves)
     if method.masked:
@@ -293,6 +297,7 @@ def expand(
     options: Trained | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
+    task: Task = CLASSIFICATION,
 ) -> TrainedShrink:
     """Train a network with inverted residuals beside its convolutions, then merge them back.
 
@@ -310,7 +315,8 @@ def expand(
     if not chosen:
         raise InputError("nothing to expand: no convolution without groups larger than 1×1")
     key = digest_of(net.graph, f"expand {chosen} {options} {images.digest}")[:12]
-    trainer = trainer_for(images, copy_graph(net.graph), recipe, folder, key, progress)
+    teacher = copy_graph(net.graph)
+    trainer = trainer_for(images, teacher, recipe, folder, key, progress, task=task)
     made = ExpandConvs(chosen, options.expand_ratio, common_activation(net.graph), recipe.seed)
     wide, steps = run_exact_passes(net.graph, (made,))
     if steps[0].skipped:

@@ -21,6 +21,7 @@ from shrinkc.compiler.recover.recipe import Recipe, Trainer
 from shrinkc.compiler.support.jobs import Job, run_jobs
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Silent
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.evaluate import evaluate
 from shrinkc.compiler.train.train import train
 
@@ -32,15 +33,15 @@ def damages(
     net: Network, options: Sequence[DepthOption], trainer: Trainer, activation: nn.Module | None
 ) -> list[float]:
     """The damage of each option, in nats of cross-entropy; without labels in lost agreement with
-    the teacher."""
+    the teacher, as the trainer's task has it."""
     recipe = trainer.recipe
     settings = {n: v for n, v in asdict(recipe).items() if n not in ("epochs", "search_epochs")}
-    seen = f"{settings} {trainer.trial.images.digest} {trainer.judged.digest}"
+    seen = f"{settings} {trainer.task!r} {trainer.trial.images.digest} {trainer.judged.digest}"
     journal = Journal(trainer.folder, digest_of(net.graph, seen))
     plans = {AS_IT_IS: DepthPlan()} | {option.label: option.plan for option in options}
     left = [name for name in plans if name not in journal.entries]
     width = WAITING * (recipe.parallel if isinstance(recipe.parallel, int) else 8)
-    shared = (trainer.trial, trainer.judged, trainer.teacher, recipe)
+    shared = (trainer.trial, trainer.judged, trainer.teacher, recipe, trainer.task)
     with trainer.progress.task("Trying what each option costs", len(left)) as done:
         for start in range(0, len(left), width):
             few = left[start : start + width]
@@ -55,9 +56,15 @@ def damages(
 
 
 def _trial(
-    data: Data, judged: Images, teacher: fx.GraphModule, recipe: Recipe, model: fx.GraphModule
+    data: Data,
+    judged: Images,
+    teacher: fx.GraphModule,
+    recipe: Recipe,
+    task: Task,
+    model: fx.GraphModule,
 ) -> float:
-    trainer = Trainer(data, data, judged, teacher, recipe, None, "", Silent())
-    train(model, data, trainer.training(1))
-    found = evaluate(model, judged, teacher=teacher if judged.labels is None else None)
+    trainer = Trainer(data, data, judged, teacher, recipe, None, "", Silent(), task)
+    train(model, data, trainer.training(1), task=task)
+    taught = teacher if judged.labels is None else None
+    found = evaluate(model, judged, teacher=taught, task=task)
     return 1.0 - (found.agreement or 0.0) if found.loss is None else found.loss

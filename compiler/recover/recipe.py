@@ -21,6 +21,8 @@ from shrinkc.compiler.recover.layer_problems import size_of
 from shrinkc.compiler.support.jobs import Parallel
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.support.text import counted
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.settings.config import Hooks, Keeping, Training
 from shrinkc.compiler.train.settings.losses import Distillation, Labels
 from shrinkc.compiler.train.settings.optimisers import Group, Sgd
@@ -71,6 +73,7 @@ class Trainer:
     teacher  the network as it was
     folder   of what was measured; None: nothing is kept
     run      folder in it with the checkpoints of this method, goal and recipe
+    task     what the answers mean, where they are judged
     """
 
     train: Data
@@ -81,6 +84,7 @@ class Trainer:
     folder: Path | None
     run: str
     progress: Progress = field(repr=False)
+    task: Task = CLASSIFICATION
 
     @property
     def labelled(self) -> bool:
@@ -112,7 +116,14 @@ class Trainer:
         """Train `model` in place; goes on where an earlier run of that name stopped."""
         keeping = None if self.folder is None else Keeping(self.folder / self.run / name)
         training = self.training(epochs, hooks, groups)
-        return train(model, self.train, training, keeping=keeping, progress=self.progress)
+        return train(
+            model,
+            self.train,
+            training,
+            keeping=keeping,
+            progress=self.progress,
+            task=self.task,
+        )
 
 
 def trainer_for(
@@ -122,6 +133,8 @@ def trainer_for(
     folder: Path | None,
     run: str,
     progress: Progress,
+    *,
+    task: Task = CLASSIFICATION,
 ) -> Trainer:
     """Choose the images that options are tried and judged on: copies, all others stay where
     they are."""
@@ -139,7 +152,7 @@ def trainer_for(
         Data(images, augmentation, size),
         Data(images.part(order[judged : judged + tried].sort().values), augmentation, size),
         _centred(images.part(order[:judged].sort().values), size),
-        *(teacher, recipe, folder, run, progress),
+        *(teacher, recipe, folder, run, progress, task),
     )
 
 

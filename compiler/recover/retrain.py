@@ -17,6 +17,8 @@ from shrinkc.compiler.recover.layer_problems import Sample, size_of
 from shrinkc.compiler.recover.recipe import Recipe, trainer_for
 from shrinkc.compiler.support.journal import digest_of
 from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.passes.base import copy_graph
 from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
 from shrinkc.passes.ir import module_of
@@ -32,13 +34,16 @@ def retrain(
     recipe: Recipe,
     folder: Path | None,
     progress: Progress,
+    *,
+    task: Task = CLASSIFICATION,
 ) -> fx.GraphModule:
     """`recipe.epochs` of self-distillation from the original, with labels where there are any.
 
     folder  keeps checkpoints: a run that was stopped goes on there
     """
     run = digest_of(shrunk, f"{recipe} {images.digest}")[:12]
-    trainer = trainer_for(images, copy_graph(original).eval(), recipe, folder, run, progress)
+    teacher = copy_graph(original).eval()
+    trainer = trainer_for(images, teacher, recipe, folder, run, progress, task=task)
     sample = Sample(images, size_of(original), IMAGES)
     student = run_exact_passes(shrunk, (InsertBatchNorms(statistics(shrunk, sample)),))[0].float()
     for parameter in student.parameters():

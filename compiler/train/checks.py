@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.support.text import named
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.batches import Batch
 from shrinkc.compiler.train.evaluate import judged
 from shrinkc.compiler.train.settings.config import Training, Validation
@@ -23,8 +25,11 @@ def check(
     batch: Batch,
     objective: Objective,
     autocast: Callable[[], AbstractContextManager[object]],
-) -> int:
-    """Run network, teacher and loss once, without training; returns the number of classes.
+    *,
+    task: Task = CLASSIFICATION,
+) -> int | None:
+    """Run network, teacher and loss once, without training; returns the number of classes, None
+    where the task has none.
 
     Raises TrainingError: a network that does not run on such inputs or tells other classes apart
     than its teacher.
@@ -39,7 +44,7 @@ def check(
                 f"the network tells {outputs.shape[1]} classes apart, its teacher {taught.shape[1]}"
             )
         objective(outputs, labels, taught)
-    return outputs.shape[1]
+    return task.classes((outputs,))
 
 
 def _run(model: nn.Module, inputs: Tensor, what: str) -> Tensor:
@@ -64,7 +69,7 @@ def check_labels(images: Images, classes: int) -> None:
 
 
 def check_images(
-    training: Training, images: Images, validation: Validation | None, classes: int
+    training: Training, images: Images, validation: Validation | None, classes: int | None
 ) -> None:
     """Raises DataError where labels are missing or do not fit."""
     if training.labels is not None and images.labels is None:
@@ -72,12 +77,13 @@ def check_images(
             f"{images.source}: no class folders, so no labels, but the loss needs them; put each "
             "class into a folder of its own, or train against a teacher alone"
         )
-    if images.labels is not None:
+    if images.labels is not None and classes is not None:
         check_labels(images, classes)
     if validation is None:
         return
     if validation.images.labels is not None:
-        check_labels(validation.images, classes)
+        if classes is not None:
+            check_labels(validation.images, classes)
     elif training.distillation is None:
         raise DataError(
             f"{validation.images.source}: neither labels nor a teacher to judge by; put each "

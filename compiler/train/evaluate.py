@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.compute import ALONE, Ranks
 from shrinkc.compiler.train.settings.losses import logits
 
@@ -20,9 +22,9 @@ from shrinkc.compiler.train.settings.losses import logits
 class Evaluation:
     """Shares are 0–1. None: no labels, or no teacher.
 
-    top1       share of images whose highest output is the label's
+    top1       mean of the task's score: of classes, how often the highest output is the label's
     loss       mean cross-entropy
-    agreement  share of images whose highest output is also the teacher's
+    agreement  share of images on which the answer agrees with the teacher's
     """
 
     images: int
@@ -42,8 +44,9 @@ def evaluate(
     teacher: nn.Module | None = None,
     batch: int = 256,
     ranks: Ranks = ALONE,
+    task: Task = CLASSIFICATION,
 ) -> Evaluation:
-    """Top-1, loss and agreement with `teacher`, in eval mode, on the model's own device.
+    """The task's score, loss and agreement with `teacher`, in eval mode, on the model's own device.
 
     Images larger than the network's input must have been stored in its size: nothing is cropped.
     Ranks share the images; every rank gets the same answer. Raises TrainingError for a network
@@ -60,10 +63,11 @@ def evaluate(
             outputs = logits(model(inputs))
             if images.labels is not None:
                 labels = images.labels[chunk].to(first.device)
-                sums[0] += (outputs.argmax(1) == labels).sum()
+                sums[0] += task.correct((outputs,), labels).sum()
                 sums[1] += F.cross_entropy(outputs.double(), labels, reduction="sum")
             if teacher is not None:
-                sums[2] += (outputs.argmax(1) == logits(teacher(inputs)).argmax(1)).sum()
+                taught = logits(teacher(inputs))
+                sums[2] += task.agree((outputs,), (taught,)).sum()
     correct, loss, agreeing = (float(s) / len(images) for s in ranks.total(sums))
     labelled = images.labels is not None
     return Evaluation(

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from shrinkc.compiler.images.decoded import Data
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.batches import Batch, Batches, mix
 from shrinkc.compiler.train.compute import ranks_of
 from shrinkc.compiler.train.log import Meter, Row, Tally
@@ -30,9 +32,16 @@ class Run:
     """`model` is trained in place; `stack` takes what must be undone at the end."""
 
     def __init__(
-        self, model: nn.Module, data: Data, training: Training, fabric: Fabric, stack: ExitStack
+        self,
+        model: nn.Module,
+        data: Data,
+        training: Training,
+        fabric: Fabric,
+        stack: ExitStack,
+        *,
+        task: Task = CLASSIFICATION,
     ) -> None:
-        self.model, self.training, self.fabric = model, training, fabric
+        self.model, self.training, self.fabric, self.task = model, training, fabric, task
         self.ranks = ranks_of(fabric)
         self.meter = Meter(self.ranks)
         self.batches = Batches(data, training.batch, training.seed, fabric.device, self.ranks)
@@ -101,7 +110,7 @@ class Run:
                 hooks.after_step(self.model, moment)
         if self.average is not None:
             self.average.update(self.step)
-        self.meter.add(_measured(loss, outputs, batch.labels, taught))
+        self.meter.add(_measured(loss, outputs, batch.labels, taught, self.task))
         self.step += 1
 
     def state(self) -> dict[str, Any]:
@@ -170,14 +179,13 @@ class Run:
 
 
 def _measured(
-    loss: Tensor, outputs: Tensor, labels: Tensor | None, taught: Tensor | None
+    loss: Tensor, outputs: Tensor, labels: Tensor | None, taught: Tensor | None, task: Task
 ) -> Tensor:
     """Loss, correct and agreeing images, left on the device."""
     with torch.no_grad():
-        best = outputs.argmax(1)
         nothing = loss.new_zeros(())
-        correct = nothing if labels is None else (best == labels).sum()
-        agreeing = nothing if taught is None else (best == taught.argmax(1)).sum()
+        correct = nothing if labels is None else task.correct((outputs,), labels).sum()
+        agreeing = nothing if taught is None else task.agree((outputs,), (taught,)).sum()
         return torch.stack((loss.detach().double(), correct.double(), agreeing.double()))
 
 

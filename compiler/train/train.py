@@ -12,6 +12,8 @@ from torch import nn
 
 from shrinkc.compiler.images.decoded import Data
 from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.batches import Batch, ahead
 from shrinkc.compiler.train.checks import check, check_images
 from shrinkc.compiler.train.compute import start
@@ -42,8 +44,10 @@ def train(
     validation: Validation | None = None,
     keeping: Keeping | None = None,
     progress: Progress | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Result:
-    """Train `model` in place; it ends in eval mode where it was, averaged if asked for.
+    """Train `model` in place; it ends in eval mode where it was, averaged if asked for. `task` says
+    how often it is right, in the log and where the best epoch is kept.
 
     With `keeping` a training that was killed goes on where its last checkpoint is, with the same
     losses as if it had never stopped (on a CPU bit for bit); a finished one is only loaded. Under
@@ -57,8 +61,9 @@ def train(
         stack.enter_context(_random_state_kept())
         stack.callback(model.to, next(model.parameters(), torch.empty(0)).device)
         fabric = start(training.compute)
-        run = Run(model, data, training, fabric, stack)
-        classes = check(model, run.teacher, run.batches[0], run.objective, run.autocast)
+        run = Run(model, data, training, fabric, stack, task=task)
+        trying = run.batches[0], run.objective, run.autocast
+        classes = check(model, run.teacher, *trying, task=task)
         check_images(training, data.images, validation, classes)
         keeper = stack.enter_context(kept(keeping, run))
         if progress is None or run.ranks.rank > 0:
@@ -148,6 +153,7 @@ def _finish(run: Run, epoch: int, validation: Validation | None, keeper: Keeper)
                 teacher=run.teacher,
                 batch=validation.batch,
                 ranks=run.ranks,
+                task=run.task,
             )
         row["validation"] = found.to_json()
         score = found.agreement if found.top1 is None else found.top1

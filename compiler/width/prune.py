@@ -27,6 +27,8 @@ from shrinkc.compiler.pipeline.slicing import run_slicing
 from shrinkc.compiler.recover.recipe import Recipe, Trainer, trainer_for
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.log import Row as LogRow
 from shrinkc.compiler.train.settings.config import Hooks
 from shrinkc.compiler.width.allocation import (
@@ -141,6 +143,7 @@ def prune(
     measured_ms: Callable[[fx.GraphModule], float] | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Pruned:
     """Prune a captured network (batch norms as they are in training), which is left as it is.
 
@@ -152,6 +155,7 @@ def prune(
     measured_ms  of a deployed network: where the device is at hand, a budget in time is met by it
                  instead of by the table
     folder       keeps scores and checkpoints: a run that was stopped goes on there
+    task         what the outputs mean, where training judges them
 
     Raises InputError: no group that can become narrower (says why), a budget that cannot be reached
     (says what can), a penalty without images; TableError where the table lacks the precision;
@@ -176,7 +180,7 @@ def prune(
     trainer = None
     if train is not None:
         teacher = copy_graph(net.graph)
-        trainer = trainer_for(train, teacher, options.recipe, folder, key, progress)
+        trainer = trainer_for(train, teacher, options.recipe, folder, key, progress, task=task)
     journal = f"{criterion.name} {seen}"
     run = _Run(
         *(net, table, precision, criterion, schedule, goal, options, stages, trainer),
