@@ -55,7 +55,7 @@ from shrinkc.compiler.depth.trained import (
 from shrinkc.compiler.formats.tflite import TfliteRunner
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.measure.bench import bench
-from shrinkc.compiler.measure.speedup import Measuring, measuring, speedup_of, tflite_file
+from shrinkc.compiler.measure.speedup import Measuring, host_file, measuring, speedup_of
 from shrinkc.compiler.pipeline.deployed import Network, network
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.recover.distil import Tuning
@@ -259,7 +259,7 @@ def calibration(seen: Images) -> list[tuple[Tensor, ...]]:
 
 
 def int8_file(graph: fx.GraphModule, seen: Images) -> bytes:
-    return tflite_file(graph, PRECISION, calibration(seen))
+    return host_file(graph, PRECISION, calibration(seen))
 
 
 def top1_of_file(model: bytes, test: Images) -> float:

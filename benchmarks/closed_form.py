@@ -50,7 +50,7 @@ from shrinkc.compiler.images.cache import load_images, with_margin
 from shrinkc.compiler.images.files import find_images
 from shrinkc.compiler.images.preprocessing import preprocessing_for
 from shrinkc.compiler.measure.bench import bench
-from shrinkc.compiler.measure.speedup import tflite_file
+from shrinkc.compiler.measure.speedup import host_file
 from shrinkc.compiler.pipeline.deployed import BASE_PASSES, channels_last
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.profile.op_files import NoFileError, op_file
@@ -122,7 +122,7 @@ def calibration(data: Path) -> Any:
 
 def files(graph: fx.GraphModule, inputs: list[tuple[Tensor, ...]]) -> dict[str, bytes]:
     """The TFLite files of both precisions; int8 as `shrinkc` compiles it."""
-    return {p: tflite_file(graph, p, inputs, "bias") for p in ("fp32", "int8")}
+    return {p: host_file(graph, p, inputs, "bias") for p in ("fp32", "int8")}
 
 
 def judged(classes: Tensor, original: Tensor, labels: list[int]) -> dict[str, float]:

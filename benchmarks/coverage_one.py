@@ -136,13 +136,14 @@ def _fold(graph: fx.GraphModule, result: Result) -> fx.GraphModule:
 def _merge(graph: fx.GraphModule, x: Tensor, want: list[Tensor], result: Result) -> None:
     """Every linear segment merged, whatever it costs: verified in float64, and as ONNX."""
     from shrinkc.compiler.export.lower import lower
+    from shrinkc.compiler.formats.onnx import ONNX
     from shrinkc.compiler.pipeline.run import run_exact_passes
     from shrinkc.passes.merge.merge_linear import MergeLinear
 
     after, (step,) = run_exact_passes(graph, (MergeLinear(),))
     result["merges"], result["merged_error"] = len(step.changes), step.max_error
     if step.changes:
-        got = [torch.from_numpy(array) for array in run_onnx(lower(after), x[:1])]
+        got = [torch.from_numpy(array) for array in run_file(ONNX, lower(after), x[:1])]
         check("merged", largest_error(got, [one[:1] for one in want]), EQUAL)
 
 
@@ -151,37 +152,27 @@ def _export(stages: Stages, graph: fx.GraphModule, x: Tensor, want: list[Tensor]
     program: Any = None
     with stages.stage("lowered"):
         from shrinkc.compiler.export.lower import lower
+        from shrinkc.compiler.formats.registry import FORMATS
 
         program = lower(graph)
         result["operators"] = len(program.ops)
     if program is None:
         result["errors"]["onnx"] = result["errors"]["tflite"] = result["errors"].pop("lowered")
         return
-    for name, run, batch in (
-        ("onnx", run_onnx, 2 if program.dynamic_batch else 1),
-        ("tflite", run_tflite, 1),
-    ):
-        with stages.stage(name):
-            got = [torch.from_numpy(array) for array in run(program, x[:batch])]
+    for form in FORMATS:
+        batch = 2 if form.takes_any_batch(program) else 1
+        with stages.stage(form.name):
+            got = [torch.from_numpy(array) for array in run_file(form, program, x[:batch])]
             error = largest_error(got, [one[:batch] for one in want])
-            result[f"{name}_error"] = error
-            check(name, error, EQUAL)
+            result[f"{form.name}_error"] = error
+            check(form.name, error, EQUAL)
 
 
-def run_onnx(program: Any, x: Tensor) -> list[Any]:
-    """Write the file and run it in ONNX Runtime."""
-    from shrinkc.compiler.export.onnx import write_onnx
-    from shrinkc.compiler.formats.onnx import OnnxRunner
+def run_file(form: Any, program: Any, x: Tensor) -> list[Any]:
+    """Write the file in a Format and run it in the format's runtime."""
+    from shrinkc.compiler.verify.files import artefact
 
-    return OnnxRunner(write_onnx(program).SerializeToString()).run([x.numpy()])
-
-
-def run_tflite(program: Any, x: Tensor) -> list[Any]:
-    """Write the file and run it in LiteRT."""
-    from shrinkc.compiler.export.tflite.write import write_tflite
-    from shrinkc.compiler.verify.files import tflite_artefact
-
-    return tflite_artefact(write_tflite(program), program).run((x,))
+    return artefact(form, form.encode(program), program).run((x,))
 
 
 def outputs(model: nn.Module, x: Tensor) -> list[Tensor]:

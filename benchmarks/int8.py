@@ -34,20 +34,20 @@ from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.depth.closed_form import ClosedForm, shrink_closed_form
 from shrinkc.compiler.export.lower import lower
-from shrinkc.compiler.export.tflite.write import write_tflite
-from shrinkc.compiler.formats.tflite import quantize_tflite
+from shrinkc.compiler.formats.tflite import TFLITE
 from shrinkc.compiler.images.cache import load_images
 from shrinkc.compiler.images.files import find_images
 from shrinkc.compiler.images.preprocessing import preprocessing_for
-from shrinkc.compiler.measure.speedup import tflite_file
+from shrinkc.compiler.measure.speedup import host_file
 from shrinkc.compiler.pipeline.deployed import BASE_PASSES
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.quantise.noise import decibels, energies
 from shrinkc.compiler.quantise.ranges import calibrate
+from shrinkc.compiler.quantise.simulate import Quantisation
 from shrinkc.compiler.recover.distil import Tuning as Distillation
 from shrinkc.compiler.recover.rebuild_span import Rebuilding
 from shrinkc.compiler.support.choices import Int8Tuning
-from shrinkc.compiler.verify.files import tflite_artefact
+from shrinkc.compiler.verify.files import artefact
 from shrinkc.latency_tables.store import load_table
 from shrinkc.passes.analysis.joints import joints
 from shrinkc.passes.fold.fold_affine import fold_into_input, fold_into_output
@@ -146,12 +146,12 @@ def plain(case: Case) -> bytes:
     """As the quantiser leaves it."""
     program = lower(case.graph)
     ranges = calibrate(case.graph, program.names, case.calibration, lambda: None)
-    return quantize_tflite(write_tflite(program), program, case.calibration[:8], ranges)
+    return TFLITE.write_int8(Quantisation(program, ranges), case.calibration[:8]).data
 
 
 def logits(file: bytes, case: Case) -> Tensor:
-    artefact = tflite_artefact(file, lower(case.graph))
-    parts = [artefact.run((few,))[0] for few in case.views.split(100)]
+    loaded = artefact(TFLITE, file, lower(case.graph))
+    parts = [loaded.run((few,))[0] for few in case.views.split(100)]
     return torch.cat([torch.from_numpy(part) for part in parts])
 
 
@@ -178,7 +178,7 @@ def rows_of(name: str, case: Case) -> list[dict[str, Any]]:
         if tuning == "plain":
             file = plain(case)
         else:
-            file = tflite_file(case.graph, "int8", case.calibration, tuning)
+            file = host_file(case.graph, "int8", case.calibration, tuning)
         seconds = time.monotonic() - started
         result = judged(logits(file, case), want, case.labels)
         rows.append({"network": name, "int8_tuning": tuning, "seconds": seconds, **result})

@@ -39,7 +39,8 @@ from benchmarks.shared.mobilenet_v2 import IMAGES, images, pretrained
 from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.depth.closed_form import ClosedForm, candidates
-from shrinkc.compiler.measure.speedup import int8_file, speedup_of, tflite_file
+from shrinkc.compiler.formats.registry import HOST_FORMAT
+from shrinkc.compiler.measure.speedup import host_file, speedup_of
 from shrinkc.compiler.plan.drop import answers, answers_of_file
 from shrinkc.compiler.plan.finished_plans import Planned
 from shrinkc.compiler.plan.planner import Planner, Planning, prepare_planning
@@ -94,7 +95,7 @@ def point(data: Path, target: str, speedup: float) -> dict[str, Any]:
     planned = planner.within(planner.before_ms / speedup)
     seconds = time.monotonic() - started
     plan, changed = planned.plan, planned.graph_module
-    before, after = tflite_file(planner.original, "fp32", ()), file_of(planner, planned)
+    before, after = host_file(planner.original, "fp32", ()), file_of(planner, planned)
     views, labels = images(data / IMAGES / "validation")
     original, now = answers(planner.original), answers_of_file(after, changed, 1)
     classes = [torch.cat([run(x)[0].argmax(1) for x in views.split(10)]) for run in (original, now)]
@@ -117,12 +118,12 @@ def point(data: Path, target: str, speedup: float) -> dict[str, Any]:
 
 
 def file_of(planner: Planner, planned: Planned) -> bytes:
-    """The TFLite file, as `shrinkc apply` writes it."""
+    """The file in HOST_FORMAT, as `shrinkc apply` writes it."""
     numbers, graph = stored_calibration(planned.plan, planned.tensors), planned.graph_module
     if numbers is None:
-        return tflite_file(graph, "fp32", ())
+        return host_file(graph, "fp32", ())
     few = [(row[None],) for x, _ in planner.judge.sample.at_most(FEW).batches() for row in x]
-    return int8_file(numbers.prepared(graph), few)
+    return HOST_FORMAT.write_int8(numbers.prepared(graph).quantisation, few).data
 
 
 def main() -> None:

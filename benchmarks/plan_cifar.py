@@ -28,7 +28,7 @@ from benchmarks.prune_accuracy import Row, kept, points
 from benchmarks.shared import cifar, results
 from benchmarks.shared.common import ROOT, add_data_argument, deviation, print_table
 from shrinkc.compiler.depth.closed_form import ClosedForm
-from shrinkc.compiler.measure.speedup import speedup_of, tflite_file
+from shrinkc.compiler.measure.speedup import host_file, speedup_of
 from shrinkc.compiler.plan.planner import Planner, Planning, prepare_planning
 from shrinkc.compiler.profile.host_table import HostTable
 from shrinkc.compiler.recover.retrain import retrain
@@ -89,8 +89,8 @@ def point(data: Path, name: str, speedup: float, seed: int) -> Row:
     return {
         "precision": plan.precision,
         "steps": len(plan.steps),
-        "speedup": speedup_of(tflite_file(plans.original, "fp32", ()), after),
-        "original_top1": top1_of_file(tflite_file(plans.original, "fp32", ()), test),
+        "speedup": speedup_of(host_file(plans.original, "fp32", ()), after),
+        "original_top1": top1_of_file(host_file(plans.original, "fp32", ()), test),
         "top1": top1_of_file(after, test),
         **({"promised_drop": plan.promise.drop} if plan.promise else {}),
         "seconds": seconds,

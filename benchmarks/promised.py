@@ -37,7 +37,7 @@ from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.depth.closed_form import ClosedForm
 from shrinkc.compiler.images.decoded import Images
-from shrinkc.compiler.measure.speedup import alone_ms, tflite_file
+from shrinkc.compiler.measure.speedup import alone_ms, host_file
 from shrinkc.compiler.plan.drop import SURE, Labelled, answers, answers_of_file, promise_of
 from shrinkc.compiler.plan.finished_plans import Planned
 from shrinkc.compiler.plan.plan_file import Promise
@@ -161,7 +161,7 @@ def deliver(name: str, data: Path) -> None:
         return
     planner, network = planner_of(name, data)
     (OUT / name).mkdir(parents=True, exist_ok=True)
-    (OUT / name / "original.tflite").write_bytes(tflite_file(planner.original, "fp32", ()))
+    (OUT / name / "original.tflite").write_bytes(host_file(planner.original, "fp32", ()))
     for request in left:
         started = time.monotonic()
         planned = request.planned(planner)

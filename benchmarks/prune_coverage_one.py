@@ -24,8 +24,7 @@ from benchmarks.coverage_one import (
     multiplies_activations,
     outputs,
     run_alone,
-    run_onnx,
-    run_tflite,
+    run_file,
 )
 from benchmarks.shared.models import Architecture, build
 
@@ -118,6 +117,7 @@ def _save_and_load(graph: fx.GraphModule) -> fx.GraphModule:
 def _export(stages: Stages, graph: fx.GraphModule, x: Tensor, want: list[Tensor]) -> None:
     """As `compile` does it: simplified, batch norms folded, written, run."""
     from shrinkc.compiler.export.lower import lower
+    from shrinkc.compiler.formats.registry import FORMATS
     from shrinkc.compiler.pipeline.deployed import BASE_PASSES
     from shrinkc.compiler.pipeline.run import run_exact_passes
 
@@ -128,12 +128,13 @@ def _export(stages: Stages, graph: fx.GraphModule, x: Tensor, want: list[Tensor]
     if program is None:
         stages.result["errors"]["onnx"] = stages.result["errors"].pop("lowered")
         return
-    for name, run, batch in (("onnx", run_onnx, len(x)), ("tflite", run_tflite, 1)):
-        with stages.stage(name):
-            got = [torch.from_numpy(array) for array in run(program, x[:batch])]
+    for form in FORMATS:
+        batch = len(x) if form.takes_any_batch(program) else 1
+        with stages.stage(form.name):
+            got = [torch.from_numpy(array) for array in run_file(form, program, x[:batch])]
             error = largest_error(got, [y[:batch] for y in want])
-            stages.result[f"{name}_error"] = error
-            check(name, error, EQUAL)
+            stages.result[f"{form.name}_error"] = error
+            check(form.name, error, EQUAL)
 
 
 if __name__ == "__main__":

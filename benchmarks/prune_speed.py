@@ -23,7 +23,7 @@ from benchmarks.shared.models import Architecture, build
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.goal import Goal
-from shrinkc.compiler.measure.speedup import measuring, speedup_of, tflite_file
+from shrinkc.compiler.measure.speedup import host_file, measuring, speedup_of
 from shrinkc.compiler.pipeline.deployed import network
 from shrinkc.compiler.profile.host_table import HostTable
 from shrinkc.compiler.width.prune import prune
@@ -44,7 +44,7 @@ def measure(name: str, speedup: float) -> dict[str, Any]:
         measured_ms=measuring(folded, before_ms, "fp32", ()),
     )
     seconds = time.monotonic() - started
-    files = [tflite_file(g, "fp32", ()) for g in (result.original, result.graph_module)]
+    files = [host_file(g, "fp32", ()) for g in (result.original, result.graph_module)]
     ratios = sorted(speedup_of(*files) for _ in range(ROUNDS))
     return {
         "network": name,

@@ -89,8 +89,7 @@ def measure(convolutions: int) -> dict[str, Any]:
     """Wall seconds of every step, CPU seconds in all, the process's largest resident memory."""
     from shrinkc.compiler.capture import capture
     from shrinkc.compiler.export.lower import lower
-    from shrinkc.compiler.export.onnx import write_onnx
-    from shrinkc.compiler.export.tflite.write import write_tflite
+    from shrinkc.compiler.formats.registry import FORMATS
     from shrinkc.compiler.pipeline.deployed import BASE_PASSES
     from shrinkc.compiler.pipeline.run import run_exact_passes
     from shrinkc.passes.merge.merge_linear import MergeLinear
@@ -113,10 +112,9 @@ def measure(convolutions: int) -> dict[str, Any]:
         seconds |= {step.name: step.seconds for step in steps}
         with timed("lower"):
             program = lower(graph)
-        with timed("onnx"):
-            write_onnx(program)
-        with timed("tflite"):
-            write_tflite(program)
+        for form in FORMATS:
+            with timed(form.name):
+                form.encode(program)
     return {
         "convolutions": convolutions,
         "cpu_seconds": round(time.process_time() - cpu, 3),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shrinkc.compiler.formats.base import FILE_PRECISIONS, Format
+from shrinkc.compiler.formats.registry import FORMATS
 from shrinkc.compiler.images.files import ImageSet
 from shrinkc.compiler.images.preprocessing import Preprocessing
 from shrinkc.compiler.quantise.options import Int8, check_int8
@@ -12,8 +14,6 @@ from shrinkc.compiler.support.choices import Int8Tuning, Merge
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.errors import InputError
-
-PRECISIONS = ("fp32", "int8")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Options:
     runs           of each file when it is timed; 0 times nothing
     stored         what calibration told before: nothing is calibrated then
     task           what the network's outputs mean: how files and changed networks are judged
+    formats        that files are written in; one of your own derives from `formats.base.Format`
     """
 
     target: str = "rpi4"
@@ -52,6 +53,7 @@ class Options:
     runs: int = 30
     stored: StoredCalibration | None = None
     task: Task = CLASSIFICATION
+    formats: tuple[Format, ...] = FORMATS
 
     @property
     def int8(self) -> Int8:
@@ -61,8 +63,11 @@ class Options:
 
 def check_options(options: Options) -> None:
     """Raise InputError for what can be known to fail before any work is done."""
-    if options.precision not in PRECISIONS:
-        raise InputError(f"`precision` {options.precision}: choose {' or '.join(PRECISIONS)}")
+    if options.precision not in FILE_PRECISIONS:
+        raise InputError(f"`precision` {options.precision}: choose {' or '.join(FILE_PRECISIONS)}")
+    for said in ("name", "file"):
+        if len({getattr(one, said) for one in options.formats}) < max(1, len(options.formats)):
+            raise InputError(f"`formats`: give one or more, each with a {said} of its own")
     images = options.images or options.calibration
     if options.precision == "int8" and images is None and options.stored is None:
         raise InputError("`precision` int8 needs images to calibrate on; give `images`")

@@ -19,7 +19,7 @@ from benchmarks.shared.peers_workshop import (
     Workshop,
 )
 from shrinkc.compiler.depth.trained import DEPTHSHRINKER, TWO_STAGE_DP
-from shrinkc.compiler.options import PRECISIONS
+from shrinkc.compiler.formats.base import FILE_PRECISIONS
 
 PEERS = (LITERT, TORCH_ONNX, ORT_INT8, EDGE_INT8, TORCH_PRUNING)
 # What speedups are over, by the ending of the file.
@@ -144,7 +144,7 @@ def pruners(shop: Workshop) -> Iterator[Contender]:
 
 
 def shrinkers(shop: Workshop) -> Iterator[Contender]:
-    for (method, tool), speedup, precision in product(DEPTH.items(), SHALLOWER, PRECISIONS):
+    for (method, tool), speedup, precision in product(DEPTH.items(), SHALLOWER, FILE_PRECISIONS):
         yield Contender(
             f"{method.name}-{speedup:g}-{precision}",
             tool,

@@ -28,7 +28,7 @@ from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.depth.trained import Trained, TrainedMethod, shrink_trained
 from shrinkc.compiler.images.decoded import Images
-from shrinkc.compiler.measure.speedup import tflite_file
+from shrinkc.compiler.measure.speedup import host_file
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
 from shrinkc.compiler.recover.recipe import Recipe
@@ -177,7 +177,7 @@ class Workshop:
             progress=Terminal(),
         )
         batches = [(x[None],) for x in self.inputs]
-        return tflite_file(result.graph_module, precision, batches, "bias"), precision
+        return host_file(result.graph_module, precision, batches, "bias"), precision
 
 
 def _run(command: Sequence[str]) -> None:

@@ -7,15 +7,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
-from shrinkc.compiler.formats.onnx import OnnxRunner
-from shrinkc.compiler.formats.runner import Runner, random_inputs
-from shrinkc.compiler.formats.tflite import TfliteRunner
+from shrinkc.compiler.formats.registry import FORMATS, open_runner
+from shrinkc.compiler.formats.runner import random_inputs
 from shrinkc.compiler.measure.bench import bench
 from shrinkc.compiler.support.difference import relative_error
 from shrinkc.errors import InputError, LoadError
 
 MAX_BYTES = 64 << 20  # of a report.json
-FILES = ("model.tflite", "model.onnx")
+FILES = tuple(one.file for one in FORMATS)
 
 
 def _report(folder: Path) -> dict[str, Any]:
@@ -34,8 +33,7 @@ def _report(folder: Path) -> dict[str, Any]:
 def _timed(first: Path, second: Path, threads: int, runs: int) -> dict[str, Any]:
     """Medians in ms, in turns, and the median of the ratios; how far apart their outputs are on
     random inputs, as a share of the first's range."""
-    load = TfliteRunner if first.suffix == ".tflite" else OnnxRunner
-    pair: list[Runner] = [load(path.read_bytes(), threads) for path in (first, second)]
+    pair = [open_runner(path, threads) for path in (first, second)]
     if pair[0].input_shapes != pair[1].input_shapes:
         raise InputError(f"{first} and {second} read inputs of other shapes")
     inputs = random_inputs(pair[0])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import fx, nn
@@ -14,21 +16,25 @@ from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.api.steps.uncaptured import compile_uncaptured
 from shrinkc.compiler.cost.keys import macs
 from shrinkc.compiler.cost.predict import CostTable, Prediction, predict
-from shrinkc.compiler.devices import describe_host, is_host
+from shrinkc.compiler.devices import describe_host
+from shrinkc.compiler.formats.base import Format
 from shrinkc.compiler.formats.exported import Exported, export
-from shrinkc.compiler.formats.onnx import int8_saturates
+from shrinkc.compiler.formats.registry import HOST_FORMAT, format_of_runtime
 from shrinkc.compiler.measure.files import measure
 from shrinkc.compiler.measure.layers import measure_layers
 from shrinkc.compiler.measure.memory import measure_memory
 from shrinkc.compiler.model_file.file import save_model
 from shrinkc.compiler.options import Options, check_options
+from shrinkc.compiler.pipeline.run import Step
+from shrinkc.compiler.quantise.noise import LayerNoise
 from shrinkc.compiler.quantise.prepare import check_layers
-from shrinkc.compiler.report.report import Network, Report, artefact_report
+from shrinkc.compiler.report.report import ArtefactReport, Network, Report, artefact_report
 from shrinkc.compiler.report.sections import Sections, TableSection
 from shrinkc.compiler.support.atomic_files import atomic_folder
+from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Progress, Silent
-from shrinkc.compiler.verify.data import split
-from shrinkc.compiler.verify.files import Comparison, Original, artefacts, judge, verify
+from shrinkc.compiler.verify.data import Data, split
+from shrinkc.compiler.verify.files import Artefact, Comparison, Original, artefacts, judge, verify
 from shrinkc.errors import CaptureError, ModelRunError, TableError
 from shrinkc.latency_tables.table import LatencyTable
 
@@ -49,11 +55,12 @@ def compile_model(
     """Compile `model` for `options.target` and write the files into `out`.
 
     `model` is an nn.Module or a canonical graph; `input_shapes` holds one (N, …) shape per input
-    (a canonical graph brings its own). `model.onnx`, `model.tflite`, `model.safetensors`,
-    `report.json` and `report.html` are written all or none; a format that cannot express the
-    network is left out and named in `report.failures`. `before` is a network without batch norms
-    that `model` was made from: size and speed are compared with it, otherwise with `model` as it
-    is. `sections` is what the report says besides; `extras` are more files for the folder, by name.
+    (a canonical graph brings its own). A file of every one of `options.formats`,
+    `model.safetensors`, `report.json` and `report.html` are written all or none; a format that
+    cannot express the network is left out and named in `report.failures`. `before` is a network
+    without batch norms that `model` was made from: size and speed are compared with it, otherwise
+    with `model` as it is. `sections` is what the report says besides; `extras` are more files for
+    the folder, by name.
 
     Raises ShrinkcError subclasses: options that do not fit, a model that cannot be captured, a
     step or file that does not compute the same, a folder that cannot be written.
@@ -74,72 +81,155 @@ def compile_model(
     with progress.task("Simplifying, folding, merging; each pass verified in float64"):
         optimised = optimise(original, table, options)
     with progress.task("Exporting"):
-        after = export(optimised.final, options.opset)
-        if after.program is not None:
-            check_layers(after.program, options.keep_fp32)
-        same = before is None and not optimised.merged
-        baseline = optimised.baseline if before is None else before
-        exported = after if same else export(baseline, options.opset)
-    files = artefacts(after, original)
+        exported, unchanged = _exported(optimised, before, options)
     reference = Original(original)
-    tallies = verify(reference, optimised.final, files, data, progress)
-    worst = max(tallies[file.name].max_relative_error for file in files)
-    steps, noise, keep_fp32 = optimised.steps, (), frozenset[str]()
+    files = _verified(exported, optimised.final, reference, data, progress)
     if options.precision == "int8":
-        seven_bits = is_host(table.target) and int8_saturates()
-        after, prepared = quantised(after, optimised.final, data, seven_bits, progress)
-        steps, noise = (*steps, *prepared.steps), prepared.noise
-        keep_fp32 = prepared.quantisation.keep_fp32
-        files = artefacts(after, original, optimise=seven_bits or not int8_saturates())
-        tallies = judge(reference, files, data, progress)
-    timings = measure(exported, after, options, progress)
-    memory = measure_memory(exported, after, options, progress)
-    predicted_before = _predicted(exported, table, "fp32")
-    predicted_after = _predicted(after, table, options.precision, keep_fp32)
-    requantised = _predicted(exported, table, options.precision)
-    layers = measure_layers(after, predicted_after, options, progress)
-    report = Report(
+        files = _in_int8(files, optimised.final, reference, data, progress)
+    report = _report(
+        name,
+        networks=(original if before is None else before, optimised.final),
+        unchanged=unchanged,
+        files=replace(files, steps=(*optimised.steps, *files.steps)),
+        table=table,
+        data=data,
+        progress=progress,
+    ).extended(sections)
+    _write(out, report, optimised.final, files.exported, options.formats, extras or {})
+    return report
+
+
+@dataclass(frozen=True, eq=False)
+class _Files:
+    """What is written: as bytes, loaded, and compared with the original.
+
+    fp32_error  the largest of the fp32 files, as a share of the output range
+    steps, noise, keep_fp32  of int8
+    """
+
+    exported: Exported
+    loaded: tuple[Artefact, ...]
+    tallies: dict[str, Comparison]
+    fp32_error: float
+    steps: tuple[Step, ...] = ()
+    noise: tuple[LayerNoise, ...] = ()
+    keep_fp32: frozenset[str] = frozenset()
+
+
+def _exported(
+    optimised: Optimised, before: fx.GraphModule | None, options: Options
+) -> tuple[Exported, Exported]:
+    """The optimised network's files, and those of the network that it is compared with."""
+    after = export(optimised.final, options.opset, options.formats)
+    if after.program is not None:
+        check_layers(after.program, options.keep_fp32)
+    if before is None and not optimised.merged:
+        return after, after
+    unchanged = optimised.baseline if before is None else before
+    return after, export(unchanged, options.opset, options.formats)
+
+
+def _verified(
+    exported: Exported, final: fx.GraphModule, reference: Original, data: Data, progress: Progress
+) -> _Files:
+    """Raises VerificationError where a file does not compute what the original does."""
+    loaded = artefacts(exported, data.graph_module, data.options.formats)
+    tallies = verify(reference, final, loaded, data, progress)
+    worst = max(tallies[file.name].max_relative_error for file in loaded)
+    return _Files(exported, loaded, tallies, worst)
+
+
+def _in_int8(
+    files: _Files, final: fx.GraphModule, reference: Original, data: Data, progress: Progress
+) -> _Files:
+    """The same network's int8 files, which are judged instead: they are not expected to be
+    equal."""
+    here = is_host(data.options.target)
+    exported, prepared = quantised(files.exported, final, data, here, progress)
+    loaded = artefacts(
+        *(exported, data.graph_module, data.options.formats),
+        load=lambda one, file: one.open_to_judge(file, here),
+    )
+    return _Files(
+        *(exported, loaded, judge(reference, loaded, data, progress), files.fp32_error),
+        steps=prepared.steps,
+        noise=prepared.noise,
+        keep_fp32=prepared.quantisation.keep_fp32,
+    )
+
+
+def _report(
+    name: str,
+    *,
+    networks: tuple[fx.GraphModule, fx.GraphModule],
+    unchanged: Exported,
+    files: _Files,
+    table: CostTable,
+    data: Data,
+    progress: Progress,
+) -> Report:
+    """Predict and measure. `networks`: before and after; `unchanged`: the files before."""
+    options, original, exported = data.options, data.graph_module, files.exported
+    timings = measure(unchanged, exported, options, progress)
+    memory = measure_memory(unchanged, exported, options, progress)
+    predicted_after = _predicted(exported, table, options.precision, files.keep_fp32)
+    requantised = _predicted(unchanged, table, options.precision)
+    layers = measure_layers(exported, predicted_after, options, progress)
+    in_torch = files.tallies["torch"]
+    reports = tuple(
+        artefact_report(
+            file,
+            precision=options.precision,
+            tally=files.tallies[file.name],
+            timings=timings.get(file.name),
+            memory=memory.get(file.name, (None, None)),
+            size_before=_size(unchanged, file.format),
+        )
+        for file in files.loaded
+    )
+    return Report(
         model=name,
         target=options.target,
         precision=options.precision,
         input_shapes=original.meta["input_shapes"],
         captured_by=original.meta.get("captured_by", "own file"),
-        before=_network(original if before is None else before, exported),
-        after=_network(optimised.final, after),
-        predicted_before=predicted_before,
+        before=_network(networks[0], unchanged, options.formats),
+        after=_network(networks[1], exported, options.formats),
+        predicted_before=_predicted(unchanged, table, "fp32"),
         predicted_after=predicted_after,
-        artefacts=tuple(
-            artefact_report(
-                file.name,
-                size=len(file.data),
-                precision=options.precision,
-                runtime=file.runner.runtime,
-                tally=tallies[file.name],
-                timings=timings.get(file.name),
-                memory=memory.get(file.name, (None, None)),
-                size_before=_size(exported, file.name),
-            )
-            for file in files
-        ),
-        steps=steps,
-        max_relative_error=worst,
-        original_top1=tallies["torch"].top1,
-        images=tallies["torch"].images if data.evaluation else 0,
+        artefacts=reports,
+        target_format=_target_format(table, options.formats, reports),
+        steps=files.steps,
+        max_relative_error=files.fp32_error,
+        original_top1=in_torch.top1,
+        images=in_torch.images if data.evaluation else 0,
         calibration_images=len(data.calibration or ()),
         preprocessing=options.preprocessing.to_json() if options.preprocessing else None,
         host=describe_host(),
         threads=options.threads,
         opset=options.opset,
-        notes=(*after.notes, *data.notes(), *_order_of_classes(tallies["torch"])),
-        failures=after.failures,
+        notes=(*exported.notes, *data.notes(), *_order_of_classes(in_torch)),
+        failures=exported.failures,
         predicted_ms_before_in_precision=requantised.total_ms if requantised else None,
         table=_table(table, options.precision),
-        noise=noise,
+        noise=files.noise,
         measured_layers=layers,
         task=options.task,
-    ).extended(sections)
-    _write(out, report, optimised, after, extras or {})
-    return report
+    )
+
+
+def _target_format(
+    table: CostTable, formats: Sequence[Format], files: Sequence[ArtefactReport]
+) -> str:
+    """The written format that the target's runtime runs; where none is, that of the file that is
+    fastest here, else of the first."""
+    here = HOST_FORMAT.runtimes[0]
+    runtime = table.meta.runtime if isinstance(table, LatencyTable) else here
+    written = {file.name: file for file in files}
+    found = format_of_runtime(runtime, [one for one in formats if one.name in written])
+    if found is not None:
+        return found.name
+    return min(files, key=lambda file: file.measured_ms or math.inf).name
 
 
 def _order_of_classes(original: Comparison) -> tuple[str, ...]:
@@ -154,14 +244,16 @@ def _order_of_classes(original: Comparison) -> tuple[str, ...]:
     )
 
 
-def _size(exported: Exported, name: str) -> int | None:
-    data = exported.onnx if name == "onnx" else exported.tflite
+def _size(exported: Exported, one: Format) -> int | None:
+    data = exported.files.get(one.name)
     return None if data is None else len(data)
 
 
-def _network(graph_module: fx.GraphModule, exported: Exported) -> Network:
+def _network(
+    graph_module: fx.GraphModule, exported: Exported, formats: Sequence[Format]
+) -> Network:
     count = None if exported.program is None else macs(exported.program)
-    return Network(len(graph_module.graph.nodes), count, len(exported.onnx))
+    return Network(len(graph_module.graph.nodes), count, _size(exported, formats[0]))
 
 
 def _predicted(
@@ -188,8 +280,9 @@ def _table(table: CostTable, precision: str) -> TableSection | None:
 def _write(
     out: Path,
     report: Report,
-    optimised: Optimised,
+    final: fx.GraphModule,
     exported: Exported,
+    formats: Sequence[Format],
     extras: Mapping[str, bytes],
 ) -> None:
     extra = {
@@ -198,10 +291,10 @@ def _write(
         "preprocessing": report.preprocessing,
     }
     with atomic_folder(out) as folder:
-        (folder / "model.onnx").write_bytes(exported.onnx)
-        if exported.tflite is not None:
-            (folder / "model.tflite").write_bytes(exported.tflite)
-        save_model(optimised.final, folder / "model.safetensors", extra)
+        for one in formats:
+            if one.name in exported.files:
+                (folder / one.file).write_bytes(exported.files[one.name])
+        save_model(final, folder / "model.safetensors", extra)
         report.write(folder)
         for file, content in extras.items():
             (folder / file).write_bytes(content)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from shrinkc.compiler.support.choices import HOST
+
 
 def targets(incomplete: str) -> list[str]:
     """The user's tables, the shipped ones, short names and this machine."""
     from shrinkc.latency_tables.store import known_targets
 
-    return [name for name in (*known_targets(), "host") if name.startswith(incomplete)]
+    return [name for name in (*known_targets(), HOST) if name.startswith(incomplete)]
 
 
 def devices(incomplete: str) -> list[str]:
     """Devices, or how the text of one begins."""
-    return [name for name in ("host", "cuda", "ssh://", "adb:") if name.startswith(incomplete)]
+    return [name for name in (HOST, "cuda", "ssh://", "adb:") if name.startswith(incomplete)]

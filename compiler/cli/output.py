@@ -185,7 +185,9 @@ def wide_console() -> Console:
 
 def measured_line(speedup: float, precision: str) -> str:
     """What `on_this_machine` found of the result, for people."""
-    return f"measured here, TFLite, {precision} before and after: {speedup:.2f}×"
+    from shrinkc.compiler.formats.registry import HOST_FORMAT
+
+    return f"measured here, {HOST_FORMAT.file}, {precision} before and after: {speedup:.2f}×"
 
 
 # --- progress ------------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from shrinkc.compiler.devices import HOST
 from shrinkc.compiler.devices.jobs import CPU_RUNTIMES, Session, Setup
 from shrinkc.compiler.devices.link import BOOT
 from shrinkc.compiler.devices.session import Place, open_session
+from shrinkc.compiler.support.choices import HOST
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,11 @@ class Setup:
     threads: int = 1
     timeout_s: float = 120.0
 
+    @property
+    def tells_kernels(self) -> bool:
+        """Whether the runtime tells what each of its kernels took (`Method.kernels`)."""
+        return self.runtime in TELLING_KERNELS
+
 
 @dataclass(frozen=True)
 class Method:
@@ -153,6 +158,7 @@ class Device(Protocol):
         ...
 
 
+TELLING_KERNELS = ("onnxruntime",)
 CPU_RUNTIMES: Mapping[str, tuple[str, ...]] = {
     "tflite": ("fp32", "int8"),
     "onnxruntime": ("fp32", "int8"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from shrinkc.compiler.devices import HOST, adb, is_host, ssh
+from shrinkc.compiler.devices import adb, ssh
 from shrinkc.compiler.devices.benchmark_model import BenchmarkModel
 from shrinkc.compiler.devices.cuda.device import Cuda
 from shrinkc.compiler.devices.host import Host
 from shrinkc.compiler.devices.jobs import Device
+from shrinkc.compiler.support.choices import HOST, is_host
 from shrinkc.errors import UnknownDeviceError
 
 FORMS = (HOST, ssh.FORM, adb.FORM, "cuda")

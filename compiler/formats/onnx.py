@@ -1,4 +1,4 @@
-"""ONNX: files quantised, and run by onnxruntime."""
+"""ONNX: simplified by onnxsim, quantised and run by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -13,11 +13,91 @@ import numpy as np
 import onnx
 from torch import Tensor
 
-from shrinkc.compiler.formats.runner import Array
+from shrinkc.compiler.export import ops
+from shrinkc.compiler.export.onnx import DEFAULT_OPSET, simplified, write_onnx
+from shrinkc.compiler.formats.base import FILE_PRECISIONS, Batches, Format, Written, tensors_of
+from shrinkc.compiler.formats.output_steps import onnx_output_steps
+from shrinkc.compiler.formats.runner import Array, random_inputs
 from shrinkc.compiler.quantise.ranges import Range
+from shrinkc.compiler.quantise.rounding import LEVELS, LEVELS_OF_7_BITS
+from shrinkc.compiler.quantise.simulate import Quantisation
+from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.quiet import silent
 from shrinkc.compiler.support.text import one_line
 from shrinkc.errors import LoadError
+
+SIMPLIFIED_TOLERANCE = 1e-5  # of the output's range
+
+
+class OnnxFormat(Format):
+    """ONNX, for ONNX Runtime and TensorRT. Tensors lie as in PyTorch."""
+
+    name = "onnx"
+    precisions = FILE_PRECISIONS
+    runtimes = ("onnxruntime", "tensorrt")
+
+    def encode(self, program: ops.Program, opset: int = DEFAULT_OPSET) -> bytes:
+        return write_onnx(program, opset).SerializeToString()
+
+    def write(self, program: ops.Program, opset: int = DEFAULT_OPSET) -> Written:
+        """onnxsim's version when it computes the same, else ours."""
+        return _simplified(self.encode(program, opset), self.file)
+
+    def weight_levels(self, here: bool) -> int:
+        return LEVELS_OF_7_BITS if here and int8_saturates() else LEVELS
+
+    def quantise(self, data: bytes, quantisation: Quantisation, batches: Batches) -> Written:
+        seven_bits = quantisation.levels == LEVELS_OF_7_BITS
+        kept = tensors_of(quantisation.program, quantisation.keep_fp32)
+        made = quantize_onnx(data, batches, quantisation.ranges, seven_bits, kept)
+        if seven_bits:
+            what = "has 7-bit weights: 8 would overflow in this machine's kernels"
+        elif int8_saturates():
+            what = "was judged in exact arithmetic: int8 overflows on this machine"
+        else:
+            return Written(made)
+        return Written(made, (f"{self.file} {what}",))
+
+    def open(self, data: bytes, threads: int = 1) -> OnnxRunner:
+        return OnnxRunner(data, threads)
+
+    def open_to_judge(self, data: bytes, here: bool) -> OnnxRunner:
+        return OnnxRunner(data, optimise=here or not int8_saturates())
+
+    def takes_any_batch(self, program: ops.Program) -> bool:
+        return program.dynamic_batch
+
+    def inner_values(
+        self, data: bytes, program: ops.Program, inputs: Sequence[Array], names: Sequence[str]
+    ) -> dict[str, Array]:
+        model = onnx.load_model_from_string(data)
+        made = {o for node in model.graph.node for o in node.output}
+        shown = [n for n in names if n in made]
+        del model.graph.output[:]
+        model.graph.output.extend(onnx.ValueInfoProto(name=n) for n in shown)
+        values = OnnxRunner(model.SerializeToString()).run(inputs)
+        return dict(zip(shown, values, strict=True))
+
+    def output_steps(self, data: bytes) -> tuple[float | None, ...] | None:
+        return onnx_output_steps(data)
+
+
+ONNX = OnnxFormat()
+
+
+def _simplified(model: bytes, file: str) -> Written:
+    try:
+        smaller = simplified(model)
+        runners = [OnnxRunner(m) for m in (model, smaller)]
+        inputs = random_inputs(runners[0])
+        ours, theirs = (runner.run(inputs) for runner in runners)
+    except Exception as error:  # onnxsim's C++ may raise anything
+        return Written(model, (f"onnxsim failed ({one_line(error)}); {file} is as written",))
+    worst = max(relative_error(a, b) for a, b in zip(theirs, ours, strict=True))
+    if worst > SIMPLIFIED_TOLERANCE:
+        note = f"onnxsim changed the result by {worst:.1e}; {file} is as written"
+        return Written(model, (note,))
+    return Written(smaller)
 
 
 def quantize_onnx(
@@ -27,10 +107,11 @@ def quantize_onnx(
     seven_bits: bool,
     keep_fp32: Sequence[str] = (),
 ) -> bytes:
-    """The int8 (QDQ) version of an ONNX file; parameters as for `quantize_tflite`, `keep_fp32`
-    those of `tensors_of`.
+    """The int8 version of an ONNX file by onnxruntime's QDQ quantiser, static, weights by channel.
 
-    `seven_bits` leaves weights one bit short, for processors on which `int8_saturates`.
+    `batches` are a few calibration inputs, for the tensors that `ranges` does not name;
+    `keep_fp32` are names of tensors, those of `tensors_of`. `seven_bits`
+    leaves weights one bit short, for processors on which `int8_saturates`.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from shrinkc.compiler.formats.onnx import OnnxRunner
+from shrinkc.compiler.formats.base import Format
+from shrinkc.compiler.formats.onnx import ONNX
 from shrinkc.compiler.formats.runner import Runner
-from shrinkc.compiler.formats.tflite import TfliteRunner
+from shrinkc.compiler.formats.tflite import TFLITE
 from shrinkc.errors import LoadError
 
+FORMATS: tuple[Format, ...] = (ONNX, TFLITE)
+FALLBACK: Format = ONNX  # what torch.onnx writes, of a network that cannot be lowered
+HOST_FORMAT: Format = TFLITE  # what this machine prices operators and times changed networks in
 
-def open_runner(path: Path, threads: int = 1) -> Runner:
-    """The runner for a .onnx or .tflite file, told by its content."""
+
+def format_of_runtime(runtime: str, formats: Sequence[Format] = FORMATS) -> Format | None:
+    """The format whose files a runtime runs, by a device's or a latency table's name for it."""
+    return next((one for one in formats if one.runs_in(runtime)), None)
+
+
+def format_of_device(runtime: str) -> Format:
+    """The format whose files are run by a runtime that devices have (`Device.runtimes`)."""
+    return next(one for one in FORMATS if runtime in one.runtimes)
+
+
+def read_model(path: Path) -> tuple[Format, bytes]:
+    """A model file and its format, told by its content, else by its suffix. Raises LoadError."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise LoadError(f"cannot read {path}: {error.strerror}") from error
-    if data[4:8] == b"TFL3":
-        return TfliteRunner(data, threads)
-    if path.suffix == ".onnx":
-        return OnnxRunner(data, threads)
-    raise LoadError(f"{path} is neither a .onnx nor a .tflite file")
+    marked = [one for one in FORMATS if one.marks(data)]
+    named = [one for one in FORMATS if one.magic is None and one.suffix == path.suffix]
+    if not marked and not named:
+        suffixes = " nor a ".join(one.suffix for one in FORMATS)
+        raise LoadError(f"{path} is neither a {suffixes} file")
+    return (marked or named)[0], data
+
+
+def open_runner(path: Path, threads: int = 1) -> Runner:
+    """The runner for a model file. Raises LoadError."""
+    found, data = read_model(path)
+    return found.open(data, threads)

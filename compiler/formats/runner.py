@@ -1,4 +1,4 @@
-"""ONNX Runtime and TFLite, both as: arrays in, arrays out."""
+"""A model file in its runtime: arrays in, arrays out."""
 
 from __future__ import annotations
 

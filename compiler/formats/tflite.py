@@ -1,8 +1,8 @@
-"""Post-training int8 of both files, by the quantisers that their runtimes come with.
+"""TFLite: quantised by ai-edge-quantizer, run by the interpreter of ai-edge-litert.
 
-Static, per-channel weights, activation ranges from `calibrate`: ai-edge-quantizer for
-TFLite, onnxruntime's QDQ quantiser for ONNX. Inputs and outputs stay float32, and so do the
-operators named in `keep_fp32`. `quantisation.prepare` makes the network that is written here.
+Static int8, weights by channel, activation ranges from `calibrate`. Inputs and outputs stay
+float32, and so do the operators named in `keep_fp32`. `quantise.prepare` makes the network that
+is written here.
 """
 
 from __future__ import annotations
@@ -18,12 +18,70 @@ import numpy as np
 from torch import Tensor
 
 from shrinkc.compiler.export import ops
-from shrinkc.compiler.export.tflite.write import boundary_order
-from shrinkc.compiler.formats.runner import Array
+from shrinkc.compiler.export.onnx import DEFAULT_OPSET
+from shrinkc.compiler.export.tflite.write import boundary_order, write_tflite
+from shrinkc.compiler.formats.base import FILE_PRECISIONS, Batches, Format, Written, tensors_of
+from shrinkc.compiler.formats.output_steps import tflite_output_steps
+from shrinkc.compiler.formats.runner import Array, Runner
 from shrinkc.compiler.quantise.ranges import Range
+from shrinkc.compiler.quantise.simulate import Quantisation
+from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.quiet import silent
 from shrinkc.compiler.support.text import one_line
 from shrinkc.errors import DeviceError, InputError, LoadError
+
+NOT_INSTALLED = "int8 TFLite needs ai-edge-quantizer: pip install 'shrinkc[int8]'"
+
+
+class TfliteFormat(Format):
+    """TFLite, at the captured batch size. Images lie as `boundary_order` says."""
+
+    name = "tflite"
+    precisions = FILE_PRECISIONS
+    runtimes = ("tflite", "ai-edge-litert", "TensorFlow Lite")
+    magic = (4, b"TFL3")
+
+    def encode(self, program: ops.Program, opset: int = DEFAULT_OPSET) -> bytes:
+        return write_tflite(program)
+
+    def quantise(self, data: bytes, quantisation: Quantisation, batches: Batches) -> Written:
+        program, kept = quantisation.program, quantisation.keep_fp32
+        return Written(quantize_tflite(data, program, batches, quantisation.ranges, kept))
+
+    def encode_int8_operator(self, program: ops.Program, batch: tuple[Tensor, ...]) -> bytes:
+        """Its inputs and outputs are int8, too: what one operator hands to the next."""
+        return _quantised_throughout(self.encode(program), program, batch)
+
+    def open(self, data: bytes, threads: int = 1) -> TfliteRunner:
+        return TfliteRunner(data, threads)
+
+    def run(self, runner: Runner, program: ops.Program, inputs: Sequence[Array]) -> list[Array]:
+        stored = [
+            np.ascontiguousarray(x.transpose(boundary_order(v)))
+            for x, v in zip(inputs, program.inputs, strict=True)
+        ]
+        return [
+            y.transpose(np.argsort(boundary_order(v)))
+            for y, v in zip(runner.run(stored), program.outputs, strict=True)
+        ]
+
+    def inner_values(
+        self, data: bytes, program: ops.Program, inputs: Sequence[Array], names: Sequence[str]
+    ) -> dict[str, Array]:
+        runner = TfliteRunner(data, keep_all=True)
+        self.run(runner, program, inputs)
+        found = ((n, runner.tensor(n)) for n in names)
+        return {n: v for n, v in found if v is not None}
+
+    def inner_error(self, got: Array, want: Array) -> float:
+        """Inner tensors have their dimensions in another order: numbers are compared sorted."""
+        return relative_error(np.sort(got, axis=None), np.sort(want, axis=None))
+
+    def output_steps(self, data: bytes) -> tuple[float | None, ...] | None:
+        return tflite_output_steps(data)
+
+
+TFLITE = TfliteFormat()
 
 
 def quantize_tflite(
@@ -43,16 +101,8 @@ def quantize_tflite(
         from ai_edge_quantizer import calibrator, quantizer
         from ai_edge_quantizer.utils import qsv_utils
     except ImportError as error:
-        raise InputError(
-            "int8 TFLite needs ai-edge-quantizer: pip install 'shrinkc[int8]'"
-        ) from error
-    samples: list[dict[str, Any]] = [
-        {
-            value.name: np.ascontiguousarray(x.numpy().transpose(boundary_order(value)))
-            for value, x in zip(program.inputs, inputs, strict=True)
-        }
-        for inputs in batches
-    ]
+        raise InputError(NOT_INSTALLED) from error
+    samples = [_sample(program, inputs) for inputs in batches]
     with silent():
         buffer, manager = bytearray(model), _recipes(tensors_of(program, keep_fp32))
         # its own calibrate() averages the ranges of images; here they are only a start
@@ -67,16 +117,33 @@ def quantize_tflite(
     return bytes(result.quantized_model)
 
 
-def tensors_of(program: ops.Program, operators: Collection[str]) -> list[str]:
-    """What both files call tensors and nodes of these operators: one of these names, alone or
-    in front of a slash."""
-    names = ((op.name, op.output.name) for op in program.ops if op.name in operators)
-    return list(dict.fromkeys(name for pair in names for name in pair))
+def _quantised_throughout(model: bytes, program: ops.Program, batch: tuple[Tensor, ...]) -> bytes:
+    """int8 at its inputs and outputs, too, with the ranges of one batch."""
+    try:
+        from ai_edge_quantizer import calibrator, quantizer
+    except ImportError as error:
+        raise InputError(NOT_INSTALLED) from error
+    with silent():
+        manager = _int8_everywhere()
+        watch: Any = calibrator.Calibrator(bytearray(model))
+        watch.calibrate({"serving_default": [_sample(program, batch)]}, manager)
+        work: Any = quantizer.Quantizer(bytearray(model))
+        work.load_quantization_recipe(manager.get_quantization_recipe())
+        result = work.quantize(
+            watch.get_model_qsvs(), enable_progress_bar=False, enable_progress_report=False
+        )
+    return bytes(result.quantized_model)
 
 
-def _recipes(keep_fp32: Sequence[str]) -> Any:
-    """int8 weights and activations everywhere, float32 at the boundary and in what writes the
-    tensors of `keep_fp32`."""
+def _sample(program: ops.Program, inputs: tuple[Tensor, ...]) -> dict[str, Any]:
+    """Inputs as the file's signature names and stores them."""
+    return {
+        value.name: np.ascontiguousarray(x.numpy().transpose(boundary_order(value)))
+        for value, x in zip(program.inputs, inputs, strict=True)
+    }
+
+
+def _int8_everywhere() -> Any:
     from ai_edge_quantizer import recipe, recipe_manager
 
     names: Any = recipe.TFLOperationName
@@ -87,6 +154,16 @@ def _recipes(keep_fp32: Sequence[str]) -> Any:
         activation_num_bits=8,
         weight_num_bits=8,
     )
+    return manager
+
+
+def _recipes(keep_fp32: Sequence[str]) -> Any:
+    """int8 weights and activations everywhere, float32 at the boundary and in what writes the
+    tensors of `keep_fp32`."""
+    from ai_edge_quantizer import recipe
+
+    names: Any = recipe.TFLOperationName
+    manager = _int8_everywhere()
     for boundary in (names.INPUT, names.OUTPUT):
         manager.add_quantization_config(
             regex=".*",

@@ -12,11 +12,12 @@ import numpy as np
 from shrinkc.compiler.devices.host import Host
 from shrinkc.compiler.devices.jobs import Array, Device, Failed, Measured, Method, Model, Ran, Setup
 from shrinkc.compiler.devices.samples import iqr, without_outliers
+from shrinkc.compiler.formats.base import Format
+from shrinkc.compiler.formats.registry import FORMATS, read_model
 from shrinkc.compiler.measure.bench import TURN, Timing
-from shrinkc.compiler.measure.output_steps import output_steps
 from shrinkc.compiler.support.text import shown
 from shrinkc.compiler.verify.files import FP32_TOLERANCE
-from shrinkc.errors import DeviceError, InputError, LoadError
+from shrinkc.errors import DeviceError, InputError
 
 STEPS = 1.001  # of int8: one, and rounding
 WARMUP, LEAST_RUNS, MAX_SECONDS = 5, 5, 30.0
@@ -64,13 +65,14 @@ def bench_files(device: Device, paths: Sequence[Path], setup: Setup, runs: int) 
 
     Raises LoadError for what is no model file, DeviceError when the device cannot run it.
     """
-    models = [_model(device, path) for path in paths]
+    opened = [_model(device, path) for path in paths]
+    models = [model for _, model in opened]
     if len(models) == 2 and models[0].name == models[1].name:
         models[1] = replace(models[1], name=f"{models[1].name}, again")
     ran = [_run(device, model, setup) for model in models]
     agreements = [
-        _agreement(device, model, path, result, setup)
-        for model, path, result in zip(models, paths, ran, strict=True)
+        _agreement(device, model, form, result, setup)
+        for model, (form, _), result in zip(models, opened, ran, strict=True)
     ]
     turn = TURN if len(models) > 1 else 1
     method = Method(WARMUP, (min(LEAST_RUNS, runs), runs), MAX_SECONDS, turn=turn)
@@ -84,20 +86,18 @@ def bench_files(device: Device, paths: Sequence[Path], setup: Setup, runs: int) 
     return Bench(tuple(files), _ratio(times))
 
 
-def _model(device: Device, path: Path) -> Model:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise LoadError(f"cannot read {path}: {error.strerror}") from error
-    kind = "tflite" if data[4:8] == b"TFL3" else "onnxruntime"
-    if kind == "onnxruntime" and path.suffix != ".onnx":
-        raise LoadError(f"{path} is neither a .onnx nor a .tflite file")
-    if kind == "onnxruntime" and "tensorrt" in device.runtimes:
-        kind = "tensorrt"
-    if kind not in device.runtimes:
-        suffix = ".tflite" if "tflite" in device.runtimes else ".onnx"
-        raise InputError(f"{device.name} runs {suffix} files, and {path} is none")
-    return Model(str(path), data, runtime=kind)
+def _model(device: Device, path: Path) -> tuple[Format, Model]:
+    form, data = read_model(path)
+    runtime = _runtime(device, form)
+    if runtime is None:
+        suffixes = " and ".join(one.suffix for one in FORMATS if _runtime(device, one))
+        raise InputError(f"{device.name} runs {suffixes} files, and {path} is none")
+    return form, Model(str(path), data, runtime=runtime)
+
+
+def _runtime(device: Device, form: Format) -> str | None:
+    """What runs files of this format there."""
+    return next((runtime for runtime in device.runtimes if runtime in form.runtimes), None)
 
 
 def _setup(setup: Setup, model: Model) -> Setup:
@@ -131,14 +131,15 @@ def _ratio(times: Sequence[Timing]) -> Ratio | None:
 
 
 def _agreement(
-    device: Device, model: Model, path: Path, there: Ran, setup: Setup
+    device: Device, model: Model, form: Format, there: Ran, setup: Setup
 ) -> Agreement | None:
     if there.outputs is None or isinstance(device, Host):
         return None
-    kind = "tflite" if model.runtime == "tflite" else "onnxruntime"
-    here = _run(Host(), Model(model.name, model.data, runtime=kind), setup, there.inputs)
+    host = Host()
+    same = Model(model.name, model.data, runtime=_runtime(host, form))
+    here = _run(host, same, setup, there.inputs)
     assert here.outputs is not None
-    return compared(there.outputs, here.outputs, output_steps(model.data, path))
+    return compared(there.outputs, here.outputs, form.output_steps(model.data))
 
 
 def compared(

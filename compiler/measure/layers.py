@@ -18,12 +18,14 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from shrinkc.compiler.cost.predict import Prediction
-from shrinkc.compiler.devices import is_host, runner
+from shrinkc.compiler.devices import runner
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.tflite.builder import Buffer, packed
 from shrinkc.compiler.formats.exported import Exported
+from shrinkc.compiler.formats.registry import HOST_FORMAT
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.profile.host_table import loaded, own_us
+from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Progress
 
 SECONDS = 10.0  # of all layers
@@ -79,13 +81,13 @@ class Cuts:
 def measure_layers(
     exported: Exported, prediction: Prediction | None, options: Options, progress: Progress
 ) -> tuple[LayerTime, ...]:
-    """Median ms of the layers of `exported.tflite`, in the file's order; empty where nothing is to
+    """Median ms of the layers of the file in HOST_FORMAT, in its order; empty where nothing is to
     be measured on this machine, or nothing is predicted to compare it with.
 
     No layer begins after SECONDS: those that were predicted slowest come first, and what is not
     reached has no time.
     """
-    program, file = exported.program, exported.tflite
+    program, file = exported.program, exported.files.get(HOST_FORMAT.name)
     if not is_host(options.target) or options.runs == 0:
         return ()
     if program is None or file is None or prediction is None:

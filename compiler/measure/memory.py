@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shrinkc.compiler.devices.host import Host
-from shrinkc.compiler.devices.jobs import Failed, Model, Setup
+from shrinkc.compiler.devices.jobs import CPU_RUNTIMES, Failed, Model, Setup
 from shrinkc.compiler.formats.exported import Exported
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.support.progress import Progress
@@ -15,13 +15,18 @@ Memory = tuple[int | None, int | None]
 def measure_memory(
     before: Exported, after: Exported, options: Options, progress: Progress
 ) -> dict[str, Memory]:
-    """Artefact name → bytes (before, after); empty where nothing is to be measured."""
+    """Format's name → bytes (before, after); empty where nothing is to be measured. Formats whose
+    runtime a fresh process does not know are left out."""
     if options.runs == 0:
         return {}
     with progress.task("Measuring memory"):
         return {
-            "onnx": _pair(before.onnx, after.onnx, "onnxruntime", options.threads),
-            "tflite": _pair(before.tflite, after.tflite, "tflite", options.threads),
+            one.name: _pair(
+                before.files.get(one.name), after.files.get(one.name), runtime, options.threads
+            )
+            for one in options.formats
+            for runtime in one.runtimes
+            if runtime in CPU_RUNTIMES
         }
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from shrinkc.compiler.export.lower import lower
-from shrinkc.compiler.formats.tflite import TfliteRunner
+from shrinkc.compiler.formats.registry import HOST_FORMAT
 from shrinkc.compiler.plan.plan_file import Promise
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Answer, Task, total
@@ -72,8 +72,8 @@ def answers(graph: fx.GraphModule) -> Answering:
 
 
 def answers_of_file(model: bytes, graph: fx.GraphModule, threads: int) -> Answering:
-    """Of its TFLite file."""
-    artefact = Artefact("tflite", model, lower(graph), TfliteRunner(model, threads))
+    """Of its file in HOST_FORMAT."""
+    artefact = Artefact(HOST_FORMAT, model, lower(graph), HOST_FORMAT.open(model, threads))
 
     def run(x: Tensor) -> Answer:
         return tuple(map(torch.as_tensor, artefact.run((x,))))

@@ -1,4 +1,4 @@
-"""What whole TFLite files take, where plans are made for the machine that they are made on."""
+"""What whole files take, where plans are made for the machine that they are made on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.predict import CostTable
-from shrinkc.compiler.measure.speedup import Measuring, alone_ms, tflite_file
+from shrinkc.compiler.measure.speedup import Measuring, alone_ms, host_file
 from shrinkc.compiler.plan.int8_variants import PrecisionVariant
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
@@ -39,7 +39,7 @@ class FileTiming:
 
     @cached_property
     def _file(self) -> bytes:
-        return tflite_file(self.original, "fp32", ())
+        return host_file(self.original, "fp32", ())
 
     def factors(self, table: CostTable, precisions: Sequence[str]) -> dict[str, float]:
         """Precision → the original's milliseconds, over the sum of its operators'."""
@@ -49,7 +49,7 @@ class FileTiming:
                 with self.progress.task(f"Timing the network as it is, {precision}"):
                     file = self._file
                     if precision == "int8":
-                        file = tflite_file(self.original, precision, self.inputs(FEW))
+                        file = host_file(self.original, precision, self.inputs(FEW))
                     self._times.put(precision, [alone_ms(file, self.threads)])
             summed = predicted_ms(self.original, table, precision)
             found[precision] = self._times.entries[precision][0] / summed

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor, fx
 
+from shrinkc.compiler.formats.registry import HOST_FORMAT
 from shrinkc.compiler.images.sanity import Sanity
-from shrinkc.compiler.measure.speedup import int8_file
 from shrinkc.compiler.plan.drop import Answering, answers, answers_of_file, promise_of
 from shrinkc.compiler.plan.file_timing import FEW
 from shrinkc.compiler.plan.int8_variants import Int8Damage
@@ -92,7 +92,7 @@ class Judge:
             return promise_of(answers(self.original), changed, batches, task=self.task)
 
     def _quantised(self, prepared: Prepared) -> Answering:
-        file = int8_file(prepared, self.inputs(FEW))
+        file = HOST_FORMAT.write_int8(prepared.quantisation, self.inputs(FEW)).data
         return answers_of_file(file, prepared.graph_module, self.threads)
 
 

@@ -25,9 +25,8 @@ from shrinkc.compiler.cost.goal import PLAN_GOALS, Goal
 from shrinkc.compiler.cost.predict import AsMeasured, CostTable
 from shrinkc.compiler.depth.choice_sets import outline
 from shrinkc.compiler.depth.closed_form import ClosedForm, TakenChoice, fitted
-from shrinkc.compiler.devices import is_host
+from shrinkc.compiler.formats.base import FILE_PRECISIONS
 from shrinkc.compiler.images.decoded import Images
-from shrinkc.compiler.options import PRECISIONS
 from shrinkc.compiler.pipeline.deployed import channels_last, deployed
 from shrinkc.compiler.plan.candidates import Candidates, available
 from shrinkc.compiler.plan.file_timing import FileTiming
@@ -40,6 +39,7 @@ from shrinkc.compiler.plan.replay import changed_tensors, model_digest
 from shrinkc.compiler.plan.slicings import SLACK, Slicing, Slicings
 from shrinkc.compiler.recover.divergence import Damage
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
+from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
@@ -63,7 +63,7 @@ class Planning:
     groups      whether channel groups that no span hides may be sliced
     """
 
-    precisions: tuple[str, ...] = PRECISIONS
+    precisions: tuple[str, ...] = FILE_PRECISIONS
     closed: ClosedForm = field(default_factory=ClosedForm)
     threads: int = 1
     training: str = ""

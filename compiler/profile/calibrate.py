@@ -15,12 +15,10 @@ from shrinkc.compiler.devices.jobs import Device, Failed, Measured, Method, Mode
 from shrinkc.compiler.devices.samples import Sample, settle, usual_us
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.lower import lower
-from shrinkc.compiler.export.onnx import write_onnx
-from shrinkc.compiler.export.tflite.write import write_tflite
-from shrinkc.compiler.formats.onnx import quantize_onnx
-from shrinkc.compiler.formats.tflite import quantize_tflite
+from shrinkc.compiler.formats.registry import format_of_device
 from shrinkc.compiler.profile.measure import REFERENCE_NOTE, reference_model
 from shrinkc.compiler.profile.reference_networks import REFERENCE_NETWORKS, ReferenceNetwork
+from shrinkc.compiler.quantise.simulate import Quantisation
 from shrinkc.errors import DeviceError
 from shrinkc.latency_tables import correct
 from shrinkc.latency_tables.measured import Measurement
@@ -49,12 +47,12 @@ def reference_networks(
 def network_file(program: ops.Program, runtime: str, precision: str) -> bytes:
     """The model file as shrinkc exports it; int8 is calibrated on random inputs, which does for
     timing. Raises InputError where the quantiser is not installed."""
+    form = format_of_device(runtime)
     batches = [tuple(torch.randn(value.shape) for value in program.inputs)]
-    if runtime == "tflite":
-        model = write_tflite(program)
-        return model if precision == "fp32" else quantize_tflite(model, program, batches, {})
-    model = write_onnx(program).SerializeToString()
-    return model if precision == "fp32" else quantize_onnx(model, batches, {}, seven_bits=False)
+    model = form.encode(program)
+    if precision == "fp32":
+        return model
+    return form.quantise(model, Quantisation(program, {}), batches).data
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def time_networks(
 def _reference_times(session: Session, setup: Setup, precision: str) -> tuple[float, ...]:
     """The reference alone, timed as `profile` times it: of the kernels where the runtime tells."""
     model = replace(reference_model(setup, precision), name="reference alone")
-    method = replace(METHOD, rounds=(10, 10), kernels=setup.runtime == "onnxruntime")
+    method = replace(METHOD, rounds=(10, 10), kernels=setup.tells_kernels)
     (answer,) = session.measure([model], method)
     return answer.times_us if isinstance(answer, Measured) else ()
 

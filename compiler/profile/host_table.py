@@ -10,10 +10,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from shrinkc.compiler.devices import HOST, runner
+from shrinkc.compiler.devices import runner
 from shrinkc.compiler.devices.samples import Sample, settle
+from shrinkc.compiler.formats.registry import HOST_FORMAT
 from shrinkc.compiler.profile.op_files import NoFileError, op_file, tiny_file
 from shrinkc.compiler.profile.op_sets import NETWORK_BYTES
+from shrinkc.compiler.support.choices import HOST
 from shrinkc.compiler.support.journal import Journal
 from shrinkc.compiler.support.quiet import silent
 from shrinkc.errors import DeviceError
@@ -25,10 +27,11 @@ ROUNDS, SECONDS = (5, 30), 0.05  # of runs per operator
 # between two runs of one: here nothing else warms what all operators share.
 BALLAST_BYTES = NETWORK_BYTES // 2
 NO_FILE_MS = 0.0
+RUNTIME = HOST_FORMAT.runtimes[0]
 
 
 class HostTable:
-    """A cost table that runs one-operator TFLite files on this machine, fp32 and int8.
+    """A cost table that runs one-operator files in HOST_FORMAT on this machine, fp32 and int8.
 
     cache  folder that keeps the times, by processor, runtime and threads; None: nothing is kept
 
@@ -65,11 +68,11 @@ class HostTable:
 
     def _measured_ms(self, key: OpKey) -> float | None:
         try:
-            data = op_file(key, "tflite").model
+            data = op_file(key, RUNTIME).model
         except NoFileError:
             return None
         if key.precision not in self._tiny:
-            self._tiny[key.precision] = loaded(tiny_file(key.precision, "tflite"), self._threads)
+            self._tiny[key.precision] = loaded(tiny_file(key.precision, RUNTIME), self._threads)
         models = {"op": loaded(data, self._threads), "tiny": self._tiny[key.precision]}
         times, _ = runner.measure(models, 2, ROUNDS, SECONDS, BALLAST_BYTES, lambda _: None)
         own = {name: own_us(taken, self._threads) for name, taken in times.items()}
@@ -78,7 +81,7 @@ class HostTable:
 
 
 def loaded(model: bytes, threads: int) -> Any:
-    """A TFLite file, to be timed. Raises DeviceError without the runtime."""
+    """A file in HOST_FORMAT, to be timed. Raises DeviceError without the runtime."""
     try:
         with silent():  # announces its delegate from C++
             return runner.Tflite(model, threads, False)

@@ -163,8 +163,7 @@ def measure_group(
         except NoFileError as error:
             entries.append(Entry(key, failure=str(error)))
     ballast = max(NETWORK_BYTES - sum(map(footprint, group)), 0)
-    kernels = setup.runtime == "onnxruntime"
-    method = Method(2, ROUNDS, seconds, ballast, kernels, undisturbed=True)
+    method = Method(2, ROUNDS, seconds, ballast, setup.tells_kernels, undisturbed=True)
     found = {answer.model: answer for answer in session.measure(models, method)}
     measured = (key for key in group if described(key) in found)
     return [*entries, *(_entry(key, found) for key in measured)]

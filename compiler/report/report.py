@@ -23,7 +23,7 @@ from shrinkc.compiler.report.sections import (
 from shrinkc.compiler.support.json_values import finite
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
-from shrinkc.compiler.verify.files import Comparison
+from shrinkc.compiler.verify.files import Artefact, Comparison
 from shrinkc.passes.base import Change, Skip
 from shrinkc.version import __version__
 
@@ -60,7 +60,8 @@ class ArtefactReport:
 
 @dataclass(frozen=True)
 class Network:
-    """The network before or after: graph nodes, multiply-accumulates, ONNX file size."""
+    """The network before or after: graph nodes, multiply-accumulates, bytes of the file in the
+    first format."""
 
     nodes: int
     macs: int | None
@@ -71,7 +72,8 @@ class Network:
 class Report:
     """Everything about one compilation. "Before" is the network as a plain converter writes it,
     with batch norm folded, in fp32; `predicted_ms_before_in_precision` is the same network in the
-    precision of what was written. What else may be there: report_sections.py."""
+    precision of what was written; `target_format` names the artefact that the target runs. What
+    else may be there: sections.py."""
 
     model: str
     target: str
@@ -85,6 +87,7 @@ class Report:
     artefacts: tuple[ArtefactReport, ...]
     steps: tuple[Step, ...]
     max_relative_error: float
+    target_format: str | None = None
     original_top1: float | None = None
     images: int = 0
     calibration_images: int = 0
@@ -152,6 +155,7 @@ class Report:
             "before": asdict(self.before),
             "after": asdict(self.after),
             "artefacts": [asdict(a) for a in self.artefacts],
+            "target_format": self.target_format,
             "images": self.images,
             "calibration_images": self.calibration_images,
             "preprocessing": self.preprocessing,
@@ -194,11 +198,9 @@ def estimate_json(prediction: Prediction) -> dict[str, Any]:
 
 
 def artefact_report(
-    name: str,
+    artefact: Artefact,
     *,
-    size: int,
     precision: str,
-    runtime: str,
     tally: Comparison,
     timings: tuple[Timing, Timing] | None,
     memory: tuple[int | None, int | None] = (None, None),
@@ -207,11 +209,11 @@ def artefact_report(
     """`timings` and `memory` are (before, after); sizes in bytes."""
     before, after = timings or (None, None)
     return ArtefactReport(
-        name=name,
-        file=f"model.{name}",
-        bytes=size,
+        name=artefact.name,
+        file=artefact.format.file,
+        bytes=len(artefact.data),
         precision=precision,
-        runtime=runtime,
+        runtime=artefact.runner.runtime,
         max_relative_error=tally.max_relative_error,
         top1=tally.top1,
         agreement=tally.agreement,

@@ -29,3 +29,9 @@ CriterionName = Literal[
 ]
 Allocated = Literal["knapsack", "global", "uniform"]  # how a budget is spread over channel groups
 Normalise = Literal["share", "mean", "sum", "none", "cumulative", "measured"]
+HOST = "host"  # this machine, as a target and as a device
+
+
+def is_host(name: str) -> bool:
+    """Whether a target's or device's name is this machine's: what it takes can be timed here."""
+    return name == HOST

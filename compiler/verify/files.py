@@ -7,16 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor, fx
 
 from shrinkc.compiler.export import ops
-from shrinkc.compiler.export.tflite.write import boundary_order
+from shrinkc.compiler.formats.base import Format
 from shrinkc.compiler.formats.exported import Exported
-from shrinkc.compiler.formats.onnx import OnnxRunner
 from shrinkc.compiler.formats.runner import Array, Runner
-from shrinkc.compiler.formats.tflite import TfliteRunner
 from shrinkc.compiler.pipeline.run import node_values
 from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.progress import Progress
@@ -27,14 +24,18 @@ from shrinkc.errors import VerificationError
 
 
 def artefacts(
-    exported: Exported, graph_module: fx.GraphModule, optimise: bool = True
+    exported: Exported,
+    graph_module: fx.GraphModule,
+    formats: Sequence[Format],
+    load: Callable[[Format, bytes], Runner] = lambda one, data: one.open(data),
 ) -> tuple[Artefact, ...]:
     """The files, loaded into their runtimes."""
     program = exported.program or _shapes_only(graph_module)
-    loaded = [onnx_artefact(exported.onnx, program, optimise)]
-    if exported.tflite is not None:
-        loaded.append(tflite_artefact(exported.tflite, program))
-    return tuple(loaded)
+    return tuple(
+        Artefact(one, exported.files[one.name], program, load(one, exported.files[one.name]))
+        for one in formats
+        if one.name in exported.files
+    )
 
 
 def _shapes_only(graph_module: fx.GraphModule) -> ops.Program:
@@ -80,49 +81,41 @@ KEPT_BYTES = 64 << 20  # of the original's outputs
 class Artefact:
     """An exported file in memory, ready to run on PyTorch-layout arrays."""
 
-    name: str
+    format: Format
     data: bytes
     program: ops.Program
     runner: Runner
 
     @property
-    def is_tflite(self) -> bool:
-        return isinstance(self.runner, TfliteRunner)
+    def name(self) -> str:
+        """The format's."""
+        return self.format.name
 
     def run(self, inputs: tuple[Tensor, ...]) -> list[Array]:
         """Outputs in PyTorch's layout for inputs in PyTorch's layout, any batch size."""
         captured = self.program.inputs[0].shape[0]
-        if not self.is_tflite and self.program.dynamic_batch:
-            return self.runner.run([x.numpy() for x in inputs])
+        if self.format.takes_any_batch(self.program):
+            return self._run_once([x.numpy() for x in inputs])
         parts: list[list[Array]] = []
         for start in range(0, inputs[0].shape[0], captured):
-            chunk = [x[start : start + captured].numpy() for x in inputs]
-            short = captured - chunk[0].shape[0]
-            if short:
-                chunk = [np.concatenate((x, np.repeat(x[-1:], short, 0))) for x in chunk]
-            outputs = self._run_once(chunk)
-            parts.append([o[: captured - short] for o in outputs])
+            chunk = tuple(x[start : start + captured] for x in inputs)
+            outputs = self._run_once(_filled(chunk, captured))
+            parts.append([o[: len(chunk[0])] for o in outputs])
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
     def _run_once(self, inputs: list[Array]) -> list[Array]:
-        if not self.is_tflite:
-            return self.runner.run(inputs)
-        stored = [
-            np.ascontiguousarray(x.transpose(boundary_order(v)))
-            for x, v in zip(inputs, self.program.inputs, strict=True)
-        ]
-        return [
-            y.transpose(np.argsort(boundary_order(v)))
-            for y, v in zip(self.runner.run(stored), self.program.outputs, strict=True)
-        ]
+        return self.format.run(self.runner, self.program, inputs)
 
 
-def onnx_artefact(model: bytes, program: ops.Program, optimise: bool = True) -> Artefact:
-    return Artefact("onnx", model, program, OnnxRunner(model, optimise=optimise))
+def artefact(form: Format, data: bytes, program: ops.Program) -> Artefact:
+    """A file written from `program`, loaded. Raises LoadError."""
+    return Artefact(form, data, program, form.open(data))
 
 
-def tflite_artefact(model: bytes, program: ops.Program) -> Artefact:
-    return Artefact("tflite", model, program, TfliteRunner(model))
+def _filled(inputs: tuple[Tensor, ...], batch: int) -> list[Array]:
+    """A batch that is short is filled up with its last input."""
+    short = batch - len(inputs[0])
+    return [torch.cat((x, *(x[-1:],) * short)).numpy() if short else x.numpy() for x in inputs]
 
 
 @dataclass
@@ -229,38 +222,14 @@ def first_difference(
 
     `graph_module` is the graph that the artefact was written from.
     """
-    captured = artefact.program.inputs[0].shape[0]
-    inputs = tuple(x[:captured] for x in inputs)
-    names = [op.output.name for op in artefact.program.ops]
-    values = _inner_values(artefact, inputs, names)
-    for name, want in node_values(graph_module, inputs, set(names)):
+    form, program = artefact.format, artefact.program
+    captured = program.inputs[0].shape[0]
+    one_batch = _filled(tuple(x[:captured] for x in inputs), captured)
+    names = [op.output.name for op in program.ops]
+    values = form.inner_values(artefact.data, program, one_batch, names)
+    tensors = tuple(map(torch.as_tensor, one_batch))
+    for name, want in node_values(graph_module, tensors, set(names)):
         got = values.get(name)
-        if got is not None and _differs(got, want.numpy(), limit, artefact.is_tflite):
+        if got is not None and form.inner_error(got, want.numpy()) > limit:
             return f"'{name}'"
     return "none of those the runtime shows"
-
-
-def _differs(got: Array, want: Array, limit: float, any_order: bool) -> bool:
-    if any_order:  # TFLite stores tensors in another order of dimensions
-        if got.size != want.size:
-            return True
-        got, want = np.sort(got, axis=None), np.sort(want, axis=None)
-    return relative_error(got, want) > limit
-
-
-def _inner_values(
-    artefact: Artefact, inputs: tuple[Tensor, ...], names: list[str]
-) -> dict[str, Array]:
-    if artefact.is_tflite:
-        runner = TfliteRunner(artefact.data, keep_all=True)
-        replay = Artefact(artefact.name, artefact.data, artefact.program, runner)
-        replay.run(inputs)
-        found = ((n, runner.tensor(n)) for n in names)
-        return {n: v for n, v in found if v is not None}
-    model = onnx.load_model_from_string(artefact.data)
-    made = {o for node in model.graph.node for o in node.output}
-    shown = [n for n in names if n in made]
-    del model.graph.output[:]
-    model.graph.output.extend(onnx.ValueInfoProto(name=n) for n in shown)
-    runner = OnnxRunner(model.SerializeToString())
-    return dict(zip(shown, runner.run([x.numpy() for x in inputs]), strict=True))

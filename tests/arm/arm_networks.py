@@ -119,9 +119,8 @@ def build(variant: Variant) -> Built:
     graph = captured(model, [tuple(samples[0].shape)])
     final = optimise(graph, cost_table(TARGET), Options(TARGET, merge=variant.merge)).final
     exported = export(final, opset=17)
-    program, tflite = exported.program, exported.tflite
+    program, onnx, tflite = exported.program, exported.files["onnx"], exported.files["tflite"]
     assert program is not None
-    assert tflite is not None
     batches = [(x,) for x in calibration]
     ranges = calibrate(final, program.names, batches, lambda: None)
     low, high = ranges[program.outputs[0].name]
@@ -129,9 +128,9 @@ def build(variant: Variant) -> Built:
     return Built(
         program,
         {
-            ("onnx", "fp32"): exported.onnx,
+            ("onnx", "fp32"): onnx,
             ("tflite", "fp32"): tflite,
-            ("onnx", "int8"): quantize_onnx(exported.onnx, few, ranges, seven_bits=False),
+            ("onnx", "int8"): quantize_onnx(onnx, few, ranges, seven_bits=False),
             ("tflite", "int8"): quantize_tflite(tflite, program, few, ranges),
         },
         samples,

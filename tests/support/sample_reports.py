@@ -54,6 +54,7 @@ def plain() -> dict[str, Any]:
             artefacts=files,
             steps=steps,
             max_relative_error=5e-7,
+            target_format="tflite",
         )
     )
 
@@ -123,6 +124,7 @@ def rich() -> dict[str, Any]:
                 Step("fold-batch-norm", (), (Skip("bn_7", "its input has 2 users"),), 5e-15, 0.4),
             ),
             max_relative_error=6e-7,
+            target_format="tflite",
             original_top1=0.8650,
             images=400,
             calibration_images=300,

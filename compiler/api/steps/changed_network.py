@@ -15,7 +15,6 @@ from shrinkc.compiler.api.steps.request import CompileArguments, images_of
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.closed_form import TakenChoice
-from shrinkc.compiler.devices import is_host
 from shrinkc.compiler.images.cache import Reading, load_images, with_margin
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.preprocessing import Preprocessing
@@ -26,6 +25,7 @@ from shrinkc.compiler.plan.plan_file import Step
 from shrinkc.compiler.quantise.stored import StoredCalibration
 from shrinkc.compiler.report.report import Report
 from shrinkc.compiler.report.sections import ChoiceRow, Judged, PlanSection, Sections
+from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Answer, Task, total

@@ -7,8 +7,8 @@ from pathlib import Path
 from platformdirs import user_cache_dir
 
 from shrinkc.compiler.cost.predict import CostTable
-from shrinkc.compiler.devices import HOST, is_host
 from shrinkc.compiler.profile.host_table import HostTable
+from shrinkc.compiler.support.choices import HOST, is_host
 from shrinkc.latency_tables.store import load_table
 
 

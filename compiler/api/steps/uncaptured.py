@@ -1,4 +1,4 @@
-"""A model that cannot be captured: ONNX by `torch.onnx` alone, verified like any other."""
+"""A model that cannot be captured: a file by `torch.onnx` alone, verified like any other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from shrinkc.compiler.capture.trace import leaves
 from shrinkc.compiler.devices import describe_host
 from shrinkc.compiler.export.torch_fallback import FALLBACK_NOTE, torch_onnx
-from shrinkc.compiler.formats.onnx import OnnxRunner
+from shrinkc.compiler.formats.registry import FALLBACK
+from shrinkc.compiler.formats.runner import Runner
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.report.report import NOT_CAPTURED, ArtefactReport, Network, Report
 from shrinkc.compiler.report.sections import Sections
@@ -31,23 +32,34 @@ def compile_uncaptured(
     cause: CaptureError,
     sections: Sections,
 ) -> Report:
-    """Write `model.onnx` and both reports; the failure in them is why there is no more.
+    """Write FALLBACK's file and both reports; the failure in them is why there is no more.
 
-    Raises `cause` when torch.onnx cannot export the model either, and VerificationError when its
-    file does not compute the same.
+    Raises `cause` when torch.onnx cannot export the model either or its file is not asked for,
+    and VerificationError when the file does not compute the same.
     """
+    if FALLBACK not in options.formats:
+        raise cause
     try:
         data = torch_onnx(model, inputs, options.opset)
-        runner = OnnxRunner(data)
+        runner = FALLBACK.open(data)
     except (ExportError, RuntimeError):
         raise cause from None
     error = _largest_error(model, inputs, runner)
     if error > FP32_TOLERANCE:
         raise VerificationError(
-            f"model.onnx from torch.onnx differs from the model by {error:.1e} of the output "
+            f"{FALLBACK.file} from torch.onnx differs from the model by {error:.1e} of the output "
             f"range, limit {FP32_TOLERANCE:.0e}; nothing was written"
         )
     size = Network(0, None, len(data))
+    file = ArtefactReport(
+        FALLBACK.name,
+        FALLBACK.file,
+        len(data),
+        "fp32",
+        runner.runtime,
+        error,
+        bytes_before=len(data),
+    )
     report = Report(
         model=name,
         target=options.target,
@@ -58,9 +70,10 @@ def compile_uncaptured(
         after=size,
         predicted_before=None,
         predicted_after=None,
-        artefacts=(ArtefactReport("onnx", "model.onnx", len(data), "fp32", runner.runtime, error),),
+        artefacts=(file,),
         steps=(),
         max_relative_error=error,
+        target_format=FALLBACK.name,
         host=describe_host(),
         opset=options.opset,
         notes=(FALLBACK_NOTE,),
@@ -68,12 +81,12 @@ def compile_uncaptured(
         task=options.task,
     ).extended(sections)
     with atomic_folder(out) as folder:
-        (folder / "model.onnx").write_bytes(data)
+        (folder / FALLBACK.file).write_bytes(data)
         report.write(folder)
     return report
 
 
-def _largest_error(model: nn.Module, inputs: Sequence[Tensor], runner: OnnxRunner) -> float:
+def _largest_error(model: nn.Module, inputs: Sequence[Tensor], runner: Runner) -> float:
     with torch.no_grad():
         outputs: Any = model(*inputs)
     want = [x.numpy() for x in leaves(outputs) if isinstance(x, Tensor)]

@@ -17,6 +17,7 @@ from shrinkc.compiler.cli.options import (
     TimeoutOption,
 )
 from shrinkc.compiler.cli.output import as_json, print_json, progress
+from shrinkc.compiler.support.choices import HOST
 from shrinkc.errors import InputError, VerificationError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def bench(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .onnx or .tflite file.")],
     *,
-    on: OnOption = "host",
+    on: OnOption = HOST,
     compare: CompareOption = None,
     threads: ThreadsOption = None,
     runs: RunsOption = 30,

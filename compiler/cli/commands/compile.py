@@ -177,8 +177,9 @@ def _compile(a: CompileArguments) -> None:
     else:
         show_report(report, out)
     if report.failures:
-        stale = "; the one there is an earlier run's" if (out / "model.tflite").exists() else ""
-        raise ExportError(f"model.tflite was not written: {report.failures[0]}{stale}")
+        missing = [one.file for one in options.formats if one.file not in report.files]
+        stale = "; the one there is an earlier run's" if (out / missing[0]).exists() else ""
+        raise ExportError(f"{', '.join(missing)} was not written: {report.failures[0]}{stale}")
 
 
 def _plan(a: PlanArguments) -> None:
@@ -192,9 +193,9 @@ def _plan(a: PlanArguments) -> None:
     from shrinkc.compiler.api.steps.target import cost_table
     from shrinkc.compiler.cli.inputs import preprocessing_of
     from shrinkc.compiler.depth.closed_form import ClosedForm
+    from shrinkc.compiler.formats.base import FILE_PRECISIONS
     from shrinkc.compiler.images.cache import Reading, load_images, with_margin
     from shrinkc.compiler.load.load import load_model
-    from shrinkc.compiler.options import PRECISIONS
     from shrinkc.compiler.plan.planner import Planning, check_points, prepare_planning
     from shrinkc.compiler.train.compute import require_training
 
@@ -227,7 +228,7 @@ def _plan(a: PlanArguments) -> None:
         )
     cache = Path(user_cache_dir("shrinkc", appauthor=False), "damages")
     planning = Planning(
-        PRECISIONS if a.precision is None else (a.precision,),
+        FILE_PRECISIONS if a.precision is None else (a.precision,),
         ClosedForm(cache=cache),
         given.threads,
         training=f"{a.train} {a.recipe}" if a.train else "",

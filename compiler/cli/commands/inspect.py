@@ -67,15 +67,18 @@ def inspect(
 
 
 def _problems(graph: fx.GraphModule) -> list[UnsupportedOperatorError]:
-    """What no writer can express; without any such, the first that TFLite cannot."""
+    """What no format can express; without any such, the first that each of them cannot."""
     from shrinkc.compiler.export.lower import lower, unsupported
-    from shrinkc.compiler.export.tflite.write import write_tflite
+    from shrinkc.compiler.formats.registry import FORMATS
     from shrinkc.errors import UnsupportedOperatorError
 
     problems = unsupported(graph)
-    if not problems:
+    if problems:
+        return problems
+    program = lower(graph)
+    for one in FORMATS:
         try:
-            write_tflite(lower(graph))
+            one.encode(program)
         except UnsupportedOperatorError as error:
             problems.append(error)
     return problems

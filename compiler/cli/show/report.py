@@ -41,7 +41,8 @@ def _before_after(r: Report) -> Table:
     table = Table(title=f"{escape(r.model)} for {escape(r.target)}", title_justify="left")
     for header in ("", "before (fp32, batch norm folded)", f"after ({r.precision})"):
         table.add_column(header, justify="left" if not header else "right")
-    table.add_row("ONNX size", _bytes(r.before.bytes), _bytes(r.after.bytes))
+    for a in r.artefacts:
+        table.add_row(f"{a.file}, size", _bytes(a.bytes_before), _bytes(a.bytes))
     table.add_row("MACs", _macs(r.before.macs), _macs(r.after.macs))
     table.add_row("graph nodes", str(r.before.nodes), str(r.after.nodes))
     table.add_row(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shrinkc.compiler.devices import is_host
+from shrinkc.compiler.support.choices import is_host
 
 Json = dict[str, Any]
 
@@ -28,6 +28,16 @@ def metric_title(report: Json) -> str:
 def place(report: Json) -> str:
     """The target in a sentence: "on …"."""
     return "this machine" if is_host(report["target"]) else report["target"]
+
+
+def main_file(report: Json) -> Json:
+    """The file that the target runs. Reports that do not say which: the fastest here, else the
+    first."""
+    files: list[Json] = report["artefacts"]
+    named = [file for file in files if file["name"] == report.get("target_format")]
+    timed = [file for file in files if file.get("measured_ms")]
+    fastest = sorted(timed, key=lambda file: file["measured_ms"])
+    return (named or fastest or files)[0]
 
 
 def listed(report: Json, key: str) -> list[Json]:

@@ -253,4 +253,4 @@ def test_this_machine_as_the_target_is_measured(
 ) -> None:
     given = ("prune", str(model), "--target", "host", *LOOK, "--runs", "0", "--multiple", "1")
     assert main([*given, "--macs", "0.6", "-o", str(tmp_path / "out")]) == 0
-    assert "measured here, TFLite, fp32 before and after: " in capsys.readouterr().out
+    assert "measured here, model.tflite, fp32 before and after: " in capsys.readouterr().out

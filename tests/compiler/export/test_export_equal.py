@@ -14,9 +14,11 @@ from shrinkc.compiler.capture import capture
 from shrinkc.compiler.export.lower import lower, unsupported
 from shrinkc.compiler.export.onnx import write_onnx
 from shrinkc.compiler.export.tflite.write import write_tflite
+from shrinkc.compiler.formats.onnx import ONNX
+from shrinkc.compiler.formats.tflite import TFLITE
 from shrinkc.compiler.pipeline.run import sample_inputs
 from shrinkc.compiler.support.difference import relative_error
-from shrinkc.compiler.verify.files import onnx_artefact, tflite_artefact
+from shrinkc.compiler.verify.files import artefact
 from shrinkc.errors import ExportError, UnsupportedOperatorError
 
 LIMIT = 2e-5
@@ -27,8 +29,8 @@ def check(graph: fx.GraphModule, inputs: tuple[Tensor, ...], opset: int = 17) ->
     program = lower(graph)
     model = write_onnx(program, opset)
     onnx.checker.check_model(model, full_check=True)
-    files = [onnx_artefact(model.SerializeToString(), program)]
-    files.append(tflite_artefact(write_tflite(program), program))
+    files = [artefact(ONNX, model.SerializeToString(), program)]
+    files.append(artefact(TFLITE, write_tflite(program), program))
     batches = [inputs]
     if program.dynamic_batch and graph.meta.get("dynamic_batch", True):
         batches.append(tuple(torch.cat((x, x.flip(0), x * 0.3)) for x in inputs))

@@ -20,10 +20,10 @@ from shrinkc.compiler.devices.jobs import Array, Failed, Measured, Method, Model
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.onnx import write_onnx
 from shrinkc.compiler.export.tflite.write import write_tflite
-from shrinkc.compiler.formats.onnx import quantize_onnx
-from shrinkc.compiler.formats.tflite import quantize_tflite
+from shrinkc.compiler.formats.base import Format
+from shrinkc.compiler.formats.onnx import ONNX, quantize_onnx
+from shrinkc.compiler.formats.tflite import TFLITE, quantize_tflite
 from shrinkc.compiler.measure.device import Agreement, bench_files, compared
-from shrinkc.compiler.measure.output_steps import output_steps
 from shrinkc.errors import EXIT_CODES, DeviceError, InputError, LoadError
 
 Streams = pytest.CaptureFixture[str]
@@ -181,11 +181,11 @@ def int8() -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("name", ["net.tflite", "net.onnx"])
+@pytest.mark.parametrize(("name", "form"), [("net.tflite", TFLITE), ("net.onnx", ONNX)])
 def test_the_step_of_an_int8_file_is_that_between_its_outputs(
-    int8: dict[str, bytes], name: str, tmp_path: Path
+    int8: dict[str, bytes], name: str, form: Format, tmp_path: Path
 ) -> None:
-    steps = output_steps(int8[name], Path(name))
+    steps = form.output_steps(int8[name])
     assert steps is not None
     assert steps[0] is not None
     (tmp_path / name).write_bytes(int8[name])
@@ -201,8 +201,8 @@ def test_the_step_of_an_int8_file_is_that_between_its_outputs(
 
 
 def test_a_float_file_has_no_steps(files: dict[str, Path]) -> None:
-    for name in ("net.tflite", "net.onnx"):
-        assert output_steps(files[name].read_bytes(), files[name]) is None
+    for name, form in (("net.tflite", TFLITE), ("net.onnx", ONNX)):
+        assert form.output_steps(files[name].read_bytes()) is None
 
 
 def test_one_step_is_equal_and_two_are_not() -> None:

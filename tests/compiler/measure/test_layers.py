@@ -29,7 +29,7 @@ from shrinkc.compiler.formats.runner import random_inputs
 from shrinkc.compiler.formats.tflite import TfliteRunner
 from shrinkc.compiler.measure import layers as layer_times
 from shrinkc.compiler.measure.layers import Cuts, layers_of, measure_layers
-from shrinkc.compiler.measure.speedup import tflite_file
+from shrinkc.compiler.measure.speedup import host_file
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.profile.host_table import HostTable
 from shrinkc.compiler.support.progress import Advance, Progress, Silent
@@ -52,7 +52,7 @@ def file_of(name: str, precision: str) -> tuple[bytes, ops.Program]:
     generator = torch.Generator().manual_seed(0)
     shapes = INPUTS.get(name, ((2, 3, 8, 8),))
     inputs = [tuple(torch.randn(s, generator=generator) for s in shapes) for _ in range(4)]
-    return tflite_file(graph, precision, inputs), lower(graph)
+    return host_file(graph, precision, inputs), lower(graph)
 
 
 def names_of(data: bytes) -> tuple[list[str], list[str]]:
@@ -131,7 +131,7 @@ def test_what_is_read_behind_a_part_is_given_and_what_it_reads_is_asked_for() ->
 
 
 def test_weights_of_other_layers_are_left_out() -> None:
-    cuts = Cuts(tflite_file(_wide(), "fp32", ()))
+    cuts = Cuts(host_file(_wide(), "fp32", ()))
     sizes = [len(cuts.part(0, count, count)) for count in range(3)]
     assert sizes[0] < 10_000
     assert sizes[2] - sizes[1] > 4 * 9 * 64 * 512
@@ -139,7 +139,7 @@ def test_weights_of_other_layers_are_left_out() -> None:
 
 
 def test_weights_behind_the_flatbuffer_are_brought_in() -> None:
-    data = tflite_file(_wide(), "int8", [(torch.randn(1, 3, 8, 8),)])
+    data = host_file(_wide(), "int8", [(torch.randn(1, 3, 8, 8),)])
     model = schema.ModelT.InitFromPackedBuf(data, 0)
     assert any(buffer.offset for buffer in model.buffers)
     count = len(Cuts(data).operators)
@@ -187,7 +187,7 @@ def test_every_operator_belongs_to_a_layer(name: str, precision: str) -> None:
 
 def test_conversions_around_fp32_layers_are_called_as_predictions_call_them() -> None:
     graph = ready(graph_of("residual"))
-    file = tflite_file(graph, "int8", [(torch.randn(2, 3, 8, 8),)], keep_fp32=("b_0",))
+    file = host_file(graph, "int8", [(torch.randn(2, 3, 8, 8),)], keep_fp32=("b_0",))
     program = lower(graph)
     layers = layers_of(Cuts(file).operators, program)
     predicted = predict(program, HostTable(), "int8", ("b_0",)).layers
@@ -263,7 +263,7 @@ class Measured:
             LayerLatency(name, "conv2d", predicted(place), "measured", 1)
             for place, name in enumerate(self.names)
         )
-        exported = Exported(self._program, b"", self._data)
+        exported = Exported(self._program, {"tflite": self._data})
         prediction = Prediction("host", "fp32", layers, 0.0)
         found = measure_layers(exported, prediction, HOST, progress or Silent())
         return {x.layer: x.ms for x in found}
@@ -323,13 +323,13 @@ def test_progress_counts_layers(measured: Measured) -> None:
 def test_what_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layer_times, "Cuts", None)
     data, program = file_of("residual", "fp32")
-    exported, prediction = Exported(program, b"", data), Prediction("host", "fp32", (), 0.0)
+    exported, prediction = Exported(program, {"tflite": data}), Prediction("host", "fp32", (), 0.0)
     for given, priced, options in (
         (exported, prediction, Options(target="rpi4")),
         (exported, prediction, replace(HOST, runs=0)),
         (exported, None, HOST),
-        (Exported(program, b"", None), prediction, HOST),  # what TFLite cannot express
-        (Exported(None, b"", None), prediction, HOST),
+        (Exported(program, {}), prediction, HOST),  # what TFLite cannot express
+        (Exported(None, {}), prediction, HOST),
     ):
         assert measure_layers(given, priced, options, Silent()) == ()
 

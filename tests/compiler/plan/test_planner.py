@@ -20,9 +20,9 @@ from shrinkc.compiler.cost.predict import predict
 from shrinkc.compiler.depth.closed_form import ClosedForm
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.export.ops import Conv
+from shrinkc.compiler.formats.tflite import TFLITE
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.measure import speedup as measuring
-from shrinkc.compiler.measure.speedup import int8_file
 from shrinkc.compiler.plan import candidates, file_timing, judging
 from shrinkc.compiler.plan import planner as planning_module
 from shrinkc.compiler.plan.finished_plans import Planned
@@ -190,7 +190,8 @@ def test_layers_that_int8_spoils_stay_fp32_and_are_paid_for(
     _, graph = replay(network(), again, tensors)
     int8 = stored_calibration(again, tensors)
     assert int8 is not None
-    assert types_of(int8_file(int8.prepared(graph), inputs()))[spoilt] == "float32"
+    file = TFLITE.write_int8(int8.prepared(graph).quantisation, inputs()).data
+    assert types_of(file)[spoilt] == "float32"
     wrong = again.model_copy(update={"keep_fp32": ("nowhere",)})
     with pytest.raises(LoadError, match="keeps 'nowhere' in fp32"):
         replay(network(), wrong, tensors)
@@ -203,7 +204,7 @@ def inputs() -> list[tuple[Tensor, ...]]:
 
 def types_of(file: bytes) -> dict[str, str]:
     """Tensor of a TFLite file → type of its numbers."""
-    runner = measuring.TfliteRunner(file, 1)
+    runner = TFLITE.open(file)
     details = runner._it.get_tensor_details()
     return {x["name"]: np.dtype(x["dtype"]).name for x in details}
 
@@ -454,8 +455,8 @@ def test_where_the_target_is_at_hand_plans_meet_the_budget_by_measuring(
 
     before_ms = planner().before_ms
     monkeypatch.setattr(file_timing, "alone_ms", lambda file, threads: before_ms)
-    monkeypatch.setattr(file_timing, "tflite_file", file)
-    monkeypatch.setattr(measuring, "tflite_file", file)
+    monkeypatch.setattr(file_timing, "host_file", file)
+    monkeypatch.setattr(measuring, "host_file", file)
     monkeypatch.setattr(measuring, "speedup_of", speedup)
     one = planner(Device(target="host"), ("fp32",), tmp_path)
     planned = one.within(one.before_ms / 1.1)

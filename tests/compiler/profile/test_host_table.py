@@ -13,7 +13,7 @@ from torch import Tensor
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.depth.closed_form import ClosedForm, shrink_closed_form
-from shrinkc.compiler.measure.speedup import measuring, speedup_of, tflite_file
+from shrinkc.compiler.measure.speedup import host_file, measuring, speedup_of
 from shrinkc.compiler.profile import host_table as host
 from shrinkc.compiler.profile.host_table import HostTable
 from shrinkc.compiler.recover.distil import Tuning
@@ -50,7 +50,7 @@ def inputs() -> list[tuple[Tensor, ...]]:
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_network_beside_itself_is_as_fast(precision: str) -> None:
     graph = small(NETWORKS["mobilenet_v2"]())
-    file = tflite_file(graph, precision, inputs())
+    file = host_file(graph, precision, inputs())
     assert speedup_of(file, file) == pytest.approx(1, rel=0.3)
 
 

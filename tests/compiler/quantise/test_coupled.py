@@ -9,13 +9,13 @@ from channel_networks import NETWORKS, graph_of
 from torch import Tensor, fx, nn
 
 from shrinkc.compiler.export.tflite.write import write_tflite
-from shrinkc.compiler.formats.tflite import quantize_tflite
+from shrinkc.compiler.formats.tflite import TFLITE, quantize_tflite
 from shrinkc.compiler.pipeline.run import run_exact_passes, sample_inputs
 from shrinkc.compiler.quantise.options import Int8
 from shrinkc.compiler.quantise.prepare import Prepared, prepare
 from shrinkc.compiler.quantise.rounding import grid_of
 from shrinkc.compiler.quantise.simulate import simulate
-from shrinkc.compiler.verify.files import tflite_artefact
+from shrinkc.compiler.verify.files import artefact
 from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
 from shrinkc.passes.ir import module_of
 from shrinkc.passes.simplify.simplify import Simplify
@@ -38,7 +38,7 @@ def steps_apart(made: Prepared, network: fx.GraphModule, seen: list[tuple[Tensor
     """The file against `network`, in levels of each output, on other inputs than those seen."""
     q = made.quantisation
     data = quantize_tflite(write_tflite(q.program), q.program, seen[:4], q.ranges, q.keep_fp32)
-    file = tflite_artefact(data, q.program)
+    file = artefact(TFLITE, data, q.program)
     worst = 0.0
     for batch in inputs(network, 100, 4):
         for got, want, output in zip(

@@ -15,16 +15,17 @@ from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.export.onnx import write_onnx
 from shrinkc.compiler.export.tflite.write import write_tflite
-from shrinkc.compiler.formats.onnx import quantize_onnx
-from shrinkc.compiler.formats.tflite import quantize_tflite, tensors_of
-from shrinkc.compiler.measure.speedup import tflite_file
+from shrinkc.compiler.formats.base import tensors_of
+from shrinkc.compiler.formats.onnx import ONNX, OnnxRunner, quantize_onnx
+from shrinkc.compiler.formats.tflite import TFLITE, quantize_tflite
+from shrinkc.compiler.measure.speedup import host_file
 from shrinkc.compiler.quantise.options import Int8
 from shrinkc.compiler.quantise.prepare import Prepared, prepare, with_levels
 from shrinkc.compiler.quantise.rounding import LEVELS_OF_7_BITS, grid_of
 from shrinkc.compiler.quantise.simulate import simulate
 from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.progress import Silent
-from shrinkc.compiler.verify.files import onnx_artefact, tflite_artefact
+from shrinkc.compiler.verify.files import Artefact, artefact
 from shrinkc.errors import InputError
 
 pytest.importorskip("ai_edge_quantizer")
@@ -159,8 +160,8 @@ def test_the_network_itself_is_untouched(graph: fx.GraphModule) -> None:
 
 def test_files_for_timing_are_not_tuned_unless_asked() -> None:
     graph = skewed()
-    plain, tuned = (tflite_file(graph, "int8", SEEN, tuning) for tuning in ("none", "bias"))
-    assert tflite_file(graph, "int8", SEEN) == plain
+    plain, tuned = (host_file(graph, "int8", SEEN, tuning) for tuning in ("none", "bias"))
+    assert host_file(graph, "int8", SEEN) == plain
     assert len(plain) == len(tuned)
     assert plain != tuned
 
@@ -192,7 +193,7 @@ def test_images_of_one_class_are_noted(graph: fx.GraphModule) -> None:
 
 
 def test_outputs_agree_with_pytorch(graph: fx.GraphModule) -> None:
-    file = tflite_artefact(tflite_file(graph, "int8", SEEN, "both"), lower(graph))
+    file = artefact(TFLITE, host_file(graph, "int8", SEEN, "both"), lower(graph))
     with torch.no_grad():
         want = torch.cat([graph(*inputs)[0] for inputs in SEEN]).numpy()
     got = np.concatenate([file.run(inputs)[0] for inputs in SEEN])
@@ -209,7 +210,7 @@ def test_weights_of_seven_bits_get_biases_of_their_own(graph: fx.GraphModule) ->
     q = seven.quantisation
     written = write_onnx(q.program).SerializeToString()
     data = quantize_onnx(written, SEEN[:2], q.ranges, True)
-    file = onnx_artefact(data, q.program, optimise=False)
+    file = Artefact(ONNX, data, q.program, OnnxRunner(data, optimise=False))
     int8 = simulate(seven.graph_module, q)
     step = grid_of(*q.ranges[q.program.outputs[0].name]).scale
     with torch.no_grad():

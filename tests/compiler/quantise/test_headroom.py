@@ -10,12 +10,12 @@ from torch import Tensor, fx, nn
 
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.export.tflite.write import write_tflite
-from shrinkc.compiler.formats.tflite import quantize_tflite
+from shrinkc.compiler.formats.tflite import TFLITE, quantize_tflite
 from shrinkc.compiler.quantise.headroom import leave_room_for_biases
 from shrinkc.compiler.quantise.ranges import calibrate
 from shrinkc.compiler.quantise.rounding import grid_of, weight_scales
 from shrinkc.compiler.quantise.simulate import Quantisation
-from shrinkc.compiler.verify.files import tflite_artefact
+from shrinkc.compiler.verify.files import artefact
 
 SEEN = images(6)
 
@@ -48,7 +48,7 @@ def worst_steps(graph: fx.GraphModule, original: fx.GraphModule, made: Quantisat
     pytest.importorskip("ai_edge_quantizer")
     program = lower(graph)
     data = quantize_tflite(write_tflite(program), program, SEEN[:2], made.ranges)
-    file = tflite_artefact(data, program)
+    file = artefact(TFLITE, data, program)
     step = grid_of(*made.ranges[program.outputs[0].name]).scale
     with torch.no_grad():
         errors: list[Tensor] = [

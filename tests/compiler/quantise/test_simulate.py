@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.export.tflite.write import write_tflite
-from shrinkc.compiler.formats.tflite import quantize_tflite
+from shrinkc.compiler.formats.tflite import TFLITE, quantize_tflite
 from shrinkc.compiler.quantise.options import Int8
 from shrinkc.compiler.quantise.prepare import Prepared, prepare
 from shrinkc.compiler.quantise.rounding import (
@@ -26,7 +26,7 @@ from shrinkc.compiler.quantise.rounding import (
     weight_scales,
 )
 from shrinkc.compiler.quantise.simulate import rounding_of, simulate
-from shrinkc.compiler.verify.files import tflite_artefact
+from shrinkc.compiler.verify.files import artefact
 
 pytest.importorskip("ai_edge_quantizer")
 SEEN, OTHERS = images(12), images(6, seed=1)
@@ -40,7 +40,7 @@ def in_file(made: Prepared, batches: Batches) -> Tensor:
     """What the TFLite interpreter computes."""
     q = made.quantisation
     data = quantize_tflite(write_tflite(q.program), q.program, SEEN[:4], q.ranges, q.keep_fp32)
-    file = tflite_artefact(data, q.program)
+    file = artefact(TFLITE, data, q.program)
     return torch.cat([torch.from_numpy(file.run(inputs)[0]) for inputs in batches])
 
 

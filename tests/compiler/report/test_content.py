@@ -68,6 +68,16 @@ def test_verdict_without_images_and_measurements() -> None:
     assert verdict(uncaptured()).startswith("model.onnx was written, but its speed is neither")
 
 
+def test_a_report_that_does_not_say_what_the_target_runs_still_has_a_verdict() -> None:
+    report = plain()
+    del report["target_format"]
+    assert verdict(report).startswith("model.onnx is 1.17× as fast")
+    onnx, tflite = report["artefacts"]
+    onnx["measured_ms"], tflite["measured_ms"] = 3.0, 2.0
+    assert verdict(report).startswith("model.tflite is 1.17× as fast")
+    html_report(report)
+
+
 def test_verdict_on_images() -> None:
     report = plain() | {"images": 450, "original_top1": 0.9}
     for file in report["artefacts"]:

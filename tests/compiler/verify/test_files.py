@@ -14,14 +14,15 @@ from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.export.onnx import write_onnx
 from shrinkc.compiler.export.tflite.write import write_tflite
+from shrinkc.compiler.formats.onnx import ONNX
+from shrinkc.compiler.formats.tflite import TFLITE
 from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.verify.files import (
     Artefact,
     Original,
+    artefact,
     compare,
-    onnx_artefact,
     require_equal,
-    tflite_artefact,
 )
 from shrinkc.errors import VerificationError
 
@@ -41,8 +42,8 @@ def graph() -> fx.GraphModule:
 def artefacts(program: ops.Program, honest: ops.Program) -> list[Artefact]:
     """Files of `program` that claim to be those of `honest`."""
     return [
-        onnx_artefact(write_onnx(program).SerializeToString(), honest),
-        tflite_artefact(write_tflite(program), honest),
+        artefact(ONNX, write_onnx(program).SerializeToString(), honest),
+        artefact(TFLITE, write_tflite(program), honest),
     ]
 
 

@@ -20,8 +20,9 @@ from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.export.onnx import write_onnx
 from shrinkc.compiler.export.tflite.write import write_tflite
 from shrinkc.compiler.formats.onnx import OnnxRunner
+from shrinkc.compiler.formats.tflite import TFLITE
 from shrinkc.compiler.model_file.file import load_model_file, save_model
-from shrinkc.compiler.verify.files import tflite_artefact
+from shrinkc.compiler.verify.files import artefact
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
 from shrinkc.passes.channels import channel_cuts
 from shrinkc.passes.channels.mask_channels import mask_channels
@@ -224,7 +225,7 @@ def test_saved_loaded_and_exported(name: str, tmp_path: Path) -> None:
     program = lower(loaded)
     onnx = OnnxRunner(write_onnx(program).SerializeToString()).run([x.numpy() for x in inputs])
     assert largest_error(tuple(map(torch.from_numpy, onnx)), want) < 1e-4
-    lite = tflite_artefact(write_tflite(program), program)
+    lite = artefact(TFLITE, write_tflite(program), program)
     one = tuple(x[:1] for x in inputs)
     got = tuple(torch.from_numpy(array) for array in lite.run(one))
     assert largest_error(got, tuple(y[:1] for y in want)) < 1e-4

@@ -93,7 +93,7 @@ def _accuracy_row(report: Json, file: Json) -> Html:
 
 def _size_row(report: Json, file: Json) -> Html:
     before = file.get("bytes_before")
-    if before is None and file["name"] == "onnx":
+    if before is None and file is report["artefacts"][0]:
         before = report["before"]["bytes"]
     return _row(
         f"Size, {file['file']}", (units.size(before), units.size(file["bytes"])), "the file"

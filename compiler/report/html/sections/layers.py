@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from shrinkc.compiler.report.html import units
 from shrinkc.compiler.report.html.markup import Attribute, Html, code, tag
-from shrinkc.compiler.report.html.reading import Json, listed, part, place
+from shrinkc.compiler.report.html.reading import Json, listed, main_file, part, place
 from shrinkc.compiler.report.html.sections.blocks import KINDS, Block, Layer, blocks_of, names_of
 from shrinkc.compiler.report.html.tables import missing, paragraph, row, section, table
 
@@ -135,7 +135,8 @@ def _compared(
     error = sum(abs(said - took) for said, took in both) / total
     yield (
         f"{len(both)} of {units.counted(len(predicted), 'layer')} were measured on "
-        f"{place(report)}, beside their neighbours in the written model.tflite, with "
+        f"{place(report)}, beside their neighbours in the written "
+        f"{main_file(report)['file']}, with "
         f"{units.counted(report['threads'], 'thread')}: {units.ms(total)} in all, of which "
         f"{units.ms(sum(said for said, _ in both))} was predicted; layer by layer, predictions "
         f"are off by {100 * error:.0f}% of the time."

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from shrinkc.compiler.devices import is_host
 from shrinkc.compiler.report.html import units
 from shrinkc.compiler.report.html.markup import Html, tag
-from shrinkc.compiler.report.html.reading import Json, metric, metric_title, part, place
+from shrinkc.compiler.report.html.reading import Json, main_file, metric, metric_title, part, place
+from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.text import counted
 
 EVEN = 0.005  # ratios closer to 1 than this are called equal
@@ -16,14 +16,6 @@ def verdict(report: Json) -> str:
     file = main_file(report)
     name = file["file"] + ("" if file["precision"] == "fp32" else f" ({file['precision']})")
     return f"{name} {_speed(report, file)}; {_accuracy(report, file)}."
-
-
-def main_file(report: Json) -> Json:
-    """The file that the target's runtime reads: TFLite but where the table is of another."""
-    files = {file["name"]: file for file in report["artefacts"]}
-    target = part(report, "prediction").get("target", report["target"])
-    wanted = "onnx" if "tensorrt" in target or "onnx" in target else "tflite"
-    return files.get(wanted) or report["artefacts"][0]
 
 
 def _speed(report: Json, file: Json) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shrinkc.compiler.devices import is_host
 from shrinkc.compiler.report.html import units
 from shrinkc.compiler.report.html.bars import Bar, Drawn, bar_list
 from shrinkc.compiler.report.html.markup import Html, code, tag
 from shrinkc.compiler.report.html.reading import Json, place
 from shrinkc.compiler.report.html.sections.blocks import OVERHEAD, Block, blocks_of
 from shrinkc.compiler.report.html.tables import missing, section
+from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.text import counted
 
 SHOWN = 8  # savings with a bar of their own

@@ -1,20 +1,13 @@
-"""The quantisation steps of an int8 file's outputs."""
+"""The quantisation steps of an int8 file's outputs, as `Format.output_steps` gives them."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import onnx
 
 
-def output_steps(data: bytes, path: Path) -> tuple[float | None, ...] | None:
-    """One step an output, in the output's own unit (1 where it is an integer); None for an output
-    that the file does not say it of. None altogether for a file that computes in float."""
-    return _onnx(data) if path.suffix == ".onnx" and data[4:8] != b"TFL3" else _tflite(data)
-
-
-def _tflite(data: bytes) -> tuple[float | None, ...] | None:
+def tflite_output_steps(data: bytes) -> tuple[float | None, ...] | None:
     from ai_edge_litert import schema_py_generated as schema
 
     file: Any = schema
@@ -39,7 +32,7 @@ def _tflite(data: bytes) -> tuple[float | None, ...] | None:
     return tuple(steps) if quantised else None
 
 
-def _onnx(data: bytes) -> tuple[float | None, ...] | None:
+def onnx_output_steps(data: bytes) -> tuple[float | None, ...] | None:
     graph = onnx.load_model_from_string(data).graph
     if not any(node.op_type == "QuantizeLinear" for node in graph.node):
         return None
