@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import get_args
 
+from shrinkc.compiler.export.onnx import OPSETS
 from shrinkc.compiler.formats.base import FILE_PRECISIONS, Format
 from shrinkc.compiler.formats.registry import FORMATS
 from shrinkc.compiler.images.files import ImageSet
 from shrinkc.compiler.images.preprocessing import Preprocessing
+from shrinkc.compiler.images.source import ImageSource
+from shrinkc.compiler.images.tensors import TensorImages
 from shrinkc.compiler.quantise.options import Int8, check_int8
 from shrinkc.compiler.quantise.stored import StoredCalibration
-from shrinkc.compiler.support.choices import Int8Tuning, Merge
+from shrinkc.compiler.support.choices import Int8Tuning, Merge, Precision
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.errors import InputError
+from shrinkc.passes.base import Pass
 
 
 @dataclass(frozen=True)
@@ -37,14 +42,15 @@ class Options:
     stored         what calibration told before: nothing is calibrated then
     task           what the network's outputs mean: how files and changed networks are judged
     formats        that files are written in; one of your own derives from `formats.base.Format`
+    passes         exact ones of your own, run behind the base passes and verified like them
     """
 
     target: str = "rpi4"
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     opset: int = 17
     merge: Merge = "auto"
-    images: ImageSet | None = None
-    calibration: ImageSet | None = None
+    images: ImageSet | TensorImages | None = None
+    calibration: ImageSet | TensorImages | None = None
     preprocessing: Preprocessing | None = None
     int8_tuning: Int8Tuning = "bias"
     keep_fp32: tuple[str, ...] = ()
@@ -54,6 +60,29 @@ class Options:
     stored: StoredCalibration | None = None
     task: Task = CLASSIFICATION
     formats: tuple[Format, ...] = FORMATS
+    passes: tuple[Pass, ...] = ()
+
+    def __post_init__(self) -> None:
+        choices: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+            ("precision", self.precision, FILE_PRECISIONS),
+            ("merge", self.merge, get_args(Merge)),
+            ("int8_tuning", self.int8_tuning, get_args(Int8Tuning)),
+        )
+        for name, value, known in choices:
+            if value not in known:
+                raise InputError(f"`{name}` {value}: choose {', '.join(known)}")
+        for name, value, least in (("threads", self.threads, 1), ("runs", self.runs, 0)):
+            if type(value) is not int or value < least:
+                raise InputError(f"`{name}` {value}: give a whole number of {least} or more")
+        if self.opset not in OPSETS:
+            raise InputError(f"`opset` {self.opset}: give {OPSETS.start} to {OPSETS.stop - 1}")
+        for said in ("name", "file"):
+            if len({getattr(one, said) for one in self.formats}) < max(1, len(self.formats)):
+                raise InputError(f"`formats`: give one or more, each with a {said} of its own")
+        for one in self.passes:
+            if not one.exact:
+                raise InputError(f"`passes`: '{one.name}' is lossy; only exact ones are run here")
+        check_int8(self.int8, self.precision)
 
     @property
     def int8(self) -> Int8:
@@ -62,13 +91,26 @@ class Options:
 
 
 def check_options(options: Options) -> None:
-    """Raise InputError for what can be known to fail before any work is done."""
-    if options.precision not in FILE_PRECISIONS:
-        raise InputError(f"`precision` {options.precision}: choose {' or '.join(FILE_PRECISIONS)}")
-    for said in ("name", "file"):
-        if len({getattr(one, said) for one in options.formats}) < max(1, len(options.formats)):
-            raise InputError(f"`formats`: give one or more, each with a {said} of its own")
+    """Raise InputError where int8 has nothing to be calibrated on."""
     images = options.images or options.calibration
     if options.precision == "int8" and images is None and options.stored is None:
         raise InputError("`precision` int8 needs images to calibrate on; give `images`")
-    check_int8(options.int8, options.precision)
+
+
+def with_images(
+    options: Options, images: ImageSource | None, calibration: ImageSource | None = None
+) -> Options:
+    """`options` for these images. Both become inputs in the same way.
+
+    Raises InputError where they do not.
+    """
+    sources = [source for source in (images, calibration) if source is not None]
+    ways = {source.preprocessing for source in sources if source.preprocessing is not None}
+    if len(ways) > 1:
+        raise InputError("`images` and `calibration` are resized or normalised differently")
+    return replace(
+        options,
+        images=None if images is None else images.images,
+        calibration=None if calibration is None else calibration.images,
+        preprocessing=next(iter(ways), None),
+    )

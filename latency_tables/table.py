@@ -32,7 +32,7 @@ class OpEstimate:
     extrapolated: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LatencyTable:
     """One target's table. `models` are by precision; a measured table may have none.
     `corrections`, by precision, were fitted to networks on the user's own device."""
@@ -43,6 +43,10 @@ class LatencyTable:
     models: Mapping[str, FittedModel] = field(default_factory=dict[str, FittedModel])
     validation: tuple[Validation, ...] = ()
     corrections: Mapping[str, Corrections] = field(default_factory=dict[str, Corrections])
+
+    def __repr__(self) -> str:
+        meta = self.meta
+        return f"LatencyTable({self.target}: {meta.device}, {meta.runtime}, {meta.kind})"
 
     @property
     def precisions(self) -> tuple[str, ...]:

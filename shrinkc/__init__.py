@@ -1,10 +1,19 @@
 """shrinkc: a trained CNN in, the file that runs fastest on one named device out.
 
     import shrinkc
+    from shrinkc import Goal
 
-    report = shrinkc.compile(model, [(1, 3, 224, 224)], Path("out"), shrinkc.Options(target="rpi4"))
+    compiled = shrinkc.compile(model, x, target="rpi4")
+    planned = shrinkc.plan(model, x, target="rpi4", goal=Goal.speedup(2.5), images="images/")
+    pruned = shrinkc.prune(model, x, goal=Goal.macs(0.5))
 
-Everything else lives in `shrinkc.compiler`, `shrinkc.passes` and `shrinkc.latency_tables`.
+A model is a torch.nn.Module, which is left as it is, or the path of a file; x is an example input.
+`compiled(x)` runs the file, `compiled.save("out")` writes all files; planned, pruned and shrunk
+networks are modules that train. Whatever is wrong with the arguments is one ShrinkcError that names
+the parameter, before any long work begins.
+
+Passes, criteria, tasks and formats of one's own are objects: `shrinkc.passes`,
+`shrinkc.compiler.verify.task`, `shrinkc.compiler.formats`.
 """
 
 from __future__ import annotations
@@ -15,21 +24,78 @@ from typing import TYPE_CHECKING, Any
 from shrinkc.version import __version__
 
 if TYPE_CHECKING:
-    from shrinkc.compiler.api.compile import compile_model as compile
-    from shrinkc.compiler.capture import capture
-    from shrinkc.compiler.load.load import load_model as load
-    from shrinkc.compiler.options import Options
+    from shrinkc.compiler.api.bench import bench
+    from shrinkc.compiler.api.calibrate import calibrate
+    from shrinkc.compiler.api.compare import compare
+    from shrinkc.compiler.api.compile import compile
+    from shrinkc.compiler.api.estimate import estimate
+    from shrinkc.compiler.api.files import capture, load, save
+    from shrinkc.compiler.api.inspect import inspect
+    from shrinkc.compiler.api.plan import apply, frontier, plan
+    from shrinkc.compiler.api.profile import profile
+    from shrinkc.compiler.api.prune import prune
+    from shrinkc.compiler.api.sensitivity import sensitivity
+    from shrinkc.compiler.api.shrink import shrink
+    from shrinkc.compiler.api.steps.network import ModelFile
+    from shrinkc.compiler.cost.goal import Goal
+    from shrinkc.compiler.images.source import ImageFolder
+    from shrinkc.compiler.recover.recipe import Recipe
     from shrinkc.errors import ShrinkcError
-
-__all__ = ["Options", "ShrinkcError", "__version__", "capture", "compile", "load"]
+    from shrinkc.latency_tables.store import known_targets as tables
+    from shrinkc.latency_tables.store import load_table
 
 _HOMES = {
-    "Options": ("compiler.options", "Options"),
+    "Goal": ("compiler.cost.goal", "Goal"),
+    "ImageFolder": ("compiler.images.source", "ImageFolder"),
+    "ModelFile": ("compiler.api.steps.network", "ModelFile"),
+    "Recipe": ("compiler.recover.recipe", "Recipe"),
     "ShrinkcError": ("errors", "ShrinkcError"),
-    "capture": ("compiler.capture", "capture"),
-    "compile": ("compiler.api.compile", "compile_model"),
-    "load": ("compiler.load.load", "load_model"),
+    "apply": ("compiler.api.plan", "apply"),
+    "bench": ("compiler.api.bench", "bench"),
+    "calibrate": ("compiler.api.calibrate", "calibrate"),
+    "capture": ("compiler.api.files", "capture"),
+    "compare": ("compiler.api.compare", "compare"),
+    "compile": ("compiler.api.compile", "compile"),
+    "estimate": ("compiler.api.estimate", "estimate"),
+    "frontier": ("compiler.api.plan", "frontier"),
+    "inspect": ("compiler.api.inspect", "inspect"),
+    "load": ("compiler.api.files", "load"),
+    "load_table": ("latency_tables.store", "load_table"),
+    "plan": ("compiler.api.plan", "plan"),
+    "profile": ("compiler.api.profile", "profile"),
+    "prune": ("compiler.api.prune", "prune"),
+    "save": ("compiler.api.files", "save"),
+    "sensitivity": ("compiler.api.sensitivity", "sensitivity"),
+    "shrink": ("compiler.api.shrink", "shrink"),
+    "tables": ("latency_tables.store", "known_targets"),
 }
+
+__all__ = [
+    "Goal",
+    "ImageFolder",
+    "ModelFile",
+    "Recipe",
+    "ShrinkcError",
+    "__version__",
+    "apply",
+    "bench",
+    "calibrate",
+    "capture",
+    "compare",
+    "compile",
+    "estimate",
+    "frontier",
+    "inspect",
+    "load",
+    "load_table",
+    "plan",
+    "profile",
+    "prune",
+    "save",
+    "sensitivity",
+    "shrink",
+    "tables",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -38,3 +104,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'shrinkc' has no attribute '{name}'")
     module, attribute = _HOMES[name]
     return getattr(importlib.import_module(f".{module}", __name__), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
 """The house: imports only go down its floors, folders and functions stay small.
 
 A module imports from floors below its own or from its own folder, whether at its top or within a
-function. `KNOWN` names what still breaks a rule; it has to be exact, so that it only gets shorter.
+function.
 """
 
 import ast
@@ -33,20 +33,6 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 MOST_FILES = 13  # in a folder, its __init__ included
 MOST_LINES = 80  # of a function, its docstring included
 MOST_PLACES = 8  # parameters that can be passed by place, self left out
-
-KNOWN: dict[str, set[str]] = {
-    "floors": {
-        "shrinkc.compiler.api.plan -> shrinkc.compiler.cli.output",
-        "shrinkc.compiler.api.plan -> shrinkc.compiler.cli.show.plan",
-        "shrinkc.compiler.api.plan -> shrinkc.compiler.cli.show.report",
-        "shrinkc.compiler.api.steps.network -> shrinkc.compiler.cli.inputs",
-    },
-    "circles": set(),
-    "folders": set(),
-    "functions": {
-        "shrinkc.compiler.api.compile.compile_model",
-    },
-}
 
 
 @cache
@@ -134,7 +120,7 @@ RULES = {
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_house(rule: str) -> None:
-    assert set(RULES[rule]()) == KNOWN[rule]
+    assert not set(RULES[rule]())
 
 
 def test_every_folder_has_a_floor() -> None:

@@ -31,9 +31,15 @@ def test_every_file_of_the_compiler_ships() -> None:
 
 
 def test_public_names() -> None:
-    names = {"Options", "ShrinkcError", "__version__", "capture", "compile", "load"}
-    assert set(shrinkc.__all__) == names
-    assert all(getattr(shrinkc, name) is not None for name in names)
+    functions = {
+        *("apply", "bench", "calibrate", "capture", "compare", "compile", "estimate", "frontier"),
+        *("inspect", "load", "load_table", "plan", "profile", "prune", "save", "sensitivity"),
+        *("shrink", "tables"),
+    }
+    types = {"Goal", "ImageFolder", "ModelFile", "Recipe", "ShrinkcError", "__version__"}
+    assert set(shrinkc.__all__) == functions | types
+    assert all(getattr(shrinkc, name) is not None for name in shrinkc.__all__)
+    assert set(shrinkc.__all__) <= set(dir(shrinkc))
 
 
 def test_version_is_stated_once() -> None:

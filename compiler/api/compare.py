@@ -1,20 +1,83 @@
-"""Two folders that shrinkc wrote, read and their files timed in turn."""
+"""`shrinkc.compare`: two folders that shrinkc wrote, side by side."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
-from shrinkc.compiler.formats.registry import FORMATS, open_runner
+from shrinkc.compiler.formats.registry import open_runner
 from shrinkc.compiler.formats.runner import random_inputs
 from shrinkc.compiler.measure.bench import bench
 from shrinkc.compiler.support.difference import relative_error
 from shrinkc.errors import InputError, LoadError
 
 MAX_BYTES = 64 << 20  # of a report.json
-FILES = tuple(one.file for one in FORMATS)
+
+
+@dataclass(frozen=True)
+class FilePair:
+    """Two files of one name.
+
+    difference  of their outputs on random inputs, as a share of the first's range; None where they
+                have other outputs
+    first_ms, second_ms, speedup  medians here, in turns, and of the ratios; None: not timed
+    """
+
+    difference: float | None
+    first_ms: float | None = None
+    second_ms: float | None = None
+    speedup: float | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Compared:
+    """Two compiled networks: what their reports say, and their files, by name."""
+
+    folders: tuple[Path, Path]
+    reports: tuple[dict[str, Any], dict[str, Any]]
+    files: Mapping[str, FilePair]
+
+    def __repr__(self) -> str:
+        speedups = ", ".join(
+            f"{name} {pair.speedup:.2f}×" if pair.speedup else name
+            for name, pair in self.files.items()
+        )
+        first, second = (folder.name for folder in self.folders)
+        return f"Compared({second} over {first}: {speedups})"
+
+
+def compare(
+    first: str | os.PathLike[str],
+    second: str | os.PathLike[str],
+    *,
+    threads: int = 1,
+    runs: int = 50,
+) -> Compared:
+    """Read two folders that shrinkc wrote, and time their files in turns on this machine.
+
+    Args:
+        first: a folder with a report.json and model files.
+        second: another.
+        threads: of the runtimes.
+        runs: of each file; 0 times nothing.
+
+    Raises:
+        LoadError: a folder without a report of shrinkc's.
+        InputError: no file of the same name in both, or inputs of other shapes.
+    """
+    folders = (Path(first), Path(second))
+    reports = (_report(folders[0]), _report(folders[1]))
+    names = [artefact["file"] for artefact in reports[0]["artefacts"]]
+    both = [name for name in names if all((folder / name).is_file() for folder in folders)]
+    if not both:
+        raise InputError(f"{first} and {second} have no file of the same format; compile both")
+    pairs = {n: _pair(folders[0] / n, folders[1] / n, threads, runs) for n in reversed(both)}
+    return Compared(folders, reports, pairs)
 
 
 def _report(folder: Path) -> dict[str, Any]:
@@ -23,36 +86,26 @@ def _report(folder: Path) -> dict[str, Any]:
         if path.stat().st_size > MAX_BYTES:
             raise LoadError(f"{path}: larger than {MAX_BYTES >> 20} MB; no report of shrinkc's")
         report: Any = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        names = [artefact["file"] for artefact in report["artefacts"]]
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise LoadError(f"{path}: not a report of shrinkc's; give the folder it wrote") from error
-    if not isinstance(report, dict) or "artefacts" not in report:
-        raise LoadError(f"{path}: not a report of shrinkc's; give the folder it wrote")
+    if not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise LoadError(f"{path}: names files outside its folder; give the folder shrinkc wrote")
     return cast("dict[str, Any]", report)
 
 
-def _timed(first: Path, second: Path, threads: int, runs: int) -> dict[str, Any]:
-    """Medians in ms, in turns, and the median of the ratios; how far apart their outputs are on
-    random inputs, as a share of the first's range."""
+def _pair(first: Path, second: Path, threads: int, runs: int) -> FilePair:
     pair = [open_runner(path, threads) for path in (first, second)]
     if pair[0].input_shapes != pair[1].input_shapes:
         raise InputError(f"{first} and {second} read inputs of other shapes")
     inputs = random_inputs(pair[0])
-    outputs = [runner.run(inputs) for runner in pair]
-    same = len(outputs[0]) == len(outputs[1])
-    found: dict[str, Any] = {
-        "difference": max(
-            (relative_error(b, a) for a, b in zip(*outputs, strict=True)), default=0.0
-        )
-        if same
-        else None
-    }
-    if runs:
-        a, b = bench(pair, runs=runs)
-        ratios = [x / y for x, y in zip(a.times_ms, b.times_ms, strict=True)]
-        found |= {"first_ms": a.median_ms, "second_ms": b.median_ms, "speedup": median(ratios)}
-    return found
-
-
-def _summary(report: dict[str, Any]) -> dict[str, Any]:
-    keys = ("model", "target", "precision", "predicted_ms_after", "after", "artefacts")
-    return {key: report.get(key) for key in keys}
+    ours, theirs = (runner.run(inputs) for runner in pair)
+    difference = None
+    if len(ours) == len(theirs):
+        both = zip(ours, theirs, strict=True)
+        difference = max((relative_error(b, a) for a, b in both), default=0.0)
+    if not runs:
+        return FilePair(difference)
+    a, b = bench(pair, runs=runs)
+    ratios = [x / y for x, y in zip(a.times_ms, b.times_ms, strict=True)]
+    return FilePair(difference, a.median_ms, b.median_ms, median(ratios))

@@ -1,152 +1,315 @@
-"""`shrinkc MODEL --speedup S | --budget-ms B | --max-drop P | --pareto N`, and `shrinkc apply`."""
+"""`shrinkc.plan`, `frontier`: depth, width and precision decided together; `apply`: once more."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from platformdirs import user_cache_dir
 from torch import fx
 
-from shrinkc.compiler.api.steps.changed_network import (
-    Changed,
-    compile_changed,
-    plan_section,
-    training_images,
-    work_folder,
-)
-from shrinkc.compiler.api.steps.request import CompileArguments
-from shrinkc.compiler.cli.output import print_json
-from shrinkc.compiler.cli.show.plan import show_frontier, show_plan
-from shrinkc.compiler.cli.show.report import report as show_report
-from shrinkc.compiler.cost.goal import Goal
-from shrinkc.compiler.images.preprocessing import Preprocessing
-from shrinkc.compiler.plan.finished_plans import Planned
-from shrinkc.compiler.plan.plan_file import Plan, plan_files
-from shrinkc.compiler.plan.planner import Planner
-from shrinkc.compiler.plan.replay import stored_calibration
+from shrinkc.compiler.api.steps.network import Inputs, Model, subject_of
+from shrinkc.compiler.api.steps.request import Request, plan_section
+from shrinkc.compiler.api.steps.results import Compiled, Transformed
+from shrinkc.compiler.api.steps.target import cost_table
+from shrinkc.compiler.capture.structure import Structure
+from shrinkc.compiler.cost.goal import PLAN_GOALS, Goal
+from shrinkc.compiler.depth.closed_form import ClosedForm
+from shrinkc.compiler.formats.base import FILE_PRECISIONS
+from shrinkc.compiler.images.source import Given, image_source
+from shrinkc.compiler.options import Options
+from shrinkc.compiler.plan.finished_plans import Planned as Found
+from shrinkc.compiler.plan.plan_file import Plan, plan_files, read_plan
+from shrinkc.compiler.plan.planner import Planner, Planning, check_points, prepare_planning
+from shrinkc.compiler.plan.replay import replay, stored_calibration
 from shrinkc.compiler.recover.recipe import Recipe
 from shrinkc.compiler.recover.retrain import retrain
-from shrinkc.compiler.report.report import Report
-from shrinkc.compiler.report.sections import FrontierPoint, PlanSection, Sections
-from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.report.sections import FrontierPoint, Judged, Sections
+from shrinkc.compiler.support.choices import Precision
+from shrinkc.compiler.support.progress import Progress, shown_by
+from shrinkc.compiler.support.text import counted
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
+from shrinkc.compiler.train.compute import require_training
 from shrinkc.passes.base import Skip
 
 
-@dataclass(frozen=True)
-class PlanArguments:
-    """The command line, as given; `compile.images` are what plans are fitted to.
+class Planned(Transformed):
+    """The network that a plan leaves, in fp32, and its files in the plan's precision.
 
-    precision   fp32, int8, or None: whichever is better
-    evaluation  other images, that plans are judged on
-    train       images to train on after the fits, labelled by folders; `recipe`: how
-    pareto      points of a frontier, instead of a goal
+    plan    what was decided, and what it is promised to cost; `files` holds it as plan.json
+    notes   what planning noticed: precisions that were not to be had, images that are all alike
     """
 
-    compile: CompileArguments
-    goal: Goal | None
-    precision: str | None
-    evaluation: Path | None
-    train: Path | None = None
-    recipe: Recipe = field(default_factory=Recipe)
-    pareto: int | None = None
+    def __init__(
+        self,
+        graph_module: fx.GraphModule,
+        structure: Structure,
+        compiled: Compiled,
+        judged: Judged | None,
+        plan: Plan,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(graph_module, structure, compiled, judged)
+        self.plan = plan
+        self.notes = notes
+
+    @property
+    def label(self) -> str:
+        """Names a folder for it among others: "2.53x-int8"."""
+        return f"{self.plan.speedup:.2f}x-{self.plan.precision}"
+
+    def summary(self) -> str:
+        plan, promise = self.plan, self.plan.promise
+        speed = f"{plan.measured_speedup or plan.speedup:.2f}× on {plan.target} in {plan.precision}"
+        drop = "" if promise is None else f", {100 * promise.drop:.2f} points lost"
+        return f"{speed}, {counted(len(plan.steps), 'step')}{drop}"
 
 
-def _training(
-    a: PlanArguments, preprocessing: Preprocessing, out: Path, reporter: Progress
-) -> Callable[[fx.GraphModule, fx.GraphModule], fx.GraphModule]:
-    """Batch norms put back, self-distillation from the original, as `shrinkc shrink` does."""
-    images = training_images(a.compile, a.train, preprocessing, out, reporter)
-    folder = work_folder(out)
+def plan(
+    model: Model,
+    inputs: Inputs = None,
+    *,
+    target: str,
+    goal: Goal,
+    images: Given,
+    precision: Precision | None = None,
+    evaluation: Given | None = None,
+    train: Given | None = None,
+    recipe: Recipe | None = None,
+    task: Task = CLASSIFICATION,
+    opset: int = 17,
+    threads: int = 1,
+    runs: int = 30,
+    folder: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    command: str | None = None,
+    progress: Progress | bool = False,
+) -> Planned:
+    """The least damage that reaches `goal`, by merging, dropping, narrowing and int8 together.
 
-    def train(fitted: fx.GraphModule, original: fx.GraphModule) -> fx.GraphModule:
-        return retrain(fitted, original, images, a.recipe, folder, reporter)
+    Args:
+        model: a module, a captured graph, or the path of a file that `load` reads.
+        inputs: an example (N, C, H, W) or its shape.
+        target: a latency table's name or folder, or "host" (this machine, measured).
+        goal: Goal.speedup, Goal.budget_ms or Goal.max_drop.
+        images: that the plan is fitted to, no labels needed; without `evaluation` every fourth
+            judges it instead.
+        precision: "fp32", "int8", or None: whichever loses less.
+        evaluation: other images, to judge on; class folders or labels give top-1.
+        train: images to train on after the fits; `recipe`: how.
+        task: what the outputs mean: how plans and files are judged.
+        opset: of the ONNX file.
+        threads: of measurements here.
+        runs: of each file when it is timed; 0 times nothing.
+        folder: keeps finished plans and checkpoints: a call that was stopped goes on there.
+        name: of the network, in reports.
+        command: as it was typed, for the report.
+        progress: True shows bars on stderr.
 
-    return train
+    Raises:
+        InputError: a goal that cannot be reached (says what can), images or inputs that do not fit.
+        TableError, CaptureError, ModelRunError, VerificationError, TrainingError.
+    """
+    goal.among(PLAN_GOALS)
+    options = Options(target, precision or "fp32", opset, threads=threads, runs=runs, task=task)
+    plans = _Plans.of(
+        *(model, inputs, options, precision, images),
+        evaluation=evaluation,
+        train=train,
+        recipe=recipe,
+        folder=folder,
+        name=name,
+        command=command,
+        progress=progress,
+    )
+    return plans.made(plans.planner.reach(goal))
+
+
+def frontier(
+    model: Model,
+    inputs: Inputs = None,
+    *,
+    points: int,
+    target: str,
+    images: Given,
+    precision: Precision | None = None,
+    evaluation: Given | None = None,
+    train: Given | None = None,
+    recipe: Recipe | None = None,
+    task: Task = CLASSIFICATION,
+    opset: int = 17,
+    threads: int = 1,
+    runs: int = 30,
+    folder: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    command: str | None = None,
+    progress: Progress | bool = False,
+) -> tuple[Planned, ...]:
+    """`points` plans, from the most accurate to the fastest; fewer where some are the same.
+
+    The other arguments, and what is raised, are those of `plan`.
+    """
+    check_points(points)
+    options = Options(target, precision or "fp32", opset, threads=threads, runs=runs, task=task)
+    plans = _Plans.of(
+        *(model, inputs, options, precision, images),
+        evaluation=evaluation,
+        train=train,
+        recipe=recipe,
+        folder=folder,
+        name=name,
+        command=command,
+        progress=progress,
+    )
+    found = plans.planner.frontier(points)
+    return tuple(
+        plans.made(one, tuple(_point(other.plan, other is one) for other in found)) for one in found
+    )
+
+
+def apply(
+    model: Model,
+    plan: str | os.PathLike[str],
+    inputs: Inputs = None,
+    *,
+    target: str | None = None,
+    images: Given | None = None,
+    task: Task = CLASSIFICATION,
+    opset: int = 17,
+    threads: int = 1,
+    runs: int = 30,
+    name: str | None = None,
+    command: str | None = None,
+    progress: Progress | bool = False,
+) -> Planned:
+    """Do again what a plan did: the same network, without device and images.
+
+    Args:
+        model: the network that the plan was made for.
+        plan: a plan.json with its plan.safetensors beside it, or their folder.
+        inputs: an example (N, C, H, W) or its shape.
+        target: that is predicted for; None: the plan's.
+        images: to judge on; a plan needs none.
+        task, opset, threads, runs, name, command, progress: as of `plan`.
+
+    Raises:
+        LoadError: no plan of shrinkc's, or one that does not fit the network.
+        InputError: a plan of another network.
+        TableError, CaptureError, ModelRunError, VerificationError.
+    """
+    found, tensors = read_plan(Path(plan))
+    options = Options(
+        target or found.target, found.precision, opset, threads=threads, runs=runs, task=task
+    )
+    cost_table(options.target, threads)
+    subject, shown = subject_of(model, inputs, name), shown_by(progress)
+    source = None if images is None else image_source(images, subject.input_shapes, "images")
+    with shown.task("Capturing"):
+        graph = subject.graph
+    with shown.task("Applying the plan"):
+        original, changed = replay(graph, found, tensors)
+    request = Request(subject, options, shown, source, source, command=command)
+    return _planned(request, Found(found, tensors, changed), original)
 
 
 @dataclass(frozen=True, eq=False)
-class _Work:
-    a: PlanArguments
+class _Plans:
+    """A planner, and what its plans' files are made with."""
+
     planner: Planner
-    shapes: list[tuple[int, ...]]
-    preprocessing: Preprocessing
-    out: Path
-    reporter: Progress
+    request: Request
 
-    def one(self) -> None:
-        planner, goal = self.planner, self.a.goal
-        assert goal is not None
-        planned = planner.reach(goal)
-        report = self._compiled(planned, self.out)
-        notes = planner.notes
-        if self.a.compile.as_json:
-            plan = planned.plan.model_dump(mode="json", exclude={"ranges"})
-            print_json({"plan": plan, "notes": notes, "compiled": report.to_json()})
-            return
-        show_plan(planned.plan, notes, task=planner.task)
-        show_report(report, self.out)
-
-    def frontier(self, count: int) -> None:
-        """A folder for each point."""
-        points = self.planner.frontier(count)
-        rows: list[dict[str, Any]] = []
-        for planned in points:
-            folder = self.out / _folder(planned.plan)
-            shown = tuple(_frontier_point(p.plan, p is planned) for p in points)
-            report = self._compiled(planned, folder, shown)
-            rows.append(_point(planned.plan, report) | {"folder": folder.name})
-        if self.a.compile.as_json:
-            print_json({"frontier": rows, "notes": self.planner.notes})
-            return
-        show_frontier(rows, self.planner.notes, self.out)
-
-    def _compiled(
-        self, planned: Planned, out: Path, frontier: tuple[FrontierPoint, ...] = ()
-    ) -> Report:
-        plan, given = planned.plan, self.a.compile
-        refused = tuple(Skip(r.node, r.reason) for r in self.planner.candidates.refused)
-        report, _ = compile_changed(
-            replace(given, precision=plan.precision),
-            Changed(planned.graph_module, self.planner.original, "planned"),
-            *(self.shapes, self.preprocessing, self.a.evaluation, out, self.reporter),
-            stored=stored_calibration(plan, planned.tensors),
-            sections=Sections(plan=_section(plan, refused), frontier=frontier, noise=planned.noise),
-            extras=plan_files(plan, planned.tensors),
-            task=self.planner.task,
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        inputs: Inputs,
+        options: Options,
+        precision: Precision | None,
+        images: Given,
+        *,
+        evaluation: Given | None,
+        train: Given | None,
+        recipe: Recipe | None,
+        folder: str | os.PathLike[str] | None,
+        name: str | None,
+        command: str | None,
+        progress: Progress | bool,
+    ) -> _Plans:
+        if train is not None:
+            require_training()
+        recipe = recipe or Recipe()
+        table = cost_table(options.target, options.threads)
+        request = Request.of(
+            *(model, inputs, options, images, evaluation),
+            folder=folder,
+            name=name,
+            command=command,
+            progress=progress,
         )
-        return report
+        graph, shown = request.subject.convolutional(request.progress), request.progress
+        assert request.images is not None
+        fitted = request.images.without_labels().decoded(shown)  # folders may be in another order
+        held_out = request.training_images(evaluation, "evaluation") if evaluation else None
+        teach = None
+        if train is not None:
+            teaching = request.training_images(train, "train")
+
+            def teach(fitted: fx.GraphModule, original: fx.GraphModule) -> fx.GraphModule:
+                return retrain(
+                    *(fitted, original, teaching, recipe, request.folder, shown), task=options.task
+                )
+
+        cache = Path(user_cache_dir("shrinkc", appauthor=False), "damages")
+        planning = Planning(
+            FILE_PRECISIONS if precision is None else (precision,),
+            ClosedForm(cache=cache),
+            options.threads,
+            training=f"{teaching.digest} {recipe}" if train is not None else "",
+            folder=request.folder,
+        )
+        planner = prepare_planning(
+            *(graph, fitted, table, planning),
+            held_out=held_out,
+            train=teach,
+            task=options.task,
+            progress=shown,
+        )
+        return cls(planner, request)
+
+    def made(self, found: Found, frontier: tuple[FrontierPoint, ...] = ()) -> Planned:
+        refused = tuple(Skip(r.node, r.reason) for r in self.planner.candidates.refused)
+        original, notes = self.planner.original, tuple(self.planner.notes)
+        return _planned(self.request, found, original, refused, frontier, notes)
 
 
-def _section(plan: Plan, refused: tuple[Skip, ...] = ()) -> PlanSection:
-    return plan_section("planned, closed form", plan.steps, plan.precision, refused)
+def _planned(
+    request: Request,
+    found: Found,
+    original: fx.GraphModule,
+    refused: tuple[Skip, ...] = (),
+    frontier: tuple[FrontierPoint, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> Planned:
+    """With its files, in the plan's precision."""
+    plan = found.plan
+    section = plan_section("planned, closed form", plan.steps, plan.precision, refused)
+    request = replace(request, options=replace(request.options, precision=plan.precision))
+    compiled, judged = request.compiled(
+        *(found.graph_module, original, "planned"),
+        stored=stored_calibration(plan, found.tensors),
+        sections=Sections(plan=section, frontier=frontier, noise=found.noise),
+        extras=plan_files(plan, found.tensors),
+    )
+    structure = request.subject.structure
+    return Planned(found.graph_module, structure, compiled, judged, plan, notes)
 
 
-# --- reports -------------------------------------------------------------------------------------
-
-
-def _folder(plan: Plan) -> str:
-    return f"{plan.speedup:.2f}x-{plan.precision}"
-
-
-def _frontier_point(plan: Plan, chosen: bool) -> FrontierPoint:
+def _point(plan: Plan, chosen: bool) -> FrontierPoint:
     measured = plan.measured_speedup and plan.before_ms / plan.measured_speedup
     agreement = plan.promise and plan.promise.agreement
     return FrontierPoint(
         *(plan.speedup, plan.after_ms, measured, None, agreement, plan.precision, chosen)
     )
-
-
-def _point(plan: Plan, report: Report) -> dict[str, Any]:
-    promise = plan.promise
-    return {
-        "predicted_speedup": plan.speedup,
-        "predicted_ms": plan.after_ms,
-        "measured_speedup": plan.measured_speedup,
-        "precision": plan.precision,
-        "drop": None if promise is None else promise.drop,
-        "agreement": None if promise is None else promise.agreement,
-        "steps": len(plan.steps),
-        "bytes": {a.file: a.bytes for a in report.artefacts},
-    }

@@ -1,52 +1,85 @@
-"""What is asked of a profile."""
+"""`shrinkc.profile`: latency tables measured on devices, operator by operator."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from typing import get_args
 
-from shrinkc.compiler.api.steps.network import captured, input_shapes
+from shrinkc.compiler.api.steps.network import Inputs, Model, subject_of
+from shrinkc.compiler.devices.jobs import Setup
+from shrinkc.compiler.devices.parse import parse_device
 from shrinkc.compiler.export.lower import lower
-from shrinkc.compiler.load.load import load_model
 from shrinkc.compiler.pipeline.deployed import BASE_PASSES
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.profile.op_sets import default_keys, network_keys
+from shrinkc.compiler.profile.run import Result, jobs, run
+from shrinkc.compiler.support.choices import MeasuredPrecision
+from shrinkc.compiler.support.progress import Progress, shown_by
+from shrinkc.errors import InputError, ShrinkcError
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.passes.merge.merge_linear import MergeLinear
 from shrinkc.passes.simplify.simplify import Simplify
 
 
-@dataclass(frozen=True)
-class ProfileArguments:
-    """The command line of `shrinkc profile`, as given."""
+def profile(
+    *models: Model,
+    target: str | Sequence[str],
+    on: str | Sequence[str],
+    inputs: Inputs = None,
+    widths: int = 8,
+    precision: MeasuredPrecision = "fp32",
+    runtime: str = "",
+    threads: int = 1,
+    budget_minutes: float = 10.0,
+    timeout_s: float = 120.0,
+    benchmark_model: str | None = None,
+    progress: Progress | bool = False,
+) -> tuple[Result | ShrinkcError, ...]:
+    """Measure a table on each device, side by side. The same call goes on where one was stopped.
 
-    models: tuple[Path, ...]
-    targets: tuple[str, ...]
-    devices: tuple[str, ...]
-    benchmark_model: str | None
-    shapes: tuple[str, ...]
-    widths: int
-    precision: str
-    runtime: str
-    threads: int
-    budget_minutes: float
-    timeout_s: float
-    arch: str | None
-    trust: bool
-    as_json: bool
+    Args:
+        models: what planning these networks needs is measured; none: a grid of usual operators.
+        target: name of the table to make; one for all devices, or one each.
+        on: "host", "ssh://user@host[:port]", "adb:SERIAL", or "cuda"; one or several.
+        inputs: an example or its shape, for `models`.
+        widths: of each layer, from all channels to a quarter.
+        precision: "fp32", "int8", or on cuda "fp16".
+        runtime: "tflite" or "onnxruntime", on cuda "pytorch" or "tensorrt"; "": the device's first.
+        threads: of the runtime.
+        budget_minutes: for each device; what is left over goes on in the next call.
+        timeout_s: seconds without a word after which a device counts as hung.
+        benchmark_model: TFLite's benchmark_model, for adb.
+        progress: True shows bars on stderr.
+
+    Returns:
+        For every device its written table, or the error that ended it.
+
+    Raises:
+        InputError, TableError: before anything is measured.
+    """
+    if precision not in get_args(MeasuredPrecision):
+        raise InputError(
+            f"`precision` {precision}: choose {', '.join(get_args(MeasuredPrecision))}"
+        )
+    targets = [target] if isinstance(target, str) else list(target)
+    devices = [parse_device(d, benchmark_model) for d in ([on] if isinstance(on, str) else on)]
+    shown = shown_by(progress)
+    with shown.task("Choosing operators"):
+        keys = _keys(models, inputs, precision, widths)
+    setup = Setup(runtime, threads, timeout_s)
+    return tuple(run(jobs(targets, devices, keys, setup, budget_minutes * 60), shown))
 
 
-def _keys(a: ProfileArguments) -> list[OpKey]:
+def _keys(models: Sequence[Model], inputs: Inputs, precision: str, widths: int) -> list[OpKey]:
     """Those of all models together, or the grid where there are none."""
-    if not a.models:
-        return default_keys(a.precision)
+    if not models:
+        return default_keys(precision)
     found: dict[OpKey, None] = {}
-    for path in a.models:
-        model = load_model(path, arch=a.arch, trust=a.trust)
-        graph = captured(model, input_shapes(model, a.shapes))
+    for model in models:
+        graph = subject_of(model, inputs).graph
         folded, _ = run_exact_passes(graph, BASE_PASSES)
         merged, _ = run_exact_passes(folded, (MergeLinear(), Simplify()))
         for version in (folded, merged):
             program = lower(version.float())
-            found.update(dict.fromkeys(network_keys(program, a.precision, a.widths)))
+            found.update(dict.fromkeys(network_keys(program, precision, widths)))
     return list(found)

@@ -1,210 +1,185 @@
-"""Less width within a budget, with training or without."""
+"""`shrinkc.prune`: less width within a budget, with training or without."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor, fx
-
-from shrinkc.compiler.api.steps.changed_network import (
-    FEW,
-    on_this_machine,
-    training_images,
-    work_folder,
-)
-from shrinkc.compiler.api.steps.request import CompileArguments
+from shrinkc.compiler.api.steps.network import Inputs, Model
+from shrinkc.compiler.api.steps.pruning import Asked, Pruner
+from shrinkc.compiler.api.steps.request import Request
+from shrinkc.compiler.api.steps.results import Compiled, Transformed
+from shrinkc.compiler.api.steps.target import cost_table
+from shrinkc.compiler.capture.structure import Structure
 from shrinkc.compiler.cost.goal import Goal
-from shrinkc.compiler.cost.predict import CostTable
-from shrinkc.compiler.images.cache import Reading, load_images
-from shrinkc.compiler.images.decoded import Images
-from shrinkc.compiler.images.files import find_images, read_classes
-from shrinkc.compiler.images.preprocessing import Preprocessing
-from shrinkc.compiler.measure.speedup import Measuring
-from shrinkc.compiler.recover.compensate import compensate
-from shrinkc.compiler.recover.distil import Tuning
+from shrinkc.compiler.images.source import Given
+from shrinkc.compiler.options import Options
+from shrinkc.compiler.report.plots import require_matplotlib, widths_before_and_after
+from shrinkc.compiler.report.sections import Judged
+from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.progress import Progress
-from shrinkc.compiler.width.distil import distilled
-from shrinkc.compiler.width.layer_by_layer import in_order
-from shrinkc.compiler.width.measured_damage import MeasuredDamage
-from shrinkc.compiler.width.methods import chosen_by_cost, comparable
-from shrinkc.compiler.width.prune import Compensate, Pruned, Pruning, Stages, prune
-from shrinkc.passes.analysis.channels.channel_groups import Groups
+from shrinkc.compiler.support.text import counted
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
+from shrinkc.compiler.width.methods import spec_of
+from shrinkc.compiler.width.prune import Pruned as Found
+from shrinkc.compiler.width.prune import Pruning, Width
 from shrinkc.passes.base import Skip
-from shrinkc.passes.channels.selection import Selection
-from shrinkc.passes.channels.slice_channels import SliceChannels
-from shrinkc.passes.criteria.shared.data import Batch
-from shrinkc.passes.criteria.spec import CriterionSpec, Given
-
-BATCH = 32  # images that criteria see at a time
+from shrinkc.passes.criteria.base import Criterion
+from shrinkc.passes.criteria.spec import CriterionSpec
 
 
-@dataclass(frozen=True)
-class PruneArguments:
-    """The command line of `shrinkc prune`, as given; `compile.images` are what criteria look at.
+class Pruned(Transformed):
+    """A network of less width, batch norms kept where nothing was fitted behind folding them.
 
-    limit       of those images
-    labels      their class folders are labels; without `train`, train on them
-    train       folder of images to train on
-    epochs      of fine-tuning; None: the recipe's, where there is something to train on
-    steps       of distillation on `images` behind compensation; None: the default
-    strength    of the penalty of criteria that train with one
-    every       steps of a training between two removals, for criteria that remove during one
-    in_order    which channels stay is decided layer after layer, in the network that the layers
-                before leave, compensated
+    criterion             its name
+    widths                of every channel group, before and after
+    before_ms, after_ms, speedup  by the target's table; None without a target
+    measured_speedup      of its TFLite file over the original's, where the target is this machine
+    skipped               groups that stay whole, and why
+    not_compensated       layers that were not compensated, and why
+    history               of training
     """
 
-    compile: CompileArguments
-    criterion: str
-    goal: Goal | None
-    pruning: Pruning
-    limit: int
-    labels: bool
-    train: Path | None
-    epochs: int | None
-    compensate: bool | None
-    steps: int | None
-    strength: float
-    evaluation: Path | None
-    plot: Path | None
-    every: int | None = None
-    in_order: bool = False
+    def __init__(
+        self,
+        structure: Structure,
+        compiled: Compiled | None,
+        judged: Judged | None,
+        found: Found,
+        name: str,
+        criterion: str,
+        *,
+        not_compensated: tuple[Skip, ...],
+        measured_speedup: float | None,
+        tuned: bool,
+    ) -> None:
+        graph = found.graph_module if tuned else found.trainable
+        super().__init__(graph, structure, compiled, judged)
+        self.eval()
+        self.name, self.criterion = name, criterion
+        self.widths: tuple[Width, ...] = found.widths
+        self.before_ms, self.after_ms, self.speedup = found.before_ms, found.after_ms, found.speedup
+        self.skipped, self.history = found.skipped, found.history
+        self.not_compensated = not_compensated
+        self.measured_speedup = measured_speedup
 
-    @property
-    def trains(self) -> bool:
-        return self.train is not None or (self.labels and self.epochs is not None)
-
-    def compensates(self, method: CriterionSpec) -> bool:
-        if self.compensate is None:
-            return method.compensates or self.in_order
-        return self.compensate
-
-
-@dataclass(frozen=True, eq=False)
-class _Work:
-    """What was given, loaded."""
-
-    a: PruneArguments
-    method: CriterionSpec
-    graph: fx.GraphModule
-    preprocessing: Preprocessing | None
-    table: CostTable
-    out: Path
-    reporter: Progress
-
-    def pruned(self) -> tuple[Pruned, tuple[Skip, ...]]:
-        """The result, and layers that were not compensated."""
-        a, method = self.a, self.method
-        options = replace(a.pruning, allocation=comparable(a.pruning.allocation, method))
-        looked = self._looked_at if self._looks else None
-        batches = [] if looked is None else batches_of(looked)
-        by_cost = chosen_by_cost(options.allocation, a.goal)
-        criterion = method.build(Given(batches, options.recipe.seed, by_cost, a.every))
-        skipped: list[Skip] = []
-        compensate = None
-        if a.in_order:
-            compensate = in_order(criterion, batches, skipped, self.reporter)
-        elif self._compensates:
-            compensate = _compensation(batches, skipped)
-        order = " in order" if a.in_order else ""
-        result = prune(
-            *(self.graph, self.table, a.compile.precision, criterion, a.goal),
-            options=options,
-            train=self._training() if a.trains else None,
-            seen=f"{a.criterion} {by_cost} {looked and looked.digest} {self._compensates}{order}",
-            stages=Stages(
-                self._penalty,
-                self._damage(batches) if looked is not None else None,
-                compensate,
-            ),
-            measured_ms=self.measured_ms if a.goal is not None and a.goal.unit == "ms" else None,
-            folder=work_folder(self.out),
-            progress=self.reporter,
+    @classmethod
+    def by(cls, pruner: Pruner) -> Pruned:
+        """Prune, and compile where there is a target."""
+        found, not_compensated = pruner.pruned()
+        request, compiled, judged, speedup = pruner.request, None, None, None
+        if pruner.table is not None:
+            compiled, judged = request.compiled(found.graph_module, found.original, "pruned")
+        if pruner.measured_ms is not None:
+            speedup = pruner.measured_ms.speedup(found.graph_module)
+        return cls(
+            *(request.subject.structure, compiled, judged, found),
+            *(request.subject.name, pruner.asked.spec.name),
+            not_compensated=not_compensated,
+            measured_speedup=speedup,
+            tuned=pruner.tunes,
         )
-        if looked is not None and self._compensates and not a.trains:
-            tuning = Tuning() if a.steps is None else Tuning(steps=a.steps)
-            result = distilled(result, looked, tuning, self.reporter)
-        return result, tuple(dict.fromkeys(skipped))
 
-    @cached_property
-    def measured_ms(self) -> Measuring | None:
-        """Of changed networks, where the target is this machine."""
+    def times(self) -> str:
+        """What the table says, in words; "" without a target."""
+        if self.speedup is None:
+            return ""
+        return f"{self.before_ms:.4g} → {self.after_ms:.4g} ms predicted, {self.speedup:.2f}×"
 
-        def few() -> Tensor:
-            images = self._looked_at
-            return images.inputs(images.pixels[:FEW])
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Widths before and after, as PNG. Raises InputError without matplotlib."""
+        require_matplotlib()
+        title = f"{self.name}, {self.criterion}: {self.times() or self.summary()}"
+        rows = [(w.group, w.before, w.after) for w in self.widths]
+        widths_before_and_after(title, rows, Path(path))
 
-        return on_this_machine(self.a.compile, self.graph, self.table, few)
-
-    @property
-    def _compensates(self) -> bool:
-        return self.a.compensates(self.method)
-
-    @property
-    def _looks(self) -> bool:
-        return self.method.needs != "nothing" or self._compensates or self._measures
-
-    @property
-    def _measures(self) -> bool:
-        return self.a.pruning.allocation.normalise == "measured"
-
-    def _damage(self, batches: list[Batch]) -> MeasuredDamage:
-        looked = self._looked_at
-        seen = f"{self.a.criterion} {looked.digest} {len(looked)}"
-        folder = work_folder(self.out)
-        return MeasuredDamage(batches, self._compensates, seen, folder, self.reporter)
-
-    @property
-    def _penalty(self) -> Any:
-        penalty = self.method.penalty
-        if penalty is None or not self.a.trains:
-            return None
-        return lambda graph, groups: penalty(graph, groups, self.a.strength)  # pyright: ignore
-
-    @cached_property
-    def _looked_at(self) -> Images:
-        """For criteria and compensation."""
-        assert self.preprocessing is not None
-        a = self.a
-        return looked_at(a.compile, a.labels, a.limit, self.preprocessing, self.reporter)
-
-    def _training(self) -> Images:
-        a, preprocessing = self.a, self.preprocessing
-        assert preprocessing is not None
-        return training_images(a.compile, a.train, preprocessing, self.out, self.reporter)
+    def summary(self) -> str:
+        before, after = (sum(getattr(w, n) for w in self.widths) for n in ("before", "after"))
+        groups = counted(len(self.widths), "group")
+        times = self.times()
+        return f"{before:,} → {after:,} channels in {groups} by {self.criterion}" + (
+            f", {times}" if times else ""
+        )
 
 
-def looked_at(
-    given: CompileArguments,
-    labels: bool,
-    limit: int,
-    preprocessing: Preprocessing,
-    reporter: Progress,
-) -> Images:
-    """--images as the network reads them, with labels if they are asked for."""
-    assert given.images is not None
-    known = read_classes(given.classes) if given.classes and labels else None
-    image_set = find_images(given.images, classes=known, limit=limit)
-    images = load_images(image_set, preprocessing, Reading(), reporter)
-    return images if labels else replace(images, labels=None)
+def prune(
+    model: Model,
+    inputs: Inputs = None,
+    *,
+    goal: Goal | None = None,
+    keep: Mapping[str, float] | None = None,
+    criterion: str | CriterionSpec | Criterion = "l1",
+    target: str | None = None,
+    images: Given | None = None,
+    labels: bool = False,
+    limit: int = 500,
+    evaluation: Given | None = None,
+    train: Given | None = None,
+    epochs: int | None = None,
+    options: Pruning | None = None,
+    compensate: bool | None = None,
+    steps: int | None = None,
+    strength: float = 1e-4,
+    every: int | None = None,
+    in_order: bool = False,
+    task: Task = CLASSIFICATION,
+    precision: Precision = "fp32",
+    opset: int = 17,
+    threads: int = 1,
+    runs: int = 30,
+    folder: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    command: str | None = None,
+    progress: Progress | bool = False,
+) -> Pruned:
+    """Remove coupled channels of least importance until `goal` is met.
 
+    Args:
+        model, inputs: as of `compile`.
+        goal: Goal.macs, Goal.params or Goal.channels; with a target Goal.speedup, Goal.budget_ms.
+        keep: instead of a goal: channel group → share of its channels that stays.
+        criterion: "l1", "l2", "slimming", "ssl", "random", "equal"; with images "hrank", "dropnet",
+            "cap", "he"; with labels "group-fisher"; or an object of one's own.
+        target: a latency table's name or folder, or "host"; None: no files are made.
+        images: for criteria and compensation, which see `limit` of them, and for int8.
+        labels: class folders of `images` are labels; with `epochs` they are trained on. Labels that
+            come with tensors are always used by criteria.
+        evaluation: other images, to judge on; labels give top-1.
+        train: images to train on afterwards, for `epochs` (None: the recipe's).
+        options: of the allocation of widths, of rounds, of training.
+        compensate: fit what is left by least squares; None: as the criterion is published.
+        steps: of distillation behind compensation, where nothing is trained; None: the default.
+        strength: of the penalty of criteria that train with one.
+        every: steps between two removals, for criteria that remove channels while training.
+        in_order: choose layer after layer (He et al., 2017; Xie et al., 2021).
+        precision: "fp32" or "int8", of the files and of what the table is asked.
+        task, opset, threads, runs, folder, name, command, progress: as of `plan`.
 
-def batches_of(images: Images) -> list[Batch]:
-    """All of them, in order."""
-    found: list[Batch] = []
-    for start in range(0, len(images), BATCH):
-        rows = slice(start, start + BATCH)
-        labels = None if images.labels is None else images.labels[rows]
-        found.append(((images.inputs(images.pixels[rows]),), labels))
-    return found
-
-
-def _compensation(batches: list[Batch], skipped: list[Skip]) -> Compensate:
-    def fitted(graph: fx.GraphModule, groups: Groups, selection: Selection) -> Selection:
-        found = compensate(graph, SliceChannels(selection), batches)
-        skipped.extend(found.skipped)
-        return found.selection
-
-    return fitted
+    Raises InputError for a goal that cannot be reached (says what can), no group that can become
+    narrower (says why), images or labels missing; TableError, CaptureError, ModelRunError,
+    VerificationError, TrainingError.
+    """
+    spec, options = spec_of(criterion), options or Pruning()
+    if keep:
+        options = replace(options, keep=keep)
+    if epochs is not None:
+        options = replace(options, recipe=replace(options.recipe, epochs=epochs))
+    trains = train is not None or (labels and epochs is not None)
+    how = (compensate, steps, strength, every, in_order, labels, limit, trains)
+    asked = Asked(spec, goal, options, *how)
+    asked.check(images is not None, epochs is not None)
+    files = Options(target or "", precision, opset, threads=threads, runs=runs, task=task)
+    if target is None:
+        asked.check_without_target(precision)
+    table = None if target is None else cost_table(target, threads)
+    request = Request.of(
+        *(model, inputs, files, images, evaluation),
+        folder=folder,
+        name=name,
+        command=command,
+        progress=progress,
+    )
+    return Pruned.by(Pruner.of(asked, request, table, train))

@@ -1,7 +1,8 @@
-"""Less depth within a latency budget, with training or without."""
+"""`shrinkc.shrink`: less depth within a latency budget, with training or without."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,57 +12,41 @@ import torch
 from platformdirs import user_cache_dir
 from torch import Tensor, fx
 
-from shrinkc.compiler.api.steps.changed_network import (
-    FEW,
-    on_this_machine,
-    plan_section,
-    training_images,
-    work_folder,
-)
-from shrinkc.compiler.api.steps.request import CompileArguments, images_of
+from shrinkc.compiler.api.steps.network import Inputs, Model
+from shrinkc.compiler.api.steps.request import FEW, Request, plan_section
+from shrinkc.compiler.api.steps.results import Compiled, Transformed
+from shrinkc.compiler.api.steps.target import cost_table
+from shrinkc.compiler.capture.structure import Structure
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.closed_form import ClosedForm, TakenChoice
-from shrinkc.compiler.depth.methods import DepthTask, method_of
-from shrinkc.compiler.depth.trained import Trained
-from shrinkc.compiler.images.cache import Reading, load_images, with_margin
+from shrinkc.compiler.depth.methods import DepthMethod, DepthTask, method_of
+from shrinkc.compiler.depth.trained import Trained, labels_missing
 from shrinkc.compiler.images.decoded import Images
-from shrinkc.compiler.images.preprocessing import Preprocessing
+from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.measure.speedup import Measuring
+from shrinkc.compiler.options import Options
 from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
 from shrinkc.compiler.recover.retrain import retrain
-from shrinkc.compiler.report.sections import PlanSection
+from shrinkc.compiler.report.sections import Judged, PlanSection, Sections
+from shrinkc.compiler.support.choices import DepthMethod as DepthMethodName
+from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
+from shrinkc.compiler.train.compute import require_training
+from shrinkc.errors import InputError
 from shrinkc.passes.base import Skip
-
-
-@dataclass(frozen=True)
-class ShrinkArguments:
-    """The command line of `shrinkc shrink`, as given; `compile.images` are what it is fitted to.
-
-    train    folder of labelled images to train on; `labels`: the class folders of --images are;
-             closed-form trains only where one of them is given
-    steps    of the closed form's distillation
-    """
-
-    compile: CompileArguments
-    method: str
-    goal: Goal | None
-    evaluation: Path | None
-    steps: int | None
-    train: Path | None
-    labels: bool
-    trained: Trained
-
-    @property
-    def trains(self) -> bool:
-        return self.train is not None or self.labels
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What every method returns: the folded original and the result, and how it came about."""
+    """What every method gives: the folded original and the result, and how it came about.
+
+    choices  what was done, as JSON holds it; `lines`: the same for people
+    skipped  what was considered and left, and why
+    """
 
     original: fx.GraphModule
     shrunk: fx.GraphModule
@@ -73,70 +58,181 @@ class Outcome:
     plan: PlanSection | None = None
 
 
-def _images(
-    a: ShrinkArguments, preprocessing: Preprocessing, out: Path, reporter: Progress
-) -> Images:
-    """That the method sees."""
-    if method_of(a.method).learns:
-        return _train_on(a, preprocessing, out, reporter)
-    images = images_of(a.compile.images, None, labelled=False)
-    assert images is not None
-    return load_images(images, with_margin(preprocessing), Reading(), reporter)
+class Shrunk(Transformed):
+    """A network of less depth. Times are the target's table's, in ms.
+
+    measured_speedup  of its TFLite file over the original's, where the target is this machine
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        compiled: Compiled,
+        judged: Judged | None,
+        outcome: Outcome,
+        measured_speedup: float | None,
+    ) -> None:
+        super().__init__(outcome.shrunk, structure, compiled, judged)
+        self.before_ms, self.after_ms = outcome.before_ms, outcome.after_ms
+        self.choices, self.lines = outcome.choices, outcome.lines
+        self.skipped = outcome.skipped
+        self.measured_speedup = measured_speedup
+
+    @property
+    def speedup(self) -> float:
+        """By the table."""
+        return self.before_ms / self.after_ms
+
+    def summary(self) -> str:
+        return f"{self.before_ms:.4g} → {self.after_ms:.4g} ms predicted, {self.speedup:.2f}×"
 
 
-def _train_on(
-    a: ShrinkArguments, preprocessing: Preprocessing, out: Path, reporter: Progress
-) -> Images:
-    return training_images(a.compile, a.train, preprocessing, out, reporter)
+def shrink(
+    model: Model,
+    inputs: Inputs = None,
+    *,
+    target: str,
+    images: Given,
+    goal: Goal | None = None,
+    method: DepthMethodName | DepthMethod = "closed-form",
+    train: Given | None = None,
+    labels: bool = False,
+    evaluation: Given | None = None,
+    options: Trained | None = None,
+    steps: int | None = None,
+    task: Task = CLASSIFICATION,
+    precision: Precision = "fp32",
+    opset: int = 17,
+    threads: int = 1,
+    runs: int = 30,
+    folder: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    command: str | None = None,
+    progress: Progress | bool = False,
+) -> Shrunk:
+    """Merge, drop or narrow blocks until the target's table says that `goal` is met.
+
+    Args:
+        model: a module, a captured graph, or the path of a file that `load` reads.
+        inputs: an example (N, C, H, W) or its shape.
+        target: a latency table's name or folder, or "host" (this machine, measured).
+        images: that the network is fitted to and int8 calibrated on; no labels needed.
+        goal: Goal.speedup or Goal.budget_ms; None where `options` say how many blocks stay
+            (depthshrinker), and for expand, which trains for accuracy at equal speed.
+        method: "closed-form" fits by least squares, without labels. With training:
+            "depthshrinker" (Fu et al., 2022), "two-stage-dp" (Kim et al., 2023), "layermerge" (Kim
+            et al., 2024), "layer-pruning", "expand".
+        train: images to train on, labelled by class folders.
+        labels: train on `images`: their class folders are labels. closed-form trains only with
+            `train` or `labels`.
+        evaluation: other images, to judge on; labels give top-1.
+        options: of training, and of single methods.
+        steps: of closed-form's distillation at the end; None: the default.
+        precision: "fp32" or "int8", of the files and of what the table is asked.
+        task, opset, threads, runs, folder, name, command, progress: as of `plan`.
+
+    Raises:
+        InputError: a goal that cannot be reached (says what can), no block that can go (says why),
+            images or labels missing.
+        TableError, CaptureError, ModelRunError, VerificationError, TrainingError.
+    """
+    how, options = method_of(method), options or Trained()
+    _check(how, goal, options, steps, train is not None or labels)
+    table = cost_table(target, threads)
+    request = Request.of(
+        *(model, inputs, Options(target, precision, opset, threads=threads, runs=runs, task=task)),
+        *(images, evaluation),
+        folder=folder,
+        name=name,
+        command=command,
+        progress=progress,
+    )
+    graph = request.subject.convolutional(request.progress)
+    teaching = None
+    if train is not None or labels:
+        teaching = request.training_images(train, "train")
+    if how.learns and teaching is not None:
+        seen = teaching
+    else:
+        assert request.images is not None
+        seen = request.images.without_labels().decoded(request.progress)
+    work = _Shrinking(request, graph, table, seen)
+    outcome = work.outcome(how, goal, options, steps, teaching)
+    outcome.shrunk.meta.update(graph.meta)
+    compiled, judged = request.compiled(
+        *(outcome.shrunk, outcome.original, "shrunk"), sections=Sections(plan=outcome.plan)
+    )
+    speedup = work.measured_ms.speedup(outcome.shrunk) if work.measured_ms else None
+    return Shrunk(request.subject.structure, compiled, judged, outcome, speedup)
+
+
+def _check(
+    method: DepthMethod, goal: Goal | None, options: Trained, steps: int | None, trains: bool
+) -> None:
+    """What can be known to fail before anything is loaded."""
+    if method.learns and steps is not None:
+        raise InputError(f"`steps` belongs to closed-form; {method.name} takes `epochs`")
+    method.check(goal, options)
+    if method.learns or trains:
+        require_training()
+    if method.learns and not trains:
+        raise labels_missing(method.name)
 
 
 @dataclass(frozen=True, eq=False)
-class _Work:
-    """The methods, called with what was given."""
+class _Shrinking:
+    """What was given, loaded. `images`: that the method fits to, or trains on."""
 
-    a: ShrinkArguments
+    request: Request
     graph: fx.GraphModule
-    images: Images
     table: CostTable
-    preprocessing: Preprocessing
-    out: Path
-    reporter: Progress
+    images: Images
 
-    def shrunk(self) -> Outcome:
-        a = self.a
-        options = ClosedForm(
-            tuning=Tuning() if a.steps is None else Tuning(steps=a.steps),
+    def outcome(
+        self,
+        method: DepthMethod,
+        goal: Goal | None,
+        trained: Trained,
+        steps: int | None,
+        teaching: Images | None,
+    ) -> Outcome:
+        request, precision = self.request, self.request.options.precision
+        closed = ClosedForm(
+            tuning=Tuning() if steps is None else Tuning(steps=steps),
             cache=Path(user_cache_dir("shrinkc", appauthor=False), "damages"),
         )
-        method, precision, folder = method_of(a.method), a.compile.precision, work_folder(self.out)
-        task = DepthTask(
-            *(self.graph, self.images, self.table, precision, a.goal),
-            *(options, a.trained, folder, self.reporter, self.measured_ms),
+        found = method.shrink(
+            DepthTask(
+                *(self.graph, self.images, self.table, precision, goal, closed, trained),
+                *(request.folder, request.progress, self.measured_ms, request.options.task),
+            )
         )
-        found = method.shrink(task)
         result, section = found.graph_module, None
         if not method.learns:
-            fitted = [t for t in found.taken if isinstance(t, TakenChoice)]
+            fitted = [taken for taken in found.taken if isinstance(taken, TakenChoice)]
             section = plan_section("closed form", fitted, precision, found.skipped)
-            if a.trains:
-                teaching = _train_on(a, self.preprocessing, self.out, self.reporter)
-                recipe = a.trained.recipe
-                given = result, found.original, teaching, recipe
-                result = retrain(*given, folder, self.reporter)
+            if teaching is not None:
+                result = retrain(
+                    *(result, found.original, teaching, trained.recipe),
+                    *(request.folder, request.progress),
+                    task=request.options.task,
+                )
         choices = tuple(
-            {n: None if v != v else v for n, v in asdict(taken).items()} for taken in found.taken
+            {name: None if value != value else value for name, value in asdict(taken).items()}
+            for taken in found.taken
         )
         return Outcome(
             *(found.original, result, found.before_ms, found.after_ms, choices, found.skipped),
-            *(tuple(str(taken) for taken in found.taken), section),
+            lines=tuple(str(taken) for taken in found.taken),
+            plan=section,
         )
 
     @cached_property
     def measured_ms(self) -> Measuring | None:
         """Of changed networks, where the target is this machine."""
-        sample = Sample(self.images, size_of(self.graph), FEW)
 
         def few() -> Tensor:
+            sample = Sample(self.images, size_of(self.graph), FEW)
             return torch.cat([x for x, _ in sample.batches()])
 
-        return on_this_machine(self.a.compile, self.graph, self.table, few)
+        return self.request.on_this_machine(self.table, few)

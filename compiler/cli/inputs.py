@@ -1,12 +1,23 @@
-"""text of flags becomes values"""
+"""Text of flags becomes values of the API."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from shrinkc.compiler.api.steps.request import CompileArguments
-from shrinkc.compiler.images.preprocessing import preprocessing_for
 from shrinkc.errors import InputError
+
+if TYPE_CHECKING:
+    from shrinkc.compiler.api.steps.network import ModelFile
+    from shrinkc.compiler.images.source import ImageFolder
+    from shrinkc.compiler.support.choices import Precision
+
+
+def shapes_of(inputs: Sequence[str] | None) -> list[tuple[int, ...]] | None:
+    """Of --input, once per input."""
+    return [parse_shape(text) for text in inputs] if inputs else None
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
@@ -20,15 +31,22 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return shape
 
 
-def preprocessing_of(a: CompileArguments, shapes: list[tuple[int, ...]]) -> Any:
-    if a.images is None and a.calibration is None:
-        return None
-    return preprocessing_for(
-        shapes[0],
-        resize=a.resize,
-        mean=_numbers("mean", a.mean),
-        std=_numbers("std", a.std),
-    )
+class Reading:
+    """How the images of a command line are read: --classes, --resize, --mean and --std."""
+
+    def __init__(
+        self, classes: Path | None, resize: int | None, mean: str | None, std: str | None
+    ) -> None:
+        self.classes, self.resize = classes, resize
+        self.mean, self.std = _numbers("mean", mean), _numbers("std", std)
+
+    def folder(self, path: Path) -> ImageFolder:
+        from shrinkc.compiler.images.source import ImageFolder
+
+        return ImageFolder(path, self.resize, self.mean, self.std, self.classes)
+
+    def if_given(self, path: Path | None) -> ImageFolder | None:
+        return None if path is None else self.folder(path)
 
 
 def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
@@ -38,3 +56,36 @@ def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise InputError(f"`{name}` {text}: give numbers like 0.5,0.5,0.5") from error
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What every command is told that changes a network and makes files of it."""
+
+    model: Path
+    inputs: list[str] | None
+    arch: str | None
+    trust: bool
+    target: str | None
+    precision: Precision | None
+    out: Path | None
+    opset: int
+    threads: int | None
+    runs: int
+
+    @property
+    def file(self) -> ModelFile:
+        from shrinkc.compiler.api.steps.network import ModelFile
+
+        return ModelFile(self.model, self.arch, self.trust)
+
+
+def output_folder(out: Path | None, model: Path, target: str | None, done: str = "") -> Path:
+    """--out, or the model's and the target's name, and what was done."""
+    name = "" if target is None else f"-{Path(target).name}"
+    return out or Path(f"{model.stem}{name}{done}")
+
+
+def work_folder(out: Path) -> Path:
+    """What a stopped run needs to go on: images, what was measured, checkpoints."""
+    return out.with_name(f"{out.name}.work")

@@ -98,6 +98,7 @@ MaxDropOption = Annotated[
 ParetoOption = Annotated[
     int | None,
     typer.Option(
+        "--pareto",
         metavar="COUNT",
         help="So many networks, from the most accurate to the fastest.",
         rich_help_panel=GOAL,

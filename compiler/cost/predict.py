@@ -8,6 +8,8 @@ from typing import Protocol
 
 from shrinkc.compiler.cost.keys import op_key, operand_sizes
 from shrinkc.compiler.export import ops
+from shrinkc.compiler.support.text import counted
+from shrinkc.errors import InputError
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.table import OpEstimate
 
@@ -56,7 +58,21 @@ class LayerLatency:
     macs: int
 
 
-@dataclass(frozen=True)
+class NoTable:
+    """Where no target is given: what counts milliseconds is refused."""
+
+    target = ""
+
+    def estimate(self, key: OpKey) -> OpEstimate:
+        """Raises InputError."""
+        raise InputError("milliseconds are counted by a target's latency table; give `target`")
+
+    def network_overhead_ms(self, precision: str) -> float:
+        """Raises InputError."""
+        raise InputError("milliseconds are counted by a target's latency table; give `target`")
+
+
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """A network on a target."""
 
@@ -72,6 +88,12 @@ class Prediction:
     @property
     def macs(self) -> int:
         return sum(layer.macs for layer in self.layers)
+
+    def __repr__(self) -> str:
+        return (
+            f"Prediction({self.total_ms:.4g} ms on {self.target} in {self.precision}: "
+            f"{counted(len(self.layers), 'layer')}, {self.macs / 1e6:.4g} M multiply-accumulates)"
+        )
 
 
 def predict(

@@ -10,7 +10,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -50,6 +50,16 @@ class ImageSet:
     @property
     def labelled(self) -> bool:
         return self.entries[0].label is not None
+
+    def part(self, rows: slice) -> ImageSet:
+        return replace(self, entries=self.entries[rows])
+
+    def spread(self, limit: int) -> ImageSet:
+        """`limit` of them: classes in turn, within a class evenly spaced names."""
+        return replace(self, entries=tuple(_spread(list(self.entries), limit)))
+
+    def without_labels(self) -> ImageSet:
+        return replace(self, entries=tuple(replace(e, label=None) for e in self.entries))
 
     def batches(
         self,

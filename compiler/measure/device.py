@@ -54,10 +54,17 @@ class Ratio:
     iqr: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bench:
+    """One file, or two that were timed in turns."""
+
     files: tuple[FileBench, ...]
     ratio: Ratio | None
+
+    def __repr__(self) -> str:
+        times = ", ".join(f"{f.file.name} {f.timing.median_ms:.4g} ms" for f in self.files)
+        ratio = "" if self.ratio is None else f", ratio {self.ratio.median:.3f}"
+        return f"Bench({times}{ratio})"
 
 
 def bench_files(device: Device, paths: Sequence[Path], setup: Setup, runs: int) -> Bench:

@@ -74,7 +74,7 @@ class Planning:
 def check_points(count: int) -> None:
     """Of a frontier. Raise InputError."""
     if not 3 <= count <= MOST_POINTS:
-        raise InputError(f"`pareto` {count}: give 3 to {MOST_POINTS} points")
+        raise InputError(f"`points` {count}: give 3 to {MOST_POINTS} points")
 
 
 def prepare_planning(
@@ -242,10 +242,17 @@ class Planner:
         return sorted(found, key=lambda one: one[0])
 
     def frontier(self, count: int) -> list[Planned]:
-        """Plans from the most accurate to the fastest."""
+        """Plans from the most accurate to the fastest; the fastest that are asked for may be out of
+        reach once channels are rounded."""
         found: dict[str, Planned] = {}
         for speedup in self._speedups(count):
-            planned = self.within(self.before_ms / speedup)
+            try:
+                planned = self.within(self.before_ms / speedup)
+            except UnreachableGoalError as error:
+                if not found:
+                    raise
+                self.notes.append(f"no plan for {speedup:.2f}×: {error}")
+                break
             key = f"{planned.plan.precision} {planned.plan.steps}"
             found.setdefault(key, planned)
         return list(found.values())

@@ -44,7 +44,7 @@ class Job:
         return self.folder.with_name(f"{self.folder.name}.profile.jsonl")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a job did. `table` is as written; `seconds` are those of this run."""
 
@@ -52,6 +52,9 @@ class Result:
     table: LatencyTable
     outcome: Outcome
     seconds: float
+
+    def __repr__(self) -> str:
+        return f"Result({self.table!r} in {self.seconds:.0f} s)"
 
 
 def jobs(

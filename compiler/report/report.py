@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from shrinkc.compiler.cost.predict import Prediction
@@ -68,7 +67,7 @@ class Network:
     bytes: int | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """Everything about one compilation. "Before" is the network as a plain converter writes it,
     with batch norm folded, in fp32; `predicted_ms_before_in_precision` is the same network in the
@@ -126,12 +125,18 @@ class Report:
         own = () if self.captured_by == NOT_CAPTURED else ("model.safetensors",)
         return (*(a.file for a in self.artefacts), *own, "report.html", "report.json")
 
-    def write(self, folder: Path) -> None:
-        """As `report.json` and `report.html` in the folder."""
+    def pages(self) -> dict[str, bytes]:
+        """`report.json` and `report.html`: file name → content."""
         found = self.to_json()
         text = json.dumps(found, indent=2, ensure_ascii=False)
-        (folder / "report.json").write_text(text + "\n", "utf-8")
-        (folder / "report.html").write_text(html_report(found), "utf-8")
+        return {
+            "report.html": html_report(found).encode("utf-8"),
+            "report.json": f"{text}\n".encode(),
+        }
+
+    def __repr__(self) -> str:
+        files = ", ".join(artefact.file for artefact in self.artefacts)
+        return f"Report({self.model} for {self.target} in {self.precision}: {files})"
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries, lists, finite numbers and strings."""

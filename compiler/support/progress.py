@@ -59,6 +59,13 @@ class Terminal:
                     bars.stop()
 
 
+def shown_by(progress: Progress | bool) -> Progress:
+    """True: bars on stderr; False: nothing; or whatever shows it."""
+    if isinstance(progress, bool):
+        return Terminal() if progress else Silent()
+    return progress
+
+
 def _bars() -> Any:
     from rich.console import Console
     from rich.progress import (

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx
 
-from shrinkc.compiler.images.files import ImageFile, ImageSet
+from shrinkc.compiler.images.files import ImageSet
+from shrinkc.compiler.images.tensors import TensorImages
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.pipeline.run import sample_inputs
 from shrinkc.compiler.support.text import counted
@@ -26,8 +27,8 @@ class Data:
 
     graph_module: fx.GraphModule
     options: Options
-    evaluation: ImageSet | None
-    calibration: ImageSet | None
+    evaluation: ImageSet | TensorImages | None
+    calibration: ImageSet | TensorImages | None
     skipped: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -66,7 +67,11 @@ class Data:
             )
         return batches
 
-    def _read(self, images: ImageSet, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _read(
+        self, images: ImageSet | TensorImages, size: int
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        if isinstance(images, TensorImages):
+            return images.batches(batch_size=size)
         preprocessing = self.options.preprocessing
         if preprocessing is None:
             raise InputError("images need a preprocessing")
@@ -89,16 +94,12 @@ def split(graph_module: fx.GraphModule, options: Options) -> Data:
     if options.precision == "int8" and calibration is None and options.stored is None:
         if images is None or len(images) < 2:
             raise InputError("int8 needs images to calibrate on; give `images`")
-        calibration = replace(images, entries=images.entries[1::2])
-        images = replace(images, entries=images.entries[::2])
+        calibration = images.part(slice(1, None, 2))
+        images = images.part(slice(0, None, 2))
     if calibration is not None:
-        calibration = replace(calibration, entries=_spread(calibration, MAX_CALIBRATION))
+        step = max(1, -(-len(calibration) // MAX_CALIBRATION))  # spread over all of them
+        calibration = calibration.part(slice(0, None, step))
     return Data(graph_module, options, images, calibration)
-
-
-def _spread(images: ImageSet, limit: int) -> tuple[ImageFile, ...]:
-    step = max(1, -(-len(images) // limit))
-    return images.entries[::step]
 
 
 def _captured_batch(graph_module: fx.GraphModule) -> int:

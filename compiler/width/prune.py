@@ -18,7 +18,7 @@ from torch import fx
 from shrinkc.compiler.cost.budget import measured_within, predicted_ms
 from shrinkc.compiler.cost.goal import PRUNE_GOALS, Goal, Unit, missing
 from shrinkc.compiler.cost.keys import macs
-from shrinkc.compiler.cost.predict import CostTable
+from shrinkc.compiler.cost.predict import CostTable, NoTable
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import Network, network
@@ -110,7 +110,8 @@ class Width:
 
 @dataclass(frozen=True, eq=False)
 class Pruned:
-    """The result. Both graphs are deployed ones, batch norms folded; times are the table's.
+    """The result. Both graphs are deployed ones, batch norms folded; times are the table's, None
+    without one.
 
     trainable  the result with its batch norms, for more training
     """
@@ -119,19 +120,21 @@ class Pruned:
     original: fx.GraphModule
     trainable: fx.GraphModule
     widths: tuple[Width, ...]
-    before_ms: float
-    after_ms: float
+    before_ms: float | None
+    after_ms: float | None
     skipped: tuple[Skip, ...]
     history: tuple[LogRow, ...]
 
     @property
-    def speedup(self) -> float:
+    def speedup(self) -> float | None:
+        if self.before_ms is None or self.after_ms is None:
+            return None
         return self.before_ms / self.after_ms
 
 
 def prune(
     captured: fx.GraphModule,
-    table: CostTable,
+    table: CostTable | None,
     precision: str,
     criterion: Criterion,
     goal: Goal | None = None,
@@ -183,7 +186,7 @@ def prune(
         trainer = trainer_for(train, teacher, options.recipe, folder, key, progress, task=task)
     journal = f"{criterion.name} {seen}"
     run = _Run(
-        *(net, table, precision, criterion, schedule, goal, options, stages, trainer),
+        *(net, table or NoTable(), precision, criterion, schedule, goal, options, stages, trainer),
         *(measured_ms, folder, journal, progress),
     )
     return run.pruned()
@@ -262,9 +265,11 @@ class _Run:
         history: tuple[LogRow, ...],
     ) -> Pruned:
         folded = run_exact_passes(graph, (FoldBatchNorm(),))[0].float()
-        before, after = (
-            predicted_ms(g, self.table, self.precision) for g in (self.net.folded, folded)
-        )
+        before = after = None
+        if not isinstance(self.table, NoTable):
+            before, after = (
+                predicted_ms(g, self.table, self.precision) for g in (self.net.folded, folded)
+            )
         found = tuple(Width(name, size, widths[name]) for name, size in whole.items())
         return Pruned(folded, self.net.folded, graph, found, before, after, skipped, history)
 

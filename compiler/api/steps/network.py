@@ -1,43 +1,201 @@
-"""a model becomes a captured network"""
+"""A user's model and example inputs become a network that can be worked on."""
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
 from shrinkc.compiler.capture import capture
-from shrinkc.compiler.cli.inputs import parse_shape
+from shrinkc.compiler.capture.structure import Restored, Structure, structure_of
+from shrinkc.compiler.load.load import load_model
+from shrinkc.compiler.support.progress import Progress
 from shrinkc.errors import InputError
+from shrinkc.passes.base import copy_graph
 
 
-def input_shapes(model: nn.Module, given: tuple[str, ...]) -> list[tuple[int, ...]]:
-    """From --input, from the file, or 1,C,224,224 with the first convolution's channels."""
+@dataclass(frozen=True)
+class ModelFile:
+    """A network in a file, loaded when it is needed, as `shrinkc.load` does.
+
+    path   a pickled module or a state dict (.pt, .pth, .th), or a .safetensors
+    arch   "package.module:factory" that builds the network of a state dict
+    trust  load files that can run code; only for files you made
+    """
+
+    path: str | os.PathLike[str]
+    arch: str | None = None
+    trust: bool = False
+
+
+Model = nn.Module | ModelFile | str | os.PathLike[str]
+Inputs = Tensor | Sequence[Tensor] | Sequence[int] | Sequence[Sequence[int]] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What every function works on: a copy of the user's model, on the CPU, in float32 and in eval
+    mode, and example inputs for it. The user's own module is left as it is.
+
+    name       of the file, or of the class
+    structure  of what the model returns
+    """
+
+    name: str
+    model: nn.Module
+    inputs: tuple[Tensor, ...]
+    structure: Structure
+
+    @property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(x.shape) for x in self.inputs)
+
+    @cached_property
+    def graph(self) -> fx.GraphModule:
+        """Canonical. Raises CaptureError."""
+        return captured(self.model, self.inputs)
+
+    def restored(self, graph_module: fx.GraphModule) -> Restored:
+        """`graph_module` returning what the model returned."""
+        return Restored(graph_module, self.structure)
+
+    def convolutional(self, progress: Progress) -> fx.GraphModule:
+        """The graph. Raises CaptureError, and InputError for a network without convolutions."""
+        with progress.task("Capturing"):
+            graph = self.graph
+        require_convolutions(graph)
+        return graph
+
+
+def subject_of(model: Model, inputs: Inputs = None, name: str | None = None) -> Subject:
+    """`model` is a module, a captured graph, a file, or its path; `inputs` are
+    tensors or shapes, (N, …) each. Without them: a captured graph's own, otherwise (1, C, 224, 224)
+    for the first convolution's C.
+
+    Raises InputError that names the parameter, ModelRunError where the model does not run on such
+    inputs.
+    """
+    if isinstance(model, str | os.PathLike):
+        model = ModelFile(model)
+    if isinstance(model, ModelFile):
+        path = Path(model.path)
+        name = name or path.name
+        model = load_model(path, arch=model.arch, trust=model.trust)
+    own = _copied(model)
+    graph = own.graph_module if isinstance(own, Restored) else own
+    if isinstance(graph, fx.GraphModule) and "input_shapes" in graph.meta:
+        shapes = _own_shapes(graph, inputs)
+        tensors = random_inputs(shapes)
+    else:
+        graph, tensors = own, _inputs(own, inputs)
+    structure = own.structure if isinstance(own, Restored) else structure_of(own, tensors)
+    return Subject(name or type(model).__name__, graph, tensors, structure)
+
+
+def _copied(model: object) -> nn.Module:
+    """On the CPU, in float32, in eval mode."""
+    if isinstance(model, type):
+        raise InputError(f"`model` is the class {model.__name__}; give an instance of it")
+    if isinstance(model, dict):
+        raise InputError(
+            "`model` is a dictionary; build the network and call its load_state_dict first"
+        )
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"`model` is a {type(model).__name__}; give a torch.nn.Module or the path of a file"
+        )
     if isinstance(model, fx.GraphModule) and "input_shapes" in model.meta:
-        known = [tuple(s) for s in model.meta["input_shapes"].values()]
-        if given and [parse_shape(s) for s in given] != known:
-            shapes = " ".join(",".join(map(str, s)) for s in known)
-            raise InputError(f"this file is made for `inputs` {shapes}; compile the original anew")
-        return known
-    if given:
-        return [parse_shape(s) for s in given]
-    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    if first is None:
-        raise InputError("give the input's shape with `inputs` N,C,H,W")
-    return [(1, first.in_channels, 224, 224)]
+        return copy_graph(model).eval()
+    if any(x.is_meta for x in (*model.parameters(), *model.buffers())):
+        raise InputError("`model` has no numbers (device meta); load its weights first")
+    # what deepcopy refuses: tensors that were computed, such as the weight of an old weight_norm
+    computed: dict[int, Any] = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(model, computed).to("cpu", torch.float32).eval()
 
 
-def example_inputs(input_shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
+def _own_shapes(graph: fx.GraphModule, inputs: Inputs) -> tuple[tuple[int, ...], ...]:
+    """Of a captured graph, which is made for one shape."""
+    own = tuple(tuple(s) for s in graph.meta["input_shapes"].values())
+    if inputs is not None and _shapes(inputs) != own:
+        wanted = " ".join(",".join(map(str, s)) for s in own)
+        raise InputError(f"this network is made for `inputs` {wanted}; capture it anew")
+    return own
+
+
+def _inputs(model: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:
+    if inputs is None:
+        first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+        if first is None:
+            raise InputError("`inputs` are needed: give an example, or its shape N,C,H,W")
+        return random_inputs([(1, first.in_channels, 224, 224)])
+    tensors = (inputs,) if isinstance(inputs, Tensor) else inputs
+    if isinstance(tensors, Sequence) and tensors and all(isinstance(x, Tensor) for x in tensors):
+        return tuple(_input(x) for x in cast(Sequence[Tensor], tensors))
+    return random_inputs(_shapes(inputs))
+
+
+def _input(x: Tensor) -> Tensor:
+    if not x.is_floating_point():
+        raise InputError(
+            f"`inputs` holds {str(x.dtype).removeprefix('torch.')}; networks read floats here: "
+            "give inputs scaled and normalised as the network reads them"
+        )
+    if x.ndim < 2 or not x.numel():
+        shape = "×".join(map(str, x.shape)) or "a single number"
+        raise InputError(f"`inputs` holds a tensor of {shape}; give (N, …) with N of 1 or more")
+    return x.detach().to("cpu", torch.float32)
+
+
+def _shapes(inputs: Any) -> tuple[tuple[int, ...], ...]:
+    """Of tensors, one shape, or several."""
+    if isinstance(inputs, Tensor):
+        return (tuple(inputs.shape),)
+    refused = InputError(
+        f"`inputs` is a {type(inputs).__name__}; give a tensor, tensors in forward's order, or "
+        "shapes such as (1, 3, 224, 224)"
+    )
+    if not isinstance(inputs, Sequence) or isinstance(inputs, str) or not inputs:
+        raise refused
+    given = cast(Sequence[Any], inputs)
+    if all(type(n) is int for n in given):
+        given = [given]
+    shapes: list[tuple[int, ...]] = []
+    for one in given:
+        if isinstance(one, Tensor):
+            shapes.append(tuple(one.shape))
+            continue
+        if not isinstance(one, Sequence) or isinstance(one, str):
+            raise refused
+        shape = tuple(cast(Sequence[Any], one))
+        if len(shape) < 2 or not all(type(n) is int and 0 < n <= 1 << 20 for n in shape):
+            raise InputError(f"`inputs` {shape}: give positive integers such as (1, 3, 224, 224)")
+        shapes.append(shape)
+    return tuple(shapes)
+
+
+def random_inputs(shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
+    """Seeded normal float32 tensors."""
     generator = torch.Generator().manual_seed(0)
-    return tuple(torch.randn(shape, generator=generator) for shape in input_shapes)
+    return tuple(torch.randn(shape, generator=generator) for shape in shapes)
 
 
-def captured(model: nn.Module, input_shapes: Sequence[tuple[int, ...]]) -> fx.GraphModule:
+def captured(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
     """The model as a canonical graph; one that is canonical already is taken as it is."""
     if isinstance(model, fx.GraphModule) and "input_shapes" in model.meta:
         return model
-    return capture(model, example_inputs(input_shapes))
+    return capture(model, inputs)
 
 
 def require_convolutions(graph_module: fx.GraphModule) -> None:

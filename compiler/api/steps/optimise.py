@@ -31,7 +31,7 @@ def optimise(graph_module: fx.GraphModule, table: CostTable, options: Options) -
     """Every exact pass, verified. Raises VerificationError."""
     folded, steps = run_exact_passes(graph_module, BASE_PASSES)
     baseline = copy_graph(folded).float()
-    passes = merge_passes(table, options)
+    passes = (*options.passes, *merge_passes(table, options))
     if not passes:
         return Optimised(baseline, baseline, steps, merged=False)
     final, merges = run_exact_passes(folded, passes)

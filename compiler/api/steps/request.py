@@ -1,42 +1,155 @@
-"""What is asked of a compilation."""
+"""What every function that changes a network is given, and what it does with the result: files,
+and a judgement beside the original."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shrinkc.compiler.images.files import ImageSet, find_images, read_classes
-from shrinkc.compiler.quantise.options import Int8
-from shrinkc.compiler.support.choices import Merge
+from torch import Tensor, fx
+
+from shrinkc.compiler.api.steps.compilation import compile_graph
+from shrinkc.compiler.api.steps.judge import judge
+from shrinkc.compiler.api.steps.network import Inputs, Model, Subject, subject_of
+from shrinkc.compiler.api.steps.results import Compiled
+from shrinkc.compiler.cost.budget import predicted_ms
+from shrinkc.compiler.cost.predict import CostTable
+from shrinkc.compiler.depth.closed_form import TakenChoice
+from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.images.source import Given, ImageSource, image_source
+from shrinkc.compiler.measure.speedup import Measuring, measuring
+from shrinkc.compiler.options import Options, with_images
+from shrinkc.compiler.pipeline.deployed import network
+from shrinkc.compiler.plan.plan_file import Step
+from shrinkc.compiler.quantise.stored import StoredCalibration
+from shrinkc.compiler.report.sections import ChoiceRow, Judged, PlanSection, Sections
+from shrinkc.compiler.support.choices import is_host
+from shrinkc.compiler.support.progress import Progress, shown_by
+from shrinkc.errors import InputError
+from shrinkc.passes.base import Skip
+
+FEW = 10  # images that tell the ranges of int8 where only speed is measured
 
 
-@dataclass(frozen=True)
-class CompileArguments:
-    """The command line of `shrinkc compile`, as given; `command`: all of it, as it was typed."""
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What every function that changes a network is given, checked.
 
-    model: Path
-    target: str
-    shapes: tuple[str, ...]
-    images: Path | None
-    calibration: Path | None
-    classes: Path | None
-    resize: int | None
-    mean: str | None
-    std: str | None
-    out: Path | None
-    precision: str
-    opset: int
-    merge: Merge
-    arch: str | None
-    trust: bool
-    threads: int
-    runs: int
-    as_json: bool
+    options  target, precision and how files are made and measured
+    images   that fits and criteria see; None where there are none
+    folder   keeps what was measured, and checkpoints: a call that was stopped goes on there
+    command  as it was typed, for the report
+    """
+
+    subject: Subject
+    options: Options
+    progress: Progress
+    images: ImageSource | None = None
+    evaluation: ImageSource | None = None
+    folder: Path | None = None
     command: str | None = None
-    int8: Int8 = field(default_factory=Int8)
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        inputs: Inputs,
+        options: Options,
+        images: Given | None,
+        evaluation: Given | None,
+        *,
+        folder: str | os.PathLike[str] | None,
+        name: str | None,
+        command: str | None,
+        progress: Progress | bool,
+    ) -> Request:
+        """From what a user gives. Raises InputError, ImageError, LoadError, ModelRunError."""
+        subject = subject_of(model, inputs, name)
+        shapes = subject.input_shapes
+        return cls(
+            subject,
+            options,
+            shown_by(progress),
+            None if images is None else image_source(images, shapes, "images"),
+            None if evaluation is None else image_source(evaluation, shapes, "evaluation"),
+            None if folder is None else Path(folder),
+            command,
+        )
+
+    def training_images(self, given: Given | None, parameter: str) -> Images:
+        """Of `given`, else of `images`, with their labels; decoded once, into a file in `folder`
+        where there is one."""
+        source = self.images
+        if given is not None:
+            source = image_source(given, self.subject.input_shapes, parameter)
+        if source is None:
+            raise InputError(f"`{parameter}` is needed: give images to train on")
+        cache = None if self.folder is None else self.folder / "images"
+        return source.decoded(self.progress, cache=cache)
+
+    def on_this_machine(self, table: CostTable, few: Callable[[], Tensor]) -> Measuring | None:
+        """How to measure changed networks where the target is at hand; None elsewhere.
+
+        few  (n, channels, height, width) inputs that int8 is calibrated on
+        """
+        options = self.options
+        if not is_host(options.target):
+            return None
+        original = network(self.subject.graph).folded
+        before_ms = predicted_ms(original, table, options.precision)
+        inputs = [(x[None],) for x in few()] if options.precision == "int8" else []
+        return measuring(original, before_ms, options.precision, inputs, options.threads)
+
+    def compiled(
+        self,
+        changed: fx.GraphModule,
+        original: fx.GraphModule,
+        how: str,
+        *,
+        stored: StoredCalibration | None = None,
+        sections: Sections | None = None,
+        extras: Mapping[str, bytes] | None = None,
+    ) -> tuple[Compiled, Judged | None]:
+        """The files of `changed`, made from `original`, both deployed (batch norms folded); judged
+        where there are images for it. `how`: what was done, in a word.
+
+        int8 is calibrated on `images` where others are judged, else on every second of them, unless
+        what calibration told is `stored`. `sections` is what the report says besides, `extras` are
+        more files, by name.
+        """
+        images, evaluation = self.images, self.evaluation
+        calibrates = self.options.precision == "int8" and evaluation is not None
+        options = with_images(
+            replace(self.options, merge="auto" if stored is None else "none", stored=stored),
+            evaluation or images,
+            images.without_labels() if calibrates and images is not None else None,
+        )
+        judged = None if evaluation is None else judge(original, changed, options)
+        compilation = compile_graph(
+            changed,
+            options,
+            name=f"{self.subject.name}, {how},",
+            progress=self.progress,
+            before=original,
+            sections=replace(
+                sections or Sections(), command=self.command, changed=how, judged=judged
+            ),
+            extras=extras,
+        )
+        return Compiled.of(compilation, self.subject), judged
 
 
-def images_of(path: Path | None, classes: Path | None, labelled: bool = True) -> ImageSet | None:
-    if path is None:
-        return None
-    return find_images(path, classes=read_classes(classes) if classes and labelled else None)
+def plan_section(
+    method: str, taken: Iterable[TakenChoice | Step], precision: str, refused: Sequence[Skip]
+) -> PlanSection:
+    """For the report: what was done to spans, and which were left."""
+    rows = tuple(
+        ChoiceRow(
+            *(one.source, one.sink, one.kind, one.channels_before or None, one.channels or None),
+            *(precision, one.saving_ms, one.loss, one.agreement),
+        )
+        for one in taken
+    )
+    return PlanSection(method, rows, tuple(refused))

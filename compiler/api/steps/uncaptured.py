@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from shrinkc.compiler.api.steps.compilation import Compilation
 from shrinkc.compiler.capture.trace import leaves
 from shrinkc.compiler.devices import describe_host
+from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.torch_fallback import FALLBACK_NOTE, torch_onnx
 from shrinkc.compiler.formats.registry import FALLBACK
 from shrinkc.compiler.formats.runner import Runner
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.report.report import NOT_CAPTURED, ArtefactReport, Network, Report
 from shrinkc.compiler.report.sections import Sections
-from shrinkc.compiler.support.atomic_files import atomic_folder
 from shrinkc.compiler.support.difference import relative_error
-from shrinkc.compiler.verify.files import FP32_TOLERANCE
+from shrinkc.compiler.verify.files import FP32_TOLERANCE, Artefact
 from shrinkc.errors import CaptureError, ExportError, VerificationError
 
 
 def compile_uncaptured(
     model: nn.Module,
     inputs: tuple[Tensor, ...],
-    out: Path,
     options: Options,
     name: str,
     cause: CaptureError,
     sections: Sections,
-) -> Report:
-    """Write FALLBACK's file and both reports; the failure in them is why there is no more.
+) -> Compilation:
+    """FALLBACK's file and both reports; the failure in them is why there is no more.
 
     Raises `cause` when torch.onnx cannot export the model either or its file is not asked for,
     and VerificationError when the file does not compute the same.
@@ -80,10 +79,10 @@ def compile_uncaptured(
         failures=(str(cause),),
         task=options.task,
     ).extended(sections)
-    with atomic_folder(out) as folder:
-        (folder / FALLBACK.file).write_bytes(data)
-        report.write(folder)
-    return report
+    shapes = report.input_shapes.items()
+    program = ops.Program(tuple(ops.Value(n, s, None) for n, s in shapes), (), ())
+    artefact = Artefact(FALLBACK, data, program, runner)
+    return Compilation(report, {FALLBACK.file: data} | report.pages(), None, (artefact,))
 
 
 def _largest_error(model: nn.Module, inputs: Sequence[Tensor], runner: Runner) -> float:

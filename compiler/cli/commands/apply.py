@@ -53,45 +53,29 @@ def apply(
 
     The network is judged on --images; --target predicts for another target than the plan's.
     """
-    from shrinkc.compiler.api.plan import _section
-    from shrinkc.compiler.api.steps.changed_network import Changed, compile_changed
-    from shrinkc.compiler.api.steps.network import captured, input_shapes
-    from shrinkc.compiler.api.steps.request import CompileArguments
-    from shrinkc.compiler.api.steps.target import cost_table
-    from shrinkc.compiler.cli.inputs import preprocessing_of
-    from shrinkc.compiler.cli.show.plan import show_plan
+    from shrinkc.compiler.api.plan import apply as applied
+    from shrinkc.compiler.api.steps.network import ModelFile
+    from shrinkc.compiler.cli.inputs import Reading, output_folder, shapes_of
+    from shrinkc.compiler.cli.show.plan import plan_json, show_plan
     from shrinkc.compiler.cli.show.report import report as show_report
-    from shrinkc.compiler.load.load import load_model
-    from shrinkc.compiler.plan.plan_file import plan_files, read_plan
-    from shrinkc.compiler.plan.replay import replay, stored_calibration
-    from shrinkc.compiler.report.sections import Sections
+    from shrinkc.compiler.plan.plan_file import read_plan
 
-    recipe, tensors = read_plan(plan)
-    target = target or recipe.target
-    given = CompileArguments(
-        *(model, target, tuple(inputs or ()), images, None, classes, resize, mean, std, out),
-        *(recipe.precision, opset, "none", arch, trust, threads or 1, runs, as_json()),
+    target = target or read_plan(plan)[0].target
+    found = applied(
+        ModelFile(model, arch, trust),
+        plan,
+        shapes_of(inputs),
+        target=target,
+        images=Reading(classes, resize, mean, std).if_given(images),
+        opset=opset,
+        threads=threads or 1,
+        runs=runs,
         command=current().typed,
+        progress=progress(),
     )
-    cost_table(target, given.threads)
-    network = load_model(model, arch=arch, trust=trust)
-    shapes = input_shapes(network, given.shapes)
-    reporter = progress()
-    with reporter.task("Capturing"):
-        graph = captured(network, shapes)
-    with reporter.task("Applying the plan"):
-        original, changed = replay(graph, recipe, tensors)
-    folder = out or Path(f"{model.stem}-{Path(target).name}-planned")
-    report, _ = compile_changed(
-        *(given, Changed(changed, original, "planned"), shapes),
-        None if images is None else preprocessing_of(given, shapes),
-        *(images, folder, reporter),
-        stored=stored_calibration(recipe, tensors),
-        sections=Sections(plan=_section(recipe)),
-        extras=plan_files(recipe, tensors),
-    )
+    folder = found.save(output_folder(out, model, target, "-planned"))
     if as_json():
-        print_json({"plan": recipe.model_dump(mode="json", exclude={"ranges"})} | report.to_json())
+        print_json({"plan": plan_json(found.plan)} | found.report.to_json())
         return
-    show_plan(recipe, [])
-    show_report(report, folder)
+    show_plan(found.plan, found.notes)
+    show_report(found.report, folder)

@@ -37,22 +37,25 @@ def bench(
 ) -> None:
     """Time FILE on a device: median, interquartile range, memory, and whether it computes what it
     computes here."""
+    from shrinkc.compiler.api.bench import bench as timed
     from shrinkc.compiler.cli.show import devices as show
-    from shrinkc.compiler.devices.jobs import Setup
-    from shrinkc.compiler.devices.parse import parse_device
-    from shrinkc.compiler.measure.device import bench_files
 
     if runs < 1:
         raise InputError(f"`runs` {runs}: give 1 or more, this command does nothing but time")
-    device, setup = parse_device(on, benchmark_model), Setup("", threads or 1, timeout_s)
-    files = [file] if compare is None else [file, compare]
-    with progress().task(f"Timing {' and '.join(f.name for f in files)} on {device.name}"):
-        result = bench_files(device, files, setup, runs)
+    result = timed(
+        *([file] if compare is None else [file, compare]),
+        on=on,
+        threads=threads or 1,
+        runs=runs,
+        benchmark_model=benchmark_model,
+        timeout_s=timeout_s,
+        progress=progress(),
+    )
     if as_json():
-        print_json(show.bench_json(device.name, setup.threads, result))
+        print_json(show.bench_json(on, threads or 1, result))
     else:
-        show.bench(device.name, setup.threads, result)
-    _require_equal(device.name, result)
+        show.bench(on, threads or 1, result)
+    _require_equal(on, result)
 
 
 def _require_equal(device: str, result: Bench) -> None:

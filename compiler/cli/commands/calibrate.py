@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -19,10 +19,6 @@ from shrinkc.compiler.cli.options import (
     ThreadsOption,
 )
 from shrinkc.compiler.cli.output import as_json, print_json, progress, wide_console
-from shrinkc.errors import InputError
-
-if TYPE_CHECKING:
-    from shrinkc.latency_tables.table import LatencyTable
 
 
 @app.command(cls=Command)
@@ -40,55 +36,26 @@ def calibrate(
     name: NameOption = None,
 ) -> None:
     """Correct a table by a dozen whole networks measured on your own device; it becomes yours."""
-    from shrinkc.compiler.devices.jobs import Setup
-    from shrinkc.compiler.devices.parse import parse_device
-    from shrinkc.compiler.profile import calibrate as networks
-    from shrinkc.latency_tables.store import load_table, user_tables, write_table
-    from shrinkc.latency_tables.target import Target
+    from shrinkc.compiler.api.calibrate import calibrate as calibrated
 
-    table = load_table(target)
-    device = parse_device(on, benchmark_model)
-    chosen = runtime or next(iter(device.runtimes))
-    if chosen not in device.runtimes:
-        raise InputError(f"`runtime` {chosen}: {on} has {', '.join(device.runtimes)}")
-    precisions = _precisions(table, device.runtimes[chosen], precision)
-    saved = Target.parse(name or table.target)
-    setup = Setup(chosen, threads or table.meta.threads)
-    count = len(networks.REFERENCE_NETWORKS)
-    with progress().task(
-        f"Timing networks on {on}", count * len(precisions) * networks.PASSES
-    ) as done:
-        calibrated = networks.calibrate_table(table, device, setup, precisions, done)
-    folder = user_tables().joinpath(*saved.folders)
-    write_table(replace(calibrated.table, target=str(saved)), folder)
+    found = calibrated(
+        target,
+        on=on,
+        runtime=runtime,
+        threads=threads,
+        precision=precision,
+        benchmark_model=benchmark_model,
+        name=name,
+        progress=progress(),
+    )
     if as_json():
-        print_json(
-            {
-                "target": str(saved),
-                "folder": str(folder),
-                "networks": count,
-                "error_before_percent": calibrated.before_percent,
-                "error_after_percent": calibrated.after_percent,
-            }
-        )
+        print_json({**asdict(found), "folder": str(found.folder)})
         return
     console = wide_console()
-    for one in precisions:
+    for one, before in found.error_before_percent.items():
+        after = found.error_after_percent[one]
         console.print(
-            f"{one}: {calibrated.before_percent[one]:.1f}% mean error before, "
-            f"{calibrated.after_percent[one]:.1f}% after (networks held out)"
+            f"{one}: {before:.1f}% mean error before, {after:.1f}% after (networks held out)"
         )
-    now = f"{folder}: {saved} now means this table"
+    now = f"{found.folder}: {found.target} now means this table"
     console.print(escape(now), soft_wrap=True)
-
-
-def _precisions(
-    table: LatencyTable, of_device: tuple[str, ...], wanted: str | None
-) -> tuple[str, ...]:
-    both = tuple(p for p in table.precisions if p in of_device and wanted in (None, p))
-    if not both:
-        raise InputError(
-            f"`precision` {wanted}: the table has {', '.join(table.precisions)}, "
-            f"the device {', '.join(of_device)}"
-        )
-    return both

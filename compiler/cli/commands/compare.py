@@ -10,7 +10,6 @@ import typer
 from shrinkc.compiler.cli.app import Command, app
 from shrinkc.compiler.cli.options import RunsOption, ThreadsOption
 from shrinkc.compiler.cli.output import as_json, print_json
-from shrinkc.errors import InputError
 
 
 @app.command(cls=Command)
@@ -22,19 +21,11 @@ def compare(
     runs: RunsOption = 30,
 ) -> None:
     """Show two compiled networks side by side, their files timed in turn here."""
-    from shrinkc.compiler.api.compare import FILES, _report, _summary, _timed
-    from shrinkc.compiler.cli.show.compare import comparison
+    from shrinkc.compiler.api.compare import compare as compared
+    from shrinkc.compiler.cli.show.compare import comparison, comparison_json
 
-    reports = [_report(folder) for folder in (first, second)]
-    timed = {
-        name: _timed(first / name, second / name, threads or 1, runs)
-        for name in FILES
-        if (first / name).is_file() and (second / name).is_file()
-    }
-    if not timed:
-        raise InputError(f"{first} and {second} have no file of the same format; compile both")
+    found = compared(first, second, threads=threads or 1, runs=runs)
     if as_json():
-        summaries = [_summary(report) for report in reports]
-        print_json({"first": summaries[0], "second": summaries[1], "files": timed})
+        print_json(comparison_json(found))
     else:
-        comparison((first, second), reports, timed)
+        comparison(found)

@@ -29,24 +29,21 @@ def estimate(
     threads: ThreadsOption = None,
 ) -> None:
     """Predict milliseconds per layer and in total, and say how the table knows."""
-    from shrinkc.compiler.api.steps.network import captured, input_shapes
-    from shrinkc.compiler.api.steps.optimise import optimise
-    from shrinkc.compiler.api.steps.target import cost_table
+    from shrinkc.compiler.api.estimate import estimate as estimated
+    from shrinkc.compiler.api.steps.network import ModelFile
+    from shrinkc.compiler.cli.inputs import shapes_of
     from shrinkc.compiler.cli.show.estimate import prediction as show_prediction
-    from shrinkc.compiler.cost.predict import predict
-    from shrinkc.compiler.export.lower import lower
-    from shrinkc.compiler.load.load import load_model
-    from shrinkc.compiler.options import Options
     from shrinkc.compiler.report.report import estimate_json
 
-    chosen = precision or "fp32"
-    table = cost_table(target, threads or 1)
-    options = Options(target=target, precision=chosen, merge=merge, threads=threads or 1)
-    network = load_model(model, arch=arch, trust=trust)
-    with progress().task("Estimating"):
-        graph = captured(network, input_shapes(network, tuple(inputs or ())))
-        optimised = optimise(graph, table, options)
-        prediction = predict(lower(optimised.final), table, chosen)
+    prediction = estimated(
+        ModelFile(model, arch, trust),
+        shapes_of(inputs),
+        target=target,
+        precision=precision or "fp32",
+        merge=merge,
+        threads=threads or 1,
+        progress=progress(),
+    )
     if as_json():
         print_json(estimate_json(prediction))
     else:

@@ -51,36 +51,27 @@ def profile(
     trust: TrustOption = False,
 ) -> None:
     """Measure a latency table on a device. Killed or cut off, the same command goes on."""
-    from shrinkc.compiler.api.profile import ProfileArguments, _keys
+    from shrinkc.compiler.api.profile import profile as profiled
+    from shrinkc.compiler.api.steps.network import ModelFile
+    from shrinkc.compiler.cli.inputs import shapes_of
     from shrinkc.compiler.cli.show import devices as show
-    from shrinkc.compiler.devices.jobs import Setup
-    from shrinkc.compiler.devices.parse import parse_device
-    from shrinkc.compiler.profile.run import Result, jobs, run
+    from shrinkc.compiler.profile.run import Result
 
-    arguments = ProfileArguments(
-        models=tuple(models or ()),
-        targets=tuple(target),
-        devices=tuple(on),
-        benchmark_model=benchmark_model,
-        shapes=tuple(inputs or ()),
-        widths=widths,
-        precision=precision or "fp32",
-        runtime=runtime or "",
-        threads=threads or 1,
-        budget_minutes=budget_minutes,
-        timeout_s=timeout_s,
-        arch=arch,
-        trust=trust,
-        as_json=as_json(),
-    )
-    devices = [parse_device(text, benchmark_model) for text in on]
-    shown = progress()
-    with shown.task("Choosing operators"):
-        keys = _keys(arguments)
-    setup = Setup(runtime or "", threads or 1, timeout_s)
-    planned = jobs(target, devices, keys, setup, budget_minutes * 60)
     try:
-        results = run(planned, shown)
+        results = profiled(
+            *(ModelFile(model, arch, trust) for model in models or ()),
+            target=target,
+            on=on,
+            inputs=shapes_of(inputs),
+            widths=widths,
+            precision=precision or "fp32",
+            runtime=runtime or "",
+            threads=threads or 1,
+            budget_minutes=budget_minutes,
+            timeout_s=timeout_s,
+            benchmark_model=benchmark_model,
+            progress=progress(),
+        )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; run the same command again to go on") from None
     done = [result for result in results if isinstance(result, Result)]

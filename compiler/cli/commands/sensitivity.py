@@ -46,51 +46,29 @@ def sensitivity(
     Networks are judged on --images: by top-1 with --labels, otherwise by how often they agree with
     the original.
     """
-    from shrinkc.compiler.api.prune import batches_of, looked_at
-    from shrinkc.compiler.api.steps.network import captured, input_shapes, require_convolutions
-    from shrinkc.compiler.api.steps.request import CompileArguments
-    from shrinkc.compiler.cli.inputs import preprocessing_of
+    from shrinkc.compiler.api.sensitivity import sensitivity as judged
+    from shrinkc.compiler.api.steps.network import ModelFile
+    from shrinkc.compiler.cli.inputs import Reading, shapes_of
     from shrinkc.compiler.cli.show.sensitivity import curves as show_curves
-    from shrinkc.compiler.load.load import load_model
-    from shrinkc.compiler.report.plots import require_matplotlib, sensitivity_map
-    from shrinkc.compiler.width import sensitivity as judging
-    from shrinkc.compiler.width.methods import spec_of
-    from shrinkc.passes.analysis.channels.channel_groups import channel_groups
-    from shrinkc.passes.criteria.spec import Given
+    from shrinkc.compiler.report.plots import require_matplotlib
 
-    given = CompileArguments(
-        *(model, "", tuple(inputs or ()), images, None, classes, resize, mean, std, None),
-        *("fp32", 17, "none", arch, trust, 1, 0, as_json()),
-    )
-    method = spec_of(criterion)
     if images is None:
         raise InputError("sensitivity is judged on images", "give `images`")
-    if method.needs == "labels" and not labels:
-        raise InputError(f"`criterion` {criterion} needs labels", "give `labels`")
     if plot is not None:
         require_matplotlib()
-    network = load_model(model, arch=arch, trust=trust)
-    shapes = input_shapes(network, given.shapes)
-    if len(shapes) > 1:
-        raise InputError("images are read for networks with one input")
-    reporter = progress()
-    with reporter.task("Capturing"):
-        graph = captured(network, shapes)
-        require_convolutions(graph)
-    read = looked_at(given, labels, limit, preprocessing_of(given, shapes), reporter)
-    batches, groups = batches_of(read), channel_groups(graph)
-    with reporter.task(f"Scoring channels: {criterion}"):
-        scores = method.build(Given(batches, 0, by_cost=True)).scores(graph, groups)
-    judge = judging.correct_of(batches) if labels else judging.agreement_of(batches, graph)
-    ratios = judging.RATIOS
-    with reporter.task("Pruning each group alone", len(scores) * len(ratios)) as done:
-        curves = judging.sensitivity(graph, groups, scores, judge, done=done)
-    what = "top-1" if labels else "agreement with the original"
+    found = judged(
+        ModelFile(model, arch, trust),
+        shapes_of(inputs),
+        images=Reading(classes, resize, mean, std).folder(images),
+        criterion=criterion,
+        labels=labels,
+        limit=limit,
+        progress=progress(),
+    )
     if plot is not None:
-        title = f"{model.name}, {criterion}: {what}, {len(read)} images"
-        sensitivity_map(title, curves, ratios, plot)
+        found.plot(plot)
     if as_json():
-        judged = {"criterion": criterion, "judged": what, "images": len(read)}
-        print_json(judged | {"curves": [asdict(curve) for curve in curves]})
+        told = {"criterion": criterion, "judged": found.judged, "images": found.images}
+        print_json(told | {"curves": [asdict(curve) for curve in found.curves]})
     else:
-        show_curves(curves, what)
+        show_curves(found.curves, found.judged)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shrinkc.compiler.cli.app import Command, app
+from shrinkc.compiler.cli.inputs import Asked, Reading, output_folder, shapes_of, work_folder
 from shrinkc.compiler.cli.options import (
     ArchOption,
     BatchOption,
@@ -52,7 +54,10 @@ from shrinkc.compiler.cli.output import (
 from shrinkc.errors import InputError
 
 if TYPE_CHECKING:
-    from shrinkc.compiler.api.shrink import ShrinkArguments
+    from shrinkc.compiler.api.shrink import Shrunk
+    from shrinkc.compiler.cost.goal import Goal
+    from shrinkc.compiler.depth.trained import Trained
+    from shrinkc.compiler.support.choices import DepthMethod
     from shrinkc.compiler.support.jobs import Parallel
 
 
@@ -94,17 +99,9 @@ def shrink(
     runs: RunsOption = 30,
 ) -> None:
     """Shrink depth within a latency budget: from unlabelled images alone, or with training."""
-    from shrinkc.compiler.api.shrink import ShrinkArguments
-    from shrinkc.compiler.api.steps.request import CompileArguments
-    from shrinkc.compiler.cost.goal import Goal
     from shrinkc.compiler.depth.trained import Trained
     from shrinkc.compiler.recover.recipe import Recipe
 
-    compiled = CompileArguments(
-        *(model, target, tuple(inputs or ()), images, None, classes, resize, mean, std, out),
-        *(precision or "fp32", opset, "none", arch, trust, threads or 1, runs, as_json()),
-        command=current().typed,
-    )
     recipe = Recipe(
         epochs=epochs or 10,
         search_epochs=search_epochs,
@@ -114,11 +111,82 @@ def shrink(
         parallel=_side_by_side(parallel),
         seed=seed,
     )
-    goal = None
-    if speedup is not None or budget_ms is not None:
-        goal = Goal.of(speedup=speedup, budget_ms=budget_ms)
-    trained = Trained(recipe, per_activation, expand_ratio, keep_blocks, keep_ratio)
-    _run(ShrinkArguments(compiled, method, goal, evaluation, steps, train, labels, trained))
+    asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs)
+    seen = _Seen(Reading(classes, resize, mean, std), images, labels, evaluation, train)
+    options = Trained(recipe, per_activation, expand_ratio, keep_blocks, keep_ratio)
+    _run(asked, target, seen, method, _goal(speedup, budget_ms), options, steps)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Images, and what they are for."""
+
+    reading: Reading
+    images: Path | None
+    labels: bool
+    evaluation: Path | None
+    train: Path | None
+
+
+def _goal(speedup: float | None, budget_ms: float | None) -> Goal | None:
+    """None where the method counts blocks, or makes nothing faster. Raises InputError for both."""
+    from shrinkc.compiler.cost.goal import Goal
+
+    if speedup is None and budget_ms is None:
+        return None
+    return Goal.of(speedup=speedup, budget_ms=budget_ms)
+
+
+def _run(
+    asked: Asked,
+    target: str,
+    seen: _Seen,
+    method: DepthMethod,
+    goal: Goal | None,
+    options: Trained,
+    steps: int | None,
+) -> None:
+    from shrinkc.compiler.api.shrink import shrink as shrunk
+
+    if seen.images is None:
+        raise InputError("shrinking looks at images", "give `images`; no labels are needed")
+    folder = output_folder(asked.out, asked.model, target, "-shrunk")
+    found = shrunk(
+        asked.file,
+        shapes_of(asked.inputs),
+        target=target,
+        images=seen.reading.folder(seen.images),
+        goal=goal,
+        method=method,
+        train=seen.reading.if_given(seen.train),
+        labels=seen.labels,
+        evaluation=seen.reading.if_given(seen.evaluation),
+        options=options,
+        steps=steps,
+        precision=asked.precision or "fp32",
+        opset=asked.opset,
+        threads=asked.threads or 1,
+        runs=asked.runs,
+        folder=work_folder(folder),
+        command=current().typed,
+        progress=progress(),
+    )
+    found.save(folder)
+    _show(method, found, folder)
+
+
+def _show(method: str, shrunk: Shrunk, folder: Path) -> None:
+    from shrinkc.compiler.cli.show.report import report as show_report
+    from shrinkc.compiler.cli.show.shrink import shrunk_json, shrunk_report
+
+    report = shrunk.report
+    if as_json():
+        print_json({"shrunk": shrunk_json(method, shrunk), "compiled": report.to_json()})
+        return
+    shrunk_report(shrunk)
+    if shrunk.measured_speedup is not None:
+        wide_console().print(measured_line(shrunk.measured_speedup, report.precision))
+    show_report(report, folder)
 
 
 def _side_by_side(text: str) -> Parallel:
@@ -128,67 +196,3 @@ def _side_by_side(text: str) -> Parallel:
     if not text.isdecimal() or int(text) < 1:
         raise InputError(f"`parallel` {text}: give a number of processes, or ray")
     return int(text)
-
-
-def _run(a: ShrinkArguments) -> None:
-    """Shrink, compile what is left, print both reports."""
-    from shrinkc.compiler.api.shrink import _images, _Work
-    from shrinkc.compiler.api.steps.changed_network import Changed, compile_changed
-    from shrinkc.compiler.api.steps.network import captured, input_shapes, require_convolutions
-    from shrinkc.compiler.api.steps.target import cost_table
-    from shrinkc.compiler.cli.inputs import preprocessing_of
-    from shrinkc.compiler.cli.show.report import report as show_report
-    from shrinkc.compiler.cli.show.shrink import shrunk_json, shrunk_report
-    from shrinkc.compiler.load.load import load_model
-    from shrinkc.compiler.report.sections import Sections
-
-    given = a.compile
-    _check(a)
-    table = cost_table(given.target, given.threads)
-    model = load_model(given.model, arch=given.arch, trust=given.trust)
-    shapes = input_shapes(model, given.shapes)
-    if len(shapes) > 1:
-        raise InputError("shrinking works for networks with one input")
-    preprocessing = preprocessing_of(given, shapes)
-    if preprocessing is None:
-        raise InputError("shrinking needs a network that reads images (N,C,H,W)")
-    reporter = progress()
-    with reporter.task("Capturing"):
-        graph = captured(model, shapes)
-        require_convolutions(graph)
-    out = given.out or Path(f"{given.model.stem}-{Path(given.target).name}-shrunk")
-    images = _images(a, preprocessing, out, reporter)
-    work = _Work(a, graph, images, table, preprocessing, out, reporter)
-    outcome = work.shrunk()
-    outcome.shrunk.meta.update(graph.meta)
-    changed = Changed(outcome.shrunk, outcome.original, "shrunk")
-    report, judged = compile_changed(
-        *(given, changed, shapes, preprocessing, a.evaluation, out, reporter),
-        sections=Sections(plan=outcome.plan),
-    )
-    speedup = work.measured_ms.speedup(outcome.shrunk) if work.measured_ms else None
-    if as_json():
-        shrunk = shrunk_json(a, outcome, judged) | {"measured_speedup": speedup}
-        print_json({"shrunk": shrunk, "compiled": report.to_json()})
-        return
-    shrunk_report(outcome, judged)
-    if speedup is not None:
-        wide_console().print(measured_line(speedup, given.precision))
-    show_report(report, out)
-
-
-def _check(a: ShrinkArguments) -> None:
-    from shrinkc.compiler.depth.methods import method_of
-    from shrinkc.compiler.depth.trained import labels_missing
-    from shrinkc.compiler.train.compute import require_training
-
-    if a.compile.images is None:
-        raise InputError("shrinking looks at images", "give `images`; no labels are needed")
-    method = method_of(a.method)
-    if method.learns and a.steps is not None:
-        raise InputError(f"`steps` belongs to closed-form; {a.method} takes `epochs`")
-    method.check(a.goal, a.trained)
-    if method.learns or a.trains:
-        require_training()
-    if method.learns and not a.trains:
-        raise labels_missing(a.method)

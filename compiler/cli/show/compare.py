@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any, cast
 
 from rich.markup import escape
 from rich.table import Table
 
-from shrinkc.compiler.api.compare import FILES
-from shrinkc.compiler.cli.output import wide_console as show_wide_console
+from shrinkc.compiler.api.compare import Compared
+from shrinkc.compiler.cli.output import wide_console
 from shrinkc.compiler.report.html.reading import metric
 
 
-def comparison(
-    folders: tuple[Path, Path], reports: list[dict[str, Any]], timed: dict[str, dict[str, Any]]
-) -> None:
-    console = show_wide_console()
+def comparison_json(found: Compared) -> dict[str, Any]:
+    first, second = (_summary(report) for report in found.reports)
+    files = {name: asdict(pair) for name, pair in found.files.items()}
+    return {"first": first, "second": second, "files": files}
+
+
+def _summary(report: dict[str, Any]) -> dict[str, Any]:
+    keys = ("model", "target", "precision", "predicted_ms_after", "after", "artefacts")
+    return {key: report.get(key) for key in keys}
+
+
+def comparison(found: Compared) -> None:
+    folders, reports, timed = found.folders, found.reports, found.files
+    console = wide_console()
     table = Table(title="side by side", title_justify="left")
     table.add_column("")
     for folder in folders:
@@ -25,23 +35,22 @@ def comparison(
         table.add_row(label, *(escape(str(report.get(key)).rstrip(",")) for report in reports))
     table.add_row("predicted", *(_number(r.get("predicted_ms_after"), "ms") for r in reports))
     counted = escape(" or ".join(dict.fromkeys(metric(report) for report in reports)))
-    for name in FILES:
+    names = (artefact["file"] for report in reports for artefact in report["artefacts"])
+    for name in sorted(dict.fromkeys(names), reverse=True):
         files = [_artefact(report, name) for report in reports]
         if any(files):
             table.add_row(f"{name}, size", *(_number(f.get("bytes"), "B") for f in files))
             table.add_row(f"{name}, {counted}", *(_share(f.get("top1")) for f in files))
-        if "speedup" in timed.get(name, {}):
-            times = timed[name]
-            first, second = (f"{times[k]:.3f} ms" for k in ("first_ms", "second_ms"))
+        times = timed.get(name)
+        if times is not None and times.speedup is not None:
+            first, second = (f"{ms:.3f} ms" for ms in (times.first_ms, times.second_ms))
             table.add_row(f"{name}, measured here", first, second)
     console.print(table)
     for name, times in timed.items():
-        if "speedup" in times:
-            console.print(
-                f"{name}: the second is {times['speedup']:.2f} times as fast as the first"
-            )
-        if times["difference"] is not None:
-            share = f"{times['difference']:.1%}"
+        if times.speedup is not None:
+            console.print(f"{name}: the second is {times.speedup:.2f} times as fast as the first")
+        if times.difference is not None:
+            share = f"{times.difference:.1%}"
             console.print(f"{name}: on random inputs their outputs differ by up to {share}")
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from shrinkc.compiler.cli.output import wide_console as show_wide_console
+from shrinkc.compiler.api.plan import Planned
+from shrinkc.compiler.cli.output import as_json, print_json, wide_console
+from shrinkc.compiler.cli.show.report import report as show_report
 from shrinkc.compiler.plan.plan_file import Plan
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
 
 
-def show_plan(plan: Plan, notes: list[str], *, task: Task = CLASSIFICATION) -> None:
+def show_plan(plan: Plan, notes: Sequence[str], *, task: Task = CLASSIFICATION) -> None:
     """What is done, and what was promised."""
-    console = show_wide_console()
+    console = wide_console()
     for step in plan.steps:
         what = f"{step.kind} to {step.channels}" if step.channels else step.kind
         agrees = "" if step.agreement is None else f", alone it agrees on {step.agreement:.1%}"
@@ -53,24 +56,60 @@ def promise_line(plan: Plan, *, task: Task = CLASSIFICATION) -> str:
     )
 
 
-def show_frontier(rows: list[dict[str, Any]], notes: list[str], out: Path) -> None:
-    console = show_wide_console()
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """The plan without the ranges of activations, which are many."""
+    return plan.model_dump(mode="json", exclude={"ranges"})
+
+
+def planned_report(planned: Planned, out: Path) -> None:
+    """The plan and what was compiled, as JSON or for people."""
+    plan, report = planned.plan, planned.report
+    if as_json():
+        notes = list(planned.notes)
+        print_json({"plan": plan_json(plan), "notes": notes, "compiled": report.to_json()})
+        return
+    show_plan(plan, planned.notes)
+    show_report(report, out)
+
+
+def frontier_report(points: Sequence[Planned], out: Path) -> None:
+    """A row for each point, as JSON or for people; every one has a folder in `out`."""
+    rows, notes = [_row(point) for point in points], points[0].notes
+    if as_json():
+        print_json({"frontier": rows, "notes": list(notes)})
+        return
+    console = wide_console()
     table = Table(title="frontier, over the original in fp32", title_justify="left")
     for header in ("folder", "precision", "predicted", "measured", "drop", "agrees", "steps"):
         left = header in ("folder", "precision")
         table.add_column(header, justify="left" if left else "right")
     for row in rows:
-        measured = row["measured_speedup"]
+        measured, drop, agreement = row["measured_speedup"], row["drop"], row["agreement"]
         table.add_row(
             escape(row["folder"]),
             row["precision"],
             f"{row['predicted_speedup']:.2f}×",
             f"{measured:.2f}×" if measured else "",
-            f"{100 * row['drop']:.2f}",
-            f"{row['agreement']:.1%}",
+            "" if drop is None else f"{100 * drop:.2f}",
+            "" if agreement is None else f"{agreement:.1%}",
             str(row["steps"]),
         )
     console.print(table)
     for note in notes:
         console.print(escape(note))
     console.print(escape(f"each with its plan in {out}/"))
+
+
+def _row(point: Planned) -> dict[str, Any]:
+    plan, promise = point.plan, point.plan.promise
+    return {
+        "predicted_speedup": plan.speedup,
+        "predicted_ms": plan.after_ms,
+        "measured_speedup": plan.measured_speedup,
+        "precision": plan.precision,
+        "drop": None if promise is None else promise.drop,
+        "agreement": None if promise is None else promise.agreement,
+        "steps": len(plan.steps),
+        "bytes": {a.file: a.bytes for a in point.report.artefacts},
+        "folder": point.label,
+    }

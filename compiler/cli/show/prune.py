@@ -8,38 +8,31 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from shrinkc.compiler.api.prune import PruneArguments
+from shrinkc.compiler.api.prune import Pruned
 from shrinkc.compiler.cli.output import NOT_JUDGED
 from shrinkc.compiler.cli.output import wide_console as show_wide_console
-from shrinkc.compiler.report.sections import Judged
 from shrinkc.compiler.support.text import counted
-from shrinkc.compiler.width.prune import Pruned
-from shrinkc.passes.base import Skip
 
 
-def pruned_json(
-    a: PruneArguments, pruned: Pruned, skipped: tuple[Skip, ...], judged: Judged | None
-) -> dict[str, Any]:
+def pruned_json(pruned: Pruned) -> dict[str, Any]:
     return {
-        "criterion": a.criterion,
+        "criterion": pruned.criterion,
         "predicted_ms_before": pruned.before_ms,
         "predicted_ms_after": pruned.after_ms,
         "predicted_speedup": pruned.speedup,
         "widths": [asdict(width) for width in pruned.widths],
         "skipped": [asdict(skip) for skip in pruned.skipped],
-        "not_compensated": [asdict(skip) for skip in skipped],
+        "not_compensated": [asdict(skip) for skip in pruned.not_compensated],
         "history": pruned.history,
-        "judged": None if judged is None else asdict(judged),
+        "judged": None if pruned.judged is None else asdict(pruned.judged),
+        "measured_speedup": pruned.measured_speedup,
     }
 
 
-def times(pruned: Pruned) -> str:
-    return f"{pruned.before_ms:.4g} → {pruned.after_ms:.4g} ms predicted, {pruned.speedup:.2f}×"
-
-
-def pruned_report(pruned: Pruned, skipped: tuple[Skip, ...], judged: Judged | None) -> None:
+def pruned_report(pruned: Pruned) -> None:
     console = show_wide_console()
-    table = Table(title=f"widths: {times(pruned)}", title_justify="left")
+    times = pruned.times()
+    table = Table(title=f"widths: {times}" if times else "widths", title_justify="left")
     for header in ("channel group", "before", "after", "kept"):
         table.add_column(header, justify="left" if header == "channel group" else "right")
     for w in pruned.widths:
@@ -53,6 +46,6 @@ def pruned_report(pruned: Pruned, skipped: tuple[Skip, ...], judged: Judged | No
         console.print(
             escape(f"{counted(count, 'group')} {'stays' if count == 1 else 'stay'} whole: {reason}")
         )
-    for skip in skipped:
+    for skip in pruned.not_compensated:
         console.print(escape(f"'{skip.node}' was not compensated: {skip.reason}"))
-    console.print(NOT_JUDGED if judged is None else str(judged))
+    console.print(NOT_JUDGED if pruned.judged is None else str(pruned.judged))

@@ -7,22 +7,23 @@ from typing import Any
 
 from rich.markup import escape
 
-from shrinkc.compiler.api.shrink import Outcome, ShrinkArguments
+from shrinkc.compiler.api.shrink import Shrunk
 from shrinkc.compiler.cli.output import NOT_JUDGED
 from shrinkc.compiler.cli.output import wide_console as show_wide_console
 from shrinkc.compiler.report.sections import Judged
 from shrinkc.compiler.support.text import counted
 
 
-def shrunk_json(a: ShrinkArguments, outcome: Outcome, judged: Judged | None) -> dict[str, Any]:
+def shrunk_json(method: str, shrunk: Shrunk) -> dict[str, Any]:
     return {
-        "method": a.method,
-        "predicted_ms_before": outcome.before_ms,
-        "predicted_ms_after": outcome.after_ms,
-        "predicted_speedup": outcome.before_ms / outcome.after_ms,
-        "choices": outcome.choices,
-        "skipped": [asdict(skip) for skip in outcome.skipped],
-        "judged": None if judged is None else _judged(judged),
+        "method": method,
+        "predicted_ms_before": shrunk.before_ms,
+        "predicted_ms_after": shrunk.after_ms,
+        "predicted_speedup": shrunk.speedup,
+        "choices": shrunk.choices,
+        "skipped": [asdict(skip) for skip in shrunk.skipped],
+        "judged": None if shrunk.judged is None else _judged(shrunk.judged),
+        "measured_speedup": shrunk.measured_speedup,
     }
 
 
@@ -35,13 +36,13 @@ def _judged(judged: Judged) -> dict[str, Any]:
     }
 
 
-def shrunk_report(outcome: Outcome, judged: Judged | None) -> None:
+def shrunk_report(shrunk: Shrunk) -> None:
     console = show_wide_console()
-    for line in outcome.lines:
+    for line in shrunk.lines:
         console.print(escape(line))
     console.print(
-        f"predicted: {outcome.before_ms:.4g} → {outcome.after_ms:.4g} ms, "
-        f"{outcome.before_ms / outcome.after_ms:.2f}×; "
-        f"{counted(len(outcome.skipped), 'span')} declined"
+        f"predicted: {shrunk.before_ms:.4g} → {shrunk.after_ms:.4g} ms, "
+        f"{shrunk.speedup:.2f}×; "
+        f"{counted(len(shrunk.skipped), 'span')} declined"
     )
-    console.print(NOT_JUDGED if judged is None else str(judged))
+    console.print(NOT_JUDGED if shrunk.judged is None else str(shrunk.judged))

@@ -106,7 +106,7 @@ class ProtectedChannels:
     reason: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Groups:
     """The groups in execution order, what must stay, and what a slicer and its twin need."""
 
@@ -120,6 +120,12 @@ class Groups:
 
     def __getitem__(self, name: str) -> ChannelGroup:
         return self._by_name[name]
+
+    def __repr__(self) -> str:
+        channels = sum(group.size for group in self.groups)
+        return (
+            f"Groups({len(self.groups)} of {channels:,} channels, {len(self.protected)} protected)"
+        )
 
     @cached_property
     def _by_name(self) -> dict[str, ChannelGroup]:

@@ -211,6 +211,24 @@ def test_what_cannot_be_is_one_line(
 LOOK = ("--input", "1,3,16,16", "--resize", "16")
 
 
+def test_without_a_target_the_network_alone_is_written(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    given = ("prune", str(model), "--input", "1,3,16,16", "--macs", "0.5", "-o", str(out))
+    assert main([*given, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["compiled"] is None
+    assert found["pruned"]["predicted_speedup"] is None
+    assert [path.name for path in out.iterdir()] == ["model.safetensors"]
+    assert main([*given]) == 0
+    assert "out/: model.safetensors" in capsys.readouterr().out
+    compiled = ("compile", str(out / "model.safetensors"), "--target", "rpi4", "--runs", "0")
+    assert main([*compiled, "-o", str(tmp_path / "compiled")]) == 0
+    assert main([*given[:-4], "--speedup", "2"]) == EXIT_CODES["usage"]
+    assert "give --target" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_sensitivity(
     labelled: bool,

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from shrinkc.compiler.cli.main import main
-from shrinkc.compiler.devices import parse
 from shrinkc.compiler.devices.cuda.device import Cuda
 from shrinkc.compiler.devices.host import Host
 from shrinkc.compiler.devices.jobs import Array, Failed, Measured, Method, Model, Ran, Setup
@@ -131,14 +130,14 @@ def test_the_command(files: dict[str, Path], capsys: Streams) -> None:
 def test_a_device_that_computes_something_else_is_an_error(
     files: dict[str, Path], capsys: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parse, "parse_device", lambda *_: Elsewhere(1.001))
+    monkeypatch.setattr("shrinkc.compiler.api.bench.parse_device", lambda *_: Elsewhere(1.001))
     arguments = ["bench", str(files["net.tflite"]), "--on", "ssh://pi@board", "--runs", "2"]
     assert main([*arguments, "--json"]) == EXIT_CODES["verification"]
     captured = capsys.readouterr()
     assert json.loads(captured.out)["outputs_equal"] is False
     assert json.loads(captured.out)["error"]["kind"] == "verification"
     assert "differ from those here" in captured.err
-    monkeypatch.setattr(parse, "parse_device", lambda *_: Elsewhere())
+    monkeypatch.setattr("shrinkc.compiler.api.bench.parse_device", lambda *_: Elsewhere())
     assert main(arguments) == 0
     assert "outputs equal to those here" in capsys.readouterr().out
 

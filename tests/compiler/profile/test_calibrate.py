@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from shrinkc.compiler.api import calibrate as api_calibrate
 from shrinkc.compiler.cli.main import main
 from shrinkc.compiler.cost.keys import keyed
-from shrinkc.compiler.devices import parse
 from shrinkc.compiler.devices.jobs import REFERENCE, Failed, Measured, Method, Model, Setup
 from shrinkc.compiler.profile import calibrate as calibration
 from shrinkc.compiler.profile.calibrate import PASSES, calibrate_table, reference_networks
@@ -62,7 +62,8 @@ class Board:
 
 @pytest.fixture(autouse=True)
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "REFERENCE_NETWORKS", FEW)
+    for module in (calibration, api_calibrate):
+        monkeypatch.setattr(module, "REFERENCE_NETWORKS", FEW)
     defaults = (FEW,)
     monkeypatch.setattr(reference_networks, "__defaults__", defaults)
 
@@ -101,7 +102,7 @@ def test_the_command_saves_a_table_of_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SHRINKC_TABLES", str(tmp_path))
-    monkeypatch.setattr(parse, "parse_device", lambda *_: Board())
+    monkeypatch.setattr("shrinkc.compiler.api.calibrate.parse_device", lambda *_: Board())
     assert main(["calibrate", "rpi4/tflite-ruy", "--on", "host", "--precision", "fp32"]) == 0
     assert "rpi4/tflite-ruy now means this table" in capsys.readouterr().out.replace("\n", " ")
     key = next(iter(keyed(next(reference_networks(FEW)).program, "fp32")))[1]

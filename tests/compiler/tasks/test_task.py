@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from within import Within
 
 import shrinkc.compiler
-from shrinkc.compiler.api.compile import compile_model
-from shrinkc.compiler.api.steps.changed_network import judge
+from shrinkc.compiler.api.steps.compilation import compile_graph
+from shrinkc.compiler.api.steps.judge import judge
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.images.files import find_images
 from shrinkc.compiler.images.preprocessing import Preprocessing
@@ -64,19 +64,20 @@ def options(tmp_path: Path) -> Options:
     )
 
 
-def test_a_task_from_outside_reaches_the_report(options: Options, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    found = compile_model(Brightness().eval(), [(1, 3, SIZE, SIZE)], out, options)
+def test_a_task_from_outside_reaches_the_report(options: Options) -> None:
+    graph = capture(Brightness().eval(), (torch.zeros(1, 3, SIZE, SIZE),))
+    made = compile_graph(graph, options)
+    found = made.report
     assert found.original_top1 == 0.75
     assert [a.top1 for a in found.artefacts] == [0.75, 0.75]
     assert [a.agreement for a in found.artefacts] == [1.0, 1.0]
-    written = json.loads((out / "report.json").read_text("utf-8"))
+    written = json.loads(made.files["report.json"])
     assert written["task"] == {
         "name": "regression",
         "metric": "share within 0.25",
         "unit": "points of share within 0.25",
     }
-    page = (out / "report.html").read_text("utf-8")
+    page = made.files["report.html"].decode("utf-8")
     assert "Share within 0.25, model.tflite" in page
     assert "op-1" not in page
 
@@ -92,8 +93,8 @@ def test_a_number_is_no_class(options: Options, tmp_path: Path) -> None:
         runs=0,
         task=Within(0.001),
     )
-    shape = (1, 3, SIZE, SIZE)
-    found = compile_model(Brightness().eval(), [shape], tmp_path / "out", with_wrong)
+    graph = capture(Brightness().eval(), (torch.zeros(1, 3, SIZE, SIZE),))
+    found = compile_graph(graph, with_wrong).report
     assert found.original_top1 is not None
     assert found.original_top1 < 0.1
     assert not any("--classes" in note for note in found.notes)

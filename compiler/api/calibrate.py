@@ -1,0 +1,96 @@
+"""`shrinkc.calibrate`: a latency table corrected by whole networks on the user's own device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from shrinkc.compiler.devices.jobs import Setup
+from shrinkc.compiler.devices.parse import parse_device
+from shrinkc.compiler.profile.calibrate import PASSES, calibrate_table
+from shrinkc.compiler.profile.reference_networks import REFERENCE_NETWORKS
+from shrinkc.compiler.support.progress import Progress, shown_by
+from shrinkc.errors import InputError
+from shrinkc.latency_tables.store import load_table, user_tables, write_table
+from shrinkc.latency_tables.table import LatencyTable
+from shrinkc.latency_tables.target import Target
+
+
+@dataclass(frozen=True, repr=False)
+class Calibration:
+    """A corrected table, and where it was written: `target` means it from now on.
+
+    networks              that were timed
+    error_before_percent  precision → mean absolute error of the table as it was
+    error_after_percent   of the corrected one, each network held out in turn
+    """
+
+    target: str
+    folder: Path
+    networks: int
+    error_before_percent: dict[str, float]
+    error_after_percent: dict[str, float]
+
+    def __repr__(self) -> str:
+        errors = ", ".join(
+            f"{precision} {before:.1f}% → {self.error_after_percent[precision]:.1f}%"
+            for precision, before in self.error_before_percent.items()
+        )
+        return f"Calibration({self.target}: {errors})"
+
+
+def calibrate(
+    target: str,
+    *,
+    on: str,
+    runtime: str | None = None,
+    threads: int | None = None,
+    precision: str | None = None,
+    benchmark_model: str | None = None,
+    name: str | None = None,
+    progress: Progress | bool = False,
+) -> Calibration:
+    """Correct `target`'s table by a dozen networks timed on a device, and keep it as one's own.
+
+    Args:
+        target: the table to correct.
+        on: "host", "ssh://user@host[:port]", "adb:SERIAL", or "cuda".
+        runtime: "tflite" or "onnxruntime"; None: the device's first.
+        threads: of the runtime; None: as the table was measured.
+        precision: None: all that table and device have.
+        benchmark_model: TFLite's benchmark_model, for adb.
+        name: target to save it as; None: `target`, which it then means.
+        progress: True shows a bar on stderr.
+
+    Raises:
+        TableError: an unknown target.
+        InputError: a runtime or precision that device or table lack.
+        DeviceError: the device cannot be reached, or cannot run a network.
+    """
+    table = load_table(target)
+    device = parse_device(on, benchmark_model)
+    chosen = runtime or next(iter(device.runtimes))
+    if chosen not in device.runtimes:
+        raise InputError(f"`runtime` {chosen}: {on} has {', '.join(device.runtimes)}")
+    precisions = _precisions(table, device.runtimes[chosen], precision)
+    saved = Target.parse(name or table.target)
+    setup = Setup(chosen, threads or table.meta.threads)
+    total = len(REFERENCE_NETWORKS) * len(precisions) * PASSES
+    with shown_by(progress).task(f"Timing networks on {on}", total) as done:
+        found = calibrate_table(table, device, setup, precisions, done)
+    folder = user_tables().joinpath(*saved.folders)
+    write_table(replace(found.table, target=str(saved)), folder)
+    before, after = dict(found.before_percent), dict(found.after_percent)
+    return Calibration(str(saved), folder, len(REFERENCE_NETWORKS), before, after)
+
+
+def _precisions(
+    table: LatencyTable, of_device: tuple[str, ...], wanted: str | None
+) -> tuple[str, ...]:
+    both = tuple(p for p in table.precisions if p in of_device and wanted in (None, p))
+    if not both:
+        raise InputError(
+            f"`precision` {wanted}: the table has {', '.join(table.precisions)}, "
+            f"the device {', '.join(of_device)}"
+        )
+    return both

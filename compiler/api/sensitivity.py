@@ -1,0 +1,104 @@
+"""`shrinkc.sensitivity`: how accurate a network stays with one group of channels pruned."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from shrinkc.compiler.api.steps.images import batches_of, seen_by_criteria
+from shrinkc.compiler.api.steps.network import Inputs, Model, subject_of
+from shrinkc.compiler.images.source import Given, image_source
+from shrinkc.compiler.report.plots import require_matplotlib, sensitivity_map
+from shrinkc.compiler.support.progress import Progress, shown_by
+from shrinkc.compiler.support.text import counted
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.task import Task
+from shrinkc.compiler.width.methods import spec_of
+from shrinkc.compiler.width.sensitivity import (
+    RATIOS,
+    SensitivityCurve,
+    agreement_of,
+    correct_of,
+)
+from shrinkc.compiler.width.sensitivity import sensitivity as curves_of
+from shrinkc.errors import InputError
+from shrinkc.passes.analysis.channels.channel_groups import channel_groups
+from shrinkc.passes.criteria.base import Criterion
+from shrinkc.passes.criteria.spec import CriterionSpec
+from shrinkc.passes.criteria.spec import Given as Criteria
+
+
+@dataclass(frozen=True, repr=False)
+class Sensitivity:
+    """One curve for each channel group, as shares of `images` images.
+
+    judged  what the shares are of: the task's metric, or "agreement with the original"
+    """
+
+    model: str
+    criterion: str
+    judged: str
+    images: int
+    curves: tuple[SensitivityCurve, ...]
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """A map of groups and shares, as PNG. Raises InputError without matplotlib."""
+        require_matplotlib()
+        title = f"{self.model}, {self.criterion}: {self.judged}, {counted(self.images, 'image')}"
+        sensitivity_map(title, self.curves, RATIOS, Path(path))
+
+    def __repr__(self) -> str:
+        groups = counted(len(self.curves), "channel group")
+        return f"Sensitivity({groups} by {self.criterion}, {self.judged} on {self.images} images)"
+
+
+def sensitivity(
+    model: Model,
+    inputs: Inputs = None,
+    *,
+    images: Given,
+    criterion: str | CriterionSpec | Criterion = "l1",
+    labels: bool = False,
+    limit: int = 500,
+    task: Task = CLASSIFICATION,
+    name: str | None = None,
+    progress: Progress | bool = False,
+) -> Sensitivity:
+    """Prune every channel group alone, at several shares, and judge the masked network (Li et al.,
+    2017, figure 2).
+
+    Args:
+        model: a module, a captured graph, or the path of a file that `load` reads.
+        inputs: an example (N, C, H, W) or its shape.
+        images: to judge on.
+        criterion: which channels of a group go first: a name, or an object of one's own.
+        labels: class folders are labels: top-1 instead of agreement with the original. Labels that
+            come with tensors are always used.
+        limit: of the images.
+        task: what the outputs mean.
+        name: of the network, in titles.
+        progress: True shows bars on stderr.
+
+    Raises:
+        InputError, ImageError, CaptureError, ModelRunError.
+    """
+    spec, shown = spec_of(criterion), shown_by(progress)
+    subject = subject_of(model, inputs, name)
+    source = image_source(images, subject.input_shapes, "images")
+    graph = subject.convolutional(shown)
+    seen = seen_by_criteria(source, labels, limit, shown)
+    if spec.needs == "labels" and seen.labels is None:
+        raise InputError(f"`criterion` {spec.name} needs labels; give `labels`")
+    batches, groups = batches_of(seen), channel_groups(graph)
+    with shown.task(f"Scoring channels: {spec.name}"):
+        scores = spec.build(Criteria(batches, 0, by_cost=True)).scores(graph, groups)
+    judge = (
+        agreement_of(batches, graph, task=task)
+        if seen.labels is None
+        else correct_of(batches, task=task)
+    )
+    with shown.task("Pruning each group alone", len(scores) * len(RATIOS)) as done:
+        curves = curves_of(graph, groups, scores, judge, done=done)
+    what = "agreement with the original" if seen.labels is None else task.metric
+    return Sensitivity(subject.name, spec.name, what, len(seen), curves)

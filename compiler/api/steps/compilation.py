@@ -1,0 +1,296 @@
+"""The whole compilation, one function read from top to bottom."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import fx
+
+from shrinkc.compiler.api.steps.network import require_convolutions
+from shrinkc.compiler.api.steps.optimise import Optimised, optimise
+from shrinkc.compiler.api.steps.quantise import quantised
+from shrinkc.compiler.api.steps.target import cost_table
+from shrinkc.compiler.cost.keys import macs
+from shrinkc.compiler.cost.predict import CostTable, Prediction, predict
+from shrinkc.compiler.devices import describe_host
+from shrinkc.compiler.formats.base import Format
+from shrinkc.compiler.formats.exported import Exported, export
+from shrinkc.compiler.formats.registry import HOST_FORMAT, format_of_runtime
+from shrinkc.compiler.measure.files import measure
+from shrinkc.compiler.measure.layers import measure_layers
+from shrinkc.compiler.measure.memory import measure_memory
+from shrinkc.compiler.model_file.file import model_bytes
+from shrinkc.compiler.options import Options, check_options
+from shrinkc.compiler.pipeline.run import Step
+from shrinkc.compiler.quantise.noise import LayerNoise
+from shrinkc.compiler.quantise.prepare import check_layers
+from shrinkc.compiler.report.report import ArtefactReport, Network, Report, artefact_report
+from shrinkc.compiler.report.sections import Sections, TableSection
+from shrinkc.compiler.support.choices import is_host
+from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.compiler.verify.data import Data, split
+from shrinkc.compiler.verify.files import Artefact, Comparison, Original, artefacts, judge, verify
+from shrinkc.errors import TableError
+from shrinkc.latency_tables.table import LatencyTable
+
+FEW_LABELS, HARDLY_EVER = 20, 0.1  # images; share of them that is right
+
+
+@dataclass(frozen=True, eq=False)
+class Compilation:
+    """The outcome in memory: the report, every file by name, and the network that they hold.
+
+    graph_module  None where the model could not be captured
+    artefacts     the model files, loaded into their runtimes
+    """
+
+    report: Report
+    files: Mapping[str, bytes]
+    graph_module: fx.GraphModule | None
+    artefacts: tuple[Artefact, ...]
+
+    @property
+    def of_target(self) -> Artefact:
+        """The file that the target's runtime runs."""
+        named = {file.name: file for file in self.artefacts}
+        return named.get(self.report.target_format or "", self.artefacts[0])
+
+
+def compile_graph(
+    original: fx.GraphModule,
+    options: Options,
+    *,
+    name: str = "model",
+    progress: Progress | None = None,
+    before: fx.GraphModule | None = None,
+    sections: Sections | None = None,
+    extras: Mapping[str, bytes] | None = None,
+) -> Compilation:
+    """Compile a canonical graph for `options.target`, into a file of every one of
+    `options.formats`.
+
+    A format that cannot express the network is left out and named in `report.failures`. `before` is
+    a network without batch norms that `original` was made from: size and speed are compared with
+    it, otherwise with `original` as it is. `sections` is what the report says besides; `extras` are
+    more files, by name.
+
+    Raises ShrinkcError subclasses: options that do not fit, a step or file that does not compute
+    the same.
+    """
+    progress, sections = progress or Silent(), sections or Sections()
+    check_options(options)
+    table = cost_table(options.target, options.threads)
+    require_convolutions(original)
+    data = split(original, options)
+    with progress.task("Simplifying, folding, merging; each pass verified in float64"):
+        optimised = optimise(original, table, options)
+    with progress.task("Exporting"):
+        exported, unchanged = _exported(optimised, before, options)
+    reference = Original(original)
+    files = _verified(exported, optimised.final, reference, data, progress)
+    if options.precision == "int8":
+        files = _in_int8(files, optimised.final, reference, data, progress)
+    report = _report(
+        name,
+        networks=(original if before is None else before, optimised.final),
+        unchanged=unchanged,
+        files=replace(files, steps=(*optimised.steps, *files.steps)),
+        table=table,
+        data=data,
+        progress=progress,
+    ).extended(sections)
+    written = _written(report, optimised.final, files.exported, options.formats)
+    return Compilation(report, {**written, **(extras or {})}, optimised.final, files.loaded)
+
+
+@dataclass(frozen=True, eq=False)
+class _Files:
+    """What is written: as bytes, loaded, and compared with the original.
+
+    fp32_error  the largest of the fp32 files, as a share of the output range
+    steps, noise, keep_fp32  of int8
+    """
+
+    exported: Exported
+    loaded: tuple[Artefact, ...]
+    tallies: dict[str, Comparison]
+    fp32_error: float
+    steps: tuple[Step, ...] = ()
+    noise: tuple[LayerNoise, ...] = ()
+    keep_fp32: frozenset[str] = frozenset()
+
+
+def _exported(
+    optimised: Optimised, before: fx.GraphModule | None, options: Options
+) -> tuple[Exported, Exported]:
+    """The optimised network's files, and those of the network that it is compared with."""
+    after = export(optimised.final, options.opset, options.formats)
+    if after.program is not None:
+        check_layers(after.program, options.keep_fp32)
+    if before is None and not optimised.merged:
+        return after, after
+    unchanged = optimised.baseline if before is None else before
+    return after, export(unchanged, options.opset, options.formats)
+
+
+def _verified(
+    exported: Exported, final: fx.GraphModule, reference: Original, data: Data, progress: Progress
+) -> _Files:
+    """Raises VerificationError where a file does not compute what the original does."""
+    loaded = artefacts(exported, data.graph_module, data.options.formats)
+    tallies = verify(reference, final, loaded, data, progress)
+    worst = max(tallies[file.name].max_relative_error for file in loaded)
+    return _Files(exported, loaded, tallies, worst)
+
+
+def _in_int8(
+    files: _Files, final: fx.GraphModule, reference: Original, data: Data, progress: Progress
+) -> _Files:
+    """The same network's int8 files, which are judged instead: they are not expected to be
+    equal."""
+    here = is_host(data.options.target)
+    exported, prepared = quantised(files.exported, final, data, here, progress)
+    loaded = artefacts(
+        *(exported, data.graph_module, data.options.formats),
+        load=lambda one, file: one.open_to_judge(file, here),
+    )
+    return _Files(
+        *(exported, loaded, judge(reference, loaded, data, progress), files.fp32_error),
+        steps=prepared.steps,
+        noise=prepared.noise,
+        keep_fp32=prepared.quantisation.keep_fp32,
+    )
+
+
+def _report(
+    name: str,
+    *,
+    networks: tuple[fx.GraphModule, fx.GraphModule],
+    unchanged: Exported,
+    files: _Files,
+    table: CostTable,
+    data: Data,
+    progress: Progress,
+) -> Report:
+    """Predict and measure. `networks`: before and after; `unchanged`: the files before."""
+    options, original, exported = data.options, data.graph_module, files.exported
+    timings = measure(unchanged, exported, options, progress)
+    memory = measure_memory(unchanged, exported, options, progress)
+    predicted_after = _predicted(exported, table, options.precision, files.keep_fp32)
+    requantised = _predicted(unchanged, table, options.precision)
+    layers = measure_layers(exported, predicted_after, options, progress)
+    in_torch = files.tallies["torch"]
+    reports = tuple(
+        artefact_report(
+            file,
+            precision=options.precision,
+            tally=files.tallies[file.name],
+            timings=timings.get(file.name),
+            memory=memory.get(file.name, (None, None)),
+            size_before=_size(unchanged, file.format),
+        )
+        for file in files.loaded
+    )
+    return Report(
+        model=name,
+        target=options.target,
+        precision=options.precision,
+        input_shapes=original.meta["input_shapes"],
+        captured_by=original.meta.get("captured_by", "own file"),
+        before=_network(networks[0], unchanged, options.formats),
+        after=_network(networks[1], exported, options.formats),
+        predicted_before=_predicted(unchanged, table, "fp32"),
+        predicted_after=predicted_after,
+        artefacts=reports,
+        target_format=_target_format(table, options.formats, reports),
+        steps=files.steps,
+        max_relative_error=files.fp32_error,
+        original_top1=in_torch.top1,
+        images=in_torch.images if data.evaluation else 0,
+        calibration_images=len(data.calibration or ()),
+        preprocessing=options.preprocessing.to_json() if options.preprocessing else None,
+        host=describe_host(),
+        threads=options.threads,
+        opset=options.opset,
+        notes=(*exported.notes, *data.notes(), *_order_of_classes(in_torch)),
+        failures=exported.failures,
+        predicted_ms_before_in_precision=requantised.total_ms if requantised else None,
+        table=_table(table, options.precision),
+        noise=files.noise,
+        measured_layers=layers,
+        task=options.task,
+    )
+
+
+def _target_format(
+    table: CostTable, formats: Sequence[Format], files: Sequence[ArtefactReport]
+) -> str:
+    """The written format that the target's runtime runs; where none is, that of the file that is
+    fastest here, else of the first."""
+    here = HOST_FORMAT.runtimes[0]
+    runtime = table.meta.runtime if isinstance(table, LatencyTable) else here
+    written = {file.name: file for file in files}
+    found = format_of_runtime(runtime, [one for one in formats if one.name in written])
+    if found is not None:
+        return found.name
+    return min(files, key=lambda file: file.measured_ms or math.inf).name
+
+
+def _order_of_classes(original: Comparison) -> tuple[str, ...]:
+    """A network that is hardly ever right was trained on classes in another order."""
+    if original.classes is None or original.labelled < FEW_LABELS:
+        return ()
+    if (original.top1 or 0.0) > HARDLY_EVER:
+        return ()
+    return (
+        f"the network itself is right on {original.top1:.1%} of the images: class folders count "
+        "in sorted order; where the network's is another, give --classes FILE",
+    )
+
+
+def _size(exported: Exported, one: Format) -> int | None:
+    data = exported.files.get(one.name)
+    return None if data is None else len(data)
+
+
+def _network(
+    graph_module: fx.GraphModule, exported: Exported, formats: Sequence[Format]
+) -> Network:
+    count = None if exported.program is None else macs(exported.program)
+    return Network(len(graph_module.graph.nodes), count, _size(exported, formats[0]))
+
+
+def _predicted(
+    exported: Exported, table: CostTable, precision: str, keep_fp32: frozenset[str] = frozenset()
+) -> Prediction | None:
+    if exported.program is None:
+        return None
+    try:
+        return predict(exported.program, table, precision, keep_fp32)
+    except TableError:  # the host times int8 files whole, not by operator
+        if not is_host(table.target):
+            raise
+        return None
+
+
+def _table(table: CostTable, precision: str) -> TableSection | None:
+    """What a table says of itself; the machine itself says nothing."""
+    if not isinstance(table, LatencyTable):
+        return None
+    meta, error = table.meta, table.mean_error_percent(precision)
+    return TableSection(meta.device, meta.runtime, meta.kind, meta.source, error)
+
+
+def _written(
+    report: Report, final: fx.GraphModule, exported: Exported, formats: Sequence[Format]
+) -> dict[str, bytes]:
+    """File name → content."""
+    extra = {
+        "model": report.model,
+        "target": report.target,
+        "preprocessing": report.preprocessing,
+    }
+    models = {one.file: exported.files[one.name] for one in formats if one.name in exported.files}
+    return models | {"model.safetensors": model_bytes(final, extra)} | report.pages()

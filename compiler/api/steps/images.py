@@ -1,0 +1,29 @@
+"""Images as criteria see them."""
+
+from __future__ import annotations
+
+from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.images.source import ImageSource
+from shrinkc.compiler.support.progress import Progress
+from shrinkc.passes.criteria.shared.data import Batch
+
+BATCH = 32  # images that criteria see at a time
+
+
+def seen_by_criteria(source: ImageSource, labels: bool, limit: int, progress: Progress) -> Images:
+    """At most `limit` of them as the network reads them; with labels where `labels` says that class
+    folders are, and where they were given as tensors."""
+    few = source.at_most(limit)
+    if not labels and not few.in_memory:
+        few = few.without_labels()
+    return few.decoded(progress, margin=False)
+
+
+def batches_of(images: Images) -> list[Batch]:
+    """All of them, in order."""
+    found: list[Batch] = []
+    for start in range(0, len(images), BATCH):
+        rows = slice(start, start + BATCH)
+        labels = None if images.labels is None else images.labels[rows]
+        found.append(((images.inputs(images.pixels[rows]),), labels))
+    return found

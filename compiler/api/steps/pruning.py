@@ -1,0 +1,228 @@
+"""How a network is pruned: what was asked for, checked, and carried out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, fx
+
+from shrinkc.compiler.api.steps.images import batches_of, seen_by_criteria
+from shrinkc.compiler.api.steps.request import FEW, Request
+from shrinkc.compiler.cost.goal import Goal
+from shrinkc.compiler.cost.predict import CostTable
+from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.images.source import Given
+from shrinkc.compiler.measure.speedup import Measuring
+from shrinkc.compiler.recover.compensate import compensate as compensated
+from shrinkc.compiler.recover.distil import Tuning
+from shrinkc.compiler.train.compute import require_training
+from shrinkc.compiler.width.distil import distilled
+from shrinkc.compiler.width.layer_by_layer import in_order as layer_after_layer
+from shrinkc.compiler.width.measured_damage import MeasuredDamage
+from shrinkc.compiler.width.methods import CRITERIA, chosen_by_cost, comparable
+from shrinkc.compiler.width.prune import Compensate, Pruning, Stages, check_goal
+from shrinkc.compiler.width.prune import Pruned as Found
+from shrinkc.compiler.width.prune import prune as prune_graph
+from shrinkc.errors import InputError
+from shrinkc.passes.analysis.channels.channel_groups import Groups
+from shrinkc.passes.base import Skip
+from shrinkc.passes.channels.selection import Selection
+from shrinkc.passes.channels.slice_channels import SliceChannels
+from shrinkc.passes.criteria.shared.data import Batch
+from shrinkc.passes.criteria.spec import CriterionSpec
+from shrinkc.passes.criteria.spec import Given as Criteria
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """The arguments that say how to prune."""
+
+    spec: CriterionSpec
+    goal: Goal | None
+    options: Pruning
+    compensate: bool | None
+    steps: int | None
+    strength: float
+    every: int | None
+    in_order: bool
+    labels: bool
+    limit: int
+    trains: bool
+
+    @property
+    def compensates(self) -> bool:
+        """As asked for, else as the criterion is published."""
+        if self.compensate is None:
+            return self.spec.compensates or self.in_order
+        return self.compensate
+
+    @property
+    def measures(self) -> bool:
+        return self.options.allocation.normalise == "measured"
+
+    @property
+    def looks(self) -> bool:
+        """Whether images are looked at before anything is trained."""
+        return self.spec.needs != "nothing" or self.compensates or self.measures
+
+    def check(self, images: bool, epochs: bool) -> None:
+        """What can be known to fail before anything is loaded. Raises InputError."""
+        check_goal(self.goal, self.options.keep)
+        if self.labels and not images:
+            raise InputError(
+                "`labels` says that the folders of `images` are classes", "give `images`"
+            )
+        if self.spec.needs != "nothing" and not images:
+            without = ", ".join(c.name for c in CRITERIA if c.needs == "nothing")
+            raise InputError(
+                f"`criterion` {self.spec.name} looks at images",
+                f"give `images`, or a criterion that needs none: {without}",
+            )
+        if self.compensate and not images:
+            raise InputError("`compensate` looks at images", "give `images`; no labels are needed")
+        if self.in_order and not images:
+            raise InputError("`in_order` looks at images", "give `images`; no labels are needed")
+        if self.in_order and self.compensate is False:
+            raise InputError("`in_order` compensates every layer", "leave out `compensate`")
+        if self.in_order and self.every is not None:
+            raise InputError("`in_order` decides at once, `every` during a training", "give one")
+        if self.measures and not images:
+            raise InputError("`normalise` measured looks at images", "give `images`")
+        if self.steps and (self.trains or not self.compensates):
+            raise InputError("`steps` of distillation follow `compensate` where nothing is trained")
+        if self.every is not None and not (self.spec.scheduled and self.trains):
+            some = ", ".join(c.name for c in CRITERIA if c.scheduled)
+            raise InputError(f"`every` belongs to `criterion` {some} with `train`, or `epochs`")
+        if epochs and not self.trains:
+            raise InputError("`epochs` of what?", "give `train`, or `images` and `labels`")
+        if self.trains:
+            require_training()
+
+    def check_without_target(self, precision: str) -> None:
+        """Raises InputError."""
+        if self.goal is not None and self.goal.unit == "ms":
+            raise InputError(f"`{self.goal.kind}` is counted by a latency table; give `target`")
+        if precision != "fp32":
+            raise InputError("`precision` is of files, which need a `target`")
+
+
+@dataclass(frozen=True, eq=False)
+class Pruner:
+    """What was asked for, with everything loaded.
+
+    seen      by criteria and compensation
+    teaching  images to train on
+    """
+
+    request: Request
+    asked: Asked
+    graph: fx.GraphModule
+    table: CostTable | None
+    seen: Images | None
+    teaching: Images | None
+
+    @classmethod
+    def of(
+        cls, asked: Asked, request: Request, table: CostTable | None, train: Given | None
+    ) -> Pruner:
+        """With the images read. Raises InputError where labels are missing."""
+        graph, seen, spec = request.subject.convolutional(request.progress), None, asked.spec
+        if request.images is not None and asked.looks:
+            seen = seen_by_criteria(request.images, asked.labels, asked.limit, request.progress)
+        if spec.needs == "labels" and (seen is None or seen.labels is None):
+            raise InputError(
+                f"`criterion` {spec.name} needs labels",
+                "give `labels` when the folders of `images` are classes",
+            )
+        teaching = request.training_images(train, "train") if asked.trains else None
+        return cls(request, asked, graph, table, seen, teaching)
+
+    @property
+    def tunes(self) -> bool:
+        """Whether the deployed network is distilled at the end."""
+        steps = Tuning().steps if self.asked.steps is None else self.asked.steps
+        fits = self.seen is not None and self.asked.compensates
+        return fits and not self.asked.trains and steps > 0
+
+    def pruned(self) -> tuple[Found, tuple[Skip, ...]]:
+        """The result, and layers that were not compensated."""
+        asked, seen, spec = self.asked, self.seen, self.asked.spec
+        options = replace(asked.options, allocation=comparable(asked.options.allocation, spec))
+        batches = [] if seen is None else batches_of(seen)
+        by_cost = chosen_by_cost(options.allocation, asked.goal)
+        criterion = spec.build(Criteria(batches, options.recipe.seed, by_cost, asked.every))
+        skipped: list[Skip] = []
+        timed = asked.goal is not None and asked.goal.unit == "ms"
+        digest = None if seen is None else seen.digest
+        fitted = None
+        if asked.in_order:
+            fitted = layer_after_layer(criterion, batches, skipped, self.request.progress)
+        elif asked.compensates:
+            fitted = _compensation(batches, skipped)
+        order = " in order" if asked.in_order else ""
+        result = prune_graph(
+            *(self.graph, self.table, self.request.options.precision, criterion, asked.goal),
+            options=options,
+            train=self.teaching,
+            seen=f"{spec.name} {by_cost} {digest} {asked.compensates}{order}",
+            stages=Stages(
+                self._penalty,
+                self._damage(batches, seen) if seen is not None else None,
+                fitted,
+            ),
+            measured_ms=self.measured_ms if timed else None,
+            folder=self.request.folder,
+            task=self.request.options.task,
+            progress=self.request.progress,
+        )
+        if self.tunes and seen is not None:
+            tuning = Tuning() if asked.steps is None else Tuning(steps=asked.steps)
+            result = distilled(
+                *(result, seen, tuning, self.request.progress), task=self.request.options.task
+            )
+        return result, tuple(dict.fromkeys(skipped))
+
+    @cached_property
+    def measured_ms(self) -> Measuring | None:
+        """Of changed networks, where the target is this machine."""
+        if self.table is None:
+            return None
+        request = self.request
+
+        def few() -> Tensor:
+            images = self.seen
+            if images is None:
+                if request.images is None:
+                    raise InputError(
+                        "`precision` int8 needs images to calibrate on", "give `images`"
+                    )
+                images = request.images.at_most(FEW).decoded(request.progress, margin=False)
+            return images.inputs(images.pixels[:FEW])
+
+        return request.on_this_machine(self.table, few)
+
+    def _damage(self, batches: list[Batch], seen: Images) -> MeasuredDamage:
+        told = f"{self.asked.spec.name} {seen.digest} {len(seen)}"
+        request = self.request
+        return MeasuredDamage(
+            *(batches, self.asked.compensates, told, request.folder, request.progress),
+            task=request.options.task,
+        )
+
+    @property
+    def _penalty(self) -> Any:
+        penalty = self.asked.spec.penalty
+        if penalty is None or self.teaching is None:
+            return None
+        return lambda graph, groups: penalty(graph, groups, self.asked.strength)  # pyright: ignore
+
+
+def _compensation(batches: list[Batch], skipped: list[Skip]) -> Compensate:
+    def fitted(graph: fx.GraphModule, groups: Groups, selection: Selection) -> Selection:
+        found = compensated(graph, SliceChannels(selection), batches)
+        skipped.extend(found.skipped)
+        return found.selection
+
+    return fitted

@@ -1,0 +1,140 @@
+"""What the functions of the API return."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from shrinkc.compiler.api.steps.compilation import Compilation
+from shrinkc.compiler.api.steps.network import Subject
+from shrinkc.compiler.capture.structure import Restored, Structure
+from shrinkc.compiler.report.report import Report
+from shrinkc.compiler.report.sections import Judged
+from shrinkc.compiler.support.atomic_files import atomic_folder
+from shrinkc.compiler.support.text import counted
+from shrinkc.compiler.verify.files import Artefact
+from shrinkc.errors import InputError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Compiled:
+    """Compiled files, in memory until `save`. Calling it runs the file that the target runs.
+
+    report  what was done, predicted, measured and verified
+    files   name → bytes: the model files, model.safetensors (loads again), report.json,
+            report.html, and for a plan its plan.json and plan.safetensors
+    module  the network that the files hold, in PyTorch; it trains
+    structure, artefact  of what the model returns, and what calling runs
+    """
+
+    report: Report
+    files: Mapping[str, bytes]
+    module: nn.Module
+    structure: Structure
+    artefact: Artefact
+
+    @classmethod
+    def of(cls, compilation: Compilation, subject: Subject) -> Compiled:
+        graph = compilation.graph_module
+        module = subject.model if graph is None else subject.restored(graph)
+        return cls(
+            *(compilation.report, compilation.files, module, subject.structure),
+            compilation.of_target,
+        )
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """What the model returned, computed by the file: float32 (N, …) for any N.
+
+        Raises InputError for inputs of another number or shape.
+        """
+        given, values = tuple(inputs), self.artefact.program.inputs
+        wanted = [tuple(value.shape[1:]) for value in values]
+        if [tuple(x.shape[1:]) for x in given] != wanted:
+            shapes = ", ".join("×".join(map(str, ("N", *shape))) for shape in wanted)
+            raise InputError(f"`inputs` do not fit: this network reads {shapes}")
+        arrays = self.artefact.run(tuple(x.detach().to("cpu", torch.float32) for x in given))
+        return self.structure.restore([torch.from_numpy(array) for array in arrays])
+
+    def save(self, out: str | os.PathLike[str]) -> Path:
+        """Write all files into the folder `out`, or none. Raises InputError where that fails."""
+        folder = Path(out)
+        with atomic_folder(folder) as stage:
+            for name, content in self.files.items():
+                (stage / name).write_bytes(content)
+        return folder
+
+    def __repr__(self) -> str:
+        report = self.report
+        before, after = report.predicted_before, report.predicted_after
+        speed = (
+            f", {before.total_ms:.4g} → {after.total_ms:.4g} ms predicted"
+            if before and after
+            else ""
+        )
+        return f"Compiled({report.model} for {report.target} in {report.precision}{speed})"
+
+
+class Transformed(Restored):
+    """A network that shrinkc made of a model. It returns what the model returned, and trains.
+
+    compiled  its files, where a target was given
+    judged    beside the original on evaluation images, where they were given
+    """
+
+    def __init__(
+        self,
+        graph_module: fx.GraphModule,
+        structure: Structure,
+        compiled: Compiled | None,
+        judged: Judged | None,
+    ) -> None:
+        super().__init__(graph_module, structure)
+        for parameter in self.parameters():
+            if parameter.is_floating_point():
+                parameter.requires_grad_()
+        self.compiled = compiled
+        self.judged = judged
+
+    @property
+    def report(self) -> Report:
+        """Of the compilation. Raises InputError without a target."""
+        return self._compiled().report
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """Name → bytes. Raises InputError without a target."""
+        return self._compiled().files
+
+    def save(self, out: str | os.PathLike[str]) -> Path:
+        """Write the files into the folder `out`; without a target model.safetensors alone, which
+        `shrinkc.compile` and the command line read. Weights that were trained since are not in
+        files that were compiled before: compile the module again.
+
+        Raises InputError where that fails.
+        """
+        if self.compiled is not None:
+            return self.compiled.save(out)
+        from shrinkc.compiler.model_file.file import model_bytes
+
+        folder = Path(out)
+        with atomic_folder(folder) as stage:
+            (stage / "model.safetensors").write_bytes(model_bytes(self.graph_module, {}))
+        return folder
+
+    def _compiled(self) -> Compiled:
+        if self.compiled is None:
+            raise InputError("no files were made, since no `target` was given; use shrinkc.compile")
+        return self.compiled
+
+    def summary(self) -> str:
+        """What was done, in a few words."""
+        return counted(sum(p.numel() for p in self.parameters()), "parameter")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.summary()})"

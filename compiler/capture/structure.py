@@ -1,0 +1,91 @@
+"""What a model returned, around what its graph returns: a graph's outputs are a flat tuple."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from shrinkc.compiler.capture.trace import leaves
+from shrinkc.compiler.support.quiet import quiet
+from shrinkc.compiler.support.text import one_line
+from shrinkc.errors import ModelRunError
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Of a tensor: its index among the graph's outputs."""
+
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """Of a model's return value: a tensor, or nested tuples, lists and dictionaries of tensors.
+
+    template  that value, a `_Place` where a tensor was; what is no tensor stays as it was
+    """
+
+    template: Any
+
+    def restore(self, tensors: Sequence[Tensor]) -> Any:
+        """The model's return value with `tensors` in the places of its own."""
+        return _mapped(
+            self.template, lambda leaf: tensors[leaf.index] if isinstance(leaf, _Place) else leaf
+        )
+
+
+@torch.no_grad()
+def structure_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> Structure:
+    """Run `model` once. Raises ModelRunError with its own error."""
+    try:
+        with quiet():
+            outputs: Any = model(*inputs)
+    except Exception as error:  # the model's own Python may raise anything
+        shapes = ", ".join("×".join(map(str, x.shape)) for x in inputs)
+        raise ModelRunError(
+            f"the model does not run on inputs of {shapes}: {one_line(error, 300)}",
+            "give the right shape with `inputs`",
+        ) from error
+    found = (x for x in leaves(outputs) if isinstance(x, Tensor))  # in the order of the graph's
+    places = {id(x): _Place(index) for index, x in enumerate(found)}
+    return Structure(_mapped(outputs, lambda leaf: places.get(id(leaf), leaf)))
+
+
+def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """`value` with its leaves changed; every container keeps its type."""
+    if isinstance(value, dict):
+        known = cast(dict[Any, Any], value)
+        filled = copy.copy(known)
+        for key, item in known.items():
+            filled[key] = _mapped(item, change)
+        return filled
+    if isinstance(value, tuple | list):
+        items = [_mapped(item, change) for item in cast(Sequence[Any], value)]
+        make: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
+        return make(*items) if hasattr(make, "_fields") else make(items)
+    return change(value)
+
+
+class Restored(nn.Module):
+    """A graph that returns what the model returned. It trains, and is saved, like any module.
+
+    graph_module  the canonical graph; it returns a tuple of tensors
+    """
+
+    def __init__(self, graph_module: fx.GraphModule, structure: Structure) -> None:
+        super().__init__()
+        self.graph_module = graph_module
+        self.structure = structure
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.structure.restore(self.graph_module(*inputs))
+
+    def __repr__(self) -> str:
+        count = sum(p.numel() for p in self.parameters())
+        layers = sum(1 for _ in self.graph_module.children())
+        return f"{type(self).__name__}({layers} layers, {count:,} parameters)"

@@ -1,0 +1,116 @@
+"""What a user gives as images, whatever it is, becomes one thing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor
+
+from shrinkc.compiler.images.cache import Reading, load_images, with_margin
+from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.images.files import ImageSet, find_images, read_classes
+from shrinkc.compiler.images.preprocessing import Preprocessing, preprocessing_for
+from shrinkc.compiler.images.tensors import TensorImages, collected
+from shrinkc.compiler.support.progress import Progress
+from shrinkc.errors import InputError
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """A folder or tar of images, and how they become inputs.
+
+    path      a folder, class folders, or a tar of them (.jpg, .jpeg, .png, .npy)
+    resize    shorter side in pixels before the centre crop; default: 256/224 of the input's, the
+              input's own up to 64 pixels
+    mean      per channel, subtracted after scaling to 0–1; default: ImageNet's
+    std       per channel, divided by; default: ImageNet's
+    classes   class folder → class index, or a JSON file that says so; default: sorted order
+    labelled  class folders are labels
+    limit     use that many, spread over the classes
+    """
+
+    path: str | os.PathLike[str]
+    resize: int | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    classes: Mapping[str, int] | str | os.PathLike[str] | None = None
+    labelled: bool = True
+    limit: int | None = None
+
+
+Given = (
+    str
+    | os.PathLike[str]
+    | ImageFolder
+    | Tensor
+    | tuple[Tensor, Tensor]
+    | Iterable[Tensor | tuple[Tensor, Tensor] | list[Tensor]]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSource:
+    """Images, and what happens to them before the network sees them; `preprocessing` is None for
+    what is in memory as the network reads it."""
+
+    images: ImageSet | TensorImages
+    preprocessing: Preprocessing | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def labelled(self) -> bool:
+        return self.images.labelled
+
+    @property
+    def in_memory(self) -> bool:
+        return isinstance(self.images, TensorImages)
+
+    def at_most(self, limit: int) -> ImageSource:
+        """`limit` of them, spread over the classes."""
+        return self if len(self) <= limit else replace(self, images=self.images.spread(limit))
+
+    def without_labels(self) -> ImageSource:
+        return replace(self, images=self.images.without_labels())
+
+    def decoded(
+        self, progress: Progress, *, cache: Path | None = None, margin: bool = True
+    ) -> Images:
+        """In memory, or with `cache` in a file there. `margin` keeps what lies around the centre
+        crop, for random crops. Raises DataError as `load_images` does."""
+        if isinstance(self.images, TensorImages) or self.preprocessing is None:
+            return cast(TensorImages, self.images).decoded()
+        stored = with_margin(self.preprocessing) if margin else self.preprocessing
+        return load_images(self.images, stored, Reading(cache=cache), progress)
+
+
+def image_source(
+    given: Given, input_shapes: Sequence[tuple[int, ...]], parameter: str, *, labelled: bool = True
+) -> ImageSource:
+    """`given` for a network with one input, (N, C, H, W).
+
+    labelled  whether class folders of a plain path are labels
+
+    Raises InputError or ImageError that names `parameter`.
+    """
+    if len(input_shapes) != 1 or len(input_shapes[0]) != 4:
+        raise InputError(
+            f"`{parameter}` works for networks with one input of N×C×H×W; leave it out"
+        )
+    shape = input_shapes[0]
+    if isinstance(given, str | os.PathLike):
+        given = ImageFolder(given, labelled=labelled)
+    if not isinstance(given, ImageFolder):
+        found = collected(given, shape[1:], parameter)
+        return ImageSource(found)
+    preprocessing = preprocessing_for(shape, resize=given.resize, mean=given.mean, std=given.std)
+    classes: Any = given.classes if given.labelled else None
+    if isinstance(classes, str | os.PathLike):
+        classes = read_classes(Path(classes))
+    images = find_images(Path(given.path), classes=classes, limit=given.limit)
+    return ImageSource(images if given.labelled else images.without_labels(), preprocessing)

@@ -1,0 +1,140 @@
+"""Whatever a user gives as images: a folder, a tensor, a DataLoader, anything of tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from noise_images import noise_images
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from shrinkc.compiler.images import tensors as module
+from shrinkc.compiler.images.source import ImageFolder, image_source
+from shrinkc.compiler.support.progress import Silent
+from shrinkc.errors import ImageError, InputError
+
+SHAPES = ((1, 3, 8, 8),)
+X = torch.randn(10, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(10) % 3
+
+
+def read(given: Any) -> tuple[Tensor, Tensor | None]:
+    source = image_source(given, SHAPES, "images")
+    batches = list(source.images.batches(source.preprocessing, 4))  # pyright: ignore
+    labels = [y for _, y in batches if y is not None]
+    return torch.cat([x for x, _ in batches]), torch.cat(labels) if labels else None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        X,
+        X.double(),
+        [X[:5], X[5:]],
+        list(X),
+        (x for x in X),
+        DataLoader(TensorDataset(X), batch_size=4),
+        TensorDataset(X),
+        (X[:4], X[4:]),
+    ],
+    ids=["tensor", "float64", "batches", "samples", "generator", "loader", "dataset", "tuple"],
+)
+def test_tensors_without_labels(given: Any) -> None:
+    inputs, labels = read(given)
+    assert torch.equal(inputs, X)
+    assert labels is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (X, Y),
+        [(X[:5], Y[:5]), (X[5:], Y[5:])],
+        [(x, int(y)) for x, y in zip(X, Y, strict=True)],
+        DataLoader(TensorDataset(X, Y), batch_size=4),
+        TensorDataset(X, Y),
+    ],
+    ids=["pair", "batches", "samples", "loader", "dataset"],
+)
+def test_tensors_with_labels(given: Any) -> None:
+    inputs, labels = read(given)
+    assert torch.equal(inputs, X)
+    assert labels is not None
+    assert torch.equal(labels, Y)
+
+
+def test_what_fits_read_are_the_same_bits() -> None:
+    source = image_source((X, Y), SHAPES, "images")
+    images = source.decoded(Silent())
+    assert torch.equal(images.inputs(images.pixels), X)
+    assert images.labels is not None
+    assert torch.equal(images.labels, Y)
+    assert source.without_labels().decoded(Silent()).labels is None
+
+
+def test_a_folder_is_read_as_it_says(tmp_path: Path) -> None:
+    folder = noise_images(tmp_path / "images")
+    plain = image_source(str(folder), SHAPES, "images")
+    own = image_source(ImageFolder(folder, mean=(0.5,), std=(0.25,), limit=3), SHAPES, "images")
+    assert len(own) == 3 < len(plain)
+    assert own.preprocessing is not None
+    assert own.preprocessing.mean == (0.5,)
+    assert len(plain.at_most(2)) == 2
+    assert not plain.without_labels().labelled
+
+
+def test_at_most_so_many_are_spread_evenly() -> None:
+    source = image_source((X, Y), SHAPES, "images")
+    assert source.at_most(20) is source
+    few = source.at_most(4).images
+    (x, y), *_ = few.batches(None, 8)  # pyright: ignore
+    assert torch.equal(x, X[[0, 2, 5, 7]])
+    assert torch.equal(y, Y[[0, 2, 5, 7]])
+
+
+def used_up() -> Any:
+    generator = (x for x in X)
+    list(generator)
+    return generator
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (used_up(), "`calibration` gave no images; a generator can be read only once"),
+        ([], "`calibration` gave no images"),
+        (3, "`calibration` is a int; give a folder"),
+        (X[:, :2], "`calibration` has shape 10×2×8×8; the network reads n×3×8×8"),
+        ([X[0, :2]], "`calibration` has shape 2×8×8"),
+        ((X * 255).to(torch.uint8), "`calibration` holds uint8; give floats"),
+        ([np.zeros((3, 8, 8))], "`calibration` yields a ndarray"),
+        ([{"image": X}], "`calibration` yields a dict"),
+        ((X, Y[:3]), "`calibration` has 3 labels for 10 images"),
+        ([(X[:5], Y[:5]), X[5:]], "`calibration` has labels for some batches only"),
+        (X.where(X < 1, torch.nan), "`calibration` holds NaN or infinity"),
+    ],
+)
+def test_what_is_no_image_names_the_parameter(given: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        image_source(given, SHAPES, "calibration")
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MEMORY_BYTES", X.numel() * 4 - 1)
+    with pytest.raises(InputError, match="holds more than"):
+        image_source([X[:5], X[5:]], SHAPES, "images")
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no such folder"):
+        image_source(tmp_path / "none", SHAPES, "images")
+
+
+@pytest.mark.parametrize("shapes", [((1, 3, 8, 8), (1, 4)), ((1, 16),)])
+def test_networks_that_read_no_images(shapes: Any) -> None:
+    with pytest.raises(InputError, match="`images` works for networks with one input"):
+        image_source(X, shapes, "images")
