@@ -154,7 +154,7 @@ def mean_errors_percent(path: Traversable) -> dict[tuple[str, str], float]:
     `read_validation`. Raises TableError for numbers that are none."""
     sums: dict[tuple[str, str], tuple[float, int]] = {}
     try:
-        with path.open("r", encoding="utf-8", newline="") as file:
+        with path.open("r", encoding="utf-8") as file:
             rows = csv.reader(file)
             next(rows, None)
             for _, precision, measured_ms, predicted_ms, held_out in rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from shrinkc.compiler.capture.structure import Structure
 from shrinkc.compiler.cost.goal import PLAN_GOALS, Goal
 from shrinkc.compiler.depth.closed_form import ClosedForm
 from shrinkc.compiler.formats.base import FILE_PRECISIONS
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.source import Given, image_source
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.plan.finished_plans import Planned as Found
@@ -252,28 +254,23 @@ class _Plans:
         graph, shown = request.subject.convolutional(request.progress), request.progress
         assert request.images is not None
         fitted = request.images.without_labels().decoded(shown)  # folders may be in another order
-        held_out = request.training_images(evaluation, "evaluation") if evaluation else None
-        teach = None
+        held_out = teaching = None
+        if evaluation is not None:
+            held_out = request.training_images(evaluation, "evaluation")
         if train is not None:
             teaching = request.training_images(train, "train")
-
-            def teach(fitted: fx.GraphModule, original: fx.GraphModule) -> fx.GraphModule:
-                return retrain(
-                    *(fitted, original, teaching, recipe, request.folder, shown), task=options.task
-                )
-
         cache = Path(user_cache_dir("shrinkc", appauthor=False), "damages")
         planning = Planning(
             FILE_PRECISIONS if precision is None else (precision,),
             ClosedForm(cache=cache),
             options.threads,
-            training=f"{teaching.digest} {recipe}" if train is not None else "",
+            training="" if teaching is None else f"{teaching.digest} {recipe}",
             folder=request.folder,
         )
         planner = prepare_planning(
             *(graph, fitted, table, planning),
             held_out=held_out,
-            train=teach,
+            train=None if teaching is None else _training(request, teaching, recipe),
             task=options.task,
             progress=shown,
         )
@@ -283,6 +280,18 @@ class _Plans:
         refused = tuple(Skip(r.node, r.reason) for r in self.planner.candidates.refused)
         original, notes = self.planner.original, tuple(self.planner.notes)
         return _planned(self.request, found, original, refused, frontier, notes)
+
+
+def _training(
+    request: Request, images: Images, recipe: Recipe
+) -> Callable[[fx.GraphModule, fx.GraphModule], fx.GraphModule]:
+    """Batch norms put back, self-distillation from the original, as `shrink` does."""
+    folder, progress, task = request.folder, request.progress, request.options.task
+
+    def train(fitted: fx.GraphModule, original: fx.GraphModule) -> fx.GraphModule:
+        return retrain(fitted, original, images, recipe, folder, progress, task=task)
+
+    return train
 
 
 def _planned(

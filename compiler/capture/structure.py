@@ -59,14 +59,14 @@ def structure_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> Structure:
 def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     """`value` with its leaves changed; every container keeps its type."""
     if isinstance(value, dict):
-        known = cast(dict[Any, Any], value)
-        filled = copy.copy(known)
-        for key, item in known.items():
+        entries = cast(dict[Any, Any], value)
+        filled = copy.copy(entries)
+        for key, item in entries.items():
             filled[key] = _mapped(item, change)
         return filled
     if isinstance(value, tuple | list):
-        items = [_mapped(item, change) for item in cast(Sequence[Any], value)]
-        make: Any = type(value)  # pyright: ignore[reportUnknownVariableType]
+        known = cast(Sequence[Any], value)
+        items, make = [_mapped(item, change) for item in known], cast(Any, type(known))
         return make(*items) if hasattr(make, "_fields") else make(items)
     return change(value)
 

@@ -111,6 +111,6 @@ def image_source(
     preprocessing = preprocessing_for(shape, resize=given.resize, mean=given.mean, std=given.std)
     classes: Any = given.classes if given.labelled else None
     if isinstance(classes, str | os.PathLike):
-        classes = read_classes(Path(classes))
+        classes = read_classes(Path(cast("str | os.PathLike[str]", classes)))
     images = find_images(Path(given.path), classes=classes, limit=given.limit)
     return ImageSource(images if given.labelled else images.without_labels(), preprocessing)

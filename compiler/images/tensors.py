@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -117,8 +117,8 @@ def _is_batch(given: Any, shape: tuple[int, ...]) -> bool:
     """A tensor of inputs, or a pair of inputs and labels."""
     if isinstance(given, Tensor):
         return tuple(given.shape[1:]) == shape
-    pair = isinstance(given, tuple | list) and len(given) == 2  # pyright: ignore[reportUnknownArgumentType]
-    return pair and _are_labels(given[1]) and isinstance(given[0], Tensor)
+    parts = cast(Sequence[Any], given) if isinstance(given, tuple | list) else ()
+    return len(parts) == 2 and _are_labels(parts[1]) and isinstance(parts[0], Tensor)
 
 
 def _are_labels(given: Any) -> bool:
@@ -130,10 +130,11 @@ def _are_labels(given: Any) -> bool:
 def _one(batch: Any, shape: tuple[int, ...], parameter: str) -> tuple[Tensor, Tensor | None]:
     """(inputs, labels) of one item of an iterable."""
     labels: Any = None
-    if isinstance(batch, tuple | list) and len(batch) == 2 and _are_labels(batch[1]):  # pyright: ignore[reportUnknownArgumentType]
-        batch, labels = batch
-    elif isinstance(batch, tuple | list) and len(batch) == 1:  # pyright: ignore[reportUnknownArgumentType]
-        batch = batch[0]
+    parts = cast(Sequence[Any], batch) if isinstance(batch, tuple | list) else ()
+    if len(parts) == 2 and _are_labels(parts[1]):
+        batch, labels = parts
+    elif len(parts) == 1:
+        batch = parts[0]
     if not isinstance(batch, Tensor):
         raise InputError(
             f"`{parameter}` yields a {type(batch).__name__}; give tensors, or pairs of a tensor "

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import importlib.metadata
 import importlib.util
 import inspect
 import re

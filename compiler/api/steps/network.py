@@ -141,7 +141,8 @@ def _inputs(model: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:
             raise InputError("`inputs` are needed: give an example, or its shape N,C,H,W")
         return random_inputs([(1, first.in_channels, 224, 224)])
     tensors = (inputs,) if isinstance(inputs, Tensor) else inputs
-    if isinstance(tensors, Sequence) and tensors and all(isinstance(x, Tensor) for x in tensors):
+    given: Any = tensors  # what a user gives may be anything
+    if isinstance(given, list | tuple) and given and all(isinstance(x, Tensor) for x in tensors):
         return tuple(_input(x) for x in cast(Sequence[Tensor], tensors))
     return random_inputs(_shapes(inputs))
 

@@ -59,7 +59,7 @@ class Compiled:
             shapes = ", ".join("×".join(map(str, ("N", *shape))) for shape in wanted)
             raise InputError(f"`inputs` do not fit: this network reads {shapes}")
         arrays = self.artefact.run(tuple(x.detach().to("cpu", torch.float32) for x in given))
-        return self.structure.restore([torch.from_numpy(array) for array in arrays])
+        return self.structure.restore([torch.as_tensor(array) for array in arrays])
 
     def save(self, out: str | os.PathLike[str]) -> Path:
         """Write all files into the folder `out`, or none. Raises InputError where that fails."""
