@@ -32,7 +32,7 @@ from benchmarks.converters import Peer, environment_of
 from benchmarks.shared import results
 from benchmarks.shared.common import ROOT, add_data_argument, print_table, replace_json
 from benchmarks.shared.mobilenet_v2 import IMAGES, images, pretrained
-from shrinkc.compiler.api.prune import batches_of
+from shrinkc.compiler.api.steps.images import batches_of
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.goal import Goal

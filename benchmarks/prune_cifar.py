@@ -43,7 +43,7 @@ from benchmarks.shared.common import (
 )
 from benchmarks.shared.resnet_cifar import pretrained
 from benchmarks.shared.tuning_cifar import Tuning, deployed, judged, tune
-from shrinkc.compiler.api.prune import batches_of
+from shrinkc.compiler.api.steps.images import batches_of
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.keys import macs

@@ -12,8 +12,7 @@ A model is a torch.nn.Module, which is left as it is, or the path of a file; x i
 networks are modules that train. Whatever is wrong with the arguments is one ShrinkcError that names
 the parameter, before any long work begins.
 
-Passes, criteria, tasks and formats of one's own are objects: `shrinkc.passes`,
-`shrinkc.compiler.verify.task`, `shrinkc.compiler.formats`.
+Passes, criteria, tasks and formats of one's own are objects that these functions take.
 """
 
 from __future__ import annotations
@@ -38,18 +37,24 @@ if TYPE_CHECKING:
     from shrinkc.compiler.api.shrink import shrink
     from shrinkc.compiler.api.steps.network import ModelFile
     from shrinkc.compiler.cost.goal import Goal
+    from shrinkc.compiler.formats.base import Format
     from shrinkc.compiler.images.source import ImageFolder
     from shrinkc.compiler.recover.recipe import Recipe
+    from shrinkc.compiler.tasks.classification import Classification
+    from shrinkc.compiler.tasks.task import Task
     from shrinkc.errors import ShrinkcError
     from shrinkc.latency_tables.store import known_targets as tables
     from shrinkc.latency_tables.store import load_table
 
 _HOMES = {
+    "Classification": ("compiler.tasks.classification", "Classification"),
+    "Format": ("compiler.formats.base", "Format"),
     "Goal": ("compiler.cost.goal", "Goal"),
     "ImageFolder": ("compiler.images.source", "ImageFolder"),
     "ModelFile": ("compiler.api.steps.network", "ModelFile"),
     "Recipe": ("compiler.recover.recipe", "Recipe"),
     "ShrinkcError": ("errors", "ShrinkcError"),
+    "Task": ("compiler.tasks.task", "Task"),
     "apply": ("compiler.api.plan", "apply"),
     "bench": ("compiler.api.bench", "bench"),
     "calibrate": ("compiler.api.calibrate", "calibrate"),
@@ -71,11 +76,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "Classification",
+    "Format",
     "Goal",
     "ImageFolder",
     "ModelFile",
     "Recipe",
     "ShrinkcError",
+    "Task",
     "__version__",
     "apply",
     "bench",

@@ -36,7 +36,10 @@ def test_public_names() -> None:
         *("inspect", "load", "load_table", "plan", "profile", "prune", "save", "sensitivity"),
         *("shrink", "tables"),
     }
-    types = {"Goal", "ImageFolder", "ModelFile", "Recipe", "ShrinkcError", "__version__"}
+    types = {
+        *("Classification", "Format", "Goal", "ImageFolder", "ModelFile", "Recipe"),
+        *("ShrinkcError", "Task", "__version__"),
+    }
     assert set(shrinkc.__all__) == functions | types
     assert all(getattr(shrinkc, name) is not None for name in shrinkc.__all__)
     assert set(shrinkc.__all__) <= set(dir(shrinkc))

@@ -19,7 +19,7 @@ from shrinkc.compiler.formats.tflite import TFLITE
 from shrinkc.compiler.pipeline.run import sample_inputs
 from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.verify.files import artefact
-from shrinkc.errors import ExportError, UnsupportedOperatorError
+from shrinkc.errors import InputError, UnsupportedOperatorError
 
 LIMIT = 2e-5
 
@@ -145,7 +145,7 @@ def test_random_graphs(graph: fx.GraphModule) -> None:
 def test_an_impossible_opset_says_which_are() -> None:
     x = torch.randn(1, 4, 9, 7)
     program = lower(capture(Apply(nn.ReLU()), (x,)))
-    with pytest.raises(ExportError, match="choose 13 to"):
+    with pytest.raises(InputError, match="`opset` 12: give 13 to"):
         write_onnx(program, 12)
 
 

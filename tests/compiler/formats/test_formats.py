@@ -15,6 +15,7 @@ from torch import nn
 
 import shrinkc
 import shrinkc.latency_tables
+from shrinkc.compiler.api.steps.compilation import compile_graph
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.onnx import DEFAULT_OPSET
 from shrinkc.compiler.formats.base import Format
@@ -27,7 +28,9 @@ from shrinkc.compiler.formats.registry import (
     read_model,
 )
 from shrinkc.compiler.formats.tflite import TFLITE
+from shrinkc.compiler.options import Options
 from shrinkc.compiler.quantise.stored import StoredCalibration
+from shrinkc.compiler.support.atomic_files import atomic_folder
 from shrinkc.errors import InputError, LoadError, UnsupportedOperatorError, VerificationError
 from shrinkc.latency_tables.meta import read_meta
 
@@ -79,14 +82,18 @@ def model() -> nn.Module:
 
 def compiled(model: nn.Module, out: Path, *formats: Format, **more: Any) -> dict[str, Any]:
     """report.json"""
-    options = shrinkc.Options(formats=formats, runs=0, **more)
-    shrinkc.compile(model, SHAPES, out, options)
+    graph = shrinkc.capture(model, SHAPES)
+    made = compile_graph(graph, Options(formats=formats, runs=0, **more))
+    with atomic_folder(out) as folder:
+        for name, content in made.files.items():
+            (folder / name).write_bytes(content)
     return json.loads((out / "report.json").read_text("utf-8"))
 
 
 def test_a_third_format_is_written_verified_and_reported(model: nn.Module, tmp_path: Path) -> None:
     packed = Packed()
-    shrinkc.compile(model, SHAPES, tmp_path, shrinkc.Options(formats=(*FORMATS, packed), runs=1))
+    made = shrinkc.compile(model, SHAPES, target="rpi4", formats=(*FORMATS, packed), runs=1)
+    made.save(tmp_path)
     report = json.loads((tmp_path / "report.json").read_text("utf-8"))
     file = report["artefacts"][2]
     assert (file["name"], file["file"]) == ("packed", "model.packed")
@@ -139,11 +146,11 @@ def test_formats_that_do_not_fit_together(formats: tuple[Format, ...]) -> None:
     with pytest.raises(
         InputError, match="`formats`: give one or more, each with a name of its own"
     ):
-        shrinkc.compile(nn.Conv2d(3, 4, 1), SHAPES, Path("out"), shrinkc.Options(formats=formats))
+        shrinkc.compile(nn.Conv2d(3, 4, 1), SHAPES, target="rpi4", formats=formats)
 
 
 def test_files_are_told_by_content_then_by_suffix(model: nn.Module, tmp_path: Path) -> None:
-    shrinkc.compile(model, SHAPES, tmp_path, shrinkc.Options(runs=0))
+    shrinkc.compile(model, SHAPES, target="rpi4", runs=0).save(tmp_path)
     disguised = tmp_path / "other.onnx"
     disguised.write_bytes((tmp_path / "model.tflite").read_bytes())
     assert read_model(disguised)[0] is TFLITE

@@ -342,7 +342,7 @@ def test_the_report_has_them(tmp_path: Path) -> None:
         return m.b(y) + y, y.mean((2, 3))
 
     model = Coupled(body, a=conv(3, 8), b=conv(8, 8)).eval()
-    shrinkc.compile(model, [(1, 3, 16, 16)], tmp_path / "out", replace(HOST, runs=1))
+    shrinkc.compile(model, (1, 3, 16, 16), target="host", runs=1).save(tmp_path / "out")
     report = json.loads(Path(tmp_path, "out", "report.json").read_text("utf-8"))
     measured = {x["layer"]: x["ms"] for x in report["measured_layers"]}
     assert measured.keys() >= {x["name"] for x in report["prediction"]["layers"]}
