@@ -1,4 +1,4 @@
-"""`shrinkc sensitivity`: what every channel group bears, alone."""
+"""`shrinkc sensitivity`: how accurate a network stays with one channel group pruned."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def sensitivity(
     std: StdOption = None,
     plot: PlotOption = None,
 ) -> None:
-    """Prune every channel group alone and judge what each bears (Li et al., 2017).
+    """Prune every channel group alone and judge what the network loses (Li et al., 2017).
 
     Networks are judged on --images: by top-1 with --labels, otherwise by how often they agree with
     the original.
