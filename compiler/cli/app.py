@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from difflib import get_close_matches
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -68,7 +69,7 @@ def _prepare_help() -> None:
     stand_in.Markdown = None
     sys.modules["rich.markdown"] = stand_in
     try:
-        import typer.rich_utils  # noqa: F401
+        import_module("typer.rich_utils")
     finally:
         del sys.modules["rich.markdown"]
 

@@ -136,9 +136,10 @@ def _one(batch: Any, shape: tuple[int, ...], parameter: str) -> tuple[Tensor, Te
     elif len(parts) == 1:
         batch = parts[0]
     if not isinstance(batch, Tensor):
+        kind = type(cast(object, batch)).__name__
         raise InputError(
-            f"`{parameter}` yields a {type(batch).__name__}; give tensors, or pairs of a tensor "
-            "and its integer labels"
+            f"`{parameter}` yields a {kind}; give tensors, or pairs of a tensor and its integer "
+            "labels"
         )
     if tuple(batch.shape) == shape:
         batch = batch[None]
