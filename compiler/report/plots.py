@@ -79,7 +79,7 @@ def sensitivity_map(
     title: str, curves: Sequence[SensitivityCurve], ratios: Sequence[float], path: Path
 ) -> None:
     """One row for each channel group in the order of execution, one column for each share that
-    goes; dark is what the network bears.
+    goes; dark is where the network stays accurate.
 
     Raises TableError without matplotlib, InputError when the file cannot be written.
     """

@@ -55,7 +55,7 @@ class EqualiseChannels:
         for skip in refused:
             rewriter.skip(nodes[skip.node], skip.reason)
         with torch.no_grad():
-            work = [_Work(rewriter, joint, self.activations) for joint in found]
+            work = [_JointScaling(rewriter, joint, self.activations) for joint in found]
             for _ in range(SWEEPS):
                 if max((one.equalise() for one in work), default=0.0) < SETTLED:
                     break
@@ -63,7 +63,7 @@ class EqualiseChannels:
         return rewriter.finish()
 
 
-class _Work:
+class _JointScaling:
     """One joint being equalised; `total` is the scale so far."""
 
     def __init__(
@@ -137,7 +137,7 @@ def read_range(layers: Sequence[Layer]) -> Tensor:
 # --- the report ----------------------------------------------------------------------------------
 
 
-def _report(rewriter: Rewriter, work: Sequence[_Work]) -> None:
+def _report(rewriter: Rewriter, work: Sequence[_JointScaling]) -> None:
     """The values that are what they were are those of the last layers of a chain of joints: one
     change each; the layers inside, whose values are scaled, go with the first of them."""
     writers = {writer for one in work for writer in one.joint.writers}
@@ -154,9 +154,9 @@ def _report(rewriter: Rewriter, work: Sequence[_Work]) -> None:
             rewriter.helper(ends[0], layer)
 
 
-def _chains(work: Sequence[_Work]) -> list[list[_Work]]:
+def _chains(work: Sequence[_JointScaling]) -> list[list[_JointScaling]]:
     """Joints that share a layer, together."""
-    chains: list[list[_Work]] = []
+    chains: list[list[_JointScaling]] = []
     for one in work:
         layers = {*one.joint.writers, *one.joint.readers}
         near = [
