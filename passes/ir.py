@@ -156,7 +156,10 @@ def module_of(graph_module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     """The module a `call_module` node calls; None for any other node."""
     if node.op != "call_module":
         return None
-    return graph_module.get_submodule(cast(str, node.target))
+    module: nn.Module = graph_module
+    for name in cast(str, node.target).split("."):  # `get_submodule` takes ten times as long
+        module = vars(module)["_modules"][name]
+    return module
 
 
 def input_of(node: fx.Node) -> fx.Node:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from torch import fx
 
+from shrinkc.compiler.cost.budget import price_of
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.pipeline.deployed import BASE_PASSES
 from shrinkc.compiler.pipeline.run import Step, run_exact_passes
-from shrinkc.latency_tables.key import OpKey
-from shrinkc.passes.analysis.op_spec import OpSpec
 from shrinkc.passes.base import Pass, copy_graph
 from shrinkc.passes.merge.merge_linear import MergeLinear
 from shrinkc.passes.simplify.simplify import Simplify
@@ -47,8 +46,4 @@ def merge_passes(table: CostTable, options: Options) -> tuple[Pass, ...]:
         return ()
     if options.merge == "all":
         return (MergeLinear(), Simplify())
-
-    def price(spec: OpSpec) -> float:
-        return table.estimate(OpKey(**asdict(spec), precision=options.precision)).ms
-
-    return (MergeLinear(price=price), Simplify())
+    return (MergeLinear(price=price_of(table, options.precision)), Simplify())
