@@ -1,6 +1,15 @@
 """What every test has: no tables but the shipped ones, nothing measured by earlier runs."""
 
+import gc
+
 import pytest
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """The collector need not look through PyTorch and the tests' code again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -4,6 +4,7 @@ judged on images that no fit saw, kept and replayed."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,17 @@ from shrinkc.compiler.recover.rebuild_span import Rebuilding
 from shrinkc.errors import InputError, LoadError, TableError
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.table import OpEstimate
+from shrinkc.passes.base import copy_graph
 
 SIZE = 20
 QUICK = ClosedForm(rebuilding=Rebuilding(steps=0), tuning=Tuning(steps=0))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _damages(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Most tests plan for the same network and images: damages are measured once."""
+    global QUICK
+    QUICK = replace(QUICK, cache=tmp_path_factory.mktemp("damages"))
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,11 @@ class OnlyFp32(Device):
 
 
 def network() -> fx.GraphModule:
+    return copy_graph(captured())
+
+
+@cache
+def captured() -> fx.GraphModule:
     torch.manual_seed(0)
     model = Classifier(
         *(conv(3, 8, 3, 2), nn.ReLU6()),

@@ -4,6 +4,8 @@ slicing can meet."""
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from functools import cache
 from math import inf
 
 import pytest
@@ -15,16 +17,41 @@ from torch import fx, nn
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.budget import predicted_ms, price_of
 from shrinkc.compiler.depth.choice_sets import Plans, outline
-from shrinkc.compiler.depth.choices import KINDS, choices
+from shrinkc.compiler.depth.choices import KINDS, Choice, choices
 from shrinkc.compiler.pipeline.deployed import deployed
-from shrinkc.compiler.plan.group_choices import group_choices, sliced
+from shrinkc.compiler.plan import slicings as slicings_module
+from shrinkc.compiler.plan.group_choices import GroupChoice, group_choices, sliced
 from shrinkc.compiler.plan.slicings import Slicing, Slicings
 from shrinkc.compiler.recover.divergence import Damage
-from shrinkc.passes.analysis.linear.spans import find_spans
+from shrinkc.passes.analysis.linear.spans import NoSpan, find_spans
 
 TABLE = ByMacs()
+LEFT: dict[frozenset[str], fx.GraphModule] = {}  # by what is sliced off
 
 
+@pytest.fixture(autouse=True)
+def _shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test has the same network, and damages of its own: whatever is sliced off, the network
+    that is left and its choices are worked out once."""
+    monkeypatch.setattr(slicings_module, "sliced", _sliced)
+    monkeypatch.setattr(slicings_module, "find_spans", lambda graph: graph)
+    monkeypatch.setattr(slicings_module, "choices", lambda graph, *_: _choices(graph))
+
+
+def _sliced(graph: fx.GraphModule, chosen: Sequence[GroupChoice]) -> fx.GraphModule:
+    assert graph is network()
+    key = frozenset(choice.label for choice in chosen)
+    if key not in LEFT:
+        LEFT[key] = sliced(graph, chosen)
+    return LEFT[key]
+
+
+@cache
+def _choices(graph: fx.GraphModule) -> tuple[list[Choice], list[NoSpan]]:
+    return choices(find_spans(graph), price_of(TABLE, "fp32"), KINDS)
+
+
+@cache
 def network() -> fx.GraphModule:
     torch.manual_seed(0)
     model = Classifier(
@@ -38,7 +65,7 @@ def network() -> fx.GraphModule:
 def slicings(slices: float, spans: float, seed: int = 0) -> Slicings:
     """Damages by chance: about so much for every millisecond that is saved."""
     graph = network()
-    found, _ = choices(find_spans(graph), price_of(TABLE, "fp32"), KINDS)
+    found, _ = _choices(graph)
     hidden = {c.span.hidden.producer for c in found if c.channels and c.span.hidden}
     groups = group_choices(graph, TABLE, "fp32", hidden)
     generator = torch.Generator().manual_seed(seed)
