@@ -47,6 +47,8 @@ class MovePadding:
 
     def __call__(self, graph_module: fx.GraphModule) -> PassResult:
         rewriter = Rewriter(graph_module)
+        if not self.pairs:
+            return rewriter.finish()
         copy = rewriter.graph_module
         ops = LinearOps(copy, shapes(copy), usage(copy), activations(copy))
         spans = {(s.source, s.sink): s for s in find_spans(copy, self.max_nodes, linear=True).spans}

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from shrinkc.compiler.cli.main import main
+from shrinkc.compiler.measure import speedup
 from shrinkc.compiler.model_file.file import load_model_file
 from shrinkc.compiler.width.methods import NAMES
 from shrinkc.errors import EXIT_CODES, Kind
@@ -267,8 +268,12 @@ def test_sensitivity_needs_images(
 
 
 def test_this_machine_as_the_target_is_measured(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(speedup, "RUNS", 100)
     given = ("prune", str(model), "--target", "host", *LOOK, "--runs", "0", "--multiple", "1")
     assert main([*given, "--macs", "0.6", "-o", str(tmp_path / "out")]) == 0
     assert "measured here, model.tflite, fp32 before and after: " in capsys.readouterr().out

@@ -13,6 +13,7 @@ from torch import Tensor
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.depth.closed_form import ClosedForm, shrink_closed_form
+from shrinkc.compiler.measure import speedup
 from shrinkc.compiler.measure.speedup import host_file, measuring, speedup_of
 from shrinkc.compiler.profile import host_table as host
 from shrinkc.compiler.profile.host_table import HostTable
@@ -20,6 +21,13 @@ from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.recover.rebuild_span import Rebuilding
 from shrinkc.compiler.support.progress import Silent
 from shrinkc.latency_tables.key import OpKey
+
+
+@pytest.fixture(autouse=True)
+def _few_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of networks that take a tenth of a millisecond."""
+    monkeypatch.setattr(speedup, "RUNS", 300)
+
 
 KEY = OpKey("conv2d", 16, 32, (3, 3), in_size=(20, 20), out_size=(20, 20), precision="int8")
 
