@@ -50,7 +50,7 @@ def capture(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
             continue
         graph_module.meta["captured_by"] = method
         graph_module.meta["dynamic_batch"] = len(batches) > 1
-        return graph_module
+        return graph_module.eval()
     raise CaptureError("cannot capture the model; " + "; ".join(dict.fromkeys(reasons)))
 
 
@@ -91,7 +91,7 @@ def _canonical(
 def _run_model(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     try:
         with torch.no_grad(), quiet():
-            outputs: Any = model(*inputs)
+            outputs: Any = model(*(x.clone() for x in inputs))  # it may change what it reads
     except Exception as error:
         shapes = ", ".join("×".join(map(str, x.shape)) for x in inputs)
         raise ModelRunError(

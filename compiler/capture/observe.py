@@ -49,7 +49,7 @@ def observe(graph_module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> Observa
     """Run the graph once; activations are freed as soon as they are used up."""
     recorder = _Recorder(graph_module, _input_independent(graph_module))
     with torch.no_grad():
-        recorder.run(*inputs)
+        recorder.run(*(x.clone() for x in inputs))  # in-place operators change them
     return recorder.seen
 
 

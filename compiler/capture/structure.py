@@ -44,14 +44,24 @@ def structure_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> Structure:
     """Run `model` once. Raises ModelRunError with its own error."""
     try:
         with quiet():
-            outputs: Any = model(*inputs)
+            outputs: Any = model(*(x.clone() for x in inputs))  # it may change what it reads
     except Exception as error:  # the model's own Python may raise anything
         shapes = ", ".join("×".join(map(str, x.shape)) for x in inputs)
         raise ModelRunError(
             f"the model does not run on inputs of {shapes}: {one_line(error, 300)}",
             "give the right shape with `inputs`",
         ) from error
-    found = (x for x in leaves(outputs) if isinstance(x, Tensor))  # in the order of the graph's
+    found = [x for x in leaves(outputs) if isinstance(x, Tensor)]  # in the order of the graph's
+    if not found:
+        raise ModelRunError(
+            f"the model returns no tensor but a {type(outputs).__name__}",
+            "give a `model` that returns tensors, or tuples, lists and dictionaries of them",
+        )
+    if any(x.ndim == 0 for x in found):
+        raise ModelRunError(
+            "the model returns a single number, such as a loss, where (N, …) is needed",
+            "give a `model` that returns what it is deployed for",
+        )
     places = {id(x): _Place(index) for index, x in enumerate(found)}
     return Structure(_mapped(outputs, lambda leaf: places.get(id(leaf), leaf)))
 
@@ -81,6 +91,7 @@ class Restored(nn.Module):
         super().__init__()
         self.graph_module = graph_module
         self.structure = structure
+        self.eval()
 
     def forward(self, *inputs: Tensor) -> Any:
         return self.structure.restore(self.graph_module(*inputs))

@@ -191,6 +191,7 @@ class OnnxRunner:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
+        self._made_of = (model, threads, optimise)
         try:
             self._session: Any = ort.InferenceSession(
                 model, options, providers=["CPUExecutionProvider"]
@@ -199,6 +200,10 @@ class OnnxRunner:
             raise LoadError(f"ONNX Runtime cannot load the file: {one_line(error)}") from error
         self._names = [i.name for i in self._session.get_inputs()]
         self.runtime = f"onnxruntime {ort.__version__}"
+
+    def __reduce__(self) -> tuple[type, tuple[bytes, int, bool]]:
+        """Copied and pickled as what it was loaded from."""
+        return type(self), self._made_of
 
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:

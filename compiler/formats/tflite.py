@@ -197,6 +197,7 @@ class TfliteRunner:
 
     def __init__(self, model: bytes, threads: int = 1, keep_all: bool = False) -> None:
         interpreter, self.runtime = _interpreter()
+        self._made_of = (model, threads, keep_all)
         try:
             with silent():  # announces its delegate from C++
                 self._it: Any = interpreter(
@@ -209,6 +210,10 @@ class TfliteRunner:
             raise LoadError(f"TFLite cannot load the file: {one_line(error)}") from error
         self._inputs: list[Any] = self._it.get_input_details()
         self._outputs: list[Any] = self._it.get_output_details()
+
+    def __reduce__(self) -> tuple[type, tuple[bytes, int, bool]]:
+        """Copied and pickled as what it was loaded from."""
+        return type(self), self._made_of
 
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
