@@ -120,7 +120,11 @@ class ImageSet:
 
 
 def find_images(
-    path: Path, *, classes: Mapping[str, int] | None = None, limit: int | None = None
+    path: Path,
+    *,
+    classes: Mapping[str, int] | None = None,
+    limit: int | None = None,
+    parameter: str = "images",
 ) -> ImageSet:
     """List the images (.jpg, .jpeg, .png, .npy) of a folder or a tar (.tar, .gz, .bz2, .xz).
 
@@ -130,7 +134,7 @@ def find_images(
     each class's names.
 
     Raises ImageError: nothing there, no images, images beside class folders, a folder that
-    `classes` does not name.
+    `classes` does not name. `parameter` is what messages call the path.
     """
     if path.is_dir():
         names = [(name, 0) for name in _walk(path)]
@@ -138,10 +142,10 @@ def find_images(
         with open_tar(path) as tar:
             names = [(member.name, position) for position, member in tar_files(tar, path)]
     else:
-        raise ImageError(f"{path}: no such folder or tar of images; check `images`")
+        raise ImageError(f"{path}: no such folder or tar of images; check `{parameter}`")
     names = [(name, position) for name, position in names if _is_image(name)]
     if not names:
-        raise ImageError(f"{path}: no {', '.join(SUFFIXES)} in it; check `images`")
+        raise ImageError(f"{path}: no {', '.join(SUFFIXES)} in it; check `{parameter}`")
     if len(names) > MAX_IMAGES:
         raise ImageError(f"{path}: more than {MAX_IMAGES:,} images; use a smaller set")
     folders = _class_folders(path, [name for name, _ in names], classes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.files import ImageSet, find_images, read_classes
 from shrinkc.compiler.images.preprocessing import Preprocessing, preprocessing_for
 from shrinkc.compiler.images.tensors import TensorImages, collected
+from shrinkc.compiler.support.checks import check_whole, listed, path_of
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.errors import InputError
 
@@ -41,6 +43,15 @@ class ImageFolder:
     labelled: bool = True
     limit: int | None = None
 
+    def __post_init__(self) -> None:
+        path_of("path", self.path)
+        for name, value in (("resize", self.resize), ("limit", self.limit)):
+            if value is not None:
+                check_whole(name, value, 1)
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None:
+                listed(name, values, Real, "numbers")
+
 
 Given = (
     str
@@ -66,6 +77,11 @@ class ImageSource:
     @property
     def labelled(self) -> bool:
         return self.images.labelled
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Those that came with tensors."""
+        return self.images.labels if isinstance(self.images, TensorImages) else None
 
     @property
     def in_memory(self) -> bool:
@@ -104,7 +120,7 @@ def image_source(
         )
     shape = input_shapes[0]
     if isinstance(given, str | os.PathLike):
-        given = ImageFolder(given, labelled=labelled)
+        given = ImageFolder(path_of(parameter, given), labelled=labelled)
     if not isinstance(given, ImageFolder):
         found = collected(given, shape[1:], parameter)
         return ImageSource(found)
@@ -112,5 +128,6 @@ def image_source(
     classes: Any = given.classes if given.labelled else None
     if isinstance(classes, str | os.PathLike):
         classes = read_classes(Path(cast("str | os.PathLike[str]", classes)))
-    images = find_images(Path(given.path), classes=classes, limit=given.limit)
+    path = path_of(parameter, given.path)
+    images = find_images(path, classes=classes, limit=given.limit, parameter=parameter)
     return ImageSource(images if given.labelled else images.without_labels(), preprocessing)

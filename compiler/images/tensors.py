@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.files import Batch
+from shrinkc.compiler.support.text import named
 from shrinkc.errors import InputError
 
 MEMORY_BYTES = 2 << 30  # of inputs that are collected from an iterable
@@ -92,7 +93,7 @@ def collected(given: Any, shape: tuple[int, ...], parameter: str) -> TensorImage
     inputs: list[Tensor] = []
     labels: list[Tensor | None] = []
     held = 0
-    for batch in batches:
+    for batch in _items(batches, parameter):
         x, y = _one(batch, shape, parameter)
         held += x.numel() * 4
         if held > MEMORY_BYTES:
@@ -113,26 +114,43 @@ def collected(given: Any, shape: tuple[int, ...], parameter: str) -> TensorImage
     return TensorImages(torch.cat(inputs), torch.cat(known) if known else None, parameter)
 
 
+def _items(batches: Iterable[Any], parameter: str) -> Iterator[Any]:
+    """What the user's own code yields. Raises InputError with its error."""
+    items = iter(batches)
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except Exception as error:  # a data set may raise anything
+            raise InputError(f"`{parameter}` cannot be read: {named(error)}") from error
+        yield item
+
+
 def _is_batch(given: Any, shape: tuple[int, ...]) -> bool:
     """A tensor of inputs, or a pair of inputs and labels."""
     if isinstance(given, Tensor):
         return tuple(given.shape[1:]) == shape
+    return _is_pair(given, shape)
+
+
+def _is_pair(given: Any, shape: tuple[int, ...]) -> bool:
+    """Inputs and what must be their labels, since it is nothing that could be inputs."""
     parts = cast(Sequence[Any], given) if isinstance(given, tuple | list) else ()
-    return len(parts) == 2 and _are_labels(parts[1]) and isinstance(parts[0], Tensor)
-
-
-def _are_labels(given: Any) -> bool:
-    if isinstance(given, int):
-        return True
-    return isinstance(given, Tensor) and given.ndim <= 1 and not given.is_floating_point()
+    if len(parts) != 2:
+        return False
+    first, second = cast(Any, parts)
+    if not isinstance(first, Tensor) or shape not in (tuple(first.shape), tuple(first.shape[1:])):
+        return False
+    return not isinstance(second, Tensor) or second.ndim < len(shape)
 
 
 def _one(batch: Any, shape: tuple[int, ...], parameter: str) -> tuple[Tensor, Tensor | None]:
     """(inputs, labels) of one item of an iterable."""
     labels: Any = None
     parts = cast(Sequence[Any], batch) if isinstance(batch, tuple | list) else ()
-    if len(parts) == 2 and _are_labels(parts[1]):
-        batch, labels = parts
+    if _is_pair(batch, shape):
+        batch, labels = cast(Any, parts)
     elif len(parts) == 1:
         batch = parts[0]
     if not isinstance(batch, Tensor):
@@ -150,17 +168,33 @@ def _one(batch: Any, shape: tuple[int, ...], parameter: str) -> tuple[Tensor, Te
             f"`{parameter}` holds {str(batch.dtype).removeprefix('torch.')}; give floats, scaled "
             "and normalised as the network reads them"
         )
+    if batch.is_meta or batch.layout != torch.strided or not len(batch):
+        raise InputError(f"`{parameter}` holds a tensor that is empty, sparse or on device meta")
     x = batch.detach().to("cpu", torch.float32)
     if not bool(x.isfinite().all()):
         raise InputError(f"`{parameter}` holds NaN or infinity; give finite inputs")
     if labels is None:
         return x, None
-    y = torch.as_tensor(labels).detach().to("cpu", torch.int64).reshape(-1)
-    if len(y) != len(x):
-        raise InputError(
-            f"`{parameter}` has {len(y)} labels for {len(x)} images; give one for each"
-        )
-    return x, y
+    return x, _labels(labels, len(x), parameter)
+
+
+def _labels(given: Any, count: int, parameter: str) -> Tensor:
+    """int64 (count,)."""
+    wanted = "give one class index, from 0, for each image"
+    if isinstance(given, int):
+        given = torch.tensor([given])
+    if not isinstance(given, Tensor):
+        raise InputError(f"`{parameter}` has labels in a {type(given).__name__}; {wanted}")
+    if given.is_floating_point() or given.is_complex() or given.ndim > 1:
+        form = "×".join(map(str, given.shape)) or "a single number"
+        kind = str(given.dtype).removeprefix("torch.")
+        raise InputError(f"`{parameter}` has labels of {kind}, shape {form}; {wanted}")
+    y = given.detach().to("cpu", torch.int64).reshape(-1)
+    if len(y) != count:
+        raise InputError(f"`{parameter}` has {len(y)} labels for {count} images; give one for each")
+    if int(y.min()) < 0:
+        raise InputError(f"`{parameter}` has the label {int(y.min())}; {wanted}")
+    return y
 
 
 def _shape_error(given: Tensor, shape: tuple[int, ...], parameter: str) -> InputError:

@@ -110,10 +110,22 @@ def used_up() -> Any:
         (3, "`calibration` is a int; give a folder"),
         (X[:, :2], "`calibration` has shape 10×2×8×8; the network reads n×3×8×8"),
         ([X[0, :2]], "`calibration` has shape 2×8×8"),
+        ([X[:5], X[5:, :2]], "`calibration` has shape 5×2×8×8"),
         ((X * 255).to(torch.uint8), "`calibration` holds uint8; give floats"),
         ([np.zeros((3, 8, 8))], "`calibration` yields a ndarray"),
         ([{"image": X}], "`calibration` yields a dict"),
         ((X, Y[:3]), "`calibration` has 3 labels for 10 images"),
+        ((X, Y.float()), "`calibration` has labels of float32, shape 10"),
+        ((X, torch.eye(10)), "`calibration` has labels of float32, shape 10×10"),
+        ((X, Y[:, None]), "`calibration` has labels of int64, shape 10×1"),
+        ((X, Y - 1), "`calibration` has the label -1"),
+        ((X, Y.tolist()), "`calibration` has labels in a list"),
+        (DataLoader(TensorDataset(X, Y.float())), "`calibration` has labels of float32"),
+        (X[:0], "`calibration` holds a tensor that is empty"),
+        (X.to("meta"), "`calibration` holds a tensor that is empty, sparse or on device meta"),
+        (X.to_sparse(), "`calibration` holds a tensor that is empty, sparse or on device meta"),
+        ((1 / 0 for _ in range(1)), "`calibration` cannot be read: ZeroDivisionError"),
+        ("", "`calibration` is empty; give a path"),
         ([(X[:5], Y[:5]), X[5:]], "`calibration` has labels for some batches only"),
         (X.where(X < 1, torch.nan), "`calibration` holds NaN or infinity"),
     ],
@@ -130,8 +142,8 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="no such folder"):
-        image_source(tmp_path / "none", SHAPES, "images")
+    with pytest.raises(ImageError, match="no such folder or tar of images; check `train`"):
+        image_source(tmp_path / "none", SHAPES, "train")
 
 
 @pytest.mark.parametrize("shapes", [((1, 3, 8, 8), (1, 4)), ((1, 16),)])
