@@ -14,6 +14,7 @@ from shrinkc.compiler.images.source import ImageSource
 from shrinkc.compiler.images.tensors import TensorImages
 from shrinkc.compiler.quantise.options import Int8, check_int8
 from shrinkc.compiler.quantise.stored import StoredCalibration
+from shrinkc.compiler.support.checks import check_kind, check_whole
 from shrinkc.compiler.support.choices import Int8Tuning, Merge, Precision
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
@@ -71,15 +72,17 @@ class Options:
         for name, value, known in choices:
             if value not in known:
                 raise InputError(f"`{name}` {value}: choose {', '.join(known)}")
-        for name, value, least in (("threads", self.threads, 1), ("runs", self.runs, 0)):
-            if type(value) is not int or value < least:
-                raise InputError(f"`{name}` {value}: give a whole number of {least} or more")
+        check_whole("threads", self.threads, 1)
+        check_whole("runs", self.runs, 0)
+        check_kind("task", self.task, Task, "an object that derives from Task")
         if self.opset not in OPSETS:
             raise InputError(f"`opset` {self.opset}: give {OPSETS.start} to {OPSETS.stop - 1}")
         for said in ("name", "file"):
             if len({getattr(one, said) for one in self.formats}) < max(1, len(self.formats)):
                 raise InputError(f"`formats`: give one or more, each with a {said} of its own")
         for one in self.passes:
+            if not callable(one) or not hasattr(one, "exact") or isinstance(one, type):
+                raise InputError(f"`passes` holds a {type(one).__name__}; give objects of passes")
             if not one.exact:
                 raise InputError(f"`passes`: '{one.name}' is lossy; only exact ones are run here")
         check_int8(self.int8, self.precision)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from shrinkc.compiler.devices.jobs import Setup
 from shrinkc.compiler.devices.parse import parse_device
 from shrinkc.compiler.measure.device import Bench, bench_files
+from shrinkc.compiler.support.checks import check_number, check_whole, path_of
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.errors import InputError
 
@@ -45,11 +45,11 @@ def bench(
     """
     if not 1 <= len(files) <= MOST_FILES:
         raise InputError(f"`files` are {len(files)}; give one or two")
-    for name, value in (("runs", runs), ("threads", threads)):
-        if type(value) is not int or value < 1:
-            raise InputError(f"`{name}` {value}: give 1 or more")
+    check_whole("runs", runs, 1)
+    check_whole("threads", threads, 1)
+    check_number("timeout_s", timeout_s, above=True)
+    paths = [path_of("files", file) for file in files]
     device = parse_device(on, benchmark_model)
-    paths = [Path(file) for file in files]
     text = f"Timing {' and '.join(path.name for path in paths)} on {device.name}"
     with shown_by(progress).task(text):
         return bench_files(device, paths, Setup("", threads, timeout_s), runs)

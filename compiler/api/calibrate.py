@@ -9,6 +9,7 @@ from shrinkc.compiler.devices.jobs import Setup
 from shrinkc.compiler.devices.parse import parse_device
 from shrinkc.compiler.profile.calibrate import PASSES, calibrate_table
 from shrinkc.compiler.profile.reference_networks import REFERENCE_NETWORKS
+from shrinkc.compiler.support.checks import check_whole
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.errors import InputError
 from shrinkc.latency_tables.store import load_table, user_tables, write_table
@@ -67,6 +68,8 @@ def calibrate(
         InputError: a runtime or precision that device or table lack.
         DeviceError: the device cannot be reached, or cannot run a network.
     """
+    if threads is not None:
+        check_whole("threads", threads, 1)
     table = load_table(target)
     device = parse_device(on, benchmark_model)
     chosen = runtime or next(iter(device.runtimes))

@@ -13,6 +13,7 @@ from typing import Any, cast
 from shrinkc.compiler.formats.registry import open_runner
 from shrinkc.compiler.formats.runner import random_inputs
 from shrinkc.compiler.measure.bench import bench
+from shrinkc.compiler.support.checks import check_whole, path_of
 from shrinkc.compiler.support.difference import relative_error
 from shrinkc.errors import InputError, LoadError
 
@@ -70,7 +71,9 @@ def compare(
         LoadError: a folder without a report of shrinkc's.
         InputError: no file of the same name in both, or inputs of other shapes.
     """
-    folders = (Path(first), Path(second))
+    check_whole("threads", threads, 1)
+    check_whole("runs", runs, 0)
+    folders = (path_of("first", first), path_of("second", second))
     reports = (_report(folders[0]), _report(folders[1]))
     names = [artefact["file"] for artefact in reports[0]["artefacts"]]
     both = [name for name in names if all((folder / name).is_file() for folder in folders)]

@@ -17,9 +17,10 @@ from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.api.steps.uncaptured import compile_uncaptured
 from shrinkc.compiler.formats.base import Format
 from shrinkc.compiler.formats.registry import FORMATS
-from shrinkc.compiler.images.source import Given, ImageSource, image_source
+from shrinkc.compiler.images.source import Given, ImageSource
 from shrinkc.compiler.options import Options, check_options, with_images
 from shrinkc.compiler.report.sections import Sections
+from shrinkc.compiler.support.checks import listed
 from shrinkc.compiler.support.choices import Int8Tuning, Merge, Precision
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
@@ -92,13 +93,13 @@ def compile(
         opset=opset,
         merge=merge,
         int8_tuning=int8_tuning,
-        keep_fp32=tuple(keep_fp32),
+        keep_fp32=listed("keep_fp32", keep_fp32, str, "names of layers"),
         min_snr_db=min_snr_db,
         threads=threads,
         runs=runs,
         task=task,
-        formats=tuple(formats),
-        passes=tuple(passes),
+        formats=listed("formats", formats, Format, "objects that derive from Format"),
+        passes=listed("passes", passes, object, "passes"),
     )
     subject, sources = _loaded(model, inputs, options, images, calibration, name)
     return _compiled(subject, with_images(options, *sources), command, shown_by(progress))
@@ -115,7 +116,7 @@ def _loaded(
     cost_table(options.target, options.threads)  # an unknown target is told before anything
     subject = subject_of(model, inputs, name)
     sources = [
-        None if given is None else image_source(given, subject.input_shapes, parameter)
+        None if given is None else subject.images(given, parameter, options.task)
         for parameter, given in (("images", images), ("calibration", calibration))
     ]
     return subject, [sources[0], sources[1] and sources[1].without_labels()]

@@ -10,6 +10,7 @@ from torch import fx, nn
 from shrinkc.compiler.api.steps.network import Inputs, subject_of
 from shrinkc.compiler.load.load import load_model
 from shrinkc.compiler.model_file.file import save_model
+from shrinkc.compiler.support.checks import path_of
 
 
 def load(
@@ -27,7 +28,7 @@ def load(
         LoadError: a file that is missing, damaged, too large, or holds no network.
         InputError: an `arch` that does not work.
     """
-    return load_model(Path(path), arch=arch, trust=trust)
+    return load_model(path_of("path", path), arch=arch, trust=trust)
 
 
 def capture(model: nn.Module, inputs: Inputs = None) -> fx.GraphModule:
@@ -54,5 +55,6 @@ def save(model: nn.Module, path: str | os.PathLike[str], inputs: Inputs = None) 
 
     Raises CaptureError, ModelRunError, and InputError where `path` cannot be written.
     """
-    save_model(subject_of(model, inputs).graph, Path(path), {})
-    return Path(path)
+    file = path_of("path", path)
+    save_model(subject_of(model, inputs).graph, file, {})
+    return file

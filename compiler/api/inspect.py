@@ -10,13 +10,14 @@ from shrinkc.compiler.api.steps.network import Inputs, Model, subject_of
 from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.cost.budget import price_of
 from shrinkc.compiler.export.lower import lower, unsupported
+from shrinkc.compiler.formats.base import FILE_PRECISIONS
 from shrinkc.compiler.formats.registry import FORMATS
 from shrinkc.compiler.pipeline.deployed import BASE_PASSES
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.compiler.support.text import counted
-from shrinkc.errors import UnsupportedOperatorError
+from shrinkc.errors import InputError, UnsupportedOperatorError
 from shrinkc.passes.analysis.channels.channel_groups import Groups, channel_groups
 from shrinkc.passes.analysis.linear.linear_segments import LinearSegments, linear_segments
 from shrinkc.passes.analysis.linear.spans import Spans, find_spans
@@ -72,6 +73,8 @@ def inspect(
     Raises:
         TableError, InputError, CaptureError, ModelRunError: as `estimate`.
     """
+    if precision not in FILE_PRECISIONS:
+        raise InputError(f"`precision` {precision}: choose {', '.join(FILE_PRECISIONS)}")
     price = None if target is None else price_of(cost_table(target), precision)
     subject = subject_of(model, inputs)
     with shown_by(progress).task("Inspecting"):

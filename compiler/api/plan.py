@@ -15,11 +15,11 @@ from shrinkc.compiler.api.steps.request import Request, plan_section
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
 from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.capture.structure import Structure
-from shrinkc.compiler.cost.goal import PLAN_GOALS, Goal
+from shrinkc.compiler.cost.goal import PLAN_GOALS, Goal, required
 from shrinkc.compiler.depth.closed_form import ClosedForm
 from shrinkc.compiler.formats.base import FILE_PRECISIONS
 from shrinkc.compiler.images.decoded import Images
-from shrinkc.compiler.images.source import Given, image_source
+from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.plan.finished_plans import Planned as Found
 from shrinkc.compiler.plan.plan_file import Plan, plan_files, read_plan
@@ -28,6 +28,7 @@ from shrinkc.compiler.plan.replay import replay, stored_calibration
 from shrinkc.compiler.recover.recipe import Recipe
 from shrinkc.compiler.recover.retrain import retrain
 from shrinkc.compiler.report.sections import FrontierPoint, Judged, Sections
+from shrinkc.compiler.support.checks import check_kind, path_of
 from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.compiler.support.text import counted
@@ -114,7 +115,7 @@ def plan(
         InputError: a goal that cannot be reached (says what can), images or inputs that do not fit.
         TableError, CaptureError, ModelRunError, VerificationError, TrainingError.
     """
-    goal.among(PLAN_GOALS)
+    goal = required(goal, PLAN_GOALS)
     options = Options(target, precision or "fp32", opset, threads=threads, runs=runs, task=task)
     plans = _Plans.of(
         *(model, inputs, options, precision, images),
@@ -201,13 +202,13 @@ def apply(
         InputError: a plan of another network.
         TableError, CaptureError, ModelRunError, VerificationError.
     """
-    found, tensors = read_plan(Path(plan))
+    found, tensors = read_plan(path_of("plan", plan))
     options = Options(
         target or found.target, found.precision, opset, threads=threads, runs=runs, task=task
     )
     cost_table(options.target, threads)
     subject, shown = subject_of(model, inputs, name), shown_by(progress)
-    source = None if images is None else image_source(images, subject.input_shapes, "images")
+    source = None if images is None else subject.images(images, "images", task)
     with shown.task("Capturing"):
         graph = subject.graph
     with shown.task("Applying the plan"):
@@ -242,7 +243,8 @@ class _Plans:
     ) -> _Plans:
         if train is not None:
             require_training()
-        recipe = recipe or Recipe()
+        recipe = Recipe() if recipe is None else recipe
+        check_kind("recipe", recipe, Recipe, "a Recipe")
         table = cost_table(options.target, options.threads)
         request = Request.of(
             *(model, inputs, options, images, evaluation),
@@ -251,12 +253,12 @@ class _Plans:
             command=command,
             progress=progress,
         )
-        graph, shown = request.subject.convolutional(request.progress), request.progress
-        assert request.images is not None
-        fitted = request.images.without_labels().decoded(shown)  # folders may be in another order
+        source, shown = request.needed_images, request.progress
+        graph = request.subject.convolutional(shown)
+        fitted = source.without_labels().decoded(shown)  # folders may be in another order
         held_out = teaching = None
-        if evaluation is not None:
-            held_out = request.training_images(evaluation, "evaluation")
+        if request.evaluation is not None:  # read already: a generator gives its images once
+            held_out = request.decoded(request.evaluation)
         if train is not None:
             teaching = request.training_images(train, "train")
         cache = Path(user_cache_dir("shrinkc", appauthor=False), "damages")

@@ -13,6 +13,7 @@ from shrinkc.compiler.pipeline.deployed import BASE_PASSES
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.profile.op_sets import default_keys, network_keys
 from shrinkc.compiler.profile.run import Result, jobs, run
+from shrinkc.compiler.support.checks import check_number, check_whole, listed
 from shrinkc.compiler.support.choices import MeasuredPrecision
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.errors import InputError, ShrinkcError
@@ -61,8 +62,13 @@ def profile(
         raise InputError(
             f"`precision` {precision}: choose {', '.join(get_args(MeasuredPrecision))}"
         )
-    targets = [target] if isinstance(target, str) else list(target)
-    devices = [parse_device(d, benchmark_model) for d in ([on] if isinstance(on, str) else on)]
+    check_whole("widths", widths, 1)
+    check_whole("threads", threads, 1)
+    check_number("budget_minutes", budget_minutes)
+    check_number("timeout_s", timeout_s, above=True)
+    targets = [target] if isinstance(target, str) else listed("target", target, str, "names")
+    named = [on] if isinstance(on, str) else listed("on", on, str, "names of devices")
+    devices = [parse_device(one, benchmark_model) for one in named]
     shown = shown_by(progress)
     with shown.task("Choosing operators"):
         keys = _keys(models, inputs, precision, widths)

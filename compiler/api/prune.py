@@ -18,6 +18,7 @@ from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.report.plots import require_matplotlib, widths_before_and_after
 from shrinkc.compiler.report.sections import Judged
+from shrinkc.compiler.support.checks import check_kind
 from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.support.text import counted
@@ -58,7 +59,6 @@ class Pruned(Transformed):
     ) -> None:
         graph = found.graph_module if tuned else found.trainable
         super().__init__(graph, structure, compiled, judged)
-        self.eval()
         self.name, self.criterion = name, criterion
         self.widths: tuple[Width, ...] = found.widths
         self.before_ms, self.after_ms, self.speedup = found.before_ms, found.after_ms, found.speedup
@@ -73,6 +73,8 @@ class Pruned(Transformed):
         request, compiled, judged, speedup = pruner.request, None, None, None
         if pruner.table is not None:
             compiled, judged = request.compiled(found.graph_module, found.original, "pruned")
+        else:
+            judged = request.judged(found.graph_module, found.original)
         if pruner.measured_ms is not None:
             speedup = pruner.measured_ms.speedup(found.graph_module)
         return cls(
@@ -162,8 +164,10 @@ def prune(
     narrower (says why), images or labels missing; TableError, CaptureError, ModelRunError,
     VerificationError, TrainingError.
     """
-    spec, options = spec_of(criterion), options or Pruning()
+    spec, options = spec_of(criterion), Pruning() if options is None else options
+    check_kind("options", options, Pruning, "a Pruning")
     if keep:
+        check_kind("keep", keep, Mapping, "a dictionary: channel group → share of its channels")
         options = replace(options, keep=keep)
     if epochs is not None:
         options = replace(options, recipe=replace(options.recipe, epochs=epochs))

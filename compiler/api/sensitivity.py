@@ -8,8 +8,9 @@ from pathlib import Path
 
 from shrinkc.compiler.api.steps.images import batches_of, seen_by_criteria
 from shrinkc.compiler.api.steps.network import Inputs, Model, subject_of
-from shrinkc.compiler.images.source import Given, image_source
+from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.report.plots import require_matplotlib, sensitivity_map
+from shrinkc.compiler.support.checks import check_kind, check_whole
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
@@ -84,8 +85,10 @@ def sensitivity(
         InputError, ImageError, CaptureError, ModelRunError.
     """
     spec, shown = spec_of(criterion), shown_by(progress)
+    check_whole("limit", limit, 1)
+    check_kind("task", task, Task, "an object that derives from Task")
     subject = subject_of(model, inputs, name)
-    source = image_source(images, subject.input_shapes, "images")
+    source = subject.images(images, "images", task)
     graph = subject.convolutional(shown)
     seen = seen_by_criteria(source, labels, limit, shown)
     if spec.needs == "labels" and seen.labels is None:

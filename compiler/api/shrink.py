@@ -30,6 +30,7 @@ from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
 from shrinkc.compiler.recover.retrain import retrain
 from shrinkc.compiler.report.sections import Judged, PlanSection, Sections
+from shrinkc.compiler.support.checks import check_kind, check_whole
 from shrinkc.compiler.support.choices import DepthMethod as DepthMethodName
 from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.progress import Progress
@@ -136,7 +137,10 @@ def shrink(
             images or labels missing.
         TableError, CaptureError, ModelRunError, VerificationError, TrainingError.
     """
-    how, options = method_of(method), options or Trained()
+    how, options = method_of(method), Trained() if options is None else options
+    check_kind("options", options, Trained, "a Trained")
+    if steps is not None:
+        check_whole("steps", steps, 0)
     _check(how, goal, options, steps, train is not None or labels)
     table = cost_table(target, threads)
     request = Request.of(
@@ -147,6 +151,7 @@ def shrink(
         command=command,
         progress=progress,
     )
+    source = request.needed_images
     graph = request.subject.convolutional(request.progress)
     teaching = None
     if train is not None or labels:
@@ -154,8 +159,7 @@ def shrink(
     if how.learns and teaching is not None:
         seen = teaching
     else:
-        assert request.images is not None
-        seen = request.images.without_labels().decoded(request.progress)
+        seen = source.without_labels().decoded(request.progress)
     work = _Shrinking(request, graph, table, seen)
     outcome = work.outcome(how, goal, options, steps, teaching)
     outcome.shrunk.meta.update(graph.meta)

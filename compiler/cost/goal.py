@@ -143,6 +143,17 @@ class Goal:
         return f"Goal.{self.kind}({self.value:g})"
 
 
+def required(goal: object, kinds: Sequence[GoalKind]) -> Goal:
+    """The goal that a user gave. Raises InputError for none, one of another kind, and anything
+    else: a number, a name."""
+    if goal is None:
+        raise missing(kinds)
+    if not isinstance(goal, Goal):
+        kind = goal.__name__ if isinstance(goal, type) else type(goal).__name__
+        raise InputError(f"`goal` is a {kind}; give one such as Goal.{kinds[0]}(…)")
+    return goal.among(kinds)
+
+
 def missing(kinds: Sequence[GoalKind]) -> InputError:
     """No goal was given where one of these is needed."""
     return InputError(f"give exactly one of {_listed(kinds)}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import fx
 
-from shrinkc.compiler.cost.goal import SHRINK_GOALS, Goal, missing
+from shrinkc.compiler.cost.goal import SHRINK_GOALS, Goal, missing, required
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.closed_form import ClosedForm, TakenChoice, shrink_closed_form
 from shrinkc.compiler.depth.trained import (
@@ -98,7 +98,7 @@ class DepthMethod:
             if goal is not None:
                 raise InputError(f"{self.name} makes nothing faster: leave out the goal")
             return
-        given = [*([] if goal is None else [goal.among(SHRINK_GOALS).kind]), *counts]
+        given = [*([] if goal is None else [required(goal, SHRINK_GOALS).kind]), *counts]
         if not given:
             raise missing(SHRINK_GOALS)
         if len(given) > 1:

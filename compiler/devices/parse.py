@@ -7,6 +7,7 @@ from shrinkc.compiler.devices.benchmark_model import BenchmarkModel
 from shrinkc.compiler.devices.cuda.device import Cuda
 from shrinkc.compiler.devices.host import Host
 from shrinkc.compiler.devices.jobs import Device
+from shrinkc.compiler.support.checks import check_kind
 from shrinkc.compiler.support.choices import HOST, is_host
 from shrinkc.errors import UnknownDeviceError
 
@@ -19,6 +20,7 @@ def parse_device(text: str, benchmark_model: str | None = None) -> Device:
 
     Raises UnknownDeviceError that lists the forms.
     """
+    check_kind("on", text, str, f"one of {', '.join(FORMS)}")
     if is_host(text):
         return Host()
     if text == "cuda":

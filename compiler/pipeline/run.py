@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
 
 from shrinkc.compiler.pipeline.contract import check_reported, fingerprint
 from shrinkc.compiler.support.difference import relative_error
-from shrinkc.errors import VerificationError
+from shrinkc.errors import InputError, VerificationError
 from shrinkc.passes import ir
 from shrinkc.passes.base import Change, Pass, PassResult, Skip, copy_graph
 
@@ -53,7 +53,12 @@ def run_exact_passes(
     for exact_pass in passes:
         started = time.perf_counter()
         before = fingerprint(current)
-        result = exact_pass(current)
+        result: Any = exact_pass(current)  # a user's own may give anything
+        if not isinstance(result, PassResult):
+            kind = type(result).__name__
+            raise InputError(
+                f"the pass '{exact_pass.name}' of `passes` returns no PassResult: {kind}"
+            )
         if fingerprint(current) != before:
             raise VerificationError(f"pass '{exact_pass.name}' changed its input graph")
         error = check_exact(exact_pass.name, current, result, inputs) if result.modified else 0.0

@@ -73,7 +73,7 @@ class Planning:
 
 def check_points(count: int) -> None:
     """Of a frontier. Raise InputError."""
-    if not 3 <= count <= MOST_POINTS:
+    if type(count) is not int or not 3 <= count <= MOST_POINTS:
         raise InputError(f"`points` {count}: give 3 to {MOST_POINTS} points")
 
 

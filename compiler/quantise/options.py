@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import get_args
 
 from shrinkc.compiler.support.choices import Int8Tuning
@@ -32,7 +33,8 @@ def check_int8(options: Int8, precision: str) -> None:
     known = get_args(Int8Tuning)
     if options.tuning not in known:
         raise InputError(f"`int8_tuning` {options.tuning}: choose {', '.join(known)}")
-    if options.min_snr_db is not None and not abs(options.min_snr_db) <= MOST_DB:
+    decibels: object = options.min_snr_db
+    if decibels is not None and not (isinstance(decibels, Real) and abs(decibels) <= MOST_DB):
         raise InputError(f"`min_snr_db` {options.min_snr_db}: give decibels, say 30")
     asked = {"keep_fp32": options.keep_fp32, "min_snr_db": options.min_snr_db is not None}
     for name, given in asked.items():

@@ -18,6 +18,7 @@ from shrinkc.compiler.images.augment import (
 )
 from shrinkc.compiler.images.decoded import Data, Images
 from shrinkc.compiler.recover.layer_problems import size_of
+from shrinkc.compiler.support.checks import check_number, check_whole
 from shrinkc.compiler.support.jobs import Parallel
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.support.text import counted
@@ -60,8 +61,20 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.steps < 1:
-            raise InputError("give 1 epoch and 1 step of training or more")
+        for name, value in (("epochs", self.epochs), ("steps", self.steps), ("batch", self.batch)):
+            check_whole(name, value, 1)
+        if self.search_epochs is not None:
+            check_whole("search_epochs", self.search_epochs, 0)
+        for name, value in (
+            ("learning_rate", self.learning_rate),
+            ("temperature", self.temperature),
+        ):
+            check_number(name, value, above=True)
+        check_number("weight_decay", self.weight_decay)
+        for name, value in (("distillation", self.distillation), ("smoothing", self.smoothing)):
+            check_number(name, value)
+            if value > 1:
+                raise InputError(f"`{name}` {value:g}: give a share, 0 to 1")
 
 
 @dataclass(frozen=True, eq=False)

@@ -106,16 +106,17 @@ def _remove(stage: Path) -> None:
 
 
 _REASONS = {
-    errno.ENOSPC: "no space left on the device; free some, or choose another folder with -o",
-    errno.EDQUOT: "the disk quota is used up; free some, or choose another folder with -o",
-    errno.EACCES: "no permission to write there; choose another folder with -o",
-    errno.EPERM: "no permission to write there; choose another folder with -o",
-    errno.EROFS: "a read-only file system; choose another folder with -o",
-    errno.ENOTDIR: "not a folder; choose another name with -o",
-    errno.EEXIST: "not a folder; choose another name with -o",
-    errno.EISDIR: "holds a folder where a file goes; choose another folder with -o",
-    errno.ENAMETOOLONG: "the name is too long; choose another folder with -o",
-    errno.EIO: "the disk reports an error; choose another folder with -o",
+    errno.ENOSPC: "no space left on the device; free some, or choose another folder",
+    errno.EDQUOT: "the disk quota is used up; free some, or choose another folder",
+    errno.ENOENT: "cannot be made there; choose another folder",
+    errno.EACCES: "no permission to write there; choose another folder",
+    errno.EPERM: "no permission to write there; choose another folder",
+    errno.EROFS: "a read-only file system; choose another folder",
+    errno.ENOTDIR: "not a folder; choose another name",
+    errno.EEXIST: "not a folder; choose another name",
+    errno.EISDIR: "holds a folder where a file goes; choose another folder",
+    errno.ENAMETOOLONG: "the name is too long; choose another folder",
+    errno.EIO: "the disk reports an error; choose another folder",
 }
 
 

@@ -7,6 +7,8 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
+from shrinkc.errors import InputError
+
 
 class Advance(Protocol):
     """One unit of a job is finished; `note` says how it stands and replaces the last note."""
@@ -63,6 +65,8 @@ def shown_by(progress: Progress | bool) -> Progress:
     """True: bars on stderr; False: nothing; or whatever shows it."""
     if isinstance(progress, bool):
         return Terminal() if progress else Silent()
+    if not callable(getattr(progress, "task", None)):
+        raise InputError(f"`progress` is a {type(progress).__name__}; give True or False")
     return progress
 
 

@@ -51,7 +51,7 @@ def spec_of(criterion: str | CriterionSpec | Criterion) -> CriterionSpec:
         for spec in CRITERIA:
             if spec.name == criterion:
                 return spec
-    elif callable(getattr(criterion, "scores", None)) and not isinstance(criterion, type):
+    elif _scores_channels(criterion):
         kind: type = type(criterion)
 
         def itself(_: Given) -> Criterion:
@@ -64,6 +64,11 @@ def spec_of(criterion: str | CriterionSpec | Criterion) -> CriterionSpec:
         f"`criterion` {criterion}: give one of {', '.join(NAMES)}, or an object with a "
         "name that scores channels"
     )
+
+
+def _scores_channels(criterion: object) -> bool:
+    has = callable(getattr(criterion, "scores", None)) and not isinstance(criterion, type)
+    return has and isinstance(getattr(criterion, "name", None), str)
 
 
 def chosen_by_cost(options: Allocation, goal: Goal | None) -> bool:

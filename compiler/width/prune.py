@@ -10,13 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import fsum, prod
+from numbers import Real
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 from torch import fx
 
 from shrinkc.compiler.cost.budget import measured_within, predicted_ms
-from shrinkc.compiler.cost.goal import PRUNE_GOALS, Goal, Unit, missing
+from shrinkc.compiler.cost.goal import PRUNE_GOALS, Goal, Unit, missing, required
 from shrinkc.compiler.cost.keys import macs
 from shrinkc.compiler.cost.predict import CostTable, NoTable
 from shrinkc.compiler.export.lower import lower
@@ -25,6 +28,7 @@ from shrinkc.compiler.pipeline.deployed import Network, network
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.pipeline.slicing import run_slicing
 from shrinkc.compiler.recover.recipe import Recipe, Trainer, trainer_for
+from shrinkc.compiler.support.checks import check_whole
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
@@ -80,8 +84,10 @@ class Pruning:
     keep: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise InputError(f"{self.rounds} rounds; give 1 or more")
+        check_whole("rounds", self.rounds, 1)
+        for group, share in self.keep.items():
+            if not isinstance(share, Real):
+                raise InputError(f"`keep` {group}={share}: give a number, 0 to 1, exclusive")
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,13 +200,33 @@ def prune(
 
 def check_goal(goal: Goal | None, keep: Mapping[str, float]) -> None:
     """Raise InputError unless exactly one says how far to prune."""
-    if goal is None:
-        if not keep:
-            raise InputError(f"{missing(PRUNE_GOALS)}, or `keep`")
-    elif keep:
-        raise InputError(f"give exactly one of `{goal.kind}`, `keep`, not several")
-    else:
-        goal.among(PRUNE_GOALS)
+    if goal is None and not keep:
+        raise InputError(f"{missing(PRUNE_GOALS)}, or `keep`")
+    kind = None if goal is None else required(goal, PRUNE_GOALS).kind
+    if kind is not None and keep:
+        raise InputError(f"give exactly one of `{kind}`, `keep`, not several")
+
+
+def scored(criterion: Criterion, graph: fx.GraphModule, groups: Groups) -> Scores:
+    """By a criterion, which may be a user's own. Raises InputError where it does not give one
+    number for each channel of a group."""
+    scores: Any = criterion.scores(graph, groups)
+    if not isinstance(scores, Mapping):
+        raise InputError(
+            f"`criterion` {criterion.name} gave a {type(scores).__name__} for scores; it must give "
+            "a dictionary: channel group → a number for each channel"
+        )
+    known = {group.name: group.size for group in groups.groups}
+    found: dict[str, npt.NDArray[np.float64]] = {}
+    for name, numbers in cast("Mapping[str, Any]", scores).items():
+        if np.shape(numbers) != (known.get(name),):
+            wanted = f"{known[name]} numbers" if name in known else "nothing: no such group"
+            raise InputError(
+                f"`criterion` {criterion.name} scores the group {name} by {np.shape(numbers)} "
+                f"numbers; it must give {wanted}"
+            )
+        found[name] = np.asarray(numbers)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,10 +335,10 @@ class _Round:
         """Kept in the folder: some criteria take long."""
         run = self.run
         if run.folder is None:
-            return run.criterion.scores(self.graph, groups)
+            return scored(run.criterion, self.graph, groups)
         journal = Journal(run.folder, digest_of(self.graph, f"scores {run.seen}"))
         if "" not in journal.entries:
-            for name, found in run.criterion.scores(self.graph, groups).items():
+            for name, found in scored(run.criterion, self.graph, groups).items():
                 journal.put(name, [float(x) for x in found])
             journal.put("", [])  # all of them
         return {name: np.array(found) for name, found in journal.entries.items() if name}

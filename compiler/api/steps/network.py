@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.capture.structure import Restored, Structure, structure_of
+from shrinkc.compiler.capture.trace import leaves
+from shrinkc.compiler.images.source import Given, ImageSource, image_source
 from shrinkc.compiler.load.load import load_model
+from shrinkc.compiler.support.checks import check_kind, path_of
 from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.support.text import named
+from shrinkc.compiler.tasks.task import Answer, Task
 from shrinkc.errors import InputError
 from shrinkc.passes.base import copy_graph
 
@@ -34,6 +40,8 @@ class ModelFile:
     arch: str | None = None
     trust: bool = False
 
+
+MOST_NUMBERS = 1 << 28  # of an input that is given by its shape: 1 GiB
 
 Model = nn.Module | ModelFile | str | os.PathLike[str]
 Inputs = Tensor | Sequence[Tensor] | Sequence[int] | Sequence[Sequence[int]] | None
@@ -62,6 +70,23 @@ class Subject:
         """Canonical. Raises CaptureError."""
         return captured(self.model, self.inputs)
 
+    def images(
+        self, given: Given, parameter: str, task: Task, *, labelled: bool = True
+    ) -> ImageSource:
+        """What a user gives as images for it. Raises InputError, ImageError; labels that came with
+        tensors must be classes of the network's."""
+        source = image_source(given, self.input_shapes, parameter, labelled=labelled)
+        labels = source.labels
+        if labels is not None:
+            answer = _answer(self.model, self.inputs)
+            classes = task.classes(answer) if task.judges(answer) else None
+            if classes is not None and int(labels.max()) >= classes:
+                raise InputError(
+                    f"`{parameter}` has the label {int(labels.max())}; the network tells {classes} "
+                    f"classes apart, 0 to {classes - 1}"
+                )
+        return source
+
     def restored(self, graph_module: fx.GraphModule) -> Restored:
         """`graph_module` returning what the model returned."""
         return Restored(graph_module, self.structure)
@@ -82,10 +107,14 @@ def subject_of(model: Model, inputs: Inputs = None, name: str | None = None) -> 
     Raises InputError that names the parameter, ModelRunError where the model does not run on such
     inputs.
     """
+    if name is not None:
+        check_kind("name", name, str, "a string")
+    if torch.is_autocast_enabled("cpu"):
+        raise InputError("the network is compared in float32; call shrinkc outside torch.autocast")
     if isinstance(model, str | os.PathLike):
         model = ModelFile(model)
     if isinstance(model, ModelFile):
-        path = Path(model.path)
+        path = path_of("model", model.path)
         name = name or path.name
         model = load_model(path, arch=model.arch, trust=model.trust)
     own = _copied(model)
@@ -96,7 +125,11 @@ def subject_of(model: Model, inputs: Inputs = None, name: str | None = None) -> 
     else:
         graph, tensors = own, _inputs(own, inputs)
     structure = own.structure if isinstance(own, Restored) else structure_of(own, tensors)
-    return Subject(name or type(model).__name__, graph, tensors, structure)
+    return Subject(name or _class_name(model), graph, tensors, structure)
+
+
+def _class_name(model: nn.Module) -> str:
+    return type(_unwrapped(model)).__name__
 
 
 def _copied(model: object) -> nn.Module:
@@ -113,8 +146,14 @@ def _copied(model: object) -> nn.Module:
         )
     if isinstance(model, fx.GraphModule) and "input_shapes" in model.meta:
         return copy_graph(model).eval()
-    if any(x.is_meta for x in (*model.parameters(), *model.buffers())):
+    model = _unwrapped(model)
+    numbers = (*model.parameters(), *model.buffers())
+    if any(isinstance(x, UninitializedParameter | UninitializedBuffer) for x in numbers):
+        raise InputError("`model` has lazy layers without weights; run it once on an input first")
+    if any(x.is_meta for x in numbers):
         raise InputError("`model` has no numbers (device meta); load its weights first")
+    if any(bool(x.isnan().any()) for x in model.parameters()):
+        raise InputError("`model` has weights that are NaN; train it anew")
     # what deepcopy refuses: tensors that were computed, such as the weight of an old weight_norm
     computed: dict[int, Any] = {
         id(value): value.detach().clone()
@@ -122,7 +161,20 @@ def _copied(model: object) -> nn.Module:
         for value in vars(module).values()
         if isinstance(value, Tensor) and not value.is_leaf
     }
-    return copy.deepcopy(model, computed).to("cpu", torch.float32).eval()
+    try:
+        return copy.deepcopy(model, computed).to("cpu", torch.float32).eval()
+    except Exception as error:  # an attribute's own: a lock, an open file, a generator
+        raise InputError(
+            f"`model` cannot be copied: {named(error)}", "take what no network needs out of it"
+        ) from error
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The user's network in what `torch.compile` and data parallelism put around it."""
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return cast(nn.Module, cast(Any, model).module)
+    inner: Any = getattr(model, "_orig_mod", model)  # torch.compile's OptimizedModule
+    return cast(nn.Module, inner)
 
 
 def _own_shapes(graph: fx.GraphModule, inputs: Inputs) -> tuple[tuple[int, ...], ...]:
@@ -153,10 +205,15 @@ def _input(x: Tensor) -> Tensor:
             f"`inputs` holds {str(x.dtype).removeprefix('torch.')}; networks read floats here: "
             "give inputs scaled and normalised as the network reads them"
         )
+    if x.is_meta or x.is_sparse:
+        raise InputError("`inputs` holds a sparse tensor, or one on device meta; give numbers")
     if x.ndim < 2 or not x.numel():
         shape = "×".join(map(str, x.shape)) or "a single number"
         raise InputError(f"`inputs` holds a tensor of {shape}; give (N, …) with N of 1 or more")
-    return x.detach().to("cpu", torch.float32)
+    x = x.detach().to("cpu", torch.float32, copy=True)  # a network may change what it reads
+    if not bool(x.isfinite().all()):
+        raise InputError("`inputs` holds NaN or infinity; give finite inputs")
+    return x
 
 
 def _shapes(inputs: Any) -> tuple[tuple[int, ...], ...]:
@@ -182,6 +239,8 @@ def _shapes(inputs: Any) -> tuple[tuple[int, ...], ...]:
         shape = tuple(cast(Sequence[Any], one))
         if len(shape) < 2 or not all(type(n) is int and 0 < n <= 1 << 20 for n in shape):
             raise InputError(f"`inputs` {shape}: give positive integers such as (1, 3, 224, 224)")
+        if math.prod(shape) > MOST_NUMBERS:
+            raise InputError(f"`inputs` {shape}: more than {MOST_NUMBERS:,} numbers; give less")
         shapes.append(shape)
     return tuple(shapes)
 
@@ -197,6 +256,12 @@ def captured(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
     if isinstance(model, fx.GraphModule) and "input_shapes" in model.meta:
         return model
     return capture(model, inputs)
+
+
+@torch.no_grad()
+def _answer(model: nn.Module, inputs: tuple[Tensor, ...]) -> Answer:
+    outputs: Any = model(*(x.clone() for x in inputs))
+    return tuple(x for x in leaves(outputs) if isinstance(x, Tensor))
 
 
 def require_convolutions(graph_module: fx.GraphModule) -> None:

@@ -17,6 +17,7 @@ from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.measure.speedup import Measuring
 from shrinkc.compiler.recover.compensate import compensate as compensated
 from shrinkc.compiler.recover.distil import Tuning
+from shrinkc.compiler.support.checks import check_number, check_whole
 from shrinkc.compiler.train.compute import require_training
 from shrinkc.compiler.width.distil import distilled
 from shrinkc.compiler.width.layer_by_layer import in_order as layer_after_layer
@@ -70,6 +71,7 @@ class Asked:
     def check(self, images: bool, epochs: bool) -> None:
         """What can be known to fail before anything is loaded. Raises InputError."""
         check_goal(self.goal, self.options.keep)
+        self._check_numbers()
         if self.labels and not images:
             raise InputError(
                 "`labels` says that the folders of `images` are classes", "give `images`"
@@ -99,6 +101,13 @@ class Asked:
             raise InputError("`epochs` of what?", "give `train`, or `images` and `labels`")
         if self.trains:
             require_training()
+
+    def _check_numbers(self) -> None:
+        check_whole("limit", self.limit, 1)
+        check_number("strength", self.strength)
+        for name, value, least in (("steps", self.steps, 0), ("every", self.every, 1)):
+            if value is not None:
+                check_whole(name, value, least)
 
     def check_without_target(self, precision: str) -> None:
         """Raises InputError."""

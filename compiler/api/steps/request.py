@@ -18,18 +18,21 @@ from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.closed_form import TakenChoice
 from shrinkc.compiler.images.decoded import Images
-from shrinkc.compiler.images.source import Given, ImageSource, image_source
+from shrinkc.compiler.images.source import Given, ImageSource
 from shrinkc.compiler.measure.speedup import Measuring, measuring
 from shrinkc.compiler.options import Options, with_images
 from shrinkc.compiler.pipeline.deployed import network
 from shrinkc.compiler.plan.plan_file import Step
 from shrinkc.compiler.quantise.stored import StoredCalibration
 from shrinkc.compiler.report.sections import ChoiceRow, Judged, PlanSection, Sections
+from shrinkc.compiler.support.checks import path_of
 from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Progress, shown_by
+from shrinkc.compiler.support.text import one_line
 from shrinkc.errors import InputError
 from shrinkc.passes.base import Skip
 
+LEAST = 2  # images that a network is fitted to: some of them judge the fit
 FEW = 10  # images that tell the ranges of int8 where only speed is measured
 
 
@@ -66,26 +69,36 @@ class Request:
         progress: Progress | bool,
     ) -> Request:
         """From what a user gives. Raises InputError, ImageError, LoadError, ModelRunError."""
-        subject = subject_of(model, inputs, name)
-        shapes = subject.input_shapes
-        return cls(
-            subject,
-            options,
-            shown_by(progress),
-            None if images is None else image_source(images, shapes, "images"),
-            None if evaluation is None else image_source(evaluation, shapes, "evaluation"),
-            None if folder is None else Path(folder),
-            command,
-        )
+        kept = None if folder is None else _writable(folder)
+        shown, subject = shown_by(progress), subject_of(model, inputs, name)
+        sources = [
+            None if given is None else subject.images(given, parameter, options.task)
+            for parameter, given in (("images", images), ("evaluation", evaluation))
+        ]
+        return cls(subject, options, shown, sources[0], sources[1], kept, command)
+
+    @property
+    def needed_images(self) -> ImageSource:
+        """Raises InputError where there are none, or one alone."""
+        if self.images is None:
+            raise InputError("`images` are needed, to fit the network to", "give `images`")
+        if len(self.images) < LEAST:
+            raise InputError(
+                f"`images` holds a single one; give {LEAST} or more to fit and judge on"
+            )
+        return self.images
 
     def training_images(self, given: Given | None, parameter: str) -> Images:
-        """Of `given`, else of `images`, with their labels; decoded once, into a file in `folder`
-        where there is one."""
+        """Of `given`, else of `images`, with their labels."""
         source = self.images
         if given is not None:
-            source = image_source(given, self.subject.input_shapes, parameter)
+            source = self.subject.images(given, parameter, self.options.task)
         if source is None:
             raise InputError(f"`{parameter}` is needed: give images to train on")
+        return self.decoded(source)
+
+    def decoded(self, source: ImageSource) -> Images:
+        """Decoded once, into a file in `folder` where there is one."""
         cache = None if self.folder is None else self.folder / "images"
         return source.decoded(self.progress, cache=cache)
 
@@ -101,6 +114,12 @@ class Request:
         before_ms = predicted_ms(original, table, options.precision)
         inputs = [(x[None],) for x in few()] if options.precision == "int8" else []
         return measuring(original, before_ms, options.precision, inputs, options.threads)
+
+    def judged(self, changed: fx.GraphModule, original: fx.GraphModule) -> Judged | None:
+        """Beside each other, where there are images to judge on."""
+        if self.evaluation is None:
+            return None
+        return judge(original, changed, with_images(self.options, self.evaluation))
 
     def compiled(
         self,
@@ -126,7 +145,7 @@ class Request:
             evaluation or images,
             images.without_labels() if calibrates and images is not None else None,
         )
-        judged = None if evaluation is None else judge(original, changed, options)
+        judged = self.judged(changed, original)
         compilation = compile_graph(
             changed,
             options,
@@ -139,6 +158,18 @@ class Request:
             extras=extras,
         )
         return Compiled.of(compilation, self.subject), judged
+
+
+def _writable(folder: str | os.PathLike[str]) -> Path:
+    """Made where it is missing. Raises InputError where nothing can be kept in it."""
+    path = path_of("folder", folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"`folder` {path} cannot be made: {one_line(error)}") from error
+    if not os.access(path, os.W_OK):
+        raise InputError(f"`folder` {path}: no permission to write there")
+    return path
 
 
 def plan_section(

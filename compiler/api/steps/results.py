@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from shrinkc.compiler.capture.structure import Restored, Structure
 from shrinkc.compiler.report.report import Report
 from shrinkc.compiler.report.sections import Judged
 from shrinkc.compiler.support.atomic_files import atomic_folder
+from shrinkc.compiler.support.checks import check_kind, path_of
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.verify.files import Artefact
 from shrinkc.errors import InputError
@@ -51,19 +53,24 @@ class Compiled:
     def __call__(self, *inputs: Tensor) -> Any:
         """What the model returned, computed by the file: float32 (N, …) for any N.
 
-        Raises InputError for inputs of another number or shape.
+        Raises InputError for inputs of another kind, number or shape.
         """
-        given, values = tuple(inputs), self.artefact.program.inputs
-        wanted = [tuple(value.shape[1:]) for value in values]
-        if [tuple(x.shape[1:]) for x in given] != wanted:
+        for x in inputs:
+            check_kind("inputs", x, Tensor, "tensors, one after the other")
+            if not x.is_floating_point() or x.is_meta:
+                kind = "no numbers (device meta)" if x.is_meta else str(x.dtype)[len("torch.") :]
+                raise InputError(f"`inputs` holds {kind}; give floats as the network reads them")
+        wanted = [tuple(value.shape[1:]) for value in self.artefact.program.inputs]
+        counts = {len(x) for x in inputs if x.ndim}
+        if [tuple(x.shape[1:]) for x in inputs] != wanted or len(counts) > 1 or 0 in counts:
             shapes = ", ".join("×".join(map(str, ("N", *shape))) for shape in wanted)
-            raise InputError(f"`inputs` do not fit: this network reads {shapes}")
-        arrays = self.artefact.run(tuple(x.detach().to("cpu", torch.float32) for x in given))
+            raise InputError(f"`inputs` do not fit: this network reads {shapes}, N of 1 or more")
+        arrays = self.artefact.run(tuple(x.detach().to("cpu", torch.float32) for x in inputs))
         return self.structure.restore([torch.as_tensor(array) for array in arrays])
 
     def save(self, out: str | os.PathLike[str]) -> Path:
         """Write all files into the folder `out`, or none. Raises InputError where that fails."""
-        folder = Path(out)
+        folder = path_of("out", out)
         with atomic_folder(folder) as stage:
             for name, content in self.files.items():
                 (stage / name).write_bytes(content)
@@ -81,7 +88,8 @@ class Compiled:
 
 
 class Transformed(Restored):
-    """A network that shrinkc made of a model. It returns what the model returned, and trains.
+    """A network that shrinkc made of a model. It returns what the model returned, and trains: all
+    its weights do, those that were frozen in the model, too.
 
     compiled  its files, where a target was given
     judged    beside the original on evaluation images, where they were given
@@ -100,6 +108,7 @@ class Transformed(Restored):
                 parameter.requires_grad_()
         self.compiled = compiled
         self.judged = judged
+        self._compiled_weights = _digest(self)
 
     @property
     def report(self) -> Report:
@@ -113,16 +122,21 @@ class Transformed(Restored):
 
     def save(self, out: str | os.PathLike[str]) -> Path:
         """Write the files into the folder `out`; without a target model.safetensors alone, which
-        `shrinkc.compile` and the command line read. Weights that were trained since are not in
-        files that were compiled before: compile the module again.
+        `shrinkc.compile` and the command line read.
 
-        Raises InputError where that fails.
+        Raises InputError where that fails, and where the network was trained since its files were
+        made: they hold the weights of before.
         """
         if self.compiled is not None:
+            if _digest(self) != self._compiled_weights:
+                raise InputError(
+                    "the network was trained since its files were made",
+                    "compile it again, or write it alone with shrinkc.save",
+                )
             return self.compiled.save(out)
         from shrinkc.compiler.model_file.file import model_bytes
 
-        folder = Path(out)
+        folder = path_of("out", out)
         with atomic_folder(folder) as stage:
             (stage / "model.safetensors").write_bytes(model_bytes(self.graph_module, {}))
         return folder
@@ -138,3 +152,12 @@ class Transformed(Restored):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.summary()})"
+
+
+def _digest(module: nn.Module) -> int:
+    """Of all weights and statistics."""
+    crc = 0
+    for x in (*module.parameters(), *module.buffers()):
+        numbers: Any = x.detach().cpu().reshape(-1).view(torch.uint8).numpy()
+        crc = zlib.crc32(numbers, crc)
+    return crc

@@ -185,7 +185,7 @@ OTHERS: dict[str, Kind] = {
         (("--macs", "0.5", "--precision", "int8"), "int8 needs images"),
         (("--macs", "0.5", "--allocation", "best"), "'best' is not one of 'knapsack'"),
         (("--macs", "0.5", "--normalise", "max"), "'max' is not one of 'share'"),
-        (("--macs", "0.5", "--rounds", "0"), "0 rounds"),
+        (("--macs", "0.5", "--rounds", "0"), "--rounds 0"),
         (("--macs", "0.5", "--every", "5"), "--every belongs to"),
         (("--macs", "0.5", "--multiple", "0"), "multiples of 0"),
         (("--macs", "0.5", "--images", "nowhere", "--compensate"), "nowhere: no such folder"),

@@ -290,7 +290,7 @@ def test_shares_of_groups_that_cannot_be(
 
 
 def test_other_options_that_cannot_be() -> None:
-    with pytest.raises(InputError, match="0 rounds"):
+    with pytest.raises(InputError, match="`rounds` 0"):
         Pruning(rounds=0)
     with pytest.raises(InputError, match="no channel group can become narrower"):
         run(Goal.macs(0.5), Pruning(Allocation(multiple=512)))
