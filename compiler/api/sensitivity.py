@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from shrinkc.compiler.api.steps.images import batches_of, seen_by_criteria
+from shrinkc.compiler.api.steps.images import batches_of, require_labels, seen_by_criteria
 from shrinkc.compiler.api.steps.network import Inputs, Model, subject_of
 from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.report.plots import require_matplotlib, sensitivity_map
@@ -89,6 +89,8 @@ def sensitivity(
     check_kind("task", task, Task, "an object that derives from Task")
     subject = subject_of(model, inputs, name)
     source = subject.images(images, "images", task)
+    if labels:
+        require_labels(source)
     graph = subject.convolutional(shown)
     seen = seen_by_criteria(source, labels, limit, shown)
     if spec.needs == "labels" and seen.labels is None:

@@ -12,6 +12,7 @@ import torch
 from platformdirs import user_cache_dir
 from torch import Tensor, fx
 
+from shrinkc.compiler.api.steps.images import require_labels
 from shrinkc.compiler.api.steps.network import Inputs, Model
 from shrinkc.compiler.api.steps.request import FEW, Request, plan_section
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
@@ -152,6 +153,8 @@ def shrink(
         progress=progress,
     )
     source = request.needed_images
+    if labels:
+        require_labels(source)
     graph = request.subject.convolutional(request.progress)
     teaching = None
     if train is not None or labels:

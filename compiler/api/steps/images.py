@@ -5,9 +5,19 @@ from __future__ import annotations
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.source import ImageSource
 from shrinkc.compiler.support.progress import Progress
+from shrinkc.errors import InputError
 from shrinkc.passes.criteria.shared.data import Batch
 
 BATCH = 32  # images that criteria see at a time
+
+
+def require_labels(source: ImageSource | None) -> None:
+    """For `labels`. Raises InputError where the images have none."""
+    if source is not None and not source.labelled:
+        raise InputError(
+            "`labels`: the `images` have none",
+            "give class folders, or tensors with labels, or leave out `labels`",
+        )
 
 
 def seen_by_criteria(source: ImageSource, labels: bool, limit: int, progress: Progress) -> Images:

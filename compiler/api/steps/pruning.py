@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from shrinkc.compiler.api.steps.images import batches_of, seen_by_criteria
+from shrinkc.compiler.api.steps.images import batches_of, require_labels, seen_by_criteria
 from shrinkc.compiler.api.steps.request import FEW, Request
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.predict import CostTable
@@ -137,6 +137,8 @@ class Pruner:
         cls, asked: Asked, request: Request, table: CostTable | None, train: Given | None
     ) -> Pruner:
         """With the images read. Raises InputError where labels are missing."""
+        if asked.labels:
+            require_labels(request.images)
         graph, seen, spec = request.subject.convolutional(request.progress), None, asked.spec
         if request.images is not None and asked.looks:
             seen = seen_by_criteria(request.images, asked.labels, asked.limit, request.progress)

@@ -54,6 +54,7 @@ def test_criteria_see_the_same_bits_of_a_loader() -> None:
         ({"images": None}, "`images` is a NoneType"),
         ({"images": (IMAGES, LABELS + 1)}, "`images` has the label 5; the network tells 5 classes"),
         ({"images": IMAGES, "criterion": "group-fisher"}, "needs labels; give `labels`"),
+        ({"images": IMAGES, "labels": True}, "`labels`: the `images` have none"),
         ({"images": IMAGES, "limit": 0}, "`limit` 0"),
         ({"images": IMAGES, "limit": -1}, "`limit` -1"),
         ({"images": IMAGES, "task": 3}, "`task` is a int"),

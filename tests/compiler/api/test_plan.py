@@ -127,6 +127,7 @@ SHRINKING: list[tuple[dict[str, Any], str]] = [
     ({"method": "x"}, "`method` x: give one of"),
     ({"method": "depthshrinker"}, "learns from labels; give `train`"),
     ({"method": "depthshrinker", "steps": 3}, "`steps` belongs to closed-form"),
+    ({"labels": True}, "`labels`: the `images` have none"),
     ({"steps": "2"}, "`steps` '2'"),
     ({"steps": -1}, "`steps` -1"),
     ({"options": 3}, "`options` is a int; give a Trained"),
