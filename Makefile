@@ -30,9 +30,10 @@ typecheck: $(STAMP)
 	$(BIN)/basedpyright
 
 # Two workers with a thread each: more threads than cores wait for one another. Who is done takes
-# tests over from the other.
+# tests over from the other. Modules and tests stay compiled, whatever the environment says: hundreds
+# of processes would compile them again.
 pytest: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
 
 # Exported files on an emulated Raspberry Pi 4 processor, which is made in .arm-root when missing.
 test-arm: $(STAMP)
