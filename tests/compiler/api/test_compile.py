@@ -248,6 +248,12 @@ def test_options_that_do_not_fit_name_the_parameter(options: Any, message: str) 
     assert "\n" not in str(caught.value)
 
 
+def test_an_output_without_a_batch_is_found_out() -> None:
+    anchors = torch.randn(7, 4)
+    with pytest.raises(ShrinkcError, match="differs from the model"):
+        compiled(Around(answer=lambda y: (y, anchors)))
+
+
 def test_a_stop_passes_through() -> None:
     def stop(x: Tensor) -> Tensor:
         raise KeyboardInterrupt
