@@ -139,9 +139,6 @@ def shrink(
         TableError, CaptureError, ModelRunError, VerificationError, TrainingError.
     """
     how, options = method_of(method), Trained() if options is None else options
-    check_kind("options", options, Trained, "a Trained")
-    if steps is not None:
-        check_whole("steps", steps, 0)
     _check(how, goal, options, steps, train is not None or labels)
     table = cost_table(target, threads)
     request = Request.of(
@@ -177,6 +174,9 @@ def _check(
     method: DepthMethod, goal: Goal | None, options: Trained, steps: int | None, trains: bool
 ) -> None:
     """What can be known to fail before anything is loaded."""
+    check_kind("options", options, Trained, "a Trained")
+    if steps is not None:
+        check_whole("steps", steps, 0)
     if method.learns and steps is not None:
         raise InputError(f"`steps` belongs to closed-form; {method.name} takes `epochs`")
     method.check(goal, options)
