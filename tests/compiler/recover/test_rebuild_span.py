@@ -93,9 +93,9 @@ def test_a_rate_that_destroys_it_leaves_the_fit() -> None:
 
 def test_the_same_seed_gives_the_same_network() -> None:
     graph = network()
-    chosen = narrowest(graph)
+    chosen, short = narrowest(graph), replace(LONG, steps=20)
     one, two, other = (
-        outputs(apply(graph, chosen, sample(), replace(LONG, seed=s), Silent()).graph_module)
+        outputs(apply(graph, chosen, sample(), replace(short, seed=s), Silent()).graph_module)
         for s in (0, 0, 1)
     )
     assert torch.equal(one, two)
