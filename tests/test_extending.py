@@ -159,7 +159,8 @@ def test_a_target(tmp_path: Path) -> None:
     doubled = [",".join(_times(row.split(","), price, 2.0)) for row in rows]
     model.write_text("\n".join([header, *doubled]) + "\n", "utf-8")
     shipped = shrinkc.estimate(Net(), X, target="pixel3")
-    found = shrinkc.estimate(Net(), X, target=str(own))
+    found = shrinkc.estimate(Net(), X, target=own)
+    assert found == shrinkc.estimate(Net(), X, target=str(own))
     assert found.total_ms == pytest.approx(2 * shipped.total_ms)
 
 

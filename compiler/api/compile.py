@@ -13,7 +13,7 @@ from shrinkc.compiler.api.steps.network import (
     subject_of,
 )
 from shrinkc.compiler.api.steps.results import Compiled
-from shrinkc.compiler.api.steps.target import cost_table
+from shrinkc.compiler.api.steps.target import Target, cost_table, target_name
 from shrinkc.compiler.api.steps.uncaptured import compile_uncaptured
 from shrinkc.compiler.formats.base import Format
 from shrinkc.compiler.formats.registry import FORMATS
@@ -33,7 +33,7 @@ def compile(
     model: Model,
     inputs: Inputs = None,
     *,
-    target: str,
+    target: Target,
     images: Given | None = None,
     calibration: Given | None = None,
     precision: Precision = "fp32",
@@ -88,7 +88,7 @@ def compile(
         VerificationError: a step or a file that does not compute the same.
     """
     options = Options(
-        target=target,
+        target=target_name(target),
         precision=precision,
         opset=opset,
         merge=merge,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shrinkc.compiler.api.steps.network import Inputs, Model, subject_of
 from shrinkc.compiler.api.steps.optimise import optimise
-from shrinkc.compiler.api.steps.target import cost_table
+from shrinkc.compiler.api.steps.target import Target, cost_table, target_name
 from shrinkc.compiler.cost.predict import Prediction, predict
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.options import Options
@@ -16,7 +16,7 @@ def estimate(
     model: Model,
     inputs: Inputs = None,
     *,
-    target: str,
+    target: Target,
     precision: Precision = "fp32",
     merge: Merge = "auto",
     threads: int = 1,
@@ -41,7 +41,7 @@ def estimate(
         InputError, CaptureError, ModelRunError, UnsupportedOperatorError: a network that cannot
             be priced.
     """
-    options = Options(target=target, precision=precision, merge=merge, threads=threads)
+    options = Options(target=target_name(target), precision=precision, merge=merge, threads=threads)
     table = cost_table(target, threads)
     subject = subject_of(model, inputs)
     with shown_by(progress).task("Estimating"):

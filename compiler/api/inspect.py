@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from shrinkc.compiler.api.steps.network import Inputs, Model, subject_of
-from shrinkc.compiler.api.steps.target import cost_table
+from shrinkc.compiler.api.steps.target import Target, cost_table
 from shrinkc.compiler.cost.budget import price_of
 from shrinkc.compiler.export.lower import lower, unsupported
 from shrinkc.compiler.formats.base import FILE_PRECISIONS
@@ -57,7 +57,7 @@ def inspect(
     model: Model,
     inputs: Inputs = None,
     *,
-    target: str | None = None,
+    target: Target | None = None,
     precision: Precision = "fp32",
     progress: Progress | bool = False,
 ) -> Inspection:

@@ -13,7 +13,7 @@ from torch import fx
 from shrinkc.compiler.api.steps.network import Inputs, Model, subject_of
 from shrinkc.compiler.api.steps.request import Request, plan_section
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
-from shrinkc.compiler.api.steps.target import cost_table
+from shrinkc.compiler.api.steps.target import Target, cost_table, options_of
 from shrinkc.compiler.capture.structure import Structure
 from shrinkc.compiler.cost.goal import PLAN_GOALS, Goal, required
 from shrinkc.compiler.depth.closed_form import ClosedForm
@@ -74,7 +74,7 @@ def plan(
     model: Model,
     inputs: Inputs = None,
     *,
-    target: str,
+    target: Target,
     goal: Goal,
     images: Given,
     precision: Precision | None = None,
@@ -116,7 +116,7 @@ def plan(
         TableError, CaptureError, ModelRunError, VerificationError, TrainingError.
     """
     goal = required(goal, PLAN_GOALS)
-    options = Options(target, precision or "fp32", opset, threads=threads, runs=runs, task=task)
+    options = options_of(target, precision or "fp32", opset, threads, runs, task)
     plans = _Plans.of(
         *(model, inputs, options, precision, images),
         evaluation=evaluation,
@@ -135,7 +135,7 @@ def frontier(
     inputs: Inputs = None,
     *,
     points: int,
-    target: str,
+    target: Target,
     images: Given,
     precision: Precision | None = None,
     evaluation: Given | None = None,
@@ -155,7 +155,7 @@ def frontier(
     The other arguments, and what is raised, are those of `plan`.
     """
     check_points(points)
-    options = Options(target, precision or "fp32", opset, threads=threads, runs=runs, task=task)
+    options = options_of(target, precision or "fp32", opset, threads, runs, task)
     plans = _Plans.of(
         *(model, inputs, options, precision, images),
         evaluation=evaluation,
@@ -177,7 +177,7 @@ def apply(
     plan: str | os.PathLike[str],
     inputs: Inputs = None,
     *,
-    target: str | None = None,
+    target: Target | None = None,
     images: Given | None = None,
     task: Task = CLASSIFICATION,
     opset: int = 17,

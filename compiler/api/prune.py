@@ -11,11 +11,10 @@ from shrinkc.compiler.api.steps.network import Inputs, Model
 from shrinkc.compiler.api.steps.pruning import Asked, Pruner
 from shrinkc.compiler.api.steps.request import Request
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
-from shrinkc.compiler.api.steps.target import cost_table
+from shrinkc.compiler.api.steps.target import Target, cost_table, options_of
 from shrinkc.compiler.capture.structure import Structure
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.images.source import Given
-from shrinkc.compiler.options import Options
 from shrinkc.compiler.report.plots import require_matplotlib, widths_before_and_after
 from shrinkc.compiler.report.sections import Judged
 from shrinkc.compiler.support.checks import check_kind
@@ -114,7 +113,7 @@ def prune(
     goal: Goal | None = None,
     keep: Mapping[str, float] | None = None,
     criterion: str | CriterionSpec | Criterion = "l1",
-    target: str | None = None,
+    target: Target | None = None,
     images: Given | None = None,
     labels: bool = False,
     limit: int = 500,
@@ -175,7 +174,7 @@ def prune(
     how = (compensate, steps, strength, every, in_order, labels, limit, trains)
     asked = Asked(spec, goal, options, *how)
     asked.check(images is not None, epochs is not None)
-    files = Options(target or "", precision, opset, threads=threads, runs=runs, task=task)
+    files = options_of(target or "", precision, opset, threads, runs, task)
     if target is None:
         asked.check_without_target(precision)
     table = None if target is None else cost_table(target, threads)

@@ -16,7 +16,7 @@ from shrinkc.compiler.api.steps.images import require_labels
 from shrinkc.compiler.api.steps.network import Inputs, Model
 from shrinkc.compiler.api.steps.request import FEW, Request, plan_section
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
-from shrinkc.compiler.api.steps.target import cost_table
+from shrinkc.compiler.api.steps.target import Target, cost_table, options_of
 from shrinkc.compiler.capture.structure import Structure
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.predict import CostTable
@@ -26,7 +26,6 @@ from shrinkc.compiler.depth.trained import Trained, labels_missing
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.measure.speedup import Measuring
-from shrinkc.compiler.options import Options
 from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
 from shrinkc.compiler.recover.retrain import retrain
@@ -93,7 +92,7 @@ def shrink(
     model: Model,
     inputs: Inputs = None,
     *,
-    target: str,
+    target: Target,
     images: Given,
     goal: Goal | None = None,
     method: DepthMethodName | DepthMethod = "closed-form",
@@ -142,7 +141,7 @@ def shrink(
     _check(how, goal, options, steps, train is not None or labels)
     table = cost_table(target, threads)
     request = Request.of(
-        *(model, inputs, Options(target, precision, opset, threads=threads, runs=runs, task=task)),
+        *(model, inputs, options_of(target, precision, opset, threads, runs, task)),
         *(images, evaluation),
         folder=folder,
         name=name,
