@@ -66,7 +66,10 @@ class Planned(Transformed):
     def summary(self) -> str:
         plan, promise = self.plan, self.plan.promise
         speed = f"{plan.measured_speedup or plan.speedup:.2f}× on {plan.target} in {plan.precision}"
-        drop = "" if promise is None else f", {100 * promise.drop:.2f} points lost"
+        drop = ""
+        if promise is not None:
+            points = 100 * promise.drop
+            drop = f", {abs(points):.2f} points {'lost' if points >= 0 else 'gained'}"
         return f"{speed}, {counted(len(plan.steps), 'step')}{drop}"
 
 
