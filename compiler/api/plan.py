@@ -206,9 +206,7 @@ def apply(
         TableError, CaptureError, ModelRunError, VerificationError.
     """
     found, tensors = read_plan(path_of("plan", plan))
-    options = Options(
-        target or found.target, found.precision, opset, threads=threads, runs=runs, task=task
-    )
+    options = options_of(target or found.target, found.precision, opset, threads, runs, task)
     cost_table(options.target, threads)
     subject, shown = subject_of(model, inputs, name), shown_by(progress)
     source = None if images is None else subject.images(images, "images", task)
