@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+Array = NDArray[Any]
 
-def relative_error(got: NDArray[Any], want: NDArray[Any]) -> float:
+
+def relative_error(got: Array, want: Array) -> float:
     """Largest absolute difference over the range of `want`; infinite for another shape or NaN."""
     if got.shape != want.shape:
         return float("inf")
@@ -16,3 +19,107 @@ def relative_error(got: NDArray[Any], want: NDArray[Any]) -> float:
     spread = float(want64.max() - want64.min()) or float(np.abs(want64).max()) or 1.0
     difference = float(np.abs(np.asarray(got, np.float64) - want64).max())
     return difference / spread if difference == difference else float("inf")
+
+
+OFFSET = 1e-2  # a channel's range counts as at least this share of its largest number,
+RESOLUTION = 1e-9  # and this one of the whole output's: float32 has no more
+
+
+@dataclass
+class _Channels:
+    """Per channel, over all batches: the largest difference, the extremes of what is wanted."""
+
+    difference: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    def add(self, other: _Channels) -> None:
+        self.difference = np.maximum(self.difference, other.difference)
+        self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+
+    def spread(self) -> NDArray[np.float64]:
+        most = np.maximum(np.abs(self.low), np.abs(self.high))
+        least = np.maximum(OFFSET * most, RESOLUTION * most.max(initial=0.0))
+        spread = np.maximum(self.high - self.low, least)
+        return np.where(spread > 0, spread, 1.0)
+
+
+@dataclass
+class OutputError:
+    """Differences of one output from what it should be, over any number of batches.
+
+    Channels, and columns of different meaning, are judged each by its own range: along dimension 1
+    and along the last. Numbers without a batch are judged whole; integers by the share of them that
+    differ. Infinity and NaN equal themselves.
+    """
+
+    _along: dict[tuple[int, int], _Channels] = field(default_factory=dict)  # dimension, its size
+    _misfit: bool = False
+    _counted: int = 0
+    _other: int = 0
+
+    def add(self, got: Array, want: Array) -> None:
+        """One batch."""
+        if got.shape != want.shape:
+            self._misfit = True
+            return
+        if not np.issubdtype(want.dtype, np.floating):
+            self._counted, self._other = (
+                self._counted + want.size,
+                self._other + _differing(got, want),
+            )
+            return
+        if not want.size:
+            return
+        wanted, found = np.asarray(want, np.float64), np.asarray(got, np.float64)
+        with np.errstate(invalid="ignore"):
+            same = (found == wanted) | (np.isnan(found) & np.isnan(wanted))
+            difference = np.where(same, 0.0, np.abs(found - wanted))
+        difference[np.isnan(difference)] = np.inf
+        finite = np.isfinite(wanted)
+        low, high = np.where(finite, wanted, np.inf), np.where(finite, wanted, -np.inf)
+        for dimension in _dimensions(wanted.ndim):
+            rest = tuple(i for i in range(wanted.ndim) if i != dimension)
+            one = _Channels(
+                np.atleast_1d(difference.max(rest)),
+                _finite(low.min(rest)),
+                _finite(high.max(rest)),
+            )
+            key = dimension, len(one.difference)
+            known = self._along.get(key)
+            if known is None:
+                self._along[key] = one
+            else:
+                known.add(one)
+
+    def relative(self, rounding: OutputError | None = None) -> float:
+        """The largest difference of any channel, as a share of its range; infinite for another
+        shape. Differences up to those of `rounding` do not count."""
+        if self._misfit:
+            return float("inf")
+        share = self._other / self._counted if self._counted else 0.0
+        if rounding is not None and rounding._counted:
+            share = share if share > rounding._other / rounding._counted else 0.0
+        found = [share]
+        for key, channels in self._along.items():
+            difference = channels.difference
+            allowed = None if rounding is None else rounding._along.get(key)
+            if allowed is not None:
+                difference = np.where(difference <= allowed.difference, 0.0, difference)
+            found.append(float((difference / channels.spread()).max(initial=0.0)))
+        return max(found)
+
+
+def _dimensions(ndim: int) -> tuple[int | None, ...]:
+    """Whose entries may mean different things; None: all are one."""
+    return (None,) if ndim < 2 else tuple(dict.fromkeys((1, ndim - 1)))
+
+
+def _finite(values: Any) -> NDArray[np.float64]:
+    """Of channels without a finite number, 0."""
+    found = np.atleast_1d(np.asarray(values, np.float64))
+    return np.where(np.isfinite(found), found, 0.0)
+
+
+def _differing(got: Array, want: Array) -> int:
+    return int((np.asarray(got) != want).sum())

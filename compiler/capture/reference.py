@@ -1,0 +1,64 @@
+"""The user's model as the function that everything made from it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shrinkc.compiler.capture.state import State
+from shrinkc.compiler.capture.trace import leaves
+from shrinkc.compiler.support.quiet import quiet
+from shrinkc.compiler.support.text import one_line
+from shrinkc.errors import ModelRunError
+
+
+class Reference:
+    """A model that can be run again and again: it gets copies of the inputs, and what it changes of
+    itself (buffers, caches, counters, random numbers drawn) is put back behind every run.
+
+    model  must not be changed from outside meanwhile
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._state = State(model)
+
+    def __call__(self, inputs: tuple[Tensor, ...], seed: int = 0) -> tuple[Tensor, ...]:
+        """The tensors that it returns, in the order of the graph's outputs. `seed`: of the random
+        numbers that it draws.
+
+        Raises ModelRunError with the model's own error.
+        """
+        with self.preserved():
+            return self.run(inputs, seed)
+
+    def run(self, inputs: tuple[Tensor, ...], seed: int = 0) -> tuple[Tensor, ...]:
+        """The same without putting anything back: what the model has changed is there for the
+        next run."""
+        try:
+            with torch.no_grad(), quiet(), torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                outputs: Any = self.model(*(x.clone() for x in inputs))
+        except Exception as error:  # the model's own Python may raise anything
+            shapes = ", ".join("×".join(map(str, x.shape)) for x in inputs)
+            raise ModelRunError(
+                f"the model does not run on inputs of {shapes}: {one_line(error, 300)}",
+                "give the right shape with `inputs`",
+            ) from error
+        return tuple(x.clone() for x in leaves(outputs) if isinstance(x, Tensor))
+
+    @contextmanager
+    def preserved(self) -> Iterator[None]:
+        """Whatever happens to the model inside, it is as before afterwards."""
+        try:
+            yield
+        finally:
+            self._state.restore()
+
+    def changed(self) -> tuple[str, ...]:
+        """Paths of what `run` has changed of the model and nobody has put back."""
+        return self._state.changed()

@@ -1,0 +1,105 @@
+"""What a module changes of itself while it runs: buffers, caches, counters."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+_CONTAINERS = (dict, list, set, deque)
+
+
+class State:
+    """Numbers and attributes of a module and of what it holds, as they were when this was made.
+
+    Memory: one copy of every tensor.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._containers: dict[int, tuple[str, Any, Any]] = {}  # id → path, itself, shallow copy
+        self._tensors: dict[int, tuple[str, Tensor, Tensor]] = {}
+        self._remember("", vars(model))
+
+    def changed(self) -> tuple[str, ...]:
+        """Paths of what is different now, such as "encoder.buffer"."""
+        numbers = [p for p, now, kept in self._tensors.values() if not _same(now, kept)]
+        held = [
+            path
+            for where, now, kept in self._containers.values()
+            for path in _differing(where, now, kept)
+        ]
+        return tuple(dict.fromkeys((*held, *numbers)))
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for _, now, kept in self._containers.values():
+            if any(_differing("", now, kept)):
+                now.clear()
+                (now.extend if isinstance(now, list | deque) else now.update)(kept)
+        for _, now, kept in self._tensors.values():
+            if not _same(now, kept):
+                now.data = kept.clone()
+
+    def _remember(self, path: str, value: Any) -> None:
+        if isinstance(value, Tensor):
+            if id(value) not in self._tensors and not value.is_meta:
+                self._tensors[id(value)] = path, value, value.detach().clone()
+        elif isinstance(value, nn.Module):
+            self._remember(path, vars(value))
+        elif isinstance(value, _CONTAINERS):
+            if id(value) not in self._containers:
+                self._containers[id(value)] = path, value, copy.copy(value)
+                for key, item in _items(value):
+                    self._remember(_joined(path, key), item)
+        elif isinstance(value, tuple):
+            for key, item in enumerate(cast("tuple[Any, ...]", value)):
+                self._remember(_joined(path, key), item)
+        elif _is_own_object(value):
+            self._remember(path, vars(value))
+
+
+def _is_own_object(value: Any) -> bool:
+    """An instance of a class of the model's own, which may hold state as well."""
+    kind: Any = type(value)
+    package = str(kind.__module__).partition(".")[0]
+    known = package in sys.stdlib_module_names or package in ("torch", "numpy")
+    return not known and not isinstance(value, type) and hasattr(value, "__dict__")
+
+
+def _items(container: Any) -> list[tuple[Any, Any]]:
+    return list(container.items() if isinstance(container, dict) else enumerate(container))
+
+
+_INTERNAL = ("_parameters", "_buffers", "_modules")  # of a module: say nothing to a user
+
+
+def _joined(path: str, key: Any) -> str:
+    if key in _INTERNAL:
+        return path
+    name = key if isinstance(key, str) else f"[{key}]"
+    return name if not path else path + ("" if name.startswith("[") else ".") + name
+
+
+def _differing(path: str, now: Any, kept: Any) -> Iterator[str]:
+    """Paths of items that are other objects now, or gone, or new."""
+    if isinstance(now, set):
+        if now != kept:
+            yield path
+        return
+    before, after = dict(_items(kept)), dict(_items(now))
+    for key in dict.fromkeys((*before, *after)):
+        if key not in before or key not in after or before[key] is not after[key]:
+            yield _joined(path, key)
+
+
+def _same(now: Tensor, kept: Tensor) -> bool:
+    if now.shape != kept.shape or now.dtype != kept.dtype:
+        return False
+    if torch.equal(now, kept):
+        return True
+    return bool(((now == kept) | ((now != now) & (kept != kept))).all())  # NaN where it was NaN
