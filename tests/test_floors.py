@@ -17,6 +17,7 @@ PACKAGES = ("compiler", "passes", "latency_tables")
 FLOORS = (  # from the ground up
     ("errors", "version"),
     ("passes", "latency_tables", "support", "tasks"),
+    ("reference",),
     ("devices", "pipeline", "capture", "export", "images", "model_file"),
     ("load", "cost", "quantise"),
     ("formats",),

@@ -19,6 +19,7 @@ from shrinkc.compiler.formats.base import Format
 from shrinkc.compiler.formats.registry import FORMATS
 from shrinkc.compiler.images.source import Given, ImageSource
 from shrinkc.compiler.options import Options, check_options, with_images
+from shrinkc.compiler.reference.original import Original
 from shrinkc.compiler.report.sections import Sections
 from shrinkc.compiler.support.checks import listed
 from shrinkc.compiler.support.choices import Int8Tuning, Merge, Precision
@@ -137,5 +138,11 @@ def _compiled(
         made = compile_uncaptured(model, inputs, options, subject.name, cause, sections)
         return Compiled.of(made, subject)
     require_convolutions(graph)
-    made = compile_graph(graph, options, name=subject.name, progress=progress, sections=sections)
+    made = compile_graph(
+        *(graph, options),
+        name=subject.name,
+        progress=progress,
+        reference=Original(subject.reference),
+        sections=sections,
+    )
     return Compiled.of(made, subject)

@@ -16,7 +16,8 @@ from torch import Tensor, fx, nn
 
 from shrinkc.compiler.capture.convert import convert
 from shrinkc.compiler.capture.observe import observe
-from shrinkc.compiler.capture.trace import export, leaves, symbolic_trace
+from shrinkc.compiler.capture.trace import export, symbolic_trace
+from shrinkc.compiler.reference.reference import leaves
 from shrinkc.compiler.support.quiet import quiet
 from shrinkc.compiler.support.text import one_line
 from shrinkc.errors import CaptureError, IllegalGraphError, ModelRunError

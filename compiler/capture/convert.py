@@ -17,7 +17,7 @@ from shrinkc.compiler.capture.context import Context, target_name
 from shrinkc.compiler.capture.lift import pair
 from shrinkc.compiler.capture.module_rules import MODULE_RULES
 from shrinkc.compiler.capture.observe import Observation, TensorShapes, combine
-from shrinkc.compiler.capture.trace import leaves
+from shrinkc.compiler.reference.reference import leaves
 from shrinkc.errors import CaptureError
 from shrinkc.passes import ir
 

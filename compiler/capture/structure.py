@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from shrinkc.compiler.capture.trace import leaves
+from shrinkc.compiler.reference.reference import leaves
 from shrinkc.compiler.support.quiet import quiet
 from shrinkc.compiler.support.text import one_line
 from shrinkc.errors import ModelRunError

@@ -110,9 +110,3 @@ _REGIONS = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
 
 def _placeholders(graph_module: fx.GraphModule) -> list[fx.Node]:
     return [n for n in graph_module.graph.nodes if n.op == "placeholder"]
-
-
-def leaves(outputs: Any) -> list[Any]:
-    """What a model returns, nested containers undone."""
-    tree: Any = torch.utils
-    return tree._pytree.tree_leaves(outputs)

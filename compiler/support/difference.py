@@ -40,7 +40,8 @@ class _Channels:
     def spread(self) -> NDArray[np.float64]:
         most = np.maximum(np.abs(self.low), np.abs(self.high))
         least = np.maximum(OFFSET * most, RESOLUTION * most.max(initial=0.0))
-        spread = np.maximum(self.high - self.low, least)
+        only = np.where(self.high == self.low, most, 0.0)  # one number is its own range
+        spread = np.maximum(self.high - self.low, np.maximum(least, only))
         return np.where(spread > 0, spread, 1.0)
 
 
@@ -92,22 +93,24 @@ class OutputError:
             else:
                 known.add(one)
 
-    def relative(self, rounding: OutputError | None = None) -> float:
+    def relative(self) -> float:
         """The largest difference of any channel, as a share of its range; infinite for another
-        shape. Differences up to those of `rounding` do not count."""
+        shape."""
         if self._misfit:
             return float("inf")
         share = self._other / self._counted if self._counted else 0.0
-        if rounding is not None and rounding._counted:
-            share = share if share > rounding._other / rounding._counted else 0.0
-        found = [share]
+        channels = ((c.difference / c.spread()).max(initial=0.0) for c in self._along.values())
+        return max(share, *map(float, channels), 0.0)
+
+    def forgive(self, rounding: OutputError) -> None:
+        """Channels that differ no more than in `rounding` do not count."""
+        if self._counted and self._other * rounding._counted <= rounding._other * self._counted:
+            self._other = 0
         for key, channels in self._along.items():
-            difference = channels.difference
-            allowed = None if rounding is None else rounding._along.get(key)
+            allowed = rounding._along.get(key)
             if allowed is not None:
-                difference = np.where(difference <= allowed.difference, 0.0, difference)
-            found.append(float((difference / channels.spread()).max(initial=0.0)))
-        return max(found)
+                forgiven = channels.difference <= allowed.difference
+                channels.difference = np.where(forgiven, 0.0, channels.difference)
 
 
 def _dimensions(ndim: int) -> tuple[int | None, ...]:

@@ -12,6 +12,8 @@ from shrinkc.compiler.images.files import ImageSet
 from shrinkc.compiler.images.tensors import TensorImages
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.pipeline.run import sample_inputs
+from shrinkc.compiler.reference.original import Original
+from shrinkc.compiler.reference.probes import Probe, batch_sizes, probes
 from shrinkc.compiler.support.text import counted
 from shrinkc.errors import InputError
 
@@ -23,12 +25,16 @@ BATCH_BYTES = 32 << 20  # of input per batch
 
 @dataclass(frozen=True)
 class Data:
-    """Inputs for one compilation: images where given, seeded random numbers otherwise."""
+    """Inputs for one compilation: images where given, seeded random numbers otherwise.
+
+    apart  whether a batch may be run in parts: the network treats samples one by one
+    """
 
     graph_module: fx.GraphModule
     options: Options
     evaluation: ImageSet | TensorImages | None
     calibration: ImageSet | TensorImages | None
+    apart: bool = True
     skipped: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -43,8 +49,16 @@ class Data:
             for seed in range(RANDOM_BATCHES):
                 yield sample_inputs(self.graph_module, torch.float32, seed), None
             return
-        for images, labels in self._read(self.evaluation, self._batch_size()):
-            yield (images,), labels
+        size = self._batch_size()
+        for images, labels in self._read(self.evaluation, size):
+            if self.apart or len(images) == size:
+                yield (images,), labels
+
+    def probes(self) -> tuple[Probe, ...]:
+        """What reaches the limits of the network, at every batch size that its files take."""
+        example = sample_inputs(self.graph_module, torch.float32)
+        free = self.graph_module.meta.get("dynamic_batch", False)
+        return tuple(probes(example, batch_sizes(example) if free else (len(example[0]),)))
 
     def notes(self) -> tuple[str, ...]:
         """Images that could not be used, named."""
@@ -79,15 +93,16 @@ class Data:
 
     def _batch_size(self) -> int:
         batch = _captured_batch(self.graph_module)
-        if not self.graph_module.meta.get("dynamic_batch", False):
+        if not (self.apart and self.graph_module.meta.get("dynamic_batch", False)):
             return batch
         shape = next(iter(self.graph_module.meta["input_shapes"].values()))
         per_image = 4 * torch.Size(shape[1:]).numel()
         return max(1, min(16, BATCH_BYTES // per_image) // batch) * batch
 
 
-def split(graph_module: fx.GraphModule, options: Options) -> Data:
-    """Evaluation images are never calibration images."""
+def split(graph_module: fx.GraphModule, options: Options, original: Original | None = None) -> Data:
+    """Evaluation images are never calibration images. `original` tells whether samples may be run
+    apart; without it they are taken to."""
     images, calibration = options.images, options.calibration
     if images is not None and len(graph_module.meta["input_shapes"]) > 1:
         raise InputError("`images` works for networks with one input")
@@ -99,7 +114,16 @@ def split(graph_module: fx.GraphModule, options: Options) -> Data:
     if calibration is not None:
         step = max(1, -(-len(calibration) // MAX_CALIBRATION))  # spread over all of them
         calibration = calibration.part(slice(0, None, step))
-    return Data(graph_module, options, images, calibration)
+    apart = original is None or _apart(graph_module, original)
+    return Data(graph_module, options, images, calibration, apart)
+
+
+def _apart(graph_module: fx.GraphModule, original: Original) -> bool:
+    """A batch of one that is fixed is never run in parts."""
+    free = graph_module.meta.get("dynamic_batch", False)
+    if not free and _captured_batch(graph_module) == 1:
+        return True
+    return original.treats_samples_alone(sample_inputs(graph_module, torch.float32))
 
 
 def _captured_batch(graph_module: fx.GraphModule) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,7 +14,9 @@ from shrinkc.compiler.formats.base import Format
 from shrinkc.compiler.formats.exported import Exported
 from shrinkc.compiler.formats.runner import Array, Runner
 from shrinkc.compiler.pipeline.run import node_values
-from shrinkc.compiler.support.difference import relative_error
+from shrinkc.compiler.reference.original import Original
+from shrinkc.compiler.reference.probes import Probe
+from shrinkc.compiler.support.difference import OutputError
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task, total
@@ -51,11 +52,15 @@ def verify(
     data: Data,
     progress: Progress,
 ) -> dict[str, Comparison]:
-    """Compare every fp32 artefact with the original. Raises VerificationError."""
-    with progress.task("Verifying", data.evaluation_batches) as done:
+    """Compare every fp32 artefact with the original, on images where given and on probes always.
+    Raises VerificationError."""
+    probes = data.probes()
+    with progress.task("Verifying", data.evaluation_batches + len(probes)) as done:
         tallies = compare(original, files, _counted(data, done), task=data.options.task)
+        for file in files:
+            compare_on_probes(original, file, tallies[file.name], probes, data.apart, done)
     for file in files:
-        require_equal(final, file, tallies[file.name], FP32_TOLERANCE)
+        require_equal(original, final, file, tallies[file.name], FP32_TOLERANCE)
     return tallies
 
 
@@ -73,8 +78,9 @@ def _counted(data: Data, done: Callable[[], None]) -> Iterator[Batch]:
         done()
 
 
-FP32_TOLERANCE = 1e-4  # of the output's range
-KEPT_BYTES = 64 << 20  # of the original's outputs
+FP32_TOLERANCE = 1e-4  # of the range of a channel
+IMAGES = "the images"  # the group of batches that are judged
+WORST = 4  # batches that are kept to look into
 
 
 @dataclass(frozen=True)
@@ -92,16 +98,22 @@ class Artefact:
         return self.format.name
 
     def run(self, inputs: tuple[Tensor, ...]) -> list[Array]:
-        """Outputs in PyTorch's layout for inputs in PyTorch's layout, any batch size."""
-        captured = self.program.inputs[0].shape[0]
-        if self.format.takes_any_batch(self.program):
+        """Outputs in PyTorch's layout for inputs in PyTorch's layout. At another batch size than
+        the captured one a file that is fixed to it runs in parts: the network must treat samples
+        one by one."""
+        captured, batch = self.program.inputs[0].shape[0], inputs[0].shape[0]
+        if batch == captured or self.takes_any_batch:
             return self._run_once([x.numpy() for x in inputs])
         parts: list[list[Array]] = []
-        for start in range(0, inputs[0].shape[0], captured):
+        for start in range(0, batch, captured):
             chunk = tuple(x[start : start + captured] for x in inputs)
             outputs = self._run_once(_filled(chunk, captured))
             parts.append([o[: len(chunk[0])] for o in outputs])
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+    @property
+    def takes_any_batch(self) -> bool:
+        return self.format.takes_any_batch(self.program)
 
     def _run_once(self, inputs: list[Array]) -> list[Array]:
         return self.format.run(self.runner, self.program, inputs)
@@ -121,21 +133,36 @@ def _filled(inputs: tuple[Tensor, ...], batch: int) -> list[Array]:
 @dataclass
 class Comparison:
     """Running tally of an artefact against the original network. `agree`, `correct`: sums of the
-    task's scores; `classes`: how many labels may name, where they are classes."""
+    task's scores; `classes`: how many labels may name, where they are classes.
 
-    max_relative_error: float = 0.0
+    errors  group of batches → the error of each output; every group is judged by its own ranges
+    worst   group → the few batches on which the error grew last
+    """
+
     images: int = 0
     agree: float = 0.0
     correct: float = 0.0
     labelled: int = 0
     classes: int | None = None
     task: Task = CLASSIFICATION
-    worst_input: tuple[Tensor, ...] | None = field(default=None, repr=False)
+    errors: dict[str, list[OutputError]] = field(default_factory=dict[str, list[OutputError]])
+    worst: dict[str, list[tuple[Tensor, ...]]] = field(
+        default_factory=dict[str, list[tuple[Tensor, ...]]], repr=False
+    )
 
-    def add(self, got: list[Array], want: list[Array], labels: Tensor | None) -> float:
-        """Count one batch; returns its largest relative error."""
-        error = max((relative_error(g, w) for g, w in zip(got, want, strict=True)), default=0.0)
-        self.max_relative_error = max(self.max_relative_error, error)
+    def differ(
+        self, group: str, inputs: tuple[Tensor, ...], got: list[Array], want: list[Array]
+    ) -> None:
+        """Count how far the outputs of one batch are apart."""
+        known = self.errors.setdefault(group, [OutputError() for _ in want])
+        before = self.error_in(group)
+        for one, g, w in zip(known, got, want, strict=True):
+            one.add(g, w)
+        if self.error_in(group) > before or group not in self.worst:
+            self.worst[group] = [*self.worst.get(group, []), inputs][-WORST:]
+
+    def add(self, got: list[Array], want: list[Array], labels: Tensor | None) -> None:
+        """Count the task's scores of one batch."""
         self.images += len(got[0])
         answer, reference = (tuple(map(torch.as_tensor, outputs)) for outputs in (got, want))
         if self.task.judges(answer):
@@ -144,7 +171,14 @@ class Comparison:
                 self.labelled += len(labels)
                 self.correct += total(self.task.correct(answer, labels), len(labels))
                 self.classes = self.task.classes(answer)
-        return error
+
+    @property
+    def max_relative_error(self) -> float:
+        """The largest of any output's channel, as a share of the channel's range."""
+        return max((self.error_in(group) for group in self.errors), default=0.0)
+
+    def error_in(self, group: str) -> float:
+        return max((one.relative() for one in self.errors[group]), default=0.0)
 
     @property
     def top1(self) -> float | None:
@@ -157,30 +191,10 @@ class Comparison:
         return self.agree / self.images if self.images else None
 
 
-class Original:
-    """The original network, which remembers small outputs when it sees the same batches again."""
-
-    def __init__(self, graph_module: fx.GraphModule) -> None:
-        self._graph_module = graph_module
-        self._kept: dict[int, list[Array]] = {}
-        self._bytes = 0
-
-    def outputs(self, index: int, inputs: tuple[Tensor, ...]) -> list[Array]:
-        """What it computes for the batch with this index."""
-        known = self._kept.get(index)
-        if known is None:
-            with torch.no_grad():
-                known = [o.numpy() for o in cast("tuple[Tensor, ...]", self._graph_module(*inputs))]
-            self._bytes += sum(o.nbytes for o in known)
-            if self._bytes < KEPT_BYTES:
-                self._kept[index] = known
-        return known
-
-
 def compare(
     original: Original,
     artefacts: Iterable[Artefact],
-    batches: Iterable[tuple[tuple[Tensor, ...], Tensor | None]],
+    batches: Iterable[Batch],
     *,
     task: Task = CLASSIFICATION,
 ) -> dict[str, Comparison]:
@@ -194,25 +208,55 @@ def compare(
         want = original.outputs(index, inputs)
         tallies["torch"].add(want, want, labels)
         for artefact in chosen:
-            tally = tallies[artefact.name]
-            before = tally.max_relative_error
-            error = tally.add(artefact.run(inputs), want, labels)
-            if error > before or tally.worst_input is None:
-                tally.worst_input = inputs
+            got, tally = artefact.run(inputs), tallies[artefact.name]
+            tally.add(got, want, labels)
+            tally.differ(IMAGES, inputs, got, want)
     return tallies
 
 
-def require_equal(
-    graph_module: fx.GraphModule, artefact: Artefact, tally: Comparison, limit: float
+def compare_on_probes(
+    original: Original,
+    artefact: Artefact,
+    tally: Comparison,
+    probes: Sequence[Probe],
+    apart: bool,
+    done: Callable[[], None],
 ) -> None:
-    """Raise VerificationError with the first layer that differs, when the tally is over `limit`."""
-    if tally.max_relative_error <= limit:
-        return
-    where = first_difference(graph_module, artefact, cast(Any, tally.worst_input), limit)
-    raise VerificationError(
-        f"{artefact.name} differs from the model by {tally.max_relative_error:.1e} of the output "
-        f"range, limit {limit:.0e}; first layer that differs: {where}"
-    )
+    """Add the errors on `probes`. `apart`: samples may be run apart, so that a file that is fixed
+    to its batch is run at every other in parts."""
+    captured = artefact.program.inputs[0].shape[0]
+    for index, probe in enumerate(probes):
+        inputs = probe.inputs
+        if apart or artefact.takes_any_batch or inputs[0].shape[0] == captured:
+            want = original.outputs(f"probe {index}", inputs)
+            tally.differ(probe.group, inputs, artefact.run(inputs), want)
+        done()
+
+
+def require_equal(
+    original: Original,
+    graph_module: fx.GraphModule,
+    artefact: Artefact,
+    tally: Comparison,
+    limit: float,
+) -> None:
+    """Raise VerificationError with the first layer that differs, when the tally is over `limit`
+    and float32 does not explain it; what it explains is taken out of the tally."""
+    for group, errors in tally.errors.items():
+        if tally.error_in(group) <= limit:
+            continue
+        worst = tally.worst[group]
+        rounding = original.rounding(worst)
+        for index, (error, unsure) in enumerate(zip(errors, rounding, strict=True)):
+            error.forgive(unsure)
+            if error.relative() <= limit:
+                continue
+            where = first_difference(graph_module, artefact, worst[-1], limit)
+            raise VerificationError(
+                f"{artefact.name} differs from the model by {error.relative():.1e} of the range of "
+                f"a channel of output {index} on {group}, limit {limit:.0e}; first layer that "
+                f"differs: {where}"
+            )
 
 
 def first_difference(

@@ -26,12 +26,13 @@ from shrinkc.compiler.options import Options, check_options
 from shrinkc.compiler.pipeline.run import Step
 from shrinkc.compiler.quantise.noise import LayerNoise
 from shrinkc.compiler.quantise.prepare import check_layers
+from shrinkc.compiler.reference.original import Original
 from shrinkc.compiler.report.report import ArtefactReport, Network, Report, artefact_report
 from shrinkc.compiler.report.sections import Sections, TableSection
 from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.verify.data import Data, split
-from shrinkc.compiler.verify.files import Artefact, Comparison, Original, artefacts, judge, verify
+from shrinkc.compiler.verify.files import Artefact, Comparison, artefacts, judge, verify
 from shrinkc.errors import TableError
 from shrinkc.latency_tables.table import LatencyTable
 
@@ -64,6 +65,7 @@ def compile_graph(
     *,
     name: str = "model",
     progress: Progress | None = None,
+    reference: Original | None = None,
     before: fx.GraphModule | None = None,
     sections: Sections | None = None,
     extras: Mapping[str, bytes] | None = None,
@@ -71,10 +73,11 @@ def compile_graph(
     """Compile a canonical graph for `options.target`, into a file of every one of
     `options.formats`.
 
-    A format that cannot express the network is left out and named in `report.failures`. `before` is
-    a network without batch norms that `original` was made from: size and speed are compared with
-    it, otherwise with `original` as it is. `sections` is what the report says besides; `extras` are
-    more files, by name.
+    A format that cannot express the network is left out and named in `report.failures`. `reference`
+    is the model that `original` was captured from, where there is one: files are compared with it.
+    `before` is a network without batch norms that `original` was made from: size and speed are
+    compared with it, otherwise with `original` as it is. `sections` is what the report says
+    besides; `extras` are more files, by name.
 
     Raises ShrinkcError subclasses: options that do not fit, a step or file that does not compute
     the same.
@@ -83,12 +86,12 @@ def compile_graph(
     check_options(options)
     table = cost_table(options.target, options.threads)
     require_convolutions(original)
-    data = split(original, options)
+    reference = reference or Original.of_graph(original)
+    data = split(original, options, reference)
     with progress.task("Simplifying, folding, merging; each pass verified in float64"):
         optimised = optimise(original, table, options)
     with progress.task("Exporting"):
         exported, unchanged = _exported(optimised, before, options)
-    reference = Original(original)
     files = _verified(exported, optimised.final, reference, data, progress)
     if options.precision == "int8":
         files = _in_int8(files, optimised.final, reference, data, progress)

@@ -16,9 +16,9 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.capture.structure import Restored, Structure, structure_of
-from shrinkc.compiler.capture.trace import leaves
 from shrinkc.compiler.images.source import Given, ImageSource, image_source
 from shrinkc.compiler.load.load import load_model
+from shrinkc.compiler.reference.reference import Reference, leaves
 from shrinkc.compiler.support.checks import check_kind, path_of
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.support.text import named
@@ -64,6 +64,11 @@ class Subject:
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(x.shape) for x in self.inputs)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The model as the function that files are compared with."""
+        return Reference(self.model)
 
     @cached_property
     def graph(self) -> fx.GraphModule:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from shrinkc.compiler.api.steps.compilation import Compilation
-from shrinkc.compiler.capture.trace import leaves
 from shrinkc.compiler.devices import describe_host
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.torch_fallback import FALLBACK_NOTE, torch_onnx
 from shrinkc.compiler.formats.registry import FALLBACK
 from shrinkc.compiler.formats.runner import Runner
 from shrinkc.compiler.options import Options
+from shrinkc.compiler.reference.reference import leaves
 from shrinkc.compiler.report.report import NOT_CAPTURED, ArtefactReport, Network, Report
 from shrinkc.compiler.report.sections import Sections
 from shrinkc.compiler.support.difference import relative_error

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shrinkc.compiler.capture.state import State
-from shrinkc.compiler.capture.trace import leaves
+from shrinkc.compiler.reference.state import State
 from shrinkc.compiler.support.quiet import quiet
 from shrinkc.compiler.support.text import one_line
 from shrinkc.errors import ModelRunError
@@ -62,3 +61,9 @@ class Reference:
     def changed(self) -> tuple[str, ...]:
         """Paths of what `run` has changed of the model and nobody has put back."""
         return self._state.changed()
+
+
+def leaves(outputs: Any) -> list[Any]:
+    """What a model returns, nested containers undone."""
+    tree: Any = torch.utils
+    return tree._pytree.tree_leaves(outputs)

@@ -1,0 +1,90 @@
+"""What files are compared with: the user's model itself, or the changed network they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from shrinkc.compiler.support.difference import Array, OutputError
+
+Answering = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]  # inputs → the outputs
+KEPT_BYTES = 64 << 20  # of outputs
+TINY = ((2.0**-22, 30.0), (2.0**-18, 1.0))  # relative changes of the input, how much they count
+
+
+class Original:
+    """A network as a function, which remembers small outputs when it sees the same batch again."""
+
+    def __init__(self, answer: Answering) -> None:
+        self._answer = answer
+        self._kept: dict[Hashable, list[Array]] = {}
+        self._bytes = 0
+
+    @classmethod
+    def of_graph(cls, graph_module: fx.GraphModule) -> Original:
+        """A graph is run as it is."""
+
+        @torch.no_grad()
+        def answer(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return graph_module(*inputs)
+
+        return cls(answer)
+
+    def outputs(self, key: Hashable, inputs: tuple[Tensor, ...]) -> list[Array]:
+        """What it computes for the batch that `key` stands for."""
+        known = self._kept.get(key)
+        if known is None:
+            known = self._arrays(inputs)
+            self._bytes += sum(o.nbytes for o in known)
+            if self._bytes < KEPT_BYTES:
+                self._kept[key] = known
+        return known
+
+    def rounding(self, batches: Sequence[tuple[Tensor, ...]]) -> list[OutputError]:
+        """How far each output moves when the inputs move by what float32 rounds: no file can be
+        closer to the network than the network is to itself."""
+        errors: list[OutputError] = []
+        generator = torch.Generator().manual_seed(0)
+        for inputs in batches:
+            want = self._arrays(inputs)
+            errors = errors or [OutputError() for _ in want]
+            for step, weight in TINY:
+                for _ in range(2):
+                    moved = self._arrays(tuple(_moved(x, step, generator) for x in inputs))
+                    for error, got, one in zip(errors, moved, want, strict=True):
+                        far = got.dtype.kind == "f"
+                        error.add(one + weight * (got - one) if far else got, one)
+        return errors
+
+    def treats_samples_alone(self, inputs: tuple[Tensor, ...]) -> bool:
+        """Whether every output has the batch in front, and none of a sample's depends on the
+        others: only then may a batch be run in parts."""
+        batch = inputs[0].shape[0]
+        other = tuple(x.flip(0) * 0.5 if x.is_floating_point() else x.flip(0) for x in inputs)
+        both = tuple(map(torch.cat, zip(inputs, other, strict=True)))
+        try:
+            joint = self._arrays(both)
+        except Exception:  # the model's own: it takes no other batch
+            return False
+        alone = zip(self._arrays(inputs), self._arrays(other), strict=True)
+        for whole, (first, second) in zip(joint, alone, strict=True):
+            parts = whole.ndim > 0 and first.ndim > 0 and len(first) == batch
+            if not parts or whole.shape != (2 * batch, *first.shape[1:]):
+                return False
+            error = OutputError()
+            error.add(np.concatenate((first, second)), whole)
+            if error.relative() > 1e-3:  # far above what rounds, far below what another sample does
+                return False
+        return True
+
+    def _arrays(self, inputs: tuple[Tensor, ...]) -> list[Array]:
+        return [o.numpy() for o in self._answer(inputs)]
+
+
+def _moved(x: Tensor, step: float, generator: torch.Generator) -> Tensor:
+    if not x.is_floating_point():
+        return x
+    return x * (1 + step * torch.randn(x.shape, generator=generator))

@@ -1,0 +1,110 @@
+"""How far outputs are apart: every channel by its own range, and nothing hides beside another."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from shrinkc.compiler.support.difference import OutputError, relative_error
+
+RNG = np.random.default_rng(0)
+
+
+def error_of(got: NDArray[np.float64], want: NDArray[np.float64]) -> float:
+    error = OutputError()
+    error.add(got, want)
+    return error.relative()
+
+
+def test_errors_are_relative_to_the_range() -> None:
+    want = np.array([[0.0, 50.0, 100.0]])
+    assert relative_error(want + 1.0, want) == pytest.approx(0.01)
+    assert relative_error(want[:, :2], want) == float("inf")
+    assert relative_error(want * np.nan, want) == float("inf")
+    assert relative_error(np.full((1, 2), 3.0), np.full((1, 2), 2.0)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("shape", [(8, 5), (2, 5, 6, 7), (2, 9, 5), (2, 5, 9), (2, 3, 4, 4, 5)])
+def test_a_rounded_channel_does_not_hide_beside_a_large_one(shape: tuple[int, ...]) -> None:
+    want = RNG.standard_normal(shape)
+    dimension = shape.index(5)
+    small = [slice(None)] * len(shape)
+    small[dimension] = 3  # pyright: ignore[reportArgumentType, reportCallIssue]
+    want *= 40000.0
+    want[tuple(small)] /= 40000.0
+    got = want.copy()
+    got[tuple(small)] = np.trunc(got[tuple(small)])
+    assert relative_error(got, want) < 1e-4
+    assert error_of(got, want) > 0.05
+    assert error_of(want, want) == 0
+
+
+def test_ranges_are_those_of_all_batches() -> None:
+    """One sample says nothing of a column's range: 1e-6 is much for a score that is nearly 0."""
+    want = RNG.standard_normal((64, 10))
+    want[0] *= 1e-6
+    got = want + 1e-7
+    assert error_of(got[:1], want[:1]) > 1e-3
+    error = OutputError()
+    for row in range(64):
+        error.add(got[row : row + 1], want[row : row + 1])
+    assert error.relative() < 1e-6
+
+
+def test_numbers_without_a_batch_are_judged_whole() -> None:
+    assert error_of(np.array(2.02), np.array(2.0)) == pytest.approx(0.01)
+    assert error_of(np.array([0.0, 1.01]), np.array([0.0, 1.0])) == pytest.approx(0.01)
+    assert error_of(np.array(0.0), np.array(0.0)) == 0
+
+
+def test_another_shape_and_a_new_nan_are_infinitely_far() -> None:
+    want = RNG.standard_normal((2, 3))
+    assert error_of(want[:, :2], want) == float("inf")
+    spoilt = want.copy()
+    spoilt[0, 0] = np.nan
+    assert error_of(spoilt, want) == float("inf")
+    assert error_of(want, spoilt) == float("inf")
+
+
+def test_infinity_and_nan_equal_themselves() -> None:
+    want = RNG.standard_normal((2, 3))
+    want[0] = (np.inf, -np.inf, np.nan)
+    assert error_of(want, want) == 0
+    assert error_of(np.nan_to_num(want), want) == float("inf")
+
+
+def test_integers_are_judged_by_the_share_that_differs() -> None:
+    want = np.arange(100).reshape(1, 100)
+    got = want.copy()
+    got[0, :3] += 1
+    assert error_of(got, want) == pytest.approx(0.03)
+
+
+def test_what_rounding_explains_is_forgiven_channel_by_channel() -> None:
+    want = RNG.standard_normal((16, 3))
+    got = want + np.array([0.0, 1e-3, 1e-3])
+    unsure = want + np.array([1.0, 1e-2, 0.0])
+    error, rounding = OutputError(), OutputError()
+    error.add(got, want)
+    rounding.add(unsure, want)
+    error.forgive(rounding)
+    assert 1e-4 < error.relative() < 1e-3  # the last column is not explained
+    rounding.add(want + 1e-2, want)
+    error.forgive(rounding)
+    assert error.relative() == 0
+
+
+def test_flipped_integers_are_forgiven_where_rounding_flips_as_many() -> None:
+    want = np.arange(100).reshape(1, 100)
+    got, unsure = want.copy(), want.copy()
+    got[0, 0], unsure[0, 5] = 7, 8
+    error, rounding = OutputError(), OutputError()
+    error.add(got, want)
+    rounding.add(want, want)
+    error.forgive(rounding)
+    assert error.relative() == pytest.approx(0.01)
+    rounding = OutputError()
+    rounding.add(unsure, want)
+    error.forgive(rounding)
+    assert error.relative() == 0
