@@ -21,19 +21,20 @@ from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task, total
 from shrinkc.compiler.verify.data import Batch, Data
-from shrinkc.errors import VerificationError
+from shrinkc.errors import InputError, VerificationError
 
 
 def artefacts(
     exported: Exported,
     graph_module: fx.GraphModule,
     formats: Sequence[Format],
+    apart: bool,
     load: Callable[[Format, bytes], Runner] = lambda one, data: one.open(data),
 ) -> tuple[Artefact, ...]:
-    """The files, loaded into their runtimes."""
+    """The files, loaded into their runtimes. `apart`: see `Artefact`."""
     program = exported.program or _shapes_only(graph_module)
     return tuple(
-        Artefact(one, exported.files[one.name], program, load(one, exported.files[one.name]))
+        Artefact(one, exported.files[one.name], program, load(one, exported.files[one.name]), apart)
         for one in formats
         if one.name in exported.files
     )
@@ -58,7 +59,7 @@ def verify(
     with progress.task("Verifying", data.evaluation_batches + len(probes)) as done:
         tallies = compare(original, files, _counted(data, done), task=data.options.task)
         for file in files:
-            compare_on_probes(original, file, tallies[file.name], probes, data.apart, done)
+            compare_on_probes(original, file, tallies[file.name], probes, done)
     for file in files:
         require_equal(original, final, file, tallies[file.name], FP32_TOLERANCE)
     return tallies
@@ -85,12 +86,17 @@ WORST = 4  # batches that are kept to look into
 
 @dataclass(frozen=True)
 class Artefact:
-    """An exported file in memory, ready to run on PyTorch-layout arrays."""
+    """An exported file in memory, ready to run on PyTorch-layout arrays.
+
+    apart  whether the network treats samples one by one, so that a file that is fixed to its batch
+           can be run at every other in parts
+    """
 
     format: Format
     data: bytes
     program: ops.Program
     runner: Runner
+    apart: bool = True
 
     @property
     def name(self) -> str:
@@ -98,11 +104,15 @@ class Artefact:
         return self.format.name
 
     def run(self, inputs: tuple[Tensor, ...]) -> list[Array]:
-        """Outputs in PyTorch's layout for inputs in PyTorch's layout. At another batch size than
-        the captured one a file that is fixed to it runs in parts: the network must treat samples
-        one by one."""
+        """Outputs in PyTorch's layout for inputs in PyTorch's layout. Raises InputError for a batch
+        size that it cannot be run at."""
         captured, batch = self.program.inputs[0].shape[0], inputs[0].shape[0]
-        if batch == captured or self.takes_any_batch:
+        if not self.takes(batch):
+            raise InputError(
+                f"{self.format.file} runs at batch {captured} only, `inputs` hold {batch} samples; "
+                f"give {captured}"
+            )
+        if batch == captured or self.format.takes_any_batch(self.program):
             return self._run_once([x.numpy() for x in inputs])
         parts: list[list[Array]] = []
         for start in range(0, batch, captured):
@@ -111,9 +121,10 @@ class Artefact:
             parts.append([o[: len(chunk[0])] for o in outputs])
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
-    @property
-    def takes_any_batch(self) -> bool:
-        return self.format.takes_any_batch(self.program)
+    def takes(self, batch: int) -> bool:
+        """Whether it can be run at this batch size."""
+        captured = self.program.inputs[0].shape[0]
+        return self.apart or batch == captured or self.format.takes_any_batch(self.program)
 
     def _run_once(self, inputs: list[Array]) -> list[Array]:
         return self.format.run(self.runner, self.program, inputs)
@@ -219,15 +230,12 @@ def compare_on_probes(
     artefact: Artefact,
     tally: Comparison,
     probes: Sequence[Probe],
-    apart: bool,
     done: Callable[[], None],
 ) -> None:
-    """Add the errors on `probes`. `apart`: samples may be run apart, so that a file that is fixed
-    to its batch is run at every other in parts."""
-    captured = artefact.program.inputs[0].shape[0]
+    """Add the errors on those of `probes` whose batch size the file takes."""
     for index, probe in enumerate(probes):
         inputs = probe.inputs
-        if apart or artefact.takes_any_batch or inputs[0].shape[0] == captured:
+        if artefact.takes(len(inputs[0])):
             want = original.outputs(f"probe {index}", inputs)
             tally.differ(probe.group, inputs, artefact.run(inputs), want)
         done()

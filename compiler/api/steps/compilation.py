@@ -142,7 +142,7 @@ def _verified(
     exported: Exported, final: fx.GraphModule, reference: Original, data: Data, progress: Progress
 ) -> _Files:
     """Raises VerificationError where a file does not compute what the original does."""
-    loaded = artefacts(exported, data.graph_module, data.options.formats)
+    loaded = artefacts(exported, data.graph_module, data.options.formats, data.apart)
     tallies = verify(reference, final, loaded, data, progress)
     worst = max(tallies[file.name].max_relative_error for file in loaded)
     return _Files(exported, loaded, tallies, worst)
@@ -156,7 +156,7 @@ def _in_int8(
     here = is_host(data.options.target)
     exported, prepared = quantised(files.exported, final, data, here, progress)
     loaded = artefacts(
-        *(exported, data.graph_module, data.options.formats),
+        *(exported, data.graph_module, data.options.formats, data.apart),
         load=lambda one, file: one.open_to_judge(file, here),
     )
     return _Files(

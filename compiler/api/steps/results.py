@@ -51,7 +51,8 @@ class Compiled:
         )
 
     def __call__(self, *inputs: Tensor) -> Any:
-        """What the model returned, computed by the file: float32 (N, …) for any N.
+        """What the model returned, computed by the file: float32 (N, …), for any N where the file's
+        batch is free or the network treats samples one by one.
 
         Raises InputError for inputs of another kind, number or shape.
         """

@@ -251,8 +251,9 @@ def test_options_that_do_not_fit_name_the_parameter(options: Any, message: str) 
 def test_an_output_without_a_batch_is_compared_whole() -> None:
     anchors = torch.randn(7, 4)
     made = compiled(Around(answer=lambda y: (y, anchors)))
-    x = torch.randn(3, 3, 8, 8)
-    assert torch.equal(torch.as_tensor(made.artefacts[0].run((x,))[1]), anchors)
+    assert torch.equal(made(X)[1], anchors)
+    with pytest.raises(ShrinkcError, match="runs at batch 1 only"):
+        made(torch.cat((X, X)))
 
 
 def test_a_stop_passes_through() -> None:
