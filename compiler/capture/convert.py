@@ -11,21 +11,38 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from shrinkc.compiler.capture import rules_conv, rules_math, rules_nn, rules_shape
 from shrinkc.compiler.capture.builder import Builder, Constant
 from shrinkc.compiler.capture.context import Context, target_name
 from shrinkc.compiler.capture.lift import pair
 from shrinkc.compiler.capture.module_rules import MODULE_RULES
 from shrinkc.compiler.capture.observe import Observation, TensorShapes, combine
+from shrinkc.compiler.capture.rules import (
+    activation,
+    arithmetic,
+    conv,
+    logic,
+    matrix,
+    norm,
+    pool,
+    reduce,
+    resize,
+    shape,
+)
 from shrinkc.compiler.reference.reference import leaves
 from shrinkc.errors import CaptureError
 from shrinkc.passes import ir
 
 RULES: dict[str, Callable[..., Any]] = {
-    **rules_math.RULES,
-    **rules_shape.RULES,
-    **rules_conv.RULES,
-    **rules_nn.RULES,
+    **arithmetic.RULES,
+    **logic.RULES,
+    **reduce.RULES,
+    **matrix.RULES,
+    **shape.RULES,
+    **conv.RULES,
+    **norm.RULES,
+    **activation.RULES,
+    **pool.RULES,
+    **resize.RULES,
 }
 
 # Functions whose __name__ does not say what they are.
@@ -121,19 +138,19 @@ class _Converter:
             padded = _padded_conv(c, x, module)
             return self.b.module(path, padded[1], padded[0])
         if isinstance(module, nn.Conv2d) and isinstance(module.padding, str):
-            return rules_conv.conv2d(
+            return conv.conv2d(
                 *(c, x, Constant(module.weight, f"{path}.weight")),
                 None if module.bias is None else Constant(module.bias, f"{path}.bias"),
                 *(module.stride, module.padding, module.dilation, module.groups),
             )
         if isinstance(module, nn.Upsample):
-            return rules_nn.interpolate(c, x, mode=module.mode, align_corners=module.align_corners)
+            return resize.interpolate(c, x, mode=module.mode, align_corners=module.align_corners)
         if isinstance(module, nn.MaxPool2d) and module.return_indices:
             raise c.unsupported("max pooling that returns indices")
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.running_mean is None:
             raise c.unsupported("batch norm on the statistics of the batch")
         if isinstance(module, nn.Softmax):
-            return rules_nn.softmax(c, x, module.dim)
+            return activation.softmax(c, x, module.dim)
         if type(module) not in ir.MODULES:
             raise c.unsupported(f"module class {type(module).__name__}")
         return self.b.module(path, module, x)
@@ -210,13 +227,13 @@ def _in_place(raw: fx.GraphModule, node: fx.Node) -> bool:
     return is_in_place or name in _IN_PLACE_OPERATORS or node.kwargs.get("inplace") is True
 
 
-def _padded_conv(c: Context, x: fx.Node, conv: nn.Conv2d) -> tuple[fx.Node, nn.Conv2d]:
+def _padded_conv(c: Context, x: fx.Node, padded: nn.Conv2d) -> tuple[fx.Node, nn.Conv2d]:
     """Reflect, replicate: the padding in front, the convolution without."""
-    if conv.padding_mode not in ("reflect", "replicate") or isinstance(conv.padding, str):
-        raise c.unsupported(f"padding mode {conv.padding_mode}")
-    height, width = pair(conv.padding)
+    if padded.padding_mode not in ("reflect", "replicate") or isinstance(padded.padding, str):
+        raise c.unsupported(f"padding mode {padded.padding_mode}")
+    height, width = pair(padded.padding)
     amounts = (width, width, height, height)
-    bare = copy.copy(conv)
+    bare = copy.copy(padded)
     bare.padding_mode, bare.padding = "zeros", (0, 0)
     bare._reversed_padding_repeated_twice = [0, 0, 0, 0]  # pyright: ignore
-    return c.b.call(F.pad, x, amounts, conv.padding_mode, None), bare
+    return c.b.call(F.pad, x, amounts, padded.padding_mode, None), bare

@@ -13,7 +13,7 @@ from torch import fx, nn
 from shrinkc.compiler.capture.builder import Constant
 from shrinkc.compiler.capture.context import Context
 from shrinkc.compiler.capture.lift import lift, pair, raise_to_map
-from shrinkc.compiler.capture.rules_shape import unfold_dim
+from shrinkc.compiler.capture.rules.shape import unfold_dim
 from shrinkc.passes import ir
 
 

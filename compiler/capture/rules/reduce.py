@@ -1,0 +1,125 @@
+"""Reductions: sums, means, extremes, variances and norms over some dimensions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import fx
+
+from shrinkc.compiler.capture.builder import Constant, Expanded
+from shrinkc.compiler.capture.context import Context
+from shrinkc.passes import ir
+
+
+def dims_of(c: Context, dim: Any, rank: int) -> tuple[int, ...]:
+    """All dimensions for None or (), counted from 0 and sorted."""
+    if dim is None or dim == () or dim == []:
+        return tuple(range(rank))
+    dims = (dim,) if isinstance(dim, int) else tuple(cast("tuple[int, ...]", dim))
+    return tuple(sorted(d % rank for d in dims))
+
+
+def _reduction(function: Callable[..., Any]) -> Callable[..., Any]:
+    def rule(
+        c: Context, x: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None
+    ) -> fx.Node:
+        x = c.tensor(x)
+        return c.b.call(function, x, dims_of(c, dim, c.b.rank(x)), keepdim)
+
+    return rule
+
+
+def max_(c: Context, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    """`torch.max`: of everything, of two tensors, or (values, indices) along a dimension."""
+    if isinstance(dim, (fx.Node, Constant, Expanded)):
+        return c.b.call(torch.maximum, c.tensor(x), c.tensor(dim))
+    x = c.tensor(x)
+    values = c.b.call(ir.amax, x, dims_of(c, dim, c.b.rank(x)), keepdim)
+    return values if dim is None else [values, None]
+
+
+def min_(c: Context, x: Any, other: Any) -> Any:
+    return c.b.call(torch.minimum, c.tensor(x), c.tensor(other))
+
+
+def _variance(c: Context, x: fx.Node, dims: tuple[int, ...], ddof: float, keepdim: bool) -> Any:
+    count = math.prod(c.b.shape(x)[d] for d in dims)
+    centred = c.b.call(ir.sub, x, c.b.call(ir.mean, x, dims, True))
+    squares = c.b.call(ir.pow_, centred, 2)
+    result = c.b.call(ir.mean, squares, dims, keepdim)
+    return result if ddof == 0 else c.b.call(ir.mul, result, count / (count - ddof))
+
+
+def var(
+    c: Context,
+    x: Any,
+    dim: Any = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    correction: float | None = None,
+) -> fx.Node:
+    x = c.tensor(x)
+    ddof = float(unbiased) if correction is None else correction
+    return _variance(c, x, dims_of(c, dim, c.b.rank(x)), ddof, keepdim)
+
+
+def std(
+    c: Context,
+    x: Any,
+    dim: Any = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    correction: float | None = None,
+) -> fx.Node:
+    return c.b.call(torch.sqrt, var(c, x, dim, unbiased, keepdim, correction))
+
+
+def var_mean(
+    c: Context,
+    x: Any,
+    dim: Any = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    correction: float | None = None,
+) -> list[fx.Node]:
+    x = c.tensor(x)
+    mean = c.b.call(ir.mean, x, dims_of(c, dim, c.b.rank(x)), keepdim)
+    return [var(c, x, dim, unbiased, keepdim, correction), mean]
+
+
+def norm(
+    c: Context, x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None
+) -> fx.Node:
+    """Euclidean norms only."""
+    if p not in (2, 2.0, "fro"):
+        raise c.unsupported(f"norm of order {p}")
+    x = c.tensor(x)
+    squares = c.b.call(ir.pow_, x, 2)
+    summed = c.b.call(ir.sum_, squares, dims_of(c, dim, c.b.rank(x)), keepdim)
+    return c.b.call(torch.sqrt, summed)
+
+
+def normalize(
+    c: Context, x: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None
+) -> fx.Node:
+    length = c.b.call(ir.clamp, norm(c, x, p, dim, True), eps, None)
+    return c.b.call(ir.div, c.tensor(x), length)
+
+
+RULES: dict[str, Callable[..., Any]] = {
+    "max": max_,
+    "min": min_,
+    "mean": _reduction(ir.mean),
+    "sum": _reduction(ir.sum_),
+    "amax": _reduction(ir.amax),
+    "var": var,
+    "std": std,
+    "var_mean": var_mean,
+    "norm": norm,
+    "linalg_vector_norm": norm,
+    "vector_norm": norm,
+    "normalize": normalize,
+}
