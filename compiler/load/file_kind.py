@@ -50,6 +50,10 @@ def identify(path: Path, max_bytes: int) -> FileKind:
         raise LoadError(_too_large(path, size, max_bytes))
     if head.startswith(b"PK\x03\x04"):
         return _zip_kind(path, max_bytes)
+    if _is_safetensors(head):  # first: the length of its header may begin like a pickle
+        if struct.unpack("<Q", head[:8])[0] > size - 8:
+            raise LoadError(f"{path}: truncated safetensors; copy or download it again")
+        return "safetensors"
     if head.startswith(_LEGACY):
         return "legacy"
     if head.startswith(b"\x80"):
@@ -57,10 +61,6 @@ def identify(path: Path, max_bytes: int) -> FileKind:
             f"{path}: a plain pickle, whose loading may run any code; "
             "load it in Python and save its state dict with torch.save"
         )
-    if _is_safetensors(head):
-        if struct.unpack("<Q", head[:8])[0] > size - 8:
-            raise LoadError(f"{path}: truncated safetensors; copy or download it again")
-        return "safetensors"
     raise LoadError(f"{path}: {_description(path, head)}; {_WANTED}")
 
 

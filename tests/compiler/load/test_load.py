@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from shrinkc.compiler.capture import capture
+from shrinkc.compiler.load.file_kind import identify
 from shrinkc.compiler.load.load import load_model
 from shrinkc.compiler.model_file.file import save_model
 from shrinkc.errors import LoadError, UnsafeFileError
@@ -290,4 +291,19 @@ def test_a_missing_library(tmp_path: Path) -> None:
     with pytest.raises(
         LoadError, match=r"it names timm\.models\.no_such\.Net, (but timm is not i|w)"
     ):
+        load_model(path)
+
+
+
+def test_safetensors_whose_header_begins_like_a_pickle(tmp_path: Path) -> None:
+    """The header's length comes first: in one file of 32 its lowest byte is 0x80."""
+    weights = {"weight": torch.ones(2)}
+    for note in range(0, 256, 8):
+        path = tmp_path / "m.safetensors"
+        safetensors.torch.save_file(weights, path, {"note": "x" * note})
+        if path.read_bytes()[0] == 0x80:
+            break
+    assert path.read_bytes()[0] == 0x80
+    assert identify(path, 1 << 30) == "safetensors"
+    with pytest.raises(LoadError, match="a state dict, weights without a network"):
         load_model(path)
