@@ -116,11 +116,13 @@ def _loaded(
 ) -> tuple[Subject, list[ImageSource | None]]:
     cost_table(options.target, options.threads)  # an unknown target is told before anything
     subject = subject_of(model, inputs, name)
-    sources = [
-        None if given is None else subject.images(given, parameter, options.task)
-        for parameter, given in (("images", images), ("calibration", calibration))
-    ]
-    return subject, [sources[0], sources[1] and sources[1].without_labels()]
+    sources: list[ImageSource | None] = [None, None]
+    if images is not None:
+        sources[0] = subject.images(images, "images", options.task)
+    if calibration is not None:
+        calibrating = subject.images(calibration, "calibration", options.task, labels="unread")
+        sources[1] = calibrating.without_labels()
+    return subject, sources
 
 
 def _compiled(

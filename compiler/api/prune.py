@@ -179,7 +179,7 @@ def prune(
         asked.check_without_target(precision)
     table = None if target is None else cost_table(target, threads)
     request = Request.of(
-        *(model, inputs, files, images, evaluation),
+        *(model, inputs, files, images, evaluation, labels),
         folder=folder,
         name=name,
         command=command,

@@ -88,7 +88,7 @@ def sensitivity(
     check_whole("limit", limit, 1)
     check_kind("task", task, Task, "an object that derives from Task")
     subject = subject_of(model, inputs, name)
-    source = subject.images(images, "images", task)
+    source = subject.images(images, "images", task, labels="read" if labels else "unread")
     if labels:
         require_labels(source)
     graph = subject.convolutional(shown)

@@ -142,7 +142,7 @@ def shrink(
     table = cost_table(target, threads)
     request = Request.of(
         *(model, inputs, options_of(target, precision, opset, threads, runs, task)),
-        *(images, evaluation),
+        *(images, evaluation, labels),
         folder=folder,
         name=name,
         command=command,

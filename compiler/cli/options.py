@@ -288,7 +288,9 @@ EvaluationOption = Annotated[
 ClassesOption = Annotated[
     Path | None,
     typer.Option(
-        help="JSON file: class folder → class index. Default: sorted order.", rich_help_panel=IMAGES
+        help="JSON file: class folder → class index. Default: sorted order, of a folder for every "
+        "class, or the folders' names where they are numbers.",
+        rich_help_panel=IMAGES,
     ),
 ]
 ResizeOption = Annotated[

@@ -278,19 +278,14 @@ def _key(images: ImageSet, preprocessing: Preprocessing) -> str:
 
 def _check_classes(images: ImageSet) -> None:
     """A class folder without images would shift the numbers of the classes behind it."""
-    labels = {image.label for image in images.entries}
-    if not images.path.is_dir() or len(labels) < 2:
+    if not images.path.is_dir() or len(images.folders) < 2:
         return
-    parents = [Path(image.name).parts[:-1] for image in images.entries]
-    shared = 0
-    for first, last in zip(min(parents), max(parents), strict=False):
-        if first != last:
-            break
-        shared += 1
-    used = {parts[shared] for parts in parents}
-    above = images.path.joinpath(*parents[0][:shared])
+    parts = Path(images.entries[0].name).parts  # below folders that all images share
+    above = images.path.joinpath(
+        *parts[: next(i for i, x in enumerate(parts) if x in images.folders)]
+    )
     folders = {f.name for f in above.iterdir() if f.is_dir() and not f.name.startswith(".")}
-    for name in sorted(folders - used - {"__MACOSX"}):
+    for name in sorted(folders - {*images.folders, "__MACOSX"}):
         raise DataError(
             f"{above}: class folder '{shown(name)}' holds no images; fill it or remove it"
         )

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from shrinkc.compiler.images.preprocessing import Preprocessing, read_image
 from shrinkc.compiler.images.tars import member_bytes, open_tar, read_limited, tar_files
-from shrinkc.compiler.support.text import shown
-from shrinkc.errors import ImageError
+from shrinkc.compiler.support.text import counted, shown
+from shrinkc.errors import ImageError, InputError
 
 Batch = tuple[Tensor, Tensor | None]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".npy")
@@ -39,10 +39,15 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images in a fixed order: by name in folders, as stored in a tar."""
+    """Images in a fixed order: by name in folders, as stored in a tar.
+
+    folders  all class folders, sorted, where labels are their places among them; () where the user
+             numbered them, and where there are none
+    """
 
     path: Path
     entries: tuple[ImageFile, ...]
+    folders: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -59,7 +64,34 @@ class ImageSet:
         return replace(self, entries=tuple(_spread(list(self.entries), limit)))
 
     def without_labels(self) -> ImageSet:
-        return replace(self, entries=tuple(replace(e, label=None) for e in self.entries))
+        entries = tuple(replace(e, label=None) for e in self.entries)
+        return replace(self, entries=entries, folders=())
+
+    def numbering(self, classes: int, parameter: str = "images") -> ImageSet:
+        """Labelled by the outputs of a network that tells `classes` apart: class folders number
+        them by their places where there is one for each, by their names where those are numbers.
+
+        Raises InputError, which names `parameter`, where labels are no outputs of the network's.
+        """
+        labels = [image.label for image in self.entries if image.label is not None]
+        if labels and not self.folders and max(labels) >= classes:
+            raise InputError(
+                f"`classes` gives an index of {max(labels)} to a folder of `{parameter}`; the "
+                f"network tells {classes} classes apart, 0 to {classes - 1}"
+            )
+        if not labels or not self.folders or len(self.folders) == classes:
+            return self
+        named = [int(name) if _is_number(name) else classes for name in self.folders]
+        if max(named) >= classes or len(set(named)) < len(named):
+            raise InputError(
+                f"{self.path}: {counted(len(self.folders), 'class folder')} cannot number the "
+                f"{classes} classes that the network tells apart",
+                "give `classes`, the index of each folder, or put all images into one folder",
+            )
+        entries = (
+            replace(e, label=None if e.label is None else named[e.label]) for e in self.entries
+        )
+        return replace(self, entries=tuple(entries), folders=())
 
     def batches(
         self,
@@ -134,7 +166,8 @@ def find_images(
     each class's names.
 
     Raises ImageError: nothing there, no images, images beside class folders, a folder that
-    `classes` does not name. `parameter` is what messages call the path.
+    `classes` does not name, `classes` for images without class folders. `parameter` is what
+    messages call the path.
     """
     if path.is_dir():
         names = [(name, 0) for name in _walk(path)]
@@ -149,12 +182,19 @@ def find_images(
     if len(names) > MAX_IMAGES:
         raise ImageError(f"{path}: more than {MAX_IMAGES:,} images; use a smaller set")
     folders = _class_folders(path, [name for name, _ in names], classes)
-    labels = _labels(path, folders, classes)
+    known = tuple(sorted({folder for folder in folders if folder is not None}))
+    if classes is not None and not known:
+        raise ImageError(
+            f"{path}: no class folders in it that `classes` could number; leave it out"
+        )
+    index = {name: i for i, name in enumerate(known)} if classes is None else classes
+    labels = _labels(path, folders, index)
     images = [
         ImageFile(name, label, position)
         for (name, position), label in zip(names, labels, strict=True)
     ]
-    return ImageSet(path, tuple(images if limit is None else _spread(images, limit)))
+    chosen = images if limit is None else _spread(images, limit)
+    return ImageSet(path, tuple(chosen), known if classes is None else ())
 
 
 def read_classes(path: Path) -> dict[str, int]:
@@ -208,15 +248,15 @@ def _class_folders(
     return folders
 
 
-def _labels(
-    path: Path, folders: list[str | None], classes: Mapping[str, int] | None
-) -> list[int | None]:
-    known = sorted({folder for folder in folders if folder is not None})
-    index = dict(classes) if classes is not None else {name: i for i, name in enumerate(known)}
-    for folder in known:
+def _labels(path: Path, folders: list[str | None], index: Mapping[str, int]) -> list[int | None]:
+    for folder in sorted({folder for folder in folders if folder is not None}):
         if folder not in index:
             raise ImageError(f"{path}: `classes` has no index for folder '{shown(folder)}'; add it")
     return [None if folder is None else index[folder] for folder in folders]
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal()
 
 
 def _spread(images: list[ImageFile], limit: int) -> list[ImageFile]:
@@ -227,12 +267,13 @@ def _spread(images: list[ImageFile], limit: int) -> list[ImageFile]:
     for image in sorted(images, key=lambda p: p.name):
         groups[image.label].append(image)
     shares = dict.fromkeys(groups, 0)
+    ordered = sorted(groups, key=lambda label: -1 if label is None else label)
     left = min(limit, len(images))
     while left:
-        for label in sorted(groups, key=lambda label: -1 if label is None else label):
-            if left and shares[label] < len(groups[label]):
-                shares[label] += 1
-                left -= 1
+        more = [label for label in ordered if shares[label] < len(groups[label])]
+        for i in range(count := min(left, len(more))):
+            shares[more[i * len(more) // count]] += 1
+        left -= count
     chosen = {
         id(group[i * len(group) // shares[label]])
         for label, group in groups.items()

@@ -30,7 +30,8 @@ class ImageFolder:
               input's own up to 64 pixels
     mean      per channel, subtracted after scaling to 0–1; default: ImageNet's
     std       per channel, divided by; default: ImageNet's
-    classes   class folder → class index, or a JSON file that says so; default: sorted order
+    classes   class folder → class index, or a JSON file that says so; default: sorted order, where
+              there is a folder for every class, or the folders' names, where they are numbers
     labelled  class folders are labels
     limit     use that many, spread over the classes
     """
@@ -83,6 +84,19 @@ class ImageSource:
         """Those that came with tensors."""
         return self.images.labels if isinstance(self.images, TensorImages) else None
 
+    def numbering(self, classes: int, parameter: str) -> ImageSource:
+        """Labelled by a network's outputs, of which there are `classes`. Raises InputError where
+        labels are none of them."""
+        images, labels = self.images, self.labels
+        if isinstance(images, ImageSet):
+            return replace(self, images=images.numbering(classes, parameter))
+        if labels is not None and int(labels.max()) >= classes:
+            raise InputError(
+                f"`{parameter}` has the label {int(labels.max())}; the network tells {classes} "
+                f"classes apart, 0 to {classes - 1}"
+            )
+        return self
+
     @property
     def in_memory(self) -> bool:
         return isinstance(self.images, TensorImages)
@@ -110,7 +124,7 @@ def image_source(
 ) -> ImageSource:
     """`given` for a network with one input, (N, C, H, W).
 
-    labelled  whether class folders of a plain path are labels
+    labelled  whether class folders are labels, unless `given` says that they are not
 
     Raises InputError or ImageError that names `parameter`.
     """
@@ -120,14 +134,15 @@ def image_source(
         )
     shape = input_shapes[0]
     if isinstance(given, str | os.PathLike):
-        given = ImageFolder(path_of(parameter, given), labelled=labelled)
+        given = ImageFolder(path_of(parameter, given))
     if not isinstance(given, ImageFolder):
         found = collected(given, shape[1:], parameter)
         return ImageSource(found)
     preprocessing = preprocessing_for(shape, resize=given.resize, mean=given.mean, std=given.std)
-    classes: Any = given.classes if given.labelled else None
+    labelled = labelled and given.labelled
+    classes: Any = given.classes if labelled else None
     if isinstance(classes, str | os.PathLike):
         classes = read_classes(Path(cast("str | os.PathLike[str]", classes)))
     path = path_of(parameter, given.path)
     images = find_images(path, classes=classes, limit=given.limit, parameter=parameter)
-    return ImageSource(images if given.labelled else images.without_labels(), preprocessing)
+    return ImageSource(images if labelled else images.without_labels(), preprocessing)

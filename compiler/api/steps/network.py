@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -43,6 +43,7 @@ class ModelFile:
 
 MOST_NUMBERS = 1 << 28  # of an input that is given by its shape: 1 GiB
 
+LabelUse = Literal["read", "if they fit", "unread"]
 Model = nn.Module | ModelFile | str | os.PathLike[str]
 Inputs = Tensor | Sequence[Tensor] | Sequence[int] | Sequence[Sequence[int]] | None
 
@@ -76,21 +77,29 @@ class Subject:
         return captured(self.model, self.inputs)
 
     def images(
-        self, given: Given, parameter: str, task: Task, *, labelled: bool = True
+        self, given: Given, parameter: str, task: Task, *, labels: LabelUse = "read"
     ) -> ImageSource:
-        """What a user gives as images for it. Raises InputError, ImageError; labels that came with
-        tensors must be classes of the network's."""
-        source = image_source(given, self.input_shapes, parameter, labelled=labelled)
-        labels = source.labels
-        if labels is not None:
-            answer = _answer(self.model, self.inputs)
-            classes = task.classes(answer) if task.judges(answer) else None
-            if classes is not None and int(labels.max()) >= classes:
-                raise InputError(
-                    f"`{parameter}` has the label {int(labels.max())}; the network tells {classes} "
-                    f"classes apart, 0 to {classes - 1}"
-                )
-        return source
+        """What a user gives as images for it, labelled by its outputs where the task has classes.
+
+        labels  of class folders: "read"; used "if they fit", for what needs none; or "unread".
+                Those that come with tensors are always read
+
+        Raises InputError, ImageError: labels that are no outputs of the network's.
+        """
+        source = image_source(given, self.input_shapes, parameter, labelled=labels != "unread")
+        classes = self._classes(task) if source.labelled else None
+        if classes is None:
+            return source
+        try:
+            return source.numbering(classes, parameter)
+        except InputError:
+            if labels == "if they fit" and not source.in_memory:
+                return source.without_labels()
+            raise
+
+    def _classes(self, task: Task) -> int | None:
+        answer = _answer(self.model, self.inputs)
+        return task.classes(answer) if task.judges(answer) else None
 
     def restored(self, graph_module: fx.GraphModule) -> Restored:
         """`graph_module` returning what the model returned."""

@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from shrinkc.compiler.api.steps.compilation import compile_graph
 from shrinkc.compiler.api.steps.judge import judge
-from shrinkc.compiler.api.steps.network import Inputs, Model, Subject, subject_of
+from shrinkc.compiler.api.steps.network import Inputs, LabelUse, Model, Subject, subject_of
 from shrinkc.compiler.api.steps.results import Compiled
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.predict import CostTable
@@ -62,20 +62,26 @@ class Request:
         options: Options,
         images: Given | None,
         evaluation: Given | None,
+        labels: bool = False,
         *,
         folder: str | os.PathLike[str] | None,
         name: str | None,
         command: str | None,
         progress: Progress | bool,
     ) -> Request:
-        """From what a user gives. Raises InputError, ImageError, LoadError, ModelRunError."""
+        """From what a user gives; `labels`: those of `images` are asked for. Raises InputError,
+        ImageError, LoadError, ModelRunError."""
         kept = None if folder is None else _writable(folder)
         shown, subject = shown_by(progress), subject_of(model, inputs, name)
-        sources = [
-            None if given is None else subject.images(given, parameter, options.task)
-            for parameter, given in (("images", images), ("evaluation", evaluation))
-        ]
-        return cls(subject, options, shown, sources[0], sources[1], kept, command)
+        use: LabelUse = "read" if labels else "if they fit"
+        seen, judged = (
+            None if given is None else subject.images(given, parameter, options.task, labels=how)
+            for parameter, given, how in (
+                ("images", images, use),
+                ("evaluation", evaluation, "read"),
+            )
+        )
+        return cls(subject, options, shown, seen, judged, kept, command)
 
     @property
     def needed_images(self) -> ImageSource:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -15,6 +18,7 @@ from shrinkc import Goal, ShrinkcError
 X = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.randn(11, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(11) % 5
+HALF = Goal.macs(0.5)
 LABELLED = TensorDataset(IMAGES, LABELS)
 
 
@@ -63,3 +67,58 @@ def test_criteria_see_the_same_bits_of_a_loader() -> None:
 def test_sensitivity_that_cannot_be_told(options: Any, message: str) -> None:
     with pytest.raises(ShrinkcError, match=message):
         shrinkc.sensitivity(small(8), X, **options)
+
+
+def class_folders(root: Path, names: Sequence[str]) -> Path:
+    """Three images of noise in each folder."""
+    generator = np.random.default_rng(0)
+    for name in names:
+        (root / name).mkdir(parents=True)
+        for index in range(3):
+            noise = generator.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+            np.save(root / name / f"{index}.npy", noise)
+    return root
+
+
+READS_LABELS: dict[str, Callable[..., Any]] = {
+    "compile": lambda x: shrinkc.compile(small(8), X, target="rpi4", images=x, runs=0),
+    "evaluation": lambda x: shrinkc.prune(small(8), X, goal=HALF, evaluation=x),
+    "train": lambda x: shrinkc.prune(small(8), X, goal=HALF, train=x, epochs=1),
+    "labels": lambda x: shrinkc.prune(small(8), X, goal=HALF, images=x, labels=True, epochs=1),
+    "fisher": lambda x: shrinkc.prune(
+        small(8), X, goal=HALF, images=x, labels=True, criterion="group-fisher"
+    ),
+    "shrink": lambda x: shrinkc.shrink(
+        small(8), X, goal=Goal.speedup(1.1), target="rpi4", images=x, labels=True
+    ),
+    "sensitivity": lambda x: shrinkc.sensitivity(small(8), X, images=x, labels=True),
+}
+
+
+@pytest.mark.parametrize("count", [4, 6])
+@pytest.mark.parametrize("read", READS_LABELS)
+def test_class_folders_that_do_not_number_the_outputs(
+    read: str, count: int, tmp_path: Path
+) -> None:
+    images = class_folders(tmp_path / "set", "abcdef"[:count])
+    message = f"{count} class folders cannot number the 5 classes .*`classes`"
+    with pytest.raises(ShrinkcError, match=message):
+        READS_LABELS[read](images)
+
+
+def test_class_folders_that_a_user_numbers(tmp_path: Path) -> None:
+    images = class_folders(tmp_path / "set", "abcd")
+    numbered = shrinkc.ImageFolder(images, classes={"a": 0, "b": 1, "c": 2, "d": 4})
+    found = shrinkc.compile(small(8), X, target="rpi4", images=numbered, runs=0)
+    assert found.report.original_top1 is not None
+    beyond = shrinkc.ImageFolder(images, classes={"a": 0, "b": 1, "c": 2, "d": 5})
+    with pytest.raises(ShrinkcError, match="`classes` gives an index of 5"):
+        shrinkc.compile(small(8), X, target="rpi4", images=beyond, runs=0)
+
+
+def test_folders_that_are_no_classes_serve_where_no_labels_are_needed(tmp_path: Path) -> None:
+    images = class_folders(tmp_path / "set", "abcd")
+    assert shrinkc.sensitivity(small(8), X, images=images).judged == "agreement with the original"
+    found = shrinkc.prune(small(), X, goal=HALF, target="rpi4", images=images, runs=0)
+    assert found.report.images == 12
+    assert found.report.original_top1 is None

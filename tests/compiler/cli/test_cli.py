@@ -173,7 +173,7 @@ def test_bench(model: Path, tmp_path: Path, name: str, capsys: Streams) -> None:
 def test_int8(model: Path, tmp_path: Path, capsys: Streams) -> None:
     pytest.importorskip("ai_edge_quantizer")
     images = tmp_path / "images"
-    for label in ("a", "b", "c"):
+    for label in ("0", "1", "2"):
         (images / label).mkdir(parents=True)
         for i in range(4):
             array = np.random.default_rng(i).random((3, 32, 32), dtype=np.float32)

@@ -14,7 +14,7 @@ from PIL import Image
 from shrinkc.compiler.images import tars
 from shrinkc.compiler.images.files import ImageSet, find_images, read_classes
 from shrinkc.compiler.images.preprocessing import Preprocessing
-from shrinkc.errors import ImageError
+from shrinkc.errors import ImageError, InputError
 
 GREY = Preprocessing(resize=4, size=(4, 4), mean=(0.0,), std=(1.0,), channels=1)
 
@@ -225,3 +225,43 @@ def test_a_header_that_asks_for_gigabytes(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(header.tobuf() + bytes(1 << 20)))
     with pytest.raises(ImageError, match=r"neither a folder nor a readable tar|damaged"):
         find_images(path)
+
+
+def test_a_limit_below_the_number_of_classes_is_spread_over_them(tmp_path: Path) -> None:
+    write(tmp_path, {f"{i}/{j}.png": image(10 * i + j) for i in range(9) for j in range(2)})
+    images = find_images(tmp_path, limit=3)
+    assert labels(images) == [0, 3, 6]
+    assert images.folders == tuple(map(str, range(9)))
+    assert labels(find_images(tmp_path, limit=12)) == [0, 0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8]
+
+
+def class_folders(root: Path, *names: str) -> ImageSet:
+    return find_images(write(root, {f"{n}/{i}.png": image(i) for n in names for i in range(2)}))
+
+
+def test_class_folders_number_the_outputs_or_are_refused(tmp_path: Path) -> None:
+    three = class_folders(tmp_path / "words", "cat", "cow", "dog")
+    assert three.numbering(3) is three
+    for classes in (2, 4):
+        message = rf"words: 3 class folders cannot number the {classes} classes .*`classes`"
+        with pytest.raises(InputError, match=message):
+            three.numbering(classes)
+    assert three.without_labels().numbering(4).entries == three.without_labels().entries
+    named = find_images(tmp_path / "words", classes={"cat": 0, "cow": 3, "dog": 1})
+    assert labels(named.numbering(4)) == [0, 0, 3, 3, 1, 1]
+    with pytest.raises(InputError, match="`classes` gives an index of 3 to a folder of `train`"):
+        named.numbering(3, "train")
+
+
+def test_folders_that_are_numbers_are_outputs(tmp_path: Path) -> None:
+    some = class_folders(tmp_path / "some", "0", "11", "2")
+    assert labels(some) == [0, 0, 1, 1, 2, 2]
+    assert labels(some.numbering(12)) == [0, 0, 11, 11, 2, 2]
+    for root, names in (("high", ("1", "12", "2")), ("twice", ("01", "1", "2"))):
+        with pytest.raises(InputError, match="cannot number the 12 classes"):
+            class_folders(tmp_path / root, *names).numbering(12)
+
+
+def test_classes_for_images_without_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no class folders in it that `classes` could number"):
+        find_images(write(tmp_path, {"1.png": image(1)}), classes={"cat": 0})
