@@ -33,10 +33,9 @@ from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.verify.data import Data, split
 from shrinkc.compiler.verify.files import Artefact, Comparison, artefacts, judge, verify
+from shrinkc.compiler.verify.hardly_right import is_hardly_right, why_hardly_right
 from shrinkc.errors import TableError
 from shrinkc.latency_tables.table import LatencyTable
-
-FEW_LABELS, HARDLY_EVER = 20, 0.1  # images; share of them that is right
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +216,7 @@ def _report(
         host=describe_host(),
         threads=options.threads,
         opset=options.opset,
-        notes=(*exported.notes, *data.notes(), *_order_of_classes(in_torch)),
+        notes=(*exported.notes, *data.notes(), *_hardly_right(networks[0], data, in_torch)),
         failures=exported.failures,
         predicted_ms_before_in_precision=requantised.total_ms if requantised else None,
         table=_table(table, options.precision),
@@ -241,16 +240,12 @@ def _target_format(
     return min(files, key=lambda file: file.measured_ms or math.inf).name
 
 
-def _order_of_classes(original: Comparison) -> tuple[str, ...]:
-    """A network that is hardly ever right was trained on classes in another order."""
-    if original.classes is None or original.labelled < FEW_LABELS:
+def _hardly_right(network: fx.GraphModule, data: Data, found: Comparison) -> tuple[str, ...]:
+    """Of the user's own `network`, where what was `found` says that it may be."""
+    if data.evaluation is None or not is_hardly_right(found.top1, found.labelled):
         return ()
-    if (original.top1 or 0.0) > HARDLY_EVER:
-        return ()
-    return (
-        f"the network itself is right on {original.top1:.1%} of the images: class folders count "
-        "in sorted order; where the network's is another, give --classes FILE",
-    )
+    options = data.options
+    return why_hardly_right(network, data.evaluation, options.preprocessing, options.task)
 
 
 def _size(exported: Exported, one: Format) -> int | None:

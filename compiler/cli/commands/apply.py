@@ -58,6 +58,7 @@ def apply(
     from shrinkc.compiler.cli.inputs import Reading, output_folder, shapes_of
     from shrinkc.compiler.cli.show.plan import plan_json, show_plan
     from shrinkc.compiler.cli.show.report import report as show_report
+    from shrinkc.compiler.cli.show.report import report_json
     from shrinkc.compiler.plan.plan_file import read_plan
 
     target = target or read_plan(plan)[0].target
@@ -75,7 +76,7 @@ def apply(
     )
     folder = found.save(output_folder(out, model, target, "-planned"))
     if as_json():
-        print_json({"plan": plan_json(found.plan)} | found.report.to_json())
+        print_json({"plan": plan_json(found.plan)} | report_json(found.report))
         return
     show_plan(found.plan, found.notes)
     show_report(found.report, folder)

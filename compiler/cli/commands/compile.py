@@ -172,6 +172,7 @@ class _How:
         from shrinkc.compiler.api.compile import compile as compiled
         from shrinkc.compiler.cli.inputs import output_folder, shapes_of
         from shrinkc.compiler.cli.show.report import report as show_report
+        from shrinkc.compiler.cli.show.report import report_json
         from shrinkc.compiler.formats.registry import FORMATS
 
         found = compiled(
@@ -194,7 +195,7 @@ class _How:
         folder, report = output_folder(self.out, self.model, self.target), found.report
         found.save(folder)
         if as_json():
-            print_json(report.to_json())
+            print_json(report_json(report))
         else:
             show_report(report, folder)
         if report.failures:

@@ -226,10 +226,11 @@ def _run(
 def _show(pruned: Pruned, folder: Path) -> None:
     from shrinkc.compiler.cli.show.prune import pruned_json, pruned_report
     from shrinkc.compiler.cli.show.report import report as show_report
+    from shrinkc.compiler.cli.show.report import report_json
 
     report = None if pruned.compiled is None else pruned.compiled.report
     if as_json():
-        compiled = None if report is None else report.to_json()
+        compiled = None if report is None else report_json(report)
         print_json({"pruned": pruned_json(pruned), "compiled": compiled})
         return
     pruned_report(pruned)

@@ -177,11 +177,12 @@ def _run(
 
 def _show(method: str, shrunk: Shrunk, folder: Path) -> None:
     from shrinkc.compiler.cli.show.report import report as show_report
+    from shrinkc.compiler.cli.show.report import report_json
     from shrinkc.compiler.cli.show.shrink import shrunk_json, shrunk_report
 
     report = shrunk.report
     if as_json():
-        print_json({"shrunk": shrunk_json(method, shrunk), "compiled": report.to_json()})
+        print_json({"shrunk": shrunk_json(method, shrunk), "compiled": report_json(report)})
         return
     shrunk_report(shrunk)
     if shrunk.measured_speedup is not None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from shrinkc.compiler.api.plan import Planned
 from shrinkc.compiler.cli.output import as_json, print_json, wide_console
 from shrinkc.compiler.cli.show.report import report as show_report
+from shrinkc.compiler.cli.show.report import report_json
 from shrinkc.compiler.plan.plan_file import Plan
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
@@ -66,7 +67,7 @@ def planned_report(planned: Planned, out: Path) -> None:
     plan, report = planned.plan, planned.report
     if as_json():
         notes = list(planned.notes)
-        print_json({"plan": plan_json(plan), "notes": notes, "compiled": report.to_json()})
+        print_json({"plan": plan_json(plan), "notes": notes, "compiled": report_json(report)})
         return
     show_plan(plan, planned.notes)
     show_report(report, out)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from shrinkc.compiler.cli.output import wide_console
+from shrinkc.compiler.cli.output import current, wide_console
 from shrinkc.compiler.cost.predict import Prediction
 from shrinkc.compiler.measure.bench import NOISY
 from shrinkc.compiler.report.report import ArtefactReport, Report
 from shrinkc.compiler.support.text import counted
+
+
+def report_json(result: Report) -> dict[str, Any]:
+    """With notes that name the command's flags."""
+    return result.to_json() | {"notes": [current().flagged(note) for note in result.notes]}
 
 
 def report(result: Report, out: Path) -> None:
@@ -28,7 +34,7 @@ def report(result: Report, out: Path) -> None:
     if result.noise:
         console.print(_noisiest(result))
     for note in result.notes:
-        console.print(f"note: {escape(note)}")
+        console.print(f"note: {escape(current().flagged(note))}")
     if result.predicted_after is not None:
         console.print(f"prediction: {known_by(result.predicted_after)}")
     for artefact in result.artefacts:
