@@ -84,6 +84,11 @@ class Pruned(Transformed):
             tuned=pruner.tunes,
         )
 
+    @property
+    def kept(self) -> float:
+        """The share of all groups' channels that is left."""
+        return sum(w.after for w in self.widths) / sum(w.before for w in self.widths)
+
     def times(self) -> str:
         """What the table says, in words; "" without a target."""
         if self.speedup is None:

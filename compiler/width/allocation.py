@@ -296,6 +296,12 @@ def _threshold(space: Space) -> ByAmount:
     return at
 
 
+def nearest_to(space: Space, share: float, whole: Mapping[str, int]) -> dict[str, int]:
+    """Of every group the candidate nearest to this share of its `whole` width, the larger of two
+    equally near."""
+    return {n: _nearest(c, share * whole[n]) for n, c in space.candidates.items()}
+
+
 def _nearest(candidates: tuple[int, ...], channels: float) -> int:
     return min(candidates, key=lambda n: (abs(n - channels), -n))
 

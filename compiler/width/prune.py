@@ -40,6 +40,7 @@ from shrinkc.compiler.width.allocation import (
     Space,
     UnreachableError,
     allocate,
+    nearest_to,
     per_group,
     selected,
     space_of,
@@ -310,19 +311,22 @@ class _Round:
     number: int
     rounds: int
 
+    @property
+    def multiple(self) -> int:
+        return self.run.options.allocation.multiple or channel_multiple(self.run.table)
+
     def chosen(self) -> tuple[Mapping[str, int], Selection, tuple[Skip, ...]]:
         """Group → width, what stays, groups that stay whole."""
         run, options = self.run, self.run.options.allocation
         groups = channel_groups(self.graph)
         scores = self._scores(groups)
-        multiple = options.multiple or channel_multiple(run.table)
         if run.goal is None:
-            widths, skipped = per_group(groups, run.options.keep, multiple)
+            widths, skipped = per_group(groups, run.options.keep, self.multiple)
             selection = selected(groups, scores, widths)
         else:
             if run.goal.unit != "ms":  # counted, not measured
                 options = replace(options, candidates=max(options.candidates, COUNTED))
-            space = space_of(groups, scores, options, multiple, self.whole)
+            space = space_of(groups, scores, options, self.multiple, self.whole)
             if options.normalise == "measured" and run.stages.damage is not None:
                 space = replace(space, measured=run.stages.damage.losses(self.graph, space))
             widths, skipped = self._within(run.goal, groups, space), space.skipped
@@ -352,14 +356,14 @@ class _Round:
         assert run.goal is not None
         groups = channel_groups(self.graph)
         options = run.options.allocation
-        multiple = options.multiple or channel_multiple(run.table)
-        space = space_of(groups, EqualScores().scores(self.graph, groups), options, multiple)
+        scores = EqualScores().scores(self.graph, groups)
+        space = space_of(groups, scores, options, self.multiple)
         _, price = self._price(groups, space, run.goal.unit)
         graph, selection, history = prune_while_training(
             *(self.graph, groups, price, run.goal.budget(self._before(run.goal.unit)), run.trainer),
             schedule,
             epochs=run.short,
-            multiple=multiple,
+            multiple=self.multiple,
         )
         widths = {name: int(mask.sum()) for name, mask in selection.keep.items()}
         if run.stages.compensate is not None:
@@ -381,8 +385,11 @@ class _Round:
         choose = partial(allocate, space, price, kind=kind)
         before = self._before(unit)
         target = goal.budget(before)
-        budget = before * (target / before) ** (self.number / self.rounds)
+        share = (target / before) ** (self.number / self.rounds)
+        budget = share * before
         try:
+            if unit == "channels":
+                return self._nearest(goal, space, share, None if kind == "uniform" else choose)
             if run.measured_ms is not None and unit == "ms":
                 return self._measured(space, price, choose, budget, run.measured_ms)
             if self.number == 1 < self.rounds:  # before anything is trained
@@ -392,6 +399,33 @@ class _Round:
             raise UnreachableGoalError(
                 f"{goal.closest(before, error.closest)}{error.limited_by}"
             ) from None
+
+    def _nearest(
+        self,
+        goal: Goal,
+        space: Space,
+        share: float,
+        choose: Callable[[float], dict[str, int]] | None,
+    ) -> dict[str, int]:
+        """As near to this share of the channels as whole steps come: of every group, or of all
+        together, by what `choose` takes for a budget."""
+        whole, before = (
+            {name: self.whole[name] for name in space.candidates},
+            self._before("channels"),
+        )
+        if choose is not None:
+            widths = choose(share * before + self.multiple / 2)
+        elif goal.value < (floor := self.run.options.allocation.floor):
+            lowest = before - sum(whole.values()) + sum(space.narrow.values())
+            raise UnreachableError(share * before, lowest, f", above a floor of {floor:g}")
+        else:
+            widths = nearest_to(space, share, whole)
+        if self.number == self.rounds and widths == whole:
+            raise UnreachableGoalError(
+                f"`channels` {goal.value:g} is nearest to all channels, since widths are multiples "
+                f"of {self.multiple}; give less, or a smaller `multiple`"
+            )
+        return widths
 
     def _before(self, unit: Unit) -> float:
         """Of the network that was given."""

@@ -21,6 +21,7 @@ def pruned_json(pruned: Pruned) -> dict[str, Any]:
         "predicted_ms_after": pruned.after_ms,
         "predicted_speedup": pruned.speedup,
         "widths": [asdict(width) for width in pruned.widths],
+        "kept": pruned.kept,
         "skipped": [asdict(skip) for skip in pruned.skipped],
         "not_compensated": [asdict(skip) for skip in pruned.not_compensated],
         "history": pruned.history,
@@ -36,8 +37,10 @@ def pruned_report(pruned: Pruned) -> None:
     for header in ("channel group", "before", "after", "kept"):
         table.add_column(header, justify="left" if header == "channel group" else "right")
     for w in pruned.widths:
-        kept = "" if w.after == w.before else f"{w.after / w.before:.0%}"
-        table.add_row(escape(w.group), str(w.before), str(w.after), kept)
+        table.add_row(escape(w.group), str(w.before), str(w.after), f"{w.after / w.before:.0%}")
+    totals = (str(sum(getattr(w, n) for w in pruned.widths)) for n in ("before", "after"))
+    table.add_section()
+    table.add_row("all", *totals, f"{pruned.kept:.1%}")
     console.print(table)
     reasons: dict[str, int] = {}
     for skip in pruned.skipped:

@@ -27,7 +27,7 @@ from shrinkc.compiler.support.choices import Allocated
 from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.methods import spec_of
 from shrinkc.compiler.width.prune import Pruned, Pruning, Stages, channel_multiple, prune
-from shrinkc.errors import InputError, VerificationError
+from shrinkc.errors import InputError, UnreachableGoalError, VerificationError
 from shrinkc.passes.analysis.channels.channel_groups import Groups, channel_groups
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.criteria.base import Scores, schedule_of
@@ -109,6 +109,30 @@ def test_shares_of_work_parameters_and_channels() -> None:
     assert 0.4 < share(run(Goal.params(0.5)), parameters) <= 0.5
     widths = run(Goal.channels(0.5)).widths
     assert all(width.after == width.before // 2 for width in widths)
+
+
+@pytest.mark.parametrize("share", [0.4, 0.45, 0.7, 0.8])
+@pytest.mark.parametrize("multiple", [1, 4, 8])
+def test_a_share_of_the_channels_is_the_nearest_to_what_was_asked_for(
+    share: float, multiple: int
+) -> None:
+    for width in run(Goal.channels(share), Pruning(Allocation(multiple=multiple))).widths:
+        allowed = [*range(multiple, width.before, multiple), width.before]
+        apart = [abs(one - share * width.before) for one in allowed]
+        assert abs(width.after - share * width.before) == min(apart)
+    for kind in ("knapsack", "global"):
+        widths = run(Goal.channels(share), Pruning(Allocation(kind, multiple=multiple))).widths
+        kept, before = sum(w.after for w in widths), sum(w.before for w in widths)
+        assert abs(kept - share * before) <= multiple / 2
+
+
+def test_a_share_that_is_nearest_to_everything_is_refused() -> None:
+    for kind in ("knapsack", "uniform", None):
+        with pytest.raises(
+            UnreachableGoalError, match=r"`channels` 0\.99 is nearest to all channels"
+        ):
+            run(Goal.channels(0.99), Pruning(Allocation(kind, multiple=8)))
+    assert any(w.after < w.before for w in run(Goal.channels(0.9), Pruning(EACH)).widths)
 
 
 def test_shares_of_single_groups() -> None:
