@@ -29,8 +29,8 @@ class Rewriter:
         self._original = frozenset(n.name for n in graph_module.graph.nodes)
         # live node → old nodes whose work it does; the last one's value is its value
         self._work: dict[fx.Node, list[str]] = {}
-        # live node → old nodes, now gone, that had the value it has: (their work, detail)
-        self._aliases: dict[fx.Node, list[tuple[list[str], str]]] = {}
+        # live node → old nodes, now gone, that had the value it has: (their work, detail, added)
+        self._aliases: dict[fx.Node, list[tuple[list[str], str, list[str]]]] = {}
         self._details: dict[fx.Node, list[str]] = {}
         self._added: dict[fx.Node, list[str]] = {}
         self._skipped: dict[Skip, None] = {}
@@ -59,7 +59,8 @@ class Rewriter:
         """`by` has the value of `node`, which goes."""
         node.replace_all_uses_with(by)
         aliases = self._aliases.setdefault(by, [])
-        aliases.append((self._work_of(node), "; ".join([*self._details.pop(node, []), detail])))
+        details, added = [*self._details.pop(node, []), detail], self._added.pop(node, [])
+        aliases.append((self._work_of(node), "; ".join(details), added))
         aliases.extend(self._aliases.pop(node, []))
         self._erase(node)
 
@@ -71,7 +72,7 @@ class Rewriter:
         work: list[str] = []
         for source in sources:
             if not source.users:
-                work = self._forget(source) + work
+                work = self._forget(source, node) + work
                 self._erase(source)
         self._work[node] = work + self._work_of(node)
         self._details.setdefault(node, []).append(detail)
@@ -81,7 +82,8 @@ class Rewriter:
         constants = [n for n in user.all_input_nodes if n.op == "get_attr"]
         user.replace_all_uses_with(node)
         aliases = self._aliases.pop(user, [])
-        self._work[node] = self._forget(node) + self._work_of(user)
+        self._work[node] = self._forget(node, node) + self._work_of(user)
+        self._hand_over(user, node)
         self._details.setdefault(node, []).extend([*self._details.pop(user, []), detail])
         if aliases:
             self._aliases[node] = aliases
@@ -92,8 +94,16 @@ class Rewriter:
         """Constants that only the work taken over by `node` read."""
         for constant in constants:
             if self.alive(constant) and not constant.users:
-                self._work[node] = self._forget(constant) + self._work_of(node)
+                self._work[node] = self._forget(constant, node) + self._work_of(node)
                 self._erase(constant)
+
+    def rescaled(self, node: fx.Node, values: Iterable[fx.Node]) -> None:
+        """`values`, which only `node` needs as they were, compute something else from now on."""
+        for value in values:
+            work = [name for name in self._forget(value, node) if name != value.name]
+            self._work[node] = work + self._work_of(node)
+            for touched in (value, *value.users) if work else (value,):  # their argument's name
+                self.helper(node, touched)
 
     def helper(self, node: fx.Node, helper: fx.Node) -> fx.Node:
         """Report `helper` as a node that a rewrite put in front of `node`."""
@@ -159,8 +169,8 @@ class Rewriter:
                 detail = "; ".join(self._details.get(node, []))
                 added = tuple(self._added.get(node, ()))
                 changes.append(Change(node.name, self._known(self._work[node]), detail, added))
-            for work, detail in self._aliases.get(node, ()):
-                changes.append(Change(node.name, self._known(work), detail))
+            for work, detail, added in self._aliases.get(node, ()):
+                changes.append(Change(node.name, self._known(work), detail, tuple(added)))
         return tuple(changes)
 
     def _known(self, names: list[str]) -> tuple[str, ...]:
@@ -169,10 +179,18 @@ class Rewriter:
     def _work_of(self, node: fx.Node) -> list[str]:
         return self._work.pop(node, None) or [node.name]
 
-    def _forget(self, node: fx.Node) -> list[str]:
-        """Everything that led to the value of `node`, which no node will have any more."""
+    def _forget(self, node: fx.Node, into: fx.Node) -> list[str]:
+        """Everything that led to the value of `node`, which no node will have any more; helpers
+        are from now on those of `into`."""
         aliases = self._aliases.pop(node, [])
-        return [*(name for work, _ in aliases for name in work), *self._work_of(node)]
+        for _, _, added in aliases:
+            self._added.setdefault(into, []).extend(added)
+        self._hand_over(node, into)
+        return [*(name for work, _, _ in aliases for name in work), *self._work_of(node)]
+
+    def _hand_over(self, node: fx.Node, into: fx.Node) -> None:
+        if node is not into and node in self._added:
+            self._added.setdefault(into, []).extend(self._added.pop(node))
 
     def _erase(self, node: fx.Node) -> None:
         self.graph_module.graph.erase_node(node)

@@ -12,19 +12,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from shrinkc.passes.algebra.channel_affine import batch_norm_affine
-from shrinkc.passes.analysis.shapes import Shapes, shapes
-from shrinkc.passes.analysis.usage import Usage, usage
+from shrinkc.passes.analysis.shapes import shapes
+from shrinkc.passes.analysis.usage import usage
 from shrinkc.passes.base import PassResult
-from shrinkc.passes.fold.fold_affine import (
-    fold_into_input,
-    fold_into_output,
-    has_padding,
-    layer_of,
-    output_axis,
-)
+from shrinkc.passes.fold.affine_parts import AffineParts
+from shrinkc.passes.fold.fold_affine import fold_into_input, fold_into_output, layer_of
 from shrinkc.passes.ir import input_of, module_of
 from shrinkc.passes.rewrite import Rewriter
 
@@ -33,9 +28,11 @@ from shrinkc.passes.rewrite import Rewriter
 class FoldBatchNorm:
     """Fold BatchNorm1d and BatchNorm2d into Conv2d, ConvTranspose2d and Linear.
 
-    The layer in front is tried first, then the one behind. The layer keeps its name. Declined with
-    a reason: a layer called twice or with shared parameters, an output with two users, no running
-    statistics, variance + eps not positive, zero padding that would see the shift, no layer.
+    What is in front is tried first, then what is behind; in front of a concatenation several layers
+    may share the work, and a layer whose channels are cut apart takes over what concerns it
+    (`affine_parts`). The layers keep their names. Declined with a reason: a layer called twice or
+    with shared parameters, values that others read too, no running statistics, variance + eps not
+    positive, zero padding that would see the shift, no layer.
     """
 
     name: ClassVar[str] = "fold-batch-norm"
@@ -44,74 +41,43 @@ class FoldBatchNorm:
     def __call__(self, graph_module: fx.GraphModule) -> PassResult:
         rewriter = Rewriter(graph_module)
         copy = rewriter.graph_module
-        known = shapes(copy), usage(copy)
+        parts = AffineParts(rewriter, shapes(copy), usage(copy))
         with torch.no_grad():
             for node in rewriter.nodes:
                 norm = module_of(copy, node)
                 if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
-                    _fold(rewriter, node, norm, *known)
+                    _fold(rewriter, node, norm, parts)
         return rewriter.finish()
 
 
 def _fold(
-    rewriter: Rewriter,
-    node: fx.Node,
-    norm: nn.BatchNorm1d | nn.BatchNorm2d,
-    known: Shapes,
-    uses: Usage,
+    rewriter: Rewriter, node: fx.Node, norm: nn.BatchNorm1d | nn.BatchNorm2d, parts: AffineParts
 ) -> None:
     try:
-        scale, shift = batch_norm_affine(norm)
+        affine = batch_norm_affine(norm)
     except ValueError as error:
         rewriter.skip(node, str(error))
         return
-    front = _why_not_front(rewriter, node, known, uses)
-    if front is None:
-        into = input_of(node)
-        fold_into_output(rewriter, into, scale, shift)
-        rewriter.absorb_output(into, node, f"batch norm folded into {_kind(rewriter, into)}")
-        return
-    behind = _why_not_behind(rewriter, node, known, uses, shift)
-    if behind is None:
-        layer_node = next(iter(node.users))
-        fold_into_input(rewriter, layer_node, scale, shift)
-        layer_node.args = (input_of(node),)
-        detail = f"batch norm in front folded into {_kind(rewriter, layer_node)}"
-        rewriter.absorb_input(layer_node, [node], detail)
-        return
-    rewriter.skip(node, f"{front}; {behind}")
-
-
-def _why_not_front(rewriter: Rewriter, node: fx.Node, known: Shapes, uses: Usage) -> str | None:
-    """Why the layer in front cannot take the batch norm."""
     source = input_of(node)
-    layer = layer_of(rewriter, source)
-    if layer is None:
-        return f"in front is '{source.name}', no convolution or linear layer"
-    if len(source.users) > 1:
-        return f"the output of '{source.name}' has {len(source.users)} users"
-    if output_axis(layer, known[source.name]) != 1:
-        return f"batch norm normalises dimension 1 of '{source.name}', not the features"
-    shared = uses.why_shared(layer)
-    return f"'{source.name}' cannot change: {shared}" if shared else None
-
-
-def _why_not_behind(
-    rewriter: Rewriter, node: fx.Node, known: Shapes, uses: Usage, shift: Tensor
-) -> str | None:
-    """Why the layer behind cannot take the batch norm."""
-    users = list(node.users)
-    if len(users) != 1:
-        return f"its own output has {len(users)} users"
-    layer = layer_of(rewriter, users[0])
-    if layer is None:
-        return f"behind is '{users[0].name}', no convolution or linear layer"
-    if isinstance(layer, nn.Linear) and len(known[node.name]) != 2:
-        return "batch norm normalises dimension 1, the linear layer behind reads the last"
-    if has_padding(layer) and bool(shift.any()):
-        return f"the zero padding of '{users[0].name}' would see the shift"
-    shared = uses.why_shared(layer)
-    return f"'{users[0].name}' cannot change: {shared}" if shared else None
+    front = parts.in_front(source, 1, *affine)
+    if not isinstance(front, str):
+        layers = [part for part in front if layer_of(rewriter, part.node)]
+        for part in layers:
+            fold_into_output(rewriter, part.node, part.scale, part.shift)
+        kinds = " and ".join(dict.fromkeys(_kind(rewriter, part.node) for part in layers))
+        rewriter.absorb_output(source, node, f"batch norm folded into {kinds}")
+        rewriter.rescaled(source, [part.node for part in front if part.node is not source])
+        return
+    behind = parts.behind(node, 1, *affine)
+    if isinstance(behind, str):
+        rewriter.skip(node, f"{front}; {behind}")
+        return
+    layer, *way = behind
+    fold_into_input(rewriter, layer.node, layer.scale, layer.shift)
+    node.replace_all_uses_with(source)
+    detail = f"batch norm in front folded into {_kind(rewriter, layer.node)}"
+    rewriter.absorb_input(layer.node, [node], detail)
+    rewriter.rescaled(layer.node, [part.node for part in way])
 
 
 def _kind(rewriter: Rewriter, node: fx.Node) -> str:
