@@ -10,10 +10,13 @@ from torch import fx
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.passes.base import Pass, copy_graph
 from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
+from shrinkc.passes.simplify.lift_rows import LiftRows
 from shrinkc.passes.simplify.simplify import Simplify
 
+# Good for training, too.
+CANONICAL_PASSES: tuple[Pass, ...] = (LiftRows(), Simplify())
 # What every converter does: the network that others are compared with.
-BASE_PASSES: tuple[Pass, ...] = (Simplify(), FoldBatchNorm())
+BASE_PASSES: tuple[Pass, ...] = (*CANONICAL_PASSES, FoldBatchNorm())
 
 
 def deployed(captured: fx.GraphModule) -> fx.GraphModule:
@@ -54,6 +57,6 @@ class Network:
 
 def network(captured: fx.GraphModule) -> Network:
     """Of a captured graph, which is not touched."""
-    graph = run_exact_passes(captured, (Simplify(),))[0].float().eval()
+    graph = run_exact_passes(captured, CANONICAL_PASSES)[0].float().eval()
     folded, steps = run_exact_passes(graph, (FoldBatchNorm(),))
     return Network(graph, folded.float(), {c.node: c.replaces[-1] for c in steps[0].changes})
