@@ -175,22 +175,25 @@ def _silu(w: _Writer, out: str, x: str, p: tuple[float, ...]) -> None:
 
 
 def _mish(w: _Writer, out: str, x: str, p: tuple[float, ...]) -> None:
-    soft = w.node("Softplus", [x], f"{out}/softplus")
-    gate = w.node("Tanh", [soft], f"{out}/gate")
+    """x · tanh(ln(1 + eˣ)) = x · n / (n + 2), n = eˣ (eˣ + 2); the ratio is 1 from x = 20
+    on. ONNX Runtime's own Softplus takes several times as long."""
+    two = w.scalar(out, "two", 2.0)
+    limited = w.node("Min", [x, w.scalar(out, "limit", 20.0)], f"{out}/limited")
+    power = w.node("Exp", [limited], f"{out}/power")
+    n = w.node("Mul", [power, w.node("Add", [power, two], f"{out}/sum")], f"{out}/n")
+    gate = w.node("Div", [n, w.node("Add", [n, two], f"{out}/divisor")], f"{out}/gate")
     w.node("Mul", [x, gate], out)
 
 
 def _gelu(w: _Writer, out: str, x: str, p: tuple[float, ...]) -> None:
     """x/2 · (1 + erf(x/√2)), in the form that ONNX Runtime fuses"""
     scaled = w.node("Div", [x, w.scalar(out, "root2", math.sqrt(2))], f"{out}/scaled")
-    erf = w.node("Erf", [scaled], f"{out}/erf")
-    _halved(w, out, x, erf)
+    _halved(w, out, x, w.node("Erf", [scaled], f"{out}/erf"))
 
 
 def _gelu_tanh(w: _Writer, out: str, x: str, p: tuple[float, ...]) -> None:
-    """x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))"""
-    square = w.node("Mul", [x, x], f"{out}/square")
-    cube = w.node("Mul", [square, x], f"{out}/cube")
+    """x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))), in the form that ONNX Runtime fuses"""
+    cube = w.node("Pow", [x, w.scalar(out, "three", 3.0)], f"{out}/cube")
     small = w.node("Mul", [cube, w.scalar(out, "c3", 0.044715)], f"{out}/small")
     total = w.node("Add", [x, small], f"{out}/total")
     inner = w.node("Mul", [total, w.scalar(out, "c1", math.sqrt(2 / math.pi))], f"{out}/inner")
@@ -198,9 +201,9 @@ def _gelu_tanh(w: _Writer, out: str, x: str, p: tuple[float, ...]) -> None:
 
 
 def _halved(w: _Writer, out: str, x: str, gate: str) -> None:
+    half = w.node("Mul", [x, w.scalar(out, "half", 0.5)], f"{out}/halved")
     shifted = w.node("Add", [gate, w.scalar(out, "one", 1.0)], f"{out}/shifted")
-    product = w.node("Mul", [x, shifted], f"{out}/product")
-    w.node("Mul", [product, w.scalar(out, "half", 0.5)], out)
+    w.node("Mul", [half, shifted], out)
 
 
 def _rsqrt(w: _Writer, out: str, x: str, p: tuple[float, ...]) -> None:
@@ -302,23 +305,27 @@ def _affine(w: _Writer, op: ops.ChannelAffine) -> None:
 
 
 def _layer_norm(w: _Writer, op: ops.LayerNorm) -> None:
+    """One operator from opset 17 on. Written out where it would store a map of ones instead."""
     out, x = op.output.name, op.x.name
-    weight = w.array(f"{op.name}.weight", op.weight)
-    bias = w.array(f"{op.name}.bias", op.bias)
-    axis = len(op.x.shape) - op.weight.ndim
-    if w.opset >= 17:
-        w.node("LayerNormalization", [x, weight, bias], out, axis=axis, epsilon=op.eps)
+    axes = list(range(len(op.x.shape) - op.weight.ndim, len(op.x.shape)))
+    scaled, shifted = bool(np.any(op.weight != 1)), bool(np.any(op.bias != 0))
+    bias = w.array(f"{op.name}.bias", op.bias) if shifted else ""
+    if w.opset >= 17 and (scaled or len(axes) == 1):
+        operands = [x, w.array(f"{op.name}.weight", op.weight), *([bias] if shifted else [])]
+        w.node("LayerNormalization", operands, out, axis=axes[0], epsilon=op.eps)
         return
-    axes = list(range(axis, len(op.x.shape)))
     mean = w.node("ReduceMean", [x], f"{out}/mean", axes=axes, keepdims=1)
     centred = w.node("Sub", [x, mean], f"{out}/centred")
     square = w.node("Mul", [centred, centred], f"{out}/square")
     variance = w.node("ReduceMean", [square], f"{out}/variance", axes=axes, keepdims=1)
     padded = w.node("Add", [variance, w.scalar(out, "eps", op.eps)], f"{out}/padded")
     deviation = w.node("Sqrt", [padded], f"{out}/deviation")
-    normal = w.node("Div", [centred, deviation], f"{out}/normal")
-    scaled = w.node("Mul", [normal, weight], f"{out}/scaled")
-    w.node("Add", [scaled, bias], out)
+    result = w.node("Div", [centred, deviation], f"{out}/normal" if scaled or shifted else out)
+    if scaled:
+        weight = w.array(f"{op.name}.weight", op.weight)
+        result = w.node("Mul", [result, weight], f"{out}/scaled" if shifted else out)
+    if shifted:
+        w.node("Add", [result, bias], out)
 
 
 def _matmul(w: _Writer, op: ops.MatMul) -> None:
