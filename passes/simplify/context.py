@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from shrinkc.passes.analysis.linear.linear_ops import LinearOps
+from shrinkc.passes.analysis.ranges import Range
 from shrinkc.passes.analysis.shapes import Shapes
 from shrinkc.passes.rewrite import Rewriter
 
@@ -20,6 +21,7 @@ class SimplifyContext:
     shapes: Shapes
     doubled: Shapes | None
     ops: LinearOps
+    ranges: dict[str, Range]
 
     def same_shape(self, a: fx.Node, b: fx.Node) -> bool:
         """At every batch size that the graph runs at."""

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from shrinkc.passes.analysis.ranges import limits
 from shrinkc.passes.ir import module_of, slice_dim
 from shrinkc.passes.simplify.context import SimplifyContext
 
@@ -27,6 +28,17 @@ def bypass_no_op(c: SimplifyContext, node: fx.Node) -> None:
     x = _unchanged(c, node)
     if x is not None and c.same_shape(x, node):
         c.rewriter.bypass(node, x, f"{_title(c, node)} does nothing")
+
+
+def bypass_idle_limit(c: SimplifyContext, node: fx.Node) -> None:
+    """limit(x) = x where x cannot be beyond: ReLU behind ReLU or sigmoid, a wide clamp behind a
+    narrow one."""
+    limited = limits(c.rewriter.graph_module, node)
+    if limited is None:
+        return
+    low, high = c.ranges[node.all_input_nodes[0].name]
+    if limited[0] <= low and high <= limited[1]:
+        c.rewriter.bypass(node, node.all_input_nodes[0], f"{_title(c, node)} limits nothing")
 
 
 def join_reshapes(c: SimplifyContext, node: fx.Node) -> None:

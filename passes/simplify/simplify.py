@@ -4,6 +4,7 @@ In one walk from the inputs to the outputs:
 
 * Identity, Dropout (as in inference), x + 0, x − 0, x·1, x/1, and reshape, permute, slice, pad and
   cat that change nothing are bypassed;
+* ReLU, ReLU6, Hardtanh and clamp whose input is within their limits are bypassed;
 * reshape of reshape and permute of permute become one;
 * what depends on constants alone becomes a constant;
 * zero padding in front of a convolution becomes its own where it is symmetric;
@@ -22,6 +23,7 @@ import torch
 from torch import fx
 
 from shrinkc.passes.analysis.linear.linear_ops import LinearOps
+from shrinkc.passes.analysis.ranges import ranges
 from shrinkc.passes.analysis.shapes import shapes
 from shrinkc.passes.analysis.usage import usage
 from shrinkc.passes.base import PassResult
@@ -29,7 +31,12 @@ from shrinkc.passes.rewrite import Rewriter
 from shrinkc.passes.simplify.absorb import absorb_affine, absorb_padding
 from shrinkc.passes.simplify.constant_folding import fold_constant
 from shrinkc.passes.simplify.context import SimplifyContext
-from shrinkc.passes.simplify.no_ops import bypass_no_op, join_permutes, join_reshapes
+from shrinkc.passes.simplify.no_ops import (
+    bypass_idle_limit,
+    bypass_no_op,
+    join_permutes,
+    join_reshapes,
+)
 
 Rule = Callable[[SimplifyContext, fx.Node], None]
 
@@ -37,6 +44,7 @@ RULES: tuple[Rule, ...] = (
     join_reshapes,
     join_permutes,
     bypass_no_op,
+    bypass_idle_limit,
     fold_constant,
     absorb_padding,
     absorb_affine,
@@ -60,7 +68,7 @@ class Simplify:
         known = shapes(copy)
         context = SimplifyContext(
             *(rewriter, known, _doubled(copy)),
-            LinearOps(copy, known, usage(copy)),
+            *(LinearOps(copy, known, usage(copy)), ranges(copy)),
         )
         with torch.no_grad():
             for node in rewriter.nodes:
