@@ -10,11 +10,12 @@ from torch import fx
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.passes.base import Pass, copy_graph
 from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
+from shrinkc.passes.recognise.recognise import Recognise
 from shrinkc.passes.simplify.lift_rows import LiftRows
 from shrinkc.passes.simplify.simplify import Simplify
 
 # Good for training, too.
-CANONICAL_PASSES: tuple[Pass, ...] = (LiftRows(), Simplify())
+CANONICAL_PASSES: tuple[Pass, ...] = (Recognise(), LiftRows(), Simplify())
 # What every converter does: the network that others are compared with.
 BASE_PASSES: tuple[Pass, ...] = (*CANONICAL_PASSES, FoldBatchNorm())
 
