@@ -277,6 +277,7 @@ class _Plans:
             task=options.task,
             progress=shown,
         )
+        planner.notes += () if teaching is None else recipe.batch_notes(len(teaching))
         return cls(planner, request)
 
     def made(self, found: Found, frontier: tuple[FrontierPoint, ...] = ()) -> Planned:

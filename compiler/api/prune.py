@@ -41,6 +41,7 @@ class Pruned(Transformed):
     skipped               groups that stay whole, and why
     not_compensated       layers that were not compensated, and why
     history               of training
+    notes                 how it was helped, and what else a user should know
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Pruned(Transformed):
         not_compensated: tuple[Skip, ...],
         measured_speedup: float | None,
         tuned: bool,
+        notes: tuple[str, ...],
     ) -> None:
         graph = found.graph_module if tuned else found.trainable
         super().__init__(graph, structure, compiled, judged)
@@ -64,6 +66,7 @@ class Pruned(Transformed):
         self.skipped, self.history = found.skipped, found.history
         self.not_compensated = not_compensated
         self.measured_speedup = measured_speedup
+        self.notes = notes
 
     @classmethod
     def by(cls, pruner: Pruner) -> Pruned:
@@ -82,6 +85,7 @@ class Pruned(Transformed):
             not_compensated=not_compensated,
             measured_speedup=speedup,
             tuned=pruner.tunes,
+            notes=pruner.notes,
         )
 
     @property
@@ -145,7 +149,7 @@ def prune(
 
     Args:
         model, inputs: as of `compile`.
-        goal: Goal.macs, Goal.params or Goal.channels; with a target Goal.speedup, Goal.budget_ms.
+        goal: Goal.macs, Goal.params, Goal.channels; with a target Goal.speedup, Goal.budget_ms.
         keep: instead of a goal: channel group → share of its channels that stays.
         criterion: "l1", "l2", "slimming", "ssl", "random", "equal"; with images "hrank", "dropnet",
             "cap", "he"; with labels "group-fisher"; or an object of one's own.
@@ -155,8 +159,9 @@ def prune(
             come with tensors are always used by criteria.
         evaluation: other images, to judge on; labels give top-1.
         train: images to train on afterwards, for `epochs` (None: the recipe's).
-        options: of the allocation of widths, of rounds, of training.
-        compensate: fit what is left by least squares; None: as the criterion is published.
+        options: of the allocation, of rounds, of training.
+        compensate: fit what is left by least squares; None: where `images` are given, and before a
+            training as the criterion is published.
         steps: of distillation behind compensation, where nothing is trained; None: the default.
         strength: of the penalty of criteria that train with one.
         every: steps between two removals, for criteria that remove channels while training.
@@ -164,9 +169,8 @@ def prune(
         precision: "fp32" or "int8", of the files and of what the table is asked.
         task, opset, threads, runs, folder, name, command, progress: as of `plan`.
 
-    Raises InputError for a goal that cannot be reached (says what can), no group that can become
-    narrower (says why), images or labels missing; TableError, CaptureError, ModelRunError,
-    VerificationError, TrainingError.
+    Raises InputError: a goal out of reach (says what is not), no group that can become narrower
+    (says why); TableError, CaptureError, ModelRunError, VerificationError, TrainingError.
     """
     spec, options = spec_of(criterion), Pruning() if options is None else options
     check_kind("options", options, Pruning, "a Pruning")
@@ -176,9 +180,9 @@ def prune(
     if epochs is not None:
         options = replace(options, recipe=replace(options.recipe, epochs=epochs))
     trains = train is not None or (labels and epochs is not None)
-    how = (compensate, steps, strength, every, in_order, labels, limit, trains)
+    how = (compensate, steps, strength, every, in_order, labels, limit, trains, images is not None)
     asked = Asked(spec, goal, options, *how)
-    asked.check(images is not None, epochs is not None)
+    asked.check(epochs is not None)
     files = options_of(target or "", precision, opset, threads, runs, task)
     if target is None:
         asked.check_without_target(precision)

@@ -63,6 +63,7 @@ class Shrunk(Transformed):
     """A network of less depth. Times are the target's table's, in ms.
 
     measured_speedup  of its TFLite file over the original's, where the target is this machine
+    notes             what else a user should know
     """
 
     def __init__(
@@ -72,12 +73,14 @@ class Shrunk(Transformed):
         judged: Judged | None,
         outcome: Outcome,
         measured_speedup: float | None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         super().__init__(outcome.shrunk, structure, compiled, judged)
         self.before_ms, self.after_ms = outcome.before_ms, outcome.after_ms
         self.choices, self.lines = outcome.choices, outcome.lines
         self.skipped = outcome.skipped
         self.measured_speedup = measured_speedup
+        self.notes = notes
 
     @property
     def speedup(self) -> float:
@@ -166,7 +169,8 @@ def shrink(
         *(outcome.shrunk, outcome.original, "shrunk"), sections=Sections(plan=outcome.plan)
     )
     speedup = work.measured_ms.speedup(outcome.shrunk) if work.measured_ms else None
-    return Shrunk(request.subject.structure, compiled, judged, outcome, speedup)
+    notes = () if teaching is None else options.recipe.batch_notes(len(teaching))
+    return Shrunk(request.subject.structure, compiled, judged, outcome, speedup, notes)
 
 
 def _check(

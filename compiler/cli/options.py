@@ -233,8 +233,8 @@ CompensateOption = Annotated[
     bool | None,
     typer.Option(
         "--compensate/--no-compensate",
-        help="Fit what is left to what the network computed, by least squares. Default: for cap "
-        "and he.",
+        help="Fit what is left to what the network computed, by least squares. Default: with "
+        "--images, where nothing is trained.",
         rich_help_panel=METHOD,
     ),
 ]
@@ -385,7 +385,10 @@ StepsOption = Annotated[
 BatchOption = Annotated[
     int,
     typer.Option(
-        min=1, metavar="COUNT", help="Images per training step.", rich_help_panel=TRAINING
+        min=1,
+        metavar="COUNT",
+        help="Images per training step; at most a tenth of all.",
+        rich_help_panel=TRAINING,
     ),
 ]
 RateOption = Annotated[

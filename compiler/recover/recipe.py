@@ -32,6 +32,7 @@ from shrinkc.errors import InputError
 
 JUDGED = 4_000  # images, at most, that judge what an option does
 MEMORY = 500_000_000  # bytes, at most, of the copies of images to try and to judge on, each
+STEPS = 10  # of an epoch, at least
 SMALL = 64  # pixels: networks for such images are trained on shifted crops, others on resized
 
 
@@ -44,6 +45,7 @@ class Recipe:
     steps          of training before an option's damage is judged
     distillation   weight of the teacher's answers, labels have the rest
     activated      put an activation behind every merged span
+    batch          of images, and at most a tenth of all
     parallel       importance jobs side by side, or "ray"
     """
 
@@ -75,6 +77,21 @@ class Recipe:
             check_number(name, value)
             if value > 1:
                 raise InputError(f"`{name}` {value:g}: give a share, 0 to 1")
+
+    def batch_of(self, images: int) -> int:
+        """Of a training on so many images: at most a tenth of them, so that an epoch has ten steps
+        or more, but two."""
+        return min(self.batch, max(2, images // STEPS))
+
+    def batch_notes(self, images: int) -> tuple[str, ...]:
+        """One where that is less than was asked for."""
+        batch = self.batch_of(images)
+        if batch == self.batch:
+            return ()
+        return (
+            f"trained in batches of {batch} instead of {self.batch}: of {counted(images, 'image')} "
+            "a batch is a tenth at most",
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +127,7 @@ class Trainer:
         kd = recipe.distillation if self.labelled else 1.0
         return Training(
             epochs,
-            min(recipe.batch, len(self.trial.images)),
+            recipe.batch_of(len(self.train.images)),
             optimiser=Sgd(recipe.learning_rate, weight_decay=recipe.weight_decay, groups=groups),
             labels=Labels(1 - kd, recipe.smoothing) if self.labelled and kd < 1 else None,
             distillation=Distillation(self.teacher, kd, recipe.temperature) if kd else None,
@@ -158,7 +175,7 @@ def trainer_for(
     order = torch.randperm(len(images), generator=generator)
     fitting = MEMORY // (images.pixels[0].numel() * images.pixels.element_size())
     judged = min(JUDGED, fitting, len(images) // 4)
-    tried = min(recipe.steps * recipe.batch, fitting, len(images) - judged)
+    tried = min(recipe.steps * recipe.batch_of(len(images)), fitting, len(images) - judged)
     crop = RandomCrop(4) if max(size) <= SMALL else RandomResizedCrop((0.35, 1.0))
     augmentation = Augmentation(crop, flip=True)
     return Trainer(

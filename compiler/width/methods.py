@@ -43,7 +43,7 @@ def spec_of(criterion: str | CriterionSpec | Criterion) -> CriterionSpec:
     other that scores channels. Raises InputError, which lists the names.
 
     Of another object nothing is known but its scores: they compare by share, nothing is trained
-    before and nothing compensated unless asked for. A `CriterionSpec` of one's own says more.
+    before. A `CriterionSpec` of one's own says more.
     """
     if isinstance(criterion, CriterionSpec):
         return criterion

@@ -44,7 +44,8 @@ class CriterionSpec:
     needs        to score channels
     normalise    how its scores are made comparable between groups
     penalty      (network, groups, strength) → added to the loss of a training before anything goes
-    compensates  what is left is fitted to what the network computed, unless asked otherwise
+    compensates  as published: what is left is fitted to what the network computed, before a
+                 training too
     scheduled    whether it can remove channels during a training, one every so many steps
     """
 

@@ -18,6 +18,7 @@ from shrinkc.compiler.measure.speedup import Measuring
 from shrinkc.compiler.recover.compensate import compensate as compensated
 from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.support.checks import check_number, check_whole
+from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.train.compute import require_training
 from shrinkc.compiler.width.distil import distilled
 from shrinkc.compiler.width.layer_by_layer import in_order as layer_after_layer
@@ -51,12 +52,14 @@ class Asked:
     labels: bool
     limit: int
     trains: bool
+    images: bool
 
     @property
     def compensates(self) -> bool:
-        """As asked for, else as the criterion is published."""
+        """As asked for; else wherever there are images and nothing is trained, and before a
+        training as the criterion is published."""
         if self.compensate is None:
-            return self.spec.compensates or self.in_order
+            return self.images and (self.spec.compensates or self.in_order or not self.trains)
         return self.compensate
 
     @property
@@ -68,8 +71,9 @@ class Asked:
         """Whether images are looked at before anything is trained."""
         return self.spec.needs != "nothing" or self.compensates or self.measures
 
-    def check(self, images: bool, epochs: bool) -> None:
+    def check(self, epochs: bool) -> None:
         """What can be known to fail before anything is loaded. Raises InputError."""
+        images = self.images
         check_goal(self.goal, self.options.keep)
         self._check_numbers()
         if self.labels and not images:
@@ -153,9 +157,29 @@ class Pruner:
     @property
     def tunes(self) -> bool:
         """Whether the deployed network is distilled at the end."""
-        steps = Tuning().steps if self.asked.steps is None else self.asked.steps
         fits = self.seen is not None and self.asked.compensates
-        return fits and not self.asked.trains and steps > 0
+        return fits and not self.asked.trains and self.steps > 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How the network was helped, and what else a user should know."""
+        asked, seen = self.asked, self.seen
+        said = "not compensated for what went"
+        if asked.compensates and seen is not None:
+            steps = f", then {counted(self.steps, 'step')} of distillation" if self.tunes else ""
+            said = f"compensated by least squares on {counted(len(seen), 'image')}{steps}"
+        elif not asked.images and not asked.trains:
+            said += ": that needs `images`"
+        if self.teaching is None:
+            return (said,)
+        recipe, images = asked.options.recipe, len(self.teaching)
+        trained = f"trained for {counted(recipe.epochs, 'epoch')} on {counted(images, 'image')}"
+        return (said, trained, *recipe.batch_notes(images))
+
+    @property
+    def steps(self) -> int:
+        """Of distillation, where nothing is trained."""
+        return Tuning().steps if self.asked.steps is None else self.asked.steps
 
     def pruned(self) -> tuple[Found, tuple[Skip, ...]]:
         """The result, and layers that were not compensated."""
@@ -189,9 +213,9 @@ class Pruner:
             progress=self.request.progress,
         )
         if self.tunes and seen is not None:
-            tuning = Tuning() if asked.steps is None else Tuning(steps=asked.steps)
             result = distilled(
-                *(result, seen, tuning, self.request.progress), task=self.request.options.task
+                *(result, seen, Tuning(steps=self.steps), self.request.progress),
+                task=self.request.options.task,
             )
         return result, tuple(dict.fromkeys(skipped))
 

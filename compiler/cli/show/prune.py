@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from shrinkc.compiler.api.prune import Pruned
-from shrinkc.compiler.cli.output import NOT_JUDGED
+from shrinkc.compiler.cli.output import NOT_JUDGED, current
 from shrinkc.compiler.cli.output import wide_console as show_wide_console
 from shrinkc.compiler.support.text import counted
 
@@ -27,6 +27,7 @@ def pruned_json(pruned: Pruned) -> dict[str, Any]:
         "history": pruned.history,
         "judged": None if pruned.judged is None else asdict(pruned.judged),
         "measured_speedup": pruned.measured_speedup,
+        "notes": [current().flagged(note) for note in pruned.notes],
     }
 
 
@@ -51,4 +52,6 @@ def pruned_report(pruned: Pruned) -> None:
         )
     for skip in pruned.not_compensated:
         console.print(escape(f"'{skip.node}' was not compensated: {skip.reason}"))
+    for note in pruned.notes:
+        console.print(escape(current().flagged(note)))
     console.print(NOT_JUDGED if pruned.judged is None else str(pruned.judged))

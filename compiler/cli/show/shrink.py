@@ -24,6 +24,7 @@ def shrunk_json(method: str, shrunk: Shrunk) -> dict[str, Any]:
         "skipped": [asdict(skip) for skip in shrunk.skipped],
         "judged": None if shrunk.judged is None else _judged(shrunk.judged),
         "measured_speedup": shrunk.measured_speedup,
+        "notes": list(shrunk.notes),
     }
 
 
@@ -45,4 +46,6 @@ def shrunk_report(shrunk: Shrunk) -> None:
         f"{shrunk.speedup:.2f}×; "
         f"{counted(len(shrunk.skipped), 'span')} declined"
     )
+    for note in shrunk.notes:
+        console.print(escape(note))
     console.print(NOT_JUDGED if shrunk.judged is None else str(shrunk.judged))
