@@ -51,7 +51,7 @@ class OutputError:
 
     Channels, and columns of different meaning, are judged each by its own range: along dimension 1
     and along the last. Numbers without a batch are judged whole; integers by the share of them that
-    differ. Infinity and NaN equal themselves.
+    differ. Infinity equals itself; where NaN is wanted the model has no answer, and any will do.
     """
 
     _along: dict[tuple[int, int], _Channels] = field(default_factory=dict)  # dimension, its size
@@ -74,7 +74,7 @@ class OutputError:
             return
         wanted, found = np.asarray(want, np.float64), np.asarray(got, np.float64)
         with np.errstate(invalid="ignore"):
-            same = (found == wanted) | (np.isnan(found) & np.isnan(wanted))
+            same = (found == wanted) | np.isnan(wanted)
             difference = np.where(same, 0.0, np.abs(found - wanted))
         difference[np.isnan(difference)] = np.inf
         finite = np.isfinite(wanted)

@@ -294,7 +294,6 @@ def test_a_missing_library(tmp_path: Path) -> None:
         load_model(path)
 
 
-
 def test_safetensors_whose_header_begins_like_a_pickle(tmp_path: Path) -> None:
     """The header's length comes first: in one file of 32 its lowest byte is 0x80."""
     weights = {"weight": torch.ones(2)}
