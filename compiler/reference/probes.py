@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,47 +16,57 @@ LARGE = (33, 17, 9, 5)
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """Inputs of one batch. Ranges of channels are taken over all probes of a group."""
+    """Inputs of one batch; `name` says which. Ranges of channels are taken over all probes of a
+    group."""
 
+    name: str
     group: str
     inputs: tuple[Tensor, ...]
 
 
 def batch_sizes(inputs: tuple[Tensor, ...]) -> tuple[int, ...]:
     """That a network must compute the same at to be free in its batch: the captured size first,
-    twice that, 1, and an odd one, as large as NUMBERS allows and no multiple of the captured."""
-    batch, numbers = inputs[0].shape[0], sum(x.numel() for x in inputs)
-    large = next((n for n in LARGE if n * numbers <= NUMBERS * batch), LARGE[-1])
+    twice that, 1, and an odd one, as large as NUMBERS allows and no multiple of the captured.
+    Inputs without a common first dimension have one size."""
+    batch, numbers = len(inputs[0]), sum(x.numel() for x in inputs)
+    if any(len(x) != batch for x in inputs):
+        return (batch,)
+    large = next((n for n in LARGE if n * numbers <= NUMBERS * batch), 3)
     return tuple(dict.fromkeys((batch, 2 * batch, 1, max(large, 2 * batch + 1))))
 
 
 def probes(inputs: tuple[Tensor, ...], batches: Sequence[int]) -> Iterator[Probe]:
-    """The example itself; normal numbers of every scale at each batch size, at least FIXED samples;
-    zeros and ones."""
-    yield Probe("example", inputs)
-    seeds = range(math.ceil(FIXED / len(batches)) if len(batches) < 2 else 1)
+    """The example itself; usual numbers at each batch size, small and large ones at the second, or
+    FIXED times each where there is one size only; zeros and ones."""
+    yield Probe("example", "example", inputs)
     for scale in SCALES:
-        for seed in seeds:
-            for batch in batches:
-                yield Probe(f"normal × {scale:g}", _normal(inputs, batch, scale, seed))
+        group, usual = f"normal × {scale:g}", scale == SCALES[0]
+        for seed, batch in enumerate(_sizes(batches, usual), start=1):  # 0 made many an example
+            name = f"{group}, batch {batch}, {seed}"
+            sized = inputs if batch == len(inputs[0]) else at_batch(inputs, batch)
+            yield Probe(name, group, _normal(sized, scale, seed))
     for value in (0.0, 1.0):
         filled = tuple(torch.full_like(x, value) if _is_float(x) else x for x in inputs)
-        yield Probe(f"normal × {SCALES[0]:g}", filled)  # judged by the range of usual numbers
+        yield Probe(f"{value:g}", f"normal × {SCALES[0]:g}", filled)  # judged by their ranges
 
 
-def _normal(inputs: tuple[Tensor, ...], batch: int, scale: float, seed: int) -> tuple[Tensor, ...]:
+def at_batch(inputs: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:
+    """The inputs again and again, up to another batch size."""
+    return tuple(x.repeat(-(-batch // len(x)), *(1,) * (x.ndim - 1))[:batch] for x in inputs)
+
+
+def _sizes(batches: Sequence[int], usual: bool) -> Sequence[int]:
+    if len(batches) == 1:
+        return (*batches,) * FIXED
+    return batches if usual else batches[1:2]
+
+
+def _normal(inputs: tuple[Tensor, ...], scale: float, seed: int) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(seed)
     return tuple(
-        scale * torch.randn((batch, *x.shape[1:]), generator=generator, dtype=x.dtype)
-        if _is_float(x)
-        else _repeated(x, batch)
+        scale * torch.randn(x.shape, generator=generator, dtype=x.dtype) if _is_float(x) else x
         for x in inputs
     )
-
-
-def _repeated(x: Tensor, batch: int) -> Tensor:
-    times = math.ceil(batch / x.shape[0])
-    return torch.cat((x,) * times)[:batch]
 
 
 def _is_float(x: Tensor) -> bool:

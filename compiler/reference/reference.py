@@ -19,7 +19,7 @@ class Reference:
     """A model that can be run again and again: it gets copies of the inputs, and what it changes of
     itself (buffers, caches, counters, random numbers drawn) is put back behind every run.
 
-    model  must not be changed from outside meanwhile
+    model  in eval mode; must not be changed from outside meanwhile
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -38,17 +38,20 @@ class Reference:
     def run(self, inputs: tuple[Tensor, ...], seed: int = 0) -> tuple[Tensor, ...]:
         """The same without putting anything back: what the model has changed is there for the
         next run."""
+        return tensors_of(self.returned(inputs, seed))
+
+    def returned(self, inputs: tuple[Tensor, ...], seed: int = 0) -> Any:
+        """All that it returns, as it does; nothing is put back."""
         try:
             with torch.no_grad(), quiet(), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                outputs: Any = self.model(*(x.clone() for x in inputs))
+                return self.model(*(x.clone() for x in inputs))
         except Exception as error:  # the model's own Python may raise anything
             shapes = ", ".join("×".join(map(str, x.shape)) for x in inputs)
             raise ModelRunError(
                 f"the model does not run on inputs of {shapes}: {one_line(error, 300)}",
                 "give the right shape with `inputs`",
             ) from error
-        return tuple(x.clone() for x in leaves(outputs) if isinstance(x, Tensor))
 
     @contextmanager
     def preserved(self) -> Iterator[None]:
@@ -57,6 +60,10 @@ class Reference:
             yield
         finally:
             self._state.restore()
+
+    def restore(self, but: str | None = None) -> None:
+        """Put back what `run` has changed, except what lies at one path."""
+        self._state.restore(but)
 
     def changed(self) -> tuple[str, ...]:
         """Paths of what `run` has changed of the model and nobody has put back."""
@@ -67,3 +74,9 @@ def leaves(outputs: Any) -> list[Any]:
     """What a model returns, nested containers undone."""
     tree: Any = torch.utils
     return tree._pytree.tree_leaves(outputs)
+
+
+def tensors_of(returned: Any) -> tuple[Tensor, ...]:
+    """The tensors in what a model returned, in the order of a graph's outputs; copies, since a
+    model may return what it holds and change it later."""
+    return tuple(x.detach().clone() for x in leaves(returned) if isinstance(x, Tensor))

@@ -35,14 +35,18 @@ class State:
         ]
         return tuple(dict.fromkeys((*held, *numbers)))
 
-    def restore(self) -> None:
-        """Put everything back."""
-        for _, now, kept in self._containers.values():
-            if any(True for _ in _differing("", now, kept)):
+    def restore(self, but: str | None = None) -> None:
+        """Put everything back, except what lies at one path."""
+        for where, now, kept in self._containers.values():
+            differing = set(_differing(where, now, kept))
+            if differing - {but}:
+                spared = {k: v for k, v in _items(now) if _joined(where, k) == but}
                 now.clear()
                 (now.extend if isinstance(now, list | deque) else now.update)(kept)
-        for _, now, kept in self._tensors.values():
-            if not _same(now, kept):
+                if isinstance(now, dict):
+                    now.update(spared)
+        for path, now, kept in self._tensors.values():
+            if path != but and not _same(now, kept):
                 now.data = kept.clone()
 
     def _remember(self, path: str, value: Any) -> None:

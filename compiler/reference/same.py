@@ -1,0 +1,45 @@
+"""Does a captured graph compute what the model computes?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, fx
+
+from shrinkc.compiler.reference.differences import Differences
+from shrinkc.compiler.reference.original import Original
+from shrinkc.compiler.reference.probes import probes
+from shrinkc.errors import IllegalGraphError, ModelRunError
+
+# float32 against float32 of the same arithmetic in another order; of the range of a channel
+TOLERANCE = 1e-4
+
+
+def require_same(
+    graph_module: fx.GraphModule,
+    original: Original,
+    inputs: tuple[Tensor, ...],
+    batches: Sequence[int],
+) -> None:
+    """On all probes at these batch sizes. Raises IllegalGraphError."""
+    differences = Differences()
+    for probe in probes(inputs, batches):
+        try:
+            want = original.outputs(probe.name, probe.inputs)
+        except ModelRunError:  # of numbers that the model refuses: it runs on the example
+            continue
+        with torch.no_grad():
+            got = [x.numpy() for x in graph_module(*probe.inputs)]
+        if len(got) != len(want):
+            raise IllegalGraphError(f"the graph returns {len(got)} tensors, the model {len(want)}")
+        for index, (a, b) in enumerate(zip(got, want, strict=True)):
+            if a.shape != b.shape:
+                raise IllegalGraphError(
+                    f"at a batch of {len(probe.inputs[0])} output {index} of the graph has shape "
+                    f"{a.shape}, the model's {b.shape}"
+                )
+        differences.add(probe.group, probe.inputs, got, want)
+    excess = differences.excess(original, TOLERANCE)
+    if excess is not None:
+        raise IllegalGraphError(f"the graph differs by {excess}")
