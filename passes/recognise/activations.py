@@ -52,9 +52,6 @@ class _Function:
     def __call__(self, x: Tensor) -> Tensor:
         return self._values(x)[self.region.sink]
 
-    def at(self, x: float) -> float:
-        return float(self(torch.tensor([x], dtype=torch.float64)))
-
     def switches(self, x: Tensor) -> Iterator[Tensor]:
         """Functions of x in whose zeros something inside switches or has a pole."""
         values = self._values(x)
@@ -123,7 +120,7 @@ def activation(graph_module: fx.GraphModule, region: Region, numbers: Numbers) -
     if not bool(values.isfinite().all()):
         return None
     for known in _candidates(function):
-        if _agree(probes, values, known(probes)) and _is(function, known):
+        if _agree(probes, values, known(probes)) and _same(function, known):
             return known
     return None
 
@@ -132,16 +129,15 @@ def is_activation(
     graph_module: fx.GraphModule, region: Region, numbers: Numbers, known: nn.Module
 ) -> bool:
     """Whether the region is this activation of its source."""
-    return _is(_Function(graph_module, region, numbers), known)
+    return _same(_Function(graph_module, region, numbers), known)
 
 
 def _candidates(function: _Function) -> Iterator[nn.Module]:
     yield from _KNOWN
-    left, right = function.at(-1.0), function.at(1.0)
+    left, right, low, high = function(_ENDS).tolist()
     if abs(right - 1) < TOLERANCE and left < 0:  # the parameter, without its rounding
         yield nn.LeakyReLU(_rounded(-left))
         yield nn.ELU(_rounded(-left / (1 - math.exp(-1))))
-    low, high = function.at(-_FAR), function.at(_FAR)
     if -_FAR < low < high < _FAR:
         yield nn.Hardtanh(_rounded(low), _rounded(high))
 
@@ -151,27 +147,31 @@ def _rounded(value: float) -> float:
 
 
 _FAR = 1e30
+_ENDS = torch.tensor([-1.0, 1.0, -_FAR, _FAR]).double()
 _NEAR = torch.linspace(-12, 12, 97, dtype=torch.float64) + 0.0137
 _POWERS = 10.0 ** torch.linspace(-4, 30, 69, dtype=torch.float64)
 _PROBES = torch.tensor([-20.0, -4.1, -2.3, -1.1, -0.3, 0.2, 1.7, 4.9, 7.3, 20.0]).double()
 _ROUNDS = 4
 
 
-def _is(function: _Function, known: nn.Module) -> bool:
+def _same(function: _Function, known: nn.Module) -> bool:
     """Whether the two agree on both sides of every place where either switches."""
     points = torch.cat((_NEAR, _POWERS, -_POWERS, _around(torch.tensor([-3.0, 0.0, 3.0, 6.0]))))
     for _ in range(_ROUNDS):
         points = points.unique()
         if not function.is_regular(points) or not _agree(points, function(points), known(points)):
             return False
-        zeros = [points.new_zeros(0), *(_zeros(points, y) for y in function.switches(points))]
+        zeros = [_zeros(points, y) for y in function.switches(points)]
+        if not any(len(found) for found in zeros):
+            return True
         points = torch.cat((points, _around(torch.cat(zeros))))
     return True
 
 
 def _zeros(x: Tensor, y: Tensor) -> Tensor:
     """Where straight lines between neighbouring points cross 0."""
-    crosses = (y[:-1] * y[1:] <= 0) & (y[:-1] != y[1:])
+    finite = y.isfinite()
+    crosses = (y[:-1] * y[1:] <= 0) & (y[:-1] != y[1:]) & finite[:-1] & finite[1:]
     a, b, left, right = x[:-1][crosses], x[1:][crosses], y[:-1][crosses], y[1:][crosses]
     return a + (b - a) * (left / (left - right))
 
