@@ -144,7 +144,7 @@ def _compiled(
         *(graph, options),
         name=subject.name,
         progress=progress,
-        reference=Original(subject.reference),
+        reference=Original.of_model(subject.reference),
         sections=sections,
     )
     return Compiled.of(made, subject)

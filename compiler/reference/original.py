@@ -8,18 +8,22 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from shrinkc.compiler.reference.reference import Reference
 from shrinkc.compiler.support.difference import Array, OutputError
+from shrinkc.errors import ModelRunError
 
 Answering = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]  # inputs → the outputs
 KEPT_BYTES = 64 << 20  # of outputs
 TINY = ((2.0**-22, 30.0), (2.0**-18, 1.0))  # relative changes of the input, how much they count
+EXACT_WEIGHT = 4.0  # of what float32 rounds: another order of the same sums rounds otherwise
 
 
 class Original:
     """A network as a function, which remembers small outputs when it sees the same batch again."""
 
-    def __init__(self, answer: Answering) -> None:
-        self._answer = answer
+    def __init__(self, answer: Answering, precise: Answering | None = None) -> None:
+        """`precise`: the same in float64, where that is to be had."""
+        self._answer, self._precise = answer, precise
         self._kept: dict[Hashable, list[Array]] = {}
         self._bytes = 0
 
@@ -33,6 +37,10 @@ class Original:
 
         return cls(answer)
 
+    @classmethod
+    def of_model(cls, reference: Reference) -> Original:
+        return cls(reference, reference.precise)
+
     def outputs(self, key: Hashable, inputs: tuple[Tensor, ...]) -> list[Array]:
         """What it computes for the batch that `key` stands for."""
         known = self._kept.get(key)
@@ -44,8 +52,8 @@ class Original:
         return known
 
     def rounding(self, batches: Sequence[tuple[Tensor, ...]]) -> list[OutputError]:
-        """How far each output moves when the inputs move by what float32 rounds: no file can be
-        closer to the network than the network is to itself."""
+        """How far each output moves when the inputs move by what float32 rounds, and how far it is
+        from the same in float64: no file can be closer to the network than that."""
         errors: list[OutputError] = []
         generator = torch.Generator().manual_seed(0)
         for inputs in batches:
@@ -55,9 +63,21 @@ class Original:
                 for _ in range(2):
                     moved = self._arrays(tuple(_moved(x, step, generator) for x in inputs))
                     for error, got, one in zip(errors, moved, want, strict=True):
-                        far = got.dtype.kind == "f"
-                        error.add(one + weight * (got - one) if far else got, one)
+                        error.add(_farther(got, one, weight), one)
+            for error, got, one in zip(errors, self._exact(inputs, want), want, strict=True):
+                error.add(_farther(got, one, EXACT_WEIGHT), one)
         return errors
+
+    def _exact(self, inputs: tuple[Tensor, ...], otherwise: list[Array]) -> list[Array]:
+        """The outputs in float64; `otherwise` where the model's own code knows float32 alone."""
+        if self._precise is None:
+            return otherwise
+        try:
+            exact = [o.numpy() for o in self._precise(inputs)]
+        except ModelRunError:
+            return otherwise
+        fits = [a.shape for a in exact] == [b.shape for b in otherwise]
+        return exact if fits else otherwise
 
     def treats_samples_alone(self, inputs: tuple[Tensor, ...]) -> bool:
         """Whether every output has the batch in front, and none of a sample's depends on the
@@ -82,6 +102,11 @@ class Original:
 
     def _arrays(self, inputs: tuple[Tensor, ...]) -> list[Array]:
         return [o.numpy() for o in self._answer(inputs)]
+
+
+def _farther(got: Array, want: Array, weight: float) -> Array:
+    """`weight` times as far from `want`."""
+    return want + weight * (got - want) if want.dtype.kind == "f" else got
 
 
 def _moved(x: Tensor, step: float, generator: torch.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,6 +53,12 @@ class Reference:
                 f"the model does not run on inputs of {shapes}: {one_line(error, 300)}",
                 "give the right shape with `inputs`",
             ) from error
+
+    def precise(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The same by a copy of the model in float64. Raises ModelRunError where its own code
+        knows float32 alone."""
+        wide = Reference(copy.deepcopy(self.model).double())
+        return wide.run(tuple(x.double() if x.is_floating_point() else x for x in inputs))
 
     @contextmanager
     def preserved(self) -> Iterator[None]:

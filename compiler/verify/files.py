@@ -81,7 +81,7 @@ def _counted(data: Data, done: Callable[[], None]) -> Iterator[Batch]:
 
 FP32_TOLERANCE = 1e-4  # of the range of a channel
 IMAGES = "the images"  # the group of batches that are judged
-WORST = 4  # batches that are kept to look into
+WORST = 8  # batches that are kept to look into
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Comparison:
     task's scores; `classes`: how many labels may name, where they are classes.
 
     errors  group of batches → the error of each output; every group is judged by its own ranges
-    worst   group → the few batches on which the error grew last
+    worst   group → a few batches, those on which the error grew last among them
     """
 
     images: int = 0
@@ -169,8 +169,9 @@ class Comparison:
         before = self.error_in(group)
         for one, g, w in zip(known, got, want, strict=True):
             one.add(g, w)
-        if self.error_in(group) > before or group not in self.worst:
-            self.worst[group] = [*self.worst.get(group, []), inputs][-WORST:]
+        kept = self.worst.get(group, [])
+        if self.error_in(group) > before or len(kept) < WORST:
+            self.worst[group] = [*kept, inputs][-WORST:]
 
     def add(self, got: list[Array], want: list[Array], labels: Tensor | None) -> None:
         """Count the task's scores of one batch."""

@@ -192,7 +192,7 @@ def answers(function: Callable[[Tensor], Any]) -> Original:
         def forward(self, x: Tensor) -> Any:
             return function(x)
 
-    return Original(Reference(Net()))
+    return Original.of_model(Reference(Net()))
 
 
 TOGETHER = SimpleNamespace(

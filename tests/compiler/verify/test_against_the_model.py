@@ -55,13 +55,13 @@ PLANTED: dict[str, Callable[[Tensor], Any]] = {
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_graph_that_is_not_the_model_is_found_out(graph: fx.GraphModule, name: str) -> None:
-    model = Original(Reference(Net(PLANTED[name])))
+    model = Original.of_model(Reference(Net(PLANTED[name])))
     with pytest.raises(VerificationError, match="differs from the model"):
         compile_graph(graph, OPTIONS, reference=model)
 
 
 def test_the_model_itself_passes(graph: fx.GraphModule) -> None:
-    made = compile_graph(graph, OPTIONS, reference=Original(Reference(Net())))
+    made = compile_graph(graph, OPTIONS, reference=Original.of_model(Reference(Net())))
     assert 0 < made.report.max_relative_error < 1e-4
 
 
@@ -70,7 +70,7 @@ def test_images_are_checked_against_the_model_too(graph: fx.GraphModule) -> None
     images = (1000 + np.random.default_rng(0).standard_normal((8, 3, 8, 8))).astype(np.float32)
     source = image_source(torch.as_tensor(images), ((1, 3, 8, 8),), "images")
     options = with_images(OPTIONS, source, None)
-    model = Original(Reference(Net(lambda y: y.clamp(-200, 200))))
+    model = Original.of_model(Reference(Net(lambda y: y.clamp(-200, 200))))
     assert compile_graph(graph, OPTIONS, reference=model).report.max_relative_error < 1e-4
     with pytest.raises(VerificationError, match="on the images"):
         compile_graph(graph, options, reference=model)
@@ -88,5 +88,7 @@ def test_rounding_that_is_the_models_own_is_no_difference() -> None:
             return (self.net(x) + 1e4) - 1e4
 
     model = Fine().eval()
-    made = compile_graph(capture(model, (X,)), OPTIONS, reference=Original(Reference(model)))
+    made = compile_graph(
+        capture(model, (X,)), OPTIONS, reference=Original.of_model(Reference(model))
+    )
     assert made.report.max_relative_error < 1e-4
