@@ -7,7 +7,7 @@
     ├── LoadError               unreadable: a model file is missing, damaged, too large, unknown
     │   └── UnsafeFileError     … loading it would run code; says which parameter takes the risk
     ├── CaptureError            unsupported: the model cannot become a canonical graph
-    │   └── ModelRunError       … the model itself fails on the input given
+    │   └── ModelRunError       … the model itself fails on the input given, or is no function of it
     ├── IllegalGraphError       unsupported: a graph that is not in canonical form
     ├── ExportError             unsupported: a graph that cannot be written to a format
     │   └── UnsupportedOperatorError    … names node, operator and the format that lacks it
@@ -115,7 +115,8 @@ class CaptureError(ShrinkcError):
 
 
 class ModelRunError(CaptureError):
-    """A model that fails on the input it is given, before anything is captured."""
+    """A model that fails on the input it is given, or gives other outputs for it every time; said
+    before anything is captured."""
 
 
 class IllegalGraphError(ShrinkcError):

@@ -1,116 +1,195 @@
 """Capture: an `nn.Module` becomes a canonical graph (`shrinkc.passes.ir`) that computes the same.
 
-Symbolic trace first: it trains like the module. Where Python control flow defeats it,
-`torch.export`, whose ATen nodes are lifted back into modules. The graph runs at any batch size
-when the model does; shapes that the model computes from the input size are fixed to the captured
-one. The result is compared with the model before it is handed out.
+Symbolic trace first: it trains like the module. Where Python control flow or writes into views
+defeat it, `torch.export`, whose ATen nodes are lifted back into modules. The graph runs at any
+batch size when the model does; shapes that the model computes from the input size are fixed to the
+captured one. The result is compared with the model, on probes, before it is handed out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor, fx, nn
 
 from shrinkc.compiler.capture.convert import convert
-from shrinkc.compiler.capture.observe import observe
+from shrinkc.compiler.capture.observe import observe, remove_unused
 from shrinkc.compiler.capture.trace import export, symbolic_trace
-from shrinkc.compiler.reference.reference import leaves
+from shrinkc.compiler.capture.writes import UnclearWrites
+from shrinkc.compiler.reference.original import Original
+from shrinkc.compiler.reference.probes import at_batch, batch_sizes, probes
+from shrinkc.compiler.reference.reference import Reference
+from shrinkc.compiler.reference.repeatable import beside_tensors, require_function
+from shrinkc.compiler.reference.same import require_same
 from shrinkc.compiler.support.quiet import quiet
 from shrinkc.compiler.support.text import one_line
 from shrinkc.errors import CaptureError, IllegalGraphError, ModelRunError
 from shrinkc.passes import ir
 
-# float32 against float32 of the same arithmetic in another order
-TOLERANCE = 1e-4
 
-
-def capture(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+def capture(
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    reference: Reference | None = None,
+    original: Original | None = None,
+) -> fx.GraphModule:
     """The canonical graph of `model` for inputs of these shapes.
 
     The first dimension of every input is the batch. `graph_module.meta` holds `input_shapes`,
-    `captured_by` ("symbolic_trace" or "torch.export") and `dynamic_batch`.
+    `captured_by` ("symbolic_trace" or "torch.export"), `dynamic_batch` (the graph equals the model
+    at every one of `batch_sizes`) and `notes`, what a user should know of the files. `reference`
+    and `original` are those of the model where they exist already, which is then in eval mode. The
+    model is left as it was, whatever happens.
 
-    Raises CaptureError with the operator that could not be captured, ModelRunError with the model's
-    own error when it cannot run on such inputs.
+    Raises ModelRunError, in one line, for a model that fails on such inputs or is no function of
+    them; CaptureError with the reason of the attempt that came furthest.
     """
-    model.eval()
-    batch = inputs[0].shape[0]
-    doubled = tuple(torch.cat((x, x.flip(0) * 0.5)) for x in inputs)
-    reference = _run_model(model, inputs)
-    reasons: list[str] = []
-    for method, trace, batches in _attempts(model, inputs, doubled, batch):
-        try:
-            with quiet():
-                raw = trace()
-                graph_module = _canonical(model, raw, inputs, doubled, batches, reference)
-        except Exception as error:  # the model's own Python may raise anything
-            reasons.append(f"{method}: {one_line(error, 300)}")
-            continue
-        graph_module.meta["captured_by"] = method
-        graph_module.meta["dynamic_batch"] = len(batches) > 1
-        return graph_module.eval()
-    raise CaptureError("cannot capture the model; " + "; ".join(dict.fromkeys(reasons)))
+    with _evaluating(model):
+        reference = reference or Reference(model)
+        original = original or Original(reference)
+        require_function(reference, inputs)
+        return _Capture(reference, original, inputs).run()
 
 
-def _attempts(
-    model: nn.Module, inputs: tuple[Tensor, ...], doubled: tuple[Tensor, ...], batch: int
-) -> list[tuple[str, Callable[[], fx.GraphModule], tuple[int, ...]]]:
-    both, one = (batch, 2 * batch), (batch,)
-    return [
-        ("symbolic_trace", lambda: symbolic_trace(model, len(inputs)), both),
-        ("torch.export", lambda: export(model, doubled, dynamic_batch=True), both),
-        ("torch.export", lambda: export(model, inputs, dynamic_batch=False), one),
-    ]
-
-
-def _canonical(
-    model: nn.Module,
-    raw: fx.GraphModule,
-    inputs: tuple[Tensor, ...],
-    doubled: tuple[Tensor, ...],
-    batches: tuple[int, ...],
-    reference: list[Tensor],
-) -> fx.GraphModule:
-    raw.graph.eliminate_dead_code()
-    raw.recompile()
-    seen = tuple(observe(raw, x) for x in (inputs, doubled)[: len(batches)])
-    reserved = frozenset(name for name, _ in (*model.named_children(), *model.named_parameters()))
-    graph_module = convert(raw, seen, batches, reserved)
-    graph_module.graph.eliminate_dead_code()
-    graph_module.delete_all_unused_submodules()
-    graph_module.recompile()
-    ir.check_legal(graph_module)
-    _compare(graph_module, inputs, reference)
-    if len(batches) > 1:
-        _compare(graph_module, doubled, _run_model(model, doubled))
-    return graph_module
-
-
-def _run_model(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
     try:
-        with torch.no_grad(), quiet():
-            outputs: Any = model(*(x.clone() for x in inputs))  # it may change what it reads
-    except Exception as error:
-        shapes = ", ".join("×".join(map(str, x.shape)) for x in inputs)
-        raise ModelRunError(
-            f"the model does not run on input {shapes}: {one_line(error, 300)}; "
-            "give the right shape with `inputs`"
-        ) from error
-    return [x for x in leaves(outputs) if isinstance(x, Tensor)]
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
-def _compare(graph_module: fx.GraphModule, inputs: tuple[Tensor, ...], want: list[Tensor]) -> None:
-    with torch.no_grad():
-        got: tuple[Tensor, ...] = graph_module(*inputs)
-    if len(got) != len(want):
-        raise IllegalGraphError(f"the graph returns {len(got)} tensors, the model {len(want)}")
-    for index, (a, b) in enumerate(zip(got, want, strict=True)):
-        if a.shape != b.shape:
-            raise IllegalGraphError(f"output {index} has shape {tuple(a.shape)}, not {b.shape}")
-        spread = float(b.abs().max()) or 1.0
-        error = float((a - b).abs().max()) / spread
-        if not error <= TOLERANCE:
-            raise IllegalGraphError(f"output {index} differs by {error:.1e} of its range")
+@dataclass(frozen=True)
+class _Attempt:
+    """One way to a raw graph; `trace` may give several, the later ones for writes that the first
+    leaves unclear. `batches`: the sizes that the graph must be right at."""
+
+    method: str
+    trace: Callable[[], Iterator[fx.GraphModule]]
+    batches: tuple[int, ...]
+
+
+class _Capture:
+    def __init__(
+        self, reference: Reference, original: Original, inputs: tuple[Tensor, ...]
+    ) -> None:
+        self.reference, self.original, self.inputs = reference, original, inputs
+        self.model = reference.model
+        self.batch = len(inputs[0])
+
+    def run(self) -> fx.GraphModule:
+        reasons: list[tuple[_Attempt, Exception]] = []
+        fixed = self._why_fixed()
+        for attempt in self._attempts(free=fixed is None):
+            try:
+                with quiet():
+                    graph_module = self._made(attempt)
+            except Exception as error:  # the model's own Python may raise anything
+                reasons.append((attempt, error))
+                continue
+            free = len(attempt.batches) > 1
+            graph_module.meta["captured_by"] = attempt.method
+            graph_module.meta["dynamic_batch"] = free
+            graph_module.meta["notes"] = self._notes(None if free else fixed or _furthest(reasons))
+            return graph_module.eval()
+        raise CaptureError(f"cannot capture the model: {_furthest(reasons)}")
+
+    def _attempts(self, free: bool) -> Iterator[_Attempt]:
+        twice = at_batch(self.inputs, 2 * self.batch)
+        if free:
+            sizes = batch_sizes(self.inputs)
+            yield _Attempt(SYMBOLIC, self._symbolic, sizes)
+            yield _Attempt(EXPORT, lambda: export(self.model, twice, True), sizes)
+        yield _Attempt(SYMBOLIC, self._symbolic, (self.batch,))
+        yield _Attempt(EXPORT, lambda: export(self.model, self.inputs, False), (self.batch,))
+
+    def _symbolic(self) -> Iterator[fx.GraphModule]:
+        yield symbolic_trace(self.model, len(self.inputs))
+
+    def _made(self, attempt: _Attempt) -> fx.GraphModule:
+        """Its canonical graph, equal to the model. Raises whatever stands in the way."""
+        unclear: UnclearWrites | None = None
+        with self._settled():
+            for raw in attempt.trace():
+                try:
+                    graph_module = self._canonical(raw, attempt.batches)
+                except UnclearWrites as error:
+                    unclear = error
+                    continue
+                break
+            else:
+                raise unclear or CaptureError("no graph")
+        ir.check_legal(graph_module)
+        require_same(graph_module, self.original, self.inputs, attempt.batches)
+        return graph_module
+
+    def _canonical(self, raw: fx.GraphModule, batches: tuple[int, ...]) -> fx.GraphModule:
+        observed = batches[:2]
+        seen = tuple(
+            observe(raw, self.inputs if n == self.batch else at_batch(self.inputs, n))
+            for n in observed
+        )
+        remove_unused(raw, seen)
+        named = (*self.model.named_children(), *self.model.named_parameters())
+        graph_module = convert(raw, seen, observed, frozenset(name for name, _ in named))
+        graph_module.graph.eliminate_dead_code()
+        graph_module.delete_all_unused_submodules()
+        graph_module.recompile()
+        return graph_module
+
+    @contextmanager
+    def _settled(self) -> Iterator[None]:
+        """What a forward does to parameters once and for all (weights that are renormalised) is
+        done inside; everything is as before afterwards."""
+        with self.reference.preserved():
+            self.reference.run(self.inputs)
+            parameters = {name for name, _ in self.model.named_parameters()}
+            if not parameters & set(self.reference.changed()):
+                self.reference.restore()
+            yield
+
+    def _why_fixed(self) -> str | None:
+        """Why the model itself cannot follow the batch size, if it cannot."""
+        sizes = batch_sizes(self.inputs)
+        if len(sizes) < 2:
+            return "its inputs have different first dimensions"
+        for probe in probes(self.inputs, sizes):
+            try:
+                self.original.outputs(probe.name, probe.inputs)
+            except ModelRunError:
+                try:  # is it the size, or are it the numbers?
+                    self.reference(at_batch(self.inputs, len(probe.inputs[0])))
+                except ModelRunError as error:
+                    return error.message
+        return None
+
+    def _notes(self, fixed: str | None) -> list[str]:
+        notes: list[str] = []
+        if fixed is not None:
+            notes.append(f"the files take batches of {self.batch} only: {fixed}")
+        beside = beside_tensors(self.reference, self.inputs)
+        if beside:
+            notes.append(f"the model also returns {', '.join(beside)}, which no file holds")
+        return notes
+
+
+SYMBOLIC, EXPORT = "symbolic_trace", "torch.export"
+
+
+def _furthest(reasons: list[tuple[_Attempt, Exception]]) -> str:
+    """The reason of the attempt that came furthest: tracing, converting, comparing. Of several,
+    the one that asked for least, symbolic trace before export."""
+    asked = [(_stage(error), -len(attempt.batches)) for attempt, error in reasons]
+    attempt, error = reasons[asked.index(max(asked))]
+    return f"{one_line(error, 300)} ({attempt.method})"
+
+
+def _stage(error: Exception) -> int:
+    if isinstance(error, IllegalGraphError):
+        return 2
+    return 1 if isinstance(error, CaptureError) and not isinstance(error, UnclearWrites) else 0

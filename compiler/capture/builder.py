@@ -48,7 +48,6 @@ class Builder:
         self.graph = fx.Graph()
         self.attributes: dict[str, nn.Module | Tensor] = {}
         self._lifted: dict[tuple[Any, ...], tuple[str, Callable[[], nn.Module]]] = {}
-        self._overwritten: dict[fx.Node, fx.Node] = {}
 
     # --- nodes -------------------------------------------------------------------------------
 
@@ -99,16 +98,6 @@ class Builder:
         self._keep(path, constant.tensor)
         node = self.graph.get_attr(path)
         return self._annotate(node, lambda _: constant.tensor.to("meta"))
-
-    def overwrite(self, old: fx.Node, new: fx.Node) -> None:
-        """An in-place operation: whoever reads `old` from now on reads `new`."""
-        if new is not old:  # dropout in place writes nothing in eval mode
-            self._overwritten[old] = new
-
-    def current(self, node: fx.Node) -> fx.Node:
-        while node in self._overwritten:
-            node = self._overwritten[node]
-        return node
 
     # --- shapes ------------------------------------------------------------------------------
 

@@ -45,7 +45,9 @@ class Context:
         return out.shapes
 
     def unsupported(self, why: str) -> CaptureError:
-        return CaptureError(f"node '{self.node.name}' ({target_name(self.node)}): {why}")
+        path, name = module_path(self.node), target_name(self.node)
+        where = f" in '{path}'" if path not in ("", name) else ""
+        return CaptureError(f"node '{self.node.name}' ({name}){where}: {why}")
 
     def tensor(self, value: Any) -> fx.Node:
         """A graph node for any tensor operand."""
@@ -97,3 +99,9 @@ class Context:
 def target_name(node: fx.Node) -> str:
     target = node.target
     return target if isinstance(target, str) else getattr(target, "__name__", str(target))
+
+
+def module_path(node: fx.Node) -> str:
+    """Of the model's module whose forward calls it; "" is the model itself."""
+    stack: Any = node.meta.get("nn_module_stack")
+    return str(list(stack.values())[-1][0]) if stack else ""

@@ -15,7 +15,7 @@ from shrinkc.compiler.capture.builder import Builder, Constant
 from shrinkc.compiler.capture.context import Context, target_name
 from shrinkc.compiler.capture.lift import pair
 from shrinkc.compiler.capture.module_rules import MODULE_RULES
-from shrinkc.compiler.capture.observe import Observation, TensorShapes, combine
+from shrinkc.compiler.capture.observe import BatchInt, Observation, TensorShapes, combine
 from shrinkc.compiler.capture.rules import (
     activation,
     arithmetic,
@@ -28,6 +28,7 @@ from shrinkc.compiler.capture.rules import (
     resize,
     shape,
 )
+from shrinkc.compiler.capture.writes import Place
 from shrinkc.compiler.reference.reference import leaves
 from shrinkc.errors import CaptureError
 from shrinkc.passes import ir
@@ -51,7 +52,9 @@ _NAMED: dict[Any, str] = {
     F.max_pool1d: "max_pool1d",
     F.adaptive_max_pool2d: "adaptive_max_pool2d",
 }
-_IN_PLACE_OPERATORS = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "truediv"}
+_IN_PLACE_OPERATORS = {
+    f"i{name}": name for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
+}
 
 
 def convert(
@@ -72,7 +75,9 @@ class _Converter:
         self, raw: fx.GraphModule, seen: tuple[Observation, ...], builder: Builder
     ) -> None:
         self.raw, self.seen, self.b = raw, seen, builder
+        self.writes = seen[0].writes
         self.env: dict[fx.Node, Any] = {}
+        self.written: dict[tuple[Place, ...], Any] = {}  # what lies there now
 
     def run(self) -> fx.GraphModule:
         for node in self.raw.graph.nodes:
@@ -80,6 +85,7 @@ class _Converter:
                 self._output(node)
             else:
                 self.env[node] = self._value(node)
+                self._write(node)
         graph_module = fx.GraphModule(_own(self.b.attributes), self.b.graph)
         inputs = [n for n in self.b.graph.nodes if n.op == "placeholder"]
         graph_module.meta["input_shapes"] = {n.name: self.b.shape(n) for n in inputs}
@@ -88,26 +94,32 @@ class _Converter:
         return graph_module
 
     def _value(self, node: fx.Node) -> Any:
-        observed = combine(tuple(o.values[node] for o in self.seen))
+        try:
+            observed = combine(tuple(o.values[node] for o in self.seen))
+        except CaptureError as error:
+            raise Context(self.b, node, None).unsupported(str(error)) from None
         if node.op == "placeholder":
             if not isinstance(observed, TensorShapes):
                 return observed
             return self.b.placeholder(node.name, observed.shapes)
-        if node in self.seen[0].constants:
+        if node.op == "get_attr" and self.writes.at[node] in self.written:
+            return self.written[self.writes.at[node]]
+        if all(node in one.constants for one in self.seen):
             return self._constant(node)
         if not _holds_tensor(observed):
             return observed
-        args = map_arg(node.args, lambda n: self._current(n))
-        kwargs = map_arg(node.kwargs, lambda n: self._current(n))
-        context = Context(self.b, node, observed)
-        result = self._apply(context, args, kwargs)
-        if _in_place(self.raw, node) and isinstance(args[0], fx.Node):
-            self.b.overwrite(args[0], result)
-        return result
+        args = map_arg(node.args, lambda n: self.env[n])
+        kwargs = dict(map_arg(node.kwargs, lambda n: self.env[n]))
+        if node in self.writes.into:
+            kwargs.pop("out", None)
+        return self._apply(Context(self.b, node, observed), args, kwargs)
 
-    def _current(self, node: fx.Node) -> Any:
-        value = self.env[node]
-        return self.b.current(value) if isinstance(value, fx.Node) else value
+    def _write(self, node: fx.Node) -> None:
+        """Whoever reads what it wrote into, under any name, reads its result from now on."""
+        if node in self.writes.into:
+            self.written[self.writes.into[node]] = self.env[node]
+            for name in self.writes.names(node):
+                self.env[name] = self.env[node]
 
     def _apply(self, c: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if c.node.op == "call_module":
@@ -162,20 +174,26 @@ class _Converter:
         return RULES[name](c, *args)
 
     def _constant(self, node: fx.Node) -> Constant:
+        if node.op == "get_attr":
+            path = cast(str, node.target)
+            owner, _, name = path.rpartition(".")
+            return Constant(getattr(self.raw.get_submodule(owner), name), path)
         tensors = [o.constants[node] for o in self.seen]
         value = tensors[0]
         for dim, sizes in enumerate(zip(*(t.shape for t in tensors), strict=True)):
             if len(set(sizes)) > 1:  # made at the batch's size: one of it is enough
                 value = value.narrow(dim, 0, 1)
-        if node.op != "get_attr":
-            return Constant(value.clone())
-        path = cast(str, node.target)
-        owner, _, name = path.rpartition(".")
-        return Constant(getattr(self.raw.get_submodule(owner), name), path)
+        for tensor in tensors:
+            if not torch.equal(value.expand_as(tensor).nan_to_num(), tensor.nan_to_num()):
+                raise Context(self.b, node, None).unsupported("its numbers follow the batch size")
+        return Constant(value)
 
     def _output(self, node: fx.Node) -> None:
         context = Context(self.b, node, None)
-        values = [self._current(n) for n in leaves(node.args[0]) if isinstance(n, fx.Node)]
+        found = [n for n in leaves(node.args[0]) if isinstance(n, fx.Node)]
+        values = [v for n in found for v in leaves(self.env[n])]  # a node may be a tuple
+        if any(isinstance(v, BatchInt) for v in values):
+            raise context.unsupported("returns a number that follows the batch size")
         tensors = [context.tensor(v) for v in values if _is_tensor(v)]
         if not tensors:
             raise CaptureError("the model returns no tensor")
@@ -215,16 +233,6 @@ def _operator(node: fx.Node) -> str:
         name = _NAMED.get(node.target) or target_name(node)
     name = _IN_PLACE_OPERATORS.get(name, name)
     return name if name in RULES else name.rstrip("_")
-
-
-def _in_place(raw: fx.GraphModule, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return bool(getattr(raw.get_submodule(cast(str, node.target)), "inplace", False))
-    name = target_name(node)
-    if isinstance(node.target, torch._ops.OpOverload):  # pyright: ignore
-        name = node.target._schema.name  # pyright: ignore
-    is_in_place = name.endswith("_") and not name.endswith("__")
-    return is_in_place or name in _IN_PLACE_OPERATORS or node.kwargs.get("inplace") is True
 
 
 def _padded_conv(c: Context, x: fx.Node, padded: nn.Conv2d) -> tuple[fx.Node, nn.Conv2d]:

@@ -1,4 +1,4 @@
-"""What a raw graph computes besides tensors: run it at two batch sizes and compare.
+"""What a raw graph computes besides tensors, and what it writes in place: run it and look.
 
 Python numbers in a traced graph (`x.shape[0]`, `h // 2`) either never change with the batch, and
 are constants, or do, and become `BatchInt`s. So no rule has to understand shape arithmetic.
@@ -12,59 +12,101 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx
 
+from shrinkc.compiler.capture.writes import Place, Writes, live_writes
+from shrinkc.compiler.reference.reference import leaves
+from shrinkc.compiler.reference.state import State
+from shrinkc.errors import CaptureError
+
 
 @dataclass(frozen=True)
 class BatchInt:
-    """An integer that follows the batch size: its value at each observed batch size."""
+    """A number that follows the batch size: its value at each observed batch size."""
 
-    values: tuple[int, ...]
+    values: tuple[Any, ...]
 
 
 @dataclass
 class Observation:
-    """Per node of one run: the shapes of tensors, the values of everything else, and the
-    tensors that do not depend on the inputs."""
+    """Per node of one run: the shapes of tensors, the values of everything else, the tensors that
+    do not depend on the inputs, and what is written in place."""
 
     values: dict[fx.Node, Any] = field(default_factory=dict[fx.Node, Any])
     constants: dict[fx.Node, Tensor] = field(default_factory=dict[fx.Node, Tensor])
+    writes: Writes = field(default_factory=Writes)
 
 
 class _Recorder(fx.Interpreter):
-    def __init__(self, graph_module: fx.GraphModule, constant: set[fx.Node]) -> None:
+    def __init__(self, graph_module: fx.GraphModule) -> None:
         super().__init__(graph_module)
         self.extra_traceback = False
-        self.constant = constant
         self.seen = Observation()
+        self._constant: set[fx.Node] = set()
 
     def run_node(self, n: fx.Node) -> Any:
+        read = self._tensors_read(n)
+        versions = [x._version for _, x in read]
         value = super().run_node(n)
-        if n.op != "output":
-            self.seen.values[n] = _shapes(value)
-            if n in self.constant and isinstance(value, Tensor):
-                self.seen.constants[n] = value.detach()
+        if n.op == "output":
+            return value
+        if _leaves_undefined(n):
+            value.zero_()  # so that every run gives the same
+        written = [p for (p, x), v in zip(read, versions, strict=True) if x._version != v]
+        constant = self._is_constant(n)
+        self.seen.writes.note(n, value, read, written, constant)
+        if n.op == "get_attr":  # an earlier node may have written into it
+            constant = not self.seen.writes.follow_input(self.seen.writes.at[n])
+        self.seen.values[n] = _shapes(value)
+        if constant:
+            self._constant.add(n)
+            if isinstance(value, Tensor):
+                kept = value.detach()  # as it is now: it may be written into later
+                self.seen.constants[n] = kept if n.op == "get_attr" else kept.clone()
         return value
+
+    def _tensors_read(self, n: fx.Node) -> list[tuple[Place, Tensor]]:
+        """With where they lie."""
+        found: list[tuple[Place, Tensor]] = []
+        for source in n.all_input_nodes:
+            tensors = [x for x in leaves(self.env[source]) if isinstance(x, Tensor)]
+            found += zip(self.seen.writes.at[source], tensors, strict=True)
+        return found
+
+    def _is_constant(self, n: fx.Node) -> bool:
+        """Its value needs no input's numbers; sizes (`x.shape[0]`) are not numbers."""
+        if n.op == "placeholder":
+            return False
+        writes = self.seen.writes
+        return is_size(n) or all(
+            source in self._constant and not writes.follow_input(writes.at[source])
+            for source in n.all_input_nodes
+        )
 
 
 def observe(graph_module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> Observation:
     """Run the graph once; activations are freed as soon as they are used up."""
-    recorder = _Recorder(graph_module, _input_independent(graph_module))
-    with torch.no_grad():
-        recorder.run(*(x.clone() for x in inputs))  # in-place operators change them
+    recorder, state = _Recorder(graph_module), State(graph_module)
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            recorder.run(*(x.clone() for x in inputs))  # in-place operators change them
+    finally:
+        state.restore()
     return recorder.seen
 
 
-def _input_independent(graph_module: fx.GraphModule) -> set[fx.Node]:
-    """Nodes whose value needs no input's numbers; sizes (`x.shape[0]`) are not numbers."""
-    known: set[fx.Node] = set()
-    for node in graph_module.graph.nodes:
-        if node.op in ("placeholder", "output"):
-            continue
-        if is_size(node) or all(source in known for source in node.all_input_nodes):
-            known.add(node)
-    return known
+def remove_unused(graph_module: fx.GraphModule, seen: tuple[Observation, ...]) -> None:
+    """Nodes that nothing reads, neither their result nor what they write.
+
+    Raises UnclearWrites where what is written cannot be followed.
+    """
+    live = live_writes(graph_module, [one.writes for one in seen])
+    graph_module.graph.eliminate_dead_code(
+        lambda n: n.op in ("placeholder", "output") or n in live  # fx's own rule misses writes
+    )
+    graph_module.recompile()
 
 
 _SIZES = ("size", "dim", "numel")
+_UNDEFINED = ("empty", "empty_like", "new_empty")
 _FILLED = (
     *("zeros_like", "ones_like", "full_like", "empty_like"),
     *("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor"),
@@ -77,11 +119,20 @@ def is_size(node: fx.Node) -> bool:
         return node.target in (*_SIZES, *_FILLED)
     if node.op != "call_function":
         return False
-    name = getattr(node.target, "__name__", "")
     if node.target is getattr:
         return node.args[1] in ("shape", "dtype", "device", "ndim", "is_cuda", "requires_grad")
-    named = name.partition(".")[0]
+    named = _name(node)
     return named in ("sym_size", "sym_numel", "sym_size_int", "_assert", "len", *_FILLED)
+
+
+def _leaves_undefined(node: fx.Node) -> bool:
+    return node.op in ("call_method", "call_function") and _name(node) in _UNDEFINED
+
+
+def _name(node: fx.Node) -> str:
+    if isinstance(node.target, str):
+        return node.target
+    return getattr(node.target, "__name__", "").partition(".")[0]
 
 
 def _shapes(value: Any) -> Any:
@@ -113,12 +164,14 @@ def combine(values: tuple[Any, ...]) -> Any:
     """One value for the same node at every observed batch size."""
     first = values[0]
     if isinstance(first, TensorShape):
+        if len({len(value.shape) for value in values}) > 1:
+            raise CaptureError("how many dimensions it returns follows the batch size")
         return TensorShapes(tuple(value.shape for value in values))
     if isinstance(first, tuple):
         items = cast("tuple[tuple[Any, ...], ...]", values)
+        if len({len(one) for one in items}) > 1:
+            raise CaptureError("how many tensors it returns follows the batch size")
         return tuple(combine(column) for column in zip(*items, strict=True))
     if all(value is first or value == first for value in values[1:]):
         return first
-    if isinstance(first, int):
-        return BatchInt(cast("tuple[int, ...]", values))
-    return first
+    return BatchInt(values)

@@ -7,12 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import torch
 from torch import Tensor, fx, nn
 
-from shrinkc.compiler.reference.reference import leaves
-from shrinkc.compiler.support.quiet import quiet
-from shrinkc.compiler.support.text import one_line
+from shrinkc.compiler.reference.reference import Reference, leaves
 from shrinkc.errors import ModelRunError
 
 
@@ -39,25 +36,18 @@ class Structure:
         )
 
 
-@torch.no_grad()
 def structure_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> Structure:
-    """Run `model` once. Raises ModelRunError with its own error."""
-    try:
-        with quiet():
-            outputs: Any = model(*(x.clone() for x in inputs))  # it may change what it reads
-    except Exception as error:  # the model's own Python may raise anything
-        shapes = ", ".join("×".join(map(str, x.shape)) for x in inputs)
-        raise ModelRunError(
-            f"the model does not run on inputs of {shapes}: {one_line(error, 300)}",
-            "give the right shape with `inputs`",
-        ) from error
+    """Run `model` once; it is as before afterwards. Raises ModelRunError with its own error."""
+    reference = Reference(model)
+    with reference.preserved():
+        outputs: Any = reference.returned(inputs)
     found = [x for x in leaves(outputs) if isinstance(x, Tensor)]  # in the order of the graph's
     if not found:
         raise ModelRunError(
             f"the model returns no tensor but a {type(outputs).__name__}",
             "give a `model` that returns tensors, or tuples, lists and dictionaries of them",
         )
-    if any(x.ndim == 0 for x in found):
+    if all(x.ndim == 0 for x in found):
         raise ModelRunError(
             "the model returns a single number, such as a loss, where (N, …) is needed",
             "give a `model` that returns what it is deployed for",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from shrinkc.compiler.capture.module_rules import MODULE_RULES
 from shrinkc.compiler.support.quiet import quiet
+from shrinkc.errors import CaptureError
 from shrinkc.passes import ir
 
 
@@ -47,41 +49,49 @@ def _forward_names(model: nn.Module) -> list[tuple[str, Any]]:
     ]
 
 
-def export(model: nn.Module, inputs: tuple[Tensor, ...], dynamic_batch: bool) -> fx.GraphModule:
-    """`torch.export`, its ATen nodes reading parameters through `get_attr`.
+def export(
+    model: nn.Module, inputs: tuple[Tensor, ...], dynamic_batch: bool
+) -> Iterator[fx.GraphModule]:
+    """`torch.export`, its ATen nodes reading parameters through `get_attr`: first as the model
+    calls them, then the same without writes: what was written becomes `slice_scatter` and such.
 
-    Raises whatever `torch.export` raises.
+    Raises whatever `torch.export` raises, and CaptureError where a decision of the model's Python
+    holds for some batch sizes only.
     """
     batch = {0: torch.export.Dim.AUTO} if dynamic_batch else None
-    with quiet():
+    with quiet(), torch.no_grad():  # as it is run
         program: Any = torch.export.export(
             model, inputs, dynamic_shapes=tuple(batch for _ in inputs), strict=False
         )
-        graph_module = _inlined(program.module(check_guards=False))
-        if not _writes_into_parts(graph_module):
-            return graph_module
-        # the same operators, without writes: what was written becomes `slice_scatter` and such
-        return _inlined(program.run_decompositions({}).module(check_guards=False))
+    if dynamic_batch:
+        _require_free(program)
+    yield _inlined(program.module(check_guards=False))
+    with quiet(), torch.no_grad():
+        program = program.run_decompositions({})
+    yield _inlined(program.module(check_guards=False))
 
 
-def _writes_into_parts(graph_module: fx.GraphModule) -> bool:
-    """`x[:, 1:] += y`: whoever reads `x` afterwards must see it."""
-    return any(_is_write(n) and _is_part(n.args[0]) for n in graph_module.graph.nodes)
+def _require_free(program: Any) -> None:
+    """What the export took for granted must hold at every batch size from 2 on."""
+    for symbol, allowed in program.range_constraints.items():
+        if allowed.lower > 2 or allowed.upper < MANY:
+            raise CaptureError(f"the model decides by its batch size ({symbol} is in {allowed})")
+    for node in program.graph_module.graph.nodes:
+        value = node.meta.get("val") if node.op == "placeholder" else None
+        for size in getattr(value, "shape", ()):
+            environment: Any = getattr(getattr(size, "node", None), "shape_env", None)
+            for guard in getattr(environment, "guards", ()):
+                _require_always(guard.expr)
 
 
-def _schema(node: Any) -> Any:
-    return getattr(node.target, "_schema", None)
+MANY = 1 << 20  # images in one batch
 
 
-def _is_write(node: fx.Node) -> bool:
-    schema = _schema(node)
-    return schema is not None and schema.is_mutable
-
-
-def _is_part(node: Any) -> bool:
-    """The result of a view: it shares its numbers with another node."""
-    arguments: list[Any] = getattr(_schema(node), "arguments", [])
-    return any(a.alias_info is not None and not a.alias_info.is_write for a in arguments)
+def _require_always(expression: Any) -> None:
+    symbols = expression.free_symbols
+    for n in (*range(2, 18), 33, 100, 1000):
+        if expression.subs(dict.fromkeys(symbols, n)) == False:  # noqa: E712  # sympy's own
+            raise CaptureError(f"the model decides by its batch size ({expression})")
 
 
 def _inlined(graph_module: fx.GraphModule) -> fx.GraphModule:

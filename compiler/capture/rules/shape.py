@@ -218,6 +218,10 @@ def fill(c: Context, x: Any, value: Any) -> Any:
     return expand(c, Constant(value) if isinstance(value, Tensor) else value)
 
 
+def zero(c: Context, x: Any) -> Any:
+    return fill(c, x, 0.0)
+
+
 def unbind(c: Context, x: Any, dim: int = 0) -> list[fx.Node]:
     x = c.tensor(x)
     dim = dim % c.b.rank(x)
@@ -421,6 +425,8 @@ RULES: dict[str, Callable[..., Any]] = {
     "select_scatter": select_scatter,
     "copy": copy,
     "fill": fill,
+    "zero": zero,
+    "data": same,
     "index": index_,
     "flip": flip,
     "pad": pad,

@@ -178,7 +178,6 @@ def with_lock() -> nn.Module:
         (Around(answer=lambda y: None), X, "returns no tensor but a NoneType; give a `model`"),
         (Around(answer=lambda y: {}), X, "returns no tensor but a dict"),
         (Around(answer=lambda y: y.mean()), X, "returns a single number"),
-        (Around(answer=lambda y: {"out": y, "loss": y.mean()}), X, "returns a single number"),
         (small(8), X.where(X < 1, torch.nan), "`inputs` holds NaN"),
         (small(8), X.to("meta"), "`inputs` holds a sparse tensor, or one on device meta"),
         (small(8), (1, 3, 1 << 20, 1 << 20), "`inputs` .* more than 268,435,456 numbers"),
@@ -246,6 +245,12 @@ def test_options_that_do_not_fit_name_the_parameter(options: Any, message: str) 
     with untouched(model), pytest.raises(ShrinkcError, match=message) as caught:
         compiled(model, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_number_beside_tensors_is_in_the_files() -> None:
+    model = Around(answer=lambda y: {"out": y, "loss": y.mean()})
+    found, want = compiled(model)(X), evaluated(model)(X)
+    torch.testing.assert_close(found["loss"], want["loss"])
 
 
 def test_an_output_without_a_batch_is_compared_whole() -> None:

@@ -323,5 +323,5 @@ def test_an_unknown_operator_is_named() -> None:
 
 
 def test_a_wrong_input_shape_says_what_to_do() -> None:
-    with pytest.raises(CaptureError, match=r"does not run on input 1×3×5×5.*`inputs`"):
+    with pytest.raises(CaptureError, match=r"does not run on inputs of 1×3×5×5.*`inputs`"):
         capture(Shared(), (torch.randn(1, 3, 5, 5),))
