@@ -8,6 +8,9 @@ A `torch.fx.GraphModule` of `placeholder`, `get_attr`, `call_module`, `call_func
 * every `call_function` target is a value of `FUNCTIONS`, called as its entry says: positional
   arguments only, all of them given;
 * every `get_attr` names a tensor (parameter or buffer) of the root module;
+* every value is of one float type, that of the inputs: truth is 0 or 1, and what a model counts in
+  integers are whole numbers (exact up to 2²⁴ in float32). `integers` alone, which only an output
+  reads, gives another type;
 * convolutions pad with zeros and integers only (other paddings are an `F.pad` in front);
 * shapes in arguments are integers; −1 stands in `reshape` for the one dimension that follows the
   batch, so the same graph runs at any batch size;
@@ -55,6 +58,7 @@ MODULES: dict[type[nn.Module], tuple[str, ...]] = {
     nn.GELU: ("approximate",),
     nn.Softplus: ("beta", "threshold"),
     nn.Softmax: ("dim",),
+    nn.LogSoftmax: ("dim",),
     nn.Dropout: ("p",),
     nn.Identity: (),
     nn.MaxPool2d: ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
@@ -74,6 +78,10 @@ ELEMENTWISE_MODULES: tuple[type[nn.Module], ...] = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.Sigmoid, nn.Tanh, nn.Hardtanh),
     *(nn.Hardsigmoid, nn.Hardswish, nn.SiLU, nn.Mish, nn.GELU, nn.Softplus),
 )
+
+
+Function = Callable[..., Any]
+_op: Any = operator  # typeshed leaves some of its functions without types
 
 
 def slice_dim(x: Tensor, dim: int, start: int, stop: int, step: int) -> Tensor:
@@ -106,8 +114,80 @@ def amax(x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
     return torch.amax(x, dims, keepdim)
 
 
-Function = Callable[..., Any]
-_op: Any = operator  # typeshed leaves some of its functions without types
+def amin(x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
+    """Minimum over `dims`."""
+    return torch.amin(x, dims, keepdim)
+
+
+def prod(x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
+    """Product over `dims`."""
+    for dim in sorted(dims, reverse=True):
+        x = torch.prod(x, dim, keepdim)
+    return x
+
+
+def argmax(x: Tensor, dim: int, keepdim: bool) -> Tensor:
+    """Where the maximum along `dim` is, the first of several."""
+    return torch.argmax(x, dim, keepdim).to(x.dtype)
+
+
+def topk_values(x: Tensor, count: int, dim: int) -> Tensor:
+    """The `count` largest along `dim`, the largest first."""
+    return torch.topk(x, count, dim).values
+
+
+def topk_indices(x: Tensor, count: int, dim: int) -> Tensor:
+    """Where the `count` largest along `dim` are, the largest first."""
+    return torch.topk(x, count, dim).indices.to(x.dtype)
+
+
+def take(x: Tensor, dim: int, indices: tuple[int, ...]) -> Tensor:
+    """The slices of `x` at known `indices` of `dim`, in their order."""
+    return x.index_select(dim, torch.tensor(indices, device=x.device))
+
+
+Number = float | int
+
+
+def _truth(holds: Tensor, *operands: Tensor | Number) -> Tensor:
+    """0 and 1 of the operands' own type."""
+    return holds.to(next(x.dtype for x in operands if isinstance(x, Tensor)))
+
+
+def greater(a: Tensor | Number, b: Tensor | Number) -> Tensor:
+    """1 where a > b, else 0."""
+    return _truth(_op.gt(a, b), a, b)
+
+
+def greater_equal(a: Tensor | Number, b: Tensor | Number) -> Tensor:
+    """1 where a ≥ b, else 0."""
+    return _truth(_op.ge(a, b), a, b)
+
+
+def equal(a: Tensor | Number, b: Tensor | Number) -> Tensor:
+    """1 where a = b, else 0."""
+    return _truth(_op.eq(a, b), a, b)
+
+
+def not_equal(a: Tensor | Number, b: Tensor | Number) -> Tensor:
+    """1 where a ≠ b, else 0."""
+    return _truth(_op.ne(a, b), a, b)
+
+
+def where(condition: Tensor, a: Tensor | Number, b: Tensor | Number) -> Tensor:
+    """a where the condition is not 0, else b."""
+    a, b = (torch.as_tensor(x, dtype=condition.dtype, device=condition.device) for x in (a, b))
+    return torch.where(condition != 0, a, b)
+
+
+def integers(x: Tensor, dtype: str) -> Tensor:
+    """Whole numbers as an output's own type, one of `INTEGERS`."""
+    return x.to(getattr(torch, dtype))
+
+
+INTEGERS = ("int64", "int32", "bool")
+
+
 add: Function = _op.add
 sub: Function = _op.sub
 mul: Function = _op.mul
@@ -115,37 +195,59 @@ div: Function = _op.truediv
 pow_: Function = _op.pow
 neg: Function = _op.neg
 
-# Name in files → function. A node or a number may stand on either side of the arithmetic ones
-# (never two numbers); the rest take nodes first, then plain integers, numbers, strings or tuples.
+# On every element alone: (x,). The names are those of files and of deployment operators.
+UNARY: dict[str, Function] = {
+    **{"sqrt": torch.sqrt, "rsqrt": torch.rsqrt, "exp": torch.exp, "log": torch.log},
+    **{"abs": torch.abs, "neg": neg, "sign": torch.sign, "erf": torch.erf},
+    **{"floor": torch.floor, "ceil": torch.ceil, "round": torch.round, "trunc": torch.trunc},
+    **{"sin": torch.sin, "cos": torch.cos, "log1p": torch.log1p, "expm1": torch.expm1},
+}
+COMPARISONS: dict[str, Function] = {
+    **{"greater": greater, "greater_equal": greater_equal},
+    **{"equal": equal, "not_equal": not_equal},
+}
+# Over some dimensions: (x, dims, keepdim).
+REDUCTIONS: dict[str, Function] = {
+    **{"mean": mean, "sum": sum_, "amax": amax, "amin": amin, "prod": prod},
+}
+
+# Name in files → function. A node or a number may stand on either side of the arithmetic ones and
+# of comparisons (never two numbers), and for a and b of `where`; the rest take nodes first, then
+# plain integers, numbers, strings or tuples.
 FUNCTIONS: dict[str, Function] = {
     "add": add,
     "sub": sub,
     "mul": mul,
     "div": div,
     "pow": pow_,
+    "remainder": torch.remainder,  # of the division rounded down: it has the divisor's sign
     "maximum": torch.maximum,
     "minimum": torch.minimum,
+    **COMPARISONS,
+    "where": where,
     "matmul": torch.matmul,  # (a, b): the last two dimensions, the others broadcast
     "cat": torch.cat,  # ((a, b, …), dim)
     "reshape": torch.reshape,  # (x, shape)
     "permute": torch.permute,  # (x, dims)
     "slice": slice_dim,  # (x, dim, start, stop, step)
+    "take": take,
     "pad": F.pad,  # (x, (left, right, top, bottom, …), mode, value | None)
-    "mean": mean,
-    "sum": sum_,
-    "amax": amax,
+    **REDUCTIONS,
+    "argmax": argmax,
+    "topk_values": topk_values,
+    "topk_indices": topk_indices,
     "batch_expand": batch_expand,
     "clamp": clamp,
-    "sqrt": torch.sqrt,
-    "rsqrt": torch.rsqrt,
-    "exp": torch.exp,
-    "log": torch.log,
-    "abs": torch.abs,
-    "neg": neg,
-    "erf": torch.erf,
+    "integers": integers,
+    **UNARY,
 }
 _FUNCTION_SET = frozenset(FUNCTIONS.values())
 ARITHMETIC: tuple[Function, ...] = (add, sub, mul, div, pow_)
+# Their operands broadcast.
+BROADCASTING: tuple[Function, ...] = (
+    *(*ARITHMETIC, torch.remainder, torch.maximum, torch.minimum, where),
+    *COMPARISONS.values(),
+)
 
 
 def is_node(value: object) -> TypeGuard[fx.Node]:
@@ -205,6 +307,8 @@ def _problem(graph_module: fx.GraphModule, node: fx.Node) -> str | None:
         case "call_function":
             if node.target not in _FUNCTION_SET:
                 return f"function {node.target} is not in the closed set"
+            if node.target is integers and any(user.op != "output" for user in node.users):
+                return "integers are read by something other than an output"
             return None
         case _:
             return f"op {node.op}"

@@ -146,7 +146,7 @@ class _Walk:
             amounts = cast("tuple[int, ...]", node.args[1])
             zeros = node.args[2] != "constant" or not node.args[3]
             return zeros and not any(amounts[4:])
-        if node.target in (ir.mean, ir.sum_, ir.amax):
+        if node.target in (ir.mean, ir.sum_, ir.amax, ir.amin):
             return all(dim > 1 for dim in cast("tuple[int, ...]", node.args[1]))
         return node.target is torch.reshape and _is_point(sizes[0]) and after == sizes[0][:2]
 

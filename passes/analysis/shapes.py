@@ -12,13 +12,11 @@ from torch.fx.node import map_arg
 
 from shrinkc.passes.analysis.usage import attribute
 from shrinkc.passes.ir import (
-    ARITHMETIC,
+    BROADCASTING,
     ELEMENTWISE_MODULES,
-    amax,
+    REDUCTIONS,
     input_shapes,
-    mean,
     module_of,
-    sum_,
 )
 
 Shape = tuple[int, ...]
@@ -27,12 +25,10 @@ Shapes = dict[str, Shape]
 # Their rules are known, and PyTorch takes up to 2 ms to work them out on meta tensors; the first
 # convolution there also imports a symbolic algebra system for a second.
 _SAME_SHAPE = (
-    *(*ELEMENTWISE_MODULES, nn.PReLU, nn.Identity, nn.Dropout, nn.Softmax),
+    *(*ELEMENTWISE_MODULES, nn.PReLU, nn.Identity, nn.Dropout, nn.Softmax, nn.LogSoftmax),
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm),
 )
 _broadcast: Callable[..., Shape] = cast(Any, torch).broadcast_shapes
-_REDUCTIONS = (mean, sum_, amax)
-_BROADCASTING = (*ARITHMETIC, torch.maximum, torch.minimum)
 
 
 def shapes(graph_module: fx.GraphModule, batch_factor: int = 1) -> Shapes:
@@ -74,12 +70,12 @@ def _run(
 
 def meta_call(function: Callable[..., Any], args: tuple[Any, ...]) -> Tensor:
     """A canonical function on meta tensors."""
-    if function in _BROADCASTING:
+    if function in BROADCASTING:
         sizes = [tuple(x.shape) for x in args if isinstance(x, Tensor)]
         same = all(size == sizes[0] for size in sizes)
         shape = sizes[0] if same else _broadcast(*sizes)
         return torch.empty(shape, device="meta")
-    if function in _REDUCTIONS:
+    if function in REDUCTIONS.values():
         x, dims, keep = args
         kept = (1 if i in dims else n for i, n in enumerate(x.shape) if keep or i not in dims)
         return torch.empty(tuple(kept), device="meta")

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from shrinkc.passes.analysis.usage import attribute
-from shrinkc.passes.ir import module_of
+from shrinkc.passes.ir import integers, module_of
 from shrinkc.passes.simplify.context import SimplifyContext
 
 
@@ -20,7 +20,7 @@ def fold_constant(c: SimplifyContext, node: fx.Node) -> None:
     A parameter that the graph reads as it is stays a parameter: it may still be trained.
     """
     inputs = node.all_input_nodes
-    computes = node.op in ("call_function", "call_module")
+    computes = node.op in ("call_function", "call_module") and node.target is not integers
     if not computes or not inputs or any(x.op != "get_attr" for x in inputs):
         return
     graph_module = c.rewriter.graph_module

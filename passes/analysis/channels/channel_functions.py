@@ -14,7 +14,20 @@ from torch import fx
 from shrinkc.passes.analysis.channels.channel_ids import FIXED, ChannelBook, Ids, Value
 from shrinkc.passes.analysis.channels.channel_reshape import reshape
 from shrinkc.passes.analysis.shapes import Shape
-from shrinkc.passes.ir import ARITHMETIC, amax, clamp, is_node, mean, neg, slice_dim, sum_
+from shrinkc.passes.ir import (
+    BROADCASTING,
+    REDUCTIONS,
+    UNARY,
+    argmax,
+    clamp,
+    integers,
+    is_node,
+    slice_dim,
+    sum_,
+    take,
+    topk_indices,
+    topk_values,
+)
 
 Axes = Mapping[int, Ids]
 
@@ -186,16 +199,32 @@ def _same(c: Call) -> Axes:
     return c.computed(c.node.args[0]).axes
 
 
+def _ordered(at: int, reason: str) -> Callable[[Call], Axes]:
+    """Along the dimension `args[at]` positions count, so that none of its channels can go."""
+
+    def rule(c: Call) -> Axes:
+        value, dim = c.computed(c.node.args[0]), cast(int, c.node.args[at])
+        if dim in value.axes:
+            c.book.protect(value.axes[dim], c.name, reason)
+        gone = len(value.shape) - len(c.shape)  # an argmax without keepdim
+        left = {a: ids for a, ids in value.axes.items() if a != dim}
+        return {a - gone if a > dim else a: ids for a, ids in left.items()}
+
+    return rule
+
+
 def function_axes(c: Call) -> Axes:
     """Axis → identities of a `call_function` node's result."""
     return _RULES[cast("Callable[..., Any]", c.node.target)](c)
 
 
 _RULES: dict[Callable[..., Any], Callable[[Call], Axes]] = {
-    **dict.fromkeys((*ARITHMETIC, torch.maximum, torch.minimum), _combine),
-    **dict.fromkeys((clamp, torch.sqrt, torch.rsqrt, torch.exp, torch.log), _same),
-    **dict.fromkeys((torch.abs, neg, torch.erf), _same),
-    **dict.fromkeys((mean, sum_, amax), _reduce),
+    **dict.fromkeys(BROADCASTING, _combine),
+    **dict.fromkeys((*UNARY.values(), clamp, integers), _same),
+    **dict.fromkeys(REDUCTIONS.values(), _reduce),
+    argmax: _ordered(1, "an argmax over channels"),
+    **dict.fromkeys((topk_values, topk_indices), _ordered(2, "the largest of its channels")),
+    take: _ordered(1, "its channels are picked by number"),
     torch.matmul: _matmul,
     torch.cat: _cat,
     torch.reshape: _reshape,

@@ -148,7 +148,7 @@ def _group_norm(c: Call, norm: nn.GroupNorm, whole: bool) -> Axes:
     return axes
 
 
-def _softmax(c: Call, softmax: nn.Softmax, whole: bool) -> Axes:
+def _softmax(c: Call, softmax: nn.Softmax | nn.LogSoftmax, whole: bool) -> Axes:
     x = c.computed(input_of(c.node))
     dim = cast(int, softmax.dim) % len(x.shape)
     if dim in x.axes:
@@ -203,6 +203,7 @@ _RULES: dict[type[nn.Module], Callable[[Call, Any, bool], Axes]] = {
     nn.LayerNorm: _layer_norm,
     nn.GroupNorm: _group_norm,
     nn.Softmax: _softmax,
+    nn.LogSoftmax: _softmax,
     nn.PixelShuffle: _pixel_shuffle,
     nn.PixelUnshuffle: _pixel_unshuffle,
 }
