@@ -98,8 +98,11 @@ def _pool(name: str) -> Callable[[Any, str], OpKey]:
 
 
 def _binary(op: ops.Binary, precision: str) -> OpKey:
-    larger = max((op.a, op.b), key=lambda o: prod(o.shape))
-    return _key(op.kind, larger, op.output, precision, activation=op.activation)
+    return _key(op.kind, _largest(op), op.output, precision, activation=op.activation)
+
+
+def _largest(op: ops.Op) -> ops.Operand:
+    return max(op.operands(), key=lambda operand: prod(operand.shape))
 
 
 def _plain(name: str) -> Callable[[Any, str], OpKey]:
@@ -132,6 +135,13 @@ _KEYS: dict[type[ops.Op], Callable[[Any, str], OpKey | None]] = {
     ops.PRelu: _plain("prelu"),
     ops.Unary: lambda op, p: _key(op.kind, op.x, op.output, p),
     ops.Binary: _binary,
+    ops.Compare: lambda op, p: _key(op.kind, _largest(op), op.output, p),
+    ops.Where: lambda op, p: _key("where", _largest(op), op.output, p),
+    ops.Integers: _plain("cast"),
+    ops.Constant: _free,
+    ops.Gather: _plain("gather"),
+    ops.ArgMax: _plain("argmax"),
+    ops.TopK: _plain("topk"),
     ops.Concat: _concat,
     ops.Slice: _plain("slice"),
     ops.Reshape: _free,

@@ -136,6 +136,51 @@ def _pow(s: Lowering, node: fx.Node, x: Any, exponent: Any) -> None:
         _binary("pow")(s, node, x, exponent)
 
 
+def _compare(kind: ops.ComparisonKind) -> Callable[..., None]:
+    def lowering(s: Lowering, node: fx.Node, a: Any, b: Any) -> None:
+        operands = s.operand(node, a), s.operand(node, b)
+        s.add(node, ops.Compare(node.name, s.value(node), *operands, kind))
+
+    return lowering
+
+
+def _where(s: Lowering, node: fx.Node, *operands: Any) -> None:
+    condition, a, b = (s.operand(node, x) for x in operands)
+    s.add(node, ops.Where(node.name, s.value(node), condition, a, b))
+
+
+def _argmax(s: Lowering, node: fx.Node, x: fx.Node, dim: int, keep: bool) -> None:
+    s.add(node, ops.ArgMax(node.name, s.value(node), s.tensor(x), dim, keep))
+
+
+def _topk(part: Any) -> Callable[..., None]:
+    def lowering(s: Lowering, node: fx.Node, x: fx.Node, count: int, dim: int) -> None:
+        s.add(node, ops.TopK(node.name, s.value(node), s.tensor(x), count, dim, part))
+
+    return lowering
+
+
+def _take(s: Lowering, node: fx.Node, x: fx.Node, dim: int, indices: tuple[int, ...]) -> None:
+    s.add(node, ops.Gather(node.name, s.value(node), s.tensor(x), dim, tuple(indices)))
+
+
+def _integers(s: Lowering, node: fx.Node, x: fx.Node, dtype: ops.DType) -> None:
+    """What counts or compares, and is read by nobody else, has the type itself."""
+    value = replace(s.value(node), dtype=dtype)
+    source = s.operand(node, x)
+    if isinstance(source, ops.Const):
+        s.add(node, ops.Constant(node.name, value, source.array))
+        return
+    at = s.producer(x)
+    made = None if at is None or len(x.users) > 1 else s.ops[at]
+    native = ops.Compare if dtype == "bool" else (ops.ArgMax, ops.TopK)
+    if at is not None and isinstance(made, native) and made.output == source:
+        s.replace(at, replace(made, output=value))
+        s.set(node, value)
+    else:
+        s.add(node, ops.Integers(node.name, value, source))
+
+
 def _unary(kind: ops.UnaryKind) -> Callable[..., None]:
     def lowering(s: Lowering, node: fx.Node, x: fx.Node) -> None:
         s.add(node, ops.Unary(node.name, s.value(node), s.tensor(x), kind))
@@ -215,6 +260,9 @@ _FUNCTIONS: dict[Any, Callable[..., None]] = {
     ir.mul: _binary("mul"),
     ir.div: _binary("div"),
     ir.pow_: _pow,
+    torch.remainder: _binary("remainder"),
+    **{f: _compare(cast(Any, kind)) for kind, f in ir.COMPARISONS.items()},
+    ir.where: _where,
     torch.maximum: _binary("maximum"),
     torch.minimum: _binary("minimum"),
     torch.matmul: _matmul,
@@ -222,17 +270,18 @@ _FUNCTIONS: dict[Any, Callable[..., None]] = {
     torch.reshape: _reshape,
     torch.permute: _permute,
     ir.slice_dim: _slice,
+    ir.take: _take,
     F.pad: _pad,
     ir.mean: _reduce("mean"),
     ir.sum_: _reduce("sum"),
     ir.amax: _reduce("max"),
+    ir.amin: _reduce("min"),
+    ir.prod: _reduce("prod"),
+    ir.argmax: _argmax,
+    ir.topk_values: _topk("values"),
+    ir.topk_indices: _topk("indices"),
     ir.batch_expand: _expand,
     ir.clamp: _clamp,
-    torch.sqrt: _unary("sqrt"),
-    torch.rsqrt: _unary("rsqrt"),
-    torch.exp: _unary("exp"),
-    torch.log: _unary("log"),
-    torch.abs: _unary("abs"),
-    ir.neg: _unary("neg"),
-    torch.erf: _unary("erf"),
+    ir.integers: _integers,
+    **{f: _unary(cast(Any, kind)) for kind, f in ir.UNARY.items()},
 }

@@ -133,20 +133,43 @@ def gelu(s: Lowering, node: fx.Node, m: nn.GELU) -> None:
     _unary("gelu" if m.approximate == "none" else "gelu_tanh")(s, node, m)
 
 
+ALL_BUT_LINEAR = 15  # from here on ln(1 + exp(x)) is x in float32
+
+
 def softplus(s: Lowering, node: fx.Node, m: nn.Softplus) -> None:
-    if m.beta != 1:
-        raise NotLowerableError("softplus with beta other than 1")
-    _unary("softplus")(s, node, m)
+    """ln(1 + exp(βx)) / β, and x where βx is above the threshold."""
+    if m.beta == 1 and m.threshold >= ALL_BUT_LINEAR:
+        _unary("softplus")(s, node, m)
+        return
+    n, x, value = node.name, _input(s, node), s.value(node)
+
+    def part(suffix: str) -> ops.Value:
+        return replace(x, name=f"{n}_{suffix}")
+
+    def number(suffix: str, content: float) -> ops.Const:
+        return ops.Const(f"{n}_{suffix}", np.asarray(content, np.float32))
+
+    beta = number("beta", m.beta)
+    scaled = s.emit(ops.Binary(n, part("scaled"), x, beta, "mul"))
+    soft = s.emit(ops.Unary(n, part("soft"), scaled, "softplus"))
+    if m.threshold >= ALL_BUT_LINEAR:
+        s.add(node, ops.Binary(n, value, soft, beta, "div"))
+        return
+    curved = s.emit(ops.Binary(n, part("curved"), soft, beta, "div"))
+    limit = number("threshold", m.threshold)
+    above = s.emit(ops.Compare(n, part("above"), scaled, limit, "greater"))
+    s.add(node, ops.Where(n, value, above, x, curved))
 
 
 def prelu(s: Lowering, node: fx.Node, m: nn.PReLU) -> None:
     s.add(node, ops.PRelu(node.name, s.value(node), _input(s, node), s.array(m.weight)))
 
 
-def softmax(s: Lowering, node: fx.Node, m: nn.Softmax) -> None:
+def softmax(s: Lowering, node: fx.Node, m: nn.Softmax | nn.LogSoftmax) -> None:
     x = _input(s, node)
-    axis = -1 if m.dim is None else m.dim
-    s.add(node, ops.Softmax(node.name, s.value(node), x, axis % len(x.shape)))
+    axis = (-1 if m.dim is None else m.dim) % len(x.shape)
+    log = isinstance(m, nn.LogSoftmax)
+    s.add(node, ops.Softmax(node.name, s.value(node), x, axis, log))
 
 
 def alias(s: Lowering, node: fx.Node, m: nn.Module) -> None:
@@ -302,6 +325,7 @@ MODULE_LOWERINGS: dict[type[nn.Module], Callable[..., None]] = {
     nn.Softplus: softplus,
     nn.PReLU: prelu,
     nn.Softmax: softmax,
+    nn.LogSoftmax: softmax,
     nn.Dropout: alias,
     nn.Identity: alias,
     nn.MaxPool2d: max_pool,

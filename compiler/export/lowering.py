@@ -85,7 +85,10 @@ class Lowering:
 
     def result(self, node: fx.Node) -> ops.Value:
         """A tensor that the network returns: computed, and returned once."""
-        value = self.tensor(node)
+        known = self._env[node]
+        value = self.value(node) if isinstance(known, ops.Const) else known
+        if isinstance(known, ops.Const) and value not in self.outputs:
+            return self.emit(ops.Constant(node.name, value, known.array))
         if value in self.inputs or value in self.outputs:
             copy = ops.Value(f"{value.name}_copy{len(self.outputs)}", value.shape, value.batch_axis)
             value = self.emit(ops.Reshape(node.name, copy, value))

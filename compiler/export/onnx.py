@@ -49,12 +49,21 @@ def write_onnx(program: ops.Program, opset: int = DEFAULT_OPSET) -> onnx.ModelPr
     return model
 
 
+_TYPES: dict[ops.DType, int] = {
+    "float32": TensorProto.FLOAT,
+    "int64": TensorProto.INT64,
+    "int32": TensorProto.INT32,
+    "bool": TensorProto.BOOL,
+}
+
+
 class _Writer:
     def __init__(self, opset: int, dynamic: bool) -> None:
         self.opset, self.dynamic = opset, dynamic
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
         self.bytes = 0
+        self.truths: dict[str, str] = {}  # 0 and 1 → the same as bool
         self._written: dict[tuple[int, str], str] = {}
         self._names: set[str] = set()
         self._alive: list[NDArray[Any]] = []  # ids stay unique while the arrays live
@@ -101,7 +110,10 @@ class _Writer:
         axis = value.batch_axis
         if self.dynamic and axis is not None:
             dims[axis] = "batch"
-        return helper.make_tensor_value_info(value.name, TensorProto.FLOAT, dims)
+        return helper.make_tensor_value_info(value.name, _TYPES[value.dtype], dims)
+
+    def cast(self, x: str, out: str, dtype: ops.DType) -> str:
+        return self.node("Cast", [x], out, to=_TYPES[dtype])
 
     def activated(self, op: Any, write: Callable[[str], object]) -> None:
         """`write` the operator, then its fused activation."""
@@ -140,7 +152,13 @@ _UNARY: dict[str, tuple[str, tuple[str, ...]]] = {
     "log": ("Log", ()),
     "abs": ("Abs", ()),
     "neg": ("Neg", ()),
+    "sign": ("Sign", ()),
     "erf": ("Erf", ()),
+    "floor": ("Floor", ()),
+    "ceil": ("Ceil", ()),
+    "round": ("Round", ()),
+    "sin": ("Sin", ()),
+    "cos": ("Cos", ()),
 }
 
 
@@ -210,6 +228,30 @@ def _rsqrt(w: _Writer, out: str, x: str, p: tuple[float, ...]) -> None:
     w.node("Reciprocal", [w.node("Sqrt", [x], f"{out}/sqrt")], out)
 
 
+def _trunc(w: _Writer, out: str, x: str, p: tuple[float, ...]) -> None:
+    whole = w.node("Floor", [w.node("Abs", [x], f"{out}/abs")], f"{out}/floor")
+    w.node("Mul", [whole, w.node("Sign", [x], f"{out}/sign")], out)
+
+
+def _log1p(w: _Writer, out: str, x: str, p: tuple[float, ...]) -> None:
+    """x · ln(u) / (u − 1) for u = 1 + x: its rounding is that of the quotient (Kahan); x where u
+    is 1."""
+    one = w.scalar(out, "one", 1.0)
+    u = w.node("Add", [x, one], f"{out}/u")
+    step = w.node("Sub", [u, one], f"{out}/step")
+    none = w.node("Equal", [step, w.scalar(out, "zero", 0.0)], f"{out}/none")
+    safe = w.node("Where", [none, one, step], f"{out}/safe")
+    slope = w.node("Div", [w.node("Log", [u], f"{out}/log"), safe], f"{out}/slope")
+    w.node("Mul", [x, w.node("Where", [none, one, slope], f"{out}/factor")], out)
+
+
+def _expm1(w: _Writer, out: str, x: str, p: tuple[float, ...]) -> None:
+    """exp(x) − 1 = tanh(x/2) · (exp(x) + 1): nothing cancels"""
+    half = w.node("Mul", [x, w.scalar(out, "half", 0.5)], f"{out}/halved")
+    more = w.node("Add", [w.node("Exp", [x], f"{out}/exp"), w.scalar(out, "one", 1.0)], f"{out}/p1")
+    w.node("Mul", [w.node("Tanh", [half], f"{out}/tanh"), more], out)
+
+
 _COMPOSED: dict[str, Callable[[_Writer, str, str, tuple[float, ...]], None]] = {
     "clip": _clip,
     "relu6": _relu6,
@@ -220,6 +262,9 @@ _COMPOSED: dict[str, Callable[[_Writer, str, str, tuple[float, ...]], None]] = {
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
     "rsqrt": _rsqrt,
+    "trunc": _trunc,
+    "log1p": _log1p,
+    "expm1": _expm1,
 }
 _BINARY = {
     "add": "Add",
@@ -238,7 +283,48 @@ def _write_unary(w: _Writer, op: ops.Unary) -> None:
 
 def _write_binary(w: _Writer, op: ops.Binary) -> None:
     operands = [w.operand(op.a), w.operand(op.b)]
-    w.activated(op, lambda out: w.node(_BINARY[op.kind], operands, out))
+    if op.kind == "remainder":
+        w.activated(op, lambda out: _remainder(w, out, *operands))
+    else:
+        w.activated(op, lambda out: w.node(_BINARY[op.kind], operands, out))
+
+
+def _remainder(w: _Writer, out: str, a: str, b: str) -> None:
+    """Mod leaves the sign of a."""
+    rest = w.node("Mod", [a, b], f"{out}/rest", fmod=1)
+    signs = w.node("Mul", [w.node("Sign", [rest], f"{out}/sign"), b], f"{out}/signs")
+    other = w.node("Less", [signs, w.scalar(out, "zero", 0.0)], f"{out}/other")
+    w.node("Where", [other, w.node("Add", [rest, b], f"{out}/moved"), rest], out)
+
+
+_COMPARISONS = {"greater": "Greater", "greater_equal": "GreaterOrEqual"}
+
+
+def _compare(w: _Writer, op: ops.Compare) -> None:
+    out, operands = op.output.name, [w.operand(op.a), w.operand(op.b)]
+    truth = out if op.output.dtype == "bool" else f"{out}/truth"
+    if op.kind == "not_equal":
+        w.node("Not", [w.node("Equal", operands, f"{out}/equal")], truth)
+    else:
+        w.node(_COMPARISONS.get(op.kind, "Equal"), operands, truth)
+    if truth != out:
+        w.truths[out] = truth
+        w.cast(truth, out, "float32")
+
+
+def _where(w: _Writer, op: ops.Where) -> None:
+    out, condition = op.output.name, w.operand(op.condition)
+    truth = w.truths.get(condition) or w.cast(condition, f"{out}/truth", "bool")
+    w.node("Where", [truth, w.operand(op.a), w.operand(op.b)], out)
+
+
+def _integers(w: _Writer, op: ops.Integers) -> None:
+    w.cast(op.x.name, op.output.name, op.output.dtype)
+
+
+def _constant(w: _Writer, op: ops.Constant) -> None:
+    array = op.array.astype(op.output.dtype)
+    w.node("Identity", [w.array(f"{op.output.name}/value", array)], op.output.name)
 
 
 def _prelu(w: _Writer, op: ops.PRelu) -> None:
@@ -333,7 +419,8 @@ def _matmul(w: _Writer, op: ops.MatMul) -> None:
 
 
 def _softmax(w: _Writer, op: ops.Softmax) -> None:
-    w.node("Softmax", [op.x.name], op.output.name, axis=op.axis)
+    kind = "LogSoftmax" if op.log else "Softmax"
+    w.node(kind, [op.x.name], op.output.name, axis=op.axis)
 
 
 def _max_pool(w: _Writer, op: ops.MaxPool) -> None:
@@ -361,16 +448,33 @@ def _avg_pool(w: _Writer, op: ops.AvgPool) -> None:
 
 
 def _reduce(w: _Writer, op: ops.Reduce) -> None:
-    kind = {"mean": "ReduceMean", "sum": "ReduceSum", "max": "ReduceMax"}[op.kind]
+    kind = f"Reduce{op.kind.capitalize()}"
     out, keep = op.output.name, int(op.keepdims)
     over_map = op.axes == (2, 3) and len(op.x.shape) == 4 and op.keepdims
-    if over_map and op.kind != "sum":
+    if over_map and op.kind in ("mean", "max"):
         w.node(f"Global{'Average' if op.kind == 'mean' else 'Max'}Pool", [op.x.name], out)
     elif op.kind == "sum" or w.opset >= 18:
         axes = w.numbers(f"{out}/axes", op.axes, np.int64)
         w.node(kind, [op.x.name, axes], out, keepdims=keep)
     else:
         w.node(kind, [op.x.name], out, axes=op.axes, keepdims=keep)
+
+
+def _argmax(w: _Writer, op: ops.ArgMax) -> None:
+    out, dtype = op.output.name, op.output.dtype
+    place = out if dtype == "int64" else f"{out}/place"
+    w.node("ArgMax", [op.x.name], place, axis=op.axis, keepdims=int(op.keepdims))
+    if place != out:
+        w.cast(place, out, dtype)
+
+
+def _topk(w: _Writer, op: ops.TopK) -> None:
+    out = op.output.name
+    inputs = [op.x.name, w.numbers(f"{out}/count", [op.count], np.int64)]
+    names = [out if op.part == "values" else f"{out}/values", f"{out}/indices"]
+    w.nodes.append(helper.make_node("TopK", inputs, names, f"{out}/TopK", axis=op.axis))
+    if op.part == "indices":
+        w.cast(names[1], out, op.output.dtype)
 
 
 # --- moving --------------------------------------------------------------------------------------
@@ -385,6 +489,12 @@ def _slice(w: _Writer, op: ops.Slice) -> None:
     numbers = {"starts": op.start, "ends": op.stop, "axes": op.axis, "steps": op.step}
     inputs = [w.numbers(f"{out}/{k}", [v], np.int64) for k, v in numbers.items()]
     w.node("Slice", [op.x.name, *inputs], out)
+
+
+def _gather(w: _Writer, op: ops.Gather) -> None:
+    out = op.output.name
+    indices = w.numbers(f"{out}/indices", op.indices, np.int64)
+    w.node("Gather", [op.x.name, indices], out, axis=op.axis)
 
 
 def _reshape(w: _Writer, op: ops.Reshape) -> None:
@@ -459,6 +569,13 @@ _WRITERS: dict[type[ops.Op], Callable[[_Writer, Any], None]] = {
     ops.PRelu: _prelu,
     ops.Unary: _write_unary,
     ops.Binary: _write_binary,
+    ops.Compare: _compare,
+    ops.Where: _where,
+    ops.Integers: _integers,
+    ops.Constant: _constant,
+    ops.Gather: _gather,
+    ops.ArgMax: _argmax,
+    ops.TopK: _topk,
     ops.MatMul: _matmul,
     ops.Concat: _concat,
     ops.Slice: _slice,

@@ -40,19 +40,33 @@ UnaryKind = Literal[
     "log",
     "abs",
     "neg",
+    "sign",
     "erf",
+    "floor",
+    "ceil",
+    "round",  # halves to the even neighbour
+    "trunc",
+    "sin",
+    "cos",
+    "log1p",
+    "expm1",
 ]
-BinaryKind = Literal["add", "sub", "mul", "div", "pow", "maximum", "minimum"]
+BinaryKind = Literal["add", "sub", "mul", "div", "pow", "remainder", "maximum", "minimum"]
+ComparisonKind = Literal["greater", "greater_equal", "equal", "not_equal"]
+ReduceKind = Literal["mean", "sum", "max", "min", "prod"]
+DType = Literal["float32", "int64", "int32", "bool"]
 
 
 @dataclass(frozen=True)
 class Value:
-    """A computed float32 tensor. `batch_axis` is the dimension that grows with the batch size
-    (`shape` is the shape at the captured batch); None: it does not depend on the batch."""
+    """A computed tensor. `batch_axis` is the dimension that grows with the batch size
+    (`shape` is the shape at the captured batch); None: it does not depend on the batch. Only what
+    the network returns may be of another type than float32."""
 
     name: str
     shape: tuple[int, ...]
     batch_axis: int | None = 0
+    dtype: DType = "float32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +94,7 @@ class Op:
     def operands(self) -> Iterator[Operand]:
         """What it reads, in order; weights are not operands."""
         for field in fields(self):
-            if field.name in ("x", "a", "b", "like"):
+            if field.name in ("x", "condition", "a", "b", "like"):
                 yield getattr(self, field.name)
             elif field.name == "parts":
                 yield from getattr(self, field.name)
@@ -164,6 +178,38 @@ class Binary(Op):
 
 
 @dataclass(frozen=True)
+class Compare(Op):
+    """1 where it holds, else 0; NumPy broadcasting."""
+
+    a: Operand
+    b: Operand
+    kind: ComparisonKind
+
+
+@dataclass(frozen=True)
+class Where(Op):
+    """`a` where the condition is not 0, else `b`; NumPy broadcasting."""
+
+    condition: Operand
+    a: Operand
+    b: Operand
+
+
+@dataclass(frozen=True)
+class Integers(Op):
+    """Whole numbers as integers, or as truth, for an output."""
+
+    x: Value
+
+
+@dataclass(frozen=True, eq=False)
+class Constant(Op):
+    """An output that depends on no input."""
+
+    array: FloatArray
+
+
+@dataclass(frozen=True)
 class MatMul(Op):
     """The last two dimensions are matrices, the others broadcast."""
 
@@ -184,6 +230,15 @@ class Slice(Op):
     start: int
     stop: int
     step: int = 1
+
+
+@dataclass(frozen=True)
+class Gather(Op):
+    """The slices at `indices` of one dimension."""
+
+    x: Value
+    axis: int
+    indices: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -246,9 +301,28 @@ class AvgPool(Op):
 @dataclass(frozen=True)
 class Reduce(Op):
     x: Value
-    kind: Literal["mean", "sum", "max"]
+    kind: ReduceKind
     axes: tuple[int, ...]
     keepdims: bool
+
+
+@dataclass(frozen=True)
+class ArgMax(Op):
+    """Where the maximum along `axis` is, the first of several."""
+
+    x: Value
+    axis: int
+    keepdims: bool
+
+
+@dataclass(frozen=True)
+class TopK(Op):
+    """The largest along `axis`, the largest first: what they are, or where."""
+
+    x: Value
+    count: int
+    axis: int
+    part: Literal["values", "indices"]
 
 
 @dataclass(frozen=True)
@@ -271,8 +345,11 @@ class DepthToSpace(Op):
 
 @dataclass(frozen=True)
 class Softmax(Op):
+    """`log`: its logarithm."""
+
     x: Value
     axis: int
+    log: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,4 +378,6 @@ class Program:
     @property
     def dynamic_batch(self) -> bool:
         """The batch size may differ from the captured one."""
-        return all(value.batch_axis is not None for value in (*self.inputs, *self.outputs))
+        fixed = {op.output.name for op in self.ops if isinstance(op, Constant)}
+        outputs = [value for value in self.outputs if value.name not in fixed]
+        return all(value.batch_axis is not None for value in (*self.inputs, *outputs))

@@ -26,6 +26,8 @@ Array = NDArray[np.float32 | np.int32]
 _TYPES: dict[str, int] = {
     "float32": schema.TensorType.FLOAT32,
     "int32": schema.TensorType.INT32,
+    "int64": schema.TensorType.INT64,
+    "bool": schema.TensorType.BOOL,
 }
 _ALIGNMENT = 16  # bytes; the schema's force_align of buffer data
 _SIZE_LIMIT = 2**31 - 2**20  # bytes; FlatBuffer offsets are signed 32-bit
@@ -57,7 +59,7 @@ class Buffer:
 class _Tensor:
     name: str
     shape: Shape
-    kind: int
+    dtype: str
     content: memoryview | None  # None: computed
 
 
@@ -66,7 +68,7 @@ class _Operator:
     code: int
     version: int
     inputs: tuple[int, ...]
-    output: int
+    outputs: tuple[int, ...]
     options: Any
 
 
@@ -83,6 +85,10 @@ class ModelBuilder:
         """The shape a tensor has in the file."""
         return self._tensors[tensor].shape
 
+    def dtype(self, tensor: int) -> str:
+        """Of its elements, as NumPy calls it."""
+        return self._tensors[tensor].dtype
+
     def rename(self, tensor: int, name: str) -> None:
         """Give `tensor` the name; names are unique, so an earlier holder gets another one."""
         holder = self._names.get(name)
@@ -98,9 +104,9 @@ class ModelBuilder:
         """The tensor that has the name."""
         return self._names.get(name)
 
-    def tensor(self, name: str, shape: Shape) -> int:
-        """A computed float32 tensor."""
-        return self._add(_Tensor(name, shape, schema.TensorType.FLOAT32, None))
+    def tensor(self, name: str, shape: Shape, dtype: str = "float32") -> int:
+        """A computed tensor."""
+        return self._add(_Tensor(name, shape, dtype, None))
 
     def constant(self, name: str, array: Array, *, shared: bool = True) -> int:
         """A known tensor; `shared`: an equal one that is already in the file may serve."""
@@ -108,7 +114,7 @@ class ModelBuilder:
         key = (array.shape, array.dtype.name, hashlib.blake2b(content, digest_size=16).digest())
         if shared and key in self._constants:
             return self._constants[key]
-        index = self._add(_Tensor(name, array.shape, _TYPES[array.dtype.name], content))
+        index = self._add(_Tensor(name, array.shape, array.dtype.name, content))
         if shared:
             self._constants[key] = index
         return index
@@ -117,19 +123,19 @@ class ModelBuilder:
         self,
         code: int,
         inputs: Sequence[int],
-        output: int,
+        outputs: Sequence[int],
         options: Any = None,
         version: int = 1,
     ) -> None:
         """Append an operator; `options` is the schema's options object for its kind."""
-        self._operators.append(_Operator(code, version, tuple(inputs), output, options))
+        self._operators.append(_Operator(code, version, tuple(inputs), tuple(outputs), options))
 
     def finish(self, inputs: Sequence[Named], outputs: Sequence[Named]) -> bytes:
         """The file, with `inputs` and `outputs` as its only signature. What no output depends on
         is left out; a name that comes twice gets a number."""
         operators = self._needed({tensor for _, tensor in outputs})
         used = {tensor for _, tensor in (*inputs, *outputs)}
-        used.update(tensor for op in operators for tensor in (*op.inputs, op.output))
+        used.update(tensor for op in operators for tensor in (*op.inputs, *op.outputs))
         places = {tensor: place for place, tensor in enumerate(sorted(used))}
         return _serialise(
             [self._tensors[tensor] for tensor in places],
@@ -140,7 +146,7 @@ class ModelBuilder:
     def _needed(self, tensors: set[int]) -> list[_Operator]:
         kept: list[_Operator] = []
         for operator in reversed(self._operators):
-            if operator.output in tensors:
+            if not tensors.isdisjoint(operator.outputs):
                 tensors.update(operator.inputs)
                 kept.append(operator)
         return kept[::-1]
@@ -174,9 +180,11 @@ def _signature_of(named: Sequence[Named], places: Mapping[int, int]) -> dict[str
 
 
 def _placed(operator: _Operator, places: Mapping[int, int]) -> _Operator:
-    inputs = tuple(places[tensor] for tensor in operator.inputs)
-    output = places[operator.output]
-    return _Operator(operator.code, operator.version, inputs, output, operator.options)
+    inputs, outputs = (
+        tuple(places[tensor] for tensor in tensors)
+        for tensors in (operator.inputs, operator.outputs)
+    )
+    return _Operator(operator.code, operator.version, inputs, outputs, operator.options)
 
 
 def _serialise(
@@ -235,7 +243,7 @@ def _subgraph(
 
 def _tensor(tensor: _Tensor, buffer: int) -> Any:
     result = schema.TensorT()
-    result.name, result.type, result.buffer = tensor.name, tensor.kind, buffer
+    result.name, result.type, result.buffer = tensor.name, _TYPES[tensor.dtype], buffer
     result.shape = np.array(tensor.shape, np.int32)
     return result
 
@@ -244,7 +252,7 @@ def _operator(operator: _Operator, code: int) -> Any:
     result = schema.OperatorT()
     result.opcodeIndex = code
     result.inputs = np.array(operator.inputs, np.int32)
-    result.outputs = np.array([operator.output], np.int32)
+    result.outputs = np.array(operator.outputs, np.int32)
     if operator.options is not None:
         kind = type(operator.options).__name__.removesuffix("T")
         result.builtinOptionsType = getattr(schema.BuiltinOptions, kind)

@@ -62,12 +62,25 @@ class Emitter:
         shape: Shape,
         options: Any = None,
         version: int = 1,
+        dtype: str = "float32",
     ) -> int:
-        """Any operator; `shape` is that of its output."""
-        output = self.builder.tensor(f"{self._scope}/{_NAMES[code]}", shape)
-        self.builder.operator(code, inputs, output, options, version)
-        self._fresh.add(output)
-        return output
+        """Any operator; `shape` and `dtype` are those of its output."""
+        return self.emit_all(code, inputs, ((shape, dtype),), options, version)[0]
+
+    def emit_all(
+        self,
+        code: int,
+        inputs: Sequence[int],
+        results: Sequence[tuple[Shape, str]],
+        options: Any = None,
+        version: int = 1,
+    ) -> tuple[int, ...]:
+        """An operator with several outputs: shape and type of each."""
+        name = f"{self._scope}/{_NAMES[code]}"
+        outputs = tuple(self.builder.tensor(name, *result) for result in results)
+        self.builder.operator(code, inputs, outputs, options, version)
+        self._fresh.update(outputs)
+        return outputs
 
     # --- constants ------------------------------------------------------------------------------
 
@@ -102,7 +115,8 @@ class Emitter:
         """A new tensor with the elements of `x`."""
         options = schema.ReshapeOptionsT()
         options.newShape = np.array(shape, np.int32)
-        return self.emit(Operator.RESHAPE, (x, self.ints(shape)), shape, options)
+        inputs, dtype = (x, self.ints(shape)), self.builder.dtype(x)
+        return self.emit(Operator.RESHAPE, inputs, shape, options, dtype=dtype)
 
     def transpose(self, x: int, perm: Shape) -> int:
         key = (Operator.TRANSPOSE, x, perm)
@@ -110,7 +124,9 @@ class Emitter:
             shape = tuple(self.shape(x)[p] for p in perm)
             version = {5: 4, 6: 6}.get(len(perm), 1)
             inputs = (x, self.ints(perm))
-            self._moved[key] = self.emit(Operator.TRANSPOSE, inputs, shape, version=version)
+            self._moved[key] = self.emit(
+                *(Operator.TRANSPOSE, inputs, shape, None, version), dtype=self.builder.dtype(x)
+            )
         return self._moved[key]
 
     def concat(self, parts: Sequence[int], axis: int) -> int:
@@ -156,6 +172,16 @@ class Emitter:
         if activation == "none":
             return result
         return self.unary(Operator.RELU if activation == "relu" else Operator.RELU6, result)
+
+    def compare(self, code: int, a: int, b: int) -> int:
+        """Truth; with NumPy broadcasting."""
+        shape = np.broadcast_shapes(self.shape(a), self.shape(b))
+        return self.emit(code, (a, b), shape, dtype="bool")
+
+    def cast(self, x: int, dtype: str) -> int:
+        if self.builder.dtype(x) == dtype:
+            return x
+        return self.emit(Operator.CAST, (x,), self.shape(x), schema.CastOptionsT(), dtype=dtype)
 
     def add(self, a: int, b: int, activation: FusedActivation = "none") -> int:
         return self.binary(Operator.ADD, a, b, activation)

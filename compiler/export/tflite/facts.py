@@ -54,8 +54,8 @@ def _is_nonnegative(op: Op, known: set[str]) -> bool:
             inherits = kind in ("add", "mul", "maximum", "minimum")
         case Pad(mode=mode, value=value):
             inherits = mode != "constant" or value >= 0
-        case Softmax():
-            return True
+        case Softmax(log=log):
+            return not log
         case _:
             inherits = isinstance(op, _KEEPS_SIGN)
     return inherits and all(_operand_is_nonnegative(x, known) for x in op.operands())

@@ -6,21 +6,34 @@ The batch size is fixed to the captured one. Tensors carry the names of the prog
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.tflite.operators.channels import write_channel_affine, write_prelu
 from shrinkc.compiler.export.tflite.operators.conv import write_conv
 from shrinkc.compiler.export.tflite.operators.conv_transpose import write_conv_transpose
-from shrinkc.compiler.export.tflite.operators.elementwise import write_binary, write_unary
+from shrinkc.compiler.export.tflite.operators.elementwise import (
+    write_binary,
+    write_compare,
+    write_unary,
+    write_where,
+)
 from shrinkc.compiler.export.tflite.operators.matrix import write_linear, write_matmul
 from shrinkc.compiler.export.tflite.operators.pool import write_avg_pool, write_max_pool
 from shrinkc.compiler.export.tflite.operators.reduce import (
+    write_argmax,
     write_layer_norm,
     write_reduce,
     write_softmax,
+    write_topk,
 )
 from shrinkc.compiler.export.tflite.operators.shape import (
     write_batch_expand,
     write_concat,
+    write_constant,
+    write_gather,
+    write_integers,
     write_pad,
     write_reshape,
     write_transpose,
@@ -51,48 +64,39 @@ def write_tflite(program: ops.Program) -> bytes:
 
 
 def _write(w: Writer, op: ops.Op) -> None:
-    match op:
-        case ops.Conv():
-            write_conv(w, op)
-        case ops.ConvTranspose():
-            write_conv_transpose(w, op)
-        case ops.Linear():
-            write_linear(w, op)
-        case ops.ChannelAffine():
-            write_channel_affine(w, op)
-        case ops.PRelu():
-            write_prelu(w, op)
-        case ops.Unary():
-            write_unary(w, op)
-        case ops.Binary():
-            write_binary(w, op)
-        case ops.MatMul():
-            write_matmul(w, op)
-        case ops.Concat():
-            write_concat(w, op)
-        case ops.Slice():
-            write_slice(w, op)
-        case ops.Reshape():
-            write_reshape(w, op)
-        case ops.Transpose():
-            write_transpose(w, op)
-        case ops.BatchExpand():
-            write_batch_expand(w, op)
-        case ops.Pad():
-            write_pad(w, op)
-        case ops.MaxPool():
-            write_max_pool(w, op)
-        case ops.AvgPool():
-            write_avg_pool(w, op)
-        case ops.Reduce():
-            write_reduce(w, op)
-        case ops.Resize():
-            write_resize(w, op)
-        case ops.DepthToSpace():
-            write_depth_to_space(w, op)
-        case ops.Softmax():
-            write_softmax(w, op)
-        case ops.LayerNorm():
-            write_layer_norm(w, op)
-        case _:
-            raise w.unsupported("no translation")
+    write = _WRITERS.get(type(op))
+    if write is None:
+        raise w.unsupported("no translation")
+    write(w, op)
+
+
+_WRITERS: dict[type[ops.Op], Callable[[Writer, Any], None]] = {
+    ops.Conv: write_conv,
+    ops.ConvTranspose: write_conv_transpose,
+    ops.Linear: write_linear,
+    ops.ChannelAffine: write_channel_affine,
+    ops.PRelu: write_prelu,
+    ops.Unary: write_unary,
+    ops.Binary: write_binary,
+    ops.Compare: write_compare,
+    ops.Where: write_where,
+    ops.Integers: write_integers,
+    ops.Constant: write_constant,
+    ops.MatMul: write_matmul,
+    ops.Concat: write_concat,
+    ops.Slice: write_slice,
+    ops.Gather: write_gather,
+    ops.Reshape: write_reshape,
+    ops.Transpose: write_transpose,
+    ops.BatchExpand: write_batch_expand,
+    ops.Pad: write_pad,
+    ops.MaxPool: write_max_pool,
+    ops.AvgPool: write_avg_pool,
+    ops.Reduce: write_reduce,
+    ops.ArgMax: write_argmax,
+    ops.TopK: write_topk,
+    ops.Resize: write_resize,
+    ops.DepthToSpace: write_depth_to_space,
+    ops.Softmax: write_softmax,
+    ops.LayerNorm: write_layer_norm,
+}

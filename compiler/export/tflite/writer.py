@@ -55,6 +55,7 @@ class Writer:
         self.joined: dict[tuple[int, tuple[int, ...]], int] = {}  # (axis, parts) → concatenation
         self.cut_out: dict[tuple[int, Cuts], int] = {}  # (tensor, cuts) → their result
         self.cut_from: dict[int, tuple[int, Cuts]] = {}  # and back
+        self.truths: dict[int, int] = {}  # tensor of 0 and 1 → the same as bool
         self._results: set[int] = set()
         self._place = ("", "")  # node and operator that is being translated
 

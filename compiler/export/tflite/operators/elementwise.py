@@ -1,4 +1,4 @@
-"""Unary and Binary.
+"""Unary, Binary, Compare and Where.
 
 They run on the tensor as it is stored: a value that is a mere view (transposed, reshaped) stays
 one. Kinds without an operator of their own are composed of few, each stable over all of float32.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from shrinkc.compiler.export import ops
@@ -29,6 +30,12 @@ _NATIVE: dict[ops.UnaryKind, int] = {
     "log": Operator.LOG,
     "abs": Operator.ABS,
     "neg": Operator.NEG,
+    "sign": Operator.SIGN,
+    "floor": Operator.FLOOR,
+    "ceil": Operator.CEIL,
+    "round": Operator.ROUND,
+    "sin": Operator.SIN,
+    "cos": Operator.COS,
 }
 _BINARY: dict[ops.BinaryKind, int] = {
     "add": Operator.ADD,
@@ -36,10 +43,18 @@ _BINARY: dict[ops.BinaryKind, int] = {
     "mul": Operator.MUL,
     "div": Operator.DIV,
     "pow": Operator.POW,
+    "remainder": Operator.FLOOR_MOD,
     "maximum": Operator.MAXIMUM,
     "minimum": Operator.MINIMUM,
 }
-_POW_RANK = 4  # of POW's broadcasting
+_COMPARISONS: dict[ops.ComparisonKind, int] = {
+    "greater": Operator.GREATER,
+    "greater_equal": Operator.GREATER_EQUAL,
+    "equal": Operator.EQUAL,
+    "not_equal": Operator.NOT_EQUAL,
+}
+_FEW = 4  # dimensions that most operators outside XNNPACK broadcast
+_WHERE_RANK = 5
 _CLIPS = {
     (0.0, inf): Operator.RELU,
     (0.0, 6.0): Operator.RELU6,
@@ -133,6 +148,27 @@ def _horner(e: Emitter, x: int, coefficients: tuple[float, ...]) -> int:
     return total
 
 
+def _trunc(e: Emitter, x: int, _: tuple[float, ...]) -> int:
+    whole = e.unary(Operator.FLOOR, e.unary(Operator.ABS, x))
+    return e.mul(whole, e.unary(Operator.SIGN, x))
+
+
+def _log1p(e: Emitter, x: int, _: tuple[float, ...]) -> int:
+    """x · ln(u) / (u − 1) for u = 1 + x: its rounding is that of the quotient (Kahan). Where u is
+    1, the quotient is 0 / 1 and 1 is added."""
+    u = e.add(x, e.scalar(1.0))
+    step = e.binary(Operator.SUB, u, e.scalar(1.0))
+    none = e.cast(e.compare(Operator.EQUAL, step, e.scalar(0.0)), "float32")
+    slope = e.binary(Operator.DIV, e.unary(Operator.LOG, u), e.add(step, none))
+    return e.mul(x, e.add(slope, none))
+
+
+def _expm1(e: Emitter, x: int, _: tuple[float, ...]) -> int:
+    """exp(x) − 1 = tanh(x/2) · (exp(x) + 1): nothing cancels."""
+    half = e.unary(Operator.TANH, e.mul(x, e.scalar(0.5)))
+    return e.mul(half, e.add(e.unary(Operator.EXP, x), e.scalar(1.0)))
+
+
 _COMPOSED: dict[ops.UnaryKind, Callable[[Emitter, int, tuple[float, ...]], int]] = {
     "leaky_relu": lambda e, x, parameters: leaky_relu(e, x, parameters[0]),
     "elu": _elu,
@@ -144,39 +180,76 @@ _COMPOSED: dict[ops.UnaryKind, Callable[[Emitter, int, tuple[float, ...]], int]]
     "softplus": _softplus,
     "clip": _clip,
     "erf": _erf,
+    "trunc": _trunc,
+    "log1p": _log1p,
+    "expm1": _expm1,
 }
 
 
-# --- two operands --------------------------------------------------------------------------------
+# --- several operands ----------------------------------------------------------------------------
 
 
 def write_binary(w: Writer, op: ops.Binary) -> None:
-    a, b = w.resolve(op.a), w.resolve(op.b)
-    rank = len(op.output.shape)
-    if _is_number(a) != _is_number(b):
-        view = w.view(b if _is_number(a) else a, rank)
-        left, right = (_number(w, x) if _is_number(x) else view.tensor for x in (a, b))
-    elif isinstance(a, ops.Value) and isinstance(b, ops.Value) and _alike(w, a, b):
-        view = w.view(a)
-        left, right = view.tensor, w.view(b).tensor
+    def apply(a: int, b: int) -> int:
+        few = op.kind in ("pow", "remainder")
+        _check_broadcast(w, op.kind, (a, b), _FEW if few else MAX_RANK)
+        return w.emit.binary(_BINARY[op.kind], a, b, op.activation)
+
+    _write(w, op.output, (op.a, op.b), apply)
+
+
+def write_compare(w: Writer, op: ops.Compare) -> None:
+    def apply(a: int, b: int) -> int:
+        _check_broadcast(w, op.kind, (a, b), _FEW)
+        truth = w.emit.compare(_COMPARISONS[op.kind], a, b)
+        result = w.emit.cast(truth, op.output.dtype)
+        w.truths[result] = truth
+        return result
+
+    _write(w, op.output, (op.a, op.b), apply)
+
+
+def write_where(w: Writer, op: ops.Where) -> None:
+    def apply(condition: int, a: int, b: int) -> int:
+        _check_broadcast(w, "where", (condition, a, b), _WHERE_RANK)
+        truth = w.truths.get(condition)
+        if truth is None:
+            truth = w.emit.compare(Operator.NOT_EQUAL, condition, w.emit.scalar(0.0))
+        shape = np.broadcast_shapes(*(w.emit.shape(x) for x in (truth, a, b)))
+        options = schema.SelectV2OptionsT()
+        return w.emit.emit(Operator.SELECT_V2, (truth, a, b), shape, options, dtype="float32")
+
+    _write(w, op.output, (op.condition, op.a, op.b), apply)
+
+
+def _write(
+    w: Writer,
+    output: ops.Value,
+    given: tuple[ops.Operand, ...],
+    apply: Callable[..., int],
+) -> None:
+    """`apply` the operator to tensors that lie alike; numbers have no dimensions."""
+    operands = [w.resolve(x) for x in given]
+    rank = len(output.shape)
+    values = [x for x in operands if not _is_number(x)]
+    if values and all(_alike(w, values[0], x, rank) for x in values[1:]):
+        view = w.view(values[0], rank)
+        tensors = [_number(w, x) if _is_number(x) else w.view(x, rank).tensor for x in operands]
+        w.define_view(output, View(apply(*tensors), view.layout))
     else:
-        order = w.common_order((a, b), rank)
-        left, right = (w.arrange(x, order, exact=False) for x in (a, b))
-        w.define(op.output, _apply(w, op, left, right), order)
-        return
-    w.define_view(op.output, View(_apply(w, op, left, right), view.layout))
+        order = w.common_order(operands, rank)
+        tensors = [w.arrange(x, order, exact=False) for x in operands]
+        w.define(output, apply(*tensors), order)
 
 
-def _apply(w: Writer, op: ops.Binary, a: int, b: int) -> int:
-    left, right = w.emit.shape(a), w.emit.shape(b)
-    limit = _POW_RANK if op.kind == "pow" else MAX_RANK
-    if max(len(left), len(right)) > limit and left != right and () not in (left, right):
-        raise w.unsupported(f"{op.kind} broadcasts at most {limit} dimensions")
-    return w.emit.binary(_BINARY[op.kind], a, b, op.activation)
+def _check_broadcast(w: Writer, kind: str, tensors: tuple[int, ...], limit: int) -> None:
+    shapes = {w.emit.shape(x) for x in tensors} - {()}
+    if len(shapes) > 1 and max(map(len, shapes)) > limit:
+        raise w.unsupported(f"{kind} broadcasts at most {limit} dimensions")
 
 
-def _alike(w: Writer, a: ops.Value, b: ops.Value) -> bool:
-    first, second = w.view(a), w.view(b)
+def _alike(w: Writer, a: ops.Operand, b: ops.Operand, rank: int) -> bool:
+    first, second = w.view(a, rank), w.view(b, rank)
     same_shape = w.emit.shape(first.tensor) == w.emit.shape(second.tensor)
     return same_shape and first.layout == second.layout
 

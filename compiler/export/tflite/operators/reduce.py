@@ -1,8 +1,6 @@
-"""Reduce, Softmax and LayerNorm: operators along some dimensions."""
+"""Reduce, ArgMax, TopK, Softmax and LayerNorm: operators along some dimensions."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -12,10 +10,12 @@ from shrinkc.compiler.export.tflite.emit import Operator
 from shrinkc.compiler.export.tflite.layout import Order, last, without
 from shrinkc.compiler.export.tflite.writer import Writer
 
-_REDUCTIONS: dict[Literal["mean", "sum", "max"], int] = {
+_REDUCTIONS: dict[ops.ReduceKind, int] = {
     "mean": Operator.MEAN,
     "sum": Operator.SUM,
     "max": Operator.REDUCE_MAX,
+    "min": Operator.REDUCE_MIN,
+    "prod": Operator.REDUCE_PROD,
 }
 
 
@@ -27,12 +27,42 @@ def write_reduce(w: Writer, op: ops.Reduce) -> None:
     w.define(op.output, result, order if op.keepdims else without(order, op.axes))
 
 
-def write_softmax(w: Writer, op: ops.Softmax) -> None:
-    """SOFTMAX runs over what lies innermost."""
+def write_argmax(w: Writer, op: ops.ArgMax) -> None:
+    order = w.order(op.x)
+    x = w.arrange(op.x, order)
+    place = order.index(op.axis)
+    options = schema.ArgMaxOptionsT()
+    options.outputType = schema.TensorType.INT32
+    shape = tuple(n for d, n in enumerate(w.emit.shape(x)) if d != place)
+    inputs = (x, w.emit.ints((place,)))
+    found = w.emit.emit(Operator.ARG_MAX, inputs, shape, options, dtype="int32")
+    left = order if op.keepdims else without(order, (op.axis,))
+    w.define(op.output, w.emit.cast(found, op.output.dtype), left)
+
+
+def write_topk(w: Writer, op: ops.TopK) -> None:
+    """TOPK_V2 runs over what lies innermost."""
     order = last(w.order(op.x), (op.axis,))
-    options = schema.SoftmaxOptionsT()
-    options.beta = 1.0
-    result = w.emit.unary(Operator.SOFTMAX, w.arrange(op.x, order), options)
+    x = w.arrange(op.x, order)
+    shape = (*w.emit.shape(x)[:-1], op.count)
+    results = ((shape, "float32"), (shape, "int32"))
+    options = schema.TopKV2OptionsT()
+    inputs = (x, w.emit.ints((op.count,)))
+    values, indices = w.emit.emit_all(Operator.TOPK_V2, inputs, results, options)
+    found = values if op.part == "values" else w.emit.cast(indices, op.output.dtype)
+    w.define(op.output, found, order)
+
+
+def write_softmax(w: Writer, op: ops.Softmax) -> None:
+    """SOFTMAX and LOG_SOFTMAX run over what lies innermost."""
+    order = last(w.order(op.x), (op.axis,))
+    x = w.arrange(op.x, order)
+    if op.log:
+        result = w.emit.unary(Operator.LOG_SOFTMAX, x, schema.LogSoftmaxOptionsT())
+    else:
+        options = schema.SoftmaxOptionsT()
+        options.beta = 1.0
+        result = w.emit.unary(Operator.SOFTMAX, x, options)
     w.define(op.output, result, order)
 
 

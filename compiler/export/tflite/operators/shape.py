@@ -1,4 +1,5 @@
-"""Operators that move elements: Reshape, Transpose, BatchExpand, Concat, Pad.
+"""Operators that move elements: Reshape, Transpose, BatchExpand, Concat, Gather, Pad; and what is
+only said in another way: Integers, Constant.
 
 The first two only change how a value looks at its tensor; see `tflite_layout`.
 """
@@ -6,8 +7,10 @@ The first two only change how a value looks at its tensor; see `tflite_layout`.
 from __future__ import annotations
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from shrinkc.compiler.export import ops
+from shrinkc.compiler.export.tflite.emit import Operator
 from shrinkc.compiler.export.tflite.layout import (
     Order,
     common_groups,
@@ -16,7 +19,7 @@ from shrinkc.compiler.export.tflite.layout import (
     reshaped,
     stored,
 )
-from shrinkc.compiler.export.tflite.writer import View, Writer
+from shrinkc.compiler.export.tflite.writer import View, Writer, boundary_order
 
 _MAX_RANK = 5  # of SLICE and the PADs
 
@@ -46,6 +49,30 @@ def write_batch_expand(w: Writer, op: ops.BatchExpand) -> None:
     """The batch of a file is fixed: the result is a constant."""
     array = np.broadcast_to(op.x.array, op.output.shape)
     w.define_constant(op.output, ops.Const(op.x.name, array))
+
+
+def write_integers(w: Writer, op: ops.Integers) -> None:
+    """Behind whatever has to move: that is done in float32."""
+    order = boundary_order(op.output)
+    result = w.emit.cast(w.arrange(op.x, order), op.output.dtype)
+    w.define(op.output, result, order)
+
+
+def write_constant(w: Writer, op: ops.Constant) -> None:
+    order = boundary_order(op.output)
+    tensor = w.arrange(ops.Const(f"{op.name}/value", op.array), order)
+    result = w.emit.cast(tensor, op.output.dtype)
+    w.define(op.output, w.emit.copy(result, w.emit.shape(result)), order)
+
+
+def write_gather(w: Writer, op: ops.Gather) -> None:
+    order = w.order(op.x)
+    x = w.arrange(op.x, order)
+    options = schema.GatherOptionsT()
+    options.axis = order.index(op.axis)
+    shape = _replaced(w.emit.shape(x), options.axis, len(op.indices))
+    inputs = (x, w.emit.ints(op.indices))
+    w.define(op.output, w.emit.emit(Operator.GATHER, inputs, shape, options), order)
 
 
 def write_concat(w: Writer, op: ops.Concat) -> None:
