@@ -26,6 +26,18 @@ class Constant:
     path: str | None = None
 
 
+MOST_WHOLE = 2**24  # up to which float32 holds every integer
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """Integers or truth as floats."""
+    if tensor.is_complex():
+        raise CaptureError("the model computes with complex numbers")
+    if tensor.numel() and int(tensor.long().abs().max()) > MOST_WHOLE:
+        raise CaptureError(f"the model computes with integers beyond {MOST_WHOLE:,}")
+    return tensor.to(torch.get_default_dtype())
+
+
 @dataclass(frozen=True, eq=False)
 class Expanded:
     """A node broadcast to larger shapes; arithmetic never needs the copy."""
@@ -91,7 +103,12 @@ class Builder:
         return self.module(path, module, x)
 
     def constant(self, constant: Constant, hint: str) -> fx.Node:
-        """A `get_attr` of the constant; parameters keep their path."""
+        """A `get_attr` of the constant, in floats; parameters keep their path.
+
+        Raises CaptureError for integers that floats cannot hold.
+        """
+        if not constant.tensor.is_floating_point():
+            constant = Constant(_whole(constant.tensor))
         path = constant.path
         if path is None or self.attributes.get(path, constant.tensor) is not constant.tensor:
             path = self._free(f"{hint}_constant")

@@ -18,12 +18,14 @@ from shrinkc.passes import ir
 class Context:
     """One raw node being rewritten.
 
-    `out` is what the raw node computed: TensorShapes, or a tuple of them.
+    out         what the raw node computed: TensorShapes, or a tuple of them
+    dtype_read  of the first argument, where that is a tensor
     """
 
     b: Builder
     node: fx.Node
     out: Any
+    dtype_read: torch.dtype | None = None
 
     @property
     def hint(self) -> str:
@@ -37,12 +39,21 @@ class Context:
     @property
     def out_shapes(self) -> tuple[Shape, ...]:
         """The result's shape at each observed batch size."""
+        return self._result.shapes
+
+    @property
+    def out_dtype(self) -> torch.dtype:
+        """The type that the model computes the result in; the graph has floats all the same."""
+        return self._result.dtype
+
+    @property
+    def _result(self) -> TensorShapes:
         out = self.out
         if isinstance(out, tuple):
             out = cast("tuple[Any, ...]", out)[0]
         if not isinstance(out, TensorShapes):
             raise self.unsupported("does not return a tensor")
-        return out.shapes
+        return out
 
     def unsupported(self, why: str) -> CaptureError:
         path, name = module_path(self.node), target_name(self.node)
@@ -62,11 +73,12 @@ class Context:
         raise self.unsupported(f"takes a tensor, not {type(value).__name__}")
 
     def operand(self, value: Any) -> fx.Node | float | int:
-        """A node or a number for arithmetic: scalar tensors become numbers, broadcasts stay."""
+        """A node or a number for arithmetic: scalar tensors become numbers, unless they are
+        parameters, which may still be trained; broadcasts stay."""
         if isinstance(value, Expanded):
             return value.node
-        if isinstance(value, Constant) and value.tensor.ndim == 0:
-            return float(value.tensor)
+        if isinstance(value, Constant) and is_number(value):
+            return value.tensor.item()
         if isinstance(value, (int, float)):
             return value
         if isinstance(value, BatchInt):
@@ -94,6 +106,11 @@ class Context:
         shape = [c[0] if len(set(c)) == 1 else 1 for c in columns]
         ones = self.b.constant(Constant(torch.ones(shape)), self.hint)
         return self.b.call(ir.mul, value.node, ones)
+
+
+def is_number(constant: Constant) -> bool:
+    """A tensor without dimensions that is no parameter."""
+    return constant.tensor.ndim == 0 and not isinstance(constant.tensor, nn.Parameter)
 
 
 def target_name(node: fx.Node) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -15,7 +16,13 @@ from shrinkc.compiler.capture.builder import Builder, Constant
 from shrinkc.compiler.capture.context import Context, target_name
 from shrinkc.compiler.capture.lift import pair
 from shrinkc.compiler.capture.module_rules import MODULE_RULES
-from shrinkc.compiler.capture.observe import BatchInt, Observation, TensorShapes, combine
+from shrinkc.compiler.capture.observe import (
+    BatchInt,
+    Observation,
+    TensorShape,
+    TensorShapes,
+    combine,
+)
 from shrinkc.compiler.capture.rules import (
     activation,
     arithmetic,
@@ -23,10 +30,12 @@ from shrinkc.compiler.capture.rules import (
     logic,
     matrix,
     norm,
+    order,
     pool,
     reduce,
     resize,
     shape,
+    volume,
 )
 from shrinkc.compiler.capture.writes import Place
 from shrinkc.compiler.reference.reference import leaves
@@ -36,10 +45,12 @@ from shrinkc.passes import ir
 RULES: dict[str, Callable[..., Any]] = {
     **arithmetic.RULES,
     **logic.RULES,
+    **order.RULES,
     **reduce.RULES,
     **matrix.RULES,
     **shape.RULES,
     **conv.RULES,
+    **volume.RULES,
     **norm.RULES,
     **activation.RULES,
     **pool.RULES,
@@ -51,6 +62,11 @@ _NAMED: dict[Any, str] = {
     F.max_pool2d: "max_pool2d",
     F.max_pool1d: "max_pool1d",
     F.adaptive_max_pool2d: "adaptive_max_pool2d",
+    F.adaptive_max_pool1d: "adaptive_max_pool1d",
+    F.max_pool3d: "max_pool3d",
+    F.adaptive_max_pool3d: "adaptive_max_pool3d",
+    operator.and_: "bitwise_and",  # an underscore behind a name says in place elsewhere
+    operator.or_: "bitwise_or",
 }
 _IN_PLACE_OPERATORS = {
     f"i{name}": name for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
@@ -112,7 +128,7 @@ class _Converter:
         kwargs = dict(map_arg(node.kwargs, lambda n: self.env[n]))
         if node in self.writes.into:
             kwargs.pop("out", None)
-        return self._apply(Context(self.b, node, observed), args, kwargs)
+        return self._apply(Context(self.b, node, observed, self._dtype_read(node)), args, kwargs)
 
     def _write(self, node: fx.Node) -> None:
         """Whoever reads what it wrote into, under any name, reads its result from now on."""
@@ -120,6 +136,12 @@ class _Converter:
             self.written[self.writes.into[node]] = self.env[node]
             for name in self.writes.names(node):
                 self.env[name] = self.env[node]
+
+    def _dtype_read(self, node: fx.Node) -> torch.dtype | None:
+        """Of the first argument, where it is a tensor."""
+        first = node.args[0] if node.args else None
+        seen = self.seen[0].values.get(first) if isinstance(first, fx.Node) else None
+        return seen.dtype if isinstance(seen, TensorShape) else None
 
     def _apply(self, c: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if c.node.op == "call_module":
@@ -156,13 +178,15 @@ class _Converter:
                 *(module.stride, module.padding, module.dilation, module.groups),
             )
         if isinstance(module, nn.Upsample):
-            return resize.interpolate(c, x, mode=module.mode, align_corners=module.align_corners)
+            return resize.upsample(c, x, module)
         if isinstance(module, nn.MaxPool2d) and module.return_indices:
             raise c.unsupported("max pooling that returns indices")
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.running_mean is None:
             raise c.unsupported("batch norm on the statistics of the batch")
         if isinstance(module, nn.Softmax):
             return activation.softmax(c, x, module.dim)
+        if isinstance(module, nn.LogSoftmax):
+            return activation.log_softmax(c, x, module.dim)
         if type(module) not in ir.MODULES:
             raise c.unsupported(f"module class {type(module).__name__}")
         return self.b.module(path, module, x)
@@ -170,18 +194,23 @@ class _Converter:
     def _apply_function(
         self, c: Context, function: Callable[..., Any], args: tuple[Any, ...]
     ) -> Any:
-        name = _NAMED.get(function, getattr(function, "__name__", ""))
-        return RULES[name](c, *args)
+        return RULES[function_name(function)](c, *args)
 
-    def _constant(self, node: fx.Node) -> Constant:
+    def _constant(self, node: fx.Node) -> Constant | list[Constant]:
         if node.op == "get_attr":
             path = cast(str, node.target)
             owner, _, name = path.rpartition(".")
             return Constant(getattr(self.raw.get_submodule(owner), name), path)
-        tensors = [o.constants[node] for o in self.seen]
+        values = [o.constants[node] for o in self.seen]
+        if isinstance(values[0], Tensor):
+            return self._at_any_batch(node, values)
+        return [self._at_any_batch(node, column) for column in zip(*values, strict=True)]
+
+    def _at_any_batch(self, node: fx.Node, tensors: Sequence[Tensor]) -> Constant:
+        """Made at the batch's size: one of it is enough where all are the same."""
         value = tensors[0]
         for dim, sizes in enumerate(zip(*(t.shape for t in tensors), strict=True)):
-            if len(set(sizes)) > 1:  # made at the batch's size: one of it is enough
+            if len(set(sizes)) > 1:
                 value = value.narrow(dim, 0, 1)
         for tensor in tensors:
             if not torch.equal(value.expand_as(tensor).nan_to_num(), tensor.nan_to_num()):
@@ -191,13 +220,25 @@ class _Converter:
     def _output(self, node: fx.Node) -> None:
         context = Context(self.b, node, None)
         found = [n for n in leaves(node.args[0]) if isinstance(n, fx.Node)]
-        values = [v for n in found for v in leaves(self.env[n])]  # a node may be a tuple
-        if any(isinstance(v, BatchInt) for v in values):
+        if any(isinstance(value, BatchInt) for n in found for value in leaves(self.env[n])):
             raise context.unsupported("returns a number that follows the batch size")
-        tensors = [context.tensor(v) for v in values if _is_tensor(v)]
-        if not tensors:
+        outputs = [
+            self._of_dtype(context.tensor(value), seen.dtype)
+            for n in found
+            for value, seen in _each(self.env[n], self.seen[0].values[n])
+        ]
+        if not outputs:
             raise CaptureError("the model returns no tensor")
-        self.b.graph.output(tuple(tensors))
+        self.b.graph.output(tuple(outputs))
+
+    def _of_dtype(self, x: fx.Node, dtype: torch.dtype) -> fx.Node:
+        """Whole numbers go back to the type that the model returns."""
+        if dtype.is_floating_point:
+            return x
+        name = str(dtype).removeprefix("torch.")
+        if name not in ir.INTEGERS:
+            raise CaptureError(f"the model returns {name}; return int64, int32 or bool")
+        return self.b.call(ir.integers, x, name)
 
 
 def _own(attributes: dict[str, nn.Module | Tensor]) -> dict[str, Any]:
@@ -212,14 +253,25 @@ def _own(attributes: dict[str, nn.Module | Tensor]) -> dict[str, Any]:
     return own
 
 
-def _is_tensor(value: Any) -> bool:
-    return value is not None and not isinstance(value, (int, float, str, bool, tuple, list))
+def _each(value: Any, seen: Any) -> list[tuple[Any, TensorShape]]:
+    """The tensors of an output, which may be a tuple of them, beside what was seen of each."""
+    if isinstance(seen, TensorShape):
+        return [(value, seen)]
+    if not isinstance(seen, tuple):
+        return []
+    pairs = zip(value, cast("tuple[Any, ...]", seen), strict=True)
+    return [found for pair in pairs for found in _each(*pair)]
 
 
 def _holds_tensor(observed: Any) -> bool:
     if isinstance(observed, tuple):
         return any(_holds_tensor(item) for item in cast("tuple[Any, ...]", observed))
     return isinstance(observed, TensorShapes)
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """What rules call it."""
+    return _NAMED.get(function) or getattr(function, "__name__", "")
 
 
 def _operator(node: fx.Node) -> str:

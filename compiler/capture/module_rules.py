@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from shrinkc.errors import CaptureError
+
 # Class → (module, x) ↦ (function, args after x)
 ModuleRule = Callable[[Any], tuple[Callable[..., Any], tuple[Any, ...]]]
 
@@ -17,24 +19,53 @@ def _pad(mode: str) -> ModuleRule:
     return lambda m: (F.pad, (m.padding, mode, getattr(m, "value", None)))
 
 
+def _conv(function: Callable[..., Any]) -> ModuleRule:
+    def rule(m: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        if m.padding_mode != "zeros":
+            raise CaptureError(
+                f"{type(m).__name__} pads with {m.padding_mode}; put `F.pad` in front"
+            )
+        return function, (m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups)
+
+    return rule
+
+
+def _conv_transpose(function: Callable[..., Any]) -> ModuleRule:
+    def rule(m: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        rest = (m.stride, m.padding, m.output_padding, m.groups, m.dilation)
+        return function, (m.weight, m.bias, *rest)
+
+    return rule
+
+
+def _instance_norm(m: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    statistics = (m.running_mean, m.running_var, m.weight, m.bias)
+    return F.instance_norm, (*statistics, m.running_mean is None, 0.0, m.eps)
+
+
 MODULE_RULES: dict[type[nn.Module], ModuleRule] = {
     nn.Flatten: lambda m: (torch.flatten, (m.start_dim, m.end_dim)),
     nn.Unflatten: lambda m: (torch.unflatten, (m.dim, m.unflattened_size)),
-    nn.ZeroPad2d: lambda m: (F.pad, (m.padding, "constant", 0.0)),
-    nn.ConstantPad2d: _pad("constant"),
-    nn.ReflectionPad2d: _pad("reflect"),
-    nn.ReplicationPad2d: _pad("replicate"),
+    **dict.fromkeys((nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d), _pad("constant")),
+    **dict.fromkeys((nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d), _pad("constant")),
+    **dict.fromkeys((nn.ReflectionPad1d, nn.ReflectionPad2d), _pad("reflect")),
+    **dict.fromkeys((nn.ReplicationPad1d, nn.ReplicationPad2d), _pad("replicate")),
     nn.Dropout1d: lambda m: (F.dropout, (m.p, False)),
     nn.Dropout2d: lambda m: (F.dropout, (m.p, False)),
+    nn.Dropout3d: lambda m: (F.dropout, (m.p, False)),
     nn.AlphaDropout: lambda m: (F.dropout, (m.p, False)),
     nn.Softmax2d: lambda m: (torch.softmax, (1,)),
-    nn.LogSoftmax: lambda m: (F.log_softmax, (m.dim,)),
+    nn.Softmin: lambda m: (F.softmin, (m.dim,)),
     nn.SELU: lambda m: (F.selu, ()),
     nn.CELU: lambda m: (F.celu, (m.alpha,)),
     nn.GLU: lambda m: (F.glu, (m.dim,)),
     nn.LogSigmoid: lambda m: (F.logsigmoid, ()),
     nn.Softsign: lambda m: (F.softsign, ()),
+    nn.Tanhshrink: lambda m: (F.tanhshrink, ()),
     nn.Hardshrink: lambda m: (F.hardshrink, (m.lambd,)),
+    nn.Softshrink: lambda m: (F.softshrink, (m.lambd,)),
+    nn.Threshold: lambda m: (F.threshold, (m.threshold, m.value)),
+    nn.RReLU: lambda m: (F.rrelu, (m.lower, m.upper)),
     nn.ChannelShuffle: lambda m: (torch.channel_shuffle, (m.groups,)),
     nn.UpsamplingNearest2d: lambda m: (F.interpolate, (m.size, m.scale_factor, "nearest")),
     nn.UpsamplingBilinear2d: lambda m: (
@@ -42,25 +73,38 @@ MODULE_RULES: dict[type[nn.Module], ModuleRule] = {
         (m.size, m.scale_factor, "bilinear", True),
     ),
     nn.LocalResponseNorm: lambda m: (F.local_response_norm, (m.size, m.alpha, m.beta, m.k)),
-    nn.Conv1d: lambda m: (
-        F.conv1d,
-        (m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups),
+    nn.Conv1d: _conv(F.conv1d),
+    nn.Conv3d: _conv(F.conv3d),
+    nn.ConvTranspose1d: _conv_transpose(F.conv_transpose1d),
+    nn.ConvTranspose3d: _conv_transpose(F.conv_transpose3d),
+    nn.BatchNorm3d: lambda m: (
+        F.batch_norm,
+        (m.running_mean, m.running_var, m.weight, m.bias, False, m.momentum, m.eps),
     ),
-    nn.Conv3d: lambda m: (
-        F.conv3d,
-        (m.weight, m.bias, m.stride, m.padding, m.dilation, m.groups),
-    ),
-    nn.InstanceNorm2d: lambda m: (
-        F.instance_norm,
-        (m.running_mean, m.running_var, m.weight, m.bias, m.running_mean is None, 0.0, m.eps),
-    ),
+    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _instance_norm),
+    nn.RMSNorm: lambda m: (F.rms_norm, (m.normalized_shape, m.weight, m.eps)),
+    nn.CosineSimilarity: lambda m: (F.cosine_similarity, (m.dim, m.eps)),
     nn.AvgPool1d: lambda m: (
         F.avg_pool1d,
         (m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad),
     ),
     nn.MaxPool1d: lambda m: (
         F.max_pool1d,
-        (m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode),
+        (m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices),
+    ),
+    nn.AvgPool3d: lambda m: (
+        F.avg_pool3d,
+        (
+            *(m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad),
+            m.divisor_override,
+        ),
+    ),
+    nn.MaxPool3d: lambda m: (
+        F.max_pool3d,
+        (m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices),
     ),
     nn.AdaptiveAvgPool1d: lambda m: (F.adaptive_avg_pool1d, (m.output_size,)),
+    nn.AdaptiveMaxPool1d: lambda m: (F.adaptive_max_pool1d, (m.output_size, m.return_indices)),
+    nn.AdaptiveAvgPool3d: lambda m: (F.adaptive_avg_pool3d, (m.output_size,)),
+    nn.AdaptiveMaxPool3d: lambda m: (F.adaptive_max_pool3d, (m.output_size, m.return_indices)),
 }

@@ -27,11 +27,11 @@ class BatchInt:
 
 @dataclass
 class Observation:
-    """Per node of one run: the shapes of tensors, the values of everything else, the tensors that
-    do not depend on the inputs, and what is written in place."""
+    """Per node of one run: the shapes of tensors, the values of everything else, the tensors, or
+    tuples of them, that do not depend on the inputs, and what is written in place."""
 
     values: dict[fx.Node, Any] = field(default_factory=dict[fx.Node, Any])
-    constants: dict[fx.Node, Tensor] = field(default_factory=dict[fx.Node, Tensor])
+    constants: dict[fx.Node, Any] = field(default_factory=dict[fx.Node, Any])
     writes: Writes = field(default_factory=Writes)
 
 
@@ -58,9 +58,8 @@ class _Recorder(fx.Interpreter):
         self.seen.values[n] = _shapes(value)
         if constant:
             self._constant.add(n)
-            if isinstance(value, Tensor):
-                kept = value.detach()  # as it is now: it may be written into later
-                self.seen.constants[n] = kept if n.op == "get_attr" else kept.clone()
+            if _is_all_tensors(value):  # as it is now: it may be written into later
+                self.seen.constants[n] = value if n.op == "get_attr" else _cloned(value)
         return value
 
     def _tensors_read(self, n: fx.Node) -> list[tuple[Place, Tensor]]:
@@ -80,6 +79,20 @@ class _Recorder(fx.Interpreter):
             source in self._constant and not writes.follow_input(writes.at[source])
             for source in n.all_input_nodes
         )
+
+
+def _is_all_tensors(value: Any) -> bool:
+    """A tensor, or what `meshgrid` and `split` return."""
+    if isinstance(value, (tuple, list)):
+        items = cast("list[Any]", value)
+        return bool(items) and all(isinstance(item, Tensor) for item in items)
+    return isinstance(value, Tensor)
+
+
+def _cloned(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    return tuple(_cloned(item) for item in value)
 
 
 def observe(graph_module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> Observation:
@@ -136,9 +149,9 @@ def _name(node: fx.Node) -> str:
 
 
 def _shapes(value: Any) -> Any:
-    """Tensors replaced by their `torch.Size`, wrapped so that sizes stay recognisable."""
+    """Tensors replaced by a TensorShape, so that sizes stay recognisable."""
     if isinstance(value, Tensor):
-        return TensorShape(tuple(value.shape))
+        return TensorShape(tuple(value.shape), value.dtype)
     if isinstance(value, torch.Size):
         return tuple(value)
     if isinstance(value, (tuple, list)):
@@ -151,13 +164,15 @@ class TensorShape:
     """Stands for a tensor in an observation."""
 
     shape: tuple[int, ...]
+    dtype: torch.dtype
 
 
 @dataclass(frozen=True)
 class TensorShapes:
-    """A tensor's shape at every observed batch size."""
+    """A tensor's shape at every observed batch size, and its type."""
 
     shapes: tuple[tuple[int, ...], ...]
+    dtype: torch.dtype
 
 
 def combine(values: tuple[Any, ...]) -> Any:
@@ -166,7 +181,7 @@ def combine(values: tuple[Any, ...]) -> Any:
     if isinstance(first, TensorShape):
         if len({len(value.shape) for value in values}) > 1:
             raise CaptureError("how many dimensions it returns follows the batch size")
-        return TensorShapes(tuple(value.shape for value in values))
+        return TensorShapes(tuple(value.shape for value in values), first.dtype)
     if isinstance(first, tuple):
         items = cast("tuple[tuple[Any, ...], ...]", values)
         if len({len(one) for one in items}) > 1:

@@ -39,6 +39,8 @@ def require_same(
                     f"at a batch of {len(probe.inputs[0])} output {index} of the graph has shape "
                     f"{a.shape}, the model's {b.shape}"
                 )
+            if a.dtype != b.dtype:
+                raise IllegalGraphError(f"output {index} holds {a.dtype}, not {b.dtype}")
         differences.add(probe.group, probe.inputs, got, want)
     excess = differences.excess(original, TOLERANCE)
     if excess is not None:

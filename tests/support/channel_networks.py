@@ -259,13 +259,37 @@ def zero_shortcut() -> nn.Module:
     return Coupled(body, a=conv(3, 4), b=b, c=nn.Conv2d(6, 8, 1), head=head(8))
 
 
+def conditions() -> nn.Module:
+    """Channels compared, chosen from, rounded: with each other, with numbers, with a constant."""
+
+    def body(m: Coupled, x: Tensor) -> object:
+        x, y = m.a(x), m.b(x)
+        z = torch.where(x > y, x, y % 2.0) * (x != 0.5) + torch.floor(y).cos()
+        return m.head(torch.where(z.amin((2, 3), keepdim=True) > m.least, z, 0.5))
+
+    model = Coupled(body, a=conv(3, 6), b=conv(3, 6), head=head(6))
+    model.register_buffer("least", torch.randn(6, 1, 1))
+    return model
+
+
+def order() -> nn.Module:
+    """Positions in order, channels in order: where those of a are asked for, they stay."""
+
+    def body(m: Coupled, x: Tensor) -> object:
+        y = m.b(x)
+        tops = torch.cat((y.topk(3, 3)[0], y.flip(3), y.argmax(3, keepdim=True).float()), 3)
+        return m.head(tops), m.a(x).argmax(1), y.amin(1)
+
+    return Coupled(body, a=conv(3, 4), b=conv(3, 6), head=head(6))
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     f.__name__: f
     for f in (
         *(residual, concat, chunk, shuffle, group_shuffle, flatten, pixel_shuffle),
         *(pixel_unshuffle, transposed, depthwise_multiplier, grouped, squeeze_excite, broadcast),
         *(layer_norm, group_norm, pyramid, two_inputs, called_twice, shared_weight, attention),
-        *(zero_shortcut,),
+        *(zero_shortcut, conditions, order),
     )
 }
 INPUTS: dict[str, tuple[tuple[int, ...], ...]] = {"two_inputs": ((2, 3, 8, 8), (2, 4, 8, 8))}

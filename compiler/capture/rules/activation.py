@@ -37,6 +37,14 @@ def elu(
     return y if scale in (1, True, False) else c.b.call(ir.mul, y, scale)
 
 
+def celu(c: Context, x: Any, alpha: float = 1.0, inplace: bool = False) -> fx.Node:
+    """max(0, x) + min(0, α (exp(x/α) − 1))"""
+    if alpha == 1:
+        return c.activation(nn.ELU(), x)
+    unit = c.activation(nn.ELU(), c.b.call(ir.div, c.tensor(x), alpha))
+    return c.b.call(ir.mul, unit, alpha)
+
+
 def selu(c: Context, x: Any, inplace: bool = False) -> fx.Node:
     return elu(c, x, 1.6732632423543772848, 1.0507009873554804934)
 
@@ -56,6 +64,53 @@ def softplus(c: Context, x: Any, beta: float = 1.0, threshold: float = 20.0) -> 
     return c.activation(nn.Softplus(beta, threshold), x)
 
 
+def logsigmoid(c: Context, x: Any) -> fx.Node:
+    """ln σ(x) = −ln(1 + exp(−x))"""
+    return c.b.call(ir.neg, softplus(c, c.b.call(ir.neg, c.tensor(x))))
+
+
+def softsign(c: Context, x: Any) -> fx.Node:
+    x = c.tensor(x)
+    return c.b.call(ir.div, x, c.b.call(ir.add, c.b.call(torch.abs, x), 1))
+
+
+def tanhshrink(c: Context, x: Any) -> fx.Node:
+    x = c.tensor(x)
+    return c.b.call(ir.sub, x, c.activation(nn.Tanh(), x))
+
+
+def hardshrink(c: Context, x: Any, lambd: float = 0.5) -> fx.Node:
+    """x where |x| > λ, else 0"""
+    x = c.tensor(x)
+    return c.b.call(ir.mul, x, c.b.call(ir.greater, c.b.call(torch.abs, x), lambd))
+
+
+def softshrink(c: Context, x: Any, lambd: float = 0.5) -> fx.Node:
+    """x without what lies within ±λ"""
+    x = c.tensor(x)
+    return c.b.call(ir.sub, x, c.b.call(ir.clamp, x, -lambd, lambd))
+
+
+def threshold(c: Context, x: Any, threshold: float, value: float, inplace: bool = False) -> fx.Node:
+    """x where it is above the threshold, else the value"""
+    x = c.tensor(x)
+    return c.b.call(ir.where, c.b.call(ir.greater, x, threshold), x, value)
+
+
+def rrelu(
+    c: Context,
+    x: Any,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    training: bool = False,
+    inplace: bool = False,
+) -> fx.Node:
+    """In inference the slope is the middle one."""
+    if training:
+        raise c.unsupported("random slopes")
+    return c.activation(nn.LeakyReLU((lower + upper) / 2), x)
+
+
 def prelu(c: Context, x: Any, weight: Any) -> fx.Node:
     slope = c.parameter(weight, "slope")
     if slope is None:
@@ -65,13 +120,25 @@ def prelu(c: Context, x: Any, weight: Any) -> fx.Node:
     return lift(c, c.tensor(x), lambda: nn.PReLU(count), {"weight": flat}, ("prelu",))
 
 
-def softmax(c: Context, x: Any, dim: Any = -1, *args: Any, **kwargs: Any) -> fx.Node:
+def softmax(c: Context, x: Any, dim: Any = None, *args: Any, **kwargs: Any) -> fx.Node:
+    return _along(nn.Softmax, c, x, dim)
+
+
+def log_softmax(c: Context, x: Any, dim: Any = None, *args: Any, **kwargs: Any) -> fx.Node:
+    return _along(nn.LogSoftmax, c, x, dim)
+
+
+def softmin(c: Context, x: Any, dim: Any = None, *args: Any, **kwargs: Any) -> fx.Node:
+    return softmax(c, c.b.call(ir.neg, c.tensor(x)), dim)
+
+
+def _along(kind: Callable[[int], nn.Module], c: Context, x: Any, dim: int | None) -> fx.Node:
+    """Where no dimension is given, PyTorch takes the first of 0, 1 and 3 dimensions, else the
+    second."""
     x = c.tensor(x)
-    return c.activation(nn.Softmax((-1 if dim is None else dim) % c.b.rank(x)), x)
-
-
-def log_softmax(c: Context, x: Any, dim: Any = -1, *args: Any, **kwargs: Any) -> fx.Node:
-    return c.b.call(torch.log, softmax(c, x, dim))
+    rank = c.b.rank(x)
+    implied = 0 if rank in (0, 1, 3) else 1
+    return c.activation(kind((implied if dim is None else dim) % rank), x)
 
 
 def glu(c: Context, x: Any, dim: int = -1) -> fx.Node:
@@ -101,5 +168,16 @@ RULES: dict[str, Callable[..., Any]] = {
     "_prelu_kernel": prelu,
     "softmax": softmax,
     "log_softmax": log_softmax,
+    "softmin": softmin,
+    "celu": celu,
+    "logsigmoid": logsigmoid,
+    "log_sigmoid": logsigmoid,
+    "softsign": softsign,
+    "tanhshrink": tanhshrink,
+    "hardshrink": hardshrink,
+    "softshrink": softshrink,
+    "threshold": threshold,
+    "_threshold": threshold,
+    "rrelu": rrelu,
     "glu": glu,
 }

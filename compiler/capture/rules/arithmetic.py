@@ -1,14 +1,15 @@
-"""Arithmetic, element by element."""
+"""Arithmetic and functions, element by element."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx
 
-from shrinkc.compiler.capture.builder import Constant
+from shrinkc.compiler.capture.builder import Expanded
 from shrinkc.compiler.capture.context import Context
 from shrinkc.passes import ir
 
@@ -20,6 +21,19 @@ def _binary(function: Callable[..., Any]) -> Callable[..., Any]:
     return rule
 
 
+def _extreme(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Of two tensors, one of which may be a number."""
+
+    def rule(c: Context, a: Any, b: Any) -> Any:
+        return c.b.call(function, c.tensor(_kept(a)), c.tensor(_kept(b)))
+
+    return rule
+
+
+def _kept(value: Any) -> Any:
+    return value.node if isinstance(value, Expanded) else value
+
+
 def _unary(function: Callable[..., Any]) -> Callable[..., Any]:
     def rule(c: Context, x: Any) -> Any:
         return c.b.call(function, c.tensor(x))
@@ -27,7 +41,13 @@ def _unary(function: Callable[..., Any]) -> Callable[..., Any]:
     return rule
 
 
+def _times(factor: float, function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda c, x: c.b.call(ir.mul, c.b.call(function, c.tensor(x)), factor)
+
+
 def add(c: Context, a: Any, b: Any, alpha: float = 1) -> fx.Node:
+    if c.out_dtype == torch.bool:  # one of the two
+        return c.b.call(torch.maximum, c.tensor(a), c.tensor(b))
     return c.b.call(ir.add, c.operand(a), scaled(c, b, alpha))
 
 
@@ -45,9 +65,61 @@ def scaled(c: Context, value: Any, alpha: float) -> Any:
 
 
 def div(c: Context, a: Any, b: Any, rounding_mode: str | None = None) -> fx.Node:
-    if rounding_mode is not None:
-        raise c.unsupported(f"rounding_mode={rounding_mode}")
-    return c.b.call(ir.div, c.operand(a), c.operand(b))
+    if rounding_mode == "floor":
+        return floor_divide(c, a, b)
+    ratio = c.b.call(ir.div, c.operand(a), c.operand(b))
+    return ratio if rounding_mode is None else c.b.call(torch.trunc, ratio)
+
+
+def floor_divide(c: Context, a: Any, b: Any) -> fx.Node:
+    """(a − a mod b) / b, which is whole but for rounding, as PyTorch has it: ⌊a / b⌋ is another
+    number where the quotient is rounded up."""
+    a, b = c.operand(a), c.operand(b)
+    multiple = c.b.call(ir.sub, a, c.b.call(torch.remainder, a, b))
+    return c.b.call(torch.round, c.b.call(ir.div, multiple, b))
+
+
+def fmod(c: Context, a: Any, b: Any) -> fx.Node:
+    """With the sign of a: sgn(a) · (|a| mod |b|)"""
+    x, y = c.tensor(a), c.operand(b)
+    size = abs(y) if isinstance(y, (int, float)) else c.b.call(torch.abs, y)
+    rest = c.b.call(torch.remainder, c.b.call(torch.abs, x), size)
+    return c.b.call(ir.mul, c.b.call(torch.sign, x), rest)
+
+
+def frac(c: Context, x: Any) -> fx.Node:
+    x = c.tensor(x)
+    return c.b.call(ir.sub, x, c.b.call(torch.trunc, x))
+
+
+def round_(c: Context, x: Any, decimals: int = 0) -> fx.Node:
+    """Halves to the even neighbour."""
+    x = c.tensor(x)
+    if decimals == 0:
+        return c.b.call(torch.round, x)
+    scaled_up = c.b.call(ir.mul, x, 10.0**decimals)
+    return c.b.call(ir.div, c.b.call(torch.round, scaled_up), 10.0**decimals)
+
+
+def exp2(c: Context, x: Any) -> fx.Node:
+    return c.b.call(ir.pow_, 2.0, c.tensor(x))
+
+
+def tan(c: Context, x: Any) -> fx.Node:
+    x = c.tensor(x)
+    return c.b.call(ir.div, c.b.call(torch.sin, x), c.b.call(torch.cos, x))
+
+
+def lerp(c: Context, a: Any, b: Any, weight: Any) -> fx.Node:
+    """a + weight · (b − a)"""
+    a = c.operand(a)
+    way = c.b.call(ir.sub, c.operand(b), a)
+    return c.b.call(ir.add, a, c.b.call(ir.mul, way, c.operand(weight)))
+
+
+def hypot(c: Context, a: Any, b: Any) -> fx.Node:
+    squares = [c.b.call(ir.pow_, c.tensor(x), 2) for x in (a, b)]
+    return c.b.call(torch.sqrt, c.b.call(ir.add, *squares))
 
 
 def pow_(c: Context, x: Any, exponent: Any) -> fx.Node:
@@ -62,21 +134,20 @@ def reciprocal(c: Context, x: Any) -> fx.Node:
     return c.b.call(ir.div, 1.0, c.tensor(x))
 
 
-def clamp(c: Context, x: Any, min: float | None = None, max: float | None = None) -> fx.Node:
-    low, high = (_number(c, limit) for limit in (min, max))
-    return c.b.call(ir.clamp, c.tensor(x), low, high)
+def clamp(c: Context, x: Any, min: Any = None, max: Any = None) -> fx.Node:
+    """Limits that are numbers, or tensors: of both, the upper one counts."""
+    limits = [None if limit is None else c.operand(limit) for limit in (min, max)]
+    numbers = [None if isinstance(limit, fx.Node) else limit for limit in limits]
+    y = c.tensor(x)
+    if isinstance(limits[0], fx.Node):
+        y = c.b.call(torch.maximum, y, limits[0])
+    if any(number is not None for number in numbers):
+        y = c.b.call(ir.clamp, y, *numbers)
+    return c.b.call(torch.minimum, y, limits[1]) if isinstance(limits[1], fx.Node) else y
 
 
-def clamp_max(c: Context, x: Any, max: float) -> fx.Node:
+def clamp_max(c: Context, x: Any, max: Any) -> fx.Node:
     return clamp(c, x, None, max)
-
-
-def _number(c: Context, value: Any) -> float | None:
-    if isinstance(value, Constant) and value.tensor.numel() == 1:
-        return float(value.tensor)
-    if value is None or isinstance(value, (int, float)):
-        return value
-    raise c.unsupported("a limit that is not a number")
 
 
 def addcmul(c: Context, x: Any, a: Any, b: Any, value: float = 1) -> fx.Node:
@@ -98,18 +169,31 @@ RULES: dict[str, Callable[..., Any]] = {
     "pow": pow_,
     "square": square,
     "reciprocal": reciprocal,
-    "maximum": _binary(torch.maximum),
-    "minimum": _binary(torch.minimum),
+    "floor_divide": floor_divide,
+    "floordiv": floor_divide,
+    "remainder": _binary(torch.remainder),
+    "mod": _binary(torch.remainder),
+    "fmod": fmod,
+    "maximum": _extreme(torch.maximum),
+    "fmax": _extreme(torch.maximum),
+    "minimum": _extreme(torch.minimum),
+    "fmin": _extreme(torch.minimum),
     "clamp": clamp,
     "clip": clamp,
     "clamp_min": clamp,
     "clamp_max": clamp_max,
-    "sqrt": _unary(torch.sqrt),
-    "rsqrt": _unary(torch.rsqrt),
-    "exp": _unary(torch.exp),
-    "log": _unary(torch.log),
-    "abs": _unary(torch.abs),
-    "neg": _unary(ir.neg),
-    "erf": _unary(torch.erf),
+    **{name: _unary(function) for name, function in ir.UNARY.items()},
+    "negative": _unary(ir.neg),
+    "absolute": _unary(torch.abs),
+    "fix": _unary(torch.trunc),
+    "sgn": _unary(torch.sign),
+    "round": round_,
+    "frac": frac,
+    "exp2": exp2,
+    "log2": _times(1 / math.log(2), torch.log),
+    "log10": _times(1 / math.log(10), torch.log),
+    "tan": tan,
+    "lerp": lerp,
+    "hypot": hypot,
     "addcmul": addcmul,
 }

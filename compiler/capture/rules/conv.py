@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -83,29 +82,6 @@ def conv1d(
     return c.reshape_out(y)
 
 
-def conv3d(
-    c: Context,
-    x: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> fx.Node:
-    """Along the depth only: a convolution over a map of (depth, height·width)."""
-    weight, x = c.parameter(weight, "weight"), c.tensor(x)
-    if weight is None or tuple(weight.tensor.shape[3:]) != (1, 1):
-        raise c.unsupported("a 3-D convolution that is not along the depth alone")
-    depth = [v if isinstance(v, int) else (v[0], max(v[1:])) for v in (stride, padding, dilation)]
-    (s, p, d) = [(v, v) if isinstance(v, int) else v for v in depth]
-    if s[1] != 1 or p[1] != 0:
-        raise c.unsupported("a 3-D convolution that is not along the depth alone")
-    flat = c.b.reshape(x, [(*shape[:3], math.prod(shape[3:])) for shape in c.b.shapes(x)])
-    kernel = Constant(weight.tensor.squeeze(4), weight.path)
-    return c.reshape_out(conv2d(c, flat, kernel, bias, (s[0], 1), (p[0], 0), (d[0], 1), groups))
-
-
 def unfold(
     c: Context, x: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
 ) -> fx.Node:
@@ -181,6 +157,31 @@ def conv_transpose2d(
     return lift(c, c.tensor(x), make, {"weight": weight, "bias": bias}, config)
 
 
+def conv_transpose1d(
+    c: Context,
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    *by_place: Any,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> fx.Node:
+    """Over a map of height 1."""
+    groups, dilation = (*by_place, *(groups, dilation)[len(by_place) :])
+    weight = c.parameter(weight, "weight")
+    if weight is None:
+        raise c.unsupported("a convolution without weight")
+    raised = Constant(weight.tensor.unsqueeze(2), weight.path)
+    (_, s), (_, p), (_, extra), (_, d) = map(pair, (stride, padding, output_padding, dilation))
+    sizes = ((1, s), (0, p), (0, extra))
+    flat = raise_to_map(c, c.tensor(x))
+    y = conv_transpose2d(c, flat, raised, bias, *sizes, groups=groups, dilation=(1, d))
+    return c.reshape_out(y)
+
+
 def linear(c: Context, x: Any, weight: Any, bias: Any = None) -> fx.Node:
     if isinstance(weight, fx.Node):
         product = c.b.call(torch.matmul, c.tensor(x), c.b.permute(weight, (1, 0)))
@@ -199,11 +200,11 @@ def linear(c: Context, x: Any, weight: Any, bias: Any = None) -> fx.Node:
 RULES: dict[str, Callable[..., Any]] = {
     "conv2d": conv2d,
     "conv1d": conv1d,
-    "conv3d": conv3d,
     "unfold": unfold,
     "im2col": unfold,
     "fold": fold,
     "col2im": fold,
+    "conv_transpose1d": conv_transpose1d,
     "conv_transpose2d": conv_transpose2d,
     "linear": linear,
 }

@@ -16,10 +16,19 @@ from shrinkc.passes import ir
 
 
 def matmul(c: Context, a: Any, b: Any) -> fx.Node:
-    a, b = c.tensor(a), c.tensor(b)
-    if c.b.rank(a) < 2 or c.b.rank(b) < 2:
-        raise c.unsupported("a matrix product with a vector")
-    return c.b.call(torch.matmul, a, b)
+    """A vector is a row in front of a matrix, a column behind one."""
+    a, b = _raised(c, a, 0), _raised(c, b, 1)
+    return c.reshape_out(c.b.call(torch.matmul, a, b))
+
+
+def _raised(c: Context, x: Any, dim: int) -> fx.Node:
+    """A vector with a dimension of 1 more."""
+    if isinstance(x, Constant) and x.tensor.ndim == 1 and not isinstance(x.tensor, nn.Parameter):
+        return c.tensor(Constant(x.tensor.unsqueeze(dim)))
+    x = c.tensor(x)
+    if c.b.rank(x) > 1:
+        return x
+    return c.b.reshape(x, [(1, *s) if dim == 0 else (*s, 1) for s in c.b.shapes(x)])
 
 
 def addmm(c: Context, bias: Any, a: Any, b: Any, beta: float = 1, alpha: float = 1) -> fx.Node:
@@ -101,6 +110,8 @@ RULES: dict[str, Callable[..., Any]] = {
     "matmul": matmul,
     "bmm": matmul,
     "mm": matmul,
+    "mv": matmul,
+    "dot": matmul,
     "addmm": addmm,
     "scaled_dot_product_attention": attention,
     "einsum": einsum,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
@@ -50,6 +51,8 @@ def _batch_norm(c: Context, x: Any, given: dict[str, Any]) -> fx.Node:
     names = ("running_mean", "running_var", "weight", "bias")
     tensors = {n: c.parameter(given.get(n), n) for n in names}
     x = c.tensor(x)
+    if c.b.rank(x) == 5:  # (N, C, D, H, W): a map of (D, H·W)
+        x = c.b.reshape(x, [(*s[:3], math.prod(s[3:])) for s in c.b.shapes(x)])
     channels, eps = c.b.shape(x)[1], float(given.get("eps", 1e-5))
     affine = tensors["weight"] is not None or tensors["bias"] is not None
     kind = nn.BatchNorm2d if c.b.rank(x) == 4 else nn.BatchNorm1d
@@ -57,7 +60,7 @@ def _batch_norm(c: Context, x: Any, given: dict[str, Any]) -> fx.Node:
     def make() -> nn.Module:
         return kind(channels, eps=eps, momentum=given.get("momentum", 0.1), affine=affine)
 
-    return lift(c, x, make, tensors, ("batch_norm", eps))
+    return c.reshape_out(lift(c, x, make, tensors, ("batch_norm", eps)))
 
 
 def group_norm(
@@ -97,6 +100,23 @@ def layer_norm(
     return lift(c, c.tensor(x), make, tensors, ("layer_norm", tuple(normalized_shape), eps))
 
 
+def rms_norm(
+    c: Context,
+    x: Any,
+    normalized_shape: Sequence[int],
+    weight: Any = None,
+    eps: float | None = None,
+) -> fx.Node:
+    """x / √(mean(x²) + ε) · weight"""
+    x = c.tensor(x)
+    rank = c.b.rank(x)
+    dims = tuple(range(rank - len(normalized_shape), rank))
+    power = c.b.call(ir.mean, c.b.call(ir.pow_, x, 2), dims, True)
+    least = torch.finfo(torch.float32).eps if eps is None else eps
+    y = c.b.call(ir.mul, x, c.b.call(torch.rsqrt, c.b.call(ir.add, power, least)))
+    return y if weight is None else c.b.call(ir.mul, y, c.tensor(weight))
+
+
 def local_response_norm(
     c: Context, x: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> fx.Node:
@@ -118,5 +138,6 @@ RULES: dict[str, Callable[..., Any]] = {
     "instance_norm": instance_norm,
     "group_norm": group_norm,
     "layer_norm": layer_norm,
+    "rms_norm": rms_norm,
     "local_response_norm": local_response_norm,
 }

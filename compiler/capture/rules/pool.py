@@ -58,6 +58,8 @@ def adaptive_avg_pool2d(c: Context, x: Any, output_size: Any) -> fx.Node:
 def adaptive_max_pool2d(
     c: Context, x: Any, output_size: Any, return_indices: bool = False
 ) -> fx.Node:
+    if return_indices:
+        raise c.unsupported("max pooling that returns indices")
     return c.activation(nn.AdaptiveMaxPool2d(c.out_shapes[0][-2:]), x)
 
 
@@ -76,10 +78,14 @@ def _over_map(rule: Callable[..., fx.Node]) -> Callable[..., Any]:
     return one_dimensional
 
 
-def adaptive_avg_pool1d(c: Context, x: Any, output_size: Any) -> fx.Node:
-    flat = raise_to_map(c, c.tensor(x))
-    pool = nn.AdaptiveAvgPool2d((1, c.out_shapes[0][-1]))
-    return c.reshape_out(c.b.new_module(c.hint, pool, flat))
+def _adaptive_1d(kind: Callable[[tuple[int, int]], nn.Module]) -> Callable[..., Any]:
+    def rule(c: Context, x: Any, output_size: Any, return_indices: bool = False) -> fx.Node:
+        if return_indices:
+            raise c.unsupported("max pooling that returns indices")
+        pool = kind((1, c.out_shapes[0][-1]))
+        return c.reshape_out(c.b.new_module(c.hint, pool, raise_to_map(c, c.tensor(x))))
+
+    return rule
 
 
 RULES: dict[str, Callable[..., Any]] = {
@@ -89,5 +95,6 @@ RULES: dict[str, Callable[..., Any]] = {
     "adaptive_max_pool2d": adaptive_max_pool2d,
     "max_pool1d": _over_map(max_pool2d),
     "avg_pool1d": _over_map(avg_pool2d),
-    "adaptive_avg_pool1d": adaptive_avg_pool1d,
+    "adaptive_avg_pool1d": _adaptive_1d(nn.AdaptiveAvgPool2d),
+    "adaptive_max_pool1d": _adaptive_1d(nn.AdaptiveMaxPool2d),
 }

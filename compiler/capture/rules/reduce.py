@@ -9,7 +9,6 @@ from typing import Any, cast
 import torch
 from torch import fx
 
-from shrinkc.compiler.capture.builder import Constant, Expanded
 from shrinkc.compiler.capture.context import Context
 from shrinkc.passes import ir
 
@@ -30,19 +29,6 @@ def _reduction(function: Callable[..., Any]) -> Callable[..., Any]:
         return c.b.call(function, x, dims_of(c, dim, c.b.rank(x)), keepdim)
 
     return rule
-
-
-def max_(c: Context, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """`torch.max`: of everything, of two tensors, or (values, indices) along a dimension."""
-    if isinstance(dim, (fx.Node, Constant, Expanded)):
-        return c.b.call(torch.maximum, c.tensor(x), c.tensor(dim))
-    x = c.tensor(x)
-    values = c.b.call(ir.amax, x, dims_of(c, dim, c.b.rank(x)), keepdim)
-    return values if dim is None else [values, None]
-
-
-def min_(c: Context, x: Any, other: Any) -> Any:
-    return c.b.call(torch.minimum, c.tensor(x), c.tensor(other))
 
 
 def _variance(c: Context, x: fx.Node, dims: tuple[int, ...], ddof: float, keepdim: bool) -> Any:
@@ -93,12 +79,16 @@ def var_mean(
 def norm(
     c: Context, x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None
 ) -> fx.Node:
-    """Euclidean norms only."""
-    if p not in (2, 2.0, "fro"):
-        raise c.unsupported(f"norm of order {p}")
+    """Of vectors, of order 1, 2 or ∞."""
     x = c.tensor(x)
-    squares = c.b.call(ir.pow_, x, 2)
-    summed = c.b.call(ir.sum_, squares, dims_of(c, dim, c.b.rank(x)), keepdim)
+    dims = dims_of(c, dim, c.b.rank(x))
+    if p == 1:
+        return c.b.call(ir.sum_, c.b.call(torch.abs, x), dims, keepdim)
+    if p == math.inf:
+        return c.b.call(ir.amax, c.b.call(torch.abs, x), dims, keepdim)
+    if p not in (2, "fro", None):
+        raise c.unsupported(f"norm of order {p}")
+    summed = c.b.call(ir.sum_, c.b.call(ir.pow_, x, 2), dims, keepdim)
     return c.b.call(torch.sqrt, summed)
 
 
@@ -109,12 +99,31 @@ def normalize(
     return c.b.call(ir.div, c.tensor(x), length)
 
 
+def logsumexp(c: Context, x: Any, dim: Any, keepdim: bool = False) -> fx.Node:
+    """max + ln Σ exp(x − max): nothing overflows."""
+    x = c.tensor(x)
+    dims = dims_of(c, dim, c.b.rank(x))
+    most = c.b.call(ir.amax, x, dims, True)
+    powers = c.b.call(torch.exp, c.b.call(ir.sub, x, most))
+    rest = c.b.call(torch.log, c.b.call(ir.sum_, powers, dims, True))
+    return c.reshape_out(c.b.call(ir.add, rest, most))
+
+
+def cosine_similarity(c: Context, a: Any, b: Any, dim: int = 1, eps: float = 1e-8) -> fx.Node:
+    """a · b / (max(‖a‖, ε) · max(‖b‖, ε))"""
+    a, b = c.tensor(a), c.tensor(b)
+    dims = (dim % len(c.b.shape(a)),)
+    product = c.b.call(ir.sum_, c.b.call(ir.mul, a, b), dims, False)
+    sizes = [c.b.call(ir.clamp, norm(c, x, 2, dim), eps, None) for x in (a, b)]
+    return c.b.call(ir.div, product, c.b.call(ir.mul, *sizes))
+
+
 RULES: dict[str, Callable[..., Any]] = {
-    "max": max_,
-    "min": min_,
     "mean": _reduction(ir.mean),
     "sum": _reduction(ir.sum_),
     "amax": _reduction(ir.amax),
+    "amin": _reduction(ir.amin),
+    "prod": _reduction(ir.prod),
     "var": var,
     "std": std,
     "var_mean": var_mean,
@@ -122,4 +131,6 @@ RULES: dict[str, Callable[..., Any]] = {
     "linalg_vector_norm": norm,
     "vector_norm": norm,
     "normalize": normalize,
+    "logsumexp": logsumexp,
+    "cosine_similarity": cosine_similarity,
 }

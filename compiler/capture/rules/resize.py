@@ -2,15 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from shrinkc.compiler.capture.builder import Constant
 from shrinkc.compiler.capture.context import Context
+from shrinkc.compiler.capture.lift import raise_to_map
+from shrinkc.passes import ir
+
+# What two dimensions call it: every mode works on each dimension alone.
+_MODES = {
+    **dict.fromkeys(("linear", "bilinear", "trilinear"), "bilinear"),
+    **{"nearest": "nearest", "nearest-exact": "nearest-exact", "bicubic": "bicubic"},
+}
+
+
+@dataclass(frozen=True)
+class _Resampling:
+    """Of one dimension: what PyTorch itself does to unit vectors. `scale` is None where the sizes
+    say it."""
+
+    before: int
+    after: int
+    mode: str
+    corners: bool | None
+    scale: float | None
+    antialias: bool
+
+    def matrix(self) -> Tensor:
+        """(before, after)"""
+        how = {"scale_factor": (1.0, self.scale)} if self.scale else {"size": (1, self.after)}
+        unit, options = torch.eye(self.before)[None, :, None, :], {"align_corners": self.corners}
+        exact = F.interpolate(unit, mode=self.mode, antialias=self.antialias, **how, **options)
+        return exact[0, :, 0]
+
+    def is_plain(self) -> bool:
+        """Runtimes have it as an operator."""
+        if self.antialias or self.mode == "bicubic":
+            return False
+        mode = "nearest" if self.mode == "nearest-exact" else self.mode
+        plain = _Resampling(self.before, self.after, mode, self.corners, None, False)
+        return torch.allclose(self.matrix(), plain.matrix(), rtol=0, atol=1e-6)
+
+    def changes_nothing(self) -> bool:
+        same = self.before == self.after
+        return same and torch.equal(self.matrix(), torch.eye(self.before))
 
 
 def interpolate(
@@ -23,53 +64,88 @@ def interpolate(
     recompute_scale_factor: bool | None = None,
     antialias: bool = False,
 ) -> fx.Node:
-    if mode == "bicubic" and not antialias:
-        return _bicubic(c, c.tensor(x), bool(align_corners))
-    if mode not in ("nearest", "bilinear", "nearest-exact") or antialias:
-        raise c.unsupported(f"resizing by {mode}{' with antialias' if antialias else ''}")
-    height, width = c.out_shapes[0][-2:]
     x = c.tensor(x)
-    if c.b.shape(x)[-2:] == (height, width):
+    before, after = c.b.shape(x)[2:], c.out_shapes[0][2:]
+    if mode == "area" and len(after) == 2:
+        return c.activation(nn.AdaptiveAvgPool2d(after), x)
+    if mode not in _MODES:
+        raise c.unsupported(f"resizing by {mode}")
+    scales = _scales(None if recompute_scale_factor else scale_factor, before, after)
+    plain = _MODES[mode]
+    corners = bool(align_corners) if plain in ("bilinear", "bicubic") else None
+    dims = [
+        _Resampling(*pair, plain, corners, scale, antialias)
+        for *pair, scale in zip(before, after, scales, strict=True)
+    ]
+    if all(dim.changes_nothing() for dim in dims):
         return x
-    mode = "nearest" if mode == "nearest-exact" and _whole(c, x) else mode
-    corners = align_corners if mode == "bilinear" else None
-    return c.activation(nn.Upsample((height, width), mode=mode, align_corners=corners), x)
-
-
-def _bicubic(c: Context, x: fx.Node, corners: bool) -> fx.Node:
-    """Linear and separable: a matrix product along the width and one along the height, the
-    matrices being what the unit vectors are resized to."""
-    for dim in (3, 2):
-        before, after = c.b.shape(x)[dim], c.out_shapes[0][dim]
-        if before == after:
-            continue
-        unit = torch.eye(before)[None, :, None, :]
-        matrix = F.interpolate(unit, (1, after), mode="bicubic", align_corners=corners)[0, :, 0]
-        left = c.b.constant(Constant(matrix.T.contiguous() if dim == 2 else matrix), c.hint)
-        x = c.b.call(torch.matmul, left, x) if dim == 2 else c.b.call(torch.matmul, x, left)
+    if len(dims) < 3 and all(dim.is_plain() for dim in dims):
+        image = x if len(dims) == 2 else raise_to_map(c, x)
+        target = tuple(after) if len(dims) == 2 else (1, *after)
+        plain = "nearest" if corners is None else "bilinear"
+        return c.reshape_out(
+            c.activation(nn.Upsample(target, mode=plain, align_corners=corners), image)
+        )
+    for dim, resampling in enumerate(dims, 2):
+        if not resampling.changes_nothing():
+            x = _resampled(c, x, dim, resampling)
     return x
 
 
-def _whole(c: Context, x: fx.Node) -> bool:
-    """Enlarged by whole numbers: nearest and nearest-exact agree."""
-    pairs = zip(c.out_shapes[0][-2:], c.b.shape(x)[-2:], strict=True)
-    return all(after % before == 0 for after, before in pairs)
+def _scales(given: Any, before: Sequence[int], after: Sequence[int]) -> tuple[float | None, ...]:
+    """The factors that PyTorch steps by, where it does not take those of the sizes."""
+    if given is None:
+        return (None,) * len(before)
+    factors = tuple(given) if isinstance(given, (tuple, list)) else (given,) * len(before)
+    sizes = zip(factors, before, after, strict=True)
+    return tuple(
+        float(factor) if factor and int(n * float(factor)) == out else None
+        for factor, n, out in sizes
+    )
 
 
-def upsample_nearest(c: Context, x: Any, *args: Any) -> fx.Node:
-    return interpolate(c, x)
+def _resampled(c: Context, x: fx.Node, dim: int, resampling: _Resampling) -> fx.Node:
+    """One dimension: its slices picked, or multiplied with a matrix."""
+    matrix = resampling.matrix()
+    if resampling.mode.startswith("nearest"):
+        return c.b.call(ir.take, x, dim, tuple(int(i) for i in matrix.argmax(0)))
+    if dim == c.b.rank(x) - 1:
+        return c.b.call(torch.matmul, x, c.b.constant(Constant(matrix), c.hint))
+    shapes = c.b.shapes(x)
+    rows = c.b.reshape(x, [(*s[: dim + 1], s[dim + 1 :].numel()) for s in map(torch.Size, shapes)])
+    left = c.b.constant(Constant(matrix.T.contiguous()), c.hint)
+    y = c.b.call(torch.matmul, left, rows)
+    return c.b.reshape(y, [(*s[:dim], resampling.after, *s[dim + 1 :]) for s in shapes])
 
 
-def upsample_bilinear(
-    c: Context, x: Any, output_size: Any, align_corners: bool, *args: Any
-) -> fx.Node:
-    return interpolate(c, x, mode="bilinear", align_corners=align_corners)
+def upsample(c: Context, x: Any, module: nn.Upsample) -> fx.Node:
+    recompute = bool(module.recompute_scale_factor)
+    rest = (module.scale_factor, module.mode, module.align_corners, recompute)
+    return interpolate(c, x, module.size, *rest)
 
 
-def upsample_bicubic(
-    c: Context, x: Any, output_size: Any, align_corners: bool, *args: Any
-) -> fx.Node:
-    return interpolate(c, x, mode="bicubic", align_corners=align_corners)
+def _aten_nearest(mode: str) -> Callable[..., Any]:
+    """(x, size, factors or a factor for each dimension)"""
+
+    def rule(c: Context, x: Any, output_size: Any = None, *scales: Any) -> fx.Node:
+        return interpolate(c, x, None, _factors(scales), mode)
+
+    return rule
+
+
+def _aten_linear(mode: str, antialias: bool = False) -> Callable[..., Any]:
+    """(x, size, align corners, factors or a factor for each dimension)"""
+
+    def rule(c: Context, x: Any, output_size: Any, align_corners: bool, *scales: Any) -> fx.Node:
+        rest = (mode, align_corners, None, antialias)
+        return interpolate(c, x, None, _factors(scales), *rest)
+
+    return rule
+
+
+def _factors(scales: Sequence[Any]) -> Any:
+    given = scales[0] if scales and isinstance(scales[0], (tuple, list)) else scales
+    return given if any(scale is not None for scale in given) else None
 
 
 def pixel_shuffle(c: Context, x: Any, factor: int) -> fx.Node:
@@ -82,9 +158,14 @@ def pixel_unshuffle(c: Context, x: Any, factor: int) -> fx.Node:
 
 RULES: dict[str, Callable[..., Any]] = {
     "interpolate": interpolate,
-    "upsample_nearest2d": upsample_nearest,
-    "upsample_bilinear2d": upsample_bilinear,
-    "upsample_bicubic2d": upsample_bicubic,
+    **{f"upsample_nearest{n}d": _aten_nearest("nearest") for n in (1, 2, 3)},
+    **{f"_upsample_nearest_exact{n}d": _aten_nearest("nearest-exact") for n in (1, 2, 3)},
+    "upsample_linear1d": _aten_linear("linear"),
+    "upsample_bilinear2d": _aten_linear("bilinear"),
+    "upsample_trilinear3d": _aten_linear("trilinear"),
+    "upsample_bicubic2d": _aten_linear("bicubic"),
+    "_upsample_bilinear2d_aa": _aten_linear("bilinear", antialias=True),
+    "_upsample_bicubic2d_aa": _aten_linear("bicubic", antialias=True),
     "pixel_shuffle": pixel_shuffle,
     "pixel_unshuffle": pixel_unshuffle,
 }

@@ -16,7 +16,7 @@ from shrinkc.passes import ir
 
 
 def same(c: Context, x: Any, *args: Any, **kwargs: Any) -> Any:
-    """Copies, casts between float types, dropout in eval mode."""
+    """Copies, dropout in eval mode."""
     return x
 
 
@@ -300,7 +300,8 @@ def repeat_interleave(c: Context, x: Any, repeats: Any, dim: int = 0, **kwargs: 
 
 
 def index_select(c: Context, x: Any, dim: int, index: Any) -> fx.Node:
-    """By a known index: a few slices, or a 1×1 convolution with one 1 in each row."""
+    """By a known index: a few slices; of a map's channels a 1×1 convolution with one 1 in each
+    row, which may be pruned."""
     x = c.tensor(x)
     chosen = c.parameter(index, "index")
     if chosen is None:
@@ -308,7 +309,11 @@ def index_select(c: Context, x: Any, dim: int, index: Any) -> fx.Node:
     dim = dim % c.b.rank(x)
     order = [int(i) % c.b.shape(x)[dim] for i in chosen.tensor.reshape(-1)]
     runs = _runs(order)
-    if len(runs) <= MAX_SLICES or c.b.rank(x) != 4 or dim != 1:
+    if len({shape[dim] for shape in c.b.shapes(x)}) > 1:
+        raise c.unsupported("takes a part of the batch")
+    if len(runs) > MAX_SLICES and (c.b.rank(x) != 4 or dim != 1):
+        return c.b.call(ir.take, x, dim, tuple(order))
+    if len(runs) <= MAX_SLICES:
         parts = tuple(c.b.slice(x, dim, start, stop) for start, stop in runs)
         return parts[0] if len(parts) == 1 else c.b.call(torch.cat, parts, dim)
     pick = nn.Conv2d(c.b.shape(x)[1], len(order), 1, bias=False)
@@ -346,7 +351,18 @@ def roll(c: Context, x: Any, shifts: Any, dims: Any = None) -> fx.Node:
 
 
 def flip(c: Context, x: Any, *dims: Any) -> fx.Node:
-    raise c.unsupported("reversing a dimension")
+    x = c.tensor(x)
+    for dim in _sequence(dims):
+        dim = int(dim) % c.b.rank(x)
+        sizes = {shape[dim] for shape in c.b.shapes(x)}
+        if len(sizes) > 1:
+            raise c.unsupported("reverses the batch")
+        x = c.b.call(ir.take, x, dim, tuple(range(sizes.pop()))[::-1])
+    return x
+
+
+def fliplr(c: Context, x: Any) -> fx.Node:
+    return flip(c, x, 1)
 
 
 def pad(
@@ -381,8 +397,8 @@ def _pad_mode(mode: str) -> Callable[..., Any]:
 
 
 _SAME = (
-    "contiguous clone detach alias to float double type_as type dropout feature_dropout "
-    "dropout1d dropout2d alpha_dropout _to_copy lift_fresh_copy requires_grad_ positive"
+    "contiguous clone detach alias dropout feature_dropout dropout1d dropout2d dropout3d "
+    "alpha_dropout feature_alpha_dropout lift_fresh_copy requires_grad_ positive"
 )
 _RESHAPE = "view reshape flatten squeeze unsqueeze unflatten view_as reshape_as _unsafe_view ravel"
 RULES: dict[str, Callable[..., Any]] = {
@@ -429,9 +445,10 @@ RULES: dict[str, Callable[..., Any]] = {
     "data": same,
     "index": index_,
     "flip": flip,
+    "fliplr": fliplr,
     "pad": pad,
     "constant_pad_nd": constant_pad,
-    "reflection_pad2d": _pad_mode("reflect"),
-    "replication_pad2d": _pad_mode("replicate"),
+    **dict.fromkeys(("reflection_pad1d", "reflection_pad2d"), _pad_mode("reflect")),
+    **dict.fromkeys(("replication_pad1d", "replication_pad2d"), _pad_mode("replicate")),
     "channel_shuffle": channel_shuffle,
 }

@@ -14,6 +14,7 @@ from pass_checks import fingerprint
 from slice_checks import check_sliced, groups_of, random_selection
 from torch import Tensor, fx, nn
 
+from shrinkc.passes import ir
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
 from shrinkc.passes.analysis.channels.channel_reshape import blocks
 from shrinkc.passes.channels.slice_channels import SliceChannels
@@ -41,6 +42,8 @@ EXPECTED: dict[str, dict[str, int]] = {
     "shared_weight": {"a.0": 6, "b": 4},
     "attention": {"a.0": 8, "qkv": 4},
     "zero_shortcut": {"a.0": 4, "b.0": 6, "c": 4},
+    "conditions": {"a.0": 6},
+    "order": {"b.0": 6},
 }
 
 
@@ -170,6 +173,12 @@ def protected_network(kind: str) -> fx.GraphModule:
         x = net.conv(x, 4, 4, 1)
     elif kind == "reflect":
         x = net.function(F.pad, x, (0, 0, 0, 0, 1, 1), "reflect", None)
+    elif kind == "argmax":
+        x = net.function(ir.argmax, x, 1, True)
+    elif kind == "topk":
+        x = net.function(ir.topk_values, x, 2, 1)
+    elif kind == "take":
+        x = net.function(ir.take, x, 1, (2, 0, 1))
     elif kind == "matrix":
         matrix = net.function(torch.reshape, net.x, (-1, 6, 24))
         x = net.function(torch.matmul, matrix, net.function(torch.reshape, x, (-1, 24, 4)))
@@ -181,6 +190,9 @@ def protected_network(kind: str) -> fx.GraphModule:
     [
         ("input", "combined with a value that has no channels there"),
         ("softmax", "a softmax over channels"),
+        ("argmax", "an argmax over channels"),
+        ("topk", "the largest of its channels"),
+        ("take", "its channels are picked by number"),
         ("positions", "used as positions"),
         ("statistics", "used as positions"),
         ("reflect", "channels are padded (reflect) or cropped"),
