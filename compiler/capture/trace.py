@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -28,6 +29,7 @@ def symbolic_trace(model: nn.Module, inputs: int) -> fx.GraphModule:
 
     Raises whatever the model's own Python raises on symbolic values.
     """
+    model = _with_free_names(model)
     tracer = _Tracer()
     names = _forward_names(model)
     rest: dict[str, Any] = dict(names[inputs:])
@@ -38,6 +40,41 @@ def symbolic_trace(model: nn.Module, inputs: int) -> fx.GraphModule:
         if not node.users:
             graph.erase_node(node)
     return graph_module
+
+
+# What a GraphModule has of its own, beside what every module has.
+_TAKEN = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph()))) - frozenset(dir(nn.Module()))
+_REGISTERED = ("_modules", "_parameters", "_buffers")
+
+
+def _with_free_names(model: nn.Module) -> nn.Module:
+    """The model; where a layer has a name that a GraphModule needs for itself ("meta", "code"), a
+    twin that holds it under another one, and finds it by the old one as before."""
+    registered: dict[str, dict[str, Any]] = {kind: vars(model)[kind] for kind in _REGISTERED}
+    names = {name for entries in registered.values() for name in entries}
+    new = {name: _free(name, names) for name in names & _TAKEN}
+    if not new:
+        return model
+    kind: Any = type(model)
+
+    class Renamed(kind):
+        def __getattr__(self, name: str) -> Any:
+            return super().__getattr__(new.get(name, name))
+
+    twin = copy.copy(model)
+    twin.__dict__ = dict(vars(model))
+    for where, entries in registered.items():
+        twin.__dict__[where] = {new.get(name, name): value for name, value in entries.items()}
+    twin.__class__ = Renamed
+    return twin
+
+
+def _free(name: str, names: set[str]) -> str:
+    while name in _TAKEN:
+        name += "_"
+        while name in names:
+            name += "_"
+    return name
 
 
 def _forward_names(model: nn.Module) -> list[tuple[str, Any]]:
@@ -58,6 +95,7 @@ def export(
     Raises whatever `torch.export` raises, and CaptureError where a decision of the model's Python
     holds for some batch sizes only.
     """
+    model = _with_free_names(model)
     batch = {0: torch.export.Dim.AUTO} if dynamic_batch else None
     with quiet(), torch.no_grad():  # as it is run
         program: Any = torch.export.export(

@@ -325,3 +325,36 @@ def test_an_unknown_operator_is_named() -> None:
 def test_a_wrong_input_shape_says_what_to_do() -> None:
     with pytest.raises(CaptureError, match=r"does not run on inputs of 1×3×5×5.*`inputs`"):
         capture(Shared(), (torch.randn(1, 3, 5, 5),))
+
+
+class TakenNames(nn.Module):
+    """Layers, a parameter and a buffer with names that an fx.GraphModule needs for itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meta = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+        self.graph = nn.Conv2d(4, 4, 1)
+        self.code = nn.Parameter(torch.ones(4, 1, 1))
+        self.register_buffer("recompile", torch.full((4, 1, 1), 2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.graph(self.meta(x)) * self.code + self.recompile
+        return y if y.shape[-1] > 100 else F.relu(y)
+
+
+class TracedNames(TakenNames):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.graph(self.meta(x)) * self.code + self.recompile
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"), [(TracedNames, "symbolic_trace"), (TakenNames, "torch.export")]
+)
+def test_layers_with_names_that_graphs_have(kind: type[nn.Module], method: str) -> None:
+    model = kind()
+    before = list(model.state_dict())
+    graph = captured(model, 1, 3, 8, 8)
+    assert graph.meta["captured_by"] == method
+    assert list(model.state_dict()) == before
+    assert {n.target for n in graph.graph.nodes if n.op == "call_module"} >= {"meta_.0", "graph_"}
+    assert set(dict(graph.named_parameters())) >= {"code_", "graph_.weight"}
