@@ -222,7 +222,10 @@ class TfliteRunner:
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         for detail, array in zip(self._inputs, inputs, strict=True):
             self._it.set_tensor(detail["index"], array)
-        self._it.invoke()
+        try:
+            self._it.invoke()
+        except RuntimeError as error:  # such as an int8 division by what rounds to 0
+            raise LoadError(f"TFLite cannot run the file: {one_line(error)}") from error
         return [self._it.get_tensor(o["index"]) for o in self._outputs]
 
     def tensor(self, name: str) -> Array | None:

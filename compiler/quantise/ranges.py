@@ -79,7 +79,7 @@ def channel_ranges(
     found: dict[str, Tensor] = {}
     for inputs in batches:
         for name, value in node_values(graph_module, inputs, set(names)):
-            if value.ndim in (2, 4):
+            if value.ndim in (2, 4) and value.is_floating_point():
                 most = value.abs().transpose(0, 1).flatten(1).amax(1)
                 found[name] = torch.maximum(found[name], most) if name in found else most
     return found
@@ -97,7 +97,8 @@ def calibrate(
     histograms = {name: Histogram() for name in names}
     for inputs in batches:
         for name, value in node_values(graph_module, inputs, set(names)):
-            histograms[name].add(value)
+            if value.is_floating_point():
+                histograms[name].add(value)
             if watch is not None:
                 watch(name, value)
         done()

@@ -33,6 +33,8 @@ from shrinkc.passes.base import copy_graph
 # Their result has the grid of what they read: numbers only move, or are averaged.
 _MOVES = (torch.reshape, torch.permute, ir.slice_dim, F.pad)
 _MOVING = (nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.PixelShuffle, nn.PixelUnshuffle)
+# Truth and counts are never rounded.
+_WHOLE = (*ir.COMPARISONS.values(), ir.argmax, ir.topk_indices, ir.integers)
 _NOTHING = (nn.Identity, nn.Dropout)
 _AVERAGING = (nn.AvgPool2d, nn.Upsample)
 _FIXED: dict[type[nn.Module], Grid] = {
@@ -108,6 +110,8 @@ def grids_of(graph_module: fx.GraphModule, quantisation: Quantisation) -> dict[f
     """The grid of every value that the int8 file holds as a tensor; of its inputs too."""
     found: dict[fx.Node, Grid] = {}
     for node in graph_module.graph.nodes:
+        if node.target in _WHOLE:
+            continue
         grid = _fixed(graph_module, node)
         if grid is None and _takes_grid(graph_module, node):
             grid = found.get(ir.input_of(node))

@@ -26,7 +26,7 @@ class Classification(Task):
         return "top-1"
 
     def judges(self, answer: Answer) -> bool:
-        return answer[0].ndim == 2
+        return answer[0].ndim == 2 and answer[0].is_floating_point()
 
     def agree(self, answer: Answer, reference: Answer) -> Tensor:
         """1 for the same class, else 0: float64 (n,)."""
@@ -72,9 +72,11 @@ def _scores(answer: Answer) -> Tensor:
 
 
 def _has_scores(answer: Answer) -> bool:
-    """More than one for each sample, and no map of them."""
+    """More than one for each sample, and no map of them; integers are answers, not scores."""
     shape = answer[0].shape
-    return len(shape) > 1 and shape[1] > 1 and shape[2:].numel() == 1
+    return (
+        answer[0].is_floating_point() and len(shape) > 1 and shape[1] > 1 and shape[2:].numel() == 1
+    )
 
 
 def _best(answer: Answer) -> Tensor:
