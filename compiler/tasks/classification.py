@@ -26,10 +26,13 @@ class Classification(Task):
         return "top-1"
 
     def judges(self, answer: Answer) -> bool:
-        return answer[0].ndim == 2 and answer[0].is_floating_point()
+        return answer[0].ndim == 2 and answer[0].dtype != torch.bool
 
     def agree(self, answer: Answer, reference: Answer) -> Tensor:
-        """1 for the same class, else 0: float64 (n,)."""
+        """1 for the same class, else 0: float64 (n,). Of integers, such as a class that the network
+        has chosen itself, the share that is the same."""
+        if not (self.judges(reference) or reference[0].is_floating_point()):
+            return 1 - squared_error(answer[0], reference[0])
         best = _best(answer)
         return ((best == _best(reference)) & (best >= 0)).double()
 
@@ -51,6 +54,8 @@ class Classification(Task):
         float64 (n,). Unbiased where the reference is calibrated; counting disagreements would
         overstate the loss several times, since most images that change their class were unsure
         before."""
+        if not (self.judges(reference) or reference[0].is_floating_point()):
+            return super().expected_drop(answer, reference)
         sure = _scores(reference).double().softmax(1).nan_to_num(0)
         rows = torch.arange(len(sure), device=sure.device)
         old, new = _best(reference), _best(answer)

@@ -89,6 +89,9 @@ def total(scores: Tensor, samples: int) -> float:
 
 
 def squared_error(got: Tensor, want: Tensor) -> Tensor:
-    """Mean squared error of each sample over the variance of `want`, both (n, …): (n,)."""
+    """Mean squared error of each sample over the variance of `want`, both (n, …): (n,). Of
+    integers, whose distances mean nothing, the share that differs."""
+    if not want.is_floating_point():
+        return (got != want).double().reshape(len(got), -1).mean(1)
     error = (got - want) ** 2
     return (error.flatten(1).mean(1) if error.ndim > 1 else error) / want.var().clamp(min=1e-12)

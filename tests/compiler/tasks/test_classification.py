@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shrinkc.compiler.tasks.classification import Classification
+from shrinkc.compiler.tasks.classification import CLASSIFICATION, Classification
 
 TASK = Classification()
 NAN = float("nan")
@@ -120,3 +120,18 @@ def test_further_outputs_are_not_looked_at() -> None:
     one, other = noise(0), noise(1)
     assert TASK.agree((*one, *other), (*one, *one)).sum() == 8
     assert TASK.divergence((*one, *other), (*one, *one)).sum() == 0
+
+
+def test_integers_are_answers_that_are_the_same_or_not() -> None:
+    """A network that ends in an argmax, over classes or at every pixel."""
+    for shape in ((4,), (4, 2, 2)):
+        got, want = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+        want[1] = 7
+        same = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
+        assert torch.equal(CLASSIFICATION.agree((got,), (want,)), same)
+        assert torch.equal(CLASSIFICATION.divergence((got,), (want,)), 1 - same)
+        assert torch.equal(CLASSIFICATION.expected_drop((got,), (want,)), 1 - same)
+        assert CLASSIFICATION.labels((got,)) is None
+    truth = torch.tensor([[True, False]])
+    assert not CLASSIFICATION.judges((truth,))
+    assert CLASSIFICATION.divergence((truth,), (~truth,)).tolist() == [1.0]

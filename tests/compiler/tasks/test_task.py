@@ -32,6 +32,10 @@ from shrinkc.passes.base import copy_graph
 SIZE = 8
 OTHERWISE_MEANT = {  # uses of argmax that are not about answers
     "images/augment.py": "the first random crop that fits",
+    "capture/rules/order.py": "the operator",
+    "capture/rules/resize.py": "the one in each column of a matrix",
+    "export/lower.py": "the operator",
+    "quantise/simulate.py": "the operator",
     "tasks/classification.py": "the place",
 }
 
