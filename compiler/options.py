@@ -8,6 +8,7 @@ from typing import get_args
 from shrinkc.compiler.export.onnx import OPSETS
 from shrinkc.compiler.formats.base import FILE_PRECISIONS, Format
 from shrinkc.compiler.formats.registry import FORMATS
+from shrinkc.compiler.formats.tflite import TFLITE
 from shrinkc.compiler.images.files import ImageSet
 from shrinkc.compiler.images.preprocessing import Preprocessing
 from shrinkc.compiler.images.source import ImageSource
@@ -15,11 +16,14 @@ from shrinkc.compiler.images.tensors import TensorImages
 from shrinkc.compiler.quantise.options import Int8, check_int8
 from shrinkc.compiler.quantise.stored import StoredCalibration
 from shrinkc.compiler.support.checks import check_kind, check_whole
-from shrinkc.compiler.support.choices import Int8Tuning, Merge, Precision
+from shrinkc.compiler.support.choices import Int8Tuning, Merge, Precision, is_host
+from shrinkc.compiler.support.unread import refuse_unread
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.errors import InputError
 from shrinkc.passes.base import Pass
+
+OPSET = 17  # of ONNX files, by default
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Options:
 
     target: str = "rpi4"
     precision: Precision = "fp32"
-    opset: int = 17
+    opset: int = OPSET
     merge: Merge = "auto"
     images: ImageSet | TensorImages | None = None
     calibration: ImageSet | TensorImages | None = None
@@ -86,6 +90,12 @@ class Options:
             if not one.exact:
                 raise InputError(f"`passes`: '{one.name}' is lossy; only exact ones are run here")
         check_int8(self.int8, self.precision)
+        timed = self.runs > 0 or is_host(self.target)
+        written = any(one is not TFLITE for one in self.formats)
+        refuse_unread(
+            ("threads", self.threads != 1, timed, "measurements here: leave `runs` above 0"),
+            ("opset", self.opset != OPSET, written, "ONNX files, of which none is written"),
+        )
 
     @property
     def int8(self) -> Int8:

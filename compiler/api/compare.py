@@ -15,6 +15,7 @@ from shrinkc.compiler.formats.runner import random_inputs
 from shrinkc.compiler.measure.bench import bench
 from shrinkc.compiler.support.checks import check_whole, path_of
 from shrinkc.compiler.support.difference import relative_error
+from shrinkc.compiler.support.unread import refuse_unread
 from shrinkc.errors import InputError, LoadError
 
 MAX_BYTES = 64 << 20  # of a report.json
@@ -73,6 +74,7 @@ def compare(
     """
     check_whole("threads", threads, 1)
     check_whole("runs", runs, 0)
+    refuse_unread(("threads", threads != 1, runs > 0, "timing: leave `runs` above 0"))
     folders = (path_of("first", first), path_of("second", second))
     reports = (_report(folders[0]), _report(folders[1]))
     names = [artefact["file"] for artefact in reports[0]["artefacts"]]

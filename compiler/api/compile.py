@@ -26,7 +26,7 @@ from shrinkc.compiler.support.choices import Int8Tuning, Merge, Precision
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
-from shrinkc.errors import CaptureError, ModelRunError
+from shrinkc.errors import CaptureError, InputError, ModelRunError
 from shrinkc.passes.base import Pass
 
 
@@ -102,6 +102,8 @@ def compile(
         formats=listed("formats", formats, Format, "objects that derive from Format"),
         passes=listed("passes", passes, object, "passes"),
     )
+    if calibration is not None and precision != "int8":
+        raise InputError("`calibration` is for int8 files; give `precision` int8 too")
     subject, sources = _loaded(model, inputs, options, images, calibration, name)
     return _compiled(subject, with_images(options, *sources), command, shown_by(progress))
 

@@ -8,8 +8,9 @@ from shrinkc.compiler.api.steps.target import Target, cost_table, target_name
 from shrinkc.compiler.cost.predict import Prediction, predict
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.options import Options
-from shrinkc.compiler.support.choices import Merge, Precision
+from shrinkc.compiler.support.choices import Merge, Precision, is_host
 from shrinkc.compiler.support.progress import Progress, shown_by
+from shrinkc.compiler.support.unread import refuse_unread
 
 
 def estimate(
@@ -42,6 +43,8 @@ def estimate(
             be priced.
     """
     options = Options(target=target_name(target), precision=precision, merge=merge, threads=threads)
+    measured = is_host(options.target)
+    refuse_unread(("threads", threads != 1, measured, "measurements, where `target` is host"))
     table = cost_table(target, threads)
     subject = subject_of(model, inputs)
     with shown_by(progress).task("Estimating"):

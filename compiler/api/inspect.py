@@ -17,6 +17,7 @@ from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.compiler.support.text import counted
+from shrinkc.compiler.support.unread import refuse_unread
 from shrinkc.errors import InputError, UnsupportedOperatorError
 from shrinkc.passes.analysis.channels.channel_groups import Groups, channel_groups
 from shrinkc.passes.analysis.linear.linear_segments import LinearSegments, linear_segments
@@ -75,6 +76,7 @@ def inspect(
     """
     if precision not in FILE_PRECISIONS:
         raise InputError(f"`precision` {precision}: choose {', '.join(FILE_PRECISIONS)}")
+    refuse_unread(("precision", precision != "fp32", target is not None, "a `target`'s table"))
     price = None if target is None else price_of(cost_table(target), precision)
     subject = subject_of(model, inputs)
     with shown_by(progress).task("Inspecting"):

@@ -25,13 +25,14 @@ from shrinkc.compiler.plan.finished_plans import Planned as Found
 from shrinkc.compiler.plan.plan_file import Plan, plan_files, read_plan
 from shrinkc.compiler.plan.planner import Planner, Planning, check_points, prepare_planning
 from shrinkc.compiler.plan.replay import replay, stored_calibration
-from shrinkc.compiler.recover.recipe import Recipe
+from shrinkc.compiler.recover.recipe import TRAINING, Recipe
 from shrinkc.compiler.recover.retrain import retrain
 from shrinkc.compiler.report.sections import FrontierPoint, Judged, Sections
 from shrinkc.compiler.support.checks import check_kind, path_of
 from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.compiler.support.text import counted
+from shrinkc.compiler.support.unread import refuse_unread
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.compute import require_training
@@ -246,6 +247,8 @@ class _Plans:
             require_training()
         recipe = Recipe() if recipe is None else recipe
         check_kind("recipe", recipe, Recipe, "a Recipe")
+        readers = "a training: give `train`" if train is None else "other methods"
+        refuse_unread(*recipe.unread(() if train is None else TRAINING, readers))
         table = cost_table(options.target, options.threads)
         request = Request.of(
             *(model, inputs, options, images, evaluation),

@@ -16,10 +16,13 @@ from shrinkc.compiler.profile.run import Result, jobs, run
 from shrinkc.compiler.support.checks import check_number, check_whole, listed
 from shrinkc.compiler.support.choices import MeasuredPrecision
 from shrinkc.compiler.support.progress import Progress, shown_by
+from shrinkc.compiler.support.unread import refuse_unread
 from shrinkc.errors import InputError, ShrinkcError
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.passes.merge.merge_linear import MergeLinear
 from shrinkc.passes.simplify.simplify import Simplify
+
+WIDTHS = 8  # of each layer, by default
 
 
 def profile(
@@ -27,7 +30,7 @@ def profile(
     target: str | Sequence[str],
     on: str | Sequence[str],
     inputs: Inputs = None,
-    widths: int = 8,
+    widths: int = WIDTHS,
     precision: MeasuredPrecision = "fp32",
     runtime: str = "",
     threads: int = 1,
@@ -68,7 +71,10 @@ def profile(
     check_number("timeout_s", timeout_s, above=True)
     targets = [target] if isinstance(target, str) else listed("target", target, str, "names")
     named = [on] if isinstance(on, str) else listed("on", on, str, "names of devices")
-    devices = [parse_device(one, benchmark_model) for one in named]
+    phones = [one for one in named if one.startswith("adb:")] or named
+    devices = [parse_device(one, benchmark_model if one in phones else None) for one in named]
+    for name, given in (("inputs", inputs is not None), ("widths", widths != WIDTHS)):
+        refuse_unread((name, given, bool(models), "networks: give `models`"))
     shown = shown_by(progress)
     with shown.task("Choosing operators"):
         keys = _keys(models, inputs, precision, widths)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from shrinkc.compiler.api.steps.network import Inputs, Model
-from shrinkc.compiler.api.steps.pruning import Asked, Pruner
+from shrinkc.compiler.api.steps.pruning import LIMIT, STRENGTH, Asked, Pruner
 from shrinkc.compiler.api.steps.request import Request
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
 from shrinkc.compiler.api.steps.target import Target, cost_table, options_of
@@ -125,14 +125,14 @@ def prune(
     target: Target | None = None,
     images: Given | None = None,
     labels: bool = False,
-    limit: int = 500,
+    limit: int = LIMIT,
     evaluation: Given | None = None,
     train: Given | None = None,
     epochs: int | None = None,
     options: Pruning | None = None,
     compensate: bool | None = None,
     steps: int | None = None,
-    strength: float = 1e-4,
+    strength: float = STRENGTH,
     every: int | None = None,
     in_order: bool = False,
     task: Task = CLASSIFICATION,
@@ -177,15 +177,10 @@ def prune(
     if keep:
         check_kind("keep", keep, Mapping, "a dictionary: channel group → share of its channels")
         options = replace(options, keep=keep)
-    if epochs is not None:
-        options = replace(options, recipe=replace(options.recipe, epochs=epochs))
-    trains = train is not None or (labels and epochs is not None)
-    how = (compensate, steps, strength, every, in_order, labels, limit, trains, images is not None)
-    asked = Asked(spec, goal, options, *how)
-    asked.check(epochs is not None)
+    told = (compensate, steps, strength, every, in_order, labels, limit)
+    asked = Asked.of(spec, goal, options, told, images is not None, train is not None, epochs)
     files = options_of(target or "", precision, opset, threads, runs, task)
-    if target is None:
-        asked.check_without_target(precision)
+    asked.check_files(files)
     table = None if target is None else cost_table(target, threads)
     request = Request.of(
         *(model, inputs, files, images, evaluation, labels),

@@ -21,19 +21,21 @@ from shrinkc.compiler.capture.structure import Structure
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.closed_form import ClosedForm, TakenChoice
-from shrinkc.compiler.depth.methods import DepthMethod, DepthTask, method_of
+from shrinkc.compiler.depth.methods import DepthMethod, DepthTask, method_of, readers_of
 from shrinkc.compiler.depth.trained import Trained, labels_missing
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.measure.speedup import Measuring
 from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
+from shrinkc.compiler.recover.recipe import TRAINING
 from shrinkc.compiler.recover.retrain import retrain
 from shrinkc.compiler.report.sections import Judged, PlanSection, Sections
 from shrinkc.compiler.support.checks import check_kind, check_whole
 from shrinkc.compiler.support.choices import DepthMethod as DepthMethodName
 from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.support.unread import refuse_unread
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.compute import require_training
@@ -141,7 +143,7 @@ def shrink(
         TableError, CaptureError, ModelRunError, VerificationError, TrainingError.
     """
     how, options = method_of(method), Trained() if options is None else options
-    _check(how, goal, options, steps, train is not None or labels)
+    _check(how, goal, options, steps, (train is not None, labels))
     table = cost_table(target, threads)
     request = Request.of(
         *(model, inputs, options_of(target, precision, opset, threads, runs, task)),
@@ -174,19 +176,41 @@ def shrink(
 
 
 def _check(
-    method: DepthMethod, goal: Goal | None, options: Trained, steps: int | None, trains: bool
+    method: DepthMethod,
+    goal: Goal | None,
+    options: Trained,
+    steps: int | None,
+    given: tuple[bool, bool],
 ) -> None:
-    """What can be known to fail before anything is loaded."""
+    """What can be known to fail before anything is loaded. `given`: `train`, and `labels`."""
+    train, labels = given
+    trains = train or labels
+    refuse_unread(("labels", labels, not train, "training on `images`, where there is no `train`"))
     check_kind("options", options, Trained, "a Trained")
     if steps is not None:
         check_whole("steps", steps, 0)
     if method.learns and steps is not None:
         raise InputError(f"`steps` belongs to closed-form; {method.name} takes `epochs`")
     method.check(goal, options)
+    _refuse_unread(method, options, trains)
     if method.learns or trains:
         require_training()
     if method.learns and not trains:
         raise labels_missing(method.name)
+
+
+def _refuse_unread(method: DepthMethod, options: Trained, trains: bool) -> None:
+    """Raises InputError for what `method` does not read."""
+    recipe, plain = options.recipe, Trained()
+    training = "a training: give `train`, or `labels`"
+    for option in recipe.unread(TRAINING if method.learns or trains else (), training):
+        special = {"trial_steps": "steps"}.get(option.name, option.name)
+        known = special not in TRAINING
+        readers = readers_of(special) if known else training
+        refuse_unread(option._replace(read=option.read or special in method.reads, readers=readers))
+    for name in ("per_activation", "expand_ratio"):
+        given = getattr(options, name) != getattr(plain, name)
+        refuse_unread((name, given, name in method.reads, readers_of(name)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,9 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return shape
 
 
+LABELS_READ = "class folders whose labels are read"
+
+
 class Reading:
     """How the images of a command line are read: --classes, --resize, --mean and --std."""
 
@@ -39,6 +42,15 @@ class Reading:
     ) -> None:
         self.classes, self.resize = classes, resize
         self.mean, self.std = _numbers("mean", mean), _numbers("std", std)
+
+    def refuse_unread(self, *paths: Path | None) -> None:
+        """Raise InputError for one that is given where there are no images at `paths`."""
+        from shrinkc.compiler.support.unread import refuse_unread
+
+        some = any(path is not None for path in paths)
+        for name in ("classes", "resize", "mean", "std"):
+            given = getattr(self, name) is not None
+            refuse_unread((name, given, some, "reading images: give `images`"))
 
     def folder(self, path: Path) -> ImageFolder:
         from shrinkc.compiler.images.source import ImageFolder

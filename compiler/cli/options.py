@@ -226,8 +226,12 @@ FloorOption = Annotated[
     ),
 ]
 CandidatesOption = Annotated[
-    int,
-    typer.Option(help="Widths of a group that are priced, at most.", rich_help_panel=METHOD),
+    int | None,
+    typer.Option(
+        help="Widths of a group that are priced, at most. Default: 16; 64 where no time is "
+        "asked for.",
+        rich_help_panel=METHOD,
+    ),
 ]
 CompensateOption = Annotated[
     bool | None,
@@ -351,11 +355,11 @@ RoundsOption = Annotated[
     ),
 ]
 RoundEpochsOption = Annotated[
-    int,
+    int | None,
     typer.Option(
         min=1,
         metavar="COUNT",
-        help="Epochs of training between rounds, or with a penalty.",
+        help="Epochs of training between rounds, or with a penalty. Default: 1.",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -80,6 +80,7 @@ class DepthMethod:
     learns       from labelled images; otherwise it fits to unlabelled ones
     takes_goal   False: it makes nothing faster
     keeps_blocks whether it can be asked for a number of blocks instead of a goal
+    reads        options and fields of the recipe that not every training reads
     """
 
     name: str
@@ -87,6 +88,7 @@ class DepthMethod:
     learns: bool = True
     takes_goal: bool = True
     keeps_blocks: bool = False
+    reads: frozenset[str] = frozenset()
 
     def check(self, goal: Goal | None, options: Trained) -> None:
         """Raise InputError unless exactly one says how far to shrink, as the method can."""
@@ -157,11 +159,27 @@ def _result(found: TrainedShrink) -> DepthResult:
     )
 
 
+_MASKED = frozenset({"search_epochs", "per_activation", "activated"})
+_TRIED = frozenset({"steps", "parallel", "activated"})
 METHODS: tuple[DepthMethod, ...] = (
     DepthMethod("closed-form", _closed_form, learns=False),
-    *(DepthMethod(m.name, _trained(m), keeps_blocks=m.masked) for m in TRAINED_METHODS),
-    DepthMethod("expand", _expand, takes_goal=False),
+    *(
+        DepthMethod(
+            *(m.name, _trained(m)), keeps_blocks=m.masked, reads=_MASKED if m.masked else _TRIED
+        )
+        for m in TRAINED_METHODS
+    ),
+    DepthMethod(
+        *("expand", _expand),
+        takes_goal=False,
+        reads=frozenset({"search_epochs", "expand_ratio"}),
+    ),
 )
+
+
+def readers_of(option: str) -> str:
+    """The methods that read an option, in words."""
+    return f"`method` {', '.join(method.name for method in METHODS if option in method.reads)}"
 
 
 def method_of(method: str | DepthMethod) -> DepthMethod:

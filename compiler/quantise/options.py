@@ -36,7 +36,11 @@ def check_int8(options: Int8, precision: str) -> None:
     decibels: object = options.min_snr_db
     if decibels is not None and not (isinstance(decibels, Real) and abs(decibels) <= MOST_DB):
         raise InputError(f"`min_snr_db` {options.min_snr_db}: give decibels, say 30")
-    asked = {"keep_fp32": options.keep_fp32, "min_snr_db": options.min_snr_db is not None}
+    asked = {
+        "int8_tuning": options.tuning != Int8.tuning,
+        "keep_fp32": options.keep_fp32,
+        "min_snr_db": options.min_snr_db is not None,
+    }
     for name, given in asked.items():
         if given and precision != "int8":
             raise InputError(f"`{name}` is for int8 files; give `precision` int8 too")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from shrinkc.compiler.support.checks import check_number, check_whole
 from shrinkc.compiler.support.jobs import Parallel
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.support.text import counted
+from shrinkc.compiler.support.unread import Option
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.settings.config import Hooks, Keeping, Training
@@ -30,6 +32,11 @@ from shrinkc.compiler.train.settings.optimisers import Group, Sgd
 from shrinkc.compiler.train.train import Result, train
 from shrinkc.errors import InputError
 
+TRAINING = (  # fields that every training reads
+    *("epochs", "batch", "learning_rate", "weight_decay", "distillation", "temperature"),
+    *("smoothing", "seed"),
+)
+_PARAMETERS = {"steps": "trial_steps"}  # by what functions and commands call it
 JUDGED = 4_000  # images, at most, that judge what an option does
 MEMORY = 500_000_000  # bytes, at most, of the copies of images to try and to judge on, each
 STEPS = 10  # of an epoch, at least
@@ -77,6 +84,15 @@ class Recipe:
             check_number(name, value)
             if value > 1:
                 raise InputError(f"`{name}` {value:g}: give a share, 0 to 1")
+
+    def unread(self, read: Collection[str], readers: str) -> tuple[Option, ...]:
+        """Its fields that are given, and whether they are among those that are `read`."""
+        default = Recipe()
+        return tuple(
+            Option(_PARAMETERS.get(f.name, f.name), given, f.name in read, readers)
+            for f in fields(self)
+            if (given := getattr(self, f.name) != getattr(default, f.name))
+        )
 
     def batch_of(self, images: int) -> int:
         """Of a training on so many images: at most a tenth of them, so that an epoch has ten steps

@@ -46,6 +46,7 @@ from shrinkc.passes.base import Skip
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.criteria.base import Normalise, Scores, most_important, rounded, widths
 
+CANDIDATES = 16  # widths of a group that are priced, where nothing else is asked for
 HALVINGS = 40
 SMALLEST = 1e-9  # share of a group's importance
 
@@ -58,21 +59,22 @@ class Allocation:
     normalise   scores; None: share
     multiple    of channels, as the target's kernels like them; None: the target's own
     floor       share of a group that always stays
-    candidates  widths of a group that are priced, at most, evenly spread
+    candidates  widths of a group that are priced, at most, evenly spread; None: 16, 64 where no
+                latency is asked for
     """
 
     kind: Allocated | None = None
     normalise: Normalise | None = None
     multiple: int | None = None
     floor: float = 0.1
-    candidates: int = 16
+    candidates: int | None = None
 
     def __post_init__(self) -> None:
         if self.multiple is not None and self.multiple < 1:
             raise InputError(f"multiples of {self.multiple} channels; give 1 or more")
         if not 0 <= self.floor < 1:
             raise InputError(f"a floor of {self.floor:g}; give 0 or more, below 1")
-        if self.candidates < 2:
+        if self.candidates is not None and self.candidates < 2:
             raise InputError(f"{self.candidates} candidate widths; give 2 or more")
 
 
@@ -156,7 +158,7 @@ def space_of(
     skipped: list[Skip] = []
     for group in groups.groups:
         least = options.floor * whole.get(group.name, group.size)
-        allowed = candidate_widths(group, least, options.candidates, multiple)
+        allowed = candidate_widths(group, least, options.candidates or CANDIDATES, multiple)
         if group.name not in scores:
             skipped.append(Skip(group.name, "the criterion says nothing of it"))
         elif len(allowed) > 1:

@@ -66,6 +66,11 @@ def spec_of(criterion: str | CriterionSpec | Criterion) -> CriterionSpec:
     )
 
 
+def readers_of(option: str) -> str:
+    """The criteria that read an option, in words."""
+    return f"`criterion` {', '.join(spec.name for spec in CRITERIA if option in spec.reads)}"
+
+
 def _scores_channels(criterion: object) -> bool:
     has = callable(getattr(criterion, "scores", None)) and not isinstance(criterion, type)
     return has and isinstance(getattr(criterion, "name", None), str)
@@ -75,6 +80,12 @@ def chosen_by_cost(options: Allocation, goal: Goal | None) -> bool:
     """Whether widths are chosen by importance against cost."""
     counts = goal is not None and goal.unit == "channels"
     return options.kind == "knapsack" or (options.kind is None and not counts)
+
+
+def cumulative() -> str:
+    """The criteria whose scores are all that is lost so far, in words."""
+    names = (spec.name for spec in CRITERIA if spec.normalise == "cumulative")
+    return f"scores that add up already, such as those of `criterion` {', '.join(names)}"
 
 
 def comparable(options: Allocation, spec: CriterionSpec) -> Allocation:

@@ -29,6 +29,7 @@ from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.pipeline.slicing import run_slicing
 from shrinkc.compiler.recover.recipe import Recipe, Trainer, trainer_for
 from shrinkc.compiler.support.checks import check_whole
+from shrinkc.compiler.support.choices import Allocated
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
@@ -199,6 +200,11 @@ def prune(
     return run.pruned()
 
 
+def kind_of(options: Allocation, goal: Goal) -> Allocated:
+    """How a goal's budget is spread."""
+    return options.kind or ("uniform" if goal.unit == "channels" else "knapsack")
+
+
 def check_goal(goal: Goal | None, keep: Mapping[str, float]) -> None:
     """Raise InputError unless exactly one says how far to prune."""
     if goal is None and not keep:
@@ -325,7 +331,7 @@ class _Round:
             selection = selected(groups, scores, widths)
         else:
             if run.goal.unit != "ms":  # counted, not measured
-                options = replace(options, candidates=max(options.candidates, COUNTED))
+                options = replace(options, candidates=options.candidates or COUNTED)
             space = space_of(groups, scores, options, self.multiple, self.whole)
             if options.normalise == "measured" and run.stages.damage is not None:
                 space = replace(space, measured=run.stages.damage.losses(self.graph, space))
@@ -381,7 +387,7 @@ class _Round:
         """Widths whose network meets the round's budget."""
         run, unit = self.run, goal.unit
         skeleton, price = self._price(groups, space, unit)
-        kind = run.options.allocation.kind or ("uniform" if unit == "channels" else "knapsack")
+        kind = kind_of(run.options.allocation, goal)
         choose = partial(allocate, space, price, kind=kind)
         before = self._before(unit)
         target = goal.budget(before)

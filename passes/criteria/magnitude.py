@@ -72,5 +72,5 @@ def position_norms(tensor: Tensor, part: ParameterSlice, p: int) -> npt.NDArray[
 
 L1 = CriterionSpec("l1", FilterNorm, lambda given: FilterNorm(1))
 L2 = CriterionSpec("l2", FilterNorm, lambda given: FilterNorm(2))
-RANDOM = CriterionSpec("random", RandomScores, lambda given: RandomScores(given.seed))
+RANDOM = CriterionSpec("random", RandomScores, lambda given: RandomScores(given.seed), seeded=True)
 EQUAL = CriterionSpec("equal", EqualScores, lambda given: EqualScores())

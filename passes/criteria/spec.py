@@ -47,6 +47,7 @@ class CriterionSpec:
     compensates  as published: what is left is fitted to what the network computed, before a
                  training too
     scheduled    whether it can remove channels during a training, one every so many steps
+    seeded       whether its scores are random
     """
 
     name: str
@@ -57,3 +58,15 @@ class CriterionSpec:
     penalty: Callable[[fx.GraphModule, Groups, float], Penalty] | None = None
     compensates: bool = False
     scheduled: bool = False
+    seeded: bool = False
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Options that not every criterion reads."""
+        read = {
+            "strength": self.penalty is not None,
+            "every": self.scheduled,
+            "seed": self.seeded,
+            "labels": self.needs == "labels",
+        }
+        return frozenset(name for name, does in read.items() if does)

@@ -15,16 +15,26 @@ from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.measure.speedup import Measuring
+from shrinkc.compiler.options import Options
 from shrinkc.compiler.recover.compensate import compensate as compensated
 from shrinkc.compiler.recover.distil import Tuning
+from shrinkc.compiler.recover.recipe import TRAINING
 from shrinkc.compiler.support.checks import check_number, check_whole
 from shrinkc.compiler.support.text import counted
+from shrinkc.compiler.support.unread import refuse_unread
 from shrinkc.compiler.train.compute import require_training
+from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.distil import distilled
 from shrinkc.compiler.width.layer_by_layer import in_order as layer_after_layer
 from shrinkc.compiler.width.measured_damage import MeasuredDamage
-from shrinkc.compiler.width.methods import CRITERIA, chosen_by_cost, comparable
-from shrinkc.compiler.width.prune import Compensate, Pruning, Stages, check_goal
+from shrinkc.compiler.width.methods import (
+    CRITERIA,
+    chosen_by_cost,
+    comparable,
+    cumulative,
+    readers_of,
+)
+from shrinkc.compiler.width.prune import Compensate, Pruning, Stages, check_goal, kind_of
 from shrinkc.compiler.width.prune import Pruned as Found
 from shrinkc.compiler.width.prune import prune as prune_graph
 from shrinkc.errors import InputError
@@ -36,10 +46,16 @@ from shrinkc.passes.criteria.shared.data import Batch
 from shrinkc.passes.criteria.spec import CriterionSpec
 from shrinkc.passes.criteria.spec import Given as Criteria
 
+LIMIT, STRENGTH = 500, 1e-4  # by default
+
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """The arguments that say how to prune."""
+    """The arguments that say how to prune.
+
+    trains   whether anything is trained; `teaches`: on `images`
+    images   whether there are any
+    """
 
     spec: CriterionSpec
     goal: Goal | None
@@ -53,6 +69,27 @@ class Asked:
     limit: int
     trains: bool
     images: bool
+    teaches: bool
+
+    @classmethod
+    def of(
+        cls,
+        spec: CriterionSpec,
+        goal: Goal | None,
+        options: Pruning,
+        told: tuple[bool | None, int | None, float, int | None, bool, bool, int],
+        images: bool,
+        train: bool,
+        epochs: int | None,
+    ) -> Asked:
+        """`told`: from `compensate` to `limit`; what follows: whether there are any. Raises
+        InputError for what can be known to fail before anything is loaded."""
+        if epochs is not None:
+            options = replace(options, recipe=replace(options.recipe, epochs=epochs))
+        teaches = told[5] and epochs is not None and not train
+        asked = cls(spec, goal, options, *told, train or teaches, images, teaches)
+        asked.check(epochs is not None)
+        return asked
 
     @property
     def compensates(self) -> bool:
@@ -103,8 +140,73 @@ class Asked:
             raise InputError(f"`every` belongs to `criterion` {some} with `train`, or `epochs`")
         if epochs and not self.trains:
             raise InputError("`epochs` of what?", "give `train`, or `images` and `labels`")
+        self._refuse_unread()
         if self.trains:
             require_training()
+
+    def _refuse_unread(self) -> None:
+        """Raises InputError."""
+        spec, widths, recipe, trains = (
+            self.spec,
+            self.options.allocation,
+            self.options.recipe,
+            self.trains,
+        )
+        kind = "" if self.goal is None else kind_of(widths, self.goal)
+        spread = kind if self.every is None else ""  # a schedule spreads it itself
+        once, goal = "what removes channels at once, for a goal", "a goal"
+        rounds = "pruning and training in turn: give `train`, and a goal"
+        penalty = "strength" in spec.reads
+        refuse_unread(
+            ("allocation", widths.kind is not None, spread != "", once),
+            ("normalise", widths.normalise is not None, spread != "", once),
+            (
+                *("normalise", widths.normalise is not None, spread != "uniform"),
+                "`allocation` knapsack and global",
+            ),
+            (
+                "normalise",
+                self.measures,
+                spread == "knapsack",
+                "`allocation` knapsack, where measured",
+            ),
+            (
+                *("normalise", widths.normalise == "cumulative", spec.normalise == "cumulative"),
+                f"{cumulative()}, where cumulative",
+            ),
+            ("candidates", widths.candidates is not None, spread != "", once),
+            ("floor", widths.floor != Allocation().floor, kind != "", goal),
+            ("rounds", self.options.rounds > 1, trains and spread != "", rounds),
+            (
+                *("round_epochs", recipe.search_epochs is not None),
+                trains and (self.options.rounds > 1 or penalty or self.every is not None),
+                "`rounds`, `every`, and criteria that train with a penalty first",
+            ),
+            (
+                *("strength", self.strength != STRENGTH, penalty and trains),
+                f"{readers_of('strength')}, with `train`, or `epochs` and `labels`",
+            ),
+            (
+                "seed",
+                recipe.seed != 0,
+                trains or "seed" in spec.reads,
+                f"a training, and {readers_of('seed')}",
+            ),
+            *recipe.unread(
+                (*(TRAINING if trains else ("seed",)), "search_epochs"),
+                "other methods" if trains else "a training: give `train`, or `epochs` and `labels`",
+            ),
+            (
+                "limit",
+                self.limit != LIMIT,
+                self.looks,
+                "what criteria and compensation see of `images`",
+            ),
+            (
+                *("labels", self.labels, "labels" in spec.reads or self.teaches),
+                f"{readers_of('labels')}, and for `epochs` of training on `images`",
+            ),
+        )
 
     def _check_numbers(self) -> None:
         check_whole("limit", self.limit, 1)
@@ -113,8 +215,17 @@ class Asked:
             if value is not None:
                 check_whole(name, value, least)
 
-    def check_without_target(self, precision: str) -> None:
-        """Raises InputError."""
+    def check_files(self, options: Options) -> None:
+        """Of what needs a target, which there is, if `options` name one. Raises InputError."""
+        if options.target:
+            return
+        plain = Options()
+        for name in ("opset", "runs", "threads"):
+            given = getattr(options, name) != getattr(plain, name)
+            refuse_unread((name, given, False, "files, which need a `target`"))
+        read = self.looks or self.teaches
+        refuse_unread(("images", self.images, read, "compensation, criteria, training, and files"))
+        precision = options.precision
         if self.goal is not None and self.goal.unit == "ms":
             raise InputError(f"`{self.goal.kind}` is counted by a latency table; give `target`")
         if precision != "fp32":

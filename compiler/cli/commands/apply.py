@@ -61,13 +61,15 @@ def apply(
     from shrinkc.compiler.cli.show.report import report_json
     from shrinkc.compiler.plan.plan_file import read_plan
 
+    reading = Reading(classes, resize, mean, std)
+    reading.refuse_unread(images)
     target = target or read_plan(plan)[0].target
     found = applied(
         ModelFile(model, arch, trust),
         plan,
         shapes_of(inputs),
         target=target,
-        images=Reading(classes, resize, mean, std).if_given(images),
+        images=reading.if_given(images),
         opset=opset,
         threads=threads or 1,
         runs=runs,

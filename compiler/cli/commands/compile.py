@@ -85,10 +85,11 @@ def compile_command(
     from shrinkc.compiler.cli.inputs import Reading
 
     reading = Reading(classes, resize, mean, std)
+    reading.refuse_unread(images, evaluation, train, calibration)
     how = _How(model, target, inputs, arch, trust, out, opset, threads or 1, runs)
     goal = _goal(speedup, budget_ms, max_drop, points)
     if goal is None and points is None:
-        if evaluation is not None or train is not None or epochs is not None:
+        if (evaluation, train, epochs) != (None, None, None):
             raise InputError(
                 "`evaluation`, `train` and `epochs` belong to a goal",
                 "give `speedup`, `budget_ms`, `max_drop` or `points`",
@@ -105,11 +106,13 @@ def compile_command(
             min_snr_db=min_snr_db,
         )
         return
-    if (int8_tuning, keep_fp32, min_snr_db) != (None, None, None):
+    if (int8_tuning, keep_fp32, min_snr_db, calibration, merge) != (None, None, None, None, "auto"):
         raise InputError(
-            "`int8_tuning`, `keep_fp32` and `min_snr_db` are for compiling without a goal: a plan "
-            "corrects biases and is int8 or fp32 as a whole"
+            "`int8_tuning`, `keep_fp32`, `min_snr_db`, `calibration` and `merge` are for compiling "
+            "without a goal: a plan decides what they say itself"
         )
+    if epochs is not None and train is None:
+        raise InputError("`epochs` of what?", "give `train`")
     if images is None:
         raise InputError("planning looks at images", "give `images`; no labels are needed")
     how.plan(

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from shrinkc.compiler.cli.app import Command, app
-from shrinkc.compiler.cli.inputs import Asked, Reading, output_folder, shapes_of, work_folder
+from shrinkc.compiler.cli.inputs import (
+    LABELS_READ,
+    Asked,
+    Reading,
+    output_folder,
+    shapes_of,
+    work_folder,
+)
 from shrinkc.compiler.cli.options import (
     AllocationOption,
     ArchOption,
@@ -91,7 +98,7 @@ def prune(
     normalise: NormaliseOption = None,
     multiple: MultipleOption = None,
     floor: FloorOption = 0.1,
-    candidates: CandidatesOption = 16,
+    candidates: CandidatesOption = None,
     compensate: CompensateOption = None,
     in_order: InOrderOption = False,
     images: ImagesOption = None,
@@ -105,7 +112,7 @@ def prune(
     train: TrainOption = None,
     epochs: EpochsOption = None,
     rounds: RoundsOption = 1,
-    round_epochs: RoundEpochsOption = 1,
+    round_epochs: RoundEpochsOption = None,
     every: EveryOption = None,
     strength: StrengthOption = 1e-4,
     steps: StepsOption = None,
@@ -125,13 +132,18 @@ def prune(
     """
     from shrinkc.compiler.recover.recipe import Recipe
     from shrinkc.compiler.report.plots import require_matplotlib
+    from shrinkc.compiler.support.unread import refuse_unread
     from shrinkc.compiler.width.allocation import Allocation
     from shrinkc.compiler.width.prune import Pruning
 
     if plot is not None:
         require_matplotlib()
     asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs)
-    seen = _Seen(Reading(classes, resize, mean, std), images, labels, limit, evaluation, train)
+    reading = Reading(classes, resize, mean, std)
+    reading.refuse_unread(images, evaluation, train)
+    judged = images is not None and (labels or target is not None)
+    refuse_unread(("classes", classes is not None, judged or evaluation or train, LABELS_READ))
+    seen = _Seen(reading, images, labels, limit, evaluation, train)
     how = _How(criterion, compensate, epochs, steps, strength, every, in_order)
     goal = _goal(speedup, budget_ms, macs, params, channels)
     widths = Allocation(allocation, normalise, multiple, floor, candidates)
@@ -248,9 +260,12 @@ def _shares(texts: list[str]) -> dict[str, float]:
     for text in texts:
         name, _, number = text.rpartition("=")
         try:
-            found[name] = float(number)
+            share = float(number)
         except ValueError:
-            name = ""
+            name, share = "", 0.0
         if not name:
             raise InputError(f"`keep` {text}: give a channel group and a share, GROUP=0.5")
+        if name in found:
+            raise InputError(f"`keep` {name}: two shares for one group; give one")
+        found[name] = share
     return found

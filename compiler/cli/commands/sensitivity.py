@@ -48,12 +48,14 @@ def sensitivity(
     """
     from shrinkc.compiler.api.sensitivity import sensitivity as judged
     from shrinkc.compiler.api.steps.network import ModelFile
-    from shrinkc.compiler.cli.inputs import Reading, shapes_of
+    from shrinkc.compiler.cli.inputs import LABELS_READ, Reading, shapes_of
     from shrinkc.compiler.cli.show.sensitivity import curves as show_curves
     from shrinkc.compiler.report.plots import require_matplotlib
+    from shrinkc.compiler.support.unread import refuse_unread
 
     if images is None:
         raise InputError("sensitivity is judged on images", "give `images`")
+    refuse_unread(("classes", classes is not None, labels, LABELS_READ))
     if plot is not None:
         require_matplotlib()
     found = judged(

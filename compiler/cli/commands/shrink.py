@@ -101,6 +101,7 @@ def shrink(
     """Shrink depth within a latency budget: from unlabelled images alone, or with training."""
     from shrinkc.compiler.depth.trained import Trained
     from shrinkc.compiler.recover.recipe import Recipe
+    from shrinkc.compiler.support.unread import refuse_unread
 
     recipe = Recipe(
         epochs=epochs or 10,
@@ -111,6 +112,8 @@ def shrink(
         parallel=_side_by_side(parallel),
         seed=seed,
     )
+    trains = train is not None or labels
+    refuse_unread(("epochs", epochs is not None, trains, "training: give `train`, or `labels`"))
     asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs)
     seen = _Seen(Reading(classes, resize, mean, std), images, labels, evaluation, train)
     options = Trained(recipe, per_activation, expand_ratio, keep_blocks, keep_ratio)

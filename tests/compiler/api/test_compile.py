@@ -236,7 +236,7 @@ class Nothing(Lossy):
         ({"name": 3}, "`name` is a int"),
         ({"progress": "yes"}, "`progress` is a str"),
         ({"images": ""}, "`images` is empty"),
-        ({"calibration": "none"}, "check `calibration`"),
+        ({"calibration": "none", "precision": "int8"}, "check `calibration`"),
         ({"images": (IMAGES, LABELS + 5)}, "`images` has the label 9; the network tells 5"),
     ],
 )

@@ -122,7 +122,10 @@ def test_a_criterion_that_gives_no_scores(scores: Any, message: str) -> None:
         ({"goal": HALF, "criterion": type("Own", (), {"scores": print})()}, "`criterion` "),
         ({"goal": HALF, "precision": "int8"}, "`precision` is of files, which need a `target`"),
         ({"goal": HALF, "options": {}}, "`options` is a dict"),
-        ({"goal": HALF, "images": IMAGES, "labels": True}, "`labels`: the `images` have none"),
+        (
+            {"goal": HALF, "images": IMAGES, "labels": True, "epochs": 1},
+            "`labels`: the `images` have none",
+        ),
         ({"goal": HALF, "limit": 0}, "`limit` 0"),
         ({"goal": HALF, "strength": "a"}, "`strength` 'a'"),
         ({"goal": HALF, "compensate": True, "images": IMAGES, "steps": -5}, "`steps` -5"),

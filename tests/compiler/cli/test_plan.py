@@ -15,7 +15,7 @@ from torch import nn
 from shrinkc.compiler.cli.main import main
 from shrinkc.errors import EXIT_CODES
 
-INPUT = ("--input", "1,3,16,16", "--resize", "16", "--runs", "0")
+INPUT = ("--input", "1,3,16,16", "--runs", "0")
 
 
 @pytest.fixture(autouse=True)

@@ -46,7 +46,8 @@ def model(tmp_path: Path) -> Path:
 
 
 def profile(*arguments: str | Path) -> int:
-    return main(["profile", *map(str, arguments), "--input", "1,3,16,16"])
+    read = ("--input", "1,3,16,16") if any(isinstance(one, Path) for one in arguments) else ()
+    return main(["profile", *map(str, arguments), *read])
 
 
 def error(streams: Streams) -> str:
