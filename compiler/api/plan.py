@@ -10,6 +10,7 @@ from pathlib import Path
 from platformdirs import user_cache_dir
 from torch import fx
 
+from shrinkc.compiler.api.steps.much_lost import much_promised
 from shrinkc.compiler.api.steps.network import Inputs, Model, subject_of
 from shrinkc.compiler.api.steps.request import Request, plan_section
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
@@ -320,7 +321,9 @@ def _planned(
         extras=plan_files(plan, found.tensors),
     )
     structure = request.subject.structure
-    return Planned(found.graph_module, structure, compiled, judged, plan, notes)
+    planned = Planned(found.graph_module, structure, compiled, judged, plan, notes)
+    planned.warning = much_promised(plan, request.options.task)
+    return planned
 
 
 def _point(plan: Plan, chosen: bool) -> FrontierPoint:

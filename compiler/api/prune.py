@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from shrinkc.compiler.api.steps.much_lost import SPARED, milder_goal, much_lost
 from shrinkc.compiler.api.steps.network import Inputs, Model
-from shrinkc.compiler.api.steps.pruning import LIMIT, STRENGTH, Asked, Pruner
+from shrinkc.compiler.api.steps.pruning import LIMIT, STRENGTH, TRIED, Asked, Pruner
 from shrinkc.compiler.api.steps.request import Request
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
 from shrinkc.compiler.api.steps.target import Target, cost_table, options_of
@@ -71,7 +73,9 @@ class Pruned(Transformed):
     @classmethod
     def by(cls, pruner: Pruner) -> Pruned:
         """Prune, and compile where there is a target."""
+        started = time.monotonic()
         found, not_compensated = pruner.pruned()
+        pruning_s = time.monotonic() - started
         request, compiled, judged, speedup = pruner.request, None, None, None
         if pruner.table is not None:
             compiled, judged = request.compiled(found.graph_module, found.original, "pruned")
@@ -79,7 +83,7 @@ class Pruned(Transformed):
             judged = request.judged(found.graph_module, found.original)
         if pruner.measured_ms is not None:
             speedup = pruner.measured_ms.speedup(found.graph_module)
-        return cls(
+        pruned = cls(
             *(request.subject.structure, compiled, judged, found),
             *(request.subject.name, pruner.asked.spec.name),
             not_compensated=not_compensated,
@@ -87,6 +91,17 @@ class Pruned(Transformed):
             tuned=pruner.tunes,
             notes=pruner.notes,
         )
+        share = 1.0 if pruner.seen is None else min(1.0, TRIED / len(pruner.seen))
+        pruned.warning = much_lost(
+            judged,
+            lambda lost: milder_goal(
+                *(pruner.asked.goal, lost, found.before_ms),
+                (lambda part: pruner.attempt(part, found.before_ms)) if pruner.tries else None,
+                first_s=pruning_s * share,
+                most_s=SPARED * (time.monotonic() - started),
+            ),
+        )
+        return pruned
 
     @property
     def kept(self) -> float:

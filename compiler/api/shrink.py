@@ -13,6 +13,7 @@ from platformdirs import user_cache_dir
 from torch import Tensor, fx
 
 from shrinkc.compiler.api.steps.images import require_labels
+from shrinkc.compiler.api.steps.much_lost import milder_goal, much_lost
 from shrinkc.compiler.api.steps.network import Inputs, Model
 from shrinkc.compiler.api.steps.request import FEW, Request, plan_section
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
@@ -119,15 +120,12 @@ def shrink(
     """Merge, drop or narrow blocks until the target's table says that `goal` is met.
 
     Args:
-        model: a module, a captured graph, or the path of a file that `load` reads.
-        inputs: an example (N, C, H, W) or its shape.
-        target: a latency table's name or folder, or "host" (this machine, measured).
+        model, inputs, target: as of `plan`.
         images: that the network is fitted to and int8 calibrated on; no labels needed.
         goal: Goal.speedup or Goal.budget_ms; None where `options` say how many blocks stay
             (depthshrinker), and for expand, which trains for accuracy at equal speed.
-        method: "closed-form" fits by least squares, without labels. With training:
-            "depthshrinker" (Fu et al., 2022), "two-stage-dp" (Kim et al., 2023), "layermerge" (Kim
-            et al., 2024), "layer-pruning", "expand".
+        method: "closed-form" fits by least squares, without labels. With training: "depthshrinker",
+            "two-stage-dp", "layermerge", "layer-pruning", "expand" (depth/trained.py).
         train: images to train on, labelled by class folders.
         labels: train on `images`: their class folders are labels. closed-form trains only with
             `train` or `labels`.
@@ -170,9 +168,12 @@ def shrink(
     compiled, judged = request.compiled(
         *(outcome.shrunk, outcome.original, "shrunk"), sections=Sections(plan=outcome.plan)
     )
-    speedup = work.measured_ms.speedup(outcome.shrunk) if work.measured_ms else None
     notes = () if teaching is None else options.recipe.batch_notes(len(teaching))
-    return Shrunk(request.subject.structure, compiled, judged, outcome, speedup, notes)
+    shrunk = Shrunk(
+        request.subject.structure, compiled, judged, outcome, work.speedup(outcome), notes
+    )
+    shrunk.warning = much_lost(judged, lambda lost: milder_goal(goal, lost, outcome.before_ms))
+    return shrunk
 
 
 def _check(
@@ -260,6 +261,9 @@ class _Shrinking:
             lines=tuple(str(taken) for taken in found.taken),
             plan=section,
         )
+
+    def speedup(self, outcome: Outcome) -> float | None:
+        return self.measured_ms.speedup(outcome.shrunk) if self.measured_ms else None
 
     @cached_property
     def measured_ms(self) -> Measuring | None:

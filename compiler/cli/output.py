@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from rich.console import Console
+from rich.markup import escape
 
 from shrinkc.compiler.support.json_values import finite
 from shrinkc.compiler.support.progress import Advance, Progress, Silent, Terminal
@@ -181,6 +182,12 @@ def wide_console() -> Console:
     if not console.is_terminal:
         console.width = 120
     return console
+
+
+def show_warning(warning: str | None) -> None:
+    """That a network lost much, before anything else."""
+    if warning is not None:
+        wide_console().print(escape(current().flagged(warning)), style="bold", soft_wrap=True)
 
 
 def measured_line(speedup: float, precision: str) -> str:

@@ -17,6 +17,7 @@ KINDS: tuple[GoalKind, ...] = get_args(GoalKind)
 PLAN_GOALS: tuple[GoalKind, ...] = ("speedup", "budget_ms", "max_drop")
 PRUNE_GOALS: tuple[GoalKind, ...] = ("speedup", "budget_ms", "macs", "params", "channels")
 SHRINK_GOALS: tuple[GoalKind, ...] = ("speedup", "budget_ms")
+LEAST = 1.01  # times as fast or small, before a milder goal is worth naming
 WORDS = {"macs": "multiply-accumulates", "params": "parameters", "channels": "channels"}
 
 
@@ -128,6 +129,23 @@ class Goal:
         if self.value >= before:
             raise InputError(f"{before:.4g} ms fit into {self.value:g} ms already; give less")
         return self.value
+
+    def milder(self, part: float, before_ms: float | None) -> Goal | None:
+        """The goal that is this part of the way to this one, 0 to 1; None where that is nearly no
+        way at all. `before_ms`: of the network as it is, for milliseconds."""
+        way = 0.0
+        match self.kind:
+            case "speedup":
+                way = value = 1 + (self.value - 1) * part
+            case "budget_ms" if before_ms is not None:
+                value = before_ms - (before_ms - self.value) * part
+                way = before_ms / value
+            case "macs" | "params" | "channels":
+                value = 1 - (1 - self.value) * part
+                way = 1 / value
+            case _:
+                return None
+        return Goal(self.kind, value) if way >= LEAST else None
 
     def closest(self, before: float, lowest: float) -> str:
         """What to ask for at most, in the terms of the request."""

@@ -84,6 +84,13 @@ class Judged:
     changed_top1: float | None
     metric: str = CLASSIFICATION.metric
 
+    @property
+    def lost(self) -> float:
+        """Of the metric, −1 to 1; without labels of the agreement."""
+        if self.original_top1 is None or self.changed_top1 is None:
+            return 1 - self.agreement
+        return self.original_top1 - self.changed_top1
+
     def __str__(self) -> str:
         scores = ""
         if self.original_top1 is not None and self.changed_top1 is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from shrinkc.compiler.api.steps.images import batches_of, require_labels, seen_by_criteria
@@ -20,6 +21,8 @@ from shrinkc.compiler.recover.compensate import compensate as compensated
 from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.recover.recipe import TRAINING
 from shrinkc.compiler.support.checks import check_number, check_whole
+from shrinkc.compiler.support.choices import is_host
+from shrinkc.compiler.support.progress import Silent
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.support.unread import refuse_unread
 from shrinkc.compiler.train.compute import require_training
@@ -37,7 +40,7 @@ from shrinkc.compiler.width.methods import (
 from shrinkc.compiler.width.prune import Compensate, Pruning, Stages, check_goal, kind_of
 from shrinkc.compiler.width.prune import Pruned as Found
 from shrinkc.compiler.width.prune import prune as prune_graph
-from shrinkc.errors import InputError
+from shrinkc.errors import InputError, UnreachableGoalError
 from shrinkc.passes.analysis.channels.channel_groups import Groups
 from shrinkc.passes.base import Skip
 from shrinkc.passes.channels.selection import Selection
@@ -47,6 +50,7 @@ from shrinkc.passes.criteria.spec import CriterionSpec
 from shrinkc.passes.criteria.spec import Given as Criteria
 
 LIMIT, STRENGTH = 500, 1e-4  # by default
+TRIED = 64  # images, where a milder goal is tried
 
 
 @dataclass(frozen=True, eq=False)
@@ -348,6 +352,36 @@ class Pruner:
             return images.inputs(images.pixels[:FEW])
 
         return request.on_this_machine(self.table, few)
+
+    def attempt(self, part: float, before_ms: float | None) -> float:
+        """What is lost at a goal that is this part of the way: on a few images, not distilled."""
+        request, goal = self.request, self.asked.goal
+        milder = None if goal is None else goal.milder(part, before_ms)
+        if milder is None or request.evaluation is None:
+            return 0.0
+        few = replace(
+            request,
+            evaluation=request.evaluation.at_most(TRIED),
+            folder=None,
+            progress=Silent(),
+        )
+        seen = self.seen
+        if seen is not None and len(seen) > TRIED:
+            seen = seen.part(torch.arange(TRIED) * len(seen) // TRIED)
+        asked = replace(self.asked, goal=milder, steps=0)
+        try:
+            found, _ = replace(self, request=few, asked=asked, seen=seen).pruned()
+        except UnreachableGoalError:  # so mild that nothing goes
+            return 0.0
+        judged = few.judged(found.graph_module, found.original)
+        return 0.0 if judged is None else judged.lost
+
+    @property
+    def tries(self) -> bool:
+        """Whether attempts are cheap: nothing is trained, measured, or chosen layer after layer."""
+        asked = self.asked
+        timed = self.table is not None and is_host(self.request.options.target)
+        return not (asked.trains or asked.measures or asked.in_order or timed)
 
     def _damage(self, batches: list[Batch], seen: Images) -> MeasuredDamage:
         told = f"{self.asked.spec.name} {seen.digest} {len(seen)}"

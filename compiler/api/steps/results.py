@@ -94,6 +94,7 @@ class Transformed(Restored):
 
     compiled  its files, where a target was given
     judged    beside the original on evaluation images, where they were given
+    warning   that it lost much, and which goal would keep it; None where it did not
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Transformed(Restored):
                 parameter.requires_grad_()
         self.compiled = compiled
         self.judged = judged
+        self.warning: str | None = None
         self._compiled_weights = _digest(self)
 
     @property

@@ -24,7 +24,7 @@ from shrinkc.compiler.cli.options import (
     ThreadsOption,
     TrustOption,
 )
-from shrinkc.compiler.cli.output import as_json, current, print_json, progress
+from shrinkc.compiler.cli.output import as_json, current, print_json, progress, show_warning
 
 
 @app.command(cls=Command)
@@ -80,5 +80,6 @@ def apply(
     if as_json():
         print_json({"plan": plan_json(found.plan)} | report_json(found.report))
         return
+    show_warning(found.warning)
     show_plan(found.plan, found.notes)
     show_report(found.report, folder)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from shrinkc.compiler.api.plan import Planned
-from shrinkc.compiler.cli.output import as_json, print_json, wide_console
+from shrinkc.compiler.cli.output import as_json, current, print_json, show_warning, wide_console
 from shrinkc.compiler.cli.show.report import report as show_report
 from shrinkc.compiler.cli.show.report import report_json
 from shrinkc.compiler.plan.plan_file import Plan
@@ -67,8 +67,17 @@ def planned_report(planned: Planned, out: Path) -> None:
     plan, report = planned.plan, planned.report
     if as_json():
         notes = list(planned.notes)
-        print_json({"plan": plan_json(plan), "notes": notes, "compiled": report_json(report)})
+        warning = planned.warning and current().flagged(planned.warning)
+        print_json(
+            {
+                "plan": plan_json(plan),
+                "warning": warning,
+                "notes": notes,
+                "compiled": report_json(report),
+            }
+        )
         return
+    show_warning(planned.warning)
     show_plan(plan, planned.notes)
     show_report(report, out)
 

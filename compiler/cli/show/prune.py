@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from shrinkc.compiler.api.prune import Pruned
-from shrinkc.compiler.cli.output import NOT_JUDGED, current
+from shrinkc.compiler.cli.output import NOT_JUDGED, current, show_warning
 from shrinkc.compiler.cli.output import wide_console as show_wide_console
 from shrinkc.compiler.support.text import counted
 
@@ -27,11 +27,13 @@ def pruned_json(pruned: Pruned) -> dict[str, Any]:
         "history": pruned.history,
         "judged": None if pruned.judged is None else asdict(pruned.judged),
         "measured_speedup": pruned.measured_speedup,
+        "warning": pruned.warning and current().flagged(pruned.warning),
         "notes": [current().flagged(note) for note in pruned.notes],
     }
 
 
 def pruned_report(pruned: Pruned) -> None:
+    show_warning(pruned.warning)
     console = show_wide_console()
     times = pruned.times()
     table = Table(title=f"widths: {times}" if times else "widths", title_justify="left")

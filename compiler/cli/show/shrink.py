@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 
 from shrinkc.compiler.api.shrink import Shrunk
-from shrinkc.compiler.cli.output import NOT_JUDGED
+from shrinkc.compiler.cli.output import NOT_JUDGED, current, show_warning
 from shrinkc.compiler.cli.output import wide_console as show_wide_console
 from shrinkc.compiler.report.sections import Judged
 from shrinkc.compiler.support.text import counted
@@ -24,6 +24,7 @@ def shrunk_json(method: str, shrunk: Shrunk) -> dict[str, Any]:
         "skipped": [asdict(skip) for skip in shrunk.skipped],
         "judged": None if shrunk.judged is None else _judged(shrunk.judged),
         "measured_speedup": shrunk.measured_speedup,
+        "warning": shrunk.warning and current().flagged(shrunk.warning),
         "notes": list(shrunk.notes),
     }
 
@@ -38,6 +39,7 @@ def _judged(judged: Judged) -> dict[str, Any]:
 
 
 def shrunk_report(shrunk: Shrunk) -> None:
+    show_warning(shrunk.warning)
     console = show_wide_console()
     for line in shrunk.lines:
         console.print(escape(line))

@@ -147,6 +147,33 @@ def test_the_report_for_people(
     assert "not judged: give --evaluation DIR" in said
 
 
+def test_a_ruined_network_says_so_first(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net, unlabelled = torch.load(model, weights_only=False), str(images / "0")
+    with torch.no_grad():
+        net[-1].weight.normal_(std=100)  # else one class is the answer to all noise
+        net[-1].bias -= net.eval()(torch.rand(16, 3, 16, 16)).mean(0)
+    torch.save(net, tmp_path / "net.pt")
+    given = (
+        "prune",
+        str(tmp_path / "net.pt"),
+        *INPUT,
+        "--criterion",
+        "random",
+        "--evaluation",
+        unlabelled,
+    )
+    given = (*given, "--macs", "0.15", "-o", str(tmp_path / "out"))
+    assert main([*given, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["pruned"]
+    assert found["judged"]["agreement"] < 0.97
+    assert main([*given]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("it agrees with the original on only ")
+    assert "about --macs 0." in first or "only a goal much milder than --macs 0.15" in first
+
+
 OTHERS: dict[str, Kind] = {
     "cannot be reached: from": "unreachable",
     "closest: 0.": "unreachable",

@@ -1,0 +1,72 @@
+"""What is said first of a changed network that lost much, and which goal would keep it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from shrinkc.compiler.cost.goal import Goal
+from shrinkc.compiler.plan.plan_file import Plan
+from shrinkc.compiler.report.sections import Judged
+from shrinkc.compiler.tasks.task import Task
+
+MUCH = 0.03  # of the task's score, or of the agreement where there are no labels
+SPARED = 0.2  # of the time that the work took, for looking for a milder goal
+HALVINGS = 3
+
+Attempt = Callable[[float], float]  # part of the way to the goal → what is lost
+
+
+def much_lost(judged: Judged | None, advice: Callable[[float], str]) -> str | None:
+    """One sentence; None where little was lost, or nobody judged. `advice`: asked with the loss."""
+    if judged is None or judged.lost <= MUCH:
+        return None
+    where = f"{judged.images} images that it had not seen"
+    if judged.original_top1 is None or judged.changed_top1 is None:
+        fact = f"it agrees with the original on only {judged.agreement:.1%} of {where}"
+    else:
+        scores = f"{judged.original_top1:.1%} before, {judged.changed_top1:.1%} after"
+        fact = f"it loses {100 * judged.lost:.1f} points of {judged.metric} ({scores}) on {where}"
+    return f"{fact}; {advice(judged.lost)}"
+
+
+def much_promised(plan: Plan, task: Task) -> str | None:
+    """The same of a plan, by what it was promised to cost."""
+    promise = plan.promise
+    if promise is None or promise.drop <= MUCH:
+        return None
+    return (
+        f"it loses {100 * promise.drop:.1f} {task.unit} on {promise.images} images that it had not "
+        f"seen; `max_drop` {100 * MUCH:g} plans the fastest network that loses no more"
+    )
+
+
+def milder_goal(
+    goal: Goal | None,
+    lost: float,
+    before_ms: float | None,
+    attempt: Attempt | None = None,
+    first_s: float = 0.0,
+    most_s: float = 0.0,
+) -> str:
+    """In words, the goal that keeps the loss within MUCH: tried by halving the way to the goal, as
+    long as that takes no more than `most_s` (the first attempt takes about `first_s`), and between
+    what was found on a straight line."""
+    if goal is None:
+        return "keep more"
+    low, high, spent, longest = (0.0, 0.0), (1.0, lost), 0.0, first_s
+    for _ in range(HALVINGS if attempt is not None else 0):
+        if attempt is None or spent + longest > most_s:
+            break
+        started, part = time.monotonic(), (low[0] + high[0]) / 2
+        found = part, attempt(part)
+        low, high = (found, high) if found[1] <= MUCH else (low, found)
+        longest = time.monotonic() - started
+        spent += longest
+    part = low[0] or MUCH / high[1] * high[0]
+    milder = goal.milder(part, before_ms)
+    if milder is None:
+        return (
+            f"only a goal much milder than `{goal.kind}` {goal.value:g} keeps it without training"
+        )
+    return f"about `{milder.kind}` {milder.value:.3g} loses no more than {100 * MUCH:g}"
