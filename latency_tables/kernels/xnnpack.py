@@ -4,7 +4,8 @@ No patches: the matrix kernel reads its rows through pointers (Dukhan 2019, "The
 Convolution Algorithm"). A block of a few pixels is multiplied with all weights before the next
 block begins, so weights that do not stay in L1 are read again for every block. Grouped
 convolutions are a product for each group, whose output channels are rounded up to the tile.
-Padding and transposed convolution need no extra pass.
+Transposed convolution needs no extra pass, nor does the padding in front of a window, which is no
+operator here.
 """
 
 from __future__ import annotations
@@ -65,8 +66,6 @@ def amounts(key: OpKey, tiles: Tiles, caches: Caches) -> Amounts:
         return _depthwise(key, tiles, caches)
     if key.op in POOLING_OPS:
         return Amounts(pooling=window_kilobytes(key))
-    if key.op == "pad":  # done by the convolution that follows
-        return Amounts(operator=0.0)
     return Amounts(elementwise=operand_kilobytes(key), functions=thousand_functions(key))
 
 

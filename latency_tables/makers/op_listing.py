@@ -5,7 +5,9 @@ network in order, with their shapes as text and the GPU kernel that ran them. Th
 tells what the listing leaves out: `convolution_2d_11_linked_:_add_12_linked_:_relu_13` is node 11
 of the graph with nodes 12 and 13 merged into it. Numbers that are skipped belong to nodes with
 kernels of their own: the padding in front of a window, and element-wise operators. On a CPU all of
-them are operators, but for the activations that TFLite fuses.
+them are operators, but for the activations that TFLite fuses. Padding is left to the window that it
+stands in front of: every depthwise window is padded, so that the two costs cannot be told apart,
+and a file that pads inside its convolutions would be priced too low without it.
 """
 
 from __future__ import annotations
@@ -164,8 +166,6 @@ class _Replay:
         else:  # sums (two nodes: a sum and its ReLU), and HRNet's upsampling, which costs alike
             for _ in range(missing - (missing == 2)):
                 self._elementwise("add", (channels, side))
-        if padded:
-            self._elementwise("pad", (channels, side), after=following.in_size)
 
     def run(self, operator: _Listed) -> None:
         """The operator itself and the nodes merged into its kernel."""
@@ -184,15 +184,13 @@ class _Replay:
     def _listed(self, operator: _Listed, activation: str) -> None:
         self.ops.append(_key(operator, activation, self.precision))
 
-    def _elementwise(
-        self, op: str, shape: tuple[int, int], activation: str = "none", after: int = 0
-    ) -> None:
-        """`shape` is (channels, side); `after` the result's side where it is another one."""
+    def _elementwise(self, op: str, shape: tuple[int, int], activation: str = "none") -> None:
+        """`shape` is (channels, side)."""
         channels, side = shape
         key = OpKey(
             *(op, channels, channels),
             in_size=(side, side),
-            out_size=(after or side, after or side),
+            out_size=(side, side),
             activation=activation,
             precision=self.precision,
         )

@@ -49,14 +49,15 @@ def test_merged_activations_are_fused_and_merged_sums_are_operators(tmp_path: Pa
     ]
 
 
-def test_a_skipped_number_before_a_larger_window_is_padding(tmp_path: Path) -> None:
+def test_a_skipped_number_before_a_larger_window_is_padding_which_the_window_bears(
+    tmp_path: Path,
+) -> None:
     depthwise = (
         *("DEPTHWISE_CONV_2D", (59, 128, 28, 2, 5, 1, 1)),
         "depthwise_convolution_3_linked_:_hard_swish_4",
     )
     assert executed(tmp_path, CONV, depthwise) == [
         "conv2d 128@56→56 relu",
-        "pad 128@56→59 none",
         "depthwise_conv2d 128@59→28 none",
         "hard_swish 128@28→28 none",
     ]
