@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from shrinkc.latency_tables.kernels.features import BINARY_OPS
 from shrinkc.latency_tables.key import ELEMENT_BYTES, OpKey
 
 IntArray = NDArray[np.int64]
@@ -54,6 +55,11 @@ class OpColumns:
         """Height times width: of "kernel", "in" or "out"."""
         return self.column(f"{name}_h") * self.column(f"{name}_w")
 
+    @property
+    def multiplies(self) -> bool:
+        """Whether such operators have multiply-accumulates."""
+        return self.op in (*_WEIGHTED, "matmul")
+
     @cached_property
     def depth(self) -> FloatArray:
         """Multiply-accumulates behind each output, 1 where there are none."""
@@ -70,13 +76,15 @@ class OpColumns:
         if self.op == "conv_transpose2d":
             per_input = self.column("out_channels") / self.column("groups") * self.area("kernel")
             return self.column("in_channels") * self.area("in") * per_input
-        if self.op in (*_WEIGHTED, "matmul"):
+        if self.multiplies:
             return outputs * self.depth
         return np.maximum(outputs * self.area("kernel"), self.column("in_channels"))
 
     def bytes(self, batch: int) -> FloatArray:
-        """First operand, result and weights, each moved once."""
+        """Operands, result and weights, each moved once."""
         inputs = self.column("in_channels") * self.area("in")
+        if self.op in BINARY_OPS:
+            inputs = np.where(self.area("in") > 1, 2 * inputs, inputs)
         outputs = self.column("out_channels") * self.area("out")
         weights = self.column("out_channels") * self.depth if self.op in _WEIGHTED else 0.0
         return ELEMENT_BYTES[self.precision] * (batch * (inputs + outputs) + weights)

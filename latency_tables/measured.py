@@ -35,6 +35,11 @@ class Measurement:
     iqr_us: float | None = None
     runs: int | None = None
 
+    @property
+    def repeated(self) -> bool:
+        """Whether several timings stand behind it."""
+        return (self.runs or 1) > 1
+
 
 _Index = tuple[str | int, ...]
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from math import isfinite, prod
 
 from shrinkc.errors import TableError
+from shrinkc.latency_tables.columns import OpColumns
 from shrinkc.latency_tables.correct import Corrections
 from shrinkc.latency_tables.files import Validation
 from shrinkc.latency_tables.interpolate import CLIFFS, Interpolator
@@ -23,8 +25,9 @@ NETWORK = "network"  # the operator that stands for what an inference costs besi
 @dataclass(frozen=True, slots=True)
 class OpEstimate:
     """Milliseconds of one operator. `source` says how they are known: "measured", "interpolated"
-    (from measured operators like it), "fitted" (by a model of whole networks), or "memory-bound"
-    (a kind of operator the table knows nothing of, priced by the bytes it moves). `extrapolated`:
+    (from measured operators like it), "fitted" (by a model of whole networks), "priced as a 1×1
+    convolution" (of the same shape: a product of a kind that was not measured), or "memory-bound"
+    (any other kind the table knows nothing of, priced by the bytes it moves). `extrapolated`:
     outside what was measured or fitted."""
 
     ms: float
@@ -86,32 +89,67 @@ class LatencyTable:
         return replace(found, ms=corrections.apply(key, found.ms * 1e3) / 1e3)
 
     def _known(self, key: OpKey) -> OpEstimate:
-        measured = self.measured.get(key)
-        if measured is not None:
-            return OpEstimate(measured.median_us / 1e3, "measured", False)
         near, model = self._interpolator(key.op, key.precision), self.models.get(key.precision)
-        if near is not None and (model is None or near.includes(key)):
-            return OpEstimate(near.latency_us(key) / 1e3, "interpolated", not near.includes(key))
+        measured = self.measured.get(key)
+        if measured is not None and (measured.repeated or near is None or near.bears_out(key)):
+            return OpEstimate(measured.median_us / 1e3, "measured", False)
+        if near is not None and near.includes(key):
+            return self._interpolated(key, near)
         if model is not None:
             source = "fitted" if model.knows(key) else "memory-bound"
             return OpEstimate(model.operator_us(key) / 1e3, source, not model.covers(key))
-        return self._by_bytes(key)
+        return self._outside(key, near)
+
+    def _outside(self, key: OpKey, near: Interpolator | None) -> OpEstimate:
+        """Of operators beyond all that was measured. Products are never cheaper than the same
+        arithmetic in a 1×1 convolution: of other kinds only few may have been measured."""
+        found: list[OpEstimate] = []
+        alike = _as_pointwise(key)
+        if alike is not None and self._interpolator(alike.op, alike.precision) is not None:
+            found.append(OpEstimate(self._known(alike).ms, "priced as a 1×1 convolution", True))
+        if near is not None:
+            found.append(self._interpolated(key, near))
+        return max(found, key=lambda one: one.ms) if found else self._by_bytes(key)
+
+    def _interpolated(self, key: OpKey, near: Interpolator) -> OpEstimate:
+        us = max(near.latency_us(key), self._least_us(key))
+        return OpEstimate(us / 1e3, "interpolated", not near.includes(key))
+
+    def _least_us(self, key: OpKey) -> float:
+        """At the fastest rates that were measured, of any kind: of bytes, unless a stride skips
+        some, and of multiply-accumulates, with such a kernel if it was measured. 0 where no
+        operator tells."""
+        kinds, taps, least = self._kinds(key.precision), prod(key.kernel), 0.0
+        per_byte = min(kind.per_byte for kind in kinds)
+        if taps >= prod(key.stride) and isfinite(per_byte):
+            least = per_byte * self._bytes(key)
+        per_mac = [kind.per_mac[taps] for kind in kinds if taps in kind.per_mac]
+        per_mac = per_mac or [rate for kind in kinds for rate in kind.per_mac.values()]
+        return max(least, min(per_mac, default=0.0) * key.macs * self.meta.batch)
 
     def _by_bytes(self, key: OpKey) -> OpEstimate:
-        """Like the measured kind that moves bytes fastest, without its work."""
-        ops = self._part(key.precision)
-        kinds = (
-            self._interpolator(op, key.precision)
-            for op in (ops.kinds if ops else ())
-            if op != NETWORK
-        )
-        prices = [near.bytes_us(key) for near in kinds if near is not None]
+        """Like the measured kind that moves so many bytes fastest."""
+        prices = [near.moving_us(self._bytes(key)) for near in self._kinds(key.precision)]
         if not prices:
             raise TableError(
                 f"target {self.target} has no measurement of {_described(key)} and no fitted "
                 "model; measure this operator or choose another target"
             )
-        return OpEstimate(min(prices) / 1e3, "memory-bound", True)
+        us = max(min(prices), self._least_us(key))
+        return OpEstimate(us / 1e3, "memory-bound", True)
+
+    def _bytes(self, key: OpKey) -> float:
+        """That an inference of the table's batch moves."""
+        return float(OpColumns.of((key,)).bytes(self.meta.batch)[0])
+
+    def _kinds(self, precision: str) -> list[Interpolator]:
+        """Of every kind that has enough measured operators."""
+        if precision not in self._all_kinds:
+            ops = self._part(precision)
+            names = (op for op in (ops.kinds if ops else ()) if op != NETWORK)
+            kinds = (self._interpolator(op, precision) for op in names)
+            self._all_kinds[precision] = [near for near in kinds if near is not None]
+        return self._all_kinds[precision]
 
     def _part(self, precision: str) -> MeasuredOps | None:
         if isinstance(self.measured, LazyOps):
@@ -137,12 +175,33 @@ class LatencyTable:
     def _interpolators(self) -> dict[tuple[str, str], Interpolator | None]:
         return {}
 
+    @cached_property
+    def _all_kinds(self) -> dict[str, list[Interpolator]]:
+        return {}
+
     def _check(self, precision: str) -> None:
         if precision not in self.precisions:
             raise TableError(
                 f"target {self.target} has no figures for {precision}; "
                 f"it has {', '.join(self.precisions)}"
             )
+
+
+def _as_pointwise(key: OpKey) -> OpKey | None:
+    """The 1×1 convolution that does the multiply-accumulates of a product: of its rows, or of a
+    transposed convolution's input pixels, whose every tap is an output channel."""
+    taps = prod(key.kernel) if key.op == "conv_transpose2d" else 1
+    if key.op not in ("linear", "matmul", "conv_transpose2d"):
+        return None
+    size = key.in_size if key.op == "conv_transpose2d" else key.out_size
+    return replace(
+        key,
+        op="conv2d",
+        out_channels=key.out_channels * taps,
+        in_size=size,
+        out_size=size,
+        **dict.fromkeys(("kernel", "stride", "dilation"), (1, 1)),
+    )
 
 
 def _described(key: OpKey) -> str:

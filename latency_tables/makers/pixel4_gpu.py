@@ -2,7 +2,8 @@
 
 DIR holds `tflite_cnn_ops_gpu.csv` and `tflite_cnn_e2e.csv` of qed-usc/mobile-ml-benchmark (MIT), in
 microseconds: every operator of 71 networks on the mobile GPU, and the networks end to end. An
-operator that several networks have gets the median. A network takes longer than its operators:
+operator that several networks have gets the median of its timings. A network takes longer than its
+operators:
 
     measured = network + scale · Σ operators
 
@@ -91,7 +92,9 @@ def _table(
         for key, us in operators:
             times.setdefault(key, []).append(us)
     network_us, scale = _network_and_scale(timed, networks_us)
-    measured = {key: Measurement(round(median(found), 3)) for key, found in times.items()}
+    measured = {
+        key: Measurement(round(median(found), 3), runs=len(found)) for key, found in times.items()
+    }
     measured[OpKey(NETWORK, 1, 1, precision=PRECISION)] = Measurement(network_us)
     corrections = {PRECISION: Corrections({ALL: Correction(scale, 0.0)})}
     return LatencyTable(TARGET, META, measured, validation=validation, corrections=corrections)

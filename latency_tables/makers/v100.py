@@ -20,9 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from shrinkc.errors import TableError
-from shrinkc.latency_tables.columns import OpColumns
 from shrinkc.latency_tables.files import Validation
-from shrinkc.latency_tables.interpolate import CLIFFS, Interpolator
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.measured import Measurement
 from shrinkc.latency_tables.meta import TableMeta
@@ -135,15 +133,16 @@ def held_out(measured: dict[OpKey, Measurement], batch: int) -> Iterator[Validat
     for key in measured:
         groups.setdefault((key.op, key.precision), []).append(key)
     generator = np.random.default_rng(SEED)
+    out: list[OpKey] = []
     for keys in groups.values():
         shuffled = [keys[int(i)] for i in generator.permutation(len(keys))]
-        split = round(HELD_OUT_SHARE * len(keys))
-        out, known = shuffled[:split], shuffled[split:]
-        medians = np.array([measured[key].median_us for key in known])
-        near = Interpolator(OpColumns.of(known), medians, CLIFFS[META.cliffs], batch)
-        for key in out:
-            ms, predicted = measured[key].median_us / 1e3, near.latency_us(key) / 1e3
-            yield Validation(_name(key), key.precision, ms, predicted, "operator")
+        out += shuffled[: round(HELD_OUT_SHARE * len(keys))]
+    hidden = set(out)
+    known = {key: found for key, found in measured.items() if key not in hidden}
+    table = LatencyTable("v100", replace(META, batch=batch), known)
+    for key in out:
+        ms, predicted = measured[key].median_us / 1e3, table.estimate(key).ms
+        yield Validation(_name(key), key.precision, ms, predicted, "operator")
 
 
 def _name(key: OpKey) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from math import ceil
 
 import numpy as np
@@ -67,6 +67,68 @@ def test_a_cliff_between_widths_survives(near: Interpolator) -> None:
     at = {width: near.latency_us(conv(64, width, 28, 3)) for width in (24, 25, 32)}
     assert at[25] / at[32] > 0.9
     assert at[24] / at[32] < 0.85
+
+
+def noisy(outliers: dict[OpKey, float]) -> LatencyTable:
+    """Single timings of the staircase, 2% apart, some of them off by a factor."""
+    noise = np.random.default_rng(0).normal(0, 0.02, len(GRID))
+    medians = {k: truth_us(k) * float(np.exp(e)) for k, e in zip(GRID, noise, strict=True)}
+    medians |= {key: factor * truth_us(key) for key, factor in outliers.items()}
+    return LatencyTable("board", META, {k: Measurement(us) for k, us in medians.items()})
+
+
+def worst_fall(table: LatencyTable, inside: int, size: int, kernel: int) -> float:
+    """Of the price from any width to the next wider one, as a share."""
+    ms = [table.estimate(conv(inside, width, size, kernel)).ms for width in range(8, 65)]
+    return max(1 - after / before for before, after in pairwise(ms))
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_lone_timing_leads_no_planner(factor: float) -> None:
+    """Twice too slow or too fast: neither it nor its neighbours are priced by it."""
+    lone = {conv(32, 24, 14): factor, conv(16, 32, 28, 3): factor, conv(64, 16, 7): factor}
+    table = noisy(lone)
+    for key in lone:
+        assert 1e3 * table.estimate(key).ms == pytest.approx(truth_us(key), rel=0.1)
+        assert table.estimate(key).source == "interpolated"
+        inside, size, kernel = key.in_channels, key.in_size[0], key.kernel[0]
+        assert worst_fall(table, inside, size, kernel) < 0.03
+
+
+def test_one_that_was_repeated_is_believed() -> None:
+    key = conv(32, 24, 14)
+    table = noisy({key: 0.5})
+    repeated = {**table.measured, key: Measurement(truth_us(key) / 2, 1.0, 30)}
+    found = replace(table, measured=repeated).estimate(key)
+    assert (found.source, 1e3 * found.ms) == ("measured", truth_us(key) / 2)
+
+
+def test_a_wider_one_that_is_cheaper_everywhere_stays_so() -> None:
+    """A machine that falls back to slow kernels at 12 channels, whatever the rest."""
+    table = noisy({key: 1.6 for key in GRID if key.out_channels == 12})
+    for inside, size, kernel in ((32, 14, 1), (16, 28, 3), (64, 7, 1)):
+        slow, fast = (conv(inside, width, size, kernel) for width in (12, 16))
+        assert table.estimate(slow).ms > 1.3 * table.estimate(fast).ms
+
+
+def test_noise_on_a_flat_machine_makes_no_width_cheaper() -> None:
+    """All operators take the same time, single timings differ by 3%."""
+    noise = np.random.default_rng(0).normal(0, 0.03, len(GRID))
+    measured = {k: Measurement(20 * float(np.exp(e))) for k, e in zip(GRID, noise, strict=True)}
+    table = LatencyTable("board", META, measured)
+    steps = list(product((12, 24, 48), (10, 20, 40), (1, 3)))  # between measured operators
+    falls = [worst_fall(table, *where) for where in steps]
+    assert max(falls) < 0.02
+
+
+def test_the_staircase_survives_noise() -> None:
+    table = noisy({})
+    for inside, size, kernel in ((64, 28, 3), (32, 56, 3)):
+        at = {w: table.estimate(conv(inside, w, size, kernel)).ms for w in (16, 24, 25, 32, 33, 40)}
+        assert at[25] / at[32] > 0.9
+        assert at[24] / at[25] < 0.85
+        assert at[16] / at[24] < 0.8
+        assert worst_fall(table, inside, size, kernel) < 0.02
 
 
 def test_outside_of_what_was_measured_is_told(near: Interpolator) -> None:
