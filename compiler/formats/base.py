@@ -7,7 +7,8 @@ that it must have, the others are for formats that can do more.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -21,6 +22,8 @@ from shrinkc.compiler.quantise.rounding import LEVELS
 from shrinkc.compiler.quantise.simulate import Quantisation
 from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.difference import relative_error
+from shrinkc.compiler.support.text import one_line
+from shrinkc.errors import ExportError, ShrinkcError
 
 FILE_PRECISIONS: tuple[str, ...] = get_args(Precision)  # that files are written in
 Batches = Sequence[tuple[Tensor, ...]]
@@ -93,7 +96,7 @@ class Format(ABC):
         stay float32. `batches` are a few calibration inputs in PyTorch's layout, each at the
         captured batch size, for tensors that the ranges do not name.
 
-        Raises InputError where what quantises it is not installed.
+        Raises InputError where what quantises it is not installed, ExportError where that fails.
         """
         raise NotImplementedError(f"{self.name} has no int8")
 
@@ -144,6 +147,17 @@ class Format(ABC):
         integer); None for an output that the file does not say it of, None altogether for a file
         that computes in float."""
         return None
+
+
+@contextmanager
+def quantiser(name: str) -> Generator[None]:
+    """Around a library that quantises: whatever it raises becomes an ExportError."""
+    try:
+        yield
+    except ShrinkcError:
+        raise
+    except Exception as error:
+        raise ExportError(f"{name} cannot quantise the network: {one_line(error)}") from error
 
 
 def tensors_of(program: ops.Program, operators: Collection[str]) -> list[str]:

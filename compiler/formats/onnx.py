@@ -15,7 +15,14 @@ from torch import Tensor
 
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.onnx import DEFAULT_OPSET, simplified, write_onnx
-from shrinkc.compiler.formats.base import FILE_PRECISIONS, Batches, Format, Written, tensors_of
+from shrinkc.compiler.formats.base import (
+    FILE_PRECISIONS,
+    Batches,
+    Format,
+    Written,
+    quantiser,
+    tensors_of,
+)
 from shrinkc.compiler.formats.output_steps import onnx_output_steps
 from shrinkc.compiler.formats.runner import Array, random_inputs
 from shrinkc.compiler.quantise.ranges import Range
@@ -49,7 +56,8 @@ class OnnxFormat(Format):
     def quantise(self, data: bytes, quantisation: Quantisation, batches: Batches) -> Written:
         seven_bits = quantisation.levels == LEVELS_OF_7_BITS
         kept = tensors_of(quantisation.program, quantisation.keep_fp32)
-        made = quantize_onnx(data, batches, quantisation.ranges, seven_bits, kept)
+        with quantiser("onnxruntime"):
+            made = quantize_onnx(data, batches, quantisation.ranges, seven_bits, kept)
         if seven_bits:
             what = "has 7-bit weights: 8 would overflow in this machine's kernels"
         elif int8_saturates():

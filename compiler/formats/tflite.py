@@ -20,7 +20,14 @@ from torch import Tensor
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.onnx import DEFAULT_OPSET
 from shrinkc.compiler.export.tflite.write import boundary_order, write_tflite
-from shrinkc.compiler.formats.base import FILE_PRECISIONS, Batches, Format, Written, tensors_of
+from shrinkc.compiler.formats.base import (
+    FILE_PRECISIONS,
+    Batches,
+    Format,
+    Written,
+    quantiser,
+    tensors_of,
+)
 from shrinkc.compiler.formats.output_steps import tflite_output_steps
 from shrinkc.compiler.formats.runner import Array, Runner
 from shrinkc.compiler.quantise.ranges import Range
@@ -44,9 +51,17 @@ class TfliteFormat(Format):
     def encode(self, program: ops.Program, opset: int = DEFAULT_OPSET) -> bytes:
         return write_tflite(program)
 
+    def write_int8(
+        self, quantisation: Quantisation, batches: Batches, opset: int = DEFAULT_OPSET
+    ) -> Written:
+        """An output that operators read as well would have to be int8 and float32."""
+        data = write_tflite(quantisation.program, copied_outputs=True)
+        return self.quantise(data, quantisation, batches)
+
     def quantise(self, data: bytes, quantisation: Quantisation, batches: Batches) -> Written:
         program, kept = quantisation.program, quantisation.keep_fp32
-        return Written(quantize_tflite(data, program, batches, quantisation.ranges, kept))
+        with quantiser("ai-edge-quantizer"):
+            return Written(quantize_tflite(data, program, batches, quantisation.ranges, kept))
 
     def encode_int8_operator(self, program: ops.Program, batch: tuple[Tensor, ...]) -> bytes:
         """Its inputs and outputs are int8, too: what one operator hands to the next."""
@@ -144,16 +159,23 @@ def _sample(program: ops.Program, inputs: tuple[Tensor, ...]) -> dict[str, Any]:
 
 
 def _int8_everywhere() -> Any:
-    from ai_edge_quantizer import recipe, recipe_manager
+    from ai_edge_quantizer import qtyping, recipe, recipe_manager
 
     names: Any = recipe.TFLOperationName
+    kinds: Any = qtyping.QuantGranularity
     manager: Any = recipe_manager.RecipeManager()
-    manager.add_static_config(
-        regex=".*",
-        operation_name=names.ALL_SUPPORTED,
-        activation_num_bits=8,
-        weight_num_bits=8,
-    )
+    for operation, granularity in (
+        (names.ALL_SUPPORTED, kinds.CHANNELWISE),
+        # a constant factor has one scale: kernels read no more, wherever its channels lie
+        (names.BATCH_MATMUL, kinds.TENSORWISE),
+    ):
+        manager.add_static_config(
+            regex=".*",
+            operation_name=operation,
+            activation_num_bits=8,
+            weight_num_bits=8,
+            weight_granularity=granularity,
+        )
     return manager
 
 

@@ -100,6 +100,10 @@ class ModelBuilder:
             self._claim(holder, self._free_name(name + "/stored"))
         self._claim(tensor, name)
 
+    def is_read(self, tensor: int) -> bool:
+        """Whether an operator reads it."""
+        return any(tensor in operator.inputs for operator in self._operators)
+
     def named(self, name: str) -> int | None:
         """The tensor that has the name."""
         return self._names.get(name)

@@ -45,9 +45,11 @@ from shrinkc.compiler.export.tflite.writer import Writer, boundary_order
 __all__ = ["boundary_order", "write_tflite"]
 
 
-def write_tflite(program: ops.Program) -> bytes:
+def write_tflite(program: ops.Program, *, copied_outputs: bool = False) -> bytes:
     """The program as a .tflite file with one signature, "serving_default", whose inputs and
     outputs are named like the program's values and stored in their `boundary_order`.
+    `copied_outputs`: no operator reads an output; a copy of what one reads is returned instead, for
+    quantisers that cannot give one tensor two types.
 
     Raises UnsupportedOperatorError for what TFLite cannot express, ExportError above 2 GB.
     """
@@ -56,7 +58,7 @@ def write_tflite(program: ops.Program) -> bytes:
     for op in program.ops:
         w.enter(op)
         _write(w, op)
-    outputs = [w.add_output(value) for value in program.outputs]
+    outputs = [w.add_output(value, copied=copied_outputs) for value in program.outputs]
     return w.emit.builder.finish(
         list(zip((value.name for value in program.inputs), inputs, strict=True)),
         list(zip((value.name for value in program.outputs), outputs, strict=True)),

@@ -67,14 +67,18 @@ class Writer:
         self._results.add(tensor)
         return tensor
 
-    def add_output(self, value: Value) -> int:
+    def add_output(self, value: Value, *, copied: bool = False) -> int:
         """The tensor of a graph output: one of its own, named after the value unless an input
-        or another output is."""
+        or another output is; `copied`: or a tensor that operators read, too."""
         self._place = (value.name, "output")
         self.emit.enter(value.name)
         tensor = self.arrange_view(self.view(value), boundary_order(value))
         if tensor in self._results or isinstance(self.resolve(value), Const):
             tensor = self.emit.copy(tensor, self.emit.shape(tensor))
+        elif copied and self.emit.builder.is_read(tensor):
+            tensor = self.emit.copy(tensor, self.emit.shape(tensor))
+            self._results.add(tensor)
+            return tensor  # the name is that of what the operators read, as ranges know it
         self._results.add(tensor)
         if self.emit.builder.named(value.name) not in self._results:
             self.emit.builder.rename(tensor, value.name)
