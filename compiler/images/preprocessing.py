@@ -123,7 +123,7 @@ def read_pixels(data: bytes, name: str, preprocessing: Preprocessing) -> Array:
     ImageError with the reason alone.
     """
     if name.lower().endswith(".npy"):
-        bands = _from_array(_array(data), preprocessing.channels)
+        bands = _from_array(read_array(data), preprocessing.channels)
     else:
         bands = _decode(data, preprocessing.channels)
     return np.concatenate([np.atleast_3d(np.asarray(_fit(b, preprocessing))) for b in bands], 2)
@@ -151,8 +151,9 @@ def _decode(data: bytes, channels: int) -> list[Image.Image]:
     return [image.convert("L" if channels == 1 else "RGB")]
 
 
-def _array(data: bytes) -> Array:
-    """A `.npy` file without `np.load`, which allocates what the header asks for."""
+def read_array(data: bytes) -> Array:
+    """A `.npy` file, uint8 or float32, without `np.load`, which allocates what the header asks for.
+    Raises ImageError with the reason alone."""
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from shrinkc.compiler.images.arrays import read_arrays
 from shrinkc.compiler.images.cache import Reading, load_images, with_margin
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.files import ImageSet, find_images, read_classes
@@ -122,27 +123,37 @@ class ImageSource:
 def image_source(
     given: Given, input_shapes: Sequence[tuple[int, ...]], parameter: str, *, labelled: bool = True
 ) -> ImageSource:
-    """`given` for a network with one input, (N, C, H, W).
+    """`given` for a network with one input. Images are for (N, C, H, W); for every other shape,
+    folders hold `.npy` arrays as the network reads them.
 
     labelled  whether class folders are labels, unless `given` says that they are not
 
     Raises InputError or ImageError that names `parameter`.
     """
-    if len(input_shapes) != 1 or len(input_shapes[0]) != 4:
-        raise InputError(
-            f"`{parameter}` works for networks with one input of N×C×H×W; leave it out"
-        )
-    shape = input_shapes[0]
+    if len(input_shapes) != 1 or len(input_shapes[0]) < 2:
+        raise InputError(f"`{parameter}` works for networks with one input (N, …); leave it out")
+    shape = tuple(input_shapes[0])
     if isinstance(given, str | os.PathLike):
         given = ImageFolder(path_of(parameter, given))
     if not isinstance(given, ImageFolder):
         found = collected(given, shape[1:], parameter)
         return ImageSource(found)
-    preprocessing = preprocessing_for(shape, resize=given.resize, mean=given.mean, std=given.std)
+    preprocessing = None
+    if len(shape) == 4:
+        preprocessing = preprocessing_for(
+            shape, resize=given.resize, mean=given.mean, std=given.std
+        )
+    elif given.resize is not None or given.mean is not None or given.std is not None:
+        raise InputError(
+            "`resize`, `mean` and `std` are for images; this network reads arrays, as they are"
+        )
     labelled = labelled and given.labelled
     classes: Any = given.classes if labelled else None
     if isinstance(classes, str | os.PathLike):
         classes = read_classes(Path(cast("str | os.PathLike[str]", classes)))
     path = path_of(parameter, given.path)
     images = find_images(path, classes=classes, limit=given.limit, parameter=parameter)
-    return ImageSource(images if labelled else images.without_labels(), preprocessing)
+    images = images if labelled else images.without_labels()
+    if preprocessing is None:
+        return ImageSource(read_arrays(images, shape[1:], parameter))
+    return ImageSource(images, preprocessing)

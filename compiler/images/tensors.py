@@ -21,7 +21,7 @@ MEMORY_BYTES = 2 << 30  # of inputs that are collected from an iterable
 class TensorImages:
     """Inputs of a network, and what is in them.
 
-    inputs  float32 (n, channels, height, width)
+    inputs  float32 (n, …): (n, channels, height, width) for images
     labels  int64 (n,), or None
     source  the parameter that they were given as, for messages
     """
@@ -43,8 +43,8 @@ class TensorImages:
         batch_size: int = 32,
         on_skip: Callable[[str, str], None] | None = None,
     ) -> Iterator[Batch]:
-        """Yield (float32 (n, channels, height, width), int64 labels (n,) or None). They need no
-        preprocessing, and none is left out."""
+        """Yield (float32 (n, …), int64 labels (n,) or None). They need no preprocessing, and
+        none is left out."""
         for start in range(0, len(self), batch_size):
             rows = slice(start, start + batch_size)
             yield self.inputs[rows], None if self.labels is None else self.labels[rows]
@@ -64,7 +64,13 @@ class TensorImages:
         return replace(self, labels=None)
 
     def decoded(self) -> Images:
-        """As fits and training read them."""
+        """As fits and training read them. Raises InputError for what is no images."""
+        if self.inputs.ndim != 4:
+            shape = "×".join(map(str, self.inputs.shape[1:]))
+            raise InputError(
+                f"`{self.source}`: fits and training read images, N×C×H×W, not N×{shape}; "
+                "leave it out"
+            )
         pixels = self.inputs.permute(0, 2, 3, 1).contiguous()
         return Images(pixels, self.labels, source=self.source)
 
@@ -73,7 +79,7 @@ def collected(given: Any, shape: tuple[int, ...], parameter: str) -> TensorImage
     """Inputs from a tensor (n, …), a pair of it and labels (n,), or an iterable of such batches, of
     single images, or of either with labels: a DataLoader, a dataset, a list.
 
-    shape  of one image, (channels, height, width), as the network reads it
+    shape  of one image, (channels, height, width), or other input, as the network reads it
 
     Raises InputError that names `parameter`: no images, another shape, no floats, labels for some
     of them only, more than MEMORY_BYTES.

@@ -146,7 +146,53 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         image_source(tmp_path / "none", SHAPES, "train")
 
 
-@pytest.mark.parametrize("shapes", [((1, 3, 8, 8), (1, 4)), ((1, 16),)])
+@pytest.mark.parametrize("shapes", [((1, 3, 8, 8), (1, 4)), ((1,),)])
 def test_networks_that_read_no_images(shapes: Any) -> None:
     with pytest.raises(InputError, match="`images` works for networks with one input"):
         image_source(X, shapes, "images")
+
+
+def sequences(folder: Path, count: int = 6) -> Tensor:
+    """`.npy` files of 4 × 10 in two class folders."""
+    x = torch.randn(count, 4, 10, generator=torch.Generator().manual_seed(1))
+    for index, one in enumerate(x):
+        place = folder / ("b" if index % 2 else "a")
+        place.mkdir(exist_ok=True)
+        np.save(place / f"{index}.npy", one.numpy())
+    return x
+
+
+def test_arrays_of_the_networks_own_shape(tmp_path: Path) -> None:
+    x = sequences(tmp_path)
+    source = image_source(tmp_path, ((2, 4, 10),), "images")
+    assert source.preprocessing is None
+    ((inputs, labels),) = source.images.batches(None, 8)  # pyright: ignore
+    assert torch.equal(inputs, torch.cat((x[::2], x[1::2])))
+    assert labels is not None
+    assert labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert len(image_source(ImageFolder(tmp_path, limit=4), ((2, 4, 10),), "images")) == 4
+    with pytest.raises(InputError, match="fits and training read images, N×C×H×W, not N×4×10"):
+        source.decoded(Silent())
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "said"),
+    [
+        ("x.npy", np.zeros((10, 4), np.float32), "holds 10×4 of float32; the network reads 4×10"),
+        ("x.npy", np.zeros((4, 10), np.uint8), "holds 4×10 of uint8; the network reads 4×10"),
+        ("x.npy", np.full((4, 10), np.nan, np.float32), "NaN or infinite"),
+        ("x.png", np.zeros((4, 10), np.float32), "reads 4×10, no images; give .npy"),
+    ],
+)
+def test_arrays_that_do_not_fit(tmp_path: Path, name: str, array: Any, said: str) -> None:
+    sequences(tmp_path)
+    with (tmp_path / "a" / name).open("wb") as file:
+        np.save(file, array)
+    with pytest.raises(ImageError, match=said):
+        image_source(tmp_path, ((1, 4, 10),), "images")
+
+
+def test_arrays_have_no_mean(tmp_path: Path) -> None:
+    sequences(tmp_path)
+    with pytest.raises(InputError, match="`mean` and `std` are for images"):
+        image_source(ImageFolder(tmp_path, mean=(0.5,)), ((1, 4, 10),), "images")
