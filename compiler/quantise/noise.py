@@ -32,7 +32,8 @@ def decibels(signal: float, noise: float) -> float:
     """Within ±MOST_DB, which stand for no noise and no signal at all."""
     if noise == 0:
         return MOST_DB
-    ratio = 10 * math.log10(signal / noise) if signal else -MOST_DB
+    share = signal / noise
+    ratio = 10 * math.log10(share) if share > 0 else -MOST_DB
     return max(-MOST_DB, min(MOST_DB, ratio))
 
 

@@ -23,6 +23,7 @@ from shrinkc.compiler.support.json_values import finite
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.verify.files import Artefact, Comparison
+from shrinkc.compiler.verify.signal import OutputSignal
 from shrinkc.passes.base import Change, Skip
 from shrinkc.version import __version__
 
@@ -36,8 +37,8 @@ class ArtefactReport:
 
     `max_relative_error` is against the original network, as a share of the output range; `top1`
     (the task's metric, whichever it is) and `agreement` are shares of the evaluation images; times
-    in ms on this machine, memory as
-    `memory_bytes` of memory.py measures it.
+    in ms on this machine, memory as `memory_bytes` of memory.py measures it; `signal` is the signal
+    to noise (dB) of every output of an int8 file.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ArtefactReport:
     measured_iqr_ms_before: float | None = None
     memory_bytes: int | None = None
     memory_bytes_before: int | None = None
+    signal: tuple[OutputSignal, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,7 @@ def artefact_report(
     timings: tuple[Timing, Timing] | None,
     memory: tuple[int | None, int | None] = (None, None),
     size_before: int | None = None,
+    signal: tuple[OutputSignal, ...] = (),
 ) -> ArtefactReport:
     """`timings` and `memory` are (before, after); sizes in bytes."""
     before, after = timings or (None, None)
@@ -229,6 +232,7 @@ def artefact_report(
         measured_iqr_ms_before=before.iqr_ms if before else None,
         memory_bytes=memory[1],
         memory_bytes_before=memory[0],
+        signal=signal,
     )
 
 

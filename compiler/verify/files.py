@@ -23,6 +23,8 @@ from shrinkc.compiler.tasks.task import Task, total
 from shrinkc.compiler.verify.data import Batch, Data
 from shrinkc.errors import InputError, VerificationError
 
+Watch = Callable[[str, Sequence[Array], Sequence[Array]], None]  # file, its outputs, the original's
+
 
 def artefacts(
     exported: Exported,
@@ -66,11 +68,16 @@ def verify(
 
 
 def judge(
-    original: Original, files: Sequence[Artefact], data: Data, progress: Progress
+    original: Original,
+    files: Sequence[Artefact],
+    data: Data,
+    progress: Progress,
+    watch: Watch,
 ) -> dict[str, Comparison]:
     """Accuracy and agreement of files that are not expected to be equal (int8)."""
     with progress.task("Judging int8", data.evaluation_batches) as done:
-        return compare(original, files, _counted(data, done), task=data.options.task)
+        batches = _counted(data, done)
+        return compare(original, files, batches, task=data.options.task, watch=watch)
 
 
 def _counted(data: Data, done: Callable[[], None]) -> Iterator[Batch]:
@@ -209,8 +216,10 @@ def compare(
     batches: Iterable[Batch],
     *,
     task: Task = CLASSIFICATION,
+    watch: Watch | None = None,
 ) -> dict[str, Comparison]:
-    """Run the original and every artefact on the same batches of (inputs, labels).
+    """Run the original and every artefact on the same batches of (inputs, labels). `watch` is shown
+    what every artefact gave and what the original did.
 
     The result has one entry per artefact, and "torch" for the original itself.
     """
@@ -223,6 +232,8 @@ def compare(
             got, tally = artefact.run(inputs), tallies[artefact.name]
             tally.add(got, want, labels)
             tally.differ(IMAGES, inputs, got, want)
+            if watch is not None:
+                watch(artefact.name, got, want)
     return tallies
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import fx
 
@@ -32,8 +32,10 @@ from shrinkc.compiler.report.sections import Sections, TableSection
 from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.verify.data import Data, split
-from shrinkc.compiler.verify.files import Artefact, Comparison, artefacts, judge, verify
+from shrinkc.compiler.verify.files import Artefact, Comparison, artefacts, verify
 from shrinkc.compiler.verify.hardly_right import is_hardly_right, why_hardly_right
+from shrinkc.compiler.verify.int8_judged import judge_int8
+from shrinkc.compiler.verify.signal import OutputSignal
 from shrinkc.errors import TableError
 from shrinkc.latency_tables.table import LatencyTable
 
@@ -112,7 +114,7 @@ class _Files:
     """What is written: as bytes, loaded, and compared with the original.
 
     fp32_error  the largest of the fp32 files, as a share of the output range
-    steps, noise, keep_fp32  of int8
+    steps, noise, keep_fp32, signals, notes  of int8; signals by the format's name
     """
 
     exported: Exported
@@ -122,6 +124,10 @@ class _Files:
     steps: tuple[Step, ...] = ()
     noise: tuple[LayerNoise, ...] = ()
     keep_fp32: frozenset[str] = frozenset()
+    signals: Mapping[str, tuple[OutputSignal, ...]] = field(
+        default_factory=dict[str, tuple[OutputSignal, ...]]
+    )
+    notes: tuple[str, ...] = ()
 
 
 def _exported(
@@ -158,11 +164,14 @@ def _in_int8(
         *(exported, data.graph_module, data.options.formats, data.apart),
         load=lambda one, file: one.open_to_judge(file, here),
     )
+    judged = judge_int8(reference, loaded, data, progress)
     return _Files(
-        *(exported, loaded, judge(reference, loaded, data, progress), files.fp32_error),
+        *(exported, loaded, judged.tallies, files.fp32_error),
         steps=prepared.steps,
         noise=prepared.noise,
         keep_fp32=prepared.quantisation.keep_fp32,
+        signals=judged.outputs,
+        notes=judged.notes,
     )
 
 
@@ -192,6 +201,7 @@ def _report(
             timings=timings.get(file.name),
             memory=memory.get(file.name, (None, None)),
             size_before=_size(unchanged, file.format),
+            signal=files.signals.get(file.name, ()),
         )
         for file in files.loaded
     )
@@ -216,7 +226,12 @@ def _report(
         host=describe_host(),
         threads=options.threads,
         opset=options.opset,
-        notes=(*exported.notes, *data.notes(), *_hardly_right(networks[0], data, in_torch)),
+        notes=(
+            *exported.notes,
+            *files.notes,
+            *data.notes(),
+            *_hardly_right(networks[0], data, in_torch),
+        ),
         failures=exported.failures,
         predicted_ms_before_in_precision=requantised.total_ms if requantised else None,
         table=_table(table, options.precision),

@@ -14,6 +14,8 @@ from shrinkc.compiler.measure.bench import NOISY
 from shrinkc.compiler.report.report import ArtefactReport, Report
 from shrinkc.compiler.support.text import counted
 
+SHOWN = 3  # outputs and layers with the least signal to noise
+
 
 def report_json(result: Report) -> dict[str, Any]:
     """With notes that name the command's flags."""
@@ -31,6 +33,9 @@ def report(result: Report, out: Path) -> None:
                 f"{step.name}: {counted(len(step.changes), 'change')}, "
                 f"{len(step.skipped)} declined, float64 error {step.max_error:.0e}"
             )
+    for artefact in result.artefacts:
+        if artefact.signal:
+            console.print(_signal(artefact))
     if result.noise:
         console.print(_noisiest(result))
     for note in result.notes:
@@ -76,8 +81,15 @@ def _artefacts(r: Report) -> Table:
     return table
 
 
+def _signal(a: ArtefactReport) -> str:
+    worst = sorted(a.signal, key=lambda output: output.snr_db)[:SHOWN]
+    named = "; ".join(escape(str(output)) for output in worst)
+    which = "" if len(a.signal) <= SHOWN else f", lowest of {len(a.signal)} outputs"
+    return f"signal to noise (dB) of {a.file} beside fp32{which}: {named}"
+
+
 def _noisiest(r: Report) -> str:
-    worst = sorted(r.noise, key=lambda layer: layer.snr_db)[:3]
+    worst = sorted(r.noise, key=lambda layer: layer.snr_db)[:SHOWN]
     named = ", ".join(f"{escape(n.layer)} {n.snr_db:.1f} dB ({n.precision})" for n in worst)
     return f"signal to noise of layers alone in int8, lowest of {len(r.noise)}: {named}"
 

@@ -28,8 +28,40 @@ def verified_section(report: Json) -> Html:
     against = report.get("changed")
     what = f"the {against} network" if against else "the original network"
     caption = f"Files against {what} in PyTorch; differences as shares of the output range"
-    parts = [table(caption, headers, files, _NUMBERS), *_passes(report), *_noise(report)]
+    parts = [table(caption, headers, files, _NUMBERS), *_signal(report)]
+    parts += [*_passes(report), *_noise(report)]
     return section("verified", "How it was verified", *parts)
+
+
+def _signal(report: Json) -> list[Html]:
+    """Of every output of int8 files."""
+    rows = [
+        row(
+            code(file["file"]),
+            code(one["output"]),
+            _decibels(one["snr_db"]),
+            _decibels(one["channel_snr_db"]),
+            _place(one),
+            numeric=frozenset({2, 3}),
+        )
+        for file in report["artefacts"]
+        for one in file.get("signal", ())
+    ]
+    if not rows:
+        return []
+    headers = ("File", "Output", "Whole", "Noisiest channel", "Which")
+    caption = "Signal to noise (dB) of outputs against fp32"
+    return [table(caption, headers, rows, frozenset({2, 3}))]
+
+
+def _decibels(value: float | None) -> str:
+    return units.DASH if value is None else f"{value:.1f}"
+
+
+def _place(one: Json) -> str:
+    if one["channel"] is None:
+        return units.DASH
+    return f"{one['channel']} of dimension {one['dimension']}"
 
 
 def _passes(report: Json) -> list[Html]:
