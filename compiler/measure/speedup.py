@@ -14,6 +14,8 @@ from shrinkc.compiler.measure.bench import bench
 from shrinkc.compiler.quantise.options import Int8
 from shrinkc.compiler.quantise.prepare import prepare
 from shrinkc.compiler.support.choices import Int8Tuning
+from shrinkc.compiler.support.progress import Silent
+from shrinkc.compiler.verify.int8_files import Making, int8_files
 
 RUNS, SECONDS = 2000, 5.0  # of a pair of files, at most
 
@@ -28,12 +30,14 @@ def host_file(
     """The network in HOST_FORMAT. `inputs`: what int8 is calibrated on. Raises ExportError.
 
     `tuning` changes an int8 file's accuracy and takes time, its speed stays the same. `keep_fp32`:
-    layers that stay fp32 in it.
+    layers that stay fp32 in it, beside those that cannot be int8.
     """
     if precision == "fp32":
         return HOST_FORMAT.write(lower(graph)).data
-    prepared = prepare(graph, inputs, Int8(tuning, keep_fp32, noise=False))
-    return HOST_FORMAT.write_int8(prepared.quantisation, inputs[:8]).data
+    options = Int8(tuning, keep_fp32, noise=False)
+    making = Making((HOST_FORMAT,), inputs, options, Silent(), judged=False)
+    _, files = int8_files(prepare(graph, inputs, options), making)
+    return files[HOST_FORMAT.name].data
 
 
 def alone_ms(model: bytes, threads: int = 1) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, fx
 
-from shrinkc.compiler.formats.registry import HOST_FORMAT
+from shrinkc.compiler.formats.registry import FORMATS, HOST_FORMAT
 from shrinkc.compiler.images.sanity import Sanity
 from shrinkc.compiler.plan.drop import Answering, answers, answers_of_file, promise_of
 from shrinkc.compiler.plan.file_timing import FEW
@@ -20,6 +20,7 @@ from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.task import Task
+from shrinkc.compiler.verify.int8_files import Making, int8_files
 
 CALIBRATED = 100  # images that tell the ranges of int8
 GLANCED = 32  # images, whether they are all alike
@@ -61,8 +62,10 @@ class Judge:
         return [(row[None],) for x, _ in few.batches() for row in x]
 
     def in_int8(self, graph: fx.GraphModule, options: Int8) -> Prepared:
+        """With all in fp32 that spoils the files, of every format: a plan says it once for all."""
         few = self.inputs(CALIBRATED)
-        return prepare(graph, few, options, self.progress, task=self.task)
+        prepared = prepare(graph, few, options, self.progress, task=self.task)
+        return int8_files(prepared, Making(FORMATS, few, options, self.progress))[0]
 
     def int8_damage(self, options: Int8) -> Int8Damage:
         """What the original loses by it; kept."""

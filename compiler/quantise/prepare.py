@@ -29,6 +29,7 @@ from shrinkc.passes.fold.equalise_channels import EqualiseChannels
 
 CORRECTION_IMAGES = 100  # three times as many changed MobileNetV2's divergence by 0.0002
 NOISE_IMAGES = 32
+FEWEST = 32  # calibration images
 NOISY_DB = 25.0  # MobileNetV2's noisiest layer has 30; 16 after its channels are scaled at random
 JOINED_BYTES = 5 << 20  # of input that runs together: 8 images of 224 × 224
 
@@ -90,7 +91,7 @@ def prepare(
         quantisation = replace(quantisation, keep_fp32=quantisation.keep_fp32 | noisy)
         noise = _noise(own, quantisation)
     made, final, skipped = _corrected(graph_module, quantisation, batches, options, progress)
-    notes = (*notes_of(final, skipped), *_noisy(noise, options), *sanity.notes())
+    notes = (*notes_of(final, skipped), *_noisy(noise, options), *sanity.notes(), *_few(batches))
     return Prepared(made, final, graph_module, noise, steps, notes)
 
 
@@ -99,7 +100,34 @@ def with_levels(
 ) -> Prepared:
     """The same for weights of other levels: rounded otherwise, they need other biases."""
     other = replace(prepared.quantisation, levels=levels)
-    made, final, _ = _corrected(prepared.uncorrected, other, batches, options, progress)
+    return _recorrected(prepared, other, batches, options, progress)
+
+
+def with_fp32(
+    prepared: Prepared,
+    names: frozenset[str],
+    batches: Batches,
+    options: Int8,
+    progress: Progress,
+) -> Prepared:
+    """The same with these operators in fp32 too: without their noise, biases shift otherwise."""
+    kept = prepared.quantisation.keep_fp32 | names
+    other = replace(prepared.quantisation, keep_fp32=kept)
+    made = _recorrected(prepared, other, batches, options, progress)
+    noise = _noise({layer.layer: layer.snr_db for layer in prepared.noise}, other)
+    outdated = _noisy(prepared.noise, options)
+    notes = tuple(note for note in prepared.notes if note not in outdated)
+    return replace(made, noise=noise, notes=(*notes, *_noisy(noise, options)))
+
+
+def _recorrected(
+    prepared: Prepared,
+    quantisation: Quantisation,
+    batches: Batches,
+    options: Int8,
+    progress: Progress,
+) -> Prepared:
+    made, final, _ = _corrected(prepared.uncorrected, quantisation, batches, options, progress)
     return replace(prepared, graph_module=made, quantisation=final)
 
 
@@ -176,6 +204,14 @@ def notes_of(quantisation: Quantisation, skipped: Sequence[Skip] = ()) -> tuple[
         left, first = counted(len(skipped), "bias", "biases"), skipped[0]
         notes.append(f"{left} not corrected, first '{first.node}': {first.reason}")
     return tuple(notes)
+
+
+def _few(batches: Batches) -> tuple[str, ...]:
+    """Ranges from so few images clip what others hold."""
+    count = sum(len(inputs[0]) for inputs in batches)
+    if count >= FEWEST:
+        return ()
+    return (f"int8 was calibrated on {counted(count, 'image')}; give {FEWEST} or more",)
 
 
 def _noisy(noise: Sequence[LayerNoise], options: Int8) -> tuple[str, ...]:

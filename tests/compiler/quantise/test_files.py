@@ -129,7 +129,7 @@ def test_a_noisy_layer_is_noted_and_what_helps(graph: fx.GraphModule) -> None:
         graph.conv_1.weight[3] *= 1e-3
         graph.conv_1.bias[3] *= 1e-3
         graph.conv_10.weight[:, 3] *= 1e3
-    (note,) = prepare(graph, SEEN, Int8()).notes
+    note = prepare(graph, SEEN, Int8()).notes[0]
     assert "try --int8-tuning both, --keep-fp32 conv" in note
     assert all("alone has" not in note for note in prepare(graph, SEEN, Int8("both")).notes)
 
@@ -173,9 +173,18 @@ def notes(graph: fx.GraphModule, batches: Batches) -> Sequence[str]:
     return prepare(graph, batches, Int8("none", noise=False)).notes
 
 
+@pytest.mark.parametrize(("count", "said"), [(1, "1 image"), (31, "31 images"), (32, None)])
+def test_few_calibration_images_are_noted(
+    graph: fx.GraphModule, count: int, said: str | None
+) -> None:
+    found = [note for note in notes(graph, images(count)) if "calibrated on" in note]
+    wanted = [] if said is None else [f"int8 was calibrated on {said}; give 32 or more"]
+    assert found == wanted
+
+
 def test_images_of_one_colour_are_noted(graph: fx.GraphModule) -> None:
     plain = [(torch.full((1, 3, 20, 20), float(i)),) for i in range(4)]
-    (note,) = notes(graph, plain)
+    (note, *_) = notes(graph, plain)
     assert note.startswith("4 of 4 calibration images have one colour each")
     (note, *_) = notes(graph, [*plain, *SEEN])
     assert note.startswith("4 of 16 ")
@@ -184,12 +193,12 @@ def test_images_of_one_colour_are_noted(graph: fx.GraphModule) -> None:
 def test_images_of_one_class_are_noted(graph: fx.GraphModule) -> None:
     with torch.no_grad():
         graph.fc.bias.copy_(torch.tensor([0.0, 0.0, 1e3, 0.0, 0.0]))
-    (note,) = notes(graph, SEEN)
+    (note, *_) = notes(graph, SEEN)
     assert note.startswith("the network sees class 2 in 12 of 12 calibration images")
     with torch.no_grad():
         graph.fc.bias.zero_()
         graph.fc.weight.mul_(100)
-    assert notes(graph, SEEN) == ()
+    assert notes(graph, images(32)) == ()
 
 
 def test_outputs_agree_with_pytorch(graph: fx.GraphModule) -> None:
