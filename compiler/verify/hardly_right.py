@@ -84,13 +84,16 @@ def why_hardly_right(
 
     preprocessing  None: `images` are as the network reads them
     """
-    trial = _Trial(graph, images.spread(MOST), preprocessing, task)
+    batch = next(iter(graph.meta["input_shapes"].values()))[0]
+    if len(images) < batch:  # no batch is whole
+        return ()
+    trial = _Trial(graph, images.spread(max(MOST, batch)), preprocessing, task)
     answers, labels = trial.answers(Way())
     now, chosen, classes = trial.share(Way()), task.labels(answers), task.classes(answers)
     if not is_hardly_right(now, len(labels)) or chosen is None or classes is None:
         return ()
     way = trial.best_way()
-    order, in_order = best_order(chosen.tolist(), labels.tolist(), classes)
+    order, in_order = best_order([int(a) for a in chosen], [int(y) for y in labels], classes)
     said = f"the network itself is right on {now:.1%} of the images as they are prepared"
     if max(order, trial.share(way)) < now + CLEARLY:
         said += ", and no usual way to normalise, resize or number them makes it right: check "
@@ -134,7 +137,8 @@ class _Trial:
         inputs, labels = self._inputs(way)
         batch = next(iter(self.graph.meta["input_shapes"].values()))[0]
         whole = len(inputs) // batch * batch
-        parts: list[Answer] = [self.graph(x) for x in inputs[:whole].split(batch)]
+        starts = range(0, whole, batch)
+        parts: list[Answer] = [self.graph(inputs[start : start + batch]) for start in starts]
         return tuple(torch.cat(one) for one in zip(*parts, strict=True)), labels[:whole]
 
     def _inputs(self, way: Way) -> tuple[Tensor, Tensor]:

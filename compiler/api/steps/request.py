@@ -74,13 +74,11 @@ class Request:
         kept = None if folder is None else _writable(folder)
         shown, subject = shown_by(progress), subject_of(model, inputs, name)
         use: LabelUse = "read" if labels else "if they fit"
-        seen, judged = (
-            None if given is None else subject.images(given, parameter, options.task, labels=how)
-            for parameter, given, how in (
-                ("images", images, use),
-                ("evaluation", evaluation, "read"),
-            )
-        )
+        seen = judged = None
+        if images is not None:
+            seen = subject.images(images, "images", options.task, labels=use)
+        if evaluation is not None:
+            judged = subject.images(evaluation, "evaluation", options.task)
         return cls(subject, options, shown, seen, judged, kept, command)
 
     @property

@@ -141,8 +141,8 @@ def prune(
     asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs)
     reading = Reading(classes, resize, mean, std)
     reading.refuse_unread(images, evaluation, train)
-    judged = images is not None and (labels or target is not None)
-    refuse_unread(("classes", classes is not None, judged or evaluation or train, LABELS_READ))
+    labelled = (evaluation, train) != (None, None) or labels or target is not None
+    refuse_unread(("classes", classes is not None, labelled, LABELS_READ))
     seen = _Seen(reading, images, labels, limit, evaluation, train)
     how = _How(criterion, compensate, epochs, steps, strength, every, in_order)
     goal = _goal(speedup, budget_ms, macs, params, channels)
