@@ -37,7 +37,7 @@ HEIGHT = 2  # the dimension of a map that its row lacks
 @dataclass(frozen=True)
 class LiftRows:
     """Move rows behind batch norms, activations, arithmetic, padding, cuts, concatenations and
-    reductions that keep their dimensions. Exact in training too: a BatchNorm1d becomes the
+    reductions. Exact in training too: a BatchNorm1d becomes the
     BatchNorm2d with its parameters and statistics.
 
     Declined with a reason: a batch norm that is called more than once.
@@ -69,6 +69,11 @@ class _Lift:
             return
         rows = [x for x in node.all_input_nodes if x in self._rows]
         if not rows or len(rows) < len(node.all_input_nodes):
+            return
+        if node.target in _REDUCTIONS and not node.args[2]:  # of the height, too
+            dims = map(_dim, cast("tuple[int, ...]", node.args[1]))
+            node.args = (_map(rows[0]), tuple(sorted({*dims, HEIGHT})), False)
+            self.rewriter.absorb_input(node, rows, "computed on the map")
             return
         args = self._args(node)
         if args is None:

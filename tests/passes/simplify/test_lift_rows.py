@@ -72,7 +72,7 @@ def test_arithmetic_cuts_padding_reductions_and_concatenations() -> None:
     assert left[0] == left[2] == left[-1] == "reshape"  # of the input, twice, and of the output
 
 
-@pytest.mark.parametrize("kind", ["flat", "turned", "softmax", "constant", "reduced"])
+@pytest.mark.parametrize("kind", ["flat", "turned", "softmax", "constant"])
 def test_what_needs_the_row_stays_behind_it(kind: str) -> None:
     net = Rows(2, 4, 9)
     y = net.conv1d(net.x, 4, 6, 9)
@@ -82,11 +82,17 @@ def test_what_needs_the_row_stays_behind_it(kind: str) -> None:
         y = net.function(torch.permute, y, (0, 2, 1))
     elif kind == "softmax":
         y = net.call(nn.Softmax(2), y)
-    elif kind == "constant":
-        y = net.add(y, net.constant(torch.rand(6, 9)))
     else:
-        y = net.function(mean, y, (2,), False)
+        y = net.add(y, net.constant(torch.rand(6, 9)))
     assert not run_exact(LiftRows(), net.build(y)).modified
+
+
+@pytest.mark.parametrize("dims", [(2,), (1,), (1, 2)])
+def test_what_is_reduced_for_good_needs_no_row(dims: tuple[int, ...]) -> None:
+    net = Rows(2, 4, 9)
+    y = net.function(mean, net.conv1d(net.x, 4, 6, 9), dims, False)
+    _, left = lifted(net.build(y))
+    assert left == ["reshape", "Conv2d", "mean"]
 
 
 def test_other_reshapes_are_no_rows() -> None:
