@@ -118,8 +118,8 @@ def _is_tuple(value: object) -> bool:
 
 
 def _at_both_ends(function: Callable[[Tensor], Tensor], x: Range) -> Range:
-    low, high = function(torch.tensor(x, dtype=torch.float64)).tolist()
-    return low, high
+    ends = function(torch.tensor(x, dtype=torch.float64))
+    return float(ends[0]), float(ends[1])
 
 
 def _hull(parts: Iterable[Range]) -> Range:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import cast
 
 import torch
@@ -79,7 +80,9 @@ class AffineParts:
             return f"'{value.name}' concatenates '{twice.name}' twice"
         sizes = [self.shapes[x.name][axis] for x in parts]
         found: list[Part] = []
-        for x, s, t in zip(parts, scale.split(sizes), shift.split(sizes), strict=True):
+        starts = [0, *accumulate(sizes)]
+        for x, start, stop in zip(parts, starts, starts[1:], strict=False):
+            s, t = scale[start:stop], shift[start:stop]
             inner = self.in_front(x, axis, s, t)
             if isinstance(inner, str):
                 return inner

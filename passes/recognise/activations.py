@@ -134,7 +134,7 @@ def is_activation(
 
 def _candidates(function: _Function) -> Iterator[nn.Module]:
     yield from _KNOWN
-    left, right, low, high = function(_ENDS).tolist()
+    left, right, low, high = (float(y) for y in function(_ENDS))
     if abs(right - 1) < TOLERANCE and left < 0:  # the parameter, without its rounding
         yield nn.LeakyReLU(_rounded(-left))
         yield nn.ELU(_rounded(-left / (1 - math.exp(-1))))
@@ -158,7 +158,7 @@ def _same(function: _Function, known: nn.Module) -> bool:
     """Whether the two agree on both sides of every place where either switches."""
     points = torch.cat((_NEAR, _POWERS, -_POWERS, _around(torch.tensor([-3.0, 0.0, 3.0, 6.0]))))
     for _ in range(_ROUNDS):
-        points = points.unique()
+        points = _ascending(points)
         if not function.is_regular(points) or not _agree(points, function(points), known(points)):
             return False
         zeros = [_zeros(points, y) for y in function.switches(points)]
@@ -166,6 +166,10 @@ def _same(function: _Function, known: nn.Module) -> bool:
             return True
         points = torch.cat((points, _around(torch.cat(zeros))))
     return True
+
+
+def _ascending(points: Tensor) -> Tensor:
+    return torch.sort(points).values
 
 
 def _zeros(x: Tensor, y: Tensor) -> Tensor:
@@ -178,7 +182,7 @@ def _zeros(x: Tensor, y: Tensor) -> Tensor:
 
 def _around(places: Tensor) -> Tensor:
     """Both sides of each place, close and closer, and points between neighbouring places."""
-    places = places.double().unique()
+    places = _ascending(places.double())
     beside = [places + step * (1 + places.abs()) for step in (-1e-3, -1e-6, 1e-6, 1e-3)]
     shares = torch.linspace(0, 1, 7, dtype=torch.float64)[1:-1, None]
     between = places[:-1] + shares * (places[1:] - places[:-1])

@@ -48,11 +48,12 @@ def normalisation(
     graph_module: fx.GraphModule, region: Region, numbers: Numbers, shape: Shape
 ) -> Norm | None:
     """The operator that the region is of its source, which has this shape, or None."""
-    dims = {node.args[1] for node in region.nodes if node.target in REDUCTIONS}
+    reductions = [node for node in region.nodes if node.target in REDUCTIONS]
+    dims = {cast("tuple[int, ...]", node.args[1]) for node in reductions}
     known = all(node.target in (*_ANALYTIC, *REDUCTIONS) for node in region.nodes)
     if not known or len(dims) != 1:
         return None
-    over = cast("tuple[int, ...]", dims.pop())
+    over = dims.pop()
     if 0 in over:  # the batch
         return None
     candidates = list(_candidates(region, numbers, over, shape))
@@ -86,12 +87,12 @@ def _candidates(
     rank = len(shape)
     if len(over) == 1:
         yield Norm(nn.Softmax(over[0]))
-    last = over == tuple(range(over[0], rank))
+    last = over == tuple(range(rank - len(over), rank))
     if not last and len(over) > 1:
         return
     for eps in _small_numbers(region, numbers):
         norm = nn.LayerNorm([shape[d] for d in over], eps, elementwise_affine=False)
-        yield Norm(norm, None if last else over[0])
+        yield Norm(norm, None if last else next(iter(over)))
 
 
 def _small_numbers(region: Region, numbers: Numbers) -> Iterator[float]:

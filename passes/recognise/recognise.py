@@ -94,8 +94,8 @@ class _Walk:
         for region, constant in prelus(self.graph_module, node, self._number, self.order):
             shape = self.shapes[region.source.name]
             slopes = slopes_of(self.graph_module, constant, shape)
-            fits = slopes is not None and shape == self.shapes[node.name]
-            if fits and _owns(region, constant):
+            fits = shape == self.shapes[node.name] and _owns(region, constant)
+            if fits and slopes is not None:
                 module = nn.PReLU(slopes.numel()).to(slopes.dtype)
                 module.weight = nn.Parameter(slopes.detach().clone(), slopes.requires_grad)
                 return region, Norm(module)
