@@ -19,6 +19,7 @@ from shrinkc.compiler.api.steps.request import FEW, Request, plan_section
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
 from shrinkc.compiler.api.steps.target import Target, cost_table, options_of
 from shrinkc.compiler.capture.structure import Structure
+from shrinkc.compiler.cost.budget import predicted_ms, price_of
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.closed_form import ClosedForm, TakenChoice
@@ -27,6 +28,7 @@ from shrinkc.compiler.depth.trained import Trained, labels_missing
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.measure.speedup import Measuring
+from shrinkc.compiler.pipeline.deployed import merged
 from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
 from shrinkc.compiler.recover.recipe import TRAINING
@@ -63,7 +65,7 @@ class Outcome:
 
 
 class Shrunk(Transformed):
-    """A network of less depth. Times are the target's table's, in ms.
+    """A network of less depth. Times are the target's table's, in ms; before: in fp32.
 
     measured_speedup  of its TFLite file over the original's, where the target is this machine
     notes             what else a user should know
@@ -252,12 +254,15 @@ class _Shrinking:
                     *(request.folder, request.progress),
                     task=request.options.task,
                 )
+        with request.progress.task("Merging what is linear; verified in float64"):
+            result = merged(result, price_of(self.table, precision)).graph_module
+        after_ms = predicted_ms(result, self.table, precision)
         choices = tuple(
             {name: None if value != value else value for name, value in asdict(taken).items()}
             for taken in found.taken
         )
         return Outcome(
-            *(found.original, result, found.before_ms, found.after_ms, choices, found.skipped),
+            *(found.original, result, found.before_ms, after_ms, choices, found.skipped),
             lines=tuple(str(taken) for taken in found.taken),
             plan=section,
         )

@@ -194,7 +194,8 @@ def measured_line(speedup: float, precision: str) -> str:
     """What `on_this_machine` found of the result, for people."""
     from shrinkc.compiler.formats.registry import HOST_FORMAT
 
-    return f"measured here, {HOST_FORMAT.file}, {precision} before and after: {speedup:.2f}×"
+    precisions = "fp32 before and after" if precision == "fp32" else f"fp32, then {precision}"
+    return f"measured here, {HOST_FORMAT.file}, {precisions}: {speedup:.2f}×"
 
 
 # --- progress ------------------------------------------------------------------------------------

@@ -27,10 +27,11 @@ _values_of: Callable[[OpSpec], tuple[Any, ...]] = attrgetter(*(f.name for f in f
 def predicted_ms(
     graph_module: fx.GraphModule,
     table: CostTable,
-    precision: str,
+    precision: str = "fp32",
     keep_fp32: Collection[str] = (),
 ) -> float:
-    """Of the network as it is deployed."""
+    """Of the network as it is deployed. Of the original in fp32 it is what speedups are over, in
+    every command."""
     return predict(lower(graph_module), table, precision, keep_fp32).total_ms
 
 

@@ -103,6 +103,7 @@ def shrink_closed_form(
     precision: str,
     goal: Goal,
     *,
+    before_ms: float | None = None,
     options: ClosedForm | None = None,
     progress: Progress | None = None,
     measured_ms: Callable[[fx.GraphModule], float] | None = None,
@@ -110,25 +111,28 @@ def shrink_closed_form(
 ) -> Shrunk:
     """Bring a captured network (float32, batch norms folded) within a latency budget.
 
-    `goal`: a speedup over the table's prediction for the network as it is, or milliseconds.
-    `measured_ms`: of a network whose numbers mean nothing yet; where the device is at hand, plans
-    meet the budget by it instead of by the table. `task`: what the outputs mean.
+    `goal`: a speedup over `before_ms`, or milliseconds. `before_ms`: None: what the table predicts
+    for the network as it is. `measured_ms`: of a network whose numbers mean nothing yet; where the
+    device is at hand, plans meet the budget by it instead of by the table. `task`: what the outputs
+    mean.
 
     Raises InputError: no candidate at all (says why, span by span), a budget that cannot be
     reached (says what can); TableError where the table lacks the precision.
     """
     options, progress = options or ClosedForm(), progress or Silent()
     graph_module = channels_last(graph_module)
-    before_ms = predicted_ms(graph_module, table, precision)
+    if before_ms is None:
+        before_ms = predicted_ms(graph_module, table, precision)
     budget = goal.among(SHRINK_GOALS).budget(before_ms)
     found, refused = candidates(graph_module, table, precision, options.kinds)
     plans = Plans(graph_module, table, precision, found)
-    check_reachable(before_ms, before_ms - plans.most, budget)
+    check_reachable(before_ms, plans.before_ms - plans.most, budget)
     sample = Sample(images, size_of(graph_module), options.images)
     measuring = sample, options.cache, progress
     plans = plans.judged(measure(graph_module, found, *measuring, task=task))
     chosen = plans.within(budget, measured_ms)
-    return fitted(plans, chosen, sample, options, progress, refused, task=task)
+    result = fitted(plans, chosen, sample, options, progress, refused, task=task)
+    return replace(result, before_ms=before_ms)
 
 
 def fitted(

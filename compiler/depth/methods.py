@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import fx
 
+from shrinkc.compiler.cost.budget import predicted_ms, price_of
 from shrinkc.compiler.cost.goal import SHRINK_GOALS, Goal, missing, required
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.closed_form import ClosedForm, TakenChoice, shrink_closed_form
@@ -24,7 +25,7 @@ from shrinkc.compiler.depth.trained import (
     shrink_trained,
 )
 from shrinkc.compiler.images.decoded import Images
-from shrinkc.compiler.pipeline.deployed import BASE_PASSES
+from shrinkc.compiler.pipeline.deployed import BASE_PASSES, merged
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
@@ -109,12 +110,18 @@ class DepthMethod:
 
 
 def _closed_form(given: DepthTask) -> DepthResult:
-    with given.progress.task("Folding; each pass verified in float64"):
+    """From the network with all that is linear merged, which is exact."""
+    goal, table, precision = required(given.goal, SHRINK_GOALS), given.table, given.precision
+    with given.progress.task("Folding, merging; each pass verified in float64"):
         original = run_exact_passes(given.captured, BASE_PASSES)[0].float()
-    if given.goal is None:
-        raise missing(SHRINK_GOALS)
+        start = merged(original, price_of(table, precision)).graph_module
+    before_ms, start_ms = predicted_ms(original, table), predicted_ms(start, table, precision)
+    by_table = given.measured_ms is None
+    if by_table and start_ms <= goal.budget(before_ms):
+        return DepthResult(original, start, before_ms, start_ms, (), ())
     found = shrink_closed_form(
-        *(original, given.images, given.table, given.precision, given.goal),
+        *(start, given.images, table, precision, goal),
+        before_ms=before_ms,
         options=given.closed,
         progress=given.progress,
         measured_ms=given.measured_ms,

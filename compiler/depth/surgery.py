@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 from torch import fx, nn
 
-from shrinkc.compiler.cost.budget import predicted_ms
+from shrinkc.compiler.cost.budget import predicted_ms, price_of
 from shrinkc.compiler.cost.predict import CostTable
-from shrinkc.compiler.pipeline.deployed import Pair
+from shrinkc.compiler.pipeline.deployed import Pair, merged_shape
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.linear.spans import find_spans
@@ -135,12 +135,13 @@ def finish(prepared: Prepared) -> fx.GraphModule:
 
 
 def finished_ms(prepared: Prepared, table: CostTable, precision: str) -> float:
-    """What the table says of the network once it is merged."""
+    """What the table says of the network once it is merged, and what is linear besides, too."""
     result = FoldBatchNorm()(prepared.graph)
     pairs = _to_merge(result.graph_module, prepared.merged, result.changes)
     merged = MergeSpans(pairs, MAX_NODES)(result.graph_module)
     _all_done(merged.skipped)
-    return predicted_ms(merged.graph_module, table, precision)
+    shape = merged_shape(merged.graph_module, price_of(table, precision))
+    return predicted_ms(shape, table, precision)
 
 
 def _to_merge(

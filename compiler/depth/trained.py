@@ -9,7 +9,8 @@ expand         nothing gets faster: convolutions become inverted residuals, are 
                back (Fu et al., 2022)
 
 All of them end alike: padding moved to the spans' sources, an activation behind each span,
-self-distillation from the network as it was, an exact merge.
+self-distillation from the network as it was, an exact merge, of what is linear besides, too. What
+that saves anyway is saved before options are chosen.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from shrinkc.compiler.depth.select import most, select
 from shrinkc.compiler.depth.surgery import DepthPlan, Prepared, finish, finished_ms, prepare, union
 from shrinkc.compiler.depth.trials import damages
 from shrinkc.compiler.images.decoded import Images
-from shrinkc.compiler.pipeline.deployed import Network, network
+from shrinkc.compiler.pipeline.deployed import Network, merged, merged_shape, network
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.recover.recipe import Recipe, Trainer, trainer_for
 from shrinkc.compiler.support.journal import digest_of
@@ -108,7 +109,7 @@ class Taken:
 
 @dataclass(frozen=True, eq=False)
 class TrainedShrink:
-    """The result. `before_ms` and `after_ms` are the table's."""
+    """The result. `before_ms` and `after_ms` are the table's, the first the original's in fp32."""
 
     graph_module: fx.GraphModule
     original: fx.GraphModule
@@ -152,13 +153,14 @@ def shrink_trained(
     options, progress = options or Trained(), progress or Silent()
     if images.labels is None:
         raise labels_missing(method.name)
-    net = network(captured)
-    before_ms = predicted_ms(net.folded, table, precision)
+    net, price = network(captured), price_of(table, precision)
+    before_ms = predicted_ms(net.folded, table)
+    start_ms = predicted_ms(merged_shape(net.folded, price), table, precision)
     key = digest_of(net.graph, f"{method.name} {goal} {options} {images.digest}")[:12]
     teacher = copy_graph(net.graph)
     trainer = trainer_for(images, teacher, options.recipe, folder, key, progress, task=task)
-    run = _Run(net, trainer, options, table, precision, before_ms, measured_ms)
-    found, refused = depth_options(net, price_of(table, precision), method.moves)
+    run = _Run(net, trainer, options, table, precision, before_ms, start_ms, measured_ms)
+    found, refused = depth_options(net, price, method.moves)
     if method.masked:
         chosen = run.searched(found, goal)
     elif goal is None:
@@ -169,7 +171,7 @@ def shrink_trained(
     prepared = prepare(net.graph, plan, run.activation)
     name = f"fine-tuning-{digest_of(prepared.graph, str(plan))[:8]}"
     result = run.trainer.fit(prepared.graph, name, options.recipe.epochs)
-    shrunk = finish(prepared)
+    shrunk = merged(finish(prepared), price).graph_module
     return TrainedShrink(
         shrunk,
         net.folded,
@@ -184,7 +186,8 @@ def shrink_trained(
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """What the methods share."""
+    """What the methods share. `before_ms`: of the original in fp32; `start_ms`: in the precision,
+    with what is linear merged."""
 
     net: Network
     trainer: Trainer
@@ -192,6 +195,7 @@ class _Run:
     table: CostTable
     precision: str
     before_ms: float
+    start_ms: float
     measured_ms: Callable[[fx.GraphModule], float] | None
 
     @property
@@ -227,7 +231,7 @@ class _Run:
 
     def _budget(self, found: Sequence[DepthOption], goal: Goal) -> float:
         budget = goal.among(SHRINK_GOALS).budget(self.before_ms)
-        check_reachable(self.before_ms, self.before_ms - _most(found), budget)
+        check_reachable(self.before_ms, self.start_ms - _most(found), budget)
         return budget
 
     def _within(
@@ -235,11 +239,14 @@ class _Run:
     ) -> tuple[list[int], float]:
         """What `choose` takes to save so many milliseconds, as many as bring the whole network
         within the budget; and how many those are."""
-        saving, measured_ms = self.before_ms - budget, self.measured_ms
+        saving, measured_ms = max(0.0, self.start_ms - budget), self.measured_ms
         if measured_ms is not None:
+            price = price_of(self.table, self.precision)
             return measured_within(
                 choose,
-                lambda chosen: measured_ms(finish(self._prepared(found, chosen))),
+                lambda chosen: measured_ms(
+                    merged_shape(finish(self._prepared(found, chosen)), price)
+                ),
                 (0.0, saving, _most(found)),
                 budget,
             )
@@ -326,8 +333,8 @@ def expand(
     plan = _shrink_back(wide, chosen)
     prepared = prepare(wide.eval(), plan, None)
     result = trainer.fit(prepared.graph, "fine-tuning", recipe.epochs)
-    done = finish(prepared)
-    before, after = (predicted_ms(g, table, precision) for g in (net.folded, done))
+    done = merged(finish(prepared), price_of(table, precision)).graph_module
+    before, after = predicted_ms(net.folded, table), predicted_ms(done, table, precision)
     taken = tuple(Taken(f"expand '{name}'", 0.0, float("nan")) for name in chosen)
     return TrainedShrink(done, net.folded, plan, before, after, taken, (), result.history)
 

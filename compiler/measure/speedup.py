@@ -58,6 +58,8 @@ class Measuring:
     """A changed network's milliseconds: those of the original by the table, over the speedup that
     its file was measured at. So goals mean the same by table and by measuring.
 
+    original   its file in fp32
+    precision  of the changed network
     inputs     what int8 files are calibrated on; a few say enough of speed
     keep_fp32  layers that stay fp32 in them
     """
@@ -85,6 +87,5 @@ def measuring(
     inputs: Sequence[tuple[Tensor, ...]],
     threads: int = 1,
 ) -> Measuring:
-    """Of changes to a deployed network."""
-    file = host_file(original, precision, inputs)
-    return Measuring(file, original_ms, precision, inputs, threads)
+    """Of changes to a deployed network, beside which it runs in fp32."""
+    return Measuring(host_file(original, "fp32", ()), original_ms, precision, inputs, threads)

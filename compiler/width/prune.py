@@ -2,6 +2,10 @@
 
 score every channel → choose widths → compensate → slice, verified → tune; once or in rounds,
 then fine-tune by self-distillation from the network as it was
+
+What is linear is merged in the end where that pays, which is exact. A budget in time is met with
+that counted in, so that no channel goes for time that merging saves. Channels are chosen and
+trained in the network as it was given, with its batch norms.
 """
 
 from __future__ import annotations
@@ -18,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import fx
 
-from shrinkc.compiler.cost.budget import measured_within, predicted_ms
+from shrinkc.compiler.cost.budget import measured_within, predicted_ms, price_of
 from shrinkc.compiler.cost.goal import PRUNE_GOALS, Goal, Unit, missing, required
 from shrinkc.compiler.cost.keys import macs
 from shrinkc.compiler.cost.predict import CostTable, NoTable
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.images.decoded import Images
-from shrinkc.compiler.pipeline.deployed import Network, network
+from shrinkc.compiler.pipeline.deployed import Network, merged, merged_shape, network
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.pipeline.slicing import run_slicing
 from shrinkc.compiler.recover.recipe import Recipe, Trainer, trainer_for
@@ -63,6 +67,7 @@ from shrinkc.passes.criteria.spec import Penalty
 from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
 
 ATTEMPTS = 6  # to meet a budget
+TINY = 1e-9  # of a budget: rounding
 COUNTED = 64  # candidate widths where no latency has to be known
 MULTIPLES = {"cpu": 8, "gpu": 32}  # channels that fill the vectors of a runtime's kernels
 
@@ -119,7 +124,7 @@ class Width:
 @dataclass(frozen=True, eq=False)
 class Pruned:
     """The result. Both graphs are deployed ones, batch norms folded; times are the table's, None
-    without one.
+    without one; the first is the original's in fp32.
 
     trainable  the result with its batch norms, for more training
     """
@@ -152,6 +157,7 @@ def prune(
     train: Images | None = None,
     seen: str = "",
     measured_ms: Callable[[fx.GraphModule], float] | None = None,
+    before_ms: float | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
     task: Task = CLASSIFICATION,
@@ -165,6 +171,8 @@ def prune(
     seen         tells apart what the criterion looks at, for what `folder` keeps
     measured_ms  of a deployed network: where the device is at hand, a budget in time is met by it
                  instead of by the table
+    before_ms    that a speedup is over; None: the network's as it is, measured where that can be,
+                 else by the table in fp32
     folder       keeps scores and checkpoints: a run that was stopped goes on there
     task         what the outputs mean, where training judges them
 
@@ -195,7 +203,7 @@ def prune(
     journal = f"{criterion.name} {seen}"
     run = _Run(
         *(net, table or NoTable(), precision, criterion, schedule, goal, options, stages, trainer),
-        *(measured_ms, folder, journal, progress),
+        *(measured_ms, before_ms, folder, journal, progress),
     )
     return run.pruned()
 
@@ -248,6 +256,7 @@ class _Run:
     stages: Stages
     trainer: Trainer | None
     measured_ms: Callable[[fx.GraphModule], float] | None
+    before_ms: float | None
     folder: Path | None
     seen: str
     progress: Progress
@@ -300,9 +309,9 @@ class _Run:
         folded = run_exact_passes(graph, (FoldBatchNorm(),))[0].float()
         before = after = None
         if not isinstance(self.table, NoTable):
-            before, after = (
-                predicted_ms(g, self.table, self.precision) for g in (self.net.folded, folded)
-            )
+            folded = merged(folded, price_of(self.table, self.precision)).graph_module
+            before = predicted_ms(self.net.folded, self.table)
+            after = predicted_ms(folded, self.table, self.precision)
         found = tuple(Width(name, size, widths[name]) for name, size in whole.items())
         return Pruned(folded, self.net.folded, graph, found, before, after, skipped, history)
 
@@ -362,11 +371,12 @@ class _Round:
         assert run.goal is not None
         groups = channel_groups(self.graph)
         options = run.options.allocation
-        scores = EqualScores().scores(self.graph, groups)
+        scores, unit = EqualScores().scores(self.graph, groups), run.goal.unit
         space = space_of(groups, scores, options, self.multiple)
-        _, price = self._price(groups, space, run.goal.unit)
+        _, price = self._price(groups, space, unit)
+        budget = run.goal.budget(self._before(unit)) / self._left(unit)
         graph, selection, history = prune_while_training(
-            *(self.graph, groups, price, run.goal.budget(self._before(run.goal.unit)), run.trainer),
+            *(self.graph, groups, price, budget, run.trainer),
             schedule,
             epochs=run.short,
             multiple=self.multiple,
@@ -389,18 +399,25 @@ class _Round:
         skeleton, price = self._price(groups, space, unit)
         kind = kind_of(run.options.allocation, goal)
         choose = partial(allocate, space, price, kind=kind)
-        before = self._before(unit)
+        before, left = self._before(unit), self._left(unit)
         target = goal.budget(before)
-        share = (target / before) ** (self.number / self.rounds)
-        budget = share * before
+        start = self._start(unit, before)
+        share = (target / start) ** (self.number / self.rounds)
+        budget = share * start
+
+        def cost(widths: Mapping[str, int]) -> float:
+            if left == 1:
+                return self._cost(skeleton.facts(widths), widths, unit)
+            return predicted_ms(self._shape(space, widths), run.table, run.precision)
+
         try:
             if unit == "channels":
                 return self._nearest(goal, space, share, None if kind == "uniform" else choose)
             if run.measured_ms is not None and unit == "ms":
                 return self._measured(space, price, choose, budget, run.measured_ms)
             if self.number == 1 < self.rounds:  # before anything is trained
-                choose(target)
-            return _exactly(choose, budget, lambda w: self._cost(skeleton.facts(w), w, unit))
+                _exactly(choose, target, cost, left)
+            return _exactly(choose, budget, cost, left)
         except UnreachableError as error:
             raise UnreachableGoalError(
                 f"{goal.closest(before, error.closest)}{error.limited_by}"
@@ -433,14 +450,43 @@ class _Round:
             )
         return widths
 
+    def _left(self, unit: Unit) -> float:
+        """Of the time that the operators take as they are, what is left once all that is linear is
+        merged; 1 where nothing is, and of anything but time."""
+        run = self.run
+        if unit != "ms":
+            return 1.0
+        folded = FoldBatchNorm()(self.graph).graph_module
+        shape = merged_shape(folded, price_of(run.table, run.precision))
+        if shape is folded:
+            return 1.0
+        now, then = (predicted_ms(g, run.table, run.precision) for g in (folded, shape))
+        return then / now
+
+    def _shape(self, space: Space, widths: Mapping[str, int]) -> fx.GraphModule:
+        """Of the network that is deployed at these widths."""
+        sliced = SliceChannels(space.selection(widths))(self.graph).graph_module
+        folded = FoldBatchNorm()(sliced).graph_module.float()
+        return merged_shape(folded, price_of(self.run.table, self.run.precision))
+
+    def _start(self, unit: Unit, before: float) -> float:
+        """What the network that was given costs in the precision that is asked for, merged."""
+        run = self.run
+        if unit != "ms" or run.measured_ms is not None:
+            return before
+        shape = merged_shape(run.net.folded, price_of(run.table, run.precision))
+        return predicted_ms(shape, run.table, run.precision)
+
     def _before(self, unit: Unit) -> float:
         """Of the network that was given."""
         run, folded = self.run, self.run.net.folded
         match unit:
+            case "ms" if run.before_ms is not None:
+                return run.before_ms
             case "ms" if run.measured_ms is not None:
                 return run.measured_ms(folded)
             case "ms":
-                return predicted_ms(folded, run.table, run.precision)
+                return predicted_ms(folded, run.table)
             case "macs":
                 return macs(lower(folded))
             case "params":
@@ -479,8 +525,7 @@ class _Round:
         def measured(widths: Mapping[str, int]) -> float:
             key = tuple(sorted(widths.items()))
             if key not in known:
-                sliced = SliceChannels(space.selection(widths))(self.graph).graph_module
-                known[key] = measured_ms(FoldBatchNorm()(sliced).graph_module.float())
+                known[key] = measured_ms(self._shape(space, widths))
             return known[key]
 
         whole = price.total({})
@@ -494,14 +539,22 @@ def _exactly(
     choose: Callable[[float], dict[str, int]],
     budget: float,
     cost: Callable[[Mapping[str, int]], float],
+    left: float,
 ) -> dict[str, int]:
-    """Prices by terms are exact but for operators whose kind changes with the width."""
-    asked, over = budget, 0.0
+    """Prices by terms are exact but for operators whose kind changes with the width, and for what
+    merging saves: the share `left` of them of the network as it is now."""
+    asked, over = budget / left, 0.0
     for _ in range(ATTEMPTS):
-        widths = choose(asked)
+        lowest: UnreachableError | None = None
+        try:
+            widths = choose(asked)
+        except UnreachableError as error:
+            lowest, widths = error, choose(error.closest * (1 + TINY))
         over = cost(widths) - budget
         if over <= 0:
             return widths
+        if lowest is not None:
+            raise UnreachableError(budget, budget + over, lowest.limited_by)
         asked -= over
     raise InputError(f"a budget of {budget:.4g} is missed by {over:.2g}; give more")
 

@@ -9,11 +9,9 @@ from torch import fx
 from shrinkc.compiler.cost.budget import price_of
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.options import Options
-from shrinkc.compiler.pipeline.deployed import BASE_PASSES
+from shrinkc.compiler.pipeline.deployed import BASE_PASSES, merge_passes
 from shrinkc.compiler.pipeline.run import Step, run_exact_passes
 from shrinkc.passes.base import Pass, copy_graph
-from shrinkc.passes.merge.merge_linear import MergeLinear
-from shrinkc.passes.simplify.simplify import Simplify
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ def optimise(graph_module: fx.GraphModule, table: CostTable, options: Options) -
     """Every exact pass, verified. Raises VerificationError."""
     folded, steps = run_exact_passes(graph_module, BASE_PASSES)
     baseline = copy_graph(folded).float()
-    passes = (*options.passes, *merge_passes(table, options))
+    passes = (*options.passes, *_merging(table, options))
     if not passes:
         return Optimised(baseline, baseline, steps, merged=False)
     final, merges = run_exact_passes(folded, passes)
@@ -40,10 +38,9 @@ def optimise(graph_module: fx.GraphModule, table: CostTable, options: Options) -
     )
 
 
-def merge_passes(table: CostTable, options: Options) -> tuple[Pass, ...]:
+def _merging(table: CostTable, options: Options) -> tuple[Pass, ...]:
     """Merging where the table says it pays; `options.merge` may force or forbid it."""
     if options.merge == "none":
         return ()
-    if options.merge == "all":
-        return (MergeLinear(), Simplify())
-    return (MergeLinear(price=price_of(table, options.precision)), Simplify())
+    price = None if options.merge == "all" else price_of(table, options.precision)
+    return merge_passes(price)

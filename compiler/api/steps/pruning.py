@@ -323,6 +323,7 @@ class Pruner:
                 fitted,
             ),
             measured_ms=self.measured_ms if timed else None,
+            before_ms=self.measured_ms.original_ms if timed and self.measured_ms else None,
             folder=self.request.folder,
             task=self.request.options.task,
             progress=self.request.progress,

@@ -107,7 +107,8 @@ class Request:
         return source.decoded(self.progress, cache=cache)
 
     def on_this_machine(self, table: CostTable, few: Callable[[], Tensor]) -> Measuring | None:
-        """How to measure changed networks where the target is at hand; None elsewhere.
+        """How to measure changed networks beside the original in fp32 where the target is at hand;
+        None elsewhere.
 
         few  (n, channels, height, width) inputs that int8 is calibrated on
         """
@@ -115,8 +116,8 @@ class Request:
         if not is_host(options.target):
             return None
         original = network(self.subject.graph).folded
-        before_ms = predicted_ms(original, table, options.precision)
         inputs = [(x[None],) for x in few()] if options.precision == "int8" else []
+        before_ms = predicted_ms(original, table)
         return measuring(original, before_ms, options.precision, inputs, options.threads)
 
     def judged(self, changed: fx.GraphModule, original: fx.GraphModule) -> Judged | None:
