@@ -1,4 +1,5 @@
-"""What may be chosen: in every precision the spans' choices and slices of channel groups.
+"""What may be chosen: in every precision the spans' choices and slices of channel groups, of the
+network whose linear layers are merged where that pays: what is exact comes first, and is free.
 
 Times are known without running anything; damages are measured when they are first asked for, every
 choice once for all precisions.
@@ -6,7 +7,7 @@ choice once for all precisions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.choice_sets import Plans
 from shrinkc.compiler.depth.choices import Choice, Kind, choices
 from shrinkc.compiler.depth.importance import measure
+from shrinkc.compiler.pipeline.deployed import Merged, merged
 from shrinkc.compiler.plan.group_choices import GroupChoice, group_choices, measure_groups
 from shrinkc.compiler.plan.slicings import Slicings
 from shrinkc.compiler.recover.layer_problems import Sample
@@ -72,13 +74,30 @@ class Candidates:
     task: Task
 
     @cached_property
+    def starts(self) -> dict[str, Merged]:
+        """Precision → the network that choices are made in: the original, with what is linear
+        merged where that pays. One network where the same merges do."""
+        found: dict[str, Merged] = {}
+        with self.progress.task("Merging what is linear; verified in float64"):
+            for precision in self.precisions:
+                start = merged(self.original, price_of(self.table, precision))
+                places = [(one.source, one.sink) for one in start.merges]
+                for other in found.values():
+                    if [(one.source, one.sink) for one in other.merges] == places:
+                        start = replace(start, graph_module=other.graph_module)
+                found[precision] = start
+        return found
+
+    @cached_property
     def _choices(self) -> dict[str, tuple[list[Choice], list[NoSpan]]]:
         """Precision → what saves time, and which spans stay."""
-        spans = find_spans(self.original)
+        starts = {precision: start.graph_module for precision, start in self.starts.items()}
+        spans = {graph: find_spans(graph) for graph in set(starts.values())}
         with self.progress.task("Pricing what can be done", len(self.precisions)) as done:
             found: dict[str, tuple[list[Choice], list[NoSpan]]] = {}
-            for precision in self.precisions:
-                found[precision] = choices(spans, price_of(self.table, precision), self.kinds)
+            for precision, graph in starts.items():
+                price = price_of(self.table, precision)
+                found[precision] = choices(spans[graph], price, self.kinds)
                 done()
         return found
 
@@ -88,29 +107,39 @@ class Candidates:
             return []
         found, _ = self._choices[precision]
         hidden = {c.span.hidden.producer for c in found if c.channels and c.span.hidden}
+        graph = self.starts[precision].graph_module
         with self.progress.task("Pricing channel groups"):
-            return group_choices(self.original, self.table, precision, hidden)
+            return group_choices(graph, self.table, precision, hidden)
 
     @cached_property
     def priced(self) -> dict[str, Slicings]:
         """Precision → what can be done; tells times, and no damages."""
-        return {
-            p: Slicings(
-                Plans(self.original, self.table, p, found), self._slices(p), None, self.kinds
-            )
-            for p, (found, _) in self._choices.items()
-        }
+        found: dict[str, Slicings] = {}
+        for p, (some, _) in self._choices.items():
+            whole = Plans(self.starts[p].graph_module, self.table, p, some)
+            found[p] = Slicings(whole, self._slices(p), None, self.kinds)
+        return found
 
     @cached_property
     def judged(self) -> dict[str, Slicings]:
-        """Precision → what can be done, with damages; measured now."""
+        """Precision → what can be done, with damages; measured now, once for all precisions that
+        start from the same network."""
+        by_graph: dict[fx.GraphModule, list[str]] = {}
+        for precision, start in self.starts.items():
+            by_graph.setdefault(start.graph_module, []).append(precision)
+        found: dict[str, Slicings] = {}
+        for graph, precisions in by_graph.items():
+            found |= self._judged(graph, {p: self.priced[p] for p in precisions})
+        return found
+
+    def _judged(self, graph: fx.GraphModule, priced: Mapping[str, Slicings]) -> dict[str, Slicings]:
         measuring, task = (self.sample, self.cache, self.progress), self.task
-        every = [choice for found, _ in self._choices.values() for choice in found]
+        every = [choice for slicings in priced.values() for choice in slicings.whole.found]
         labels = [choice.label for choice in every]
-        measured = measure(self.original, every, *measuring, task=task)
+        measured = measure(graph, every, *measuring, task=task)
         damages = dict(zip(labels, measured, strict=True))
-        wanted = {c.label: c for slicings in self.priced.values() for c in slicings.slices}
-        slices = measure_groups(self.original, list(wanted.values()), *measuring, task=task)
+        wanted = {c.label: c for slicings in priced.values() for c in slicings.slices}
+        slices = measure_groups(graph, list(wanted.values()), *measuring, task=task)
         damages |= {label: damage for label, (_, damage) in slices.items()}
 
         def judged(slicings: Slicings) -> Slicings:
@@ -119,7 +148,7 @@ class Candidates:
             kept = [replace(c, keep=slices[c.label][0].keep) for c in some]
             return Slicings(whole, kept, damages, slicings.kinds)
 
-        return {p: judged(slicings) for p, slicings in self.priced.items()}
+        return {p: judged(slicings) for p, slicings in priced.items()}
 
     @property
     def refused(self) -> tuple[NoSpan, ...]:

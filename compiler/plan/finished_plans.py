@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor, fx
 
-from shrinkc.compiler.plan.plan_file import Plan, plan_files, read_plan
+from shrinkc.compiler.plan.plan_file import NAME, Plan, plan_files, read_plan
 from shrinkc.compiler.plan.replay import replay
 from shrinkc.compiler.quantise.noise import LayerNoise
 from shrinkc.compiler.support.atomic_files import atomic_folder
@@ -26,28 +27,40 @@ class Planned:
 
 @dataclass(frozen=True, eq=False)
 class FinishedPlans:
-    """Plans for one network by what was asked. `settings`: everything else that they depend on.
-    `folder`: None: nothing is kept."""
+    """Plans for one network by what was asked, of this run and, in a folder, of earlier ones.
+
+    folder    None: nothing is kept
+    settings  everything else that plans depend on
+    """
 
     folder: Path | None
     captured: fx.GraphModule
     settings: tuple[object, ...]
+    _here: dict[str, Planned] = field(default_factory=dict[str, Planned])
 
     def get(self, name: str) -> Planned | None:
-        place = self._place(name)
-        if place is None or not (place / "plan.json").exists():
-            return None
-        plan, tensors = read_plan(place)
-        return Planned(plan, tensors, replay(self.captured, plan, tensors)[1])
+        place = self._place
+        if name not in self._here and place is not None and (place / name / NAME).exists():
+            plan, tensors = read_plan(place / name)
+            graph = replay(self.captured, plan, tensors)[1]
+            self._here[name] = Planned(plan, tensors, graph)
+        return self._here.get(name)
 
     def put(self, name: str, planned: Planned) -> None:
-        place = self._place(name)
-        if place is not None:
-            with atomic_folder(place) as folder:
+        self._here[name] = planned
+        if self._place is not None:
+            with atomic_folder(self._place / name) as folder:
                 for file, content in plan_files(planned.plan, planned.tensors).items():
                     (folder / file).write_bytes(content)
 
-    def _place(self, name: str) -> Path | None:
+    def all(self) -> dict[str, Plan]:
+        """What was asked → the plan."""
+        kept = [] if self._place is None else sorted(self._place.glob(f"*/{NAME}"))
+        found = {path.parent.name: read_plan(path)[0] for path in kept}
+        return found | {name: planned.plan for name, planned in self._here.items()}
+
+    @cached_property
+    def _place(self) -> Path | None:
         if self.folder is None:
             return None
-        return self.folder / digest_of(self.captured, str((name, *self.settings)))
+        return self.folder / digest_of(self.captured, str(self.settings))

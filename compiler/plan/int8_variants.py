@@ -14,6 +14,7 @@ from torch import fx
 
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.quantise.options import Int8
+from shrinkc.compiler.support.text import counted
 
 ENOUGH = 0.02  # divergence in nats: MobileNetV2's int8 has 0.004, one that loses points has 0.05
 HELPS = 0.8  # of the divergence, at most, that is left by what helps
@@ -27,6 +28,11 @@ class PrecisionVariant:
     precision: str
     damage: float = 0.0
     int8: Int8 = field(default_factory=Int8)
+
+    @property
+    def label(self) -> str:
+        kept = len(self.int8.keep_fp32)
+        return f"{self.precision}, {counted(kept, 'layer')} in fp32" if kept else self.precision
 
     def int8_options(self, graph_module: fx.GraphModule) -> Int8:
         """How a changed network becomes int8: of its layers that are still there."""

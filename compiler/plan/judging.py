@@ -24,6 +24,7 @@ from shrinkc.compiler.verify.int8_files import Making, int8_files
 
 CALIBRATED = 100  # images that tell the ranges of int8
 GLANCED = 32  # images, whether they are all alike
+COMPARED = 100  # images that tell which of several networks is nearest to the original
 ADVICE = "a plan is fitted to them and may not suit others: give real images of many classes"
 
 
@@ -67,25 +68,34 @@ class Judge:
         prepared = prepare(graph, few, options, self.progress, task=self.task)
         return int8_files(prepared, Making(FORMATS, few, options, self.progress))[0]
 
-    def int8_damage(self, options: Int8) -> Int8Damage:
-        """What the original loses by it; kept."""
+    def int8_damage(self, graph: fx.GraphModule, options: Int8) -> Int8Damage:
+        """What a network that computes what the original does loses by it; kept."""
         sample = self.sample
         seen = f"int8 {self.task!r} {sample.images.digest} {sample.size} {sample.indices}"
-        journal = Journal(self.cache, digest_of(self.original, f"{seen} {options}"))
+        journal = Journal(self.cache, digest_of(graph, f"{seen} {options}"))
         if "" not in journal.entries:
-            prepared = self.in_int8(self.original, options)
-            quantised, answer = self._quantised(prepared), answers(self.original)
-            total = count = 0.0
+            prepared = self.in_int8(graph, options)
             with self.progress.task("Measuring what int8 costs"):
-                for x, _ in labelled_batches(sample.split()[1]):
-                    apart = self.task.divergence(quantised(x), answer(x))
-                    total += float(apart.mean()) * len(x)
-                    count += len(x)
+                apart = self._divergence(self._quantised(prepared), sample.split()[1])
             for layer in prepared.noise:
                 journal.put(layer.layer, [layer.snr_db])
-            journal.put("", [total / count])
+            journal.put("", [apart])
         noise = {layer: found[0] for layer, found in journal.entries.items() if layer}
-        return Int8Damage(journal.entries[""][0], noise)
+        return Int8Damage(max(0.0, journal.entries[""][0]), noise)  # below 0: rounding
+
+    def loss(self, graph: fx.GraphModule, prepared: Prepared | None = None) -> float:
+        """How far the answers are from the original's, on a few images that no fit saw; of the int8
+        file, where the network is `prepared` for one."""
+        changed = answers(graph) if prepared is None else self._quantised(prepared)
+        return self._divergence(changed, self.held.at_most(COMPARED))
+
+    def _divergence(self, changed: Answering, sample: Sample) -> float:
+        """The mean over the images."""
+        original, total, count = answers(self.original), 0.0, 0
+        for x, _ in sample.batches():
+            total += float(self.task.divergence(changed(x), original(x)).mean()) * len(x)
+            count += len(x)
+        return total / count
 
     def promise(self, graph: fx.GraphModule, prepared: Prepared | None) -> Promise:
         """Of a plan's network; by the int8 file, where it is one."""

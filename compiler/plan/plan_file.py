@@ -36,13 +36,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Step(Strict):
     """One span. Its layers between `source` and `sink` become one convolution ("merge"), go
     ("drop"), or keep `channels` of `channels_before` hidden channels ("narrow"). Or one channel
-    group, which both name, of which the channels in `kept`, rising, stay ("slice").
+    group, which both name, of which the channels in `kept`, rising, stay ("slice"). Or layers that
+    are linear already become one, which changes nothing ("exact"); that comes before all others.
 
     saving_ms  by the target's table
     loss       divergence of the answers that it alone causes; `agreement` of them
     """
 
-    kind: Literal["merge", "drop", "narrow", "slice"]
+    kind: Literal["merge", "drop", "narrow", "slice", "exact"]
     source: Place
     sink: Place
     channels: Annotated[int, Field(ge=0, le=1 << 20)] = 0

@@ -1,9 +1,11 @@
 """Depth, width and precision in one decision.
 
-    candidates of every precision → damage of each choice alone, of int8 alone (measured once) →
-    the least damage within the budget, in fp32 and every variant of int8 (int8_variants.py): of
-    the spans exactly, of channel groups one by one (slicings.py) → the best of them → groups
-    sliced and spans fitted in execution order → judged on images that no fit saw
+    what is linear merged where that pays, which is exact → candidates of every precision →
+    damage of each choice alone, of int8 alone (measured once) → the least damage within the
+    budget, in fp32 and every variant of int8 (int8_variants.py): of the spans exactly, of channel
+    groups one by one (slicings.py) → the nearest of them fitted quickly and compared
+    (finalists.py) → groups sliced and spans fitted in execution order → judged on images that no
+    fit saw → of all plans that are known and fit the budget, the one that loses least
 
 Time is the target's, over the original in fp32: int8 spends nothing of the budget but accuracy.
 Where the target is this machine, operators are timed one by one, the original and every set that is
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +29,16 @@ from shrinkc.compiler.depth.choice_sets import outline
 from shrinkc.compiler.depth.closed_form import ClosedForm, TakenChoice, fitted
 from shrinkc.compiler.formats.base import FILE_PRECISIONS
 from shrinkc.compiler.images.decoded import Images
-from shrinkc.compiler.pipeline.deployed import channels_last, deployed
+from shrinkc.compiler.pipeline.deployed import ExactMerge, channels_last, deployed
 from shrinkc.compiler.plan.candidates import Candidates, available
 from shrinkc.compiler.plan.file_timing import FileTiming
+from shrinkc.compiler.plan.finalists import NEAR, Candidate, finalists, ranked
 from shrinkc.compiler.plan.finished_plans import FinishedPlans, Planned
 from shrinkc.compiler.plan.group_choices import GroupChoice, sliced_and_fitted
 from shrinkc.compiler.plan.int8_variants import PrecisionVariant, int8_variants
 from shrinkc.compiler.plan.judging import Judge
 from shrinkc.compiler.plan.plan_file import INT8, Plan, Step
-from shrinkc.compiler.plan.replay import changed_tensors, model_digest
+from shrinkc.compiler.plan.replay import changed_tensors, model_digest, stored_calibration
 from shrinkc.compiler.plan.slicings import SLACK, Slicing, Slicings
 from shrinkc.compiler.recover.divergence import Damage
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
@@ -162,7 +165,8 @@ class Planner:
         """What can be computed in, with the divergence that nothing but the precision causes."""
         found = [PrecisionVariant("fp32")] if "fp32" in self.precisions else []
         if "int8" in self.precisions:
-            found += int8_variants(self.judge.int8_damage)
+            start = self.candidates.starts["int8"].graph_module
+            found += int8_variants(partial(self.judge.int8_damage, start))
         return found
 
     @property
@@ -188,37 +192,70 @@ class Planner:
         return self.within(goal.budget(self.before_ms))
 
     def within(self, budget_ms: float) -> Planned:
-        """The plan of least damage. Raises InputError for a budget that cannot be met; it says
-        what is the fastest."""
+        """The plan that loses least of those that are known: a faster one that was asked for
+        before may lose less. Raises InputError for a budget that cannot be met; it says what is
+        the fastest."""
         name = f"{budget_ms:.6g}"
-        return self.finished.get(name) or self._planned(name, *self.chosen(budget_ms))
+        planned = self.finished.get(name)
+        if planned is None:
+            planned = self._best(self.chosen(budget_ms))
+            self.finished.put(name, planned)
+        fitting = {
+            name: plan for name, plan in self.finished.all().items() if _ms(plan) <= budget_ms
+        }
+        least = min(fitting, key=lambda other: _lost(fitting[other]), default=name)
+        if least != name and _lost(fitting[least]) < _lost(planned.plan):
+            return self.finished.get(least) or planned
+        return planned
 
-    def chosen(self, budget_ms: float) -> tuple[PrecisionVariant, Slicing, list[int]]:
-        """What `within` takes, not fitted: of one slicing's plans the numbers of the choices."""
+    def chosen(self, budget_ms: float) -> list[Candidate]:
+        """What may become the plan, not fitted: of every way that comes near the best, the choices
+        of least damage."""
         if not is_host(self.table.target):  # where measuring may find more
             fastest = min(slicings.fastest_ms(1) for slicings in self.candidates.priced.values())
             if budget_ms < fastest:
                 raise self._unreachable(budget_ms)
-        best: tuple[float, PrecisionVariant, Slicing, list[int]] | None = None
+        found: list[Candidate] = []
+        missed: list[str] = []
         for expected, variant, slicing in self.by_table(budget_ms):
-            if best is not None and best[0] <= expected:
+            if found and expected > NEAR * min(one.damage for one in found):
                 break  # measuring takes time
             try:
                 chosen = slicing.plans.within(budget_ms, self._measured(variant))
-            except InputError:
+            except UnreachableGoalError as error:
+                missed.append(f"{variant.label}: {error}")
                 continue
             damage = variant.damage + slicing.damage + slicing.plans.damage(chosen)
-            if best is None or damage < best[0]:
-                best = damage, variant, slicing, chosen
-        if best is None:
-            raise self._unreachable(budget_ms)
-        return best[1:]
+            found.append(Candidate(variant, slicing, chosen, damage))
+        if not found:
+            raise self._unreachable(budget_ms, missed)
+        self.notes += [note for note in missed if is_host(self.table.target)]
+        return finalists(found)
 
-    def _unreachable(self, budget_ms: float) -> InputError:
+    def _unreachable(self, budget_ms: float, missed: Sequence[str] = ()) -> InputError:
+        if is_host(self.table.target) and missed:
+            return UnreachableGoalError("; ".join(missed))
         return UnreachableGoalError(
             f"a budget of {budget_ms:.4g} ms cannot be reached: from {self.before_ms:.4g} ms "
             f"the fastest is {self.before_ms / self.most:.4g} ms, {self.most:.2f}×"
         )
+
+    def _best(self, found: Sequence[Candidate]) -> Planned:
+        """Fitted, from the one that a quick fit liked best on, until what is left looks worse."""
+        if len(found) == 1:
+            return self._planned(found[0])
+        starts = {p: start.graph_module for p, start in self.candidates.starts.items()}
+        best: tuple[float, Planned] | None = None
+        for quick, candidate in ranked(found, starts, self.judge, self.progress):
+            if best is not None and best[0] <= quick:
+                break
+            planned = self._planned(candidate)
+            int8, graph = stored_calibration(planned.plan, planned.tensors), planned.graph_module
+            loss = self.judge.loss(graph, None if int8 is None else int8.prepared(graph))
+            if best is None or loss < best[0]:
+                best = loss, planned
+        assert best is not None
+        return best[1]
 
     def by_table(self, budget_ms: float) -> list[tuple[float, PrecisionVariant, Slicing]]:
         """What the budget costs in every variant, with groups sliced and without, the least first;
@@ -255,31 +292,31 @@ class Planner:
                 break
             key = f"{planned.plan.precision} {planned.plan.steps}"
             found.setdefault(key, planned)
-        return list(found.values())
+        rows = list(found.values())
+        return [one for one in rows if not any(_beats(other, one) for other in rows)]
 
     def dropping(self, share: float) -> Planned:
-        """The fastest plan that loses at most this share of the metric, by halving: the faster, the
-        less accurate."""
+        """The fastest known plan that loses at most this share of the metric. Speedups are looked
+        at by halving: the faster, the less accurate."""
         speedups = self._speedups(POINTS)
         low, high = 0, len(speedups) - 1
-        best: Planned | None = None
         while low <= high:
             middle = (low + high) // 2
-            planned = self.within(self.before_ms / speedups[middle])
-            promise = planned.plan.promise
-            if promise is not None and promise.drop <= share:
-                best, low = planned, middle + 1
+            if _keeps(self.within(self.before_ms / speedups[middle]).plan, share):
+                low = middle + 1
             else:
                 high = middle - 1
-        if best is None:
-            self.notes.append(
-                f"nothing lost at most {100 * share:g} {self.task.unit}; it stays as it is"
-            )
-            variant = self.variants[0]
-            best = self._planned(
-                "exact", variant, self.candidates.judged[variant.precision].of(()), []
-            )
-        return best
+        known = {name: plan for name, plan in self.finished.all().items() if _keeps(plan, share)}
+        if known:
+            best = self.finished.get(min(known, key=lambda name: _ms(known[name])))
+            if best is not None:
+                return best
+        self.notes.append(
+            f"nothing lost at most {100 * share:g} {self.task.unit}; it stays as it is"
+        )
+        variant = self.variants[0]
+        whole = self.candidates.judged[variant.precision].of(())
+        return self._planned(Candidate(variant, whole, (), variant.damage))
 
     def _speedups(self, count: int) -> list[float]:
         """What is free (the network as it is, in every precision), then up to the most, closer
@@ -294,14 +331,14 @@ class Planner:
 
     # --- applying ------------------------------------------------------------------------------
 
-    def _planned(
-        self, name: str, variant: PrecisionVariant, slicing: Slicing, chosen: Sequence[int]
-    ) -> Planned:
+    def _planned(self, candidate: Candidate) -> Planned:
+        variant, slicing, chosen = candidate.variant, candidate.slicing, candidate.chosen
         plans, slices, sample = slicing.plans, slicing.slices, self.judge.sample
+        start, teacher = self.candidates.starts[variant.precision], None
         if slices:
-            start = sliced_and_fitted(self.original, slices, sample, self.progress).graph_module
-            plans = replace(plans, graph=channels_last(start))
-        teacher = self.original if slices else None
+            teacher = start.graph_module
+            narrowed = sliced_and_fitted(teacher, slices, sample, self.progress).graph_module
+            plans = replace(plans, graph=channels_last(narrowed))
         shrunk = fitted(
             *(plans, chosen, sample, self.planning.closed, self.progress),
             teacher=teacher,
@@ -329,19 +366,51 @@ class Planner:
             after_ms=shrunk.after_ms,
             measured_speedup=speedup,
             promise=self.judge.promise(graph, prepared),
-            steps=(*map(_slice, slices, slicing.damages), *map(_step, shrunk.taken)),
+            steps=(
+                *map(_exact, start.merges),
+                *map(_slice, slices, slicing.damages),
+                *map(_step, shrunk.taken),
+            ),
             ranges=dict(prepared.quantisation.ranges) if prepared else {},
             keep_fp32=tuple(sorted(prepared.quantisation.keep_fp32)) if prepared else (),
         )
-        planned = Planned(plan, tensors, graph, prepared.noise if prepared else ())
-        self.finished.put(name, planned)
-        return planned
+        return Planned(plan, tensors, graph, prepared.noise if prepared else ())
 
     def _measured(self, variant: PrecisionVariant) -> Callable[[fx.GraphModule], float] | None:
         """Milliseconds of a network, where the target is this machine."""
         if not is_host(self.table.target):
             return None
         return lambda graph: self.before_ms / self.timing.speedup(graph, variant)
+
+
+def _ms(plan: Plan) -> float:
+    """As measured, where the target was at hand."""
+    return plan.before_ms / (plan.measured_speedup or plan.speedup)
+
+
+def _lost(plan: Plan) -> float:
+    """Share of the metric; what few images gain is chance."""
+    return 1.0 if plan.promise is None else max(0.0, plan.promise.drop)
+
+
+def _keeps(plan: Plan, share: float) -> bool:
+    return plan.promise is not None and plan.promise.drop <= share
+
+
+def _beats(a: Planned, b: Planned) -> bool:
+    """As fast, and loses less."""
+    return _ms(a.plan) <= _ms(b.plan) and _lost(a.plan) < _lost(b.plan)
+
+
+def _exact(merge: ExactMerge) -> Step:
+    return Step(
+        kind="exact",
+        source=merge.source,
+        sink=merge.sink,
+        saving_ms=merge.saving_ms,
+        loss=0.0,
+        agreement=1.0,
+    )
 
 
 def _step(row: TakenChoice) -> Step:

@@ -11,16 +11,19 @@ from torch import Tensor, fx
 from shrinkc.compiler.depth.choice_sets import outline
 from shrinkc.compiler.depth.choices import Choice
 from shrinkc.compiler.export.lower import lower
-from shrinkc.compiler.pipeline.deployed import deployed
+from shrinkc.compiler.pipeline.deployed import channels_last, deployed
 from shrinkc.compiler.plan.plan_file import INT8, Plan, Step
 from shrinkc.compiler.quantise.stored import StoredCalibration
 from shrinkc.compiler.support.journal import digest_of
 from shrinkc.errors import InputError, LoadError
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
 from shrinkc.passes.analysis.linear.spans import find_spans
+from shrinkc.passes.base import copy_graph
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.channels.slice_channels import SliceChannels
 from shrinkc.passes.ir import check_legal
+from shrinkc.passes.merge.merge_spans import MergeSpans
+from shrinkc.passes.simplify.simplify import Simplify
 
 
 def model_digest(captured: fx.GraphModule) -> str:
@@ -52,11 +55,12 @@ def replay(
             f"the plan was made for another network ({plan.model}, this is {digest}); plan anew"
         )
     original = deployed(captured)
-    slicing = _sliced(original, [step for step in plan.steps if step.kind == "slice"])
+    start = _merged(original, [step for step in plan.steps if step.kind == "exact"])
+    slicing = _sliced(start, [step for step in plan.steps if step.kind == "slice"])
     spans = {(s.source, s.sink): s for s in find_spans(slicing).spans}
     chosen: list[Choice] = []
     for step in plan.steps:
-        if step.kind == "slice":
+        if step.kind in ("exact", "slice"):
             continue
         span = spans.get((step.source, step.sink))
         if span is None or not _possible(step, span.hidden and span.hidden.channels):
@@ -75,11 +79,24 @@ def replay(
     return original, graph
 
 
-def _sliced(original: fx.GraphModule, steps: Sequence[Step]) -> fx.GraphModule:
-    """The shape that its channel groups leave."""
+def _merged(original: fx.GraphModule, steps: Sequence[Step]) -> fx.GraphModule:
+    """With linear layers that became one, in float64 as they were then."""
     if not steps:
         return original
-    sizes = {group.name: group.size for group in channel_groups(original).groups}
+    pairs = tuple((step.source, step.sink) for step in steps)
+    result = MergeSpans(pairs)(copy_graph(original).double())
+    skipped = {skip.node for skip in result.skipped}
+    for step in steps:
+        if step.sink in skipped:
+            raise _cannot(step)
+    return channels_last(Simplify()(result.graph_module).graph_module.float())
+
+
+def _sliced(start: fx.GraphModule, steps: Sequence[Step]) -> fx.GraphModule:
+    """The shape that its channel groups leave."""
+    if not steps:
+        return start
+    sizes = {group.name: group.size for group in channel_groups(start).groups}
     keep: dict[str, npt.NDArray[np.bool_]] = {}
     for step in steps:
         mask = np.isin(np.arange(sizes.get(step.source, 0)), step.kept)
@@ -87,7 +104,7 @@ def _sliced(original: fx.GraphModule, steps: Sequence[Step]) -> fx.GraphModule:
         if step.source in keep or not fits:
             raise _cannot(step)
         keep[step.source] = mask
-    result = SliceChannels(Selection(keep))(original)
+    result = SliceChannels(Selection(keep))(start)
     skipped = {skip.node for skip in result.skipped}
     for step in steps:
         if step.source in skipped:
@@ -97,7 +114,8 @@ def _sliced(original: fx.GraphModule, steps: Sequence[Step]) -> fx.GraphModule:
 
 def _cannot(step: Step) -> LoadError:
     what = f"'{step.source}' to '{step.sink}'" if step.kind != "slice" else f"'{step.source}'"
-    return LoadError(f"the plan cannot {step.kind} {what} here")
+    kind = "merge" if step.kind == "exact" else step.kind
+    return LoadError(f"the plan cannot {kind} {what} here")
 
 
 def in_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

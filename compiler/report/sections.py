@@ -10,7 +10,7 @@ from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.passes.base import Skip
 
-Choice = Literal["merge", "drop", "narrow", "slice", "keep"]
+Choice = Literal["merge", "drop", "narrow", "slice", "exact", "keep"]
 
 
 @dataclass(frozen=True)

@@ -136,8 +136,8 @@ class Request:
         sections: Sections | None = None,
         extras: Mapping[str, bytes] | None = None,
     ) -> tuple[Compiled, Judged | None]:
-        """The files of `changed`, made from `original`, both deployed (batch norms folded); judged
-        where there are images for it. `how`: what was done, in a word.
+        """The files of `changed`, made from `original`, both deployed (batch norms folded) and the
+        first merged already; judged where there are images for it. `how`: what was done, in a word.
 
         int8 is calibrated on `images` where others are judged, else on every second of them, unless
         what calibration told is `stored`. `sections` is what the report says besides, `extras` are
@@ -146,7 +146,7 @@ class Request:
         images, evaluation = self.images, self.evaluation
         calibrates = self.options.precision == "int8" and evaluation is not None
         options = with_images(
-            replace(self.options, merge="auto" if stored is None else "none", stored=stored),
+            replace(self.options, merge="none", stored=stored),
             evaluation or images,
             images.without_labels() if calibrates and images is not None else None,
         )

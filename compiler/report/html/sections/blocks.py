@@ -21,6 +21,7 @@ _BY_CHOICE = {
     "drop": "dropped",
     "narrow": "narrowed",
     "slice": "narrowed",
+    "exact": "merged",
     "keep": "kept",
 }
 OVERHEAD = "(per inference)"

@@ -70,7 +70,8 @@ def _rest_label(report: Json, same: float | None, others: bool) -> str:
 
 
 def _of_plan(choices: list[Json]) -> list[Step]:
-    kinds = {"merge": "merged", "drop": "dropped", "narrow": "narrowed", "slice": "narrowed"}
+    merged = {"merge": "merged", "exact": "merged"}
+    kinds = merged | {"drop": "dropped", "narrow": "narrowed", "slice": "narrowed"}
     priced = [
         _difference(_choice(c), -c["saving_ms"], kinds.get(c["kind"], "changed"))
         for c in choices

@@ -1,0 +1,70 @@
+"""The last candidates for one plan, one of each way, and which of them is nearest to the original.
+
+What single choices cost alone, added up, says which set of one way is best. It says less of which
+way is: sums grow faster than what is lost, and not equally in depth, width and precision. So the
+best set of every way that comes near is fitted quickly, by least squares on a few images, and
+judged on images that no fit saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import fx
+
+from shrinkc.compiler.depth.closed_form import apply
+from shrinkc.compiler.pipeline.deployed import channels_last
+from shrinkc.compiler.plan.group_choices import sliced_and_fitted
+from shrinkc.compiler.plan.int8_variants import PrecisionVariant
+from shrinkc.compiler.plan.judging import Judge
+from shrinkc.compiler.plan.slicings import Slicing
+from shrinkc.compiler.recover.rebuild_span import Rebuilding
+from shrinkc.compiler.support.progress import Progress, Silent
+
+MOST, NEAR = 4, 3  # candidates that are fitted; times the least damage that they have at most
+SEEN = 80  # images that a quick fit looks at
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """Choices by their numbers in one slicing, in one precision. `damage`: of each alone, summed
+    up."""
+
+    variant: PrecisionVariant
+    slicing: Slicing
+    chosen: Sequence[int]
+    damage: float
+
+
+def finalists(found: Sequence[Candidate]) -> list[Candidate]:
+    """Those that come near the least damage, the least first."""
+    ordered = sorted(found, key=lambda one: one.damage)
+    return [one for one in ordered if one.damage <= NEAR * ordered[0].damage][:MOST]
+
+
+def ranked(
+    found: Sequence[Candidate],
+    starts: dict[str, fx.GraphModule],
+    judge: Judge,
+    progress: Progress,
+) -> list[tuple[float, Candidate]]:
+    """With what each loses by a quick fit, int8 by what it loses alone; the least first. `starts`:
+    precision → the network that choices are made in."""
+    rows: list[tuple[float, Candidate]] = []
+    with progress.task("Comparing candidates", len(found)) as done:
+        for one in found:
+            graph = _fitted(one, starts[one.variant.precision], judge)
+            rows.append((judge.loss(graph) + one.variant.damage, one))
+            done()
+    return sorted(rows, key=lambda row: row[0])
+
+
+def _fitted(one: Candidate, start: fx.GraphModule, judge: Judge) -> fx.GraphModule:
+    """By least squares alone, which takes a fraction of the time."""
+    plans, sample = one.slicing.plans, judge.sample.at_most(SEEN)
+    if one.slicing.slices:
+        narrowed = sliced_and_fitted(start, one.slicing.slices, sample, Silent())
+        plans = replace(plans, graph=channels_last(narrowed.graph_module))
+    taken = [plans.found[i] for i in one.chosen]
+    return apply(plans.graph, taken, sample, Rebuilding(steps=0), Silent()).graph_module
