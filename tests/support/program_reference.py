@@ -31,6 +31,8 @@ _UNARY = {
     "abs": torch.abs,
     "neg": torch.neg,
     "erf": torch.erf,
+    **{name: getattr(torch, name) for name in ("sign", "floor", "ceil", "round", "trunc")},
+    **{name: getattr(torch, name) for name in ("sin", "cos", "log1p", "expm1")},
 }
 _BINARY = {
     "add": torch.add,
@@ -38,6 +40,7 @@ _BINARY = {
     "mul": torch.mul,
     "div": torch.div,
     "pow": torch.pow,
+    "remainder": torch.remainder,
     "maximum": torch.maximum,
     "minimum": torch.minimum,
 }
@@ -65,7 +68,7 @@ def _tensor(array: np.ndarray) -> Tensor:
 
 
 def _compute(op: ops.Op, operands: list[Tensor]) -> Tensor:
-    x = operands[0]
+    x = operands[0] if operands else torch.zeros(())
     match op:
         case ops.Conv():
             weight, bias = _tensor(op.weight), _tensor(op.bias)
@@ -84,6 +87,21 @@ def _compute(op: ops.Op, operands: list[Tensor]) -> Tensor:
             return _UNARY[op.kind](x, *op.parameters)
         case ops.Binary():
             return _BINARY[op.kind](*operands)
+        case ops.Compare():
+            function = {"greater": torch.gt, "greater_equal": torch.ge, "equal": torch.eq}
+            return function.get(op.kind, torch.ne)(*operands).double()
+        case ops.Where():
+            return torch.where(x != 0, *operands[1:])
+        case ops.Integers():
+            return x.to(getattr(torch, op.output.dtype))
+        case ops.Constant():
+            return torch.from_numpy(op.array.astype(op.output.dtype))
+        case ops.Gather():
+            return x.index_select(op.axis, torch.tensor(op.indices))
+        case ops.ArgMax():
+            return x.argmax(op.axis, op.keepdims).double()
+        case ops.TopK():
+            return getattr(x.topk(op.count, op.axis), op.part).double()
         case ops.MatMul():
             return torch.matmul(*operands)
         case ops.Concat():
@@ -105,8 +123,12 @@ def _compute(op: ops.Op, operands: list[Tensor]) -> Tensor:
         case ops.AvgPool():
             return _avg_pool(op, x)
         case ops.Reduce():
-            function = {"mean": torch.mean, "sum": torch.sum, "max": torch.amax}[op.kind]
-            return function(x, op.axes, op.keepdims)
+            kinds = {"mean": torch.mean, "sum": torch.sum, "max": torch.amax, "min": torch.amin}
+            if op.kind == "prod":
+                for axis in sorted(op.axes, reverse=True):
+                    x = x.prod(axis, op.keepdims)
+                return x
+            return kinds[op.kind](x, op.axes, op.keepdims)
         case ops.Resize():
             corners = op.align_corners if op.mode == "bilinear" else None
             size = op.output.shape[2:]
@@ -114,7 +136,7 @@ def _compute(op: ops.Op, operands: list[Tensor]) -> Tensor:
         case ops.DepthToSpace():
             return F.pixel_shuffle(x, op.block)
         case ops.Softmax():
-            return F.softmax(x, op.axis)
+            return F.log_softmax(x, op.axis) if op.log else F.softmax(x, op.axis)
         case ops.LayerNorm():
             weight, bias = _tensor(op.weight), _tensor(op.bias)
             return F.layer_norm(x, op.weight.shape, weight, bias, op.eps)

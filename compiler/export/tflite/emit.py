@@ -178,6 +178,11 @@ class Emitter:
         shape = np.broadcast_shapes(self.shape(a), self.shape(b))
         return self.emit(code, (a, b), shape, dtype="bool")
 
+    def select(self, truth: int, a: int, b: int) -> int:
+        """`a` where it holds, else `b`; with NumPy broadcasting."""
+        shape = np.broadcast_shapes(*map(self.shape, (truth, a, b)))
+        return self.emit(Operator.SELECT_V2, (truth, a, b), shape, schema.SelectV2OptionsT())
+
     def cast(self, x: int, dtype: str) -> int:
         if self.builder.dtype(x) == dtype:
             return x

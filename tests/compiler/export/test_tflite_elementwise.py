@@ -35,6 +35,13 @@ UNARY = {
     ("abs",): {"ABS": 1},
     ("neg",): {"NEG": 1},
     ("erf",): None,
+    ("sign",): {"SIGN": 1},
+    ("floor",): {"FLOOR": 1},
+    ("ceil",): {"CEIL": 1},
+    ("round",): {"ROUND": 1},
+    ("trunc",): {"FLOOR": 1, "ABS": 1, "SIGN": 1, "MUL": 1},
+    ("sin",): {"SIN": 1},
+    ("cos",): {"COS": 1},
 }
 
 
@@ -113,6 +120,59 @@ def test_broadcasting(shapes) -> None:
     net.binary(constant_a, net.inputs[1], "sub")
     written = check(net.program(*(op.output for op in net.ops)))
     assert not written["TRANSPOSE"] or {len(first), len(second)} != {4}
+
+
+@pytest.mark.parametrize("kind", ["greater", "greater_equal", "equal", "not_equal"])
+@pytest.mark.parametrize("shapes", [pair for pair in SHAPES if max(map(len, pair)) < 5], ids=str)
+def test_comparisons_broadcast(kind: str, shapes) -> None:
+    net = Net(*shapes)
+    shape = np.broadcast_shapes(*shapes)
+    rounded = [net.unary(x, "round") for x in net.inputs]
+    net.add(ops.Compare, shape, *rounded, kind)
+    net.add(ops.Compare, shape, net.const(*shapes[0]), rounded[1], kind)
+    check(net.program(*(op.output for op in net.ops[2:])), scale=2)
+
+
+@pytest.mark.parametrize("shapes", SHAPES[:-1], ids=str)
+def test_choices_broadcast(shapes) -> None:
+    first, second = shapes
+    net = Net(first, second)
+    shape, number = np.broadcast_shapes(*shapes), ops.Const("one", np.array(1, np.float32))
+    zero = ops.Const("zero", np.array(0, np.float32))
+    truth = net.add(ops.Compare, second, net.inputs[1], zero, "greater")
+    chosen = net.add(ops.Where, shape, truth, net.inputs[0], number)
+    clipped = net.unary(net.inputs[0], "relu")  # a condition that was no comparison
+    other = net.add(ops.Where, shape, clipped, net.const(*second), net.inputs[1])
+    check(net.program(chosen, other))
+
+
+def test_a_choice_reads_the_truth_itself() -> None:
+    net = Net((2, 3, 4, 5))
+    zero = ops.Const("zero", np.array(0, np.float32))
+    truth = net.add(ops.Compare, net.x.shape, net.x, zero, "greater")
+    net.add(ops.Where, net.x.shape, truth, net.x, zero)
+    assert check(net.program()) == {"GREATER": 1, "SELECT_V2": 1}
+
+
+def test_logarithms_and_powers_of_little() -> None:
+    """Relative to each number, not to the largest: what cancels shows only there."""
+    x = np.concatenate([-np.logspace(-12, -0.4, 300), np.logspace(-12, 1, 300)])
+    for kind in ("log1p", "expm1"):
+        net = Net(x.shape)
+        net.unary(net.x, kind)
+        program, inputs = net.program(), [x.astype(np.float32)]
+        (want,) = run_reference(program, inputs)
+        for plain in (False, True):
+            (got,) = run_tflite(program, write_tflite(program), inputs, plain)
+            assert (np.abs(got - want) <= 1e-6 * np.abs(want)).all(), (kind, plain)
+
+
+def test_remainders_have_the_divisors_sign() -> None:
+    net = Net((2, 3, 4, 5))
+    for number in (1.5, -2.5):
+        divisor = ops.Const("divisor", np.array(number, np.float32))
+        net.binary(net.x, divisor, "remainder")
+    check(net.program(*(op.output for op in net.ops)), scale=5)
 
 
 def test_constant_bases_and_exponents() -> None:

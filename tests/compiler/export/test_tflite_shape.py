@@ -1,8 +1,10 @@
 """Reshape, transpose, concat, slice, pad: what is moved and what is not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from tflite_programs import Net, check, operand_counts
+from tflite_programs import Net, check, operand_counts, run_reference, run_tflite
 
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.tflite.write import write_tflite
@@ -304,3 +306,60 @@ def test_constants_are_permuted_when_written() -> None:
     net.binary(net.x, ops.Const("map", net.array(3, 4, 5)))
     net.concat((net.ops[-1].output, ops.Const("more", np.ones((2, 1, 4, 5), np.float32))), 1)
     assert check(net.program()) == {"ADD": 1, "CONCATENATION": 1}
+
+
+LAYOUTS = ["as it comes", "behind a convolution", "transposed", "split"]
+
+
+def laid(net: Net, layout: str) -> ops.Value:
+    """Of shape (2, 6, 4, 5), in a file tensor that lies otherwise."""
+    match layout:
+        case "behind a convolution":
+            return net.conv(net.x, 6, (1, 1))
+        case "transposed":
+            return net.transpose(net.reshape(net.x, 2, 4, 5, 6), 0, 3, 1, 2)
+        case "split":
+            return net.reshape(
+                net.transpose(net.reshape(net.x, 2, 3, 2, 4, 5), 0, 2, 1, 3, 4), 2, 6, 4, 5
+            )
+        case _:
+            return net.x
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_order_and_picking_along_any_axis(layout: str, axis: int) -> None:
+    net = Net((2, 6, 4, 5))
+    x = laid(net, layout)
+    size = x.shape[axis]
+    kept, gone = ((*x.shape[:axis], *middle, *x.shape[axis + 1 :]) for middle in ((1,), ()))
+    both = (*x.shape[:axis], 2, *x.shape[axis + 1 :])
+    picked = (*range(size)[::-1], 0)
+    outputs = [
+        net.add(ops.ArgMax, kept, x, axis, True),
+        net.add(ops.ArgMax, gone, x, axis, False),
+        net.add(ops.TopK, both, x, 2, axis, "values"),
+        net.add(ops.TopK, both, x, 2, axis, "indices"),
+        net.add(ops.Gather, (*x.shape[:axis], size + 1, *x.shape[axis + 1 :]), x, axis, picked),
+        net.reduce(x, "min", (axis,)),
+        net.reduce(x, "prod", (axis,), False),
+        net.add(ops.Softmax, x.shape, x, axis, True),
+    ]
+    check(net.program(*outputs))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["int64", "int32", "bool"])
+def test_integers_and_constants_leave_in_the_boundary_order(layout: str, dtype: str) -> None:
+    net = Net((2, 6, 4, 5))
+    whole = net.unary(laid(net, layout), "round")
+    net.add(ops.Integers, whole.shape, whole)
+    net.add(ops.Constant, (2, 3, 4, 5), np.round(net.array(2, 3, 4, 5)))
+    made = [replace(op, output=replace(op.output, dtype=dtype)) for op in net.ops[-2:]]
+    program = ops.Program(net.inputs, (*net.ops[:-2], *made), tuple(op.output for op in made))
+    x = net.array(2, 6, 4, 5) * 3
+    want = run_reference(program, [x])
+    for plain in (False, True):
+        for a, b in zip(run_tflite(program, write_tflite(program), [x], plain), want, strict=True):
+            assert a.dtype == b.dtype == dtype
+            assert (a == b).mean() > 0.98  # where float32 rounds to another integer
