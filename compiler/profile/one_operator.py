@@ -191,10 +191,35 @@ def _reduce(key: OpKey, x: ops.Value, y: ops.Value) -> ops.Op:
     if y.shape[2:] != (1, 1):
         raise NotImplementedError(f"{key.op} of one dimension")
     match key.op:
-        case "mean" | "sum" | "max":
+        case "mean" | "sum" | "max" | "min" | "prod":
             return ops.Reduce("op", y, x, key.op, (2, 3), True)
         case _:
             raise NotImplementedError(key.op)
+
+
+def _compare(key: OpKey, x: ops.Value, y: ops.Value) -> ops.Op:
+    return ops.Compare("op", y, x, replace(x, name="x2"), _COMPARISONS[key.op])
+
+
+def _where(key: OpKey, x: ops.Value, y: ops.Value) -> ops.Op:
+    return ops.Where("op", y, replace(x, name="x2"), x, replace(x, name="x3"))
+
+
+def _gather(key: OpKey, x: ops.Value, y: ops.Value) -> ops.Op:
+    sizes = zip(x.shape, y.shape, strict=True)
+    axis = next((i for i, (a, b) in enumerate(sizes) if a != b), len(x.shape) - 1)
+    count, size = y.shape[axis], x.shape[axis]
+    shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
+    indices = tuple(i * size // count for i in range(count))
+    return ops.Gather("op", replace(y, shape=shape), x, axis, indices)
+
+
+def _argmax(key: OpKey, x: ops.Value, y: ops.Value) -> ops.Op:
+    return ops.ArgMax("op", replace(y, shape=(1, 1, *x.shape[2:])), x, 1, True)
+
+
+def _topk(key: OpKey, x: ops.Value, y: ops.Value) -> ops.Op:
+    return ops.TopK("op", replace(y, shape=(1, 1, *x.shape[2:])), x, 1, 1, "values")
 
 
 def _depth_to_space(key: OpKey, x: ops.Value, y: ops.Value) -> ops.Op:
@@ -206,11 +231,15 @@ _MAKERS: dict[str, Callable[[OpKey, ops.Value, ops.Value], ops.Op]] = {
     **{"linear": _linear, "matmul": _matmul, "prelu": _prelu, "layer_norm": _layer_norm},
     **{"concat": _concat, "slice": _slice, "pad": _pad, "transpose": _transpose},
     **{"max_pool": _max_pool, "avg_pool": _avg_pool, "depth_to_space": _depth_to_space},
-    **{"mean": _reduce, "sum": _reduce, "max": _reduce},
+    **{"mean": _reduce, "sum": _reduce, "max": _reduce, "min": _reduce, "prod": _reduce},
+    **dict.fromkeys(get_args(ops.ComparisonKind), _compare),
+    **{"where": _where, "gather": _gather, "argmax": _argmax, "topk": _topk},
+    "cast": lambda key, x, y: ops.Integers("op", replace(y, dtype="int64"), x),
     "resize": lambda key, x, y: ops.Resize("op", y, x, "bilinear"),
     "softmax": lambda key, x, y: ops.Softmax("op", y, x, 1),
 }
 _BINARY: dict[str, ops.BinaryKind] = {kind: kind for kind in get_args(ops.BinaryKind)}
+_COMPARISONS: dict[str, ops.ComparisonKind] = {k: k for k in get_args(ops.ComparisonKind)}
 _UNARY: dict[str, ops.UnaryKind] = {kind: kind for kind in get_args(ops.UnaryKind)}
 _PARAMETERS = {"leaky_relu": (0.01,), "elu": (1.0,), "clip": (-1.0, 1.0)}
 
