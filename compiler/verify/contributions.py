@@ -8,7 +8,8 @@ are compared. The noises of all operators add up, roughly, to that of the whole 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,12 +31,18 @@ from shrinkc.compiler.quantise.apart import (
 from shrinkc.compiler.quantise.headroom import leave_room_for_biases
 from shrinkc.compiler.quantise.prepare import Prepared
 from shrinkc.compiler.quantise.simulate import Quantisation
-from shrinkc.compiler.verify.signal import LEAST_CHANNEL_DB, LEAST_DB, Signal
+from shrinkc.compiler.verify.signal import (
+    BEHIND_DB,
+    LEAST_CHANNEL_DB,
+    LEAST_DB,
+    Energies,
+    Signal,
+)
 from shrinkc.errors import DeviceError, InputError
 
 NUMBERS = 64 << 20  # that go in and out of the operators of one file, and of the images together
 # An operator whose own noise leaves an output this many dB or more (whole, slice) is not at fault.
-BLAMELESS = (LEAST_DB + 10, LEAST_CHANNEL_DB + 6)
+BLAMELESS = (LEAST_DB + 5, LEAST_CHANNEL_DB + 5)
 BLAMELESS_LAYER = (LEAST_DB, LEAST_CHANNEL_DB)  # these make int8 files fast
 
 Values = dict[fx.Node, Any]
@@ -71,28 +78,26 @@ def choose(found: Contributions, more_db: float) -> list[str]:
     """The operators that must stay fp32 so that what the others add up to leaves every output, and
     every slice, `more_db` more than the least. Those that are not at fault stay int8."""
     chosen = [name for name, (_, signal) in found.items() if signal is None]
-    judged = {name: (p, s) for name, (p, s) in found.items() if s is not None and s.noise}
+    judged = {name: (part, s) for name, (part, s) in found.items() if s is not None and s.noise}
     if not judged:
         return chosen
-    first = next(iter(judged.values()))[1]
-    signal = np.concatenate(cast(Signal, first).signal)
-    whole = np.concatenate([np.arange(len(s)) == 0 for s in cast(Signal, first).signal])
-    noise = {n: np.concatenate(cast(Signal, s).noise) for n, (_, s) in judged.items()}
-    limits = {
-        n: _noise_at(signal, whole, BLAMELESS_LAYER if p.weighted else BLAMELESS)
-        for n, (p, _) in judged.items()
+    places = _Places.of(next(s for _, s in judged.values()).signal)
+    noise = {name: np.concatenate(s.noise) for name, (_, s) in judged.items()}
+    at_fault = {
+        name: places.excess(noise[name], BLAMELESS_LAYER if part.weighted else BLAMELESS) > 1
+        for name, (part, _) in judged.items()
     }
-    most = _noise_at(signal, whole, (LEAST_DB + more_db, LEAST_CHANNEL_DB + more_db))
-    open_places = signal > 0
+    hopeless = places.signal <= 0
+    aim = (LEAST_DB + more_db, LEAST_CHANNEL_DB + more_db)
     while noise:
-        total = np.sum(list(noise.values()), axis=0)
-        excess = np.where(open_places, total / np.where(signal > 0, most, 1.0), 0.0)
+        excess = places.excess(np.sum(list(noise.values()), axis=0), aim)
+        excess[hopeless] = 0.0
         at = int(excess.argmax())
         if excess[at] <= 1:
             break
-        guilty = [name for name in noise if noise[name][at] > limits[name][at]]
+        guilty = [name for name in noise if at_fault[name][at]]
         if not guilty:
-            open_places[at] = False
+            hopeless[at] = True
             continue
         worst = max(guilty, key=lambda name: noise[name][at])
         chosen.append(worst)
@@ -100,11 +105,33 @@ def choose(found: Contributions, more_db: float) -> list[str]:
     return chosen
 
 
-def _noise_at(
-    signal: NDArray[np.float64], whole: NDArray[np.bool_], least_db: tuple[float, float]
-) -> NDArray[np.float64]:
-    """The noise that leaves so many dB, of an output and of a slice."""
-    return signal / 10 ** (np.where(whole, *least_db) / 10)
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Where outputs are judged, one behind the other: each as a whole, then its slices. (places,)
+
+    signal  Σ y²
+    whole   the place of the whole that it belongs to
+    """
+
+    signal: Energies
+    whole: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, signal: Sequence[Energies]) -> _Places:
+        starts = np.cumsum([0, *(len(s) for s in signal[:-1])])
+        wholes = [np.full(len(s), at) for s, at in zip(signal, starts, strict=True)]
+        return cls(np.concatenate(signal), np.concatenate(wholes))
+
+    def excess(self, noise: Energies, least_db: tuple[float, float]) -> NDArray[np.float64]:
+        """The noise over what leaves so many dB, of an output and of a slice; in a slice there may
+        be more where it is in the whole output."""
+        share = noise / np.where(self.signal > 0, self.signal, np.inf)
+        most_whole, most_slice = (10 ** (-db / 10) for db in least_db)
+        in_slices = np.maximum(most_slice, share[self.whole] * 10 ** (BEHIND_DB / 10))
+        is_whole = self.whole == np.arange(len(self.whole))
+        with np.errstate(invalid="ignore"):
+            found = share / np.where(is_whole, most_whole, in_slices)
+        return np.where(np.isnan(found), 1.0, found)  # infinite in the slice as in the whole
 
 
 def _values(graph_module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> Values:

@@ -78,12 +78,9 @@ class _Tried:
         """By which it is better than good enough, in its worst place; negative: too noisy."""
         if self.signal is None:
             return -np.inf
-        found = [np.inf]
-        for output in self.signal.outputs():
-            found.append(output.snr_db - LEAST_DB - RESERVE_DB)
-            if output.channel_snr_db is not None:
-                found.append(output.channel_snr_db - LEAST_CHANNEL_DB)
-        return min(found)
+        outputs = self.signal.outputs()
+        wholes = (output.snr_db - LEAST_DB - RESERVE_DB for output in outputs)
+        return min((np.inf, *wholes, *(output.margin_db for output in outputs)))
 
 
 def int8_files(prepared: Prepared, making: Making) -> tuple[Prepared, dict[str, Written]]:

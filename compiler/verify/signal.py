@@ -25,7 +25,10 @@ from shrinkc.compiler.support.text import counted
 from shrinkc.errors import VerificationError
 
 LEAST_DB = 20.0  # of an output: a tenth of its size is noise; MobileNetV2's logits have 24
-LEAST_CHANNEL_DB = 15.0  # of a slice; the noisiest of MobileNetV2's 1000 has 16
+LEAST_CHANNEL_DB = 15.0  # of a slice …
+BEHIND_DB = (
+    15.0  # … that is this much worse than the whole; of 1000 classes one is 9 worse by chance
+)
 PROBABLE = 1 / 16  # root mean square of a slice of probabilities
 SILENT = 1e-12  # of the mean energy: below it a slice is nothing but float32's own noise
 
@@ -46,9 +49,18 @@ class OutputSignal:
     broken: int = 0
 
     @property
+    def margin_db(self) -> float:
+        """By which its worse place, the whole or a channel, is better than the least."""
+        whole = self.snr_db - LEAST_DB
+        if self.channel_snr_db is None:
+            return whole
+        least = min(LEAST_CHANNEL_DB, self.snr_db - BEHIND_DB)
+        return min(whole, self.channel_snr_db - least)
+
+    @property
     def poor(self) -> bool:
         """Too noisy as a whole or in a channel."""
-        return self.snr_db < LEAST_DB or (self.channel_snr_db or 0.0) < LEAST_CHANNEL_DB
+        return self.margin_db < 0
 
     def __str__(self) -> str:
         where = ""
