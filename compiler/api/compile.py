@@ -19,7 +19,6 @@ from shrinkc.compiler.formats.base import Format
 from shrinkc.compiler.formats.registry import FORMATS
 from shrinkc.compiler.images.source import Given, ImageSource
 from shrinkc.compiler.options import Options, check_options, with_images
-from shrinkc.compiler.reference.original import Original
 from shrinkc.compiler.report.sections import Sections
 from shrinkc.compiler.support.checks import listed
 from shrinkc.compiler.support.choices import Int8Tuning, Merge, Precision
@@ -138,15 +137,14 @@ def _compiled(
     except ModelRunError:
         raise  # torch.onnx could not run it either
     except CaptureError as cause:
-        model, inputs = subject.model, subject.inputs
-        made = compile_uncaptured(model, inputs, options, subject.name, cause, sections)
+        made = compile_uncaptured(subject, options, cause, sections)
         return Compiled.of(made, subject)
     require_convolutions(graph)
     made = compile_graph(
         *(graph, options),
         name=subject.name,
         progress=progress,
-        reference=Original.of_model(subject.reference),
+        reference=subject.original,
         sections=sections,
     )
     return Compiled.of(made, subject)

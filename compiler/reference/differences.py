@@ -10,7 +10,7 @@ from torch import Tensor
 from shrinkc.compiler.reference.original import Original
 from shrinkc.compiler.support.difference import Array, OutputError
 
-WORST = 4  # batches that are kept to look into
+WORST = 8  # batches that are kept to look into
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Differences:
     """A running tally.
 
     errors  group of batches → the error of each output; every group is judged by its own ranges
-    worst   group → the few batches on which the error grew last
+    worst   group → a few batches, those on which the error grew last among them
     """
 
     errors: dict[str, list[OutputError]] = field(default_factory=dict[str, list[OutputError]])
@@ -49,8 +49,9 @@ class Differences:
         before = self._relative(group)
         for one, g, w in zip(known, got, want, strict=True):
             one.add(g, w)
-        if self._relative(group) > before or group not in self.worst:
-            self.worst[group] = [*self.worst.get(group, []), inputs][-WORST:]
+        kept = self.worst.get(group, [])
+        if self._relative(group) > before or len(kept) < WORST:
+            self.worst[group] = [*kept, inputs][-WORST:]
 
     @property
     def relative(self) -> float:

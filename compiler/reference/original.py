@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from shrinkc.compiler.reference.probes import Probe
 from shrinkc.compiler.reference.reference import Reference
 from shrinkc.compiler.support.difference import Array, OutputError
 from shrinkc.errors import ModelRunError
@@ -19,11 +20,20 @@ EXACT_WEIGHT = 4.0  # of what float32 rounds: another order of the same sums rou
 
 
 class Original:
-    """A network as a function, which remembers small outputs when it sees the same batch again."""
+    """A network as a function, which remembers what it returned, up to KEPT_BYTES, for when it sees
+    the same batch again.
 
-    def __init__(self, answer: Answering, precise: Answering | None = None) -> None:
-        """`precise`: the same in float64, where that is to be had."""
-        self._answer, self._precise = answer, precise
+    precise  the same in float64, where that is to be had
+    example  inputs that it is known to run on
+    """
+
+    def __init__(
+        self,
+        answer: Answering,
+        precise: Answering | None = None,
+        example: tuple[Tensor, ...] | None = None,
+    ) -> None:
+        self._answer, self._precise, self.example = answer, precise, example
         self._kept: dict[Hashable, list[Array]] = {}
         self._bytes = 0
 
@@ -38,8 +48,8 @@ class Original:
         return cls(answer)
 
     @classmethod
-    def of_model(cls, reference: Reference) -> Original:
-        return cls(reference, reference.precise)
+    def of_model(cls, reference: Reference, example: tuple[Tensor, ...] | None = None) -> Original:
+        return cls(reference, reference.precise, example)
 
     def outputs(self, key: Hashable, inputs: tuple[Tensor, ...]) -> list[Array]:
         """What it computes for the batch that `key` stands for."""
@@ -50,6 +60,13 @@ class Original:
             if self._bytes < KEPT_BYTES:
                 self._kept[key] = known
         return known
+
+    def on_probe(self, probe: Probe) -> list[Array] | None:
+        """What it computes for a probe; None where it refuses such numbers."""
+        try:
+            return self.outputs(probe.name, probe.inputs)
+        except ModelRunError:
+            return None
 
     def rounding(self, batches: Sequence[tuple[Tensor, ...]]) -> list[OutputError]:
         """How far each output moves when the inputs move by what float32 rounds, and how far it is

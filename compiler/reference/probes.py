@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 SCALES = (1.0, 0.05, 20.0)  # of normal numbers: N(0, 1) alone never reaches a limit at 6
-FIXED = 4  # inputs of each scale where the batch is fixed
 NUMBERS = 1 << 20  # of a large batch
+FIXED = range(4, 17)  # batches of each scale where their size is fixed, as many as NUMBERS allow
 LARGE = (33, 17, 9, 5)
 
 
@@ -36,12 +36,14 @@ def batch_sizes(inputs: tuple[Tensor, ...]) -> tuple[int, ...]:
 
 
 def probes(inputs: tuple[Tensor, ...], batches: Sequence[int]) -> Iterator[Probe]:
-    """The example itself; usual numbers at each batch size, small and large ones at the second, or
-    FIXED times each where there is one size only; zeros and ones."""
+    """The example itself; usual numbers at each batch size, small and large ones at the last, which
+    has enough samples to tell the range of a channel; all of them FIXED times where there is one
+    size only; zeros and ones."""
     yield Probe("example", "example", inputs)
     for scale in SCALES:
         group, usual = f"normal × {scale:g}", scale == SCALES[0]
-        for seed, batch in enumerate(_sizes(batches, usual), start=1):  # 0 made many an example
+        sizes = _sizes(inputs, batches, usual)
+        for seed, batch in enumerate(sizes, start=1):  # 0 has made many an example
             name = f"{group}, batch {batch}, {seed}"
             sized = inputs if batch == len(inputs[0]) else at_batch(inputs, batch)
             yield Probe(name, group, _normal(sized, scale, seed))
@@ -55,10 +57,11 @@ def at_batch(inputs: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:
     return tuple(x.repeat(-(-batch // len(x)), *(1,) * (x.ndim - 1))[:batch] for x in inputs)
 
 
-def _sizes(batches: Sequence[int], usual: bool) -> Sequence[int]:
-    if len(batches) == 1:
-        return (*batches,) * FIXED
-    return batches if usual else batches[1:2]
+def _sizes(inputs: tuple[Tensor, ...], batches: Sequence[int], usual: bool) -> Sequence[int]:
+    if len(batches) > 1:
+        return batches if usual else batches[-1:]
+    allowed = NUMBERS // sum(x.numel() for x in inputs)
+    return (*batches,) * min(max(allowed, FIXED.start), FIXED.stop - 1)
 
 
 def _normal(inputs: tuple[Tensor, ...], scale: float, seed: int) -> tuple[Tensor, ...]:

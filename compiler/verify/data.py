@@ -27,7 +27,8 @@ BATCH_BYTES = 32 << 20  # of input per batch
 class Data:
     """Inputs for one compilation: images where given, seeded random numbers otherwise.
 
-    apart  whether a batch may be run in parts: the network treats samples one by one
+    apart    whether a batch may be run in parts: the network treats samples one by one
+    example  inputs of the network's; None: normal numbers
     """
 
     graph_module: fx.GraphModule
@@ -35,6 +36,7 @@ class Data:
     evaluation: ImageSet | TensorImages | None
     calibration: ImageSet | TensorImages | None
     apart: bool = True
+    example: tuple[Tensor, ...] | None = None
     skipped: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -56,7 +58,7 @@ class Data:
 
     def probes(self) -> tuple[Probe, ...]:
         """What reaches the limits of the network, at every batch size that its files take."""
-        example = sample_inputs(self.graph_module, torch.float32)
+        example = self.example or sample_inputs(self.graph_module, torch.float32)
         free = self.graph_module.meta.get("dynamic_batch", False)
         return tuple(probes(example, batch_sizes(example) if free else (len(example[0]),)))
 
@@ -115,7 +117,8 @@ def split(graph_module: fx.GraphModule, options: Options, original: Original | N
         step = max(1, -(-len(calibration) // MAX_CALIBRATION))  # spread over all of them
         calibration = calibration.part(slice(0, None, step))
     apart = original is None or _apart(graph_module, original)
-    return Data(graph_module, options, images, calibration, apart)
+    example = None if original is None else original.example
+    return Data(graph_module, options, images, calibration, apart, example)
 
 
 def _apart(graph_module: fx.GraphModule, original: Original) -> bool:

@@ -14,9 +14,9 @@ from shrinkc.compiler.formats.base import Format
 from shrinkc.compiler.formats.exported import Exported
 from shrinkc.compiler.formats.runner import Array, Runner
 from shrinkc.compiler.pipeline.run import node_values
+from shrinkc.compiler.reference.differences import Differences
 from shrinkc.compiler.reference.original import Original
 from shrinkc.compiler.reference.probes import Probe
-from shrinkc.compiler.support.difference import OutputError
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task, total
@@ -88,7 +88,6 @@ def _counted(data: Data, done: Callable[[], None]) -> Iterator[Batch]:
 
 FP32_TOLERANCE = 1e-4  # of the range of a channel
 IMAGES = "the images"  # the group of batches that are judged
-WORST = 8  # batches that are kept to look into
 
 
 @dataclass(frozen=True)
@@ -153,8 +152,7 @@ class Comparison:
     """Running tally of an artefact against the original network. `agree`, `correct`: sums of the
     task's scores; `classes`: how many labels may name, where they are classes.
 
-    errors  group of batches → the error of each output; every group is judged by its own ranges
-    worst   group → a few batches, those on which the error grew last among them
+    differences  of its outputs
     """
 
     images: int = 0
@@ -163,22 +161,7 @@ class Comparison:
     labelled: int = 0
     classes: int | None = None
     task: Task = CLASSIFICATION
-    errors: dict[str, list[OutputError]] = field(default_factory=dict[str, list[OutputError]])
-    worst: dict[str, list[tuple[Tensor, ...]]] = field(
-        default_factory=dict[str, list[tuple[Tensor, ...]]], repr=False
-    )
-
-    def differ(
-        self, group: str, inputs: tuple[Tensor, ...], got: list[Array], want: list[Array]
-    ) -> None:
-        """Count how far the outputs of one batch are apart."""
-        known = self.errors.setdefault(group, [OutputError() for _ in want])
-        before = self.error_in(group)
-        for one, g, w in zip(known, got, want, strict=True):
-            one.add(g, w)
-        kept = self.worst.get(group, [])
-        if self.error_in(group) > before or len(kept) < WORST:
-            self.worst[group] = [*kept, inputs][-WORST:]
+    differences: Differences = field(default_factory=Differences, repr=False)
 
     def add(self, got: list[Array], want: list[Array], labels: Tensor | None) -> None:
         """Count the task's scores of one batch."""
@@ -194,10 +177,7 @@ class Comparison:
     @property
     def max_relative_error(self) -> float:
         """The largest of any output's channel, as a share of the channel's range."""
-        return max((self.error_in(group) for group in self.errors), default=0.0)
-
-    def error_in(self, group: str) -> float:
-        return max((one.relative() for one in self.errors[group]), default=0.0)
+        return self.differences.relative
 
     @property
     def top1(self) -> float | None:
@@ -231,7 +211,7 @@ def compare(
         for artefact in chosen:
             got, tally = artefact.run(inputs), tallies[artefact.name]
             tally.add(got, want, labels)
-            tally.differ(IMAGES, inputs, got, want)
+            tally.differences.add(IMAGES, inputs, got, want)
             if watch is not None:
                 watch(artefact.name, got, want)
     return tallies
@@ -244,12 +224,14 @@ def compare_on_probes(
     probes: Sequence[Probe],
     done: Callable[[], None],
 ) -> None:
-    """Add the errors on those of `probes` whose batch size the file takes."""
-    for index, probe in enumerate(probes):
-        inputs = probe.inputs
-        if artefact.takes(len(inputs[0])):
-            want = original.outputs(f"probe {index}", inputs)
-            tally.differ(probe.group, inputs, artefact.run(inputs), want)
+    """Add the errors on those of `probes` whose batch size the file takes, and whose numbers the
+    network takes: it runs on its example."""
+    for probe in probes:
+        if artefact.takes(len(probe.inputs[0])):
+            want = original.on_probe(probe)
+            if want is not None:
+                got = artefact.run(probe.inputs)
+                tally.differences.add(probe.group, probe.inputs, got, want)
         done()
 
 
@@ -262,21 +244,14 @@ def require_equal(
 ) -> None:
     """Raise VerificationError with the first layer that differs, when the tally is over `limit`
     and float32 does not explain it; what it explains is taken out of the tally."""
-    for group, errors in tally.errors.items():
-        if tally.error_in(group) <= limit:
-            continue
-        worst = tally.worst[group]
-        rounding = original.rounding(worst)
-        for index, (error, unsure) in enumerate(zip(errors, rounding, strict=True)):
-            error.forgive(unsure)
-            if error.relative() <= limit:
-                continue
-            where = first_difference(graph_module, artefact, worst[-1], limit)
-            raise VerificationError(
-                f"{artefact.name} differs from the model by {error.relative():.1e} of the range of "
-                f"a channel of output {index} on {group}, limit {limit:.0e}; first layer that "
-                f"differs: {where}"
-            )
+    excess = tally.differences.excess(original, limit)
+    if excess is None:
+        return
+    where = first_difference(graph_module, artefact, excess.inputs, limit)
+    raise VerificationError(
+        f"{artefact.name} differs from the model by {excess}, limit {limit:.0e}; first layer that "
+        f"differs: {where}"
+    )
 
 
 def first_difference(

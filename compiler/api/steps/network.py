@@ -18,6 +18,7 @@ from shrinkc.compiler.capture import capture
 from shrinkc.compiler.capture.structure import Restored, Structure, structure_of
 from shrinkc.compiler.images.source import Given, ImageSource, image_source
 from shrinkc.compiler.load.load import load_model
+from shrinkc.compiler.reference.original import Original
 from shrinkc.compiler.reference.reference import Reference, leaves
 from shrinkc.compiler.support.checks import check_kind, path_of
 from shrinkc.compiler.support.progress import Progress
@@ -72,9 +73,16 @@ class Subject:
         return Reference(self.model)
 
     @cached_property
+    def original(self) -> Original:
+        """The same, which remembers what it returned: capture and verification share it."""
+        return Original.of_model(self.reference, self.inputs)
+
+    @cached_property
     def graph(self) -> fx.GraphModule:
         """Canonical. Raises CaptureError."""
-        return captured(self.model, self.inputs)
+        if isinstance(self.model, fx.GraphModule) and "input_shapes" in self.model.meta:
+            return self.model  # it is canonical already
+        return capture(self.model, self.inputs, self.reference, self.original)
 
     def images(
         self, given: Given, parameter: str, task: Task, *, labels: LabelUse = "read"
@@ -263,13 +271,6 @@ def random_inputs(shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
     """Seeded normal float32 tensors."""
     generator = torch.Generator().manual_seed(0)
     return tuple(torch.randn(shape, generator=generator) for shape in shapes)
-
-
-def captured(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
-    """The model as a canonical graph; one that is canonical already is taken as it is."""
-    if isinstance(model, fx.GraphModule) and "input_shapes" in model.meta:
-        return model
-    return capture(model, inputs)
 
 
 @torch.no_grad()

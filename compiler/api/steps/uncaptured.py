@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import torch
-from torch import Tensor, nn
-
 from shrinkc.compiler.api.steps.compilation import Compilation
+from shrinkc.compiler.api.steps.network import Subject
 from shrinkc.compiler.devices import describe_host
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.torch_fallback import FALLBACK_NOTE, torch_onnx
 from shrinkc.compiler.formats.registry import FALLBACK
 from shrinkc.compiler.formats.runner import Runner
 from shrinkc.compiler.options import Options
-from shrinkc.compiler.reference.reference import leaves
+from shrinkc.compiler.reference.differences import Differences
+from shrinkc.compiler.reference.probes import probes
 from shrinkc.compiler.report.report import NOT_CAPTURED, ArtefactReport, Network, Report
 from shrinkc.compiler.report.sections import Sections
-from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.verify.files import FP32_TOLERANCE, Artefact
 from shrinkc.errors import CaptureError, ExportError, VerificationError
 
 
 def compile_uncaptured(
-    model: nn.Module,
-    inputs: tuple[Tensor, ...],
-    options: Options,
-    name: str,
-    cause: CaptureError,
-    sections: Sections,
+    subject: Subject, options: Options, cause: CaptureError, sections: Sections
 ) -> Compilation:
     """FALLBACK's file and both reports; the failure in them is why there is no more.
 
@@ -39,16 +29,19 @@ def compile_uncaptured(
     if FALLBACK not in options.formats:
         raise cause
     try:
-        data = torch_onnx(model, inputs, options.opset)
+        with subject.reference.preserved():
+            data = torch_onnx(subject.model, subject.inputs, options.opset)
         runner = FALLBACK.open(data)
     except (ExportError, RuntimeError):
         raise cause from None
-    error = _largest_error(model, inputs, runner)
-    if error > FP32_TOLERANCE:
+    differences = _differences(subject, runner)
+    excess = differences.excess(subject.original, FP32_TOLERANCE)
+    if excess is not None:
         raise VerificationError(
-            f"{FALLBACK.file} from torch.onnx differs from the model by {error:.1e} of the output "
-            f"range, limit {FP32_TOLERANCE:.0e}; nothing was written"
+            f"{cause}; {FALLBACK.file} from torch.onnx differs from the model by {excess}, limit "
+            f"{FP32_TOLERANCE:.0e}, so nothing was written"
         )
+    error = differences.relative
     size = Network(0, None, len(data))
     file = ArtefactReport(
         FALLBACK.name,
@@ -60,10 +53,10 @@ def compile_uncaptured(
         bytes_before=len(data),
     )
     report = Report(
-        model=name,
+        model=subject.name,
         target=options.target,
         precision="fp32",
-        input_shapes={f"input_{i}": tuple(x.shape) for i, x in enumerate(inputs)},
+        input_shapes={f"input_{i}": tuple(x.shape) for i, x in enumerate(subject.inputs)},
         captured_by=NOT_CAPTURED,
         before=size,
         after=size,
@@ -85,11 +78,16 @@ def compile_uncaptured(
     return Compilation(report, {FALLBACK.file: data} | report.pages(), None, (artefact,))
 
 
-def _largest_error(model: nn.Module, inputs: Sequence[Tensor], runner: Runner) -> float:
-    with torch.no_grad():
-        outputs: Any = model(*inputs)
-    want = [x.numpy() for x in leaves(outputs) if isinstance(x, Tensor)]
-    got = runner.run([x.numpy() for x in inputs])
-    if len(got) != len(want):
-        return float("inf")
-    return max(relative_error(g, w) for g, w in zip(got, want, strict=True))
+def _differences(subject: Subject, runner: Runner) -> Differences:
+    """On all probes at the one batch size of the file."""
+    differences, inputs = Differences(), subject.inputs
+    for probe in probes(inputs, (len(inputs[0]),)):
+        want = subject.original.on_probe(probe)
+        if want is not None:
+            got = runner.run([x.numpy() for x in probe.inputs])
+            if len(got) != len(want):
+                raise VerificationError(
+                    f"torch.onnx's file returns {len(got)} tensors, the model {len(want)}"
+                )
+            differences.add(probe.group, probe.inputs, got, want)
+    return differences

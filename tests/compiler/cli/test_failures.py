@@ -93,7 +93,7 @@ def test_interrupted(model: str, capsys: Streams, monkeypatch: pytest.MonkeyPatc
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(network, "captured", interrupt)
+    monkeypatch.setattr(network, "capture", interrupt)
     message = failed(["inspect", model], "interrupted", capsys)
     assert message == "interrupted; nothing was written"
 
