@@ -57,6 +57,7 @@ RULES: dict[str, Callable[..., Any]] = {
     **resize.RULES,
 }
 
+_op: Any = operator  # typeshed leaves some of its functions without types
 # Functions whose __name__ does not say what they are.
 _NAMED: dict[Any, str] = {
     F.max_pool2d: "max_pool2d",
@@ -65,8 +66,8 @@ _NAMED: dict[Any, str] = {
     F.adaptive_max_pool1d: "adaptive_max_pool1d",
     F.max_pool3d: "max_pool3d",
     F.adaptive_max_pool3d: "adaptive_max_pool3d",
-    operator.and_: "bitwise_and",  # an underscore behind a name says in place elsewhere
-    operator.or_: "bitwise_or",
+    _op.and_: "bitwise_and",  # an underscore behind a name says in place elsewhere
+    _op.or_: "bitwise_or",
 }
 _IN_PLACE_OPERATORS = {
     f"i{name}": name for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")

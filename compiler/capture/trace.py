@@ -59,7 +59,7 @@ def _with_free_names(model: nn.Module) -> nn.Module:
 
     class Renamed(kind):
         def __getattr__(self, name: str) -> Any:
-            return super().__getattr__(new.get(name, name))
+            return kind.__getattr__(self, new.get(name, name))
 
     twin = copy.copy(model)
     twin.__dict__ = dict(vars(model))

@@ -42,7 +42,10 @@ def _unary(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _times(factor: float, function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda c, x: c.b.call(ir.mul, c.b.call(function, c.tensor(x)), factor)
+    def rule(c: Context, x: Any) -> fx.Node:
+        return c.b.call(ir.mul, c.b.call(function, c.tensor(x)), factor)
+
+    return rule
 
 
 def add(c: Context, a: Any, b: Any, alpha: float = 1) -> fx.Node:

@@ -32,9 +32,10 @@ def _extreme(
     """`torch.max`: of everything, of two tensors, or (values, indices) along a dimension."""
 
     def rule(c: Context, x: Any, dim: Any = None, keepdim: bool = False, other: Any = None) -> Any:
-        second = dim if isinstance(dim, (fx.Node, Constant, Expanded)) else other
-        if second is not None:
-            return c.b.call(of_two, c.tensor(x), c.tensor(second))
+        if isinstance(dim, (fx.Node, Constant, Expanded)):
+            dim, other = None, dim
+        if other is not None:
+            return c.b.call(of_two, c.tensor(x), c.tensor(other))
         x = c.tensor(x)
         if dim is None:
             return c.b.call(of_all, x, tuple(range(c.b.rank(x))), False)
@@ -75,7 +76,11 @@ def argsort(
 
 def _field(index: int) -> Callable[..., Any]:
     """`x.max(1).values`"""
-    return lambda c, results: results[index]
+
+    def rule(c: Context, results: Any) -> fx.Node:
+        return results[index]
+
+    return rule
 
 
 RULES: dict[str, Callable[..., Any]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -74,8 +74,8 @@ def interpolate(
     plain = _MODES[mode]
     corners = bool(align_corners) if plain in ("bilinear", "bicubic") else None
     dims = [
-        _Resampling(*pair, plain, corners, scale, antialias)
-        for *pair, scale in zip(before, after, scales, strict=True)
+        _Resampling(size_before, size_after, plain, corners, scale, antialias)
+        for size_before, size_after, scale in zip(before, after, scales, strict=True)
     ]
     if all(dim.changes_nothing() for dim in dims):
         return x
@@ -96,7 +96,8 @@ def _scales(given: Any, before: Sequence[int], after: Sequence[int]) -> tuple[fl
     """The factors that PyTorch steps by, where it does not take those of the sizes."""
     if given is None:
         return (None,) * len(before)
-    factors = tuple(given) if isinstance(given, (tuple, list)) else (given,) * len(before)
+    several = isinstance(given, (tuple, list))
+    factors: Sequence[Any] = cast(Any, given) if several else (given,) * len(before)
     sizes = zip(factors, before, after, strict=True)
     return tuple(
         float(factor) if factor and int(n * float(factor)) == out else None
@@ -144,7 +145,8 @@ def _aten_linear(mode: str, antialias: bool = False) -> Callable[..., Any]:
 
 
 def _factors(scales: Sequence[Any]) -> Any:
-    given = scales[0] if scales and isinstance(scales[0], (tuple, list)) else scales
+    several = bool(scales) and isinstance(scales[0], (tuple, list))
+    given: Sequence[Any] = cast(Any, scales[0]) if several else scales
     return given if any(scale is not None for scale in given) else None
 
 
