@@ -164,6 +164,7 @@ MODULES: list[nn.Module] = [
     nn.GELU("tanh"),
     nn.Softplus(2, 10),
     nn.Softmax(1),
+    nn.LogSoftmax(1),
     nn.Dropout(0.25),
     nn.MaxPool2d((2, 3), None, 1, 2, ceil_mode=True),
     nn.AvgPool2d(3, 2, 1, True, False, 5),
