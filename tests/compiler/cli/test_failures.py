@@ -101,19 +101,19 @@ def test_interrupted(model: str, capsys: Streams, monkeypatch: pytest.MonkeyPatc
 def test_what_is_written_and_what_failed_are_one_object(
     tmp_path: Path, capsys: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "sorts.py").write_text(
+    (tmp_path / "sums.py").write_text(
         "import torch\nfrom torch import nn\n"
         "class Net(nn.Module):\n"
         "    def __init__(self):\n"
         "        super().__init__()\n"
         "        self.conv = nn.Conv2d(3, 4, 3)\n"
         "    def forward(self, x):\n"
-        "        return torch.sort(self.conv(x), 3)[0]\n"
+        "        return torch.cumsum(self.conv(x), 3)\n"
     )
     monkeypatch.chdir(tmp_path)
     convolution = nn.Conv2d(3, 4, 3)
     torch.save({f"conv.{k}": v for k, v in convolution.state_dict().items()}, "weights.pt")
-    given = ["weights.pt", "--arch", "sorts:Net", "--target", "rpi4", *INPUT, "--runs", "0"]
+    given = ["weights.pt", "--arch", "sums:Net", "--target", "rpi4", *INPUT, "--runs", "0"]
     assert main([*given, "-o", "out", "--json"]) == EXIT_CODES["unsupported"]
     found = json.loads(capsys.readouterr().out)
     assert found["error"]["kind"] == "unsupported"
