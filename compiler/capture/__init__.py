@@ -8,7 +8,7 @@ captured one. The result is compared with the model, on probes, before it is han
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -54,7 +54,7 @@ def capture(
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def _evaluating(model: nn.Module) -> Generator[None]:
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
@@ -143,7 +143,7 @@ class _Capture:
         return graph_module
 
     @contextmanager
-    def _settled(self) -> Iterator[None]:
+    def _settled(self) -> Generator[None]:
         """What a forward does to parameters once and for all (weights that are renormalised) is
         done inside; everything is as before afterwards."""
         with self.reference.preserved():

@@ -99,7 +99,7 @@ class Writes:
         if storage not in known:
             self._count += 1
             known[storage] = self._count
-        return Place(known[storage], x.storage_offset(), tuple(x.shape), x.stride(), x.dtype)
+        return Place(known[storage], int(x.storage_offset()), tuple(x.shape), x.stride(), x.dtype)
 
 
 def live_writes(graph_module: fx.GraphModule, runs: Sequence[Writes]) -> set[fx.Node]:
@@ -152,7 +152,8 @@ def _last_use(node: fx.Node, order: dict[fx.Node, int]) -> int:
 
 
 def _storage(x: Tensor) -> int:
-    return x.untyped_storage()._cdata
+    storage: Any = x.untyped_storage()
+    return storage._cdata
 
 
 def _is_tensor(value: Any) -> bool:

@@ -42,7 +42,7 @@ def read_arrays(files: ImageSet, shape: tuple[int, ...], parameter: str) -> Tens
             raise ImageError(
                 f"{name} holds {found} of {array.dtype}; the network reads {wanted} of float32"
             )
-        inputs.append(torch.from_numpy(array.copy()))
+        inputs.append(torch.as_tensor(array.copy()))
     labels = [file.label for file in files.entries]
     known = [label for label in labels if label is not None]
     return TensorImages(torch.stack(inputs), torch.tensor(known) if known else None, parameter)

@@ -7,9 +7,9 @@ runtime's own arithmetic: also what a file composes of several operators, and wh
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -88,7 +88,8 @@ def outputs_with(
     nodes, and only what depends on a changed one is computed again."""
     interpreter = fx.Interpreter(graph_module, garbage_collect_values=False)
     other: dict[fx.Node, Any] = {}
-    interpreter.env = ChainMap(other, values)  # pyright: ignore[reportAttributeAccessIssue]
+    known = cast(MutableMapping[fx.Node, Any], values)  # only the first map is written to
+    interpreter.env = ChainMap(other, known)  # pyright: ignore[reportAttributeAccessIssue]
     with torch.no_grad():
         for node in graph_module.graph.nodes:
             if node.op == "output":

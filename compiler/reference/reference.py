@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,8 +44,9 @@ class Reference:
     def returned(self, inputs: tuple[Tensor, ...], seed: int = 0) -> Any:
         """All that it returns, as it does; nothing is put back."""
         try:
-            with torch.no_grad(), quiet(), torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+            random: Any = torch.random  # whose functions say nothing of types
+            with torch.no_grad(), quiet(), random.fork_rng(devices=[]):
+                random.manual_seed(seed)
                 return self.model(*(x.clone() for x in inputs))
         except Exception as error:  # the model's own Python may raise anything
             shapes = ", ".join("×".join(map(str, x.shape)) for x in inputs)
@@ -61,7 +62,7 @@ class Reference:
         return wide.run(tuple(x.double() if x.is_floating_point() else x for x in inputs))
 
     @contextmanager
-    def preserved(self) -> Iterator[None]:
+    def preserved(self) -> Generator[None]:
         """Whatever happens to the model inside, it is as before afterwards."""
         try:
             yield

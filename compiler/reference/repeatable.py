@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -127,9 +127,10 @@ class _Draws(TorchDispatchMode):
     """Notes every operator that draws random numbers, and the module that calls it."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        cast(Any, super()).__init__()
         self.found: list[tuple[str, str]] = []
-        self._paths = {module: path for path, module in model.named_modules()}
+        modules: Any = model.named_modules()
+        self._paths: dict[nn.Module, str] = {module: path for path, module in modules}
         self._inside: list[str] = []
         self._hooks: list[Any] = []
 
@@ -142,7 +143,7 @@ class _Draws(TorchDispatchMode):
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        cast(Any, super()).__exit__(*error)
         for hook in self._hooks:
             hook.remove()
 

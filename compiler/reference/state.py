@@ -42,7 +42,8 @@ class State:
             if differing - {but}:
                 spared = {k: v for k, v in _items(now) if _joined(where, k) == but}
                 now.clear()
-                (now.extend if isinstance(now, list | deque) else now.update)(kept)
+                fill: Any = now.extend if isinstance(now, list | deque) else now.update
+                fill(kept)
                 if isinstance(now, dict):
                     now.update(spared)
         for path, now, kept in self._tensors.values():
@@ -56,9 +57,10 @@ class State:
         elif isinstance(value, nn.Module):
             self._remember(path, vars(value))
         elif isinstance(value, _CONTAINERS):
-            if id(value) not in self._containers:
-                self._containers[id(value)] = path, value, copy.copy(value)
-                for key, item in _items(value):
+            container: Any = value
+            if id(container) not in self._containers:
+                self._containers[id(container)] = path, container, copy.copy(container)
+                for key, item in _items(container):
                     self._remember(_joined(path, key), item)
         elif isinstance(value, tuple):
             for key, item in enumerate(cast("tuple[Any, ...]", value)):
@@ -69,14 +71,14 @@ class State:
 
 def _is_own_object(value: Any) -> bool:
     """An instance of a class of the model's own, which may hold state as well."""
-    kind: Any = type(value)
-    package = str(kind.__module__).partition(".")[0]
+    package = str(cast(Any, type(value)).__module__).partition(".")[0]
     known = package in sys.stdlib_module_names or package in ("torch", "numpy")
     return not known and not isinstance(value, type) and hasattr(value, "__dict__")
 
 
 def _items(container: Any) -> list[tuple[Any, Any]]:
-    return list(container.items() if isinstance(container, dict) else enumerate(container))
+    pairs: Any = container.items() if isinstance(container, dict) else enumerate(container)
+    return list(pairs)
 
 
 _INTERNAL = ("_parameters", "_buffers", "_modules")  # of a module: say nothing to a user

@@ -54,7 +54,9 @@ class OutputError:
     differ. Infinity equals itself; where NaN is wanted the model has no answer, and any will do.
     """
 
-    _along: dict[tuple[int, int], _Channels] = field(default_factory=dict)  # dimension, its size
+    _along: dict[tuple[int | None, int], _Channels] = field(
+        default_factory=dict[tuple[int | None, int], _Channels]
+    )  # dimension, its size
     _misfit: bool = False
     _counted: int = 0
     _other: int = 0

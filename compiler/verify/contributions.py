@@ -200,5 +200,5 @@ def _run(
     for inputs in batches:
         arrays = form.run(runner, program, [x.numpy() for x in inputs])
         named = zip(program.outputs, arrays, strict=True)
-        results.append({v.name: torch.from_numpy(np.ascontiguousarray(a)) for v, a in named})
+        results.append({v.name: torch.as_tensor(np.ascontiguousarray(a)) for v, a in named})
     return results

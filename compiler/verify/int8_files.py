@@ -124,7 +124,8 @@ def _less_noisy(
             few = [inputs[i] for i in sorted(worst)]
             found.append(contributions(one.form, of_format, few, making.here))
             done()
-    idle = set.intersection(*({n for n in one if _is_idle(one[n][1])} for one in found))
+    each = [{n for n in one if _is_idle(one[n][1])} for one in found]
+    idle = each[0].intersection(*each[1:])
     best, best_tried, kept = prepared, tried, set[str]()
     seen = list[set[str]]()
     for more_db in MORE_DB:

@@ -37,7 +37,9 @@ class Kriging:
     def of(cls, points: FloatArray, values: FloatArray) -> Kriging:
         """From `values` (n,) at `points` (n, d)."""
         squared = np.square(points[:, None] - points[None]).sum(-1)
-        inverse = np.linalg.inv(_matern(np.sqrt(squared)) + NUGGET * np.eye(len(points)))
+        inverse: FloatArray = np.linalg.inv(
+            _matern(np.sqrt(squared)) + NUGGET * np.eye(len(points))
+        ).astype(np.float64)
         fewest = int(FEWEST * len(points))
         while True:
             rows = inverse.sum(1)
