@@ -12,6 +12,7 @@ from shrinkc.compiler.reference.probes import Probe
 from shrinkc.compiler.reference.reference import Reference
 from shrinkc.compiler.support.difference import Array, OutputError
 from shrinkc.errors import ModelRunError
+from shrinkc.passes.base import copy_graph
 
 Answering = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]  # inputs → the outputs
 KEPT_BYTES = 64 << 20  # of outputs
@@ -45,7 +46,10 @@ class Original:
         def answer(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return graph_module(*inputs)
 
-        return cls(answer)
+        def precise(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return Reference(copy_graph(graph_module)).precise(inputs)
+
+        return cls(answer, precise)
 
     @classmethod
     def of_model(cls, reference: Reference, example: tuple[Tensor, ...] | None = None) -> Original:
