@@ -28,6 +28,7 @@ from shrinkc.compiler.formats.base import (
     quantiser,
     tensors_of,
 )
+from shrinkc.compiler.formats.moved_ranges import moved_ranges
 from shrinkc.compiler.formats.output_steps import tflite_output_steps
 from shrinkc.compiler.formats.runner import Array, Runner
 from shrinkc.compiler.quantise.ranges import Range
@@ -109,7 +110,7 @@ def quantize_tflite(
     """The int8 version of a .tflite file written from `program`.
 
     `batches` are a few calibration inputs in PyTorch's layout, each at the captured batch size,
-    for the tensors that `ranges` does not name; `keep_fp32` are names of operators.
+    for the tensors that `ranges` says nothing of; `keep_fp32` are names of operators.
     Raises InputError when ai-edge-quantizer is not installed.
     """
     try:
@@ -123,7 +124,7 @@ def quantize_tflite(
         # its own calibrate() averages the ranges of images; here they are only a start
         watch: Any = calibrator.Calibrator(buffer, qsv_update_func=qsv_utils.min_max_update)
         watch.calibrate({"serving_default": samples}, manager)
-        found = _with_ranges(watch.get_model_qsvs(), ranges)
+        found = _with_ranges(watch.get_model_qsvs(), moved_ranges(model, ranges))
         if not found:
             return model  # everything stays float
         work: Any = quantizer.Quantizer(buffer)

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, fx, nn
 
 from shrinkc.compiler.export.lower import lower
+from shrinkc.compiler.pipeline.run import sample_inputs
 from shrinkc.compiler.quantise.prepare import Prepared, notes_of
 from shrinkc.compiler.quantise.ranges import Range
 from shrinkc.compiler.quantise.simulate import Quantisation
 from shrinkc.passes.base import copy_graph
+
+FEW_BATCHES = 8
+
+
+def inner_inputs(graph_module: fx.GraphModule) -> list[tuple[Tensor, ...]]:
+    """What ranges of a file's own tensors are found on, of which calibration knows nothing: the
+    same with images at hand and without them, so that a plan's file is that which was judged."""
+    return [sample_inputs(graph_module, torch.float32, seed) for seed in range(FEW_BATCHES)]
 
 
 @dataclass(frozen=True, eq=False)

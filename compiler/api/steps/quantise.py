@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import fx
 
 from shrinkc.compiler.formats.base import Format, Written
 from shrinkc.compiler.formats.exported import Exported
-from shrinkc.compiler.pipeline.run import sample_inputs
 from shrinkc.compiler.quantise.prepare import Prepared, prepare
+from shrinkc.compiler.quantise.stored import inner_inputs
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.verify.data import Data
-from shrinkc.compiler.verify.int8_files import FEW_BATCHES, Making, int8_files
+from shrinkc.compiler.verify.int8_files import Making, int8_files
 from shrinkc.errors import InputError
 
 
@@ -61,7 +60,7 @@ def _from_stored(
 ) -> dict[str, Written]:
     """Files of a stored calibration, which says what the biases are, and what stays fp32."""
     graph, quantisation = prepared.graph_module, prepared.quantisation
-    few = [sample_inputs(graph, torch.float32, seed) for seed in range(FEW_BATCHES)]
+    few = inner_inputs(graph)
     files: dict[str, Written] = {}
     for one in formats:
         other = replace(quantisation, levels=one.weight_levels(here))
