@@ -38,11 +38,11 @@ from shrinkc.compiler.capture import capture
 from shrinkc.compiler.depth.closed_form import ClosedForm
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.measure.speedup import alone_ms, host_file
-from shrinkc.compiler.plan.drop import SURE, Labelled, answers, answers_of_file, promise_of
+from shrinkc.compiler.plan.drop import Labelled, answers, answers_of_file, promise_of
 from shrinkc.compiler.plan.finished_plans import Planned
-from shrinkc.compiler.plan.plan_file import Promise
 from shrinkc.compiler.plan.planner import Planner, Planning, prepare_planning
 from shrinkc.compiler.support.progress import Terminal
+from shrinkc.compiler.tasks.tally import SURE
 
 OUT = ROOT / "out" / "promised"
 TARGET = "host"
@@ -178,8 +178,8 @@ def deliver(name: str, data: Path) -> None:
             "steps": len(plan.steps),
             "predicted_ms": plan.after_ms,
             "budget_ms": _budget_ms(request, planner, planned),
-            "promised": plan.promise.model_dump(),
-            "delivered": delivered.model_dump(),
+            "promised": plan.promise.model_dump(exclude={"outputs"}),
+            "delivered": delivered.model_dump(exclude={"outputs"}),
             "seconds": seconds,
         }
         replace_json(_answer(name, request), answer)
@@ -279,7 +279,7 @@ def _asked(row: dict[str, Any]) -> str:
 
 def standard_error(promise: dict[str, Any]) -> float:
     """Of a drop, from its interval with 95% confidence."""
-    low, high = Promise.model_validate(promise, strict=False).interval
+    low, high = promise["interval"]
     return (high - low) / (2 * SURE)
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from shrinkc.compiler.images.source import ImageFolder
     from shrinkc.compiler.recover.recipe import Recipe
     from shrinkc.compiler.tasks.classification import Classification
+    from shrinkc.compiler.tasks.regression import Regression
     from shrinkc.compiler.tasks.task import Task
     from shrinkc.errors import ShrinkcError
     from shrinkc.latency_tables.store import known_targets as tables
@@ -53,6 +54,7 @@ _HOMES = {
     "ImageFolder": ("compiler.images.source", "ImageFolder"),
     "ModelFile": ("compiler.api.steps.network", "ModelFile"),
     "Recipe": ("compiler.recover.recipe", "Recipe"),
+    "Regression": ("compiler.tasks.regression", "Regression"),
     "ShrinkcError": ("errors", "ShrinkcError"),
     "Task": ("compiler.tasks.task", "Task"),
     "apply": ("compiler.api.plan", "apply"),
@@ -82,6 +84,7 @@ __all__ = [
     "ImageFolder",
     "ModelFile",
     "Recipe",
+    "Regression",
     "ShrinkcError",
     "Task",
     "__version__",

@@ -45,7 +45,7 @@ ONLY_READ = {
 }
 # What a placeholder stands for where a command is only parsed.
 PLACEHOLDERS = {
-    **{"T": "rpi4", "C": "he", "M": "two-stage-dp", "R": "0.5", "DEVICE": "host"},
+    **{"T": "rpi4", "C": "he", "M": "two-stage-dp", "R": "0.5", "E": "0.5", "DEVICE": "host"},
     **dict.fromkeys(("S", "B", "P", "N", "K", "MS", "DB"), "2"),
 }
 

@@ -38,7 +38,7 @@ def test_public_names() -> None:
     }
     types = {
         *("Classification", "Format", "Goal", "ImageFolder", "ModelFile", "Recipe"),
-        *("ShrinkcError", "Task", "__version__"),
+        *("Regression", "ShrinkcError", "Task", "__version__"),
     }
     assert set(shrinkc.__all__) == functions | types
     assert all(getattr(shrinkc, name) is not None for name in shrinkc.__all__)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from shrinkc.compiler.api.steps.compilation import compile_graph
 from shrinkc.compiler.api.steps.network import (
     Inputs,
     Model,
     Subject,
+    check_task,
     require_convolutions,
     subject_of,
 )
@@ -17,13 +19,12 @@ from shrinkc.compiler.api.steps.target import Target, cost_table, target_name
 from shrinkc.compiler.api.steps.uncaptured import compile_uncaptured
 from shrinkc.compiler.formats.base import Format
 from shrinkc.compiler.formats.registry import FORMATS
-from shrinkc.compiler.images.source import Given, ImageSource
+from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.options import Options, check_options, with_images
 from shrinkc.compiler.report.sections import Sections
 from shrinkc.compiler.support.checks import listed
 from shrinkc.compiler.support.choices import Int8Tuning, Merge, Precision
 from shrinkc.compiler.support.progress import Progress, shown_by
-from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.errors import CaptureError, InputError, ModelRunError
 from shrinkc.passes.base import Pass
@@ -42,7 +43,7 @@ def compile(
     keep_fp32: Sequence[str] = (),
     min_snr_db: float | None = None,
     passes: Sequence[Pass] = (),
-    task: Task = CLASSIFICATION,
+    task: Task | None = None,
     formats: Sequence[Format] = FORMATS,
     opset: int = 17,
     threads: int = 1,
@@ -87,6 +88,7 @@ def compile(
         CaptureError, ModelRunError: a model that cannot be captured or run.
         VerificationError: a step or a file that does not compute the same.
     """
+    check_task(task)
     options = Options(
         target=target_name(target),
         precision=precision,
@@ -97,33 +99,31 @@ def compile(
         min_snr_db=min_snr_db,
         threads=threads,
         runs=runs,
-        task=task,
         formats=listed("formats", formats, Format, "objects that derive from Format"),
         passes=listed("passes", passes, object, "passes"),
     )
     if calibration is not None and precision != "int8":
         raise InputError("`calibration` is for int8 files; give `precision` int8 too")
-    subject, sources = _loaded(model, inputs, options, images, calibration, name)
-    return _compiled(subject, with_images(options, *sources), command, shown_by(progress))
+    cost_table(options.target, threads)  # an unknown target is told before anything
+    subject = subject_of(model, inputs, name)
+    options = _with_images(subject, options, images, calibration, task)
+    return _compiled(subject, options, command, shown_by(progress))
 
 
-def _loaded(
-    model: Model,
-    inputs: Inputs,
+def _with_images(
+    subject: Subject,
     options: Options,
     images: Given | None,
     calibration: Given | None,
-    name: str | None,
-) -> tuple[Subject, list[ImageSource | None]]:
-    cost_table(options.target, options.threads)  # an unknown target is told before anything
-    subject = subject_of(model, inputs, name)
-    sources: list[ImageSource | None] = [None, None]
-    if images is not None:
-        sources[0] = subject.images(images, "images", options.task)
-    if calibration is not None:
-        calibrating = subject.images(calibration, "calibration", options.task, labels="unread")
-        sources[1] = calibrating.without_labels()
-    return subject, sources
+    task: Task | None,
+) -> Options:
+    """And what the outputs mean."""
+    task, sources = subject.images(
+        {"images": (images, "read"), "calibration": (calibration, "unread")}, task
+    )
+    calibrating = sources["calibration"]
+    unlabelled = None if calibrating is None else calibrating.without_labels()
+    return with_images(replace(options, task=task), sources["images"], unlabelled)
 
 
 def _compiled(

@@ -11,7 +11,7 @@ from platformdirs import user_cache_dir
 from torch import fx
 
 from shrinkc.compiler.api.steps.much_lost import much_promised
-from shrinkc.compiler.api.steps.network import Inputs, Model, subject_of
+from shrinkc.compiler.api.steps.network import Inputs, Model, check_task, subject_of
 from shrinkc.compiler.api.steps.request import Request, plan_section
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
 from shrinkc.compiler.api.steps.target import Target, cost_table, options_of
@@ -22,6 +22,7 @@ from shrinkc.compiler.formats.base import FILE_PRECISIONS
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.options import Options
+from shrinkc.compiler.plan.drop import estimates
 from shrinkc.compiler.plan.finished_plans import Planned as Found
 from shrinkc.compiler.plan.plan_file import Plan, plan_files, read_plan
 from shrinkc.compiler.plan.planner import Planner, Planning, check_points, prepare_planning
@@ -34,9 +35,11 @@ from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.support.unread import refuse_unread
-from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.tally import Estimate
 from shrinkc.compiler.tasks.task import Task
+from shrinkc.compiler.tasks.wording import error_words
 from shrinkc.compiler.train.compute import require_training
+from shrinkc.errors import InputError
 from shrinkc.passes.base import Skip
 
 
@@ -69,9 +72,11 @@ class Planned(Transformed):
         plan, promise = self.plan, self.plan.promise
         speed = f"{plan.measured_speedup or plan.speedup:.2f}× on {plan.target} in {plan.precision}"
         drop = ""
-        if promise is not None:
+        if promise is not None and promise.drop is not None:
             points = 100 * promise.drop
             drop = f", {abs(points):.2f} points {'lost' if points >= 0 else 'gained'}"
+        elif promise is not None:
+            drop = f", {error_words(estimates(promise), briefly=True)}"
         return f"{speed}, {counted(len(plan.steps), 'step')}{drop}"
 
 
@@ -86,7 +91,7 @@ def plan(
     evaluation: Given | None = None,
     train: Given | None = None,
     recipe: Recipe | None = None,
-    task: Task = CLASSIFICATION,
+    task: Task | None = None,
     opset: int = 17,
     threads: int = 1,
     runs: int = 30,
@@ -101,13 +106,16 @@ def plan(
         model: a module, a captured graph, or the path of a file that `load` reads.
         inputs: an example (N, C, H, W) or its shape.
         target: a latency table's name or folder, or "host" (this machine, measured).
-        goal: Goal.speedup, Goal.budget_ms or Goal.max_drop.
+        goal: Goal.speedup, Goal.budget_ms, Goal.max_drop, or for outputs that are no classes
+            Goal.max_error.
         images: that the plan is fitted to, no labels needed; without `evaluation` every fourth
             judges it instead.
         precision: "fp32", "int8", or None: whichever loses less.
         evaluation: other images, to judge on; class folders or labels give top-1.
         train: images to train on after the fits; `recipe`: how.
-        task: what the outputs mean: how plans and files are judged.
+        task: what the outputs mean, by which plans and files are judged; None: told by them, and
+            by labels. `Classification()` where one output (n, k) holds class scores, `Regression()`
+            for numbers and maps.
         opset: of the ONNX file.
         threads: of measurements here.
         runs: of each file when it is timed; 0 times nothing.
@@ -121,7 +129,7 @@ def plan(
         TableError, CaptureError, ModelRunError, VerificationError, TrainingError.
     """
     goal = required(goal, PLAN_GOALS)
-    options = options_of(target, precision or "fp32", opset, threads, runs, task)
+    options = options_of(target, precision or "fp32", opset, threads, runs)
     plans = _Plans.of(
         *(model, inputs, options, precision, images),
         evaluation=evaluation,
@@ -131,6 +139,8 @@ def plan(
         name=name,
         command=command,
         progress=progress,
+        task=task,
+        goal=goal,
     )
     return plans.made(plans.planner.reach(goal))
 
@@ -146,7 +156,7 @@ def frontier(
     evaluation: Given | None = None,
     train: Given | None = None,
     recipe: Recipe | None = None,
-    task: Task = CLASSIFICATION,
+    task: Task | None = None,
     opset: int = 17,
     threads: int = 1,
     runs: int = 30,
@@ -160,7 +170,7 @@ def frontier(
     The other arguments, and what is raised, are those of `plan`.
     """
     check_points(points)
-    options = options_of(target, precision or "fp32", opset, threads, runs, task)
+    options = options_of(target, precision or "fp32", opset, threads, runs)
     plans = _Plans.of(
         *(model, inputs, options, precision, images),
         evaluation=evaluation,
@@ -170,6 +180,7 @@ def frontier(
         name=name,
         command=command,
         progress=progress,
+        task=task,
     )
     found = plans.planner.frontier(points)
     return tuple(
@@ -184,7 +195,7 @@ def apply(
     *,
     target: Target | None = None,
     images: Given | None = None,
-    task: Task = CLASSIFICATION,
+    task: Task | None = None,
     opset: int = 17,
     threads: int = 1,
     runs: int = 30,
@@ -207,11 +218,13 @@ def apply(
         InputError: a plan of another network.
         TableError, CaptureError, ModelRunError, VerificationError.
     """
+    check_task(task)
     found, tensors = read_plan(path_of("plan", plan))
-    options = options_of(target or found.target, found.precision, opset, threads, runs, task)
+    options = options_of(target or found.target, found.precision, opset, threads, runs)
     cost_table(options.target, threads)
     subject, shown = subject_of(model, inputs, name), shown_by(progress)
-    source = None if images is None else subject.images(images, "images", task)
+    task, sources = subject.images({"images": (images, "read")}, task)
+    options, source = replace(options, task=task), sources["images"]
     with shown.task("Capturing"):
         graph = subject.graph
     with shown.task("Applying the plan"):
@@ -243,6 +256,8 @@ class _Plans:
         name: str | None,
         command: str | None,
         progress: Progress | bool,
+        task: Task | None,
+        goal: Goal | None = None,
     ) -> _Plans:
         if train is not None:
             require_training()
@@ -257,7 +272,11 @@ class _Plans:
             name=name,
             command=command,
             progress=progress,
+            task=task,
+            train=train,
         )
+        if goal is not None:
+            _check_goal(goal, request)
         source, shown = request.needed_images, request.progress
         graph = request.subject.convolutional(shown)
         fitted = source.without_labels().decoded(shown)  # folders may be in another order
@@ -265,7 +284,7 @@ class _Plans:
         if request.evaluation is not None:  # read already: a generator gives its images once
             held_out = request.decoded(request.evaluation)
         if train is not None:
-            teaching = request.training_images(train, "train")
+            teaching = request.training_images()
         cache = Path(user_cache_dir("shrinkc", appauthor=False), "damages")
         planning = Planning(
             FILE_PRECISIONS if precision is None else (precision,),
@@ -278,7 +297,7 @@ class _Plans:
             *(graph, fitted, table, planning),
             held_out=held_out,
             train=None if teaching is None else _training(request, teaching, recipe),
-            task=options.task,
+            task=request.options.task,
             progress=shown,
         )
         planner.notes += () if teaching is None else recipe.batch_notes(len(teaching))
@@ -288,6 +307,17 @@ class _Plans:
         refused = tuple(Skip(r.node, r.reason) for r in self.planner.candidates.refused)
         original, notes = self.planner.original, tuple(self.planner.notes)
         return _planned(self.request, found, original, refused, frontier, notes)
+
+
+def _check_goal(goal: Goal, request: Request) -> None:
+    """Raises InputError where points of a metric may be lost, and the outputs have none."""
+    task = request.options.task
+    if goal.kind == "max_drop" and not request.subject.scored(task):
+        raise InputError(
+            "`max_drop` counts points of top-1, and by their numbers the network's outputs are no "
+            "classes",
+            "give `max_error`, `speedup` or `budget_ms`, or `task` classification if they are",
+        )
 
 
 def _training(
@@ -313,6 +343,7 @@ def _planned(
     """With its files, in the plan's precision."""
     plan = found.plan
     section = plan_section("planned, closed form", plan.steps, plan.precision, refused)
+    section = replace(section, promise=_promised(plan, request))
     request = replace(request, options=replace(request.options, precision=plan.precision))
     compiled, judged = request.compiled(
         *(found.graph_module, original, "planned"),
@@ -326,9 +357,21 @@ def _planned(
     return planned
 
 
+def _promised(plan: Plan, request: Request) -> Judged | None:
+    """For the report."""
+    found = plan.promise
+    if found is None:
+        return None
+    drop = None if found.drop is None else Estimate(found.drop, *(found.interval or (None, None)))
+    metric = request.options.task.metric
+    return Judged(found.images, found.agreement, None, None, metric, drop, estimates(found))
+
+
 def _point(plan: Plan, chosen: bool) -> FrontierPoint:
     measured = plan.measured_speedup and plan.before_ms / plan.measured_speedup
     agreement = plan.promise and plan.promise.agreement
+    errors = [one.error for one in plan.promise.outputs] if plan.promise else []
     return FrontierPoint(
-        *(plan.speedup, plan.after_ms, measured, None, agreement, plan.precision, chosen)
+        *(plan.speedup, plan.after_ms, measured, None, agreement, plan.precision, chosen),
+        error=max(errors, default=None),
     )

@@ -23,7 +23,6 @@ from shrinkc.compiler.support.checks import check_kind
 from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.support.text import counted
-from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.width.methods import spec_of
 from shrinkc.compiler.width.prune import Pruned as Found
@@ -150,7 +149,7 @@ def prune(
     strength: float = STRENGTH,
     every: int | None = None,
     in_order: bool = False,
-    task: Task = CLASSIFICATION,
+    task: Task | None = None,
     precision: Precision = "fp32",
     opset: int = 17,
     threads: int = 1,
@@ -194,7 +193,7 @@ def prune(
         options = replace(options, keep=keep)
     told = (compensate, steps, strength, every, in_order, labels, limit)
     asked = Asked.of(spec, goal, options, told, images is not None, train is not None, epochs)
-    files = options_of(target or "", precision, opset, threads, runs, task)
+    files = options_of(target or "", precision, opset, threads, runs)
     asked.check_files(files)
     table = None if target is None else cost_table(target, threads)
     request = Request.of(
@@ -203,5 +202,7 @@ def prune(
         name=name,
         command=command,
         progress=progress,
+        task=task,
+        train=train,
     )
-    return Pruned.by(Pruner.of(asked, request, table, train))
+    return Pruned.by(Pruner.of(asked, request, table))

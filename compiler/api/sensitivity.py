@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shrinkc.compiler.api.steps.images import batches_of, require_labels, seen_by_criteria
-from shrinkc.compiler.api.steps.network import Inputs, Model, subject_of
+from shrinkc.compiler.api.steps.network import Inputs, LabelUse, Model, check_task, subject_of
 from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.report.plots import require_matplotlib, sensitivity_map
-from shrinkc.compiler.support.checks import check_kind, check_whole
+from shrinkc.compiler.support.checks import check_whole
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.compiler.support.text import counted
-from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.width.methods import spec_of
 from shrinkc.compiler.width.sensitivity import (
@@ -34,7 +33,8 @@ from shrinkc.passes.criteria.spec import Given as Criteria
 class Sensitivity:
     """One curve for each channel group, as shares of `images` images.
 
-    judged  what the shares are of: the task's metric, or "agreement with the original"
+    judged  what the shares are of: the task's metric, "agreement with the original", or for outputs
+            that are no classes "R² against the original"
     """
 
     model: str
@@ -62,7 +62,7 @@ def sensitivity(
     criterion: str | CriterionSpec | Criterion = "l1",
     labels: bool = False,
     limit: int = 500,
-    task: Task = CLASSIFICATION,
+    task: Task | None = None,
     name: str | None = None,
     progress: Progress | bool = False,
 ) -> Sensitivity:
@@ -77,7 +77,7 @@ def sensitivity(
         labels: class folders are labels: top-1 instead of agreement with the original. Labels that
             come with tensors are always used.
         limit: of the images.
-        task: what the outputs mean.
+        task: what the outputs mean; None: told by them.
         name: of the network, in titles.
         progress: True shows bars on stderr.
 
@@ -86,9 +86,13 @@ def sensitivity(
     """
     spec, shown = spec_of(criterion), shown_by(progress)
     check_whole("limit", limit, 1)
-    check_kind("task", task, Task, "an object that derives from Task")
+    check_task(task)
     subject = subject_of(model, inputs, name)
-    source = subject.images(images, "images", task, labels="read" if labels else "unread")
+    use: LabelUse = "read" if labels else "if they fit"
+    task, sources = subject.images({"images": (images, use)}, task)
+    source = sources["images"]
+    if source is None:
+        raise InputError("`images` is a NoneType; give images to judge on")
     if labels:
         require_labels(source)
     graph = subject.convolutional(shown)
@@ -98,12 +102,10 @@ def sensitivity(
     batches, groups = batches_of(seen), channel_groups(graph)
     with shown.task(f"Scoring channels: {spec.name}"):
         scores = spec.build(Criteria(batches, 0, by_cost=True)).scores(graph, groups)
-    judge = (
-        agreement_of(batches, graph, task=task)
-        if seen.labels is None
-        else correct_of(batches, task=task)
-    )
+    by_likeness = seen.labels is None or not task.judges(graph(*batches[0][0]))
+    judged_by = agreement_of(batches, graph, task=task) if by_likeness else None
+    judge = judged_by or correct_of(batches, task=task)
     with shown.task("Pruning each group alone", len(scores) * len(RATIOS)) as done:
         curves = curves_of(graph, groups, scores, judge, done=done)
-    what = "agreement with the original" if seen.labels is None else task.metric
+    what = task.likeness if by_likeness else task.metric
     return Sensitivity(subject.name, spec.name, what, len(seen), curves)

@@ -39,7 +39,6 @@ from shrinkc.compiler.support.choices import DepthMethod as DepthMethodName
 from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.support.unread import refuse_unread
-from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.compute import require_training
 from shrinkc.errors import InputError
@@ -109,7 +108,7 @@ def shrink(
     evaluation: Given | None = None,
     options: Trained | None = None,
     steps: int | None = None,
-    task: Task = CLASSIFICATION,
+    task: Task | None = None,
     precision: Precision = "fp32",
     opset: int = 17,
     threads: int = 1,
@@ -146,20 +145,20 @@ def shrink(
     _check(how, goal, options, steps, (train is not None, labels))
     table = cost_table(target, threads)
     request = Request.of(
-        *(model, inputs, options_of(target, precision, opset, threads, runs, task)),
+        *(model, inputs, options_of(target, precision, opset, threads, runs)),
         *(images, evaluation, labels),
         folder=folder,
         name=name,
         command=command,
         progress=progress,
+        task=task,
+        train=train,
     )
     source = request.needed_images
     if labels:
         require_labels(source)
     graph = request.subject.convolutional(request.progress)
-    teaching = None
-    if train is not None or labels:
-        teaching = request.training_images(train, "train")
+    teaching = request.training_images() if train is not None or labels else None
     if how.learns and teaching is not None:
         seen = teaching
     else:

@@ -12,7 +12,8 @@ from shrinkc.errors import InputError
 if TYPE_CHECKING:
     from shrinkc.compiler.api.steps.network import ModelFile
     from shrinkc.compiler.images.source import ImageFolder
-    from shrinkc.compiler.support.choices import Precision
+    from shrinkc.compiler.support.choices import Precision, TaskName
+    from shrinkc.compiler.tasks.task import Task
 
 
 def shapes_of(inputs: Sequence[str] | None) -> list[tuple[int, ...]] | None:
@@ -84,12 +85,27 @@ class Asked:
     opset: int
     threads: int | None
     runs: int
+    task: TaskName
 
     @property
     def file(self) -> ModelFile:
         from shrinkc.compiler.api.steps.network import ModelFile
 
         return ModelFile(self.model, self.arch, self.trust)
+
+
+def task_of(name: TaskName) -> Task | None:
+    """Of --task; None: told by the outputs."""
+    from shrinkc.compiler.tasks.classification import Classification
+    from shrinkc.compiler.tasks.regression import Regression
+
+    match name:
+        case "classification":
+            return Classification()
+        case "regression":
+            return Regression()
+        case "auto":
+            return None
 
 
 def output_folder(out: Path | None, model: Path, target: str | None, done: str = "") -> Path:

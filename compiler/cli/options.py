@@ -20,6 +20,7 @@ from shrinkc.compiler.support.choices import (
     Merge,
     Normalise,
     Precision,
+    TaskName,
 )
 
 MODEL, GOAL, METHOD, IMAGES = "Model", "Goal", "Method", "Images"
@@ -65,6 +66,15 @@ TrustOption = Annotated[
     ),
 ]
 
+TaskOption = Annotated[
+    TaskName,
+    typer.Option(
+        help="What the outputs mean: classes, of which top-1 is told, or numbers and maps, told by "
+        "error over variance. Default: told by the outputs, and by class folders.",
+        rich_help_panel=MODEL,
+    ),
+]
+
 # --- goal ----------------------------------------------------------------------------------------
 
 _TARGET = typer.Option(
@@ -92,6 +102,15 @@ MaxDropOption = Annotated[
     typer.Option(
         metavar="POINTS",
         help="The fastest network that loses at most so many points of top-1.",
+        rich_help_panel=GOAL,
+    ),
+]
+MaxErrorOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="For outputs that are no classes: the fastest network whose squared error is at most "
+        "this share of any output's variance.",
         rich_help_panel=GOAL,
     ),
 ]

@@ -10,11 +10,11 @@ from typing import Literal, get_args
 
 from shrinkc.errors import InputError
 
-GoalKind = Literal["speedup", "budget_ms", "max_drop", "macs", "params", "channels"]
+GoalKind = Literal["speedup", "budget_ms", "max_drop", "max_error", "macs", "params", "channels"]
 Unit = Literal["ms", "macs", "params", "channels"]
 
 KINDS: tuple[GoalKind, ...] = get_args(GoalKind)
-PLAN_GOALS: tuple[GoalKind, ...] = ("speedup", "budget_ms", "max_drop")
+PLAN_GOALS: tuple[GoalKind, ...] = ("speedup", "budget_ms", "max_drop", "max_error")
 PRUNE_GOALS: tuple[GoalKind, ...] = ("speedup", "budget_ms", "macs", "params", "channels")
 SHRINK_GOALS: tuple[GoalKind, ...] = ("speedup", "budget_ms")
 LEAST = 1.01  # times as fast or small, before a milder goal is worth naming
@@ -28,6 +28,8 @@ class Goal:
     speedup    so many times as fast as the original by the target's table; more than 1
     budget_ms  milliseconds by the target's table; above 0
     max_drop   points of accuracy that may be lost, 0 to 100: the fastest network within them
+    max_error  the squared error of any output, and of any of its columns, over its variance, 0 to
+               1: the fastest network that keeps to it, for outputs that are no classes
     macs       share of the original's multiply-accumulates to keep, between 0 and 1
     params     share of its parameters
     channels   share of the channels that can go, of all groups together
@@ -65,6 +67,10 @@ class Goal:
         return cls("max_drop", points)
 
     @classmethod
+    def max_error(cls, share: float) -> Goal:
+        return cls("max_error", share)
+
+    @classmethod
     def macs(cls, share: float) -> Goal:
         return cls("macs", share)
 
@@ -83,6 +89,7 @@ class Goal:
         speedup: float | None = None,
         budget_ms: float | None = None,
         max_drop: float | None = None,
+        max_error: float | None = None,
         macs: float | None = None,
         params: float | None = None,
         channels: float | None = None,
@@ -90,7 +97,7 @@ class Goal:
     ) -> Goal:
         """The one that is given. Raises InputError for none, for several, and for one that is not
         among `kinds`."""
-        every = (speedup, budget_ms, max_drop, macs, params, channels)
+        every = (speedup, budget_ms, max_drop, max_error, macs, params, channels)
         given: list[tuple[GoalKind, float]] = [
             (kind, value) for kind, value in zip(KINDS, every, strict=True) if value is not None
         ]
@@ -110,11 +117,11 @@ class Goal:
 
     @property
     def unit(self) -> Unit:
-        """What a budget for it counts; there is none for `max_drop`."""
+        """What a budget for it counts; there is none for what may be lost."""
         match self.kind:
             case "speedup" | "budget_ms":
                 return "ms"
-            case "max_drop":
+            case "max_drop" | "max_error":
                 raise ValueError("what may be lost of the accuracy counts no cost")
             case share:
                 return share
@@ -186,6 +193,8 @@ def _range(kind: GoalKind, value: float) -> tuple[bool, str]:
             return 0 < value < inf, "give milliseconds above 0"
         case "max_drop":
             return 0 <= value < 100, "give points of top-1, 0 to 100"
+        case "max_error":
+            return 0 < value < 1, "give a share of the variance, between 0 and 1"
         case _:
             return 0 < value < 1, "give the share to keep, between 0 and 1"
 

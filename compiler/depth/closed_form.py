@@ -71,10 +71,10 @@ class TakenChoice:
     error: float
 
     def __str__(self) -> str:
-        return (
-            f"{self.kind} {self.source} … {self.sink}: saves {self.saving_ms:.3g} ms, alone it "
-            f"agrees with the original on {self.agreement:.1%} of the images"
-        )
+        where = f"{self.kind} {self.source} … {self.sink}: saves {self.saving_ms:.3g} ms, alone "
+        if self.agreement != self.agreement:
+            return f"{where}its error is {self.loss:.2g} of the outputs' variance"
+        return f"{where}it agrees with the original on {self.agreement:.1%} of the images"
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,12 +27,12 @@ from shrinkc.compiler.depth.choices import (
     order_of,
     weight_of,
 )
-from shrinkc.compiler.recover.divergence import Damage
+from shrinkc.compiler.recover.divergence import Damage, agreeing, apart
 from shrinkc.compiler.recover.layer_problems import Sample, accumulate, needed, values
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
-from shrinkc.compiler.tasks.task import Answer, Task, total
+from shrinkc.compiler.tasks.task import Answer, Task
 from shrinkc.passes.analysis.linear.spans import Span
 
 MEASURED = 160  # images; three of four fit, the others judge
@@ -117,8 +117,8 @@ def judge(
         want = resume(graph, start, x)
         for sums, student in zip(totals, changed, strict=True):
             got = resume(student, start, x)
-            sums[0] += float(task.divergence(got, want).mean()) * len(rows)
-            sums[1] += total(task.agree(got, want), len(rows))
+            sums[0] += apart(task, got, want, len(rows))
+            sums[1] += agreeing(task, got, want, len(rows))
         count += len(rows)
     return [
         Damage(sums[0] / count, sums[1] / count, one.error)

@@ -86,7 +86,8 @@ class ImageSet:
             raise InputError(
                 f"{self.path}: {counted(len(self.folders), 'class folder')} cannot number the "
                 f"{classes} classes that the network tells apart",
-                "give `classes`, the index of each folder, or put all images into one folder",
+                "give `classes`, the index of each folder, put all images into one folder, or give "
+                "`task` regression if the outputs are no classes",
             )
         entries = (
             replace(e, label=None if e.label is None else named[e.label]) for e in self.entries
@@ -98,11 +99,12 @@ class ImageSet:
         preprocessing: Preprocessing,
         batch_size: int = 32,
         on_skip: Callable[[str, str], None] | None = None,
+        strict: bool = True,
     ) -> Iterator[Batch]:
         """Yield (float32 (n, channels, height, width), int64 labels (n,) or None).
 
-        An unreadable image is left out after `on_skip(name, reason)`. Raises ImageError, with
-        the first such name, when more than 5% are.
+        An unreadable image is left out after `on_skip(name, reason)`. Where `strict`, raises
+        ImageError, with the first such name, when more than 5% are.
         """
         skipped: list[tuple[str, str]] = []
         tensors: list[Tensor] = []
@@ -112,7 +114,8 @@ class ImageSet:
                 tensors.append(read_image(data(), image.name, preprocessing))
             except ImageError as error:
                 skipped.append((image.name, str(error)))
-                self._check_skipped(skipped)
+                if strict:
+                    self._check_skipped(skipped)
                 if on_skip:
                     on_skip(*skipped[-1])
                 continue

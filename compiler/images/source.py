@@ -14,7 +14,7 @@ from torch import Tensor
 from shrinkc.compiler.images.arrays import read_arrays
 from shrinkc.compiler.images.cache import Reading, load_images, with_margin
 from shrinkc.compiler.images.decoded import Images
-from shrinkc.compiler.images.files import ImageSet, find_images, read_classes
+from shrinkc.compiler.images.files import Batch, ImageSet, find_images, read_classes
 from shrinkc.compiler.images.preprocessing import Preprocessing, preprocessing_for
 from shrinkc.compiler.images.tensors import TensorImages, collected
 from shrinkc.compiler.support.checks import check_whole, listed, path_of
@@ -108,6 +108,15 @@ class ImageSource:
 
     def without_labels(self) -> ImageSource:
         return replace(self, images=self.images.without_labels())
+
+    def examples(self, count: int) -> Batch | None:
+        """At most so many as the network reads them, (n, C, H, W), and their labels; None where
+        none of them can be read."""
+        few = self.at_most(count).images
+        if isinstance(few, TensorImages):
+            return few.inputs, few.labels
+        assert self.preprocessing is not None
+        return next(few.batches(self.preprocessing, count, strict=False), None)
 
     def decoded(
         self, progress: Progress, *, cache: Path | None = None, margin: bool = True

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, fx
 
-from shrinkc.compiler.plan.plan_file import NAME, Plan, plan_files, read_plan
+from shrinkc.compiler.plan.plan_file import FORMAT, NAME, Plan, plan_files, read_plan
 from shrinkc.compiler.plan.replay import replay
 from shrinkc.compiler.quantise.noise import LayerNoise
 from shrinkc.compiler.support.atomic_files import atomic_folder
@@ -63,4 +63,4 @@ class FinishedPlans:
     def _place(self) -> Path | None:
         if self.folder is None:
             return None
-        return self.folder / digest_of(self.captured, str(self.settings))
+        return self.folder / digest_of(self.captured, str((FORMAT, *self.settings)))

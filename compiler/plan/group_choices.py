@@ -21,12 +21,12 @@ from shrinkc.compiler.depth.choices import FEW, WORTH
 from shrinkc.compiler.depth.importance import MEASURED
 from shrinkc.compiler.pipeline.slicing import run_slicing
 from shrinkc.compiler.recover.compensate import compensate
-from shrinkc.compiler.recover.divergence import Damage
+from shrinkc.compiler.recover.divergence import Damage, agreeing, apart
 from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
-from shrinkc.compiler.tasks.task import Answer, Task, total
+from shrinkc.compiler.tasks.task import Answer, Task
 from shrinkc.compiler.width.allocation import candidate_widths
 from shrinkc.compiler.width.price import Price, layers_of
 from shrinkc.compiler.width.prune import channel_multiple
@@ -156,13 +156,13 @@ def _judge(
     changed: fx.GraphModule, answers: Sequence[tuple[Tensor, Answer]], task: Task
 ) -> list[float]:
     """Divergence of the answers, and their agreement."""
-    apart = same = count = 0.0
+    lost = same = count = 0.0
     for x, want in answers:
         got: Answer = changed(x)
-        apart += float(task.divergence(got, want).mean()) * len(x)
-        same += total(task.agree(got, want), len(x))
+        lost += apart(task, got, want, len(x))
+        same += agreeing(task, got, want, len(x))
         count += len(x)
-    return [apart / count, same / count]
+    return [lost / count, same / count]
 
 
 def _batches(sample: Sample) -> list[Batch]:

@@ -11,11 +11,12 @@ from torch import Tensor, fx
 from shrinkc.compiler.formats.registry import FORMATS, HOST_FORMAT
 from shrinkc.compiler.images.sanity import Sanity
 from shrinkc.compiler.plan.drop import Answering, answers, answers_of_file, promise_of
-from shrinkc.compiler.plan.file_timing import FEW
 from shrinkc.compiler.plan.int8_variants import Int8Damage
 from shrinkc.compiler.plan.plan_file import Promise
 from shrinkc.compiler.quantise.options import Int8
 from shrinkc.compiler.quantise.prepare import Prepared, prepare
+from shrinkc.compiler.quantise.stored import inner_inputs
+from shrinkc.compiler.recover.divergence import apart
 from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
@@ -76,10 +77,10 @@ class Judge:
         if "" not in journal.entries:
             prepared = self.in_int8(graph, options)
             with self.progress.task("Measuring what int8 costs"):
-                apart = self._divergence(self._quantised(prepared), sample.split()[1])
+                lost = self._divergence(self._quantised(prepared), sample.split()[1])
             for layer in prepared.noise:
                 journal.put(layer.layer, [layer.snr_db])
-            journal.put("", [apart])
+            journal.put("", [lost])
         noise = {layer: found[0] for layer, found in journal.entries.items() if layer}
         return Int8Damage(max(0.0, journal.entries[""][0]), noise)  # below 0: rounding
 
@@ -93,7 +94,7 @@ class Judge:
         """The mean over the images."""
         original, total, count = answers(self.original), 0.0, 0
         for x, _ in sample.batches():
-            total += float(self.task.divergence(changed(x), original(x)).mean()) * len(x)
+            total += apart(self.task, changed(x), original(x), len(x))
             count += len(x)
         return total / count
 
@@ -105,7 +106,9 @@ class Judge:
             return promise_of(answers(self.original), changed, batches, task=self.task)
 
     def _quantised(self, prepared: Prepared) -> Answering:
-        file = HOST_FORMAT.write_int8(prepared.quantisation, self.inputs(FEW)).data
+        """By the file that is written: of a plan without images."""
+        few = inner_inputs(prepared.graph_module)
+        file = HOST_FORMAT.write_int8(prepared.quantisation, few).data
         return answers_of_file(file, prepared.graph_module, self.threads)
 
 

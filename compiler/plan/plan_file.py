@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import safetensors.torch
-from pydantic import AliasChoices, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 from torch import Tensor
 
 from shrinkc.compiler.model_file.file import read_tensors
@@ -22,7 +22,7 @@ from shrinkc.errors import LoadError
 
 INT8 = "int8."
 NAME, TENSORS = "plan.json", "plan.safetensors"
-FORMAT = 1
+FORMAT = 2
 MAX_BYTES = 16 << 20  # of plan.json
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
 Place = Annotated[  # a node, or a channel group: a layer's path, numbered where it starts several
@@ -31,6 +31,7 @@ Place = Annotated[  # a node, or a channel group: a layer's path, numbered where
 ]
 Drop = Annotated[float, Field(ge=-1, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Ratio = Annotated[float, Field(ge=0)]
 
 
 class Step(Strict):
@@ -54,20 +55,46 @@ class Step(Strict):
     kept: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=1 << 20)] = ()
 
 
+class OutputPromise(Strict):
+    """Of one output.
+
+    error     its mean squared error over its variance: 0 for equal outputs, 1 where nothing is left
+              of it but the mean
+    interval  of the error on as many other images, with a confidence of 95%; None where a single
+              image judged, which tells nothing of others
+    worst     of its columns (numbers of a row, channels of a map) the largest error over the
+              column's own variance, with its `worst_interval`
+    """
+
+    error: Ratio
+    interval: tuple[Ratio, Ratio] | None
+    worst: Ratio
+    worst_interval: tuple[Ratio, Ratio] | None
+
+
 class Promise(Strict):
     """What the plan was judged to cost, on images that it was not fitted to.
 
+    outputs    every one, in the network's order
     drop       of the task's metric, such as top-1, as a share; `labelled`: counted, otherwise what
-               the task expects of the answers alone
+               the task expects of the answers alone; None where answers are not scored
     interval   of the drop on images of the kind, with a confidence of 95%
-    agreement  with the original's answers
+    agreement  with the original's answers, where they are scored
     """
 
-    images: Annotated[int, Field(ge=0, validation_alias=AliasChoices("images", "pictures"))]
-    drop: Drop
-    interval: tuple[Drop, Drop]
-    agreement: Share
-    labelled: bool
+    images: Annotated[int, Field(ge=0)]
+    outputs: Annotated[tuple[OutputPromise, ...], Field(max_length=10_000)]
+    drop: Drop | None = None
+    interval: tuple[Drop, Drop] | None = None
+    agreement: Share | None = None
+    labelled: bool = False
+
+    @property
+    def lost(self) -> float:
+        """Of the metric; where answers are not scored, the largest error of any column."""
+        if self.drop is not None:
+            return self.drop
+        return max((output.worst for output in self.outputs), default=0.0)
 
 
 class Plan(Strict):
@@ -79,7 +106,7 @@ class Plan(Strict):
     keep_fp32  layers that compute in fp32 although the precision is int8
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     shrinkc: Annotated[str, StringConstraints(max_length=40)]
     model: Digest
     target: Annotated[str, StringConstraints(max_length=500)]
@@ -120,7 +147,8 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, Tensor]]:
     try:
         plan = Plan.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        errors = error.errors(include_url=False, include_input=False)
+        first = next((one for one in errors if one["loc"] == ("format",)), errors[0])
         where = ".".join(map(str, first["loc"]))
         raise LoadError(f"{path}: no plan of this shrinkc ({where}: {first['msg']})") from error
     tensors = path.with_name(TENSORS)

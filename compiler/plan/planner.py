@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from math import inf, isnan
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ from shrinkc.compiler.plan.finished_plans import FinishedPlans, Planned
 from shrinkc.compiler.plan.group_choices import GroupChoice, sliced_and_fitted
 from shrinkc.compiler.plan.int8_variants import PrecisionVariant, int8_variants
 from shrinkc.compiler.plan.judging import Judge
-from shrinkc.compiler.plan.plan_file import INT8, Plan, Step
+from shrinkc.compiler.plan.plan_file import INT8, Plan, Promise, Step
 from shrinkc.compiler.plan.replay import changed_tensors, model_digest, stored_calibration
 from shrinkc.compiler.plan.slicings import SLACK, Slicing, Slicings
 from shrinkc.compiler.recover.divergence import Damage
@@ -187,9 +188,13 @@ class Planner:
     def reach(self, goal: Goal) -> Planned:
         """The best plan for a speedup, milliseconds or what may be lost. Raises InputError for any
         other goal and for one that cannot be met."""
-        if goal.among(PLAN_GOALS).kind == "max_drop":
-            return self.dropping(goal.value / 100)
-        return self.within(goal.budget(self.before_ms))
+        match goal.among(PLAN_GOALS).kind:
+            case "max_drop":
+                return self.dropping(goal.value / 100)
+            case "max_error":
+                return self.erring(goal.value)
+            case _:
+                return self.within(goal.budget(self.before_ms))
 
     def within(self, budget_ms: float) -> Planned:
         """The plan that loses least of those that are known: a faster one that was asked for
@@ -296,24 +301,41 @@ class Planner:
         return [one for one in rows if not any(_beats(other, one) for other in rows)]
 
     def dropping(self, share: float) -> Planned:
-        """The fastest known plan that loses at most this share of the metric. Speedups are looked
-        at by halving: the faster, the less accurate."""
+        """The fastest known plan that loses at most this share of the metric."""
+        unit = f"{100 * share:g} {self.task.unit}"
+        return self._keeping(lambda p: p.drop is not None and p.drop <= share, unit)
+
+    def erring(self, error: float) -> Planned:
+        """The fastest known plan of which the error over variance of every output, and of each of
+        its columns, is at most this with a confidence of 95%."""
+
+        def kept(promise: Promise) -> bool:
+            ends = [one.worst_interval[1] if one.worst_interval else inf for one in promise.outputs]
+            return max(ends) <= error
+
+        return self._keeping(kept, f"an error of {error:g} of an output's variance")
+
+    def _keeping(self, kept: Callable[[Promise], bool], most: str) -> Planned:
+        """The fastest known plan whose promise is `kept`. Speedups are looked at by halving: the
+        faster, the less accurate."""
+
+        def keeps(plan: Plan) -> bool:
+            return plan.promise is not None and kept(plan.promise)
+
         speedups = self._speedups(POINTS)
         low, high = 0, len(speedups) - 1
         while low <= high:
             middle = (low + high) // 2
-            if _keeps(self.within(self.before_ms / speedups[middle]).plan, share):
+            if keeps(self.within(self.before_ms / speedups[middle]).plan):
                 low = middle + 1
             else:
                 high = middle - 1
-        known = {name: plan for name, plan in self.finished.all().items() if _keeps(plan, share)}
+        known = {name: plan for name, plan in self.finished.all().items() if keeps(plan)}
         if known:
             best = self.finished.get(min(known, key=lambda name: _ms(known[name])))
             if best is not None:
                 return best
-        self.notes.append(
-            f"nothing lost at most {100 * share:g} {self.task.unit}; it stays as it is"
-        )
+        self.notes.append(f"nothing lost at most {most}; it stays as it is")
         variant = self.variants[0]
         whole = self.candidates.judged[variant.precision].of(())
         return self._planned(Candidate(variant, whole, (), variant.damage))
@@ -390,11 +412,7 @@ def _ms(plan: Plan) -> float:
 
 def _lost(plan: Plan) -> float:
     """Share of the metric; what few images gain is chance."""
-    return 1.0 if plan.promise is None else max(0.0, plan.promise.drop)
-
-
-def _keeps(plan: Plan, share: float) -> bool:
-    return plan.promise is not None and plan.promise.drop <= share
+    return 1.0 if plan.promise is None else max(0.0, plan.promise.lost)
 
 
 def _beats(a: Planned, b: Planned) -> bool:
@@ -422,7 +440,7 @@ def _step(row: TakenChoice) -> Step:
         channels_before=row.channels_before,
         saving_ms=row.saving_ms,
         loss=row.loss,
-        agreement=row.agreement,
+        agreement=_known(row.agreement),
     )
 
 
@@ -436,6 +454,10 @@ def _slice(choice: GroupChoice, damage: Damage) -> Step:
         channels_before=group.size,
         saving_ms=choice.saving_ms,
         loss=damage.loss,
-        agreement=damage.agreement,
+        agreement=_known(damage.agreement),
         kept=tuple(np.flatnonzero(choice.keep).tolist()),
     )
+
+
+def _known(agreement: float) -> float | None:
+    return None if isnan(agreement) else agreement

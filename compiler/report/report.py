@@ -21,13 +21,14 @@ from shrinkc.compiler.report.sections import (
 )
 from shrinkc.compiler.support.json_values import finite
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.tally import ErrorEstimate, Estimate, Judgement
 from shrinkc.compiler.tasks.task import Task
-from shrinkc.compiler.verify.files import Artefact, Comparison
+from shrinkc.compiler.verify.files import Artefact
 from shrinkc.compiler.verify.signal import OutputSignal
 from shrinkc.passes.base import Change, Skip
 from shrinkc.version import __version__
 
-SCHEMA = 1
+SCHEMA = 2
 NOT_CAPTURED = "not captured"
 
 
@@ -35,10 +36,12 @@ NOT_CAPTURED = "not captured"
 class ArtefactReport:
     """One written file.
 
-    `max_relative_error` is against the original network, as a share of the output range; `top1`
-    (the task's metric, whichever it is) and `agreement` are shares of the evaluation images; times
-    in ms on this machine, memory as `memory_bytes` of memory.py measures it; `signal` is the signal
-    to noise (dB) of every output of an int8 file.
+    `max_relative_error` is against the network that it was written from, as a share of the output
+    range. Beside the user's network it is judged by `top1` (the task's metric, whichever it is) and
+    `agreement`, shares of the evaluation images and None where answers are not scored, `drop` of
+    the metric, and `errors`, every output's over its variance. Times in ms on this machine, memory
+    as `memory_bytes` of memory.py measures it; `signal` is the signal to noise (dB) of every output
+    of an int8 file.
     """
 
     name: str
@@ -56,6 +59,8 @@ class ArtefactReport:
     measured_iqr_ms_before: float | None = None
     memory_bytes: int | None = None
     memory_bytes_before: int | None = None
+    drop: Estimate | None = None
+    errors: tuple[ErrorEstimate, ...] = ()
     signal: tuple[OutputSignal, ...] = ()
 
 
@@ -73,8 +78,9 @@ class Network:
 class Report:
     """Everything about one compilation. "Before" is the network as a plain converter writes it,
     with batch norm folded, in fp32; `predicted_ms_before_in_precision` is the same network in the
-    precision of what was written; `target_format` names the artefact that the target runs. What
-    else may be there: sections.py."""
+    precision of what was written; `target_format` names the artefact that the target runs;
+    `in_torch` is the network in the files, in PyTorch, beside the user's. What else may be there:
+    sections.py."""
 
     model: str
     target: str
@@ -90,6 +96,7 @@ class Report:
     max_relative_error: float
     target_format: str | None = None
     original_top1: float | None = None
+    in_torch: Judgement | None = None
     images: int = 0
     calibration_images: int = 0
     preprocessing: dict[str, Any] | None = None
@@ -159,6 +166,7 @@ class Report:
             "max_relative_error": self.max_relative_error,
             "task": _task(self.task),
             "original_top1": self.original_top1,
+            "in_torch": _optional(self.in_torch),
             "before": asdict(self.before),
             "after": asdict(self.after),
             "artefacts": [asdict(a) for a in self.artefacts],
@@ -208,7 +216,8 @@ def artefact_report(
     artefact: Artefact,
     *,
     precision: str,
-    tally: Comparison,
+    max_relative_error: float,
+    judgement: Judgement,
     timings: tuple[Timing, Timing] | None,
     memory: tuple[int | None, int | None] = (None, None),
     size_before: int | None = None,
@@ -222,9 +231,11 @@ def artefact_report(
         bytes=len(artefact.data),
         precision=precision,
         runtime=artefact.runner.runtime,
-        max_relative_error=tally.max_relative_error,
-        top1=tally.top1,
-        agreement=tally.agreement,
+        max_relative_error=max_relative_error,
+        top1=judgement.score,
+        agreement=judgement.agreement,
+        drop=judgement.drop,
+        errors=judgement.errors,
         bytes_before=size_before,
         measured_ms=after.median_ms if after else None,
         measured_iqr_ms=after.iqr_ms if after else None,
@@ -248,7 +259,9 @@ def _prediction(prediction: Prediction | None) -> dict[str, Any] | None:
     return None if prediction is None else estimate_json(prediction)
 
 
-def _optional(section: TableSection | Judged | PlanSection | None) -> dict[str, Any] | None:
+def _optional(
+    section: TableSection | Judged | PlanSection | Judgement | None,
+) -> dict[str, Any] | None:
     return None if section is None else asdict(section)
 
 

@@ -8,6 +8,8 @@ from typing import Literal
 from shrinkc.compiler.quantise.noise import LayerNoise
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
+from shrinkc.compiler.tasks.tally import ErrorEstimate, Estimate, Judgement
+from shrinkc.compiler.tasks.wording import drop_words, error_words
 from shrinkc.passes.base import Skip
 
 Choice = Literal["merge", "drop", "narrow", "slice", "exact", "keep"]
@@ -22,7 +24,8 @@ class ChoiceRow:
     precision        that the choice runs in, and that its saving was priced in
     saving_ms        by the target's table; negative where it costs
     loss             what the choice alone adds to the loss
-    agreement        share of the images on which it alone agrees with the original, 0 to 1
+    agreement        share of the images on which it alone agrees with the original, 0 to 1; None
+                     where answers are not scored
     """
 
     source: str
@@ -38,18 +41,20 @@ class ChoiceRow:
 
 @dataclass(frozen=True)
 class PlanSection:
-    """What was decided, how, and what was considered and refused."""
+    """What was decided, how, and what was considered and refused. `promise`: what it was judged to
+    cost, of the file in the plan's precision, on images that it was not fitted to."""
 
     method: str
     choices: tuple[ChoiceRow, ...]
     refused: tuple[Skip, ...] = ()
+    promise: Judged | None = None
 
 
 @dataclass(frozen=True)
 class FrontierPoint:
     """One network that was within reach. `speedup` is over the fp32 original by the table; times
-    in ms; `top1` and `agreement` are shares of the evaluation images, 0 to 1; `chosen`: it is the
-    one that was written."""
+    in ms; `top1` and `agreement` are shares of the evaluation images, 0 to 1, `error` is the
+    largest of any output's over its variance; `chosen`: it is the one that was written."""
 
     speedup: float
     predicted_ms: float | None
@@ -58,6 +63,7 @@ class FrontierPoint:
     agreement: float | None
     precision: str
     chosen: bool
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,31 +80,52 @@ class TableSection:
 
 @dataclass(frozen=True)
 class Judged:
-    """A changed network beside the one it was made from, both in PyTorch and fp32: shares of the
-    images, by the task's score. `original_top1` and `changed_top1` are means of the task's
-    `metric`, whichever it is; None without labels."""
+    """A changed network beside the one it was made from, on `images` that it was not fitted to.
+
+    agreement, original_top1, changed_top1
+           shares by the task's scores, `top1` being the task's `metric`, whichever it is; None
+           where answers are not scored, or without labels
+    drop   of the metric: what is lost, with its interval of 95% confidence
+    errors of every output: squared error over variance, with its interval
+    """
 
     images: int
-    agreement: float
+    agreement: float | None
     original_top1: float | None
     changed_top1: float | None
     metric: str = CLASSIFICATION.metric
+    drop: Estimate | None = None
+    errors: tuple[ErrorEstimate, ...] = ()
+
+    @classmethod
+    def of(cls, found: Judgement, metric: str) -> Judged:
+        shares = found.agreement, found.original_score, found.score
+        return cls(found.images, *shares, metric, found.drop, found.errors)
 
     @property
     def lost(self) -> float:
-        """Of the metric, −1 to 1; without labels of the agreement."""
+        """Of the metric, −1 to 1; without labels of the agreement; where answers are not scored,
+        the largest error of any output over its variance."""
+        if self.agreement is None:
+            return max((error.value for error in self.errors), default=0.0)
         if self.original_top1 is None or self.changed_top1 is None:
             return 1 - self.agreement
         return self.original_top1 - self.changed_top1
 
     def __str__(self) -> str:
+        others = f"on {counted(self.images, 'other image')}"
+        if self.agreement is None:
+            errors = error_words(self.errors)
+            return f"{others}: {errors} (PyTorch, fp32)"
         scores = ""
         if self.original_top1 is not None and self.changed_top1 is not None:
             before, after = self.original_top1, self.changed_top1
             scores = f"; {self.metric} {before:.2%} before, {after:.2%} after"
+        if self.drop is not None:
+            how = "counted" if scores else "expected, without labels"
+            scores += f"; {drop_words(self.metric, self.drop.value, self.drop.ends, how)}"
         return (
-            f"on {counted(self.images, 'other image')} it agrees with the original on "
-            f"{self.agreement:.1%}{scores} (PyTorch, fp32)"
+            f"{others} it agrees with the original on {self.agreement:.1%}{scores} (PyTorch, fp32)"
         )
 
 

@@ -29,6 +29,7 @@ CriterionName = Literal[
 ]
 Allocated = Literal["knapsack", "global", "uniform"]  # how a budget is spread over channel groups
 Normalise = Literal["share", "mean", "sum", "none", "cumulative", "measured"]
+TaskName = Literal["auto", "classification", "regression"]  # what a network's outputs mean
 HOST = "host"  # this machine, as a target and as a device
 
 

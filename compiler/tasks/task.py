@@ -2,7 +2,8 @@
 
 Passes, tables and writers know numbers; whether two answers are as good as equal, whether one is
 right, and what is lost when it changes, only the task knows. It is handed to whatever judges a
-network. To add one, write a frozen dataclass that is a `Task`, here or anywhere else.
+network. To add one, write a frozen dataclass that is a `Task`, here or anywhere else. Where nobody
+says what a network is for, `task_of` tells by its outputs.
 """
 
 from __future__ import annotations
@@ -42,8 +43,19 @@ class Task(ABC):
         """What a drop of the metric is counted in, a hundredth of it each."""
         return f"points of {self.metric}"
 
+    @property
+    def likeness(self) -> str:
+        """What the mean of `agree` is called: "agreement with the original"."""
+        return "agreement with the original"
+
+    def scaled(self, reference: Answer, samples: int) -> Task:
+        """The task for a network that answers `samples` images with `reference`: one that measures
+        outputs by their spread takes it from there."""
+        return self
+
     def judges(self, answer: Answer) -> bool:
-        """Whether answers of these shapes are of the task's kind; others are not scored."""
+        """Whether answers of these shapes are scored; of others no share that agrees or is right is
+        said."""
         return True
 
     @abstractmethod
@@ -57,7 +69,8 @@ class Task(ABC):
 
     @abstractmethod
     def divergence(self, answer: Answer, reference: Answer) -> Tensor:
-        """How far each answer is from the reference: (n,), 0 where they are equal.
+        """How far each answer is from the reference: (n,), 0 where they are equal, over all
+        outputs.
 
         Differentiable in `answer`, since distillation descends on its mean; what choices do to a
         network is weighed by it, too, and added up.
@@ -86,12 +99,3 @@ def total(scores: Tensor, samples: int) -> float:
             "give one for each"
         )
     return float(scores.double().sum())
-
-
-def squared_error(got: Tensor, want: Tensor) -> Tensor:
-    """Mean squared error of each sample over the variance of `want`, both (n, …): (n,). Of
-    integers, whose distances mean nothing, the share that differs."""
-    if not want.is_floating_point():
-        return (got != want).double().reshape(len(got), -1).mean(1)
-    error = (got - want) ** 2
-    return (error.flatten(1).mean(1) if error.ndim > 1 else error) / want.var().clamp(min=1e-12)

@@ -19,7 +19,8 @@ from shrinkc.compiler.reference.original import Original
 from shrinkc.compiler.reference.probes import Probe
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
-from shrinkc.compiler.tasks.task import Task, total
+from shrinkc.compiler.tasks.tally import Tally
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.verify.data import Batch, Data
 from shrinkc.errors import InputError, VerificationError
 
@@ -54,12 +55,14 @@ def verify(
     files: Sequence[Artefact],
     data: Data,
     progress: Progress,
+    users: Original | None = None,
 ) -> dict[str, Comparison]:
-    """Compare every fp32 artefact with the original, on images where given and on probes always.
-    Raises VerificationError."""
-    probes = data.probes()
+    """Compare every fp32 artefact with the original, on images where given and on probes always,
+    and judge it beside the user's network, which the original may have been made from. Raises
+    VerificationError."""
+    probes, task = data.probes(), data.options.task
     with progress.task("Verifying", data.evaluation_batches + len(probes)) as done:
-        tallies = compare(original, files, _counted(data, done), task=data.options.task)
+        tallies = compare(original, files, _counted(data, done), task=task, users=users)
         for file in files:
             compare_on_probes(original, file, tallies[file.name], probes, done)
     for file in files:
@@ -73,11 +76,12 @@ def judge(
     data: Data,
     progress: Progress,
     watch: Watch,
+    users: Original | None = None,
 ) -> dict[str, Comparison]:
     """Accuracy and agreement of files that are not expected to be equal (int8)."""
     with progress.task("Judging int8", data.evaluation_batches) as done:
-        batches = _counted(data, done)
-        return compare(original, files, batches, task=data.options.task, watch=watch)
+        batches, task = _counted(data, done), data.options.task
+        return compare(original, files, batches, task=task, users=users, watch=watch)
 
 
 def _counted(data: Data, done: Callable[[], None]) -> Iterator[Batch]:
@@ -149,45 +153,26 @@ def _filled(inputs: tuple[Tensor, ...], batch: int) -> list[Array]:
 
 @dataclass
 class Comparison:
-    """Running tally of an artefact against the original network. `agree`, `correct`: sums of the
-    task's scores; `classes`: how many labels may name, where they are classes.
+    """Running tally of an artefact: how far it is from the network that it was written from, and
+    how it answers beside the user's.
 
     differences  of its outputs
     """
 
-    images: int = 0
-    agree: float = 0.0
-    correct: float = 0.0
-    labelled: int = 0
-    classes: int | None = None
-    task: Task = CLASSIFICATION
+    tally: Tally
     differences: Differences = field(default_factory=Differences, repr=False)
 
-    def add(self, got: list[Array], want: list[Array], labels: Tensor | None) -> None:
-        """Count the task's scores of one batch."""
-        self.images += len(got[0])
-        answer, reference = (tuple(map(torch.as_tensor, outputs)) for outputs in (got, want))
-        if self.task.judges(answer):
-            self.agree += total(self.task.agree(answer, reference), len(got[0]))
-            if labels is not None:
-                self.labelled += len(labels)
-                self.correct += total(self.task.correct(answer, labels), len(labels))
-                self.classes = self.task.classes(answer)
+    def judge(
+        self, got: list[Array], users: list[Array], labels: Tensor | None, count: int
+    ) -> None:
+        """Count the answers to one batch of `count` images."""
+        answer, reference = (tuple(map(torch.as_tensor, outputs)) for outputs in (got, users))
+        self.tally.add(answer, reference, labels, count)
 
     @property
     def max_relative_error(self) -> float:
         """The largest of any output's channel, as a share of the channel's range."""
         return self.differences.relative
-
-    @property
-    def top1(self) -> float | None:
-        """Share of labelled images that the artefact is right on, by the task's score."""
-        return self.correct / self.labelled if self.labelled else None
-
-    @property
-    def agreement(self) -> float | None:
-        """Share of images on which it agrees with the original network, by the task's score."""
-        return self.agree / self.images if self.images else None
 
 
 def compare(
@@ -196,21 +181,25 @@ def compare(
     batches: Iterable[Batch],
     *,
     task: Task = CLASSIFICATION,
+    users: Original | None = None,
     watch: Watch | None = None,
 ) -> dict[str, Comparison]:
     """Run the original and every artefact on the same batches of (inputs, labels). `watch` is shown
     what every artefact gave and what the original did.
 
-    The result has one entry per artefact, and "torch" for the original itself.
+    `users` is the network that all of them are judged beside; None: the original itself. The result
+    has one entry per artefact, and "torch" for the original.
     """
-    chosen = list(artefacts)
-    tallies = {name: Comparison(task=task) for name in ("torch", *(a.name for a in chosen))}
+    chosen, users = list(artefacts), users or original
+    names = ("torch", *(a.name for a in chosen))
+    tallies = {name: Comparison(Tally(task)) for name in names}
     for index, (inputs, labels) in enumerate(batches):
-        want = original.outputs(index, inputs)
-        tallies["torch"].add(want, want, labels)
+        want, beside = original.outputs(index, inputs), users.outputs(index, inputs)
+        count = len(inputs[0])
+        tallies["torch"].judge(want, beside, labels, count)
         for artefact in chosen:
             got, tally = artefact.run(inputs), tallies[artefact.name]
-            tally.add(got, want, labels)
+            tally.judge(got, beside, labels, count)
             tally.differences.add(IMAGES, inputs, got, want)
             if watch is not None:
                 watch(artefact.name, got, want)

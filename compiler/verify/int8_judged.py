@@ -24,7 +24,11 @@ class Int8Judged:
 
 
 def judge_int8(
-    original: Original, files: Sequence[Artefact], data: Data, progress: Progress
+    original: Original,
+    files: Sequence[Artefact],
+    data: Data,
+    progress: Progress,
+    users: Original | None = None,
 ) -> Int8Judged:
     """On the images that are judged; without any, the signal to noise is that on calibration
     images. Raises VerificationError for outputs that are NaN or infinite."""
@@ -33,7 +37,7 @@ def judge_int8(
     def watch(name: str, got: Sequence[Array], want: Sequence[Array]) -> None:
         signals[name].add(got, want)
 
-    tallies = judge(original, files, data, progress, watch)
+    tallies = judge(original, files, data, progress, watch, users)
     _check_finite(files, signals)
     if data.evaluation is None:
         signals = {file.name: Signal(file.program) for file in files}

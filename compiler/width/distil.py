@@ -7,9 +7,6 @@ gentle steps over all layers (`shrink.tune`) win back some of it.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
-
-from torch import fx
 
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.recover.distil import Tuning, tune
@@ -28,18 +25,10 @@ def distilled(
     *,
     task: Task = CLASSIFICATION,
 ) -> Pruned:
-    """With a deployed network whose weights have moved; `trainable` stays as it was.
-
-    A network with several outputs is left alone: the steps look at one.
-    """
-    if not options.steps or _outputs(pruned.original) > 1:
+    """With a deployed network whose weights have moved; `trainable` stays as it was."""
+    if not options.steps:
         return pruned
     sample = Sample(images, size_of(pruned.original))
     given = (pruned.graph_module, pruned.original, sample, options, progress or Silent())
     tuned = tune(*given, task=task)
     return replace(pruned, graph_module=tuned.graph_module)
-
-
-def _outputs(graph: fx.GraphModule) -> int:
-    output: Any = next(n for n in reversed(graph.graph.nodes) if n.op == "output")
-    return len(output.args[0])

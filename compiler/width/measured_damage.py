@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from shrinkc.compiler.recover.compensate import compensate
+from shrinkc.compiler.recover.divergence import apart
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
@@ -91,8 +92,7 @@ class MeasuredDamage:
     ) -> float:
         total = count = 0.0
         for (inputs, _), want in zip(held, wanted, strict=True):
-            apart = self.task.divergence(_answer(graph, inputs), want)
-            total += float(apart.mean()) * len(inputs[0])
+            total += apart(self.task, _answer(graph, inputs), want, len(inputs[0]))
             count += len(inputs[0])
         return total / count
 

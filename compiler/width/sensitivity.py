@@ -96,10 +96,13 @@ def agreement_of(
 ) -> Judge:
     """The share of images on which a network agrees with the original; no labels are read."""
     with torch.no_grad(), evaluating(original):
-        known: list[Answer] = [original(*inputs) for inputs, _ in each_batch(original, batches)]
+        known: list[tuple[Answer, int]] = [
+            (original(*inputs), len(inputs[0])) for inputs, _ in each_batch(original, batches)
+        ]
 
     def agreeing(index: int, outputs: Answer, _: Tensor | None) -> float:
-        return total(task.agree(outputs, known[index]), len(outputs[0]))
+        wanted, count = known[index]
+        return total(task.agree(outputs, wanted), count)
 
     return _mean_of(batches, agreeing)
 

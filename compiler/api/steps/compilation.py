@@ -31,6 +31,7 @@ from shrinkc.compiler.report.report import ArtefactReport, Network, Report, arte
 from shrinkc.compiler.report.sections import Sections, TableSection
 from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.compiler.tasks.tally import Judgement
 from shrinkc.compiler.verify.data import Data, split
 from shrinkc.compiler.verify.files import Artefact, Comparison, artefacts, verify
 from shrinkc.compiler.verify.hardly_right import is_hardly_right, why_hardly_right
@@ -67,6 +68,7 @@ def compile_graph(
     name: str = "model",
     progress: Progress | None = None,
     reference: Original | None = None,
+    users: Original | None = None,
     before: fx.GraphModule | None = None,
     sections: Sections | None = None,
     extras: Mapping[str, bytes] | None = None,
@@ -76,6 +78,7 @@ def compile_graph(
 
     A format that cannot express the network is left out and named in `report.failures`. `reference`
     is the model that `original` was captured from, where there is one: files are compared with it.
+    `users` is the user's model where `original` is a changed one: files are judged beside it.
     `before` is a network without batch norms that `original` was made from: size and speed are
     compared with it, otherwise with `original` as it is. `sections` is what the report says
     besides; `extras` are more files, by name.
@@ -93,9 +96,10 @@ def compile_graph(
         optimised = optimise(original, table, options)
     with progress.task("Exporting"):
         exported, unchanged = _exported(optimised, before, options)
-    files = _verified(exported, optimised.final, reference, data, progress)
+    compared = _Compared(reference, users or reference, data)
+    files = _verified(exported, optimised.final, compared, progress)
     if options.precision == "int8":
-        files = _in_int8(files, optimised.final, reference, data, progress)
+        files = _in_int8(files, optimised.final, compared, progress)
     report = _report(
         name,
         networks=(original if before is None else before, optimised.final),
@@ -107,6 +111,16 @@ def compile_graph(
     ).extended(sections)
     written = _written(report, optimised.final, files.exported, options.formats)
     return Compilation(report, {**written, **(extras or {})}, optimised.final, files.loaded)
+
+
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """What files are compared with: `reference`, which they were written from and are to equal,
+    `users`, which they are judged beside, on `data`."""
+
+    reference: Original
+    users: Original
+    data: Data
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,27 +158,29 @@ def _exported(
 
 
 def _verified(
-    exported: Exported, final: fx.GraphModule, reference: Original, data: Data, progress: Progress
+    exported: Exported, final: fx.GraphModule, compared: _Compared, progress: Progress
 ) -> _Files:
     """Raises VerificationError where a file does not compute what the original does."""
+    data = compared.data
     loaded = artefacts(exported, data.graph_module, data.options.formats, data.apart)
-    tallies = verify(reference, final, loaded, data, progress)
+    tallies = verify(compared.reference, final, loaded, data, progress, compared.users)
     worst = max(tallies[file.name].max_relative_error for file in loaded)
     return _Files(exported, loaded, tallies, worst)
 
 
 def _in_int8(
-    files: _Files, final: fx.GraphModule, reference: Original, data: Data, progress: Progress
+    files: _Files, final: fx.GraphModule, compared: _Compared, progress: Progress
 ) -> _Files:
     """The same network's int8 files, which are judged instead: they are not expected to be
     equal."""
+    data = compared.data
     here = is_host(data.options.target)
     exported, prepared = quantised(files.exported, final, data, here, progress)
     loaded = artefacts(
         *(exported, data.graph_module, data.options.formats, data.apart),
         load=lambda one, file: one.open_to_judge(file, here),
     )
-    judged = judge_int8(reference, loaded, data, progress)
+    judged = judge_int8(compared.reference, loaded, data, progress, compared.users)
     return _Files(
         *(exported, loaded, judged.tallies, files.fp32_error),
         steps=prepared.steps,
@@ -192,12 +208,14 @@ def _report(
     predicted_after = _predicted(exported, table, options.precision, files.keep_fp32)
     requantised = _predicted(unchanged, table, options.precision)
     layers = measure_layers(exported, predicted_after, options, progress)
-    in_torch = files.tallies["torch"]
+    in_torch = files.tallies["torch"].tally
+    judged = in_torch.judgement()
     reports = tuple(
         artefact_report(
             file,
             precision=options.precision,
-            tally=files.tallies[file.name],
+            max_relative_error=files.tallies[file.name].max_relative_error,
+            judgement=files.tallies[file.name].tally.judgement(),
             timings=timings.get(file.name),
             memory=memory.get(file.name, (None, None)),
             size_before=_size(unchanged, file.format),
@@ -219,8 +237,9 @@ def _report(
         target_format=_target_format(table, options.formats, reports),
         steps=files.steps,
         max_relative_error=files.fp32_error,
-        original_top1=in_torch.top1,
-        images=in_torch.images if data.evaluation else 0,
+        original_top1=judged.original_score,
+        images=judged.images if data.evaluation else 0,
+        in_torch=judged,
         calibration_images=len(data.calibration or ()),
         preprocessing=options.preprocessing.to_json() if options.preprocessing else None,
         host=describe_host(),
@@ -230,7 +249,7 @@ def _report(
             *exported.notes,
             *files.notes,
             *data.notes(),
-            *_hardly_right(networks[0], data, in_torch),
+            *_hardly_right(networks[0], data, judged),
         ),
         failures=exported.failures,
         predicted_ms_before_in_precision=requantised.total_ms if requantised else None,
@@ -255,9 +274,9 @@ def _target_format(
     return min(files, key=lambda file: file.measured_ms or math.inf).name
 
 
-def _hardly_right(network: fx.GraphModule, data: Data, found: Comparison) -> tuple[str, ...]:
+def _hardly_right(network: fx.GraphModule, data: Data, found: Judgement) -> tuple[str, ...]:
     """Of the user's own `network`, where what was `found` says that it may be."""
-    if data.evaluation is None or not is_hardly_right(found.top1, found.labelled):
+    if data.evaluation is None or not is_hardly_right(found.original_score, found.images):
         return ()
     options = data.options
     return why_hardly_right(network, data.evaluation, options.preprocessing, options.task)

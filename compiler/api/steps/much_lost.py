@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 
 from shrinkc.compiler.cost.goal import Goal
+from shrinkc.compiler.plan.drop import estimates
 from shrinkc.compiler.plan.plan_file import Plan
 from shrinkc.compiler.report.sections import Judged
 from shrinkc.compiler.tasks.task import Task
+from shrinkc.compiler.tasks.wording import error_words
 
-MUCH = 0.03  # of the task's score, or of the agreement where there are no labels
+MUCH = 0.03  # of the task's score, of the agreement without labels, of the variance of outputs
 SPARED = 0.2  # of the time that the work took, for looking for a milder goal
 HALVINGS = 3
 
@@ -22,6 +24,9 @@ def much_lost(judged: Judged | None, advice: Callable[[float], str]) -> str | No
     if judged is None or judged.lost <= MUCH:
         return None
     where = f"{judged.images} images that it had not seen"
+    if judged.agreement is None:
+        fact = f"its {error_words(judged.errors, briefly=True)} on {where}"
+        return f"{fact}; {advice(judged.lost)}"
     if judged.original_top1 is None or judged.changed_top1 is None:
         fact = f"it agrees with the original on only {judged.agreement:.1%} of {where}"
     else:
@@ -33,8 +38,13 @@ def much_lost(judged: Judged | None, advice: Callable[[float], str]) -> str | No
 def much_promised(plan: Plan, task: Task) -> str | None:
     """The same of a plan, by what it was promised to cost."""
     promise = plan.promise
-    if promise is None or promise.drop <= MUCH:
+    if promise is None or promise.lost <= MUCH:
         return None
+    if promise.drop is None:
+        return (
+            f"its {error_words(estimates(promise), briefly=True)} on {promise.images} images that "
+            f"it had not seen; `max_error` {MUCH:g} plans the fastest network within that"
+        )
     return (
         f"it loses {100 * promise.drop:.1f} {task.unit} on {promise.images} images that it had not "
         f"seen; `max_drop` {100 * MUCH:g} plans the fastest network that loses no more"
@@ -69,4 +79,4 @@ def milder_goal(
         return (
             f"only a goal much milder than `{goal.kind}` {goal.value:g} keeps it without training"
         )
-    return f"about `{milder.kind}` {milder.value:.3g} loses no more than {100 * MUCH:g}"
+    return f"about `{milder.kind}` {milder.value:.3g} loses no more than {100 * MUCH:g}%"

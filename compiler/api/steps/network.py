@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, cast
@@ -19,10 +19,12 @@ from shrinkc.compiler.capture.structure import Restored, Structure, structure_of
 from shrinkc.compiler.images.source import Given, ImageSource, image_source
 from shrinkc.compiler.load.load import load_model
 from shrinkc.compiler.reference.original import Original
-from shrinkc.compiler.reference.reference import Reference, leaves
+from shrinkc.compiler.reference.reference import Reference
 from shrinkc.compiler.support.checks import check_kind, path_of
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.support.text import named
+from shrinkc.compiler.tasks.by_outputs import task_of
+from shrinkc.compiler.tasks.classification import has_scores
 from shrinkc.compiler.tasks.task import Answer, Task
 from shrinkc.errors import InputError
 from shrinkc.passes.base import copy_graph
@@ -42,6 +44,7 @@ class ModelFile:
     trust: bool = False
 
 
+EXAMPLES = 32  # images that tell what a network's outputs mean
 MOST_NUMBERS = 1 << 28  # of an input that is given by its shape: 1 GiB
 
 LabelUse = Literal["read", "if they fit", "unread"]
@@ -85,29 +88,58 @@ class Subject:
         return capture(self.model, self.inputs, self.reference, self.original)
 
     def images(
-        self, given: Given, parameter: str, task: Task, *, labels: LabelUse = "read"
-    ) -> ImageSource:
-        """What a user gives as images for it, labelled by its outputs where the task has classes.
+        self, given: Mapping[str, tuple[Given | None, LabelUse]], task: Task | None
+    ) -> tuple[Task, dict[str, ImageSource | None]]:
+        """What a user gives as images for it, by parameter, and what its outputs mean: as `task`
+        says, otherwise told by its outputs on some of the images, and by their labels. The images
+        are labelled by the outputs, where those are classes.
 
-        labels  of class folders: "read"; used "if they fit", for what needs none; or "unread".
-                Those that come with tensors are always read
+        Labels of class folders are "read"; used "if they fit", for what needs none; or "unread".
+        Those that come with tensors are always read.
 
         Raises InputError, ImageError: labels that are no outputs of the network's.
         """
-        source = image_source(given, self.input_shapes, parameter, labelled=labels != "unread")
-        classes = self._classes(task) if source.labelled else None
-        if classes is None:
-            return source
-        try:
-            return source.numbering(classes, parameter)
-        except InputError:
-            if labels == "if they fit" and not source.in_memory:
-                return source.without_labels()
-            raise
+        shapes, sources = self.input_shapes, dict[str, ImageSource | None].fromkeys(given)
+        images = {
+            name: image_source(one, shapes, name, labelled=use != "unread")
+            for name, (one, use) in given.items()
+            if one is not None
+        }
+        answer, samples = self._answers(images.values())
+        labelled = {name: one for name, one in images.items() if one.labelled}
+        optional = {  # what is not read where it does not fit
+            name
+            for name, one in labelled.items()
+            if given[name][1] == "if they fit" and not one.in_memory and not _fits(answer, one)
+        }
+        said = not images or len(optional) < len(labelled)
+        task = (task or task_of(answer, samples, said=said)).scaled(answer, samples)
+        classes = task.classes(answer) if task.judges(answer) else None
+        if classes is not None:
+            for name, one in labelled.items():
+                unread = name in optional
+                images[name] = one.without_labels() if unread else one.numbering(classes, name)
+        sources.update(images)
+        return task, sources
 
-    def _classes(self, task: Task) -> int | None:
-        answer = _answer(self.model, self.inputs)
-        return task.classes(answer) if task.judges(answer) else None
+    def scored(self, task: Task) -> bool:
+        """Whether `task` tells of its answers how many agree and are right."""
+        return task.judges(self._answers(())[0])
+
+    def _answers(self, images: Iterable[ImageSource]) -> tuple[Answer, int]:
+        """The outputs for some of the first images that can be read, else for the example inputs,
+        and how many they are for: computed in batches as the network was captured with. Of an
+        output that is no (batch, …), those of the first."""
+        examples = (found for one in images if (found := one.examples(EXAMPLES)))
+        x = next((x for x, _ in examples), None)
+        batch = len(self.inputs[0])
+        if x is None or len(self.inputs) > 1:
+            return self.reference(self.inputs), batch
+        x = x.repeat(-(-batch // len(x)), *(1 for _ in x.shape[1:]))[: max(batch, len(x))]
+        parts = [self.reference((rows,)) for rows in x[: len(x) // batch * batch].split(batch)]
+        columns = zip(*parts, strict=True)
+        answer = tuple(torch.cat(one) if len(one[0]) == batch else one[0] for one in columns)
+        return answer, len(parts) * batch
 
     def restored(self, graph_module: fx.GraphModule) -> Restored:
         """`graph_module` returning what the model returned."""
@@ -273,10 +305,21 @@ def random_inputs(shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
     return tuple(torch.randn(shape, generator=generator) for shape in shapes)
 
 
-@torch.no_grad()
-def _answer(model: nn.Module, inputs: tuple[Tensor, ...]) -> Answer:
-    outputs: Any = model(*(x.clone() for x in inputs))
-    return tuple(x for x in leaves(outputs) if isinstance(x, Tensor))
+def _fits(answer: Answer, source: ImageSource) -> bool:
+    """Whether the images' labels could be those of outputs (n, classes)."""
+    if not has_scores(answer[0]):
+        return False
+    try:
+        source.numbering(answer[0].shape[1], "images")
+    except InputError:
+        return False
+    return True
+
+
+def check_task(task: object) -> None:
+    """Of a parameter. Raises InputError."""
+    if task is not None:
+        check_kind("task", task, Task, "an object that derives from Task")
 
 
 def require_convolutions(graph_module: fx.GraphModule) -> None:

@@ -14,7 +14,6 @@ from shrinkc.compiler.api.steps.request import FEW, Request
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.images.decoded import Images
-from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.measure.speedup import Measuring
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.recover.compensate import compensate as compensated
@@ -252,9 +251,7 @@ class Pruner:
     teaching: Images | None
 
     @classmethod
-    def of(
-        cls, asked: Asked, request: Request, table: CostTable | None, train: Given | None
-    ) -> Pruner:
+    def of(cls, asked: Asked, request: Request, table: CostTable | None) -> Pruner:
         """With the images read. Raises InputError where labels are missing."""
         if asked.labels:
             require_labels(request.images)
@@ -266,7 +263,7 @@ class Pruner:
                 f"`criterion` {spec.name} needs labels",
                 "give `labels` when the folders of `images` are classes",
             )
-        teaching = request.training_images(train, "train") if asked.trains else None
+        teaching = request.training_images() if asked.trains else None
         return cls(request, asked, graph, table, seen, teaching)
 
     @property

@@ -12,7 +12,14 @@ from torch import Tensor, fx
 
 from shrinkc.compiler.api.steps.compilation import compile_graph
 from shrinkc.compiler.api.steps.judge import judge
-from shrinkc.compiler.api.steps.network import Inputs, LabelUse, Model, Subject, subject_of
+from shrinkc.compiler.api.steps.network import (
+    Inputs,
+    LabelUse,
+    Model,
+    Subject,
+    check_task,
+    subject_of,
+)
 from shrinkc.compiler.api.steps.results import Compiled
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.predict import CostTable
@@ -24,11 +31,13 @@ from shrinkc.compiler.options import Options, with_images
 from shrinkc.compiler.pipeline.deployed import network
 from shrinkc.compiler.plan.plan_file import Step
 from shrinkc.compiler.quantise.stored import StoredCalibration
+from shrinkc.compiler.reference.original import Original
 from shrinkc.compiler.report.sections import ChoiceRow, Judged, PlanSection, Sections
 from shrinkc.compiler.support.checks import path_of
 from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.compiler.support.text import one_line
+from shrinkc.compiler.tasks.task import Task
 from shrinkc.errors import InputError
 from shrinkc.passes.base import Skip
 
@@ -42,6 +51,7 @@ class Request:
 
     options  target, precision and how files are made and measured
     images   that fits and criteria see; None where there are none
+    train    that are trained on, where they are others
     folder   keeps what was measured, and checkpoints: a call that was stopped goes on there
     command  as it was typed, for the report
     """
@@ -51,6 +61,7 @@ class Request:
     progress: Progress
     images: ImageSource | None = None
     evaluation: ImageSource | None = None
+    train: ImageSource | None = None
     folder: Path | None = None
     command: str | None = None
 
@@ -68,18 +79,21 @@ class Request:
         name: str | None,
         command: str | None,
         progress: Progress | bool,
+        task: Task | None,
+        train: Given | None = None,
     ) -> Request:
-        """From what a user gives; `labels`: those of `images` are asked for. Raises InputError,
-        ImageError, LoadError, ModelRunError."""
+        """From what a user gives; `labels`: those of `images` are asked for; `task` None: what the
+        outputs mean is told by them. Raises InputError, ImageError, LoadError, ModelRunError."""
+        check_task(task)
         kept = None if folder is None else _writable(folder)
         shown, subject = shown_by(progress), subject_of(model, inputs, name)
         use: LabelUse = "read" if labels else "if they fit"
-        seen = judged = None
-        if images is not None:
-            seen = subject.images(images, "images", options.task, labels=use)
-        if evaluation is not None:
-            judged = subject.images(evaluation, "evaluation", options.task)
-        return cls(subject, options, shown, seen, judged, kept, command)
+        found, sources = subject.images(
+            {"images": (images, use), "evaluation": (evaluation, "read"), "train": (train, "read")},
+            task,
+        )
+        options = replace(options, task=found)
+        return cls(subject, options, shown, *sources.values(), folder=kept, command=command)
 
     @property
     def needed_images(self) -> ImageSource:
@@ -92,13 +106,17 @@ class Request:
             )
         return self.images
 
-    def training_images(self, given: Given | None, parameter: str) -> Images:
-        """Of `given`, else of `images`, with their labels."""
-        source = self.images
-        if given is not None:
-            source = self.subject.images(given, parameter, self.options.task)
+    def training_images(self) -> Images:
+        """Of `train`, else of `images`, with their labels. Raises InputError where there are none,
+        and for outputs that are no classes: they cannot be trained on yet."""
+        if not self.subject.scored(self.options.task):
+            raise InputError(
+                "training learns class scores, and by their numbers the network's outputs are none",
+                "leave training out, or give `task` classification if they are",
+            )
+        source = self.train or self.images
         if source is None:
-            raise InputError(f"`{parameter}` is needed: give images to train on")
+            raise InputError("`train` is needed: give images to train on")
         return self.decoded(source)
 
     def decoded(self, source: ImageSource) -> Images:
@@ -156,6 +174,7 @@ class Request:
             options,
             name=f"{self.subject.name}, {how},",
             progress=self.progress,
+            users=Original.of_model(self.subject.reference),
             before=original,
             sections=replace(
                 sections or Sections(), command=self.command, changed=how, judged=judged

@@ -12,7 +12,6 @@ from shrinkc.compiler.options import Options
 from shrinkc.compiler.profile.host_table import HostTable
 from shrinkc.compiler.support.checks import check_kind
 from shrinkc.compiler.support.choices import HOST, Precision, is_host
-from shrinkc.compiler.tasks.task import Task
 from shrinkc.latency_tables.store import load_table
 
 Target = str | os.PathLike[str]
@@ -34,7 +33,7 @@ def cost_table(target: Target, threads: int = 1) -> CostTable:
 
 
 def options_of(
-    target: Target, precision: Precision, opset: int, threads: int, runs: int, task: Task
+    target: Target, precision: Precision, opset: int, threads: int, runs: int
 ) -> Options:
     """Of functions that change a network. Raises InputError."""
-    return Options(target_name(target), precision, opset, threads=threads, runs=runs, task=task)
+    return Options(target_name(target), precision, opset, threads=threads, runs=runs)

@@ -21,6 +21,7 @@ from shrinkc.compiler.cli.options import (
     ResizeOption,
     RunsOption,
     StdOption,
+    TaskOption,
     ThreadsOption,
     TrustOption,
 )
@@ -38,6 +39,7 @@ def apply(
     inputs: InputOption = None,
     arch: ArchOption = None,
     trust: TrustOption = False,
+    task: TaskOption = "auto",
     target: OptionalTargetOption = None,
     images: ImagesOption = None,
     classes: ClassesOption = None,
@@ -55,7 +57,7 @@ def apply(
     """
     from shrinkc.compiler.api.plan import apply as applied
     from shrinkc.compiler.api.steps.network import ModelFile
-    from shrinkc.compiler.cli.inputs import Reading, output_folder, shapes_of
+    from shrinkc.compiler.cli.inputs import Reading, output_folder, shapes_of, task_of
     from shrinkc.compiler.cli.show.plan import plan_json, show_plan
     from shrinkc.compiler.cli.show.report import report as show_report
     from shrinkc.compiler.cli.show.report import report_json
@@ -70,6 +72,7 @@ def apply(
         shapes_of(inputs),
         target=target,
         images=reading.if_given(images),
+        task=task_of(task),
         opset=opset,
         threads=threads or 1,
         runs=runs,
@@ -81,5 +84,5 @@ def apply(
         print_json({"plan": plan_json(found.plan)} | report_json(found.report))
         return
     show_warning(found.warning)
-    show_plan(found.plan, found.notes)
+    show_plan(found.plan, found.notes, task=found.report.task)
     show_report(found.report, folder)

@@ -19,6 +19,7 @@ from shrinkc.compiler.cli.options import (
     Int8TuningOption,
     KeepFp32Option,
     MaxDropOption,
+    MaxErrorOption,
     MeanOption,
     MergeOption,
     MinSnrOption,
@@ -32,6 +33,7 @@ from shrinkc.compiler.cli.options import (
     SpeedupOption,
     StdOption,
     TargetOption,
+    TaskOption,
     ThreadsOption,
     TrainOption,
     TrustOption,
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from shrinkc.compiler.api.steps.network import ModelFile
     from shrinkc.compiler.cost.goal import Goal
     from shrinkc.compiler.images.source import ImageFolder
-    from shrinkc.compiler.support.choices import Int8Tuning, Merge, Precision
+    from shrinkc.compiler.support.choices import Int8Tuning, Merge, Precision, TaskName
 
 
 @app.command("compile", cls=Command)
@@ -53,10 +55,12 @@ def compile_command(
     inputs: InputOption = None,
     arch: ArchOption = None,
     trust: TrustOption = False,
+    task: TaskOption = "auto",
     target: TargetOption,
     speedup: SpeedupOption = None,
     budget_ms: BudgetOption = None,
     max_drop: MaxDropOption = None,
+    max_error: MaxErrorOption = None,
     points: ParetoOption = None,
     merge: MergeOption = "auto",
     images: ImagesOption = None,
@@ -79,20 +83,20 @@ def compile_command(
 ) -> None:
     """Compile MODEL for a target: verified ONNX and TFLite files, a prediction, a measurement.
 
-    Exact without a goal, and verified on --images. With one (--speedup, --budget-ms, --max-drop or
-    --pareto), depth, width and precision are planned together, fitted to --images.
+    Exact without a goal, and verified on --images. With one (--speedup, --budget-ms, --max-drop,
+    --max-error or --pareto), depth, width and precision are planned together, fitted to --images.
     """
     from shrinkc.compiler.cli.inputs import Reading
 
     reading = Reading(classes, resize, mean, std)
     reading.refuse_unread(images, evaluation, train, calibration)
-    how = _How(model, target, inputs, arch, trust, out, opset, threads or 1, runs)
-    goal = _goal(speedup, budget_ms, max_drop, points)
+    how = _How(model, target, inputs, arch, trust, out, opset, threads or 1, runs, task)
+    goal = _goal(speedup, budget_ms, max_drop, max_error, points)
     if goal is None and points is None:
         if (evaluation, train, epochs) != (None, None, None):
             raise InputError(
                 "`evaluation`, `train` and `epochs` belong to a goal",
-                "give `speedup`, `budget_ms`, `max_drop` or `points`",
+                "give `speedup`, `budget_ms`, `max_drop`, `max_error` or `points`",
             )
         if int8_tuning is not None and precision != "int8":
             raise InputError("`int8_tuning` is for int8 files; give `precision` int8 too")
@@ -127,14 +131,18 @@ def compile_command(
 
 
 def _goal(
-    speedup: float | None, budget_ms: float | None, max_drop: float | None, points: int | None
+    speedup: float | None,
+    budget_ms: float | None,
+    max_drop: float | None,
+    max_error: float | None,
+    points: int | None,
 ) -> Goal | None:
     """None where a frontier is asked for, or nothing. Raises InputError for several."""
     from shrinkc.compiler.cost.goal import Goal
 
-    if speedup is None and budget_ms is None and max_drop is None:
+    if (speedup, budget_ms, max_drop, max_error) == (None, None, None, None):
         return None
-    goal = Goal.of(speedup=speedup, budget_ms=budget_ms, max_drop=max_drop)
+    goal = Goal.of(speedup=speedup, budget_ms=budget_ms, max_drop=max_drop, max_error=max_error)
     if points is not None:
         raise InputError(f"give exactly one of `{goal.kind}`, `points`, not several")
     return goal
@@ -153,6 +161,7 @@ class _How:
     opset: int
     threads: int
     runs: int
+    task: TaskName
 
     @property
     def file(self) -> ModelFile:
@@ -173,7 +182,7 @@ class _How:
     ) -> None:
         """Print the report; fail when a format could not be written."""
         from shrinkc.compiler.api.compile import compile as compiled
-        from shrinkc.compiler.cli.inputs import output_folder, shapes_of
+        from shrinkc.compiler.cli.inputs import output_folder, shapes_of, task_of
         from shrinkc.compiler.cli.show.report import report as show_report
         from shrinkc.compiler.cli.show.report import report_json
         from shrinkc.compiler.formats.registry import FORMATS
@@ -189,6 +198,7 @@ class _How:
             int8_tuning=int8_tuning,
             keep_fp32=keep_fp32,
             min_snr_db=min_snr_db,
+            task=task_of(self.task),
             opset=self.opset,
             threads=self.threads,
             runs=self.runs,
@@ -219,7 +229,7 @@ class _How:
     ) -> None:
         """Print the plan and the report, or a frontier."""
         from shrinkc.compiler.api import plan as api
-        from shrinkc.compiler.cli.inputs import output_folder, shapes_of, work_folder
+        from shrinkc.compiler.cli.inputs import output_folder, shapes_of, task_of, work_folder
         from shrinkc.compiler.cli.show.plan import frontier_report, planned_report
         from shrinkc.compiler.recover.recipe import Recipe
 
@@ -235,6 +245,7 @@ class _How:
                 evaluation=evaluation,
                 train=train,
                 recipe=recipe,
+                task=task_of(self.task),
                 opset=self.opset,
                 threads=self.threads,
                 runs=self.runs,
@@ -254,6 +265,7 @@ class _How:
             evaluation=evaluation,
             train=train,
             recipe=recipe,
+            task=task_of(self.task),
             opset=self.opset,
             threads=self.threads,
             runs=self.runs,

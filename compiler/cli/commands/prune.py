@@ -15,6 +15,7 @@ from shrinkc.compiler.cli.inputs import (
     Reading,
     output_folder,
     shapes_of,
+    task_of,
     work_folder,
 )
 from shrinkc.compiler.cli.options import (
@@ -58,6 +59,7 @@ from shrinkc.compiler.cli.options import (
     StdOption,
     StepsOption,
     StrengthOption,
+    TaskOption,
     ThreadsOption,
     TrainOption,
     TrustOption,
@@ -86,6 +88,7 @@ def prune(
     inputs: InputOption = None,
     arch: ArchOption = None,
     trust: TrustOption = False,
+    task: TaskOption = "auto",
     target: OptionalTargetOption = None,
     speedup: SpeedupOption = None,
     budget_ms: BudgetOption = None,
@@ -138,7 +141,7 @@ def prune(
 
     if plot is not None:
         require_matplotlib()
-    asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs)
+    asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, task)
     reading = Reading(classes, resize, mean, std)
     reading.refuse_unread(images, evaluation, train)
     labelled = (evaluation, train) != (None, None) or labels or target is not None
@@ -221,6 +224,7 @@ def _run(
         strength=how.strength,
         every=how.every,
         in_order=how.in_order,
+        task=task_of(asked.task),
         precision=asked.precision or "fp32",
         opset=asked.opset,
         threads=asked.threads or 1,

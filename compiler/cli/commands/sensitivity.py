@@ -18,6 +18,7 @@ from shrinkc.compiler.cli.options import (
     PlotOption,
     ResizeOption,
     StdOption,
+    TaskOption,
     TrustOption,
 )
 from shrinkc.compiler.cli.output import as_json, print_json, progress
@@ -31,6 +32,7 @@ def sensitivity(
     inputs: InputOption = None,
     arch: ArchOption = None,
     trust: TrustOption = False,
+    task: TaskOption = "auto",
     criterion: CriterionOption = "l1",
     images: ImagesOption = None,
     labels: LabelsOption = False,
@@ -44,11 +46,11 @@ def sensitivity(
     """Prune every channel group alone and judge what the network loses (Li et al., 2017).
 
     Networks are judged on --images: by top-1 with --labels, otherwise by how often they agree with
-    the original.
+    the original, or for outputs that are no classes by R² against it.
     """
     from shrinkc.compiler.api.sensitivity import sensitivity as judged
     from shrinkc.compiler.api.steps.network import ModelFile
-    from shrinkc.compiler.cli.inputs import LABELS_READ, Reading, shapes_of
+    from shrinkc.compiler.cli.inputs import LABELS_READ, Reading, shapes_of, task_of
     from shrinkc.compiler.cli.show.sensitivity import curves as show_curves
     from shrinkc.compiler.report.plots import require_matplotlib
     from shrinkc.compiler.support.unread import refuse_unread
@@ -65,6 +67,7 @@ def sensitivity(
         criterion=criterion,
         labels=labels,
         limit=limit,
+        task=task_of(task),
         progress=progress(),
     )
     if plot is not None:

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shrinkc.compiler.cli.app import Command, app
-from shrinkc.compiler.cli.inputs import Asked, Reading, output_folder, shapes_of, work_folder
+from shrinkc.compiler.cli.inputs import (
+    Asked,
+    Reading,
+    output_folder,
+    shapes_of,
+    task_of,
+    work_folder,
+)
 from shrinkc.compiler.cli.options import (
     ArchOption,
     BatchOption,
@@ -38,6 +45,7 @@ from shrinkc.compiler.cli.options import (
     StdOption,
     StepsOption,
     TargetOption,
+    TaskOption,
     ThreadsOption,
     TrainOption,
     TrialStepsOption,
@@ -68,6 +76,7 @@ def shrink(
     inputs: InputOption = None,
     arch: ArchOption = None,
     trust: TrustOption = False,
+    task: TaskOption = "auto",
     target: TargetOption,
     speedup: SpeedupOption = None,
     budget_ms: BudgetOption = None,
@@ -114,7 +123,7 @@ def shrink(
     )
     trains = train is not None or labels
     refuse_unread(("epochs", epochs is not None, trains, "training: give `train`, or `labels`"))
-    asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs)
+    asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, task)
     seen = _Seen(Reading(classes, resize, mean, std), images, labels, evaluation, train)
     options = Trained(recipe, per_activation, expand_ratio, keep_blocks, keep_ratio)
     _run(asked, target, seen, method, _goal(speedup, budget_ms), options, steps)
@@ -166,6 +175,7 @@ def _run(
         evaluation=seen.reading.if_given(seen.evaluation),
         options=options,
         steps=steps,
+        task=task_of(asked.task),
         precision=asked.precision or "fp32",
         opset=asked.opset,
         threads=asked.threads or 1,

@@ -13,10 +13,12 @@ from shrinkc.compiler.api.plan import Planned
 from shrinkc.compiler.cli.output import as_json, current, print_json, show_warning, wide_console
 from shrinkc.compiler.cli.show.report import report as show_report
 from shrinkc.compiler.cli.show.report import report_json
+from shrinkc.compiler.plan.drop import estimates
 from shrinkc.compiler.plan.plan_file import Plan
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
+from shrinkc.compiler.tasks.wording import drop_words, error_words, share
 
 
 def show_plan(plan: Plan, notes: Sequence[str], *, task: Task = CLASSIFICATION) -> None:
@@ -24,7 +26,11 @@ def show_plan(plan: Plan, notes: Sequence[str], *, task: Task = CLASSIFICATION) 
     console = wide_console()
     for step in plan.steps:
         what = f"{step.kind} to {step.channels}" if step.channels else step.kind
-        agrees = "" if step.agreement is None else f", alone it agrees on {step.agreement:.1%}"
+        agrees = ""
+        if step.agreement is not None:
+            agrees = f", alone it agrees on {step.agreement:.1%}"
+        elif step.loss is not None:
+            agrees = f", alone its error is {share(step.loss)} of the outputs' variance"
         where = step.sink if step.kind == "slice" else f"{step.source} … {step.sink}"
         line = f"{what} {where}: saves {step.saving_ms:.3g} ms{agrees}"
         console.print(escape(line))
@@ -46,15 +52,12 @@ def show_plan(plan: Plan, notes: Sequence[str], *, task: Task = CLASSIFICATION) 
 def promise_line(plan: Plan, *, task: Task = CLASSIFICATION) -> str:
     promise = plan.promise
     assert promise is not None
+    images = f"{counted(promise.images, 'image')} that it was not fitted to"
+    if promise.drop is None or promise.agreement is None:
+        return f"{error_words(estimates(promise))}, on {images}"
     how = "counted" if promise.labelled else "expected, without labels"
-    low, high = (100 * end for end in promise.interval)
-    drop = 100 * promise.drop
-    moves = f"falls by {drop:.2f}" if drop >= 0 else f"rises by {-drop:.2f}"
-    return (
-        f"{task.metric} {moves} points ({how}; a fall of {low:.2f} to {high:.2f} with 95% "
-        f"confidence), it agrees with the original on {promise.agreement:.1%} of "
-        f"{counted(promise.images, 'image')} that it was not fitted to"
-    )
+    drop = drop_words(task.metric, promise.drop, promise.interval, how)
+    return f"{drop}, it agrees with the original on {promise.agreement:.1%} of {images}"
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -78,7 +81,7 @@ def planned_report(planned: Planned, out: Path) -> None:
         )
         return
     show_warning(planned.warning)
-    show_plan(plan, planned.notes)
+    show_plan(plan, planned.notes, task=report.task)
     show_report(report, out)
 
 
@@ -90,24 +93,41 @@ def frontier_report(points: Sequence[Planned], out: Path) -> None:
         return
     console = wide_console()
     table = Table(title="frontier, over the original in fp32", title_justify="left")
-    for header in ("folder", "precision", "predicted", "measured", "drop", "agrees", "steps"):
+    scored = any(row["agreement"] is not None for row in rows)
+    judged = ("drop", "agrees") if scored else ("error over variance", "at most, 95%")
+    for header in ("folder", "precision", "predicted", "measured", *judged, "steps"):
         left = header in ("folder", "precision")
         table.add_column(header, justify="left" if left else "right")
     for row in rows:
-        measured, drop, agreement = row["measured_speedup"], row["drop"], row["agreement"]
+        measured = row["measured_speedup"]
         table.add_row(
             escape(row["folder"]),
             row["precision"],
             f"{row['predicted_speedup']:.2f}×",
             f"{measured:.2f}×" if measured else "",
-            "" if drop is None else f"{100 * drop:.2f}",
-            "" if agreement is None else f"{agreement:.1%}",
+            *(_scores(row) if scored else _errors(row)),
             str(row["steps"]),
         )
     console.print(table)
     for note in notes:
         console.print(escape(note))
     console.print(escape(f"each with its plan in {out}/"))
+
+
+def _scores(row: dict[str, Any]) -> tuple[str, str]:
+    drop, agreement = row["drop"], row["agreement"]
+    found = "" if drop is None else f"{100 * drop:.2f}"
+    return found, "" if agreement is None else f"{agreement:.1%}"
+
+
+def _errors(row: dict[str, Any]) -> tuple[str, str]:
+    """Of the output that suffers most."""
+    outputs: list[dict[str, Any]] = row["outputs"]
+    worst = max(outputs, key=lambda one: one["error"], default=None)
+    if worst is None:
+        return "", ""
+    ends = worst["interval"]
+    return share(worst["error"]), share(ends[1]) if ends else ""
 
 
 def _row(point: Planned) -> dict[str, Any]:
@@ -119,6 +139,7 @@ def _row(point: Planned) -> dict[str, Any]:
         "precision": plan.precision,
         "drop": None if promise is None else promise.drop,
         "agreement": None if promise is None else promise.agreement,
+        "outputs": [] if promise is None else [one.model_dump() for one in promise.outputs],
         "steps": len(plan.steps),
         "bytes": {a.file: a.bytes for a in point.report.artefacts},
         "folder": point.label,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from shrinkc.compiler.cost.predict import Prediction
 from shrinkc.compiler.measure.bench import NOISY
 from shrinkc.compiler.report.report import ArtefactReport, Report
 from shrinkc.compiler.support.text import counted
+from shrinkc.compiler.tasks.tally import ErrorEstimate
+from shrinkc.compiler.tasks.wording import share, worst_column
 
 SHOWN = 3  # outputs and layers with the least signal to noise
 
@@ -66,19 +69,57 @@ def _before_after(r: Report) -> Table:
 
 
 def _artefacts(r: Report) -> Table:
-    table = Table()
-    judged = r.images > 0
-    headers = ("file", "size", "largest error")
-    for header in (*headers, "agrees with PyTorch", r.task.metric) if judged else headers:
+    """The user's model, what was made of it, and every file: all judged beside the model."""
+    table, judged, made = Table(), r.in_torch if r.images else None, r.changed
+    written_from = f" from {made} (PyTorch)" if made else ""
+    headers = ["file", "size", f"largest error{written_from}"]
+    scored = judged is not None and judged.agreement is not None
+    if scored:
+        headers += ["agrees with your model", r.task.metric]
+    elif judged is not None:
+        count = len(judged.errors)
+        headers += [
+            f"error over variance{f', output {i + 1}' if count > 1 else ''}" for i in range(count)
+        ]
+    for header in headers:
         table.add_column(header, justify="left" if header == "file" else "right")
-    if judged:
-        table.add_row("in PyTorch", "", "", "", _percent(r.original_top1))
+    if judged is not None:
+        mine = _judged(scored, 1.0, r.original_top1, ["0" for _ in judged.errors])
+        table.add_row("your model", "", "", *mine)
+        if made:
+            cells = _judged(scored, judged.agreement, judged.score, _errors(judged.errors))
+            table.add_row(f"{made} (PyTorch)", "", "", *cells)
+        table.caption = f"on {counted(r.images, 'image')}{_seen(r)}"
     for a in r.artefacts:
-        row = (a.file, _bytes(a.bytes), _error(a))
-        table.add_row(*row, *((_percent(a.agreement), _percent(a.top1)) if judged else ()))
-    if judged:
-        table.caption = f"on {counted(r.images, 'image')}"
+        cells = ()
+        if judged is not None:
+            cells = _judged(scored, a.agreement, a.top1, _errors(a.errors))
+        table.add_row(a.file, _bytes(a.bytes), _error(a), *cells)
     return table
+
+
+def _judged(
+    scored: bool, agreement: float | None, score: float | None, errors: Sequence[str]
+) -> tuple[str, ...]:
+    if scored:
+        return _percent(agreement), _percent(score)
+    return tuple(errors)
+
+
+def _errors(found: Sequence[ErrorEstimate]) -> list[str]:
+    """'0.021', '0.021, worst column 0.3'"""
+    worst = [worst_column(one.value, one.worst.value) for one in found]
+    return [
+        share(one.value) + (f", worst column {column}" if column else "")
+        for one, column in zip(found, worst, strict=True)
+    ]
+
+
+def _seen(r: Report) -> str:
+    """Whether the network was changed with the same images in sight."""
+    if r.changed is None or r.judged is not None:
+        return ""
+    return ", those given to fit it to"
 
 
 def _signal(a: ArtefactReport) -> str:

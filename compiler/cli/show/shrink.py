@@ -35,6 +35,8 @@ def _judged(judged: Judged) -> dict[str, Any]:
         "agreement": judged.agreement,
         "original_top1": judged.original_top1,
         "shrunk_top1": judged.changed_top1,
+        "drop": None if judged.drop is None else asdict(judged.drop),
+        "errors": [asdict(error) for error in judged.errors],
     }
 
 

@@ -45,9 +45,9 @@ def test_a_milder_goal_is_found_by_halving() -> None:
     def square(part: float) -> float:
         return 0.4 * part**2  # 3 points at 0.27 of the way
 
-    assert loses(square, Goal.speedup(2)) == "about `speedup` 1.25 loses no more than 3"
-    assert loses(square, Goal.budget_ms(6)) == "about `budget_ms` 9 loses no more than 3"
-    assert loses(square, Goal.macs(0.6)) == "about `macs` 0.9 loses no more than 3"
+    assert loses(square, Goal.speedup(2)) == "about `speedup` 1.25 loses no more than 3%"
+    assert loses(square, Goal.budget_ms(6)) == "about `budget_ms` 9 loses no more than 3%"
+    assert loses(square, Goal.macs(0.6)) == "about `macs` 0.9 loses no more than 3%"
 
 
 @pytest.mark.parametrize("power", [1, 2, 3, 6])

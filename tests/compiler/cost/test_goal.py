@@ -12,7 +12,15 @@ import pytest
 from shrinkc.compiler.cost.goal import KINDS, PLAN_GOALS, SHRINK_GOALS, Goal
 from shrinkc.errors import InputError
 
-GOOD = {"speedup": 2.5, "budget_ms": 20, "max_drop": 0, "macs": 0.5, "params": 0.1, "channels": 0.9}
+GOOD = {
+    "speedup": 2.5,
+    "budget_ms": 20,
+    "max_drop": 0,
+    "max_error": 0.05,
+    "macs": 0.5,
+    "params": 0.1,
+    "channels": 0.9,
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -36,6 +44,11 @@ def test_any_real_number_becomes_a_float(value: Any) -> None:
         ("speedup", (1, 0.5, -2, nan, inf, 10**400), "give more than 1"),
         ("budget_ms", (0, -1, nan, inf), "give milliseconds above 0"),
         ("max_drop", (-1, 100, nan, inf), "give points of top-1, 0 to 100"),
+        (
+            "max_error",
+            (-1, 0, 1, nan, inf),
+            "give a share of the variance, between 0 and 1",
+        ),
         ("macs", (0, 1, -0.5, 2, nan), "give the share to keep, between 0 and 1"),
         ("params", (0, 1, nan), "give the share to keep, between 0 and 1"),
         ("channels", (0, 1, nan), "give the share to keep, between 0 and 1"),

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from shrinkc.compiler.plan.drop import interval, promise_of
+from shrinkc.compiler.plan.drop import promise_of
+from shrinkc.compiler.tasks.tally import interval
 
 SCORES = torch.tensor([[0.0, math.log(3), -40.0], [math.log(9), 0.0, -40.0]])  # ¼ ¾, 0.9 0.1
 OTHER = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])

@@ -44,7 +44,7 @@ def test_comes_back_from_file_or_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format": 2}, "format"),
+        ({"format": 1}, "format"),
         ({"model": "x"}, "model"),
         ({"precision": "fp16"}, "precision"),
         ({"surprise": 1}, "surprise"),

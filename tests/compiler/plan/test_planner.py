@@ -29,7 +29,7 @@ from shrinkc.compiler.plan import planner as planning_module
 from shrinkc.compiler.plan.finished_plans import Planned
 from shrinkc.compiler.plan.int8_variants import PrecisionVariant
 from shrinkc.compiler.plan.judging import Judge
-from shrinkc.compiler.plan.plan_file import Plan, Promise, plan_files, read_plan
+from shrinkc.compiler.plan.plan_file import OutputPromise, Plan, Promise, plan_files, read_plan
 from shrinkc.compiler.plan.planner import Planner, Planning, prepare_planning
 from shrinkc.compiler.plan.replay import replay, stored_calibration
 from shrinkc.compiler.quantise.options import Int8
@@ -120,7 +120,10 @@ def outputs(graph: fx.GraphModule) -> Tensor:
 
 
 def promised(drop: float) -> Promise:
-    return Promise(images=10, drop=drop, interval=(-1, 1), agreement=0.9, labelled=False)
+    shares = {"drop": drop, "interval": (-1, 1), "agreement": 0.9}
+    ends = (0, 2 * drop)
+    output = OutputPromise(error=drop, interval=ends, worst=drop, worst_interval=ends)
+    return Promise(images=10, outputs=(output,), **shares)
 
 
 @pytest.fixture

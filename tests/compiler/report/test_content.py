@@ -53,9 +53,36 @@ class Page(HTMLParser):
 def test_verdict_of_an_int8_file_says_so() -> None:
     assert verdict(rich()) == (
         "model.tflite (int8) is 2.06× as fast as the fp32 original on rpi4 (predicted 38.4 ms "
-        "instead of 79.1 ms), 1.40× as fast measured on this machine, int8 against fp32; the "
-        "shrunk network agrees with the original on 91.2% of 400 images, top-1 of model.tflite "
-        "86.0% instead of 88.3%."
+        "instead of 79.1 ms), 1.40× as fast measured on this machine, int8 against fp32; it "
+        "agrees with your model on 88.5% of 400 other images, top-1 86.0% instead of 88.3%; top-1 "
+        "falls by 2.30 points (counted; a fall of -0.40 to 5.00 with 95% confidence)."
+    )
+
+
+def test_verdict_of_outputs_that_are_no_classes() -> None:
+    report = rich()
+    for file in report["artefacts"]:
+        file.update(agreement=None, top1=None, drop=None)
+        small = {"value": 2e-5, "low": 1e-5, "high": 4e-5}
+        file["errors"] += [small | {"worst": small}]
+    assert verdict(report).endswith(
+        "; beside your model its error over variance is output 1: 0.21 (0.17 to 0.26 with 95% "
+        "confidence), 0.3 in its worst column; output 2: 2.0e-05 (1.0e-05 to 4.0e-05 with 95% "
+        "confidence), on 400 other images."
+    )
+    page = Page(html_report(report)).text
+    assert "Error over variance, output 2: model.tflite" in page
+    assert "grees with" not in verdict(report)
+
+
+def test_verdict_by_what_a_plan_promises() -> None:
+    promise = {"images": 75, "agreement": 0.96, "original_top1": None, "changed_top1": None}
+    drop = {"value": 0.01, "low": -0.02, "high": 0.04}
+    report = rich() | {"judged": None}
+    report["plan"]["promise"] = promise | {"metric": "top-1", "drop": drop, "errors": []}
+    assert verdict(report).endswith(
+        "; it agrees with your model on 96.0% of 75 images that it was not fitted to; top-1 falls "
+        "by 1.00 points (expected, without labels; a fall of -2.00 to 4.00 with 95% confidence)."
     )
 
 
@@ -82,9 +109,12 @@ def test_verdict_on_images() -> None:
     report = plain() | {"images": 450, "original_top1": 0.9}
     for file in report["artefacts"]:
         file.update(top1=0.9, agreement=0.9998)
-    assert "agrees with the original on 99.98% of 450 images, top-1 90.0% as before." in verdict(
-        report
-    )
+    said = verdict(report)
+    assert "agrees with your model on 99.98% of 450 images, top-1 90.0% as before." in said
+    for file in report["artefacts"]:
+        file["drop"] = {"value": 0.004, "low": -0.001, "high": 0.009}
+    fall = "top-1 falls by 0.40 points (counted; a fall of -0.10 to 0.90 with 95% confidence)."
+    assert f"as before; {fall}" in verdict(report)
 
 
 def test_verdict_on_something_slower_or_equal() -> None:

@@ -15,7 +15,7 @@ NAN = float("nan")
 
 
 def scores(*rows: tuple[float, ...]) -> tuple[Tensor]:
-    return (torch.tensor(rows),)
+    return (torch.tensor(rows, dtype=torch.float32),)
 
 
 def noise(seed: int, count: int = 8, classes: int = 5) -> tuple[Tensor]:
@@ -24,7 +24,7 @@ def noise(seed: int, count: int = 8, classes: int = 5) -> tuple[Tensor]:
 
 def test_it_says_what_it_is() -> None:
     assert (TASK.name, TASK.metric, TASK.unit) == ("classification", "top-1", "points of top-1")
-    assert repr(TASK) == "Classification()"
+    assert repr(TASK) == "Classification(outputs=())"
     assert Classification() == TASK
 
 
@@ -103,23 +103,36 @@ def test_a_pooled_map_is_scores_too() -> None:
     assert TASK.classes(pooled) == TASK.classes(flat) == 5
 
 
-def test_other_outputs_are_compared_by_squared_error() -> None:
+def test_other_outputs_are_compared_by_error_over_variance() -> None:
     generator = torch.Generator().manual_seed(0)
     want = torch.randn(4, 3, 6, 6, generator=generator)
+    task = TASK.scaled((want,), 4)
     got = want.clone()
-    got[1] += 2 * want.std()
-    found = TASK.divergence((got,), (want,))
-    assert found.tolist() == pytest.approx([0, 4, 0, 0])
-    assert not TASK.judges((want,))
-    assert TASK.labels((want,)) is None
+    got[1] += 2 * want.std((0, 2, 3), correction=0)[:, None, None]
+    assert task.divergence((got,), (want,)).tolist() == pytest.approx([0, 4, 0, 0], rel=1e-4)
+    assert not task.judges((want,))
+    assert task.labels((want,)) is None
     number = torch.randn(4, 1, generator=generator)
     assert TASK.divergence((number,), (number,)).tolist() == [0] * 4
 
 
-def test_further_outputs_are_not_looked_at() -> None:
+def test_further_outputs_count_too() -> None:
     one, other = noise(0), noise(1)
     assert TASK.agree((*one, *other), (*one, *one)).sum() == 8
-    assert TASK.divergence((*one, *other), (*one, *one)).sum() == 0
+    assert TASK.divergence((*one, *one), (*one, *one)).sum() == 0
+    apart = TASK.divergence((*one, *other), (*one, *one))
+    wanted = ((other[0] - one[0]) ** 2 / one[0].var(0, correction=0)).mean(1)
+    torch.testing.assert_close(apart, wanted, rtol=1e-4, atol=0)
+
+
+def test_probabilities_are_scores_behind_a_softmax() -> None:
+    one, other = noise(0), noise(1)
+    soft, changed = (one[0].softmax(1),), (other[0].softmax(1),)
+    for found, wanted in (
+        (TASK.divergence(changed, soft), TASK.divergence(other, one)),
+        (TASK.expected_drop(changed, soft), TASK.expected_drop(other, one)),
+    ):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_integers_are_answers_that_are_the_same_or_not() -> None:
@@ -129,9 +142,10 @@ def test_integers_are_answers_that_are_the_same_or_not() -> None:
         want[1] = 7
         same = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
         assert torch.equal(CLASSIFICATION.agree((got,), (want,)), same)
-        assert torch.equal(CLASSIFICATION.divergence((got,), (want,)), 1 - same)
+        apart = CLASSIFICATION.divergence((got,), (want,))
+        assert (apart > 0).tolist() == [False, True, False, False]
         assert torch.equal(CLASSIFICATION.expected_drop((got,), (want,)), 1 - same)
         assert CLASSIFICATION.labels((got,)) is None
     truth = torch.tensor([[True, False]])
     assert not CLASSIFICATION.judges((truth,))
-    assert CLASSIFICATION.divergence((truth,), (~truth,)).tolist() == [1.0]
+    assert CLASSIFICATION.divergence((truth,), (~truth,)).tolist() == [4.0]  # over a half, twice

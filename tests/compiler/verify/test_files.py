@@ -66,9 +66,10 @@ def test_equal_files_pass(graph: fx.GraphModule) -> None:
     tallies = compare(original, files, [((X,), torch.tensor([0, 1]))])
     for file in files:
         require_equal(original, graph, file, tallies[file.name], 1e-4)
-        assert tallies[file.name].images == 2
-        assert tallies[file.name].agreement == 1
-        assert tallies[file.name].top1 == tallies["torch"].top1
+        found = tallies[file.name].tally.judgement()
+        assert found.images == 2
+        assert found.agreement == 1
+        assert found.score == tallies["torch"].tally.judgement().score
 
 
 # the first tensor that the file shows: activations are fused into the layer in front

@@ -9,6 +9,7 @@ from shrinkc.compiler.report.html.tables import folded, missing, row, section, t
 
 WORST = 8  # layers with the least signal to noise
 _NUMBERS = frozenset({1, 2})
+_DIFFERENCE = frozenset({1})
 
 
 def verified_section(report: Json) -> Html:
@@ -17,18 +18,17 @@ def verified_section(report: Json) -> Html:
         row(
             code(file["file"]),
             units.error(file["max_relative_error"]),
-            units.percent(file["agreement"]),
             file["precision"],
             file["runtime"],
-            numeric=_NUMBERS,
+            numeric=_DIFFERENCE,
         )
         for file in report["artefacts"]
     ]
-    headers = ("File", "Largest difference", "Agreement", "Precision", "Run by")
+    headers = ("File", "Largest difference", "Precision", "Run by")
     against = report.get("changed")
     what = f"the {against} network" if against else "the original network"
     caption = f"Files against {what} in PyTorch; differences as shares of the output range"
-    parts = [table(caption, headers, files, _NUMBERS), *_signal(report)]
+    parts = [table(caption, headers, files, _DIFFERENCE), *_signal(report)]
     parts += [*_passes(report), *_noise(report)]
     return section("verified", "How it was verified", *parts)
 

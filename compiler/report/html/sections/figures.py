@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from shrinkc.compiler.report.html import units
 from shrinkc.compiler.report.html.markup import NOTHING, Child, Html, join, tag
-from shrinkc.compiler.report.html.reading import Json, metric, metric_title, place
+from shrinkc.compiler.report.html.reading import Json, listed, metric, metric_title, place
 from shrinkc.compiler.report.html.tables import missing, paragraph, row, section, table
 from shrinkc.compiler.support.text import counted
+from shrinkc.compiler.tasks.wording import output_name, share, worst_column
 
 NOISY = 0.10  # an IQR above this share of the median deserves a warning
 
@@ -26,7 +27,9 @@ def _figures(report: Json) -> Html:
     )
     rows = [_row(f"Latency on {place(report)}", predicted, known_by(report))]
     rows += [_measured_row(report, file) for file in report["artefacts"]]
-    rows += [_accuracy_row(report, file) for file in report["artefacts"] if report["images"]]
+    if report["images"]:
+        rows += _changed_rows(report)
+        rows += [row for file in report["artefacts"] for row in _judged_rows(report, file)]
     rows += [_size_row(report, file) for file in report["artefacts"]]
     rows += [_memory_row(file) for file in report["artefacts"]]
     counted = (units.macs(before["macs"]), units.macs(after["macs"]))
@@ -76,19 +79,48 @@ def _measured_row(report: Json, file: Json) -> Html:
     return _row(f"Measured here, {file['file']}", (was, now), how)
 
 
-def _accuracy_row(report: Json, file: Json) -> Html:
-    judged, changed = report.get("judged"), report.get("changed")
-    original = report["original_top1"] if not changed else (judged or Json()).get("original_top1")
-    against = f"the {changed} network in PyTorch" if changed else "the original"
-    how = f"on {counted(report['images'], 'image')}"
-    agrees = f"agrees with {against} on {units.percent(file['agreement'])}"
+def _changed_rows(report: Json) -> list[Html]:
+    """The network in the files, in PyTorch, where it is another than the user's."""
+    found, changed = report.get("in_torch"), report.get("changed")
+    if not found or not changed:
+        return []
+    return _judged_rows(report, {"file": f"{changed}, in PyTorch", "top1": found["score"], **found})
+
+
+def _judged_rows(report: Json, file: Json) -> list[Html]:
+    """Beside the user's model."""
+    how = f"on {counted(report['images'], 'image')}{_seen(report)}"
+    agreement = units.percent(file["agreement"])
+    if file["agreement"] is None:
+        errors, name = listed(file, "errors"), "Error over variance, "
+        return [
+            _row(
+                f"{name}{output_name(index, len(errors))}{file['file']}",
+                ("0", share(error["value"])),
+                f"{how}; {_between(error)}",
+            )
+            for index, error in enumerate(errors)
+        ]
     if file["top1"] is None:
-        return _row(
-            f"Agreement, {file['file']}", (units.DASH, units.percent(file["agreement"])), how
-        )
-    was, now = units.percent(original), units.percent(file["top1"])
+        return [_row(f"Agreement, {file['file']}", (units.DASH, agreement), how)]
+    was, now = units.percent(report["original_top1"]), units.percent(file["top1"])
     name = f"{metric_title(report)}, {file['file']}"
-    return _row(name, (was, now), f"{how}; {agrees}")
+    return [_row(name, (was, now), f"{how}; agrees with your model on {agreement}")]
+
+
+def _between(error: Json) -> str:
+    worst = worst_column(error["value"], error["worst"]["value"])
+    named = f"; {worst} in the worst column" if worst else ""
+    if error["low"] is None:
+        return f"one image tells nothing of others{named}"
+    ends = f"{share(error['low'])} to {share(error['high'])}"
+    return f"{ends} on others, with 95% confidence{named}"
+
+
+def _seen(report: Json) -> str:
+    if not report.get("changed") or report.get("judged") is not None:
+        return ""
+    return " given to fit it to"
 
 
 def _size_row(report: Json, file: Json) -> Html:

@@ -17,12 +17,13 @@ _NUMBERS = frozenset({1, 2, 3, 4})
 
 
 def frontier_section(report: Json) -> Html:
-    points: list[Json] = listed(report, "frontier")
+    points = [one | {"r2": _r2(one)} for one in listed(report, "frontier")]
     time, share = _axes(points)
     drawn = [p for p in points if p[time] is not None and p[share] is not None]
     parts: list[Html] = []
     if len(drawn) > 1:
-        name = metric(report) if share == "top1" else "agreement with the original"
+        names = {"top1": metric(report), "agreement": "agreement with the original"}
+        name = names.get(share, "R² of the output that suffers most")
         parts.append(_image(drawn, time, share, name))
     if points:
         parts.append(
@@ -48,8 +49,14 @@ def frontier_section(report: Json) -> Html:
 def _axes(points: list[Json]) -> tuple[str, str]:
     """Measured and labelled where all points are."""
     measured = bool(points) and all(p["measured_ms"] is not None for p in points)
-    labelled = any(p["top1"] is not None for p in points)
-    return "measured_ms" if measured else "predicted_ms", "top1" if labelled else "agreement"
+    known = (key for key in ("top1", "agreement") if any(p[key] is not None for p in points))
+    return "measured_ms" if measured else "predicted_ms", next(known, "r2")
+
+
+def _r2(point: Json) -> float | None:
+    """Of outputs that are no classes: 1 − error over variance."""
+    error = point.get("error")
+    return None if error is None else max(0.0, 1 - error)
 
 
 def _image(points: list[Json], time: str, share: str, name: str) -> Html:
@@ -125,18 +132,19 @@ def _words(p: Json, time: str, share: str) -> str:
 
 
 def _table(report: Json, points: list[Json]) -> Html:
+    scored = all(p["r2"] is None or p["agreement"] is not None for p in points)
     rows = [
         row(
             units.times(p["speedup"]) + (" (written)" if p["chosen"] else ""),
             units.ms(p["predicted_ms"]),
             units.ms(p["measured_ms"]),
             units.percent(p["top1"]),
-            units.percent(p["agreement"]),
+            units.percent(p["agreement"] if scored else p["r2"]),
             p["precision"],
             numeric=_NUMBERS,
         )
         for p in points
     ]
-    score = metric_title(report)
-    headers = ("Speedup", "Predicted", "Measured", score, "Agreement", "Precision")
+    last = "Agreement" if scored else "R², worst output"
+    headers = ("Speedup", "Predicted", "Measured", metric_title(report), last, "Precision")
     return table("Networks that were within reach", headers, rows, _NUMBERS)

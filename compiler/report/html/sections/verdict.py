@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from shrinkc.compiler.report.html import units
 from shrinkc.compiler.report.html.markup import Html, tag
-from shrinkc.compiler.report.html.reading import Json, main_file, metric, metric_title, part, place
+from shrinkc.compiler.report.html.reading import (
+    Json,
+    listed,
+    main_file,
+    metric,
+    metric_title,
+    part,
+    place,
+)
 from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.text import counted
+from shrinkc.compiler.tasks.tally import ErrorEstimate, Estimate
+from shrinkc.compiler.tasks.wording import drop_words, error_words
 
 EVEN = 0.005  # ratios closer to 1 than this are called equal
 
@@ -47,21 +57,38 @@ def _measured(file: Json) -> str:
 
 
 def _accuracy(report: Json, file: Json) -> str:
-    judged, changed = report.get("judged"), report.get("changed")
-    if changed and judged is None:
-        return f"how accurate the {changed} network is was not judged"
-    if judged is not None:
-        said = f"the {changed or 'changed'} network agrees with the original on "
-        said += f"{units.percent(judged['agreement'])} of {counted(judged['images'], 'image')}"
-        name = f"{metric(report)} of {file['file']}"
-        return said + _score(name, judged["original_top1"], file["top1"])
+    """Beside the user's model: what was found on images that the network was not fitted to, else
+    what its plan promises."""
+    changed = report.get("changed")
+    if changed and report.get("judged") is None:
+        promise: Json | None = part(report, "plan").get("promise")
+        if promise is None:
+            return f"how accurate the {changed} network is was not judged"
+        images = counted(promise["images"], "image")
+        return _found(report, {**promise, "top1": None}, f"{images} that it was not fitted to")
     if not report["images"]:
         said = f"it differs from the original by {units.error(file['max_relative_error'])}"
         return f"{said} of the output range at most; its accuracy was not judged on images"
-    said = f"it agrees with the original on {units.percent(file['agreement'])} of "
-    return f"{said}{counted(report['images'], 'image')}" + _score(
-        metric(report), report["original_top1"], file["top1"]
-    )
+    return _found(report, file, counted(report["images"], "other image" if changed else "image"))
+
+
+def _found(report: Json, file: Json, images: str) -> str:
+    errors, drop = listed(file, "errors"), part(file, "drop")
+    if file["agreement"] is None:
+        if not errors:
+            return f"how its outputs differ on {images} was not judged"
+        return f"beside your model its {error_words([_error(one) for one in errors])}, on {images}"
+    said = f"it agrees with your model on {units.percent(file['agreement'])} of {images}"
+    said += _score(metric(report), report["original_top1"], file["top1"])
+    if not drop:
+        return said
+    how = "expected, without labels" if file["top1"] is None else "counted"
+    found = Estimate(**drop)
+    return f"{said}; {drop_words(metric(report), found.value, found.ends, how)}"
+
+
+def _error(found: Json) -> ErrorEstimate:
+    return ErrorEstimate(**{**found, "worst": Estimate(**found["worst"])})
 
 
 def _score(name: str, before: float | None, after: float | None) -> str:
@@ -74,8 +101,7 @@ def _score(name: str, before: float | None, after: float | None) -> str:
 def highlights(report: Json) -> Html:
     """The figures that people ask for first, as far as they are known."""
     file = main_file(report)
-    judged = part(report, "judged")
-    original = judged.get("original_top1") if report.get("changed") else report["original_top1"]
+    original = report["original_top1"]
     was, now = file.get("memory_bytes_before"), file.get("memory_bytes")
     found = (
         _latency(report, file),

@@ -1,0 +1,100 @@
+"""How the numbers of one output are compared: squared error over variance, column by column.
+
+A column is what has a meaning and a unit of its own: a number of a row, a channel of a map. Each is
+measured by its own variance over images and places: 0 for equal numbers, 1 for the column's mean in
+place of every number (1 − R²). What choices do to an output is weighed by the mean over columns, so
+that a large one does not hide a small one. A column that hardly moves is measured by a hundredth of
+its size. Integers are compared as one-hot vectors are, where the same formula gives twice the share
+that differs over Gini's impurity.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+SIZE, RESOLUTION = 1e-2, 1e-9  # least standard deviation: of a column's size, of the output's
+SUMS_TO_ONE = 1e-3
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of a network.
+
+    axis       that columns lie along; None: all numbers mean the same
+    variances  of each column
+    batched    whether the first dimension is that of the images; otherwise the output is one answer
+               to a whole batch
+    """
+
+    axis: int | None
+    variances: tuple[float, ...]
+    batched: bool = True
+
+    def columns(self, x: Tensor) -> Tensor:
+        """(n, columns, places); n is 1 where the output is not `batched`."""
+        x = x if self.batched else x[None]
+        axis = None if self.axis is None else self.axis + (not self.batched)
+        x = x.unsqueeze(1) if axis is None else x.movedim(axis, 1)
+        return x.reshape(*x.shape[:2], -1)
+
+    def errors(self, got: Tensor, want: Tensor) -> Tensor:
+        """Mean squared error of each column: (n, columns)."""
+        if not want.is_floating_point():
+            return 2 * self.columns((got != want).to(torch.float32)).mean(2)
+        return self.columns((got - want) ** 2).mean(2)
+
+    def divergence(self, got: Tensor, want: Tensor) -> Tensor:
+        """Error over variance: (n,)."""
+        errors = self.errors(got, want)
+        return (errors / self.measures(errors)).mean(1)
+
+    def measures(self, errors: Tensor) -> Tensor:
+        """The variances for errors (…, columns): of an output whose columns are as many as a batch
+        has images, in batches of another size, their mean."""
+        known = errors.new_tensor(self.variances)
+        return known if len(known) == errors.shape[-1] else known.mean()
+
+
+def output_of(reference: Tensor, samples: int) -> Output:
+    """By a network's answer to `samples` images."""
+    batched = reference.ndim > 0 and len(reference) == samples
+    if not reference.is_floating_point():
+        shares = torch.unique(reference, return_counts=True)[1].double() / reference.numel()
+        return Output(None, (1 - float((shares**2).sum()) or 1.0,), batched)
+    found = Output(_axis(reference), (), batched)
+    columns = found.columns(reference.double())
+    spread = columns.var((0, 2), correction=0)
+    variances = least_variance(spread, columns.square().mean((0, 2)))
+    return replace(found, variances=tuple(float(f"{v:.6g}") for v in variances.tolist()))
+
+
+def least_variance(variances: Tensor, squares: Tensor) -> Tensor:
+    """Of columns (…, columns) whose mean squares are `squares`: what they are measured by."""
+    whole = squares.mean(-1, keepdim=True)
+    least = torch.maximum(SIZE**2 * squares, RESOLUTION**2 * whole)
+    return torch.maximum(variances, least).clamp(min=1e-30)
+
+
+def _axis(x: Tensor) -> int | None:
+    """Dimension 1, unless numbers differ more in mean and spread along another: where columns have
+    half the variance, the geometric mean. What sums to one along dimension 1 is of one kind."""
+    several = [axis for axis in range(1, x.ndim) if x.shape[axis] > 1]
+    if not several or (1 in several and sum_to_one(x)):
+        return None
+
+    def spread(axis: int) -> float:
+        columns = x.double().movedim(axis, 0).flatten(1)
+        found = least_variance(columns.var(1, correction=0), columns.square().mean(1))
+        return float(found.log().mean()) - (math.log(2) if axis == several[0] else 0.0)
+
+    return min(several, key=spread)
+
+
+def sum_to_one(x: Tensor) -> bool:
+    """Whether numbers along dimension 1 are probabilities."""
+    off = (x.double().sum(1) - 1).abs().max()
+    return bool((x >= 0).all()) and float(off) < SUMS_TO_ONE
