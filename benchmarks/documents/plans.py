@@ -160,6 +160,28 @@ def _drops(row: Row) -> tuple[str, str]:
     )
 
 
+def promised_outputs(results: Results) -> Table:
+    """A line for each kind of network and output."""
+    lines: list[tuple[str, ...]] = []
+    for network in dict.fromkeys(row["network"] for row in results.rows):
+        outputs = dict.fromkeys(row["output"] for row in those(results.rows, network=network))
+        for output in outputs:
+            rows = those(results.rows, network=network, output=output)
+            name = f"{network}, output {output}" if len(outputs) > 1 else network
+            errors = (
+                ", ".join(f"{row[key]:.2g}" for row in rows)
+                for key in ("promised_error", "error_on_others")
+            )
+            groups = sum(row["groups"] for row in rows)
+            inside = (
+                f"{sum(row[key] for row in rows)} of {groups}"
+                for key in ("groups_inside", "groups_worst_column_inside")
+            )
+            lines.append((name, *errors, *inside))
+    header = ("promised", "on all others", "groups inside", "worst column, groups inside")
+    return ("network", *header), lines
+
+
 def int8(results: Results) -> Table:
     """What int8 costs, by what is done about it."""
     lines: list[tuple[str, ...]] = []
@@ -179,5 +201,6 @@ TABLES: tuple[Callable[..., Table], ...] = (
     for_this_machine,
     single_moves,
     promised,
+    promised_outputs,
     int8,
 )

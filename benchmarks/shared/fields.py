@@ -128,6 +128,11 @@ FIELDS: Mapping[str, Unit | Several | Record] = {
     **dict.fromkeys(("network_held_out_error", "family_held_out_error"), ERROR),
     "blocks_in_fit_error": ERROR,
     "spearman": CORRELATION,
+    # of outputs: squared error over variance, with 95% confidence; of the column that suffers most
+    **dict.fromkeys(("promised_error", "error_on_others"), ERROR),
+    **dict.fromkeys(("worst_column", "worst_column_on_others"), ERROR),
+    **dict.fromkeys(("error_interval", "worst_column_interval"), Several(ERROR)),
+    **dict.fromkeys(("inside", "worst_column_inside"), SHARE),  # of groups of other images
     # --- speed
     **dict.fromkeys(("asked_speedup", "table_speedup", "speedup", "speedup_in_runtime"), RATIO),
     **dict.fromkeys(("asked_latency", "latency"), RATIO),  # of the original's time
@@ -153,7 +158,8 @@ FIELDS: Mapping[str, Unit | Several | Record] = {
     **dict.fromkeys(("seed", "steps", "epochs", "search_epochs", "rebuild_steps"), COUNT),
     **dict.fromkeys(("threads", "rounds", "runs", "images"), COUNT),
     **dict.fromkeys(("bytes", "parameters", "nodes", "operators", "merges"), COUNT),
-    **dict.fromkeys(("convolutions", "protected_channels"), COUNT),
+    **dict.fromkeys(("convolutions", "protected_channels", "networks", "outputs", "output"), COUNT),
+    **dict.fromkeys(("groups", "groups_inside", "groups_worst_column_inside"), COUNT),
     # before and after; by precision; by reason
     **dict.fromkeys(("batch_norm_counts", "channel_counts", "parameter_counts"), Several(COUNT)),
     **dict.fromkeys(("choices", "slices", "kept_batch_norms"), Several(COUNT)),
