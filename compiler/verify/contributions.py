@@ -44,6 +44,7 @@ NUMBERS = 64 << 20  # that go in and out of the operators of one file, and of th
 # An operator whose own noise leaves an output this many dB or more (whole, slice) is not at fault.
 BLAMELESS = (LEAST_DB + 5, LEAST_CHANNEL_DB + 5)
 BLAMELESS_LAYER = (LEAST_DB, LEAST_CHANNEL_DB)  # these make int8 files fast
+MANY = 8  # one layer of so many may stay fp32; two always
 
 Values = dict[fx.Node, Any]
 Contributions = dict[str, tuple[Part, Signal | None]]
@@ -76,7 +77,19 @@ def contributions(form: Format, prepared: Prepared, batches: Batches, here: bool
 
 def choose(found: Contributions, more_db: float) -> list[str]:
     """The operators that must stay fp32 so that what the others add up to leaves every output, and
-    every slice, `more_db` more than the least. Those that are not at fault stay int8."""
+    every slice, `more_db` more than the least.
+
+    Those that are not at fault stay int8. So do all layers where many of them would have to be
+    fp32: then it is the whole network that int8 does not suit, and tuning is what helps.
+    """
+    layers = {name for name, (part, _) in found.items() if part.weighted}
+    chosen = _chosen(found, more_db)
+    if len(layers.intersection(chosen)) <= max(2, len(layers) // MANY):
+        return chosen
+    return _chosen(found, more_db, stay=layers)
+
+
+def _chosen(found: Contributions, more_db: float, stay: Collection[str] = ()) -> list[str]:
     chosen = [name for name, (_, signal) in found.items() if signal is None]
     judged = {name: (part, s) for name, (part, s) in found.items() if s is not None and s.noise}
     if not judged:
@@ -95,7 +108,7 @@ def choose(found: Contributions, more_db: float) -> list[str]:
         at = int(excess.argmax())
         if excess[at] <= 1:
             break
-        guilty = [name for name in noise if at_fault[name][at]]
+        guilty = [name for name in noise if at_fault[name][at] and name not in stay]
         if not guilty:
             hopeless[at] = True
             continue

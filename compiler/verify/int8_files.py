@@ -124,8 +124,7 @@ def _less_noisy(
             few = [inputs[i] for i in sorted(worst)]
             found.append(contributions(one.form, of_format, few, making.here))
             done()
-    each = [{n for n in one if _is_idle(one[n][1])} for one in found]
-    idle = each[0].intersection(*each[1:])
+    idle = {name for name in found[0] if all(_is_idle(one, name) for one in found)}
     best, best_tried, kept = prepared, tried, set[str]()
     seen = list[set[str]]()
     for more_db in MORE_DB:
@@ -147,9 +146,10 @@ def _less_noisy(
     return best, best_tried
 
 
-def _is_idle(signal: Signal | None) -> bool:
+def _is_idle(found: Contributions, name: str) -> bool:
     """An operator that adds no noise is one that the format leaves in fp32 anyway. To say so makes
     the simulation true that biases are corrected by."""
+    signal = found[name][1]
     return signal is not None and all(o.snr_db > EXACT_DB for o in signal.outputs())
 
 

@@ -246,6 +246,31 @@ def test_the_operator_at_fault_has_the_noise() -> None:
     assert lost == {"cat"}
 
 
+def test_layers_that_are_all_noisy_stay_int8() -> None:
+    """Channels of very different sizes, in every layer: tuning helps, fp32 would be all of it."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, 1, 1)]
+    for _ in range(5):
+        layers += [nn.ReLU(), nn.Conv2d(16, 16, 3, 1, 1)]
+    with torch.no_grad():
+        scale = torch.logspace(-2.5, 0, 16)
+        for layer in layers:
+            if isinstance(layer, nn.Conv2d):
+                layer.weight *= scale[:, None, None, None]
+                layer.bias = None
+        for layer in layers[2:]:
+            if isinstance(layer, nn.Conv2d):
+                layer.weight /= scale[None, :, None, None] * 0.6
+        layers[-1].weight /= scale[:, None, None, None]  # pyright: ignore
+    graph = deployed(nn.Sequential(*layers))
+    prepared, files = int8_files(prepare(graph, SEEN, Int8()), making())
+    assert not prepared.quantisation.keep_fp32
+    for outputs in signals(graph, files, OTHERS).values():
+        assert outputs[0].snr_db < 20
+    tuned, _ = int8_files(prepare(graph, SEEN, Int8("both")), making())
+    assert not tuned.quantisation.keep_fp32
+
+
 # --- planted bugs ------------------------------------------------------------------------------
 
 
