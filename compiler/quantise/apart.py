@@ -82,7 +82,7 @@ def ranges_beside(ranges: Mapping[str, Range], program: ops.Program) -> dict[str
 
 
 def outputs_with(
-    graph_module: fx.GraphModule, values: Mapping[fx.Node, Any], changed: Mapping[str, Tensor]
+    graph_module: fx.GraphModule, values: dict[fx.Node, Any], changed: Mapping[str, Tensor]
 ) -> list[Tensor]:
     """The network's outputs with other values in the nodes `changed`; `values` are those of all
     nodes, and only what depends on a changed one is computed again."""
