@@ -51,5 +51,5 @@ def moved_ranges(model: bytes, ranges: Mapping[str, Range]) -> dict[str, Range]:
 
 def _source(op: Any, codes: list[int], file: Any) -> int:
     """The input whose numbers move: a split reads its axis first."""
-    split = codes[op.opcodeIndex] == file.BuiltinOperator.SPLIT
-    return int(op.inputs[1 if split else 0])
+    operator: int = file.BuiltinOperator.SPLIT
+    return int(op.inputs[1 if codes[op.opcodeIndex] == operator else 0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -129,8 +129,8 @@ class _Draws(TorchDispatchMode):
     def __init__(self, model: nn.Module) -> None:
         cast(Any, super()).__init__()
         self.found: list[tuple[str, str]] = []
-        modules: Any = model.named_modules()
-        self._paths: dict[nn.Module, str] = {module: path for path, module in modules}
+        named = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
+        self._paths = {module: path for path, module in named}
         self._inside: list[str] = []
         self._hooks: list[Any] = []
 

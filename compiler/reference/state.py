@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import torch
@@ -42,8 +42,10 @@ class State:
             if differing - {but}:
                 spared = {k: v for k, v in _items(now) if _joined(where, k) == but}
                 now.clear()
-                fill: Any = now.extend if isinstance(now, list | deque) else now.update
-                fill(kept)
+                if isinstance(now, list | deque):
+                    cast(Any, now).extend(kept)
+                else:
+                    cast(Any, now).update(kept)
                 if isinstance(now, dict):
                     now.update(spared)
         for path, now, kept in self._tensors.values():
@@ -57,7 +59,7 @@ class State:
         elif isinstance(value, nn.Module):
             self._remember(path, vars(value))
         elif isinstance(value, _CONTAINERS):
-            container: Any = value
+            container = cast(Any, value)
             if id(container) not in self._containers:
                 self._containers[id(container)] = path, container, copy.copy(container)
                 for key, item in _items(container):
@@ -77,8 +79,9 @@ def _is_own_object(value: Any) -> bool:
 
 
 def _items(container: Any) -> list[tuple[Any, Any]]:
-    pairs: Any = container.items() if isinstance(container, dict) else enumerate(container)
-    return list(pairs)
+    if isinstance(container, dict):
+        return list(cast("dict[Any, Any]", container).items())
+    return list(enumerate(cast("Iterable[Any]", container)))
 
 
 _INTERNAL = ("_parameters", "_buffers", "_modules")  # of a module: say nothing to a user

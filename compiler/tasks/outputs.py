@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,13 +64,14 @@ def output_of(reference: Tensor, samples: int) -> Output:
     """By a network's answer to `samples` images."""
     batched = reference.ndim > 0 and len(reference) == samples
     if not reference.is_floating_point():
-        shares = torch.unique(reference, return_counts=True)[1].double() / reference.numel()
-        return Output(None, (1 - float((shares**2).sum()) or 1.0,), batched)
+        counts = np.unique(reference.numpy(force=True), return_counts=True)[1]
+        alike = float(np.square(counts / reference.numel()).sum())
+        return Output(None, (1 - alike or 1.0,), batched)
     found = Output(_axis(reference), (), batched)
     columns = found.columns(reference.double())
     spread = columns.var((0, 2), correction=0)
     variances = least_variance(spread, columns.square().mean((0, 2)))
-    return replace(found, variances=tuple(float(f"{v:.6g}") for v in variances.tolist()))
+    return replace(found, variances=tuple(float(f"{float(v):.6g}") for v in variances))
 
 
 def least_variance(variances: Tensor, squares: Tensor) -> Tensor:

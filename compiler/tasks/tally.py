@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 
 from shrinkc.compiler.tasks.outputs import Output, least_variance, output_of
@@ -115,7 +116,7 @@ class _Errors:
         spread = of_rows * (2 * count / seen) ** 0.5  # here and on as many others
         shares = (rows[:, 0] / self.output.measures(rows[:, 0])).mean(1)
         carrying = float(shares.sum() ** 2 / shares.square().sum().clamp(min=1e-300)) * seen / count
-        width = float(stdtrit(max(carrying - 1, 1.0), 0.975)) * spread
+        width = _student(max(carrying - 1, 1.0)) * spread
         high = min(value * float(np.exp(min(width, 50.0))), WORST)
         low = value * float(np.exp(-width))
         return Estimate(value, low if low > ROUNDING else 0.0, max(high, ROUNDING))
@@ -197,3 +198,9 @@ def interval(lost: Tensor) -> tuple[float, float]:
     spread = (float(lost.square().sum()) + 1) / count - mean**2
     width = SURE * (spread / count) ** 0.5
     return max(-1.0, mean - width), min(1.0, mean + width)
+
+
+def _student(freedom: float) -> float:
+    """The 97.5% quantile of Student's t distribution."""
+    special: Any = import_module("scipy.special")  # takes longer to import than the whole package
+    return float(special.stdtrit(freedom, 0.975))

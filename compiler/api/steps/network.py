@@ -136,7 +136,8 @@ class Subject:
         if x is None or len(self.inputs) > 1:
             return self.reference(self.inputs), batch
         x = x.repeat(-(-batch // len(x)), *(1 for _ in x.shape[1:]))[: max(batch, len(x))]
-        parts = [self.reference((rows,)) for rows in x[: len(x) // batch * batch].split(batch)]
+        starts = range(0, len(x) // batch * batch, batch)
+        parts = [self.reference((x[i : i + batch],)) for i in starts]
         columns = zip(*parts, strict=True)
         answer = tuple(torch.cat(one) if len(one[0]) == batch else one[0] for one in columns)
         return answer, len(parts) * batch

@@ -88,7 +88,8 @@ def _found(report: Json, file: Json, images: str) -> str:
 
 
 def _error(found: Json) -> ErrorEstimate:
-    return ErrorEstimate(**{**found, "worst": Estimate(**found["worst"])})
+    mean = Estimate(found["value"], found["low"], found["high"])
+    return ErrorEstimate(mean.value, mean.low, mean.high, Estimate(**found["worst"]))
 
 
 def _score(name: str, before: float | None, after: float | None) -> str:
