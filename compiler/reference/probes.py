@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 SCALES = (1.0, 0.05, 20.0)  # of normal numbers: N(0, 1) alone never reaches a limit at 6
+SHARES = (0.5, 0.25, -0.5)  # of the example
 NUMBERS = 1 << 20  # of a large batch
 FIXED = range(4, 17)  # batches of each scale where their size is fixed, as many as NUMBERS allow
 LARGE = (33, 17, 9, 5)
@@ -36,10 +37,13 @@ def batch_sizes(inputs: tuple[Tensor, ...]) -> tuple[int, ...]:
 
 
 def probes(inputs: tuple[Tensor, ...], batches: Sequence[int]) -> Iterator[Probe]:
-    """The example itself; usual numbers at each batch size, small and large ones at the last, which
-    has enough samples to tell the range of a channel; all of them FIXED times where there is one
-    size only; zeros and ones."""
+    """The example itself and smaller copies of it; usual numbers at each batch size, small and
+    large ones at the last, which has enough samples to tell the range of a channel; all of them
+    FIXED times where there is one size only; zeros and ones."""
     yield Probe("example", "example", inputs)
+    for share in SHARES:  # one sample does not tell the range of a channel
+        smaller = tuple(share * x if _is_float(x) else x for x in inputs)
+        yield Probe(f"example × {share:g}", "example", smaller)
     for scale in SCALES:
         group, usual = f"normal × {scale:g}", scale == SCALES[0]
         sizes = _sizes(inputs, batches, usual)

@@ -67,6 +67,7 @@ def assert_files_equal(reference: Reference, graph: fx.GraphModule, module: Rand
 def assert_equal(reference: Reference, compute: Any, batch: int, module: RandomModule) -> None:
     """On numbers of other seeds than the probes'."""
     generator, differences = torch.Generator().manual_seed(99), Differences()
+    whole: list[float] = []
     for scale in SCALES:
         for _ in range(4 // batch):
             x = scale * torch.randn(batch, *EXAMPLE.shape[1:], generator=generator)
@@ -74,8 +75,13 @@ def assert_equal(reference: Reference, compute: Any, batch: int, module: RandomM
             got: list[NDArray[np.float32]] = compute(x.clone())
             assert len(got) == len(want)
             differences.add(f"{scale} at {batch}", (x,), got, want)
+            whole += [
+                float(np.abs(a - b).max() / (np.ptp(b) or 1))
+                for a, b in zip(got, want, strict=True)
+            ]
     excess = differences.excess(Original.of_model(reference), 1e-3)
-    assert excess is None, f"{excess}:\n{module.source}"
+    far = excess is not None and max(whole) > 1e-6  # a runtime's own sigmoid of -80 is 1e-9, not 0
+    assert not far, f"{excess}:\n{module.source}"
 
 
 @pytest.mark.parametrize("part", range(4))

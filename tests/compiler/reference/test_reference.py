@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -178,6 +178,15 @@ def test_probes_reach_limits_at_every_batch() -> None:
     for scale in ("1", "0.05", "20"):  # a fixed batch of one still gives ranges of channels
         one = [p for p in probes((X[:1],), (1,)) if p.group == f"normal × {scale}"]
         assert sum(len(p.inputs[0]) for p in one) >= 4
+
+
+def test_no_group_is_judged_by_a_single_sample() -> None:
+    """A score that is nearly 0 on the one example would have no range to be judged by."""
+    for batches in ((1, 2, 5), (1,)):
+        samples = Counter[str]()
+        for probe in probes((X[:1],), batches):
+            samples[probe.group] += len(probe.inputs[0])
+        assert min(samples.values()) >= 4
 
 
 def test_whole_numbers_stay_whole() -> None:
