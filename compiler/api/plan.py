@@ -65,8 +65,8 @@ class Planned(Transformed):
 
     @property
     def label(self) -> str:
-        """Names a folder for it among others: "2.53x-int8"."""
-        return f"{self.plan.speedup:.2f}x-{self.plan.precision}"
+        """Names a folder for it among others: "2.53x-int8", as measured where it was."""
+        return f"{self.plan.measured_speedup or self.plan.speedup:.2f}x-{self.plan.precision}"
 
     def summary(self) -> str:
         plan, promise = self.plan, self.plan.promise

@@ -325,7 +325,8 @@ class Pruner:
             task=self.request.options.task,
             progress=self.request.progress,
         )
-        if self.tunes and seen is not None:
+        narrower = any(width.after < width.before for width in result.widths)
+        if self.tunes and seen is not None and narrower:
             result = distilled(
                 *(result, seen, Tuning(steps=self.steps), self.request.progress),
                 task=self.request.options.task,

@@ -59,3 +59,17 @@ def test_what_fits_as_it_is_stays() -> None:
 def test_out_of_reach() -> None:
     with pytest.raises(InputError, match="no plan was measured within 3 ms"):
         Device(lambda chosen: BEFORE - chosen / 10).within(3.0)
+
+
+def test_the_table_may_think_less_possible_than_there_is() -> None:
+    """It asks for more than the table's most; measured, the most is enough."""
+    device = Device(lambda chosen: BEFORE - 1.1 * chosen)
+    assert 0 < BEFORE - 1.1 * device.within(0.2, first=9.8) <= 0.2
+
+
+def test_the_most_is_measured_before_the_budget_is_given_up() -> None:
+    """Nothing is gained until nearly everything is taken: halving comes near and never there."""
+    device = Device(lambda chosen: 3.0 if chosen >= 8.99 else 9.0)
+    assert device.within(5.0) == pytest.approx(9.0)
+    with pytest.raises(InputError, match="the fastest took 3 ms"):
+        device.within(2.0)

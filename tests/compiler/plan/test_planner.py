@@ -24,7 +24,7 @@ from shrinkc.compiler.export.ops import Conv
 from shrinkc.compiler.formats.tflite import TFLITE
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.measure import speedup as measuring
-from shrinkc.compiler.plan import candidates, file_timing, judging
+from shrinkc.compiler.plan import candidates, file_timing, finalists, judging
 from shrinkc.compiler.plan import planner as planning_module
 from shrinkc.compiler.plan.finished_plans import Planned
 from shrinkc.compiler.plan.int8_variants import PrecisionVariant
@@ -511,3 +511,120 @@ def test_a_precision_that_the_table_finds_worse_is_not_measured(
     monkeypatch.setattr(one, "_measured", measured)
     one.chosen(one.before_ms / 1.4)  # int8 alone is enough
     assert asked == ["int8"]
+
+
+# --- the last candidates, and what is known of others -------------------------------------------
+
+
+def rivals(one: Planner, losses: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """As if both precisions cost the same by the table; `losses`: of the fitted network. What is
+    fitted in full, in turn."""
+    known = [PrecisionVariant("fp32", 0.5), PrecisionVariant("int8", 0.5)]
+    monkeypatch.setattr(Planner, "variants", known)
+    made: list[str] = []
+    plain = Planner._planned
+
+    def planned(self: Planner, candidate: Any) -> Planned:
+        made.append(candidate.variant.precision)
+        return plain(self, candidate)
+
+    def loss(self: Judge, graph: fx.GraphModule, prepared: Any = None) -> float:
+        return losses["fp32" if prepared is None else "int8"]
+
+    monkeypatch.setattr(Planner, "_planned", planned)
+    monkeypatch.setattr(Judge, "loss", loss)
+    return made
+
+
+@pytest.mark.parametrize(("int8", "taken"), [(0.2, "int8"), (3.0, "fp32")])
+def test_of_the_last_candidates_the_one_that_loses_least_is_taken(
+    int8: float, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quick fits lose 1 each, and what the precision costs alone; whatever is fitted first and
+    turns out worse than that gives way."""
+    one = planner()
+    made = rivals(one, {"fp32": 1.0, "int8": int8}, monkeypatch)
+    ranks = planning_module.ranked
+
+    def int8_first(*given: Any) -> list[Any]:
+        return sorted(ranks(*given), key=lambda row: row[1].variant.precision, reverse=True)
+
+    monkeypatch.setattr(planning_module, "ranked", int8_first)
+    plan = one.within(one.before_ms / 1.2).plan
+    assert made[0] == "int8"
+    assert plan.precision == taken
+    assert ("fp32" in made) == (taken == "fp32")
+
+
+def test_quick_fits_tell_which_candidate_is_nearest() -> None:
+    """Against the judgement of both, fitted in full."""
+    one = planner(Device(faster=1.0), ("fp32",))
+    found = one.chosen(one.before_ms / 1.3)
+    starts = {p: start.graph_module for p, start in one.candidates.starts.items()}
+    rows = finalists.ranked(found, starts, one.judge, one.progress)
+    assert [row[0] for row in rows] == sorted(row[0] for row in rows)
+    for quick, candidate in rows:
+        full = one.judge.loss(one._planned(candidate).graph_module)
+        assert full == pytest.approx(quick, rel=0.5)
+
+
+def test_no_plan_loses_more_than_a_faster_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also where the faster one was made by another run in the same folder."""
+    drops = iter([0.3, 0.1, 0.2])
+    monkeypatch.setattr(Judge, "promise", lambda *_: promised(next(drops, 0.9)))
+    one = planner(precisions=("fp32",), folder=tmp_path)
+    slow, fast = (one.within(one.before_ms / speedup).plan for speedup in (1.1, 1.4))
+    assert slow.speedup < fast.speedup
+    again = planner(precisions=("fp32",), folder=tmp_path)
+    assert again.within(one.before_ms / 1.1).plan == fast
+    assert again.within(one.before_ms / 1.2).plan == fast
+    assert again.dropping(0.15).plan == fast
+
+
+def test_a_frontier_holds_nothing_that_is_slower_and_loses_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drops = iter([0.0, 0.1, 0.3, 0.2, 0.4, 0.5])
+    monkeypatch.setattr(Judge, "promise", lambda *_: promised(next(drops)))
+    found = [planned.plan for planned in planner(precisions=("fp32",)).frontier(6)]
+    lost = [plan.promise.drop for plan in found if plan.promise is not None]
+    assert len(lost) == len(found) >= 3
+    assert 0.3 not in lost
+    assert lost == sorted(lost)
+
+
+def test_a_failed_correction_loses_no_way_in_silence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Int8 files gain nothing until nearly all that can go has gone."""
+
+    def one_for(target: str) -> Planner:
+        planning = Planning(closed=QUICK, folder=tmp_path / target, groups=False)
+        return prepare_planning(network(), some_images(), Device(target=target), planning)
+
+    table = one_for("device")
+    before_ms, priced = table.before_ms, table.candidates.priced
+    least = {p: b.whole.before_ms - b.whole.most for p, b in priced.items()}
+    monkeypatch.setattr(Planner, "variants", [PrecisionVariant("fp32"), PrecisionVariant("int8")])
+
+    def speedup(_: Any, graph: fx.GraphModule, variant: PrecisionVariant) -> float:
+        ms = predicted_ms(graph, Device(), variant.precision)
+        if variant.precision == "int8" and ms > needed:
+            ms = 0.9 * before_ms
+        return before_ms / ms
+
+    needed = 1.05 * least["int8"]
+    monkeypatch.setattr(file_timing.FileTiming, "speedup", speedup)
+    monkeypatch.setattr(file_timing.FileTiming, "factors", lambda *_: {"fp32": 1.0, "int8": 1.0})
+    one = one_for("host")
+    budget = (least["int8"] + least["fp32"]) / 2
+    assert least["int8"] < budget < least["fp32"]
+    assert {c.variant.precision for c in one.chosen(budget)} == {"int8"}
+    needed = 0.0  # nothing helps: then fp32 it is, and the notes say why
+    budget = (least["fp32"] + before_ms) / 2
+    assert {c.variant.precision for c in one.chosen(budget)} == {"fp32"}
+    assert any(note.startswith("int8: no plan was measured within") for note in one.notes)
+    with pytest.raises(InputError, match=r"int8: no plan was measured within .* the fastest took"):
+        one.chosen(0.5 * least["int8"])
