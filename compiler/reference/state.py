@@ -42,10 +42,7 @@ class State:
             if differing - {but}:
                 spared = {k: v for k, v in _items(now) if _joined(where, k) == but}
                 now.clear()
-                if isinstance(now, list | deque):
-                    cast(Any, now).extend(kept)
-                else:
-                    cast(Any, now).update(kept)
+                _fill(now, kept)
                 if isinstance(now, dict):
                     now.update(spared)
         for path, now, kept in self._tensors.values():
@@ -69,6 +66,13 @@ class State:
                 self._remember(_joined(path, key), item)
         elif _is_own_object(value):
             self._remember(path, vars(value))
+
+
+def _fill(container: Any, content: Any) -> None:
+    if isinstance(container, list | deque):
+        cast("list[Any]", container).extend(content)
+    else:
+        container.update(content)
 
 
 def _is_own_object(value: Any) -> bool:

@@ -37,6 +37,7 @@ OTHERWISE_MEANT = {  # uses of argmax that are not about answers
     "export/lower.py": "the operator",
     "quantise/simulate.py": "the operator",
     "tasks/classification.py": "the place",
+    "verify/contributions.py": "the place",
 }
 
 
