@@ -64,13 +64,15 @@ class Differences:
         for group, errors in self.errors.items():
             if self._relative(group) <= limit:
                 continue
-            worst = self.worst[group]
-            for index, (error, unsure) in enumerate(
-                zip(errors, original.rounding(worst), strict=True)
-            ):
-                error.forgive(unsure)
+            worst = self.worst[group][::-1]
+            for rounding in original.rounding(worst):
+                for error, unsure in zip(errors, rounding, strict=True):
+                    error.forgive(unsure)
+                if self._relative(group) <= limit:
+                    break
+            for index, error in enumerate(errors):
                 if error.relative() > limit:
-                    return Excess(error.relative(), index, group, worst[-1])
+                    return Excess(error.relative(), index, group, worst[0])
         return None
 
     def _relative(self, group: str) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -72,22 +72,25 @@ class Original:
         except ModelRunError:
             return None
 
-    def rounding(self, batches: Sequence[tuple[Tensor, ...]]) -> list[OutputError]:
+    def rounding(self, batches: Sequence[tuple[Tensor, ...]]) -> Iterator[list[OutputError]]:
         """How far each output moves when the inputs move by what float32 rounds, and how far it is
-        from the same in float64: no file can be closer to the network than that."""
+        from the same in float64: no file can be closer to the network than that. The tally grows
+        from one yield to the next, float64 first, so that one may stop when enough is known."""
         errors: list[OutputError] = []
-        generator = torch.Generator().manual_seed(0)
-        for inputs in batches:
-            want = self._arrays(inputs)
+        wanted = [self._arrays(inputs) for inputs in batches]
+        for inputs, want in zip(batches, wanted, strict=True):
             errors = errors or [OutputError() for _ in want]
+            for error, got, one in zip(errors, self._exact(inputs, want), want, strict=True):
+                error.add(_farther(got, one, EXACT_WEIGHT), one)
+            yield errors
+        generator = torch.Generator().manual_seed(0)
+        for inputs, want in zip(batches, wanted, strict=True):
             for step, weight in TINY:
                 for _ in range(2):
                     moved = self._arrays(tuple(_moved(x, step, generator) for x in inputs))
                     for error, got, one in zip(errors, moved, want, strict=True):
                         error.add(_farther(got, one, weight), one)
-            for error, got, one in zip(errors, self._exact(inputs, want), want, strict=True):
-                error.add(_farther(got, one, EXACT_WEIGHT), one)
-        return errors
+            yield errors
 
     def _exact(self, inputs: tuple[Tensor, ...], otherwise: list[Array]) -> list[Array]:
         """The outputs in float64; `otherwise` where the model's own code knows float32 alone."""

@@ -225,5 +225,5 @@ def test_samples_that_do_not_are_noticed_too() -> None:
 
 def test_rounding_is_what_the_network_does_to_itself() -> None:
     steady, shaky = answers(lambda x: x), answers(lambda x: (x + 1e4) - 1e4)
-    assert steady.rounding([(X,)])[0].relative() < 1e-4
-    assert shaky.rounding([(X,)])[0].relative() > 1e-4
+    assert [*steady.rounding([(X,)])][-1][0].relative() < 1e-4
+    assert [*shaky.rounding([(X,)])][-1][0].relative() > 1e-4
