@@ -84,10 +84,15 @@ def test_pruning_that_ruins_a_network_says_so() -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.normal_(module.weight)
-    found = shrinkc.prune(model, X, goal=Goal.macs(0.1), criterion="random", evaluation=IMAGES)
+    given = {"goal": Goal.macs(0.1), "criterion": "random", "evaluation": IMAGES}
+    found = shrinkc.prune(model, X, **given, task=shrinkc.Classification())
     assert found.judged is not None
     assert found.judged.agreement < 0.97
     assert found.warning is not None
     assert found.warning.startswith("it agrees with the original on only ")
+    numbers = shrinkc.prune(model, X, **given).warning  # nothing says that they are classes
+    assert numbers is not None
+    assert numbers.startswith("its error over variance is ")
+    assert "images that it had not seen; " in numbers
     gentle = shrinkc.prune(model, X, goal=Goal.macs(0.1))
     assert gentle.warning is None  # nobody judged it

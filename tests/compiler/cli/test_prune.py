@@ -164,7 +164,7 @@ def test_a_ruined_network_says_so_first(
         "--evaluation",
         unlabelled,
     )
-    given = (*given, "--macs", "0.15", "-o", str(tmp_path / "out"))
+    given = (*given, "--task", "classification", "--macs", "0.15", "-o", str(tmp_path / "out"))
     assert main([*given, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["pruned"]
     assert found["judged"]["agreement"] < 0.97
