@@ -19,6 +19,7 @@ from document_numbers import problems, sections
 from benchmarks.documents.cells import percent, points, the_one, those, times
 from benchmarks.documents.page import unmarked_prose
 from benchmarks.documents.width import LATENCIES
+from benchmarks.promised_outputs import FITTED, HELD
 from benchmarks.shared import results
 from benchmarks.shared.common import ROOT
 
@@ -40,7 +41,7 @@ def from_files(read: Files) -> Fragments:
     return {
         "Peers": peers(read),
         "Exact": exact(read),
-        "One plan": (*plans(read), *promises(read)),
+        "One plan": (*plans(read), *promises(read), *promised_outputs(read)),
         "Depth, without training": closed_form(read),
         "Depth, with training": depth(read),
         "Width, without training": width(read),
@@ -114,6 +115,28 @@ def promises(read: Files) -> tuple[str, ...]:
         f"the {few['budget_ms'] * few['asked_speedup']:.1f} ms that the original took",
         f"it took {few['original_ms']:.1f} ms when these files were timed",
         f"Its {few['promised']['images']} images promise with caution",
+    )
+
+
+def promised_outputs(read: Files) -> tuple[str, ...]:
+    rows = read("promised_outputs").rows
+    speedups = sorted(row["asked_speedup"] for row in rows)
+    inside = {name: those(rows, precision=name) for name in ("fp32", "int8")}
+    counts = {
+        name: (sum(r["groups_inside"] for r in few), sum(r["groups"] for r in few))
+        for name, few in inside.items()
+    }
+    kept, groups = (sum(pair) for pair in zip(*counts.values(), strict=True))
+    worst = sum(row["groups_worst_column_inside"] for row in rows)
+    return (
+        f"are planned for {times(speedups[0])} to {times(speedups[-1])} on",
+        f"{FITTED} made-up images fit",
+        f"groups of {HELD} other images",
+        f"Of {groups} groups {kept} lie in the promised interval, that is "
+        f"{percent(kept / groups, 0)}, and of the worst columns {worst}",
+        f"In fp32 they are {counts['fp32'][0]} of {counts['fp32'][1]}, in int8 "
+        f"{counts['int8'][0]} of {counts['int8'][1]}",
+        f"and {HELD} images promise nothing",
     )
 
 
