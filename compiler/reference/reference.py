@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -58,8 +59,12 @@ class Reference:
     def precise(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The same by a copy of the model in float64. Raises ModelRunError where its own code
         knows float32 alone."""
-        wide = Reference(copy.deepcopy(self.model).double())
-        return wide.run(tuple(x.double() if x.is_floating_point() else x for x in inputs))
+        wide = tuple(x.double() if x.is_floating_point() else x for x in inputs)
+        return self._wide(wide)
+
+    @cached_property
+    def _wide(self) -> Reference:
+        return Reference(copy.deepcopy(self.model).double())
 
     @contextmanager
     def preserved(self) -> Generator[None]:

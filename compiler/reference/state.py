@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -31,6 +32,7 @@ class State:
         held = [
             path
             for where, now, kept in self._containers.values()
+            if not _holds_the_same(now, kept)
             for path in _differing(where, now, kept)
         ]
         return tuple(dict.fromkeys((*held, *numbers)))
@@ -38,8 +40,9 @@ class State:
     def restore(self, but: str | None = None) -> None:
         """Put everything back, except what lies at one path."""
         for where, now, kept in self._containers.values():
-            differing = set(_differing(where, now, kept))
-            if differing - {but}:
+            if _holds_the_same(now, kept):
+                continue
+            if set(_differing(where, now, kept)) - {but}:
                 spared = {k: v for k, v in _items(now) if _joined(where, k) == but}
                 now.clear()
                 _fill(now, kept)
@@ -96,6 +99,17 @@ def _joined(path: str, key: Any) -> str:
         return path
     name = key if isinstance(key, str) else f"[{key}]"
     return name if not path else path + ("" if name.startswith("[") else ".") + name
+
+
+def _holds_the_same(now: Any, kept: Any) -> bool:
+    """The very same items: a quick look, since nearly all containers stay as they are."""
+    if len(now) != len(kept) or isinstance(now, set):
+        return now == kept
+    if isinstance(now, dict):
+        if now.keys() != kept.keys():
+            return False
+        now, kept = now.values(), kept.values()
+    return all(map(operator.is_, now, kept))
 
 
 def _differing(path: str, now: Any, kept: Any) -> Iterator[str]:

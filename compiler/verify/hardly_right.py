@@ -13,7 +13,6 @@ from typing import cast
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, fx
 
 from shrinkc.compiler.images.files import ImageSet
@@ -189,6 +188,8 @@ def _permuted(answers: list[int], labels: list[int], classes: int) -> float:
     for answer, label in zip(answers, labels, strict=True):
         halves[seen[label] % 2].append((label, answer))
         seen[label] += 1
+    from scipy.optimize import linear_sum_assignment  # slower to import than most networks to run
+
     right = 0
     for fitted, judged in (halves, halves[::-1]):
         counts = np.zeros((classes, classes))
