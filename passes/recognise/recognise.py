@@ -83,6 +83,8 @@ class _Walk:
             given = self.graph_module, region, self._number
             if any(n.target in REDUCTIONS for n in region.nodes):
                 norm = normalisation(*given, shape)
+            elif any(n.target is torch.reshape for n in region.nodes):
+                norm = None  # an activation has none, and is tried on numbers of another shape
             else:
                 module = activation(*given) if self._may_be_simpler(region) else None
                 norm = module and Norm(module)
