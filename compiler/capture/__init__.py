@@ -20,7 +20,7 @@ from shrinkc.compiler.capture.trace import export, symbolic_trace
 from shrinkc.compiler.capture.writes import UnclearWrites
 from shrinkc.compiler.reference.original import Original
 from shrinkc.compiler.reference.probes import at_batch, batch_sizes, probes
-from shrinkc.compiler.reference.reference import Reference
+from shrinkc.compiler.reference.reference import Reference, translate
 from shrinkc.compiler.reference.repeatable import beside_tensors, require_function
 from shrinkc.compiler.reference.same import require_same
 from shrinkc.compiler.support.quiet import quiet
@@ -47,6 +47,8 @@ def capture(
     them; CaptureError with the reason of the attempt that came furthest.
     """
     with _evaluating(model):
+        if reference is None:
+            translate(model, inputs)
         reference = reference or Reference(model)
         original = original or Original.of_model(reference)
         require_function(reference, inputs)

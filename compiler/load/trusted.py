@@ -49,6 +49,8 @@ class ScriptedNetwork(ExportedNetwork):
     The translation needs an input; what it gives is compared with the script on that input.
     """
 
+    first_input_translates = True
+
     def __init__(self, script: nn.Module) -> None:
         super().__init__(script)
         self._translated = False

@@ -58,6 +58,12 @@ class Differences:
         """The largest of any output's channel, as a share of the channel's range."""
         return max((self._relative(group) for group in self.errors), default=0.0)
 
+    @property
+    def of_whole_range(self) -> float:
+        """The largest of any output, as a share of the output's whole range."""
+        found = (one.of_whole_range() for errors in self.errors.values() for one in errors)
+        return max(found, default=0.0)
+
     def excess(self, original: Original, limit: float) -> Excess | None:
         """The first output that is off by more than `limit` and more than float32 explains; what
         it explains is taken out of the tally."""

@@ -17,6 +17,12 @@ from shrinkc.compiler.support.text import one_line
 from shrinkc.errors import ModelRunError
 
 
+def translate(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Run a network that its first input translates (TorchScript) once, before its state counts."""
+    if getattr(model, "first_input_translates", False):
+        Reference(model).run(inputs)
+
+
 class Reference:
     """A model that can be run again and again: it gets copies of the inputs, and what it changes of
     itself (buffers, caches, counters, random numbers drawn) is put back behind every run.

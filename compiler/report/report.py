@@ -36,11 +36,12 @@ NOT_CAPTURED = "not captured"
 class ArtefactReport:
     """One written file.
 
-    `max_relative_error` is against the network that it was written from, as a share of the output
-    range. Beside the user's network it is judged by `top1` (the task's metric, whichever it is) and
-    `agreement`, shares of the evaluation images and None where answers are not scored, `drop` of
-    the metric, and `errors`, every output's over its variance. Times in ms on this machine, memory
-    as `memory_bytes` of memory.py measures it; `signal` is the signal to noise (dB) of every output
+    `max_relative_error` is against the network that it was written from, as a share of a channel's
+    range (int8: of the output's). Beside the user's network it is judged by `top1` (the task's
+    metric, whichever it is) and `agreement`, shares of the evaluation images and None where answers
+    are not scored, `drop` of the metric, and `errors`, every output's over its variance. Times in
+    ms on this machine, memory as `memory_bytes` of memory.py measures it; `signal` is the signal to
+    noise (dB) of every output
     of an int8 file.
     """
 

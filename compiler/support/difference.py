@@ -104,6 +104,15 @@ class OutputError:
         channels = ((c.difference / c.spread()).max(initial=0.0) for c in self._along.values())
         return max(share, *map(float, channels), 0.0)
 
+    def of_whole_range(self) -> float:
+        """The largest difference as a share of the range of all channels together, for files that
+        are not expected to be equal; infinite for another shape."""
+        if self._misfit or not self._along:
+            return self.relative()
+        channels = next(iter(self._along.values()))
+        spread = float(channels.high.max() - channels.low.min()) or float(channels.high.max()) or 1
+        return float(channels.difference.max()) / abs(spread)
+
     def forgive(self, rounding: OutputError) -> None:
         """Channels that differ no more than in `rounding` do not count."""
         if self._counted and self._other * rounding._counted <= rounding._other * self._counted:

@@ -174,6 +174,11 @@ class Comparison:
         """The largest of any output's channel, as a share of the channel's range."""
         return self.differences.relative
 
+    @property
+    def largest_error(self) -> float:
+        """The largest of any output, as a share of the output's whole range."""
+        return self.differences.of_whole_range
+
 
 def compare(
     original: Original,

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from examples import digits_data, digits_net
 from examples.digits_net import InvertedResidual, LinearExpansion, conv_bn
-from shrinkc.compiler.api.steps.network import captured
 from shrinkc.compiler.api.steps.optimise import optimise
 from shrinkc.compiler.api.steps.target import cost_table
+from shrinkc.compiler.capture import capture
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.tflite.write import boundary_order
 from shrinkc.compiler.formats.exported import export
@@ -116,7 +116,7 @@ VARIANTS = (*DIGITS, WIDE, NARROW, *(variant for pair in MERGES for variant in p
 def build(variant: Variant) -> Built:
     """Compile a variant to all four files, in about two seconds."""
     model, calibration, samples = _inputs(variant.network)
-    graph = captured(model, [tuple(samples[0].shape)])
+    graph = capture(model, (samples[0],))
     final = optimise(graph, cost_table(TARGET), Options(TARGET, merge=variant.merge)).final
     exported = export(final, opset=17)
     program, onnx, tflite = exported.program, exported.files["onnx"], exported.files["tflite"]

@@ -19,7 +19,7 @@ from shrinkc.compiler.capture.structure import Restored, Structure, structure_of
 from shrinkc.compiler.images.source import Given, ImageSource, image_source
 from shrinkc.compiler.load.load import load_model
 from shrinkc.compiler.reference.original import Original
-from shrinkc.compiler.reference.reference import Reference
+from shrinkc.compiler.reference.reference import Reference, translate
 from shrinkc.compiler.support.checks import check_kind, path_of
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.support.text import named
@@ -179,6 +179,7 @@ def subject_of(model: Model, inputs: Inputs = None, name: str | None = None) -> 
         tensors = random_inputs(shapes)
     else:
         graph, tensors = own, _inputs(own, inputs)
+    translate(own, tensors)
     structure = own.structure if isinstance(own, Restored) else structure_of(own, tensors)
     return Subject(name or _class_name(model), graph, tensors, structure)
 

@@ -185,7 +185,7 @@ def test_int8(model: Path, tmp_path: Path, capsys: Streams) -> None:
     for artefact in report["artefacts"]:
         assert artefact["precision"] == "int8"
         assert artefact["agreement"] >= 0.8
-        assert 0 < artefact["max_relative_error"] < 1  # of a column that hardly moves
+        assert 0 < artefact["max_relative_error"] < 0.2
     assert report["max_relative_error"] < 1e-4  # that of the fp32 files before
     assert [n["precision"] for n in report["noise"]] == ["int8"] * 3
     assert all(20 < n["snr_db"] < 70 for n in report["noise"])

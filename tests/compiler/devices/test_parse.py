@@ -6,7 +6,7 @@ from shrinkc.compiler.devices.cuda.device import Cuda
 from shrinkc.compiler.devices.host import Host
 from shrinkc.compiler.devices.parse import parse_device
 from shrinkc.compiler.devices.ssh import Ssh
-from shrinkc.errors import DeviceError
+from shrinkc.errors import DeviceError, InputError
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,8 @@ def test_anything_else_is_an_error_that_lists_the_forms(text: str) -> None:
 
 def test_benchmark_model_is_for_phones() -> None:
     assert parse_device("adb:8A1X0QZ", "/data/tool") == BenchmarkModel("8A1X0QZ", "/data/tool")
-    assert parse_device("host", "/data/tool") == Host()
+    with pytest.raises(InputError, match="`benchmark_model` has no effect here"):
+        parse_device("host", "/data/tool")
 
 
 @pytest.mark.parametrize(
