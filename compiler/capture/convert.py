@@ -70,7 +70,8 @@ _NAMED: dict[Any, str] = {
     _op.or_: "bitwise_or",
 }
 _IN_PLACE_OPERATORS = {
-    f"i{name}": name for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
+    f"i{name}": name
+    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
 }
 
 

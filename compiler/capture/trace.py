@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,8 +17,51 @@ from shrinkc.errors import CaptureError
 from shrinkc.passes import ir
 
 
+class _Proxy(fx.Proxy):
+    """Keeps what Python's statements write: `view -= 1` and `x[:, 0] = y`, which fx takes for new
+    values or refuses."""
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
+
+    def __getattr__(self, k: str) -> Any:
+        if k == "data":
+            return self.tracer.create_proxy("call_function", getattr, (self, k), {})
+        return super().__getattr__(k)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "data":
+            super().__setattr__(name, value)
+        elif self.node.op != "get_attr" and not _writes_data_of(self.node, value):
+            # parameters have settled before they are traced
+            raise CaptureError("the model assigns to the `data` of a tensor that it computes")
+
+
+def _writes_data_of(node: fx.Node, value: Any) -> bool:
+    """`x.data -= 1`: the write is done before its result is assigned."""
+    written = value.node.args[:1] if isinstance(value, _Proxy) else ()
+    data = written[0] if written and value.node.target in _WRITING.values() else None
+    return isinstance(data, fx.Node) and data.target is getattr and data.args == (node, "data")
+
+
+def _writing(function: Any) -> Any:
+    def method(self: _Proxy, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return method
+
+
+_NAMES = "iadd isub imul itruediv ifloordiv imod ipow iand ior ixor imatmul ilshift irshift"
+_WRITING: dict[str, Any] = {f"__{name}__": getattr(operator, name) for name in _NAMES.split()}
+for _name, _function in _WRITING.items():
+    setattr(_Proxy, _name, _writing(_function))
+
+
 class _Tracer(fx.Tracer):
     """Leaves are exactly what the rules know; everything else is traced through."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         hooked = any(m.__dict__[kind] for kind in ("_forward_hooks", "_forward_pre_hooks"))

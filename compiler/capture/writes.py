@@ -116,8 +116,8 @@ def live_writes(graph_module: fx.GraphModule, runs: Sequence[Writes]) -> set[fx.
     for node in order:
         if node in live and not all(_is_clear(node, run, order) for run in runs):
             raise UnclearWrites(
-                f"node '{node.name}' ({node.target}) writes into a tensor that is read later "
-                "through another view"
+                f"node '{node.name}' ({getattr(node.target, '__name__', node.target)}) writes into "
+                "a tensor that is read later through another view"
             )
         if node in live and len({run.names(node) for run in runs}) > 1:
             raise UnclearWrites(f"node '{node.name}' shares memory at some batch sizes only")

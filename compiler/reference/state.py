@@ -47,7 +47,7 @@ class State:
                 now.clear()
                 _fill(now, kept)
                 if isinstance(now, dict):
-                    now.update(spared)
+                    cast("dict[Any, Any]", now).update(spared)
         for path, now, kept in self._tensors.values():
             if path != but and not _same(now, kept):
                 now.data = kept.clone()

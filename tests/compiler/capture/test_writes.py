@@ -108,6 +108,11 @@ ON_A_MAP = (
     "for part in y.unbind(1)[:2]: part.clamp_(max=0.5)",
     "y.transpose_(2, 3).clamp_(max=2)",
     "[y[:, i].clamp_(max=float(i)) for i in range(3)]",
+    "d = y[:, 4:]; d -= 0.25",
+    "d = y[:, 4:]; d *= y[:, :4]; d /= 3; d **= 2",
+    "d = y.data; d += 1",
+    "y.data *= 2",
+    "n = y.shape[1]; n //= 2; n += 0; y = y[:, :n].repeat(1, 2, 1, 1)",
 )
 
 
@@ -194,6 +199,20 @@ def test_a_view_that_is_overlooked_is_found_by_its_numbers(
     text = "a, b = y.chunk(2, 1); y.clamp_(-6, 6); y = torch.cat((a, b), 1)"
     with pytest.raises(CaptureError, match=r"the graph differs by .* on normal × 20"):
         capture(Body(statement(text)).eval(), (X,))
+
+
+def test_a_statement_that_writes_far_beyond_the_probes_is_kept() -> None:
+    """`part -= …` changes the base; here by nothing up to 500, where no probe comes."""
+    model = Body(statement("d = y[:, 4:]; d -= F.relu(d - 500)")).eval()
+    graph, x = capture(model, (X,)), 3000 * X
+    with torch.no_grad():
+        assert float(model.a(x)[:, 4:].max()) > 600
+        torch.testing.assert_close(graph(x)[0], model(x.clone()), rtol=1e-4, atol=1e-2)
+
+
+def test_data_that_is_assigned_is_refused() -> None:
+    with pytest.raises(CaptureError, match="capture"):
+        capture(Body(statement("y.data = y.data.clamp(max=500)")).eval(), (X,))
 
 
 def test_parts_that_share_nothing_are_told_apart() -> None:
