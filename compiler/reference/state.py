@@ -72,10 +72,8 @@ class State:
 
 
 def _fill(container: Any, content: Any) -> None:
-    if isinstance(container, list | deque):
-        cast("list[Any]", container).extend(content)
-    else:
-        container.update(content)
+    kind: type = type(container)
+    (container.extend if issubclass(kind, list | deque) else container.update)(content)
 
 
 def _is_own_object(value: Any) -> bool:
@@ -103,13 +101,12 @@ def _joined(path: str, key: Any) -> str:
 
 def _holds_the_same(now: Any, kept: Any) -> bool:
     """The very same items: a quick look, since nearly all containers stay as they are."""
-    if len(now) != len(kept) or isinstance(now, set):
+    kind: type = type(now)
+    if len(now) != len(kept) or issubclass(kind, set):
         return now == kept
-    if isinstance(now, dict):
-        if now.keys() != kept.keys():
-            return False
-        now, kept = now.values(), kept.values()
-    return all(map(operator.is_, now, kept))
+    if not issubclass(kind, dict):
+        return all(map(operator.is_, now, kept))
+    return now.keys() == kept.keys() and all(map(operator.is_, now.values(), kept.values()))
 
 
 def _differing(path: str, now: Any, kept: Any) -> Iterator[str]:
