@@ -72,7 +72,7 @@ class State:
 
 
 def _fill(container: Any, content: Any) -> None:
-    kind: type[Any] = type(container)
+    kind = cast("type[Any]", type(container))
     (container.extend if issubclass(kind, list | deque) else container.update)(content)
 
 
@@ -101,7 +101,7 @@ def _joined(path: str, key: Any) -> str:
 
 def _holds_the_same(now: Any, kept: Any) -> bool:
     """The very same items: a quick look, since nearly all containers stay as they are."""
-    kind: type[Any] = type(now)
+    kind = cast("type[Any]", type(now))
     if len(now) != len(kept) or issubclass(kind, set):
         return now == kept
     if not issubclass(kind, dict):
