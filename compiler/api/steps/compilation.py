@@ -127,7 +127,7 @@ class _Compared:
 class _Files:
     """What is written: as bytes, loaded, and compared with the original.
 
-    fp32_error  the largest of the fp32 files, as a share of the output range
+    fp32_error  the largest of the fp32 files, as a share of a channel's range
     steps, noise, keep_fp32, signals, notes  of int8; signals by the format's name
     """
 

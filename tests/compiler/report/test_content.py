@@ -89,8 +89,8 @@ def test_verdict_by_what_a_plan_promises() -> None:
 def test_verdict_without_images_and_measurements() -> None:
     assert verdict(plain()) == (
         "model.tflite is 1.17× as fast as the fp32 original on rpi4 (predicted 9.00 ms instead of "
-        "10.5 ms), not measured here; it differs from the original by 5.0e-07 of the output range "
-        "at most; its accuracy was not judged on images."
+        "10.5 ms), not measured here; it differs from the original by 5.0e-07 of a channel's "
+        "range at most; its accuracy was not judged on images."
     )
     assert verdict(uncaptured()).startswith("model.onnx was written, but its speed is neither")
 

@@ -27,7 +27,8 @@ def verified_section(report: Json) -> Html:
     headers = ("File", "Largest difference", "Precision", "Run by")
     against = report.get("changed")
     what = f"the {against} network" if against else "the original network"
-    caption = f"Files against {what} in PyTorch; differences as shares of the output range"
+    of = "a channel's range" if report["precision"] == "fp32" else "the output's range"
+    caption = f"Files against {what} in PyTorch; differences as shares of {of}"
     parts = [table(caption, headers, files, _DIFFERENCE), *_signal(report)]
     parts += [*_passes(report), *_noise(report)]
     return section("verified", "How it was verified", *parts)

@@ -68,7 +68,8 @@ def _accuracy(report: Json, file: Json) -> str:
         return _found(report, {**promise, "top1": None}, f"{images} that it was not fitted to")
     if not report["images"]:
         said = f"it differs from the original by {units.error(file['max_relative_error'])}"
-        return f"{said} of the output range at most; its accuracy was not judged on images"
+        of = "a channel's range" if report["precision"] == "fp32" else "the output's range"
+        return f"{said} of {of} at most; its accuracy was not judged on images"
     return _found(report, file, counted(report["images"], "other image" if changed else "image"))
 
 
