@@ -23,6 +23,7 @@ def relative_error(got: Array, want: Array) -> float:
 
 OFFSET = 1e-2  # a channel's range counts as at least this share of its largest number,
 RESOLUTION = 1e-9  # and this one of the whole output's: float32 has no more
+SMALLEST = 2.0**-126  # normal number of float32: what is less, runtimes may take for 0
 
 
 @dataclass
@@ -79,6 +80,7 @@ class OutputError:
             same = (found == wanted) | np.isnan(wanted)
             difference = np.where(same, 0.0, np.abs(found - wanted))
         difference[np.isnan(difference)] = np.inf
+        difference[difference <= SMALLEST] = 0.0
         finite = np.isfinite(wanted)
         low, high = np.where(finite, wanted, np.inf), np.where(finite, wanted, -np.inf)
         for dimension in _dimensions(wanted.ndim):

@@ -76,6 +76,12 @@ def test_infinity_equals_itself_and_nan_is_no_answer() -> None:
     assert error_of(got, want) == 0
 
 
+def test_denormal_numbers_may_be_zero() -> None:
+    want = np.array([[1e-40, 2e-39], [3e-40, 1e-39]])
+    assert error_of(np.zeros_like(want), want) == 0
+    assert error_of(np.zeros_like(want), 1e3 * want) > 0.1
+
+
 def test_integers_are_judged_by_the_share_that_differs() -> None:
     want = np.arange(100).reshape(1, 100)
     got = want.copy()
