@@ -246,6 +246,7 @@ def _report(
         threads=options.threads,
         opset=options.opset,
         notes=(
+            *original.meta.get("notes", ()),
             *exported.notes,
             *files.notes,
             *data.notes(),

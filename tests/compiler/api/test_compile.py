@@ -268,3 +268,16 @@ def test_a_stop_passes_through() -> None:
     model = Around(stop)
     with untouched(model), pytest.raises(KeyboardInterrupt):
         compiled(model)
+
+
+def test_what_no_file_holds_and_a_fixed_batch_are_noted() -> None:
+    def one_or_two(x: Tensor) -> Tensor:
+        if len(x) > 2:
+            raise ValueError("at most two images")
+        return x
+
+    (note,) = compiled(Around(one_or_two)).report.notes
+    assert note.startswith("the files take batches of 1 only: the model does not run")
+    (note,) = compiled(Around(answer=lambda y: {"boxes": y, "name": "net"})).report.notes
+    assert "'name'" in note
+    assert note.endswith("which no file holds")
