@@ -93,9 +93,13 @@ class ImageError(InputError):
 
 
 class UnreachableGoalError(InputError):
-    """A budget, speedup or drop that no network shrinkc can make of this one meets."""
+    """A budget, speedup or drop that no network shrinkc can make of this one meets.
+
+    fastest_ms  the least that was measured in trying, where measuring decided
+    """
 
     kind = "unreachable"
+    fastest_ms: float | None = None
 
 
 class LoadError(ShrinkcError):

@@ -104,9 +104,11 @@ def measured_within(
         aimed = _aimed(last, here, (1 + CLOSE) / 2 * budget_ms)
         last, now = here, aimed if low < aimed < high else (low + high) / 2
     if best is None:
-        raise UnreachableGoalError(
+        missed = UnreachableGoalError(
             f"no plan was measured within {budget_ms:.4g} ms; the fastest took {fastest:.4g} ms"
         )
+        missed.fastest_ms = fastest
+        raise missed
     return best
 
 

@@ -52,6 +52,7 @@ from shrinkc.version import __version__
 
 Train = Callable[[fx.GraphModule, fx.GraphModule], fx.GraphModule]
 MOST_POINTS = 20  # of a frontier
+TIGHTER = 2  # times that a way is asked for more, where measuring finds it too slow
 POINTS = 8  # speedups that a search for an accuracy looks at
 
 
@@ -221,21 +222,45 @@ class Planner:
             if budget_ms < fastest:
                 raise self._unreachable(budget_ms)
         found: list[Candidate] = []
-        missed: list[str] = []
-        for expected, variant, slicing in self.by_table(budget_ms):
+        missed: dict[str, UnreachableGoalError] = {}  # the last of each variant
+        variants: Sequence[PrecisionVariant] = self.variants
+        asked_ms = budget_ms
+        for _ in range(TIGHTER + 1):
+            self._try(variants, asked_ms, budget_ms, found, missed)
+            having = {one.variant.label for one in found}
+            fastest = [e.fastest_ms for label, e in missed.items() if label not in having]
+            longest = max((ms for ms in fastest if ms is not None), default=0.0)
+            variants = [v for v in variants if v.label in missed and v.label not in having]
+            if not variants or not longest > budget_ms:
+                break
+            asked_ms *= budget_ms / longest  # the table promises that much too much
+        notes = [f"{label}: {error}" for label, error in missed.items()]
+        if not found:
+            raise self._unreachable(budget_ms, notes)
+        if is_host(self.table.target):
+            having = {one.variant.label for one in found}
+            self.notes += [n for n, label in zip(notes, missed, strict=True) if label not in having]
+        return finalists(found)
+
+    def _try(
+        self,
+        variants: Sequence[PrecisionVariant],
+        asked_ms: float,
+        budget_ms: float,
+        found: list[Candidate],
+        missed: dict[str, UnreachableGoalError],
+    ) -> None:
+        """Add what `variants` offer for `asked_ms` by the table and keeps `budget_ms`."""
+        for expected, variant, slicing in self.by_table(asked_ms, variants):
             if found and expected > NEAR * min(one.damage for one in found):
                 break  # measuring takes time
             try:
                 chosen = slicing.plans.within(budget_ms, self._measured(variant))
             except UnreachableGoalError as error:
-                missed.append(f"{variant.label}: {error}")
+                missed[variant.label] = error
                 continue
             damage = variant.damage + slicing.damage + slicing.plans.damage(chosen)
             found.append(Candidate(variant, slicing, chosen, damage))
-        if not found:
-            raise self._unreachable(budget_ms, missed)
-        self.notes += [note for note in missed if is_host(self.table.target)]
-        return finalists(found)
 
     def _unreachable(self, budget_ms: float, missed: Sequence[str] = ()) -> InputError:
         if is_host(self.table.target) and missed:
@@ -262,11 +287,13 @@ class Planner:
         assert best is not None
         return best[1]
 
-    def by_table(self, budget_ms: float) -> list[tuple[float, PrecisionVariant, Slicing]]:
+    def by_table(
+        self, budget_ms: float, variants: Sequence[PrecisionVariant] | None = None
+    ) -> list[tuple[float, PrecisionVariant, Slicing]]:
         """What the budget costs in every variant, with groups sliced and without, the least first;
         what the table does not reach, measuring may."""
         alone: list[tuple[float, PrecisionVariant, Slicings]] = []
-        for variant in self.variants:
+        for variant in self.variants if variants is None else variants:
             slicings, kept = self.candidates.judged[variant.precision], variant.int8.keep_fp32
             slicings = slicings.with_fp32(kept) if kept else slicings
             alone.append((variant.damage + slicings.of(()).total(budget_ms), variant, slicings))

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from shrinkc.compiler.quantise.options import Int8
 from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.recover.divergence import Damage
 from shrinkc.compiler.recover.rebuild_span import Rebuilding
-from shrinkc.errors import InputError, LoadError, TableError
+from shrinkc.errors import InputError, LoadError, TableError, UnreachableGoalError
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.table import OpEstimate
 from shrinkc.passes.base import copy_graph
@@ -628,3 +629,30 @@ def test_a_failed_correction_loses_no_way_in_silence(
     assert any(note.startswith("int8: no plan was measured within") for note in one.notes)
     with pytest.raises(InputError, match=r"int8: no plan was measured within .* the fastest took"):
         one.chosen(0.5 * least["int8"])
+
+
+@pytest.mark.usefixtures("harmless")
+def test_a_way_that_misses_is_asked_for_as_much_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files take 1.5 times what the table says."""
+    one, asked = planner(), list[float]()
+    budget = one.before_ms / 1.2
+    variant = PrecisionVariant("int8")
+
+    def by_table(budget_ms: float, variants: Any) -> list[Any]:
+        asked.append(budget_ms)
+
+        def within(wanted_ms: float, _: Any) -> list[int]:
+            if 1.5 * budget_ms > 1.0001 * wanted_ms:
+                error = UnreachableGoalError("too slow")
+                error.fastest_ms = 1.5 * budget_ms
+                raise error
+            return [0]
+
+        plans = SimpleNamespace(within=within, damage=lambda _: 0.1)
+        return [(0.1, v, SimpleNamespace(plans=plans, damage=0.0)) for v in variants]
+
+    monkeypatch.setattr(Planner, "variants", [variant])
+    monkeypatch.setattr(one, "by_table", by_table)
+    (found,) = one.chosen(budget)
+    assert found.variant is variant
+    assert asked == [budget, pytest.approx(budget / 1.5)]
