@@ -222,17 +222,16 @@ class Planner:
             if budget_ms < fastest:
                 raise self._unreachable(budget_ms)
         found: list[Candidate] = []
-        missed: dict[str, UnreachableGoalError] = {}  # the last of each variant
+        missed: dict[str, UnreachableGoalError] = {}  # the fastest of each variant
         variants: Sequence[PrecisionVariant] = self.variants
         asked_ms = budget_ms
         for _ in range(TIGHTER + 1):
             self._try(variants, asked_ms, budget_ms, found, missed)
-            having = {one.variant.label for one in found}
-            fastest = [e.fastest_ms for label, e in missed.items() if label not in having]
-            longest = max((ms for ms in fastest if ms is not None), default=0.0)
-            variants = [v for v in variants if v.label in missed and v.label not in having]
-            if not variants or not longest > budget_ms:
+            misses = missed.keys() - {one.variant.label for one in found}
+            longest = max((missed[label].fastest_ms or 0.0 for label in misses), default=0.0)
+            if not longest > budget_ms:
                 break
+            variants = [one for one in self.variants if one.label in misses]
             asked_ms *= budget_ms / longest  # the table promises that much too much
         notes = [f"{label}: {error}" for label, error in missed.items()]
         if not found:
@@ -257,7 +256,9 @@ class Planner:
             try:
                 chosen = slicing.plans.within(budget_ms, self._measured(variant))
             except UnreachableGoalError as error:
-                missed[variant.label] = error
+                known = missed.get(variant.label, error)
+                fastest = min((known, error), key=lambda one: one.fastest_ms or 0.0)
+                missed[variant.label] = fastest
                 continue
             damage = variant.damage + slicing.damage + slicing.plans.damage(chosen)
             found.append(Candidate(variant, slicing, chosen, damage))
