@@ -45,6 +45,11 @@ class Data:
             return RANDOM_BATCHES
         return -(-len(self.evaluation) // self._batch_size())
 
+    @property
+    def judged_on(self) -> str:
+        """What `batches` holds, in a sentence."""
+        return "random numbers" if self.evaluation is None else "the images"
+
     def batches(self) -> Iterator[Batch]:
         """(inputs, labels) to compare artefacts on."""
         if self.evaluation is None:

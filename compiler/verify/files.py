@@ -62,7 +62,9 @@ def verify(
     VerificationError."""
     probes, task = data.probes(), data.options.task
     with progress.task("Verifying", data.evaluation_batches + len(probes)) as done:
-        tallies = compare(original, files, _counted(data, done), task=task, users=users)
+        tallies = compare(
+            *(original, files, _counted(data, done)), task=task, group=data.judged_on, users=users
+        )
         for file in files:
             compare_on_probes(original, file, tallies[file.name], probes, done)
     for file in files:
@@ -81,7 +83,13 @@ def judge(
     """Accuracy and agreement of files that are not expected to be equal (int8)."""
     with progress.task("Judging int8", data.evaluation_batches) as done:
         batches, task = _counted(data, done), data.options.task
-        return compare(original, files, batches, task=task, users=users, watch=watch)
+        return compare(
+            *(original, files, batches),
+            task=task,
+            group=data.judged_on,
+            users=users,
+            watch=watch,
+        )
 
 
 def _counted(data: Data, done: Callable[[], None]) -> Iterator[Batch]:
@@ -91,7 +99,6 @@ def _counted(data: Data, done: Callable[[], None]) -> Iterator[Batch]:
 
 
 FP32_TOLERANCE = 1e-4  # of the range of a channel
-IMAGES = "the images"  # the group of batches that are judged
 
 
 @dataclass(frozen=True)
@@ -186,11 +193,12 @@ def compare(
     batches: Iterable[Batch],
     *,
     task: Task = CLASSIFICATION,
+    group: str = "the images",
     users: Original | None = None,
     watch: Watch | None = None,
 ) -> dict[str, Comparison]:
     """Run the original and every artefact on the same batches of (inputs, labels). `watch` is shown
-    what every artefact gave and what the original did.
+    what every artefact gave and what the original did; `group`: what the batches hold.
 
     `users` is the network that all of them are judged beside; None: the original itself. The result
     has one entry per artefact, and "torch" for the original.
@@ -205,7 +213,7 @@ def compare(
         for artefact in chosen:
             got, tally = artefact.run(inputs), tallies[artefact.name]
             tally.judge(got, beside, labels, count)
-            tally.differences.add(IMAGES, inputs, got, want)
+            tally.differences.add(group, inputs, got, want)
             if watch is not None:
                 watch(artefact.name, got, want)
     return tallies
