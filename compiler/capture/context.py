@@ -93,6 +93,18 @@ class Context:
             return Constant(value)
         raise self.unsupported(f"its {what} is computed from the input")
 
+    def weight(self, value: Any) -> Constant:
+        """That of a layer, which has one."""
+        found = self.parameter(value, "weight")
+        if found is None:
+            raise self.unsupported("a layer without weight")
+        return found
+
+    def refuse_indices(self, wanted: bool) -> None:
+        """Of max pooling."""
+        if wanted:
+            raise self.unsupported("max pooling that returns indices")
+
     def activation(self, module: nn.Module, x: Any) -> fx.Node:
         return self.b.new_module(self.hint, module, self.tensor(x))
 

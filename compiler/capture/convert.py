@@ -181,8 +181,7 @@ class _Converter:
             )
         if isinstance(module, nn.Upsample):
             return resize.upsample(c, x, module)
-        if isinstance(module, nn.MaxPool2d) and module.return_indices:
-            raise c.unsupported("max pooling that returns indices")
+        c.refuse_indices(isinstance(module, nn.MaxPool2d) and module.return_indices)
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.running_mean is None:
             raise c.unsupported("batch norm on the statistics of the batch")
         if isinstance(module, nn.Softmax):

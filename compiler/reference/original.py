@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ class Original:
     """A network as a function, which remembers what it returned, up to KEPT_BYTES, for when it sees
     the same batch again.
 
-    precise  the same in float64, where that is to be had
+    precise  the same for inputs in float64, where that is to be had
     example  inputs that it is known to run on
     """
 
@@ -46,10 +47,11 @@ class Original:
         def answer(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return graph_module(*inputs)
 
-        def precise(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return Reference(copy_graph(graph_module)).precise(inputs)
+        @cache
+        def wide() -> Reference:
+            return Reference(copy_graph(graph_module).double())
 
-        return cls(answer, precise)
+        return cls(answer, lambda inputs: wide().run(inputs))
 
     @classmethod
     def of_model(cls, reference: Reference, example: tuple[Tensor, ...] | None = None) -> Original:
@@ -97,7 +99,8 @@ class Original:
         if self._precise is None:
             return otherwise
         try:
-            exact = [o.numpy() for o in self._precise(inputs)]
+            wide = tuple(x.double() if x.is_floating_point() else x for x in inputs)
+            exact = [o.numpy() for o in self._precise(wide)]
         except ModelRunError:
             return otherwise
         fits = [a.shape for a in exact] == [b.shape for b in otherwise]

@@ -63,10 +63,9 @@ class Reference:
             ) from error
 
     def precise(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The same by a copy of the model in float64. Raises ModelRunError where its own code
-        knows float32 alone."""
-        wide = tuple(x.double() if x.is_floating_point() else x for x in inputs)
-        return self._wide(wide)
+        """The same by a copy of the model in float64, for inputs in float64. Raises ModelRunError
+        where its own code knows float32 alone."""
+        return self._wide(inputs)
 
     @cached_property
     def _wide(self) -> Reference:

@@ -83,7 +83,7 @@ class OutputError:
         difference[difference <= SMALLEST] = 0.0
         finite = np.isfinite(wanted)
         low, high = np.where(finite, wanted, np.inf), np.where(finite, wanted, -np.inf)
-        for dimension in _dimensions(wanted.ndim):
+        for dimension in channel_dimensions(wanted.ndim) or (None,):
             rest = tuple(i for i in range(wanted.ndim) if i != dimension)
             one = _Channels(
                 np.atleast_1d(difference.max(rest)),
@@ -126,9 +126,9 @@ class OutputError:
                 channels.difference = np.where(forgiven, 0.0, channels.difference)
 
 
-def _dimensions(ndim: int) -> tuple[int | None, ...]:
-    """Whose entries may mean different things; None: all are one."""
-    return (None,) if ndim < 2 else tuple(dict.fromkeys((1, ndim - 1)))
+def channel_dimensions(ndim: int) -> tuple[int, ...]:
+    """The two places where outputs have their channels, whose entries may mean different things."""
+    return () if ndim < 2 else tuple(dict.fromkeys((1, ndim - 1)))
 
 
 def _finite(values: Any) -> NDArray[np.float64]:

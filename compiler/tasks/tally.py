@@ -123,19 +123,18 @@ class _Errors:
 
     def _whole(self, sums: Tensor) -> Tensor:
         """Of means over images (…, 3, columns): error over the variance of all numbers."""
-        errors, means, squares = (one.mean(-1, keepdim=True) for one in sums.unbind(-2))
-        measure = self.output.measures(errors)
-        if self._moves(sums):
-            measure = least_variance(squares - means.square(), squares)
-        return (errors / measure)[..., 0].nan_to_num(WORST, WORST)
+        return self._over_variance(sums.mean(-1, keepdim=True))[..., 0]
 
     def _worst(self, sums: Tensor) -> Tensor:
         """The largest of a column over its own variance."""
+        return self._over_variance(sums).amax(-1)
+
+    def _over_variance(self, sums: Tensor) -> Tensor:
         errors, means, squares = sums.unbind(-2)
         measure = self.output.measures(errors)
         if self._moves(sums):
             measure = least_variance(squares - means.square(), squares)
-        return (errors / measure).amax(-1).nan_to_num(WORST, WORST)
+        return (errors / measure).nan_to_num(WORST, WORST)
 
     def _moves(self, sums: Tensor) -> bool:
         """Whether variances are those of the images at hand."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.formats.runner import Array
 from shrinkc.compiler.quantise.noise import decibels
+from shrinkc.compiler.support.difference import channel_dimensions
 from shrinkc.compiler.support.text import counted
 from shrinkc.errors import VerificationError
 
@@ -167,7 +168,7 @@ def notes(file: str, outputs: Sequence[OutputSignal]) -> tuple[str, ...]:
 
 def _places(output: Array) -> list[tuple[int, int]]:
     """(dimension, index) of every slice."""
-    dimensions = sorted({1, output.ndim - 1}) if output.ndim > 1 else []
+    dimensions = channel_dimensions(output.ndim)
     return [(d, i) for d in dimensions for i in range(output.shape[d]) if output.shape[d] > 1]
 
 
@@ -186,7 +187,7 @@ def _squares(got: Array, want: Array) -> tuple[Array, Array, int]:
 def _sums(squares: Array) -> Energies:
     """Of the whole, then of the slices of `_places`."""
     sums = [squares.sum(keepdims=True).reshape(1)]
-    for d in sorted({1, squares.ndim - 1}) if squares.ndim > 1 else []:
+    for d in channel_dimensions(squares.ndim):
         if squares.shape[d] > 1:
             sums.append(squares.sum(tuple(i for i in range(squares.ndim) if i != d)))
     return np.concatenate(sums)

@@ -19,6 +19,7 @@ from shrinkc.compiler.capture.structure import Restored, Structure, structure_of
 from shrinkc.compiler.images.source import Given, ImageSource, image_source
 from shrinkc.compiler.load.load import load_model
 from shrinkc.compiler.reference.original import Original
+from shrinkc.compiler.reference.probes import at_batch
 from shrinkc.compiler.reference.reference import Reference, translate
 from shrinkc.compiler.support.checks import check_kind, path_of
 from shrinkc.compiler.support.progress import Progress
@@ -135,7 +136,7 @@ class Subject:
         batch = len(self.inputs[0])
         if x is None or len(self.inputs) > 1:
             return self.reference(self.inputs), batch
-        x = x.repeat(-(-batch // len(x)), *(1 for _ in x.shape[1:]))[: max(batch, len(x))]
+        (x,) = at_batch((x,), max(batch, len(x)))
         starts = range(0, len(x) // batch * batch, batch)
         parts = [self.reference((x[i : i + batch],)) for i in starts]
         columns = zip(*parts, strict=True)

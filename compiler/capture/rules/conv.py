@@ -26,9 +26,7 @@ def conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> fx.Node:
-    weight, bias = c.parameter(weight, "weight"), c.parameter(bias, "bias")
-    if weight is None:
-        raise c.unsupported("a convolution without weight")
+    weight, bias = c.weight(weight), c.parameter(bias, "bias")
     x = c.tensor(x)
     out, per_group, kh, kw = weight.tensor.shape
     dilation, stride = pair(dilation), pair(stride)
@@ -71,9 +69,7 @@ def conv1d(
     groups: int = 1,
 ) -> fx.Node:
     """A convolution over a map of height 1."""
-    weight = c.parameter(weight, "weight")
-    if weight is None:
-        raise c.unsupported("a convolution without weight")
+    weight = c.weight(weight)
     raised = Constant(weight.tensor.unsqueeze(2), weight.path)
     flat = raise_to_map(c, c.tensor(x))
     one = [pair(v)[1] for v in (stride, dilation)]
@@ -140,9 +136,7 @@ def conv_transpose2d(
 ) -> fx.Node:
     # torch takes the last two by place, too, as nn.ConvTranspose2d passes them.
     groups, dilation = (*by_place, *(groups, dilation)[len(by_place) :])
-    weight, bias = c.parameter(weight, "weight"), c.parameter(bias, "bias")
-    if weight is None:
-        raise c.unsupported("a convolution without weight")
+    weight, bias = c.weight(weight), c.parameter(bias, "bias")
     inputs, per_group, kh, kw = weight.tensor.shape
     stride, padding, extra, dilation = map(pair, (stride, padding, output_padding, dilation))
     config = ("conv_transpose2d", stride, padding, extra, dilation, groups)
@@ -171,9 +165,7 @@ def conv_transpose1d(
 ) -> fx.Node:
     """Over a map of height 1."""
     groups, dilation = (*by_place, *(groups, dilation)[len(by_place) :])
-    weight = c.parameter(weight, "weight")
-    if weight is None:
-        raise c.unsupported("a convolution without weight")
+    weight = c.weight(weight)
     raised = Constant(weight.tensor.unsqueeze(2), weight.path)
     (_, s), (_, p), (_, extra), (_, d) = map(pair, (stride, padding, output_padding, dilation))
     sizes = ((1, s), (0, p), (0, extra))
@@ -186,9 +178,7 @@ def linear(c: Context, x: Any, weight: Any, bias: Any = None) -> fx.Node:
     if isinstance(weight, fx.Node):
         product = c.b.call(torch.matmul, c.tensor(x), c.b.permute(weight, (1, 0)))
         return product if bias is None else c.b.call(ir.add, product, c.tensor(bias))
-    weight, bias = c.parameter(weight, "weight"), c.parameter(bias, "bias")
-    if weight is None:
-        raise c.unsupported("a linear layer without weight")
+    weight, bias = c.weight(weight), c.parameter(bias, "bias")
     out, inputs = weight.tensor.shape
 
     def make() -> nn.Module:

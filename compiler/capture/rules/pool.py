@@ -21,8 +21,7 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> fx.Node:
-    if return_indices:
-        raise c.unsupported("max pooling that returns indices")
+    c.refuse_indices(return_indices)
     kernel = pair(kernel_size)
     pool = nn.MaxPool2d(
         *(kernel, pair(stride) if stride else kernel, pair(padding), pair(dilation)),
@@ -58,8 +57,7 @@ def adaptive_avg_pool2d(c: Context, x: Any, output_size: Any) -> fx.Node:
 def adaptive_max_pool2d(
     c: Context, x: Any, output_size: Any, return_indices: bool = False
 ) -> fx.Node:
-    if return_indices:
-        raise c.unsupported("max pooling that returns indices")
+    c.refuse_indices(return_indices)
     return c.activation(nn.AdaptiveMaxPool2d(c.out_shapes[0][-2:]), x)
 
 
@@ -80,8 +78,7 @@ def _over_map(rule: Callable[..., fx.Node]) -> Callable[..., Any]:
 
 def _adaptive_1d(kind: Callable[[tuple[int, int]], nn.Module]) -> Callable[..., Any]:
     def rule(c: Context, x: Any, output_size: Any, return_indices: bool = False) -> fx.Node:
-        if return_indices:
-            raise c.unsupported("max pooling that returns indices")
+        c.refuse_indices(return_indices)
         pool = kind((1, c.out_shapes[0][-1]))
         return c.reshape_out(c.b.new_module(c.hint, pool, raise_to_map(c, c.tensor(x))))
 

@@ -52,15 +52,8 @@ def var(
     return _variance(c, x, dims_of(c, dim, c.b.rank(x)), ddof, keepdim)
 
 
-def std(
-    c: Context,
-    x: Any,
-    dim: Any = None,
-    unbiased: bool = True,
-    keepdim: bool = False,
-    correction: float | None = None,
-) -> fx.Node:
-    return c.b.call(torch.sqrt, var(c, x, dim, unbiased, keepdim, correction))
+def std(c: Context, x: Any, *how: Any, **named: Any) -> fx.Node:
+    return c.b.call(torch.sqrt, var(c, x, *how, **named))
 
 
 def var_mean(

@@ -37,8 +37,8 @@ def conv3d(
 ) -> fx.Node:
     """A 2-D convolution: along the depth alone over a map of (depth, height · width), else over
     frames whose channels are those of all frames that the kernel meets."""
-    weight, x = c.parameter(weight, "weight"), c.tensor(x)
-    if weight is None or c.b.rank(x) != 5:
+    weight, x = c.weight(weight), c.tensor(x)
+    if c.b.rank(x) != 5:
         raise c.unsupported("a 3-D convolution of something that is not (N, C, D, H, W)")
     kernel, s, d = triple(weight.tensor.shape[2:]), triple(stride), triple(dilation)
     before, after = _padding(kernel, d, padding)
@@ -116,8 +116,7 @@ def max_pool3d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> fx.Node:
-    if return_indices:
-        raise c.unsupported("max pooling that returns indices")
+    c.refuse_indices(return_indices)
     kernel = (*triple(kernel_size), 1)
     step, around = (*triple(stride or kernel_size), 1), (*triple(padding), 0)
     gap = (*triple(dilation), 1)
@@ -147,8 +146,7 @@ def avg_pool3d(
 
 def _adaptive(kind: Callable[[tuple[int, int]], nn.Module]) -> Callable[..., Any]:
     def rule(c: Context, x: Any, output_size: Any, return_indices: bool = False) -> fx.Node:
-        if return_indices:
-            raise c.unsupported("max pooling that returns indices")
+        c.refuse_indices(return_indices)
         depth, height, width = c.out_shapes[0][2:]
         size = (depth, height, width, height * width)
         return _pool(c, x, lambda y, of: c.activation(kind(of(size)), y))
