@@ -79,9 +79,10 @@ def measured_within(
     budget_ms: float,
 ) -> tuple[T, float]:
     """The same by measuring. `asked`: lowest, first, highest; the more is asked for, the faster the
-    network. From the first on by secants, halved in on where they lead out of what is still open.
-    What is nearest below the budget is taken, the lowest where that fits as it is. The highest is
-    measured before the budget is given up. Raises UnreachableGoalError, which names the fastest."""
+    network. Where the first is not enough, the highest says whether anything is. Between the two by
+    secants, halved in on where they lead out of what is still open. What is nearest below the
+    budget is taken, the lowest where that fits as it is. Raises UnreachableGoalError, which names
+    the fastest."""
     low, now, high = asked
     now = min(now, high)  # by the table it may not be enough, measured it may
     last = low, cost_ms(chosen := choose(low))
@@ -89,8 +90,7 @@ def measured_within(
         return chosen, low
     best: tuple[T, float] | None = None
     fastest = last[1]
-    for left in range(MEASUREMENTS, 0, -1):
-        now = high if left == 1 and best is None else now
+    for _ in range(MEASUREMENTS):
         here = now, cost_ms(chosen := choose(now))
         fastest = min(fastest, here[1])
         if here[1] <= budget_ms:
@@ -103,6 +103,7 @@ def measured_within(
             break  # the highest was not enough
         aimed = _aimed(last, here, (1 + CLOSE) / 2 * budget_ms)
         last, now = here, aimed if low < aimed < high else (low + high) / 2
+        now = high if best is None else now
     if best is None:
         missed = UnreachableGoalError(
             f"no plan was measured within {budget_ms:.4g} ms; the fastest took {fastest:.4g} ms"

@@ -52,7 +52,7 @@ from shrinkc.version import __version__
 
 Train = Callable[[fx.GraphModule, fx.GraphModule], fx.GraphModule]
 MOST_POINTS = 20  # of a frontier
-TIGHTER = 2  # times that a way is asked for more, where measuring finds it too slow
+TIGHTER = 4  # times that a way is asked for more, where measuring finds it too slow
 POINTS = 8  # speedups that a search for an accuracy looks at
 
 
@@ -251,7 +251,7 @@ class Planner:
     ) -> None:
         """Add what `variants` offer for `asked_ms` by the table and keeps `budget_ms`."""
         for expected, variant, slicing in self.by_table(asked_ms, variants):
-            if found and expected > NEAR * min(one.damage for one in found):
+            if found and expected >= NEAR * min(one.damage for one in found):
                 break  # measuring takes time
             try:
                 chosen = slicing.plans.within(budget_ms, self._measured(variant))
@@ -291,14 +291,14 @@ class Planner:
     def by_table(
         self, budget_ms: float, variants: Sequence[PrecisionVariant] | None = None
     ) -> list[tuple[float, PrecisionVariant, Slicing]]:
-        """What the budget costs in every variant, with groups sliced and without, the least first;
-        what the table does not reach, measuring may."""
+        """What the budget costs in every variant, with groups sliced and without, the least first,
+        of equals what is faster as it is; what the table does not reach, measuring may."""
         alone: list[tuple[float, PrecisionVariant, Slicings]] = []
         for variant in self.variants if variants is None else variants:
             slicings, kept = self.candidates.judged[variant.precision], variant.int8.keep_fp32
             slicings = slicings.with_fp32(kept) if kept else slicings
             alone.append((variant.damage + slicings.of(()).total(budget_ms), variant, slicings))
-        alone.sort(key=lambda one: one[0])
+        alone.sort(key=lambda one: (one[0], one[2].whole.before_ms))
         found, limit = (
             [(damage, variant, slicings.of(())) for damage, variant, slicings in alone],
             alone[0][0],
@@ -309,7 +309,7 @@ class Planner:
                     damage, slicing = slicings.best(budget_ms, limit - variant.damage)
                 limit = min(limit, variant.damage + damage)
                 found += [(variant.damage + damage, variant, slicing)] if slicing.slices else []
-        return sorted(found, key=lambda one: one[0])
+        return sorted(found, key=lambda one: (one[0], one[2].plans.before_ms))
 
     def frontier(self, count: int) -> list[Planned]:
         """Plans from the most accurate to the fastest; the fastest that are asked for may be out of
