@@ -12,18 +12,30 @@ Array = NDArray[Any]
 
 
 def relative_error(got: Array, want: Array) -> float:
-    """Largest absolute difference over the range of `want`; infinite for another shape or NaN."""
+    """Largest absolute difference over the range of `want` (`range_of`); infinite for another shape
+    or NaN."""
     if got.shape != want.shape:
         return float("inf")
     want64 = np.asarray(want, np.float64)
-    spread = float(want64.max() - want64.min()) or float(np.abs(want64).max()) or 1.0
+    spread = float(range_of(want64.min(), want64.max())) or 1.0
     difference = float(np.abs(np.asarray(got, np.float64) - want64).max())
     return difference / spread if difference == difference else float("inf")
 
 
-OFFSET = 1e-2  # a channel's range counts as at least this share of its largest number,
-RESOLUTION = 1e-9  # and this one of the whole output's: float32 has no more
+OFFSET = 1e-2  # a range counts as at least this share of the largest number,
+RESOLUTION = 1e-9  # a channel's as this one of the whole output's: float32 has no more
 SMALLEST = 2.0**-126  # normal number of float32: what is less, runtimes may take for 0
+
+
+def range_of(low: Any, high: Any) -> NDArray[np.float64]:
+    """What differences from numbers between `low` and `high`, of any one shape, are shares of.
+
+    Numbers that are nearly all the same may differ by nothing but rounding, so a range is no less
+    than a share of the largest. One number is its own range.
+    """
+    most = np.maximum(np.abs(low), np.abs(high))
+    least = np.where(high == low, most, OFFSET * most)
+    return np.maximum(high - low, least)
 
 
 @dataclass
@@ -39,10 +51,8 @@ class _Channels:
         self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
 
     def spread(self) -> NDArray[np.float64]:
-        most = np.maximum(np.abs(self.low), np.abs(self.high))
-        least = np.maximum(OFFSET * most, RESOLUTION * most.max(initial=0.0))
-        only = np.where(self.high == self.low, most, 0.0)  # one number is its own range
-        spread = np.maximum(self.high - self.low, np.maximum(least, only))
+        most = max(np.abs(self.low).max(initial=0.0), np.abs(self.high).max(initial=0.0))
+        spread = np.maximum(range_of(self.low, self.high), RESOLUTION * most)
         return np.where(spread > 0, spread, 1.0)
 
 
@@ -112,8 +122,8 @@ class OutputError:
         if self._misfit or not self._along:
             return self.relative()
         channels = next(iter(self._along.values()))
-        spread = float(channels.high.max() - channels.low.min()) or float(channels.high.max()) or 1
-        return float(channels.difference.max()) / abs(spread)
+        spread = float(range_of(channels.low.min(), channels.high.max())) or 1.0
+        return float(channels.difference.max()) / spread
 
     def forgive(self, rounding: OutputError) -> None:
         """Channels that differ no more than in `rounding` do not count."""

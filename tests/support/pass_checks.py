@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from shrinkc.compiler.pipeline.run import check_exact
+from shrinkc.compiler.support.difference import relative_error
 from shrinkc.passes.base import Pass, PassResult
 from shrinkc.passes.ir import check_legal, input_shapes
 
@@ -38,8 +39,7 @@ def run_exact(exact_pass: Pass, graph_module: fx.GraphModule) -> PassResult:
 
 def assert_close(got: Tensor, want: Tensor, name: str) -> None:
     assert got.shape == want.shape, f"'{name}' has shape {tuple(got.shape)}"
-    spread = float(want.max() - want.min()) or float(want.abs().max()) or 1.0
-    error = float((got - want).abs().max()) / spread
+    error = relative_error(got.numpy(), want.numpy())
     assert error <= TOLERANCE, f"'{name}' differs by {error:.1e} of its range"
 
 

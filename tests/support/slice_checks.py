@@ -11,6 +11,7 @@ from pass_checks import fingerprint, random_inputs
 from torch import Tensor, fx, nn
 
 from shrinkc.compiler.pipeline.contract import check_reported
+from shrinkc.compiler.support.difference import relative_error
 from shrinkc.passes.analysis.channels.channel_groups import Groups, channel_groups
 from shrinkc.passes.base import PassResult
 from shrinkc.passes.channels.channel_cuts import Cut, Cuts, tensors
@@ -73,8 +74,7 @@ def largest_error(got: tuple[Tensor, ...], want: tuple[Tensor, ...]) -> float:
     for a, b in zip(got, want, strict=True):
         assert a.shape == b.shape
         assert torch.isfinite(b).all()
-        spread = float(b.max() - b.min()) or float(b.abs().max()) or 1.0
-        worst = max(worst, float((a - b).abs().max()) / spread)
+        worst = max(worst, relative_error(a.numpy(), b.numpy()))
     return worst
 
 

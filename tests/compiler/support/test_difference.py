@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from shrinkc.compiler.support.difference import OutputError, relative_error
+from shrinkc.compiler.pipeline.run import EXACT_TOLERANCE, worst_error
+from shrinkc.compiler.support.difference import Array, OutputError, relative_error
 
 RNG = np.random.default_rng(0)
 
@@ -23,6 +27,31 @@ def test_errors_are_relative_to_the_range() -> None:
     assert relative_error(want[:, :2], want) == float("inf")
     assert relative_error(want * np.nan, want) == float("inf")
     assert relative_error(np.full((1, 2), 3.0), np.full((1, 2), 2.0)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("constant", [-1.0, 3e5, 2e-7])
+@pytest.mark.parametrize("relative", [relative_error, error_of])
+def test_a_range_that_is_only_rounding_is_not_divided_by(
+    relative: Callable[[Array, Array], float], constant: float
+) -> None:
+    """A constant output, computed in two ways, is equal; one that is off by a millionth is not."""
+    rounded = constant * (1 + np.finfo(np.float64).eps * RNG.integers(-3, 4, (2, 3, 4, 4)))
+    other = constant * (1 + np.finfo(np.float64).eps * RNG.integers(-3, 4, (2, 3, 4, 4)))
+    assert 0 < np.ptp(rounded) < 1e-14 * abs(constant)
+    for want in (rounded, np.full_like(rounded, constant)):
+        assert relative(other, want) < 1e-12
+        spoilt = other.copy()
+        spoilt[1, 2, 3, 3] += 1e-6 * constant
+        assert relative(spoilt, want) > EXACT_TOLERANCE
+
+
+def test_an_exact_pass_may_round_a_constant_and_not_change_it() -> None:
+    """The same through the check of exact passes."""
+    x = torch.linspace(-2, 2, 32, dtype=torch.float64).reshape(1, 2, 4, 4)
+    constant = torch.sin(x) ** 2 + torch.cos(x) ** 2 - 2
+    assert 0 < float(constant.max() - constant.min()) < 1e-15
+    assert worst_error(-torch.ones_like(x), constant)[0] <= EXACT_TOLERANCE
+    assert worst_error(-torch.ones_like(x) - 1e-6, constant)[0] > EXACT_TOLERANCE
 
 
 @pytest.mark.parametrize("shape", [(8, 5), (2, 5, 6, 7), (2, 9, 5), (2, 5, 9), (2, 3, 4, 4, 5)])
