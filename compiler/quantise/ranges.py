@@ -6,6 +6,15 @@ The range [l, h] of a tensor minimises the mean squared error of 8-bit quantisat
 
 over a histogram that grows with the data, so that memory does not depend on the number of images.
 The widest range seen wastes levels on outliers, an average of ranges clips too much.
+
+One in n + 1 images exceeds the largest value of n. So the image that has it stands for those that
+exceed it: its clipping is that of the image times exp(z), expected over z, which is exponential
+with the mean ξ of the tail of the images' largest values (Hill, 1975, A simple general approach to
+inference about the tail of a distribution),
+
+    ξ = (1/k) Σ_{i≤k} log(m_(i) / m_(k+1)),    k a tenth of the images.
+
+Where all images end at the same value, as behind a ReLU6, ξ is 0 and the range as without it.
 """
 
 from __future__ import annotations
@@ -21,12 +30,55 @@ from torch import Tensor, fx
 from shrinkc.compiler.pipeline.run import node_values
 
 BINS = 4096
-CANDIDATES = np.linspace(0.3, 1.0, 29)
+CANDIDATES = np.concatenate((np.linspace(0.3, 1.0, 29), np.linspace(1.05, 2.5, 30)))
+TAIL_BINS = 512
+EXTREMES = 10  # one image of so many is in the tail
+HEAVIEST = 0.5  # ξ from which squares have no mean
+BRIGHTER = -np.log(1 - (np.arange(16) + 0.5) / 16)  # z/ξ, evenly by probability up to 31/32
 Range = tuple[float, float]
 
 
 def _zeros() -> NDArray[np.float64]:
     return np.zeros(BINS)
+
+
+@dataclass
+class Tail:
+    """The largest values on one side of zero: of every image its peak, and how the values of the
+    image with the largest lie between 0 and it."""
+
+    peaks: list[float] = field(default_factory=list[float])
+    counts: NDArray[np.float64] = field(default_factory=lambda: np.zeros(TAIL_BINS))
+
+    def add(self, values: Tensor, peak: float) -> None:
+        """Of one image."""
+        if peak > max(self.peaks, default=0.0):
+            self.counts = torch.histc(values.float(), TAIL_BINS, 0.0, peak).double().numpy()
+        self.peaks.append(peak)
+
+    def index(self) -> float:
+        """ξ; 0 where too few images have such values."""
+        count = max(1, len(self.peaks) // EXTREMES)
+        largest = np.sort(self.peaks)[::-1][: count + 1]
+        if len(largest) < 2 or largest[-1] <= 0:
+            return 0.0
+        return min(HEAVIEST, float(np.log(largest[:-1] / largest[-1]).mean()))
+
+    def unseen(self, limits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(limits,) what is clipped beyond each limit, squared and summed, of images that exceed
+        all that were seen, less what is of the largest that was."""
+        index = self.index()
+        used = self.counts > 0
+        if not index or not used.any():
+            return np.zeros(len(limits))
+        counts = self.counts[used]
+        values = ((np.arange(TAIL_BINS) + 0.5) / TAIL_BINS)[used] * max(self.peaks)
+
+        def clipped(times: float) -> NDArray[np.float64]:
+            beyond = np.maximum(times * values - limits[:, None], 0)
+            return (counts * beyond**2).sum(1)
+
+        return np.mean([clipped(t) for t in np.exp(index * BRIGHTER)], 0) - clipped(1.0)
 
 
 @dataclass
@@ -37,8 +89,11 @@ class Histogram:
     counts: NDArray[np.float64] = field(default_factory=_zeros)
     low: float = 0.0
     high: float = 0.0
+    below: Tail = field(default_factory=Tail)
+    above: Tail = field(default_factory=Tail)
 
     def add(self, values: Tensor) -> None:
+        """Of one image, or of one batch where the network takes no fewer."""
         low, high = (float(v) for v in torch.aminmax(values))
         if not (np.isfinite(low) and np.isfinite(high)):
             return
@@ -47,6 +102,8 @@ class Histogram:
             self._double()
         counted = torch.histc(values.float(), BINS, -self.limit, self.limit)
         self.counts += counted.numpy()
+        self.above.add(values, max(0.0, high))
+        self.below.add(-values, max(0.0, -low))
 
     def _double(self) -> None:
         pairs = self.counts.reshape(-1, 2).sum(1)
@@ -55,7 +112,7 @@ class Histogram:
         self.limit *= 2
 
     def best_range(self) -> Range:
-        """The least-error range around zero."""
+        """The range around zero of least error, on images seen and unseen."""
         width = 2 * self.limit / BINS
         centres = (np.arange(BINS) + 0.5) * width - self.limit
         counts = self.counts.copy()
@@ -65,8 +122,9 @@ class Histogram:
             return self.low, self.high
         below = [float((counts * np.minimum(centres - low, 0) ** 2).sum()) for low in lows]
         above = [float((counts * np.maximum(centres - high, 0) ** 2).sum()) for high in highs]
+        clipped = np.add.outer(below + self.below.unseen(-lows), above + self.above.unseen(highs))
         steps = (highs[None, :] - lows[:, None]) / 255
-        error = np.add.outer(below, above) + counts.sum() * steps**2 / 12
+        error = clipped + counts.sum() * steps**2 / 12
         i, j = np.unravel_index(int(error.argmin()), error.shape)
         return float(lows[i]), float(highs[j])
 
