@@ -146,6 +146,11 @@ def take(x: Tensor, dim: int, indices: tuple[int, ...]) -> Tensor:
     return x.index_select(dim, torch.tensor(indices, device=x.device))
 
 
+def cumsum(x: Tensor, dim: int) -> Tensor:
+    """Running sums along `dim`."""
+    return torch.cumsum(x, dim)
+
+
 Number = float | int
 
 
@@ -201,6 +206,7 @@ UNARY: dict[str, Function] = {
     **{"abs": torch.abs, "neg": neg, "sign": torch.sign, "erf": torch.erf},
     **{"floor": torch.floor, "ceil": torch.ceil, "round": torch.round, "trunc": torch.trunc},
     **{"sin": torch.sin, "cos": torch.cos, "log1p": torch.log1p, "expm1": torch.expm1},
+    "atan": torch.atan,
 }
 COMPARISONS: dict[str, Function] = {
     **{"greater": greater, "greater_equal": greater_equal},
@@ -221,6 +227,7 @@ FUNCTIONS: dict[str, Function] = {
     "div": div,
     "pow": pow_,
     "remainder": torch.remainder,  # of the division rounded down: it has the divisor's sign
+    "atan2": torch.atan2,  # (y, x): the angle of (x, y), two nodes
     "maximum": torch.maximum,
     "minimum": torch.minimum,
     **COMPARISONS,
@@ -234,6 +241,7 @@ FUNCTIONS: dict[str, Function] = {
     "pad": F.pad,  # (x, (left, right, top, bottom, …), mode, value | None)
     **REDUCTIONS,
     "argmax": argmax,
+    "cumsum": cumsum,
     "topk_values": topk_values,
     "topk_indices": topk_indices,
     "batch_expand": batch_expand,
@@ -245,7 +253,7 @@ _FUNCTION_SET = frozenset(FUNCTIONS.values())
 ARITHMETIC: tuple[Function, ...] = (add, sub, mul, div, pow_)
 # Their operands broadcast.
 BROADCASTING: tuple[Function, ...] = (
-    *(*ARITHMETIC, torch.remainder, torch.maximum, torch.minimum, where),
+    *(*ARITHMETIC, torch.remainder, torch.atan2, torch.maximum, torch.minimum, where),
     *COMPARISONS.values(),
 )
 

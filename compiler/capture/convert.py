@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from shrinkc.compiler.capture.builder import Builder, Constant
+from shrinkc.compiler.capture.builder import Builder, Constant, Expanded
 from shrinkc.compiler.capture.context import Context, target_name
 from shrinkc.compiler.capture.lift import pair
 from shrinkc.compiler.capture.module_rules import MODULE_RULES
@@ -37,6 +37,7 @@ from shrinkc.compiler.capture.rules import (
     shape,
     volume,
 )
+from shrinkc.compiler.capture.rules.composed import einsum, functions, products, scans
 from shrinkc.compiler.capture.writes import Place
 from shrinkc.compiler.reference.reference import leaves
 from shrinkc.errors import CaptureError
@@ -55,6 +56,10 @@ RULES: dict[str, Callable[..., Any]] = {
     **activation.RULES,
     **pool.RULES,
     **resize.RULES,
+    **functions.RULES,
+    **einsum.RULES,
+    **products.RULES,
+    **scans.RULES,
 }
 
 _op: Any = operator  # typeshed leaves some of its functions without types
@@ -159,9 +164,17 @@ class _Converter:
                 kwargs = dict(kwargs)
                 args = (kwargs.pop(first), *args)
         try:
-            return rule(c, *args, **kwargs)
+            made = rule(c, *args, **kwargs)
         except (TypeError, ValueError, KeyError, IndexError) as error:
             raise c.unsupported(f"called in a form no rule covers ({error})") from error
+        return self._as_wide(c, made, args)
+
+    def _as_wide(self, c: Context, made: Any, args: tuple[Any, ...]) -> Any:
+        """What was computed of a value before it is broadcast is broadcast like it."""
+        read_narrow = isinstance(made, fx.Node) and any(isinstance(a, Expanded) for a in args)
+        if not read_narrow or self.b.shapes(made) == c.out_shapes:
+            return made
+        return Expanded(made, c.out_shapes)
 
     def _module(self, c: Context, args: tuple[Any, ...]) -> Any:
         path = cast(str, c.node.target)
@@ -289,12 +302,12 @@ def _operator(node: fx.Node) -> str:
 
 
 def _padded_conv(c: Context, x: fx.Node, padded: nn.Conv2d) -> tuple[fx.Node, nn.Conv2d]:
-    """Reflect, replicate: the padding in front, the convolution without."""
-    if padded.padding_mode not in ("reflect", "replicate") or isinstance(padded.padding, str):
-        raise c.unsupported(f"padding mode {padded.padding_mode}")
+    """Reflect, replicate, circular: the padding in front, the convolution without."""
+    if isinstance(padded.padding, str):
+        raise c.unsupported(f"padding mode {padded.padding_mode} by '{padded.padding}'")
     height, width = pair(padded.padding)
     amounts = (width, width, height, height)
     bare = copy.copy(padded)
     bare.padding_mode, bare.padding = "zeros", (0, 0)
     bare._reversed_padding_repeated_twice = [0, 0, 0, 0]  # pyright: ignore
-    return c.b.call(F.pad, x, amounts, padded.padding_mode, None), bare
+    return shape.pad(c, x, amounts, padded.padding_mode), bare

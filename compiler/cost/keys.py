@@ -141,6 +141,7 @@ _KEYS: dict[type[ops.Op], Callable[[Any, str], OpKey | None]] = {
     ops.Constant: _free,
     ops.Gather: _plain("gather"),
     ops.ArgMax: _plain("argmax"),
+    ops.CumSum: _plain("cumsum"),
     ops.TopK: _plain("topk"),
     ops.Concat: _concat,
     ops.Slice: _plain("slice"),

@@ -153,6 +153,10 @@ def _argmax(s: Lowering, node: fx.Node, x: fx.Node, dim: int, keep: bool) -> Non
     s.add(node, ops.ArgMax(node.name, s.value(node), s.tensor(x), dim, keep))
 
 
+def _cumsum(s: Lowering, node: fx.Node, x: fx.Node, dim: int) -> None:
+    s.add(node, ops.CumSum(node.name, s.value(node), s.tensor(x), dim))
+
+
 def _topk(part: Any) -> Callable[..., None]:
     def lowering(s: Lowering, node: fx.Node, x: fx.Node, count: int, dim: int) -> None:
         s.add(node, ops.TopK(node.name, s.value(node), s.tensor(x), count, dim, part))
@@ -261,6 +265,7 @@ _FUNCTIONS: dict[Any, Callable[..., None]] = {
     ir.div: _binary("div"),
     ir.pow_: _pow,
     torch.remainder: _binary("remainder"),
+    torch.atan2: _binary("atan2"),
     **{f: _compare(cast(Any, kind)) for kind, f in ir.COMPARISONS.items()},
     ir.where: _where,
     torch.maximum: _binary("maximum"),
@@ -278,6 +283,7 @@ _FUNCTIONS: dict[Any, Callable[..., None]] = {
     ir.amin: _reduce("min"),
     ir.prod: _reduce("prod"),
     ir.argmax: _argmax,
+    ir.cumsum: _cumsum,
     ir.topk_values: _topk("values"),
     ir.topk_indices: _topk("indices"),
     ir.batch_expand: _expand,

@@ -50,8 +50,9 @@ UnaryKind = Literal[
     "cos",
     "log1p",
     "expm1",
+    "atan",
 ]
-BinaryKind = Literal["add", "sub", "mul", "div", "pow", "remainder", "maximum", "minimum"]
+BinaryKind = Literal["add", "sub", "mul", "div", "pow", "remainder", "atan2", "maximum", "minimum"]
 ComparisonKind = Literal["greater", "greater_equal", "equal", "not_equal"]
 ReduceKind = Literal["mean", "sum", "max", "min", "prod"]
 DType = Literal["float32", "int64", "int32", "bool"]
@@ -313,6 +314,14 @@ class ArgMax(Op):
     x: Value
     axis: int
     keepdims: bool
+
+
+@dataclass(frozen=True)
+class CumSum(Op):
+    """Running sums along `axis`."""
+
+    x: Value
+    axis: int
 
 
 @dataclass(frozen=True)

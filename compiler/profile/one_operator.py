@@ -234,6 +234,7 @@ _MAKERS: dict[str, Callable[[OpKey, ops.Value, ops.Value], ops.Op]] = {
     **{"mean": _reduce, "sum": _reduce, "max": _reduce, "min": _reduce, "prod": _reduce},
     **dict.fromkeys(get_args(ops.ComparisonKind), _compare),
     **{"where": _where, "gather": _gather, "argmax": _argmax, "topk": _topk},
+    "cumsum": lambda key, x, y: ops.CumSum("op", y, x, 1),
     "cast": lambda key, x, y: ops.Integers("op", replace(y, dtype="int64"), x),
     "resize": lambda key, x, y: ops.Resize("op", y, x, "bilinear"),
     "softmax": lambda key, x, y: ops.Softmax("op", y, x, 1),

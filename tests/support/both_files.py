@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -22,6 +22,21 @@ from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.verify.files import Artefact
 from shrinkc.passes.fold.fold_batch_norm import FoldBatchNorm
 from shrinkc.passes.simplify.simplify import Simplify
+
+
+class Behind(nn.Module):
+    """A function behind a convolution; `by_export`: Python that symbolic trace cannot follow."""
+
+    def __init__(self, function: Callable[[Tensor], object], by_export: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.function, self.by_export = function, by_export
+
+    def forward(self, x: Tensor) -> object:
+        if self.by_export and x.shape[2] < 2:
+            return x
+        return self.function(self.conv(x))
+
 
 SCALES = (0.05, 1.0, 20.0, 0.0)  # of normal inputs; 0: all zeros
 LIMIT = 2e-5

@@ -32,7 +32,7 @@ _UNARY = {
     "neg": torch.neg,
     "erf": torch.erf,
     **{name: getattr(torch, name) for name in ("sign", "floor", "ceil", "round", "trunc")},
-    **{name: getattr(torch, name) for name in ("sin", "cos", "log1p", "expm1")},
+    **{name: getattr(torch, name) for name in ("sin", "cos", "log1p", "expm1", "atan")},
 }
 _BINARY = {
     "add": torch.add,
@@ -41,6 +41,7 @@ _BINARY = {
     "div": torch.div,
     "pow": torch.pow,
     "remainder": torch.remainder,
+    "atan2": torch.atan2,
     "maximum": torch.maximum,
     "minimum": torch.minimum,
 }
@@ -100,6 +101,8 @@ def _compute(op: ops.Op, operands: list[Tensor]) -> Tensor:
             return x.index_select(op.axis, torch.tensor(op.indices))
         case ops.ArgMax():
             return x.argmax(op.axis, op.keepdims).double()
+        case ops.CumSum():
+            return x.cumsum(op.axis)
         case ops.TopK():
             return getattr(x.topk(op.count, op.axis), op.part).double()
         case ops.MatMul():

@@ -12,6 +12,7 @@ from torch import fx, nn
 from shrinkc.compiler.capture.builder import Constant
 from shrinkc.compiler.capture.context import Context
 from shrinkc.compiler.capture.lift import lift, pair, raise_to_map
+from shrinkc.compiler.capture.rules.matrix import matmul
 from shrinkc.compiler.capture.rules.shape import unfold_dim
 from shrinkc.passes import ir
 
@@ -179,6 +180,9 @@ def linear(c: Context, x: Any, weight: Any, bias: Any = None) -> fx.Node:
         product = c.b.call(torch.matmul, c.tensor(x), c.b.permute(weight, (1, 0)))
         return product if bias is None else c.b.call(ir.add, product, c.tensor(bias))
     weight, bias = c.weight(weight), c.parameter(bias, "bias")
+    if weight.tensor.ndim == 1:
+        product = matmul(c, x, weight)
+        return product if bias is None else c.b.call(ir.add, product, c.operand(bias))
     out, inputs = weight.tensor.shape
 
     def make() -> nn.Module:

@@ -43,7 +43,8 @@ def isnan(c: Context, x: Any) -> fx.Node:
     return c.b.call(ir.not_equal, x, x)
 
 
-def _truth(c: Context, value: Any) -> fx.Node:
+def truth_of(c: Context, value: Any) -> fx.Node:
+    """0 and 1 of anything."""
     x = c.tensor(value)
     known = x.target in ir.COMPARISONS.values()
     return x if known or c.dtype_read == torch.bool else c.b.call(ir.not_equal, x, 0)
@@ -55,7 +56,7 @@ def _joined(function: Callable[..., Any]) -> Callable[..., Any]:
     def rule(c: Context, a: Any, b: Any) -> fx.Node:
         if c.out_dtype != torch.bool:
             raise c.unsupported("the bits of integers")
-        return c.b.call(function, _truth(c, a), _truth(c, b))
+        return c.b.call(function, truth_of(c, a), truth_of(c, b))
 
     return rule
 
@@ -63,12 +64,12 @@ def _joined(function: Callable[..., Any]) -> Callable[..., Any]:
 def not_(c: Context, x: Any) -> fx.Node:
     if c.out_dtype != torch.bool:
         raise c.unsupported("the bits of integers")
-    return c.b.call(ir.sub, 1, _truth(c, x))
+    return c.b.call(ir.sub, 1, truth_of(c, x))
 
 
 def _any(function: Callable[..., Any]) -> Callable[..., Any]:
     def rule(c: Context, x: Any, dim: Any = None, keepdim: bool = False) -> fx.Node:
-        x = _truth(c, x)
+        x = truth_of(c, x)
         return c.b.call(function, x, dims_of(c, dim, c.b.rank(x)), keepdim)
 
     return rule

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -49,10 +49,13 @@ def attention(
     enable_gqa: bool = False,
 ) -> fx.Node:
     """softmax(q kᵀ · scale + mask) v"""
-    if is_causal or enable_gqa:
-        raise c.unsupported("causal or grouped-query attention")
-    q, k = c.tensor(q), c.tensor(k)
+    q, k, v = (c.tensor(x) for x in (q, k, v))
+    if enable_gqa:
+        k, v = (_repeated_heads(c, x, c.b.shape(q)[-3]) for x in (k, v))
     rank = c.b.rank(k)
+    if is_causal:
+        pairs = torch.ones(c.b.shape(q)[-2], c.b.shape(k)[-2], dtype=torch.bool)
+        attn_mask = Constant(pairs.tril())
     k_t = c.b.permute(k, (*range(rank - 2), rank - 1, rank - 2))
     factor = 1 / math.sqrt(c.b.shape(q)[-1]) if scale is None else scale
     scores = c.b.call(torch.matmul, c.b.call(ir.mul, q, factor), k_t)
@@ -62,48 +65,14 @@ def attention(
             mask = Constant(torch.zeros(mask.tensor.shape).masked_fill(~mask.tensor, -1e30))
         scores = c.b.call(ir.add, scores, c.operand(mask))
     weights = c.b.new_module(f"{c.hint}_softmax", nn.Softmax(rank - 1), scores)
-    return c.b.call(torch.matmul, weights, c.tensor(v))
+    return c.b.call(torch.matmul, weights, v)
 
 
-def einsum(c: Context, equation: Any, *operands: Any) -> fx.Node:
-    """Two operands; every index is a batch, a row, a column or the contracted one."""
-    if len(operands) == 1 and isinstance(operands[0], (tuple, list)):
-        operands = tuple(cast("tuple[Any, ...]", operands[0]))
-    if isinstance(equation, fx.Node) or len(operands) != 2 or "." in equation:
-        raise c.unsupported("einsum of this form")
-    left, right = equation.replace(" ", "").split("->")[0].split(",")
-    out = equation.replace(" ", "").split("->")[1]
-    a, b = c.tensor(operands[0]), c.tensor(operands[1])
-    batch = [i for i in out if i in left and i in right]
-    rows = [i for i in out if i in left and i not in right]
-    columns = [i for i in out if i in right and i not in left]
-    summed = [i for i in left if i in right and i not in out]
-    if len(set(left)) < len(left) or len(set(right)) < len(right):
-        raise c.unsupported("einsum with a repeated index")
-    if set(left) | set(right) != {*batch, *rows, *columns, *summed}:
-        raise c.unsupported("einsum that sums over one operand")
-
-    def matrices(x: fx.Node, indices: str, groups: tuple[list[str], ...]) -> fx.Node:
-        moved = c.b.permute(x, [indices.index(i) for g in groups for i in g])
-        size = [dict(zip(indices, s, strict=True)) for s in c.b.shapes(x)]
-        lead = groups[0]
-        shapes = [
-            (*(s[i] for i in lead), *(math.prod(s[i] for i in g) for g in groups[1:])) for s in size
-        ]
-        return c.b.reshape(moved, shapes)
-
-    product = c.b.call(
-        torch.matmul,
-        matrices(a, left, (batch, rows, summed)),
-        matrices(b, right, (batch, summed, columns)),
-    )
-    order = [*batch, *rows, *columns]
-    sizes = [
-        {**dict(zip(left, s, strict=True)), **dict(zip(right, t, strict=True))}
-        for s, t in zip(c.b.shapes(a), c.b.shapes(b), strict=True)
-    ]
-    split = c.b.reshape(product, [tuple(s[i] for i in order) for s in sizes])
-    return c.b.permute(split, [order.index(i) for i in out])
+def _repeated_heads(c: Context, x: fx.Node, heads: int) -> fx.Node:
+    """(…, fewer heads, positions, features): each as often as it takes, in a row"""
+    at = c.b.rank(x) - 3
+    count = heads // c.b.shape(x)[at]
+    return c.b.call(ir.take, x, at, tuple(i // count for i in range(heads)))
 
 
 RULES: dict[str, Callable[..., Any]] = {
@@ -114,5 +83,4 @@ RULES: dict[str, Callable[..., Any]] = {
     "dot": matmul,
     "addmm": addmm,
     "scaled_dot_product_attention": attention,
-    "einsum": einsum,
 }

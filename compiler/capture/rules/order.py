@@ -74,6 +74,35 @@ def argsort(
     return sort(c, x, dim, descending)[1]
 
 
+def kthvalue(c: Context, x: Any, k: int, dim: int = -1, keepdim: bool = False) -> list[fx.Node]:
+    """The last of the k smallest."""
+    x = c.tensor(x)
+    dim = dim % c.b.rank(x)
+    found = topk(c, x, k, dim, largest=False)
+    last = [c.b.slice(part, dim, k - 1, k) for part in found]
+    outs = (c.out[0].shapes, c.out[1].shapes)
+    return [c.b.reshape(part, shapes) for part, shapes in zip(last, outs, strict=True)]
+
+
+def median(c: Context, x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The lower one of two in the middle."""
+    x = c.tensor(x)
+    if dim is not None:
+        return kthvalue(c, x, (c.b.shape(x)[dim] + 1) // 2, dim, keepdim)
+    flat = c.b.reshape(x, [(math.prod(s),) for s in c.b.shapes(x)])
+    if len(set(c.b.shapes(flat))) > 1:
+        raise c.unsupported("the median of a whole batch")
+    count = (c.b.shape(flat)[0] + 1) // 2
+    smallest = topk(c, flat, count, 0, largest=False)[0]
+    return c.reshape_out(c.b.slice(smallest, 0, count - 1, count))
+
+
+def aminmax(c: Context, x: Any, *, dim: int | None = None, keepdim: bool = False) -> list[fx.Node]:
+    x = c.tensor(x)
+    dims = tuple(range(c.b.rank(x))) if dim is None else (dim % c.b.rank(x),)
+    return [c.b.call(function, x, dims, keepdim) for function in (ir.amin, ir.amax)]
+
+
 def _field(index: int) -> Callable[..., Any]:
     """`x.max(1).values`"""
 
@@ -91,6 +120,9 @@ RULES: dict[str, Callable[..., Any]] = {
     "topk": topk,
     "sort": sort,
     "argsort": argsort,
+    "kthvalue": kthvalue,
+    "median": median,
+    "aminmax": aminmax,
     "values": _field(0),
     "indices": _field(1),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -153,6 +154,28 @@ def split(c: Context, x: Any, *sizes: Any, dim: int = 0, **kwargs: Any) -> list[
     x = c.tensor(x)
     dim = int(sizes[1]) if len(sizes) > 1 else dim
     return _pieces(c, x, dim % c.b.rank(x))
+
+
+def _split_along(dim: int) -> Callable[..., Any]:
+    """hsplit, vsplit, dsplit; of one dimension there is only that"""
+
+    def rule(c: Context, x: Any, *sizes: Any) -> list[fx.Node]:
+        x = c.tensor(x)
+        return _pieces(c, x, dim if c.b.rank(x) > 1 else 0)
+
+    return rule
+
+
+def broadcast_tensors(c: Context, *tensors: Any) -> list[Any]:
+    if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)):
+        tensors = tuple(cast("tuple[Any, ...]", tensors[0]))
+    results: list[Any] = []
+    for x, out in zip(tensors, c.out, strict=True):
+        node = c.tensor(x)
+        lead = len(out.shapes[0]) - c.b.rank(node)
+        node = c.b.reshape(node, [(*(1,) * lead, *s) for s in c.b.shapes(node)])
+        results.append(node if c.b.shapes(node) == out.shapes else Expanded(node, out.shapes))
+    return results
 
 
 def unfold_dim(c: Context, x: Any, dim: int, size: int, step: int) -> fx.Node:
@@ -337,8 +360,12 @@ def _runs(order: list[int]) -> list[tuple[int, int]]:
 
 def roll(c: Context, x: Any, shifts: Any, dims: Any = None) -> fx.Node:
     x = c.tensor(x)
-    if dims is None or dims == ():
-        raise c.unsupported("roll without dimensions")
+    if dims is None or dims == ():  # of everything, in a row
+        flat = c.b.reshape(x, [(math.prod(s),) for s in c.b.shapes(x)])
+        if len(set(c.b.shapes(flat))) > 1:
+            raise c.unsupported("rolls over the batch")
+        shift = int(_sequence((shifts,))[0])
+        return c.b.reshape(roll(c, flat, shift, 0), c.b.shapes(x))
     shifts, dims = (_sequence((v,)) for v in (shifts, dims))
     for shift, dim in zip(shifts, dims, strict=True):
         dim = int(dim) % c.b.rank(x)
@@ -372,8 +399,27 @@ def pad(
     amounts = tuple(c.b.fixed(p, "padding") for p in pad)
     if not any(amounts):
         return x
+    if mode == "circular":
+        return _circular(c, x, amounts)
     fill = (value or 0.0) if mode == "constant" else None
     return c.b.call(F.pad, x, amounts, mode, fill)
+
+
+def _circular(c: Context, x: fx.Node, amounts: tuple[int, ...]) -> fx.Node:
+    """The far end in front, the near one behind, one dimension after the other."""
+    rank = c.b.rank(x)
+    for i in range(len(amounts) // 2):
+        (before, after), dim = amounts[2 * i : 2 * i + 2], rank - 1 - i
+        if min(before, after) < 0:
+            raise c.unsupported("circular padding that crops")
+        size = c.b.shape(x)[dim]
+        parts = [
+            *([c.b.slice(x, dim, size - before, size)] if before else []),
+            x,
+            *([c.b.slice(x, dim, 0, after)] if after else []),
+        ]
+        x = parts[0] if len(parts) == 1 else c.b.call(torch.cat, tuple(parts), dim)
+    return x
 
 
 def constant_pad(c: Context, x: Any, amounts: Sequence[int], value: float = 0.0) -> fx.Node:
@@ -425,6 +471,10 @@ RULES: dict[str, Callable[..., Any]] = {
     "unsafe_chunk": split,
     "unsafe_split": split,
     "unbind": unbind,
+    "hsplit": _split_along(1),
+    "vsplit": _split_along(0),
+    "dsplit": _split_along(2),
+    "broadcast_tensors": broadcast_tensors,
     "cat": cat,
     "concat": cat,
     "concatenate": cat,
@@ -448,7 +498,8 @@ RULES: dict[str, Callable[..., Any]] = {
     "fliplr": fliplr,
     "pad": pad,
     "constant_pad_nd": constant_pad,
-    **dict.fromkeys(("reflection_pad1d", "reflection_pad2d"), _pad_mode("reflect")),
-    **dict.fromkeys(("replication_pad1d", "replication_pad2d"), _pad_mode("replicate")),
+    **dict.fromkeys((f"reflection_pad{n}d" for n in (1, 2, 3)), _pad_mode("reflect")),
+    **dict.fromkeys((f"replication_pad{n}d" for n in (1, 2, 3)), _pad_mode("replicate")),
+    "_pad_circular": _pad_mode("circular"),
     "channel_shuffle": channel_shuffle,
 }

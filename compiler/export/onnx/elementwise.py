@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.onnx.writer import Writer
 
@@ -28,6 +30,7 @@ _UNARY: dict[str, tuple[str, tuple[str, ...]]] = {
     "round": ("Round", ()),
     "sin": ("Sin", ()),
     "cos": ("Cos", ()),
+    "atan": ("Atan", ()),
 }
 
 
@@ -173,8 +176,9 @@ def write_unary(w: Writer, op: ops.Unary) -> None:
 
 def write_binary(w: Writer, op: ops.Binary) -> None:
     operands = [w.operand(op.a), w.operand(op.b)]
-    if op.kind == "remainder":
-        activated(w, op, lambda out: _remainder(w, out, *operands))
+    if op.kind in _COMPOSED_BINARY:
+        write = _COMPOSED_BINARY[op.kind]
+        activated(w, op, lambda out: write(w, out, *operands))
     else:
         activated(w, op, lambda out: w.node(_BINARY[op.kind], operands, out))
 
@@ -187,6 +191,32 @@ def _remainder(w: Writer, out: str, a: str, b: str) -> None:
     w.node("Where", [other, w.node("Add", [rest, b], f"{out}/moved"), rest], out)
 
 
+def _atan2(w: Writer, out: str, y: str, x: str) -> None:
+    """The angle within an eighth of the circle, of the shorter leg to the longer one, moved to
+    where it is. 1 / x tells −0 from 0."""
+    zero, tiny = w.scalar(out, "zero", 0.0), w.scalar(out, "tiny", float(np.finfo("f").tiny))
+    legs = {name: w.node("Abs", [leg], f"{out}/{name}") for name, leg in (("ay", y), ("ax", x))}
+    short = w.node("Min", [*legs.values()], f"{out}/short")
+    long = w.node("Max", [*legs.values(), tiny], f"{out}/long")
+    eighth = w.node("Atan", [w.node("Div", [short, long], f"{out}/ratio")], f"{out}/eighth")
+    steep = w.node("Greater", [legs["ay"], legs["ax"]], f"{out}/steep")
+    rest = w.node("Sub", [w.scalar(out, "quarter", math.pi / 2), eighth], f"{out}/rest")
+    quarter = w.node("Where", [steep, rest, eighth], f"{out}/angle")
+
+    def negative(name: str, leg: str) -> str:
+        inverse = w.node("Reciprocal", [leg], f"{out}/{name}_inverse")
+        return w.node("Less", [inverse, zero], f"{out}/{name}")
+
+    other = w.node("Sub", [w.scalar(out, "half", math.pi), quarter], f"{out}/other")
+    half = w.node("Where", [negative("left", x), other, quarter], f"{out}/above")
+    below = w.node("Neg", [half], f"{out}/below")
+    w.node("Where", [negative("down", y), below, half], out)
+
+
+_COMPOSED_BINARY: dict[str, Callable[[Writer, str, str, str], None]] = {
+    "remainder": _remainder,
+    "atan2": _atan2,
+}
 _COMPARISONS = {"greater": "Greater", "greater_equal": "GreaterOrEqual"}
 
 

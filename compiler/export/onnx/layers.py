@@ -141,6 +141,11 @@ def write_argmax(w: Writer, op: ops.ArgMax) -> None:
         w.cast(place, out, dtype)
 
 
+def write_cumsum(w: Writer, op: ops.CumSum) -> None:
+    axis = w.array(f"{op.output.name}/axis", np.asarray(op.axis, np.int64))
+    w.node("CumSum", [op.x.name, axis], op.output.name)
+
+
 def write_topk(w: Writer, op: ops.TopK) -> None:
     out = op.output.name
     inputs = [op.x.name, w.numbers(f"{out}/count", [op.count], np.int64)]

@@ -188,6 +188,12 @@ class Emitter:
             return x
         return self.emit(Operator.CAST, (x,), self.shape(x), schema.CastOptionsT(), dtype=dtype)
 
+    def broadcast(self, x: int, shape: Shape) -> int:
+        """`x` as often as fills the shape."""
+        if self.shape(x) == shape:
+            return x
+        return self.mul(x, self.constant(np.ones(shape, np.float32), "ones"))
+
     def add(self, a: int, b: int, activation: FusedActivation = "none") -> int:
         return self.binary(Operator.ADD, a, b, activation)
 

@@ -23,6 +23,7 @@ from shrinkc.compiler.export.tflite.operators.matrix import write_linear, write_
 from shrinkc.compiler.export.tflite.operators.pool import write_avg_pool, write_max_pool
 from shrinkc.compiler.export.tflite.operators.reduce import (
     write_argmax,
+    write_cumsum,
     write_layer_norm,
     write_reduce,
     write_softmax,
@@ -96,6 +97,7 @@ _WRITERS: dict[type[ops.Op], Callable[[Writer, Any], None]] = {
     ops.AvgPool: write_avg_pool,
     ops.Reduce: write_reduce,
     ops.ArgMax: write_argmax,
+    ops.CumSum: write_cumsum,
     ops.TopK: write_topk,
     ops.Resize: write_resize,
     ops.DepthToSpace: write_depth_to_space,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from both_files import SCALES, check
+from both_files import SCALES, Behind, check
 from torch import Tensor, nn
 
 from shrinkc.compiler.capture import capture
@@ -17,20 +17,6 @@ from shrinkc.compiler.export.tflite.write import write_tflite
 from shrinkc.errors import CaptureError, UnsupportedOperatorError
 
 Function = Callable[[Tensor], object]
-
-
-class Behind(nn.Module):
-    """A function behind a convolution; `by_export`: Python that symbolic trace cannot follow."""
-
-    def __init__(self, function: Function, by_export: bool = False) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3, padding=1)
-        self.function, self.by_export = function, by_export
-
-    def forward(self, x: Tensor) -> object:
-        if self.by_export and x.shape[2] < 2:
-            return x
-        return self.function(self.conv(x))
 
 
 FUNCTIONS: dict[str, Function] = {

@@ -31,6 +31,7 @@ KEYS = [
     *(OpKey(op, 8, 8, **MAPS) for op in ("greater", "equal", "where", "cast", "floor", "sin")),
     OpKey("gather", 8, 8, in_size=(8, 8), out_size=(8, 5)),
     *(OpKey(op, 8, 1, **MAPS) for op in ("argmax", "topk")),
+    *(OpKey(op, 8, 8, **MAPS) for op in ("atan", "atan2", "cumsum")),
     OpKey("concat", 9, 9, **MAPS),
     OpKey("slice", 8, 4, **MAPS),
     OpKey("pad", 8, 8, in_size=(8, 8), out_size=(11, 10)),

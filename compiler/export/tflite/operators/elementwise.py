@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from shrinkc.compiler.export import ops
@@ -43,6 +44,7 @@ _BINARY: dict[ops.BinaryKind, int] = {
     "div": Operator.DIV,
     "pow": Operator.POW,
     "remainder": Operator.FLOOR_MOD,
+    "atan2": Operator.ATAN2,
     "maximum": Operator.MAXIMUM,
     "minimum": Operator.MINIMUM,
 }
@@ -168,6 +170,10 @@ def _expm1(e: Emitter, x: int, _: tuple[float, ...]) -> int:
     return e.mul(half, e.add(e.unary(Operator.EXP, x), e.scalar(1.0)))
 
 
+def _atan(e: Emitter, x: int, _: tuple[float, ...]) -> int:
+    return e.binary(Operator.ATAN2, x, e.constant(np.ones(e.shape(x), np.float32), "ones"))
+
+
 _COMPOSED: dict[ops.UnaryKind, Callable[[Emitter, int, tuple[float, ...]], int]] = {
     "leaky_relu": lambda e, x, parameters: leaky_relu(e, x, parameters[0]),
     "elu": _elu,
@@ -182,6 +188,7 @@ _COMPOSED: dict[ops.UnaryKind, Callable[[Emitter, int, tuple[float, ...]], int]]
     "trunc": _trunc,
     "log1p": _log1p,
     "expm1": _expm1,
+    "atan": _atan,
 }
 
 
@@ -189,34 +196,35 @@ _COMPOSED: dict[ops.UnaryKind, Callable[[Emitter, int, tuple[float, ...]], int]]
 
 
 def write_binary(w: Writer, op: ops.Binary) -> None:
+    few = op.kind in ("pow", "remainder")
+
     def apply(a: int, b: int) -> int:
-        few = op.kind in ("pow", "remainder")
-        _check_broadcast(w, op.kind, (a, b), _FEW if few else MAX_RANK)
+        if op.kind == "atan2":  # takes two of the same shape
+            shape = np.broadcast_shapes(w.emit.shape(a), w.emit.shape(b))
+            a, b = (w.emit.broadcast(x, shape) for x in (a, b))
         return w.emit.binary(_BINARY[op.kind], a, b, op.activation)
 
-    _write(w, op.output, (op.a, op.b), apply)
+    _write(w, op.output, (op.a, op.b), _within(w, op.kind, _FEW if few else MAX_RANK, apply))
 
 
 def write_compare(w: Writer, op: ops.Compare) -> None:
     def apply(a: int, b: int) -> int:
-        _check_broadcast(w, op.kind, (a, b), _FEW)
         truth = w.emit.compare(_COMPARISONS[op.kind], a, b)
         result = w.emit.cast(truth, op.output.dtype)
         w.truths[result] = truth
         return result
 
-    _write(w, op.output, (op.a, op.b), apply)
+    _write(w, op.output, (op.a, op.b), _within(w, op.kind, _FEW, apply))
 
 
 def write_where(w: Writer, op: ops.Where) -> None:
     def apply(condition: int, a: int, b: int) -> int:
-        _check_broadcast(w, "where", (condition, a, b), _WHERE_RANK)
         truth = w.truths.get(condition)
         if truth is None:
             truth = w.emit.compare(Operator.NOT_EQUAL, condition, w.emit.scalar(0.0))
         return w.emit.select(truth, a, b)
 
-    _write(w, op.output, (op.condition, op.a, op.b), apply)
+    _write(w, op.output, (op.condition, op.a, op.b), _within(w, "where", _WHERE_RANK, apply))
 
 
 def _write(
@@ -239,10 +247,42 @@ def _write(
         w.define(output, apply(*tensors), order)
 
 
-def _check_broadcast(w: Writer, kind: str, tensors: tuple[int, ...], limit: int) -> None:
-    shapes = {w.emit.shape(x) for x in tensors} - {()}
-    if len(shapes) > 1 and max(map(len, shapes)) > limit:
-        raise w.unsupported(f"{kind} broadcasts at most {limit} dimensions")
+def _within(w: Writer, kind: str, limit: int, apply: Callable[..., int]) -> Callable[..., int]:
+    """`apply` to tensors that broadcast at most `limit` dimensions: neighbours that all of them
+    have, or that one of them repeats, are taken as one."""
+
+    def limited(*tensors: int) -> int:
+        shapes = [w.emit.shape(x) for x in tensors]
+        wide = {shape for shape in shapes if shape != ()}
+        if len(wide) < 2 or max(map(len, wide)) <= limit:
+            return apply(*tensors)
+        shape = np.broadcast_shapes(*shapes)
+        fewer = _merged(shapes, shape)
+        if len(fewer[0]) > limit:
+            raise w.unsupported(f"{kind} broadcasts at most {limit} dimensions")
+        merged = (
+            x if old == () else w.emit.reshape(x, new)
+            for x, old, new in zip(tensors, shapes, fewer, strict=True)
+        )
+        return w.emit.reshape(apply(*merged), shape)
+
+    return limited
+
+
+def _merged(shapes: list[tuple[int, ...]], full: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """(2, 3, 4, 1) and (1, 1, 4, 5) → (6, 4, 1) and (1, 4, 5)"""
+    padded = [((1,) * (len(full) - len(shape)) + shape) for shape in shapes]
+    columns = [c for c, n in zip(zip(*padded, strict=True), full, strict=True) if n > 1]
+    runs: list[list[int]] = []
+    before: tuple[bool, ...] | None = None
+    for column in columns:
+        repeats = tuple(n == 1 for n in column)
+        if repeats == before:
+            runs[-1] = [a * b for a, b in zip(runs[-1], column, strict=True)]
+        else:
+            runs.append(list(column))
+        before = repeats
+    return [tuple(run[i] for run in runs) for i in range(len(shapes))]
 
 
 def _alike(w: Writer, a: ops.Operand, b: ops.Operand, rank: int) -> bool:

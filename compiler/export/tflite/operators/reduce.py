@@ -40,6 +40,14 @@ def write_argmax(w: Writer, op: ops.ArgMax) -> None:
     w.define(op.output, w.emit.cast(found, op.output.dtype), left)
 
 
+def write_cumsum(w: Writer, op: ops.CumSum) -> None:
+    order = w.order(op.x)
+    x = w.arrange(op.x, order)
+    axis = w.emit.builder.constant(f"{op.name}/axis", np.array(order.index(op.axis), np.int32))
+    result = w.emit.emit(Operator.CUMSUM, (x, axis), w.emit.shape(x), schema.CumsumOptionsT())
+    w.define(op.output, result, order)
+
+
 def write_topk(w: Writer, op: ops.TopK) -> None:
     """TOPK_V2 runs over what lies innermost."""
     order = last(w.order(op.x), (op.axis,))
