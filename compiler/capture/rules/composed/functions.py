@@ -76,9 +76,10 @@ ROUNDING = 1e-6
 def _other_leg(c: Context, x: fx.Node) -> fx.Node:
     """√(1 − x²), not a number beyond 1 but for rounding: a runtime's tanh may be 1.0000001."""
     square = c.b.call(ir.mul, c.b.call(ir.sub, 1, x), c.b.call(ir.add, x, 1))
-    inside = c.b.call(ir.greater, square, -ROUNDING)
-    limited = c.b.call(ir.where, inside, c.b.call(ir.clamp, square, 0.0, None), square)
-    return c.b.call(torch.sqrt, limited)
+    rounded = c.b.call(ir.where, c.b.call(ir.greater, square, -ROUNDING), 0.0, square)
+    return c.b.call(
+        torch.sqrt, c.b.call(ir.where, c.b.call(ir.greater, square, 0), square, rounded)
+    )
 
 
 def erfc(c: Context, x: Any) -> fx.Node:
