@@ -141,6 +141,29 @@ def topk_indices(x: Tensor, count: int, dim: int) -> Tensor:
     return torch.topk(x, count, dim).indices.to(x.dtype)
 
 
+def pick(table: Tensor, rows: Tensor) -> Tensor:
+    """(B, L, …) and (B, K) with whole numbers from 0 to L − 1 → (B, K, …)."""
+    where_rows = rows.long().reshape(*rows.shape, *(1,) * (table.ndim - 2))
+    return torch.gather(table, 1, where_rows.expand(*rows.shape, *table.shape[2:]))
+
+
+def grid_sample(x: Tensor, grid: Tensor, mode: str, padding: str, corners: bool) -> Tensor:
+    """(N, C, H, W) at the places (x, y) of (N, h, w, 2), −1 to 1 → (N, C, h, w)."""
+    return F.grid_sample(x, grid, mode, padding, corners)
+
+
+def dynamic_conv(
+    x: Tensor,
+    weight: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> Tensor:
+    """A convolution with computed filters (out, in/groups, kh, kw), without bias."""
+    return F.conv2d(x, weight, None, stride, padding, dilation, groups)
+
+
 def take(x: Tensor, dim: int, indices: tuple[int, ...]) -> Tensor:
     """The slices of `x` at known `indices` of `dim`, in their order."""
     return x.index_select(dim, torch.tensor(indices, device=x.device))
@@ -238,6 +261,9 @@ FUNCTIONS: dict[str, Function] = {
     "permute": torch.permute,  # (x, dims)
     "slice": slice_dim,  # (x, dim, start, stop, step)
     "take": take,
+    "pick": pick,  # (table, rows), nodes
+    "grid_sample": grid_sample,  # (x, grid, mode, padding, corners)
+    "dynamic_conv": dynamic_conv,  # (x, weight, stride, padding, dilation, groups)
     "pad": F.pad,  # (x, (left, right, top, bottom, …), mode, value | None)
     **REDUCTIONS,
     "argmax": argmax,

@@ -20,12 +20,14 @@ class Context:
 
     out         what the raw node computed: TensorShapes, or a tuple of them
     dtype_read  of the first argument, where that is a tensor
+    truth_read  whether another argument is a tensor of truth
     """
 
     b: Builder
     node: fx.Node
     out: Any
     dtype_read: torch.dtype | None = None
+    truth_read: bool = False
 
     @property
     def hint(self) -> str:

@@ -38,6 +38,7 @@ from shrinkc.compiler.capture.rules import (
     volume,
 )
 from shrinkc.compiler.capture.rules.composed import einsum, functions, products, scans
+from shrinkc.compiler.capture.rules.lookup import gather, sampling, unpool
 from shrinkc.compiler.capture.writes import Place
 from shrinkc.compiler.reference.reference import leaves
 from shrinkc.errors import CaptureError
@@ -60,6 +61,9 @@ RULES: dict[str, Callable[..., Any]] = {
     **einsum.RULES,
     **products.RULES,
     **scans.RULES,
+    **gather.RULES,
+    **sampling.RULES,
+    **unpool.RULES,
 }
 
 _op: Any = operator  # typeshed leaves some of its functions without types
@@ -135,7 +139,8 @@ class _Converter:
         kwargs = dict(map_arg(node.kwargs, lambda n: self.env[n]))
         if node in self.writes.into:
             kwargs.pop("out", None)
-        return self._apply(Context(self.b, node, observed, self._dtype_read(node)), args, kwargs)
+        types = self._dtype_read(node), self._truth_read(node)
+        return self._apply(Context(self.b, node, observed, *types), args, kwargs)
 
     def _write(self, node: fx.Node) -> None:
         """Whoever reads what it wrote into, under any name, reads its result from now on."""
@@ -149,6 +154,11 @@ class _Converter:
         first = node.args[0] if node.args else None
         seen = self.seen[0].values.get(first) if isinstance(first, fx.Node) else None
         return seen.dtype if isinstance(seen, TensorShape) else None
+
+    def _truth_read(self, node: fx.Node) -> bool:
+        others = (n for n in node.all_input_nodes if n is not next(iter(node.args), None))
+        seen = (self.seen[0].values.get(n) for n in others)
+        return any(isinstance(x, TensorShape) and x.dtype == torch.bool for x in seen)
 
     def _apply(self, c: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if c.node.op == "call_module":
@@ -194,7 +204,11 @@ class _Converter:
             )
         if isinstance(module, nn.Upsample):
             return resize.upsample(c, x, module)
-        c.refuse_indices(isinstance(module, nn.MaxPool2d) and module.return_indices)
+        if isinstance(module, nn.MaxPool2d) and module.return_indices:
+            windows = (module.kernel_size, module.stride, module.padding, module.dilation)
+            return unpool.with_indices(c, x, *windows, module.ceil_mode)
+        if isinstance(module, nn.AdaptiveMaxPool2d) and module.return_indices:
+            return unpool.adaptive_with_indices(c, x, module.output_size)
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.running_mean is None:
             raise c.unsupported("batch norm on the statistics of the batch")
         if isinstance(module, nn.Softmax):

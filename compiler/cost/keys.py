@@ -57,6 +57,13 @@ def _conv(op: ops.Conv, precision: str) -> OpKey:
     )
 
 
+def _dynamic_conv(op: ops.DynamicConv, precision: str) -> OpKey:
+    """As if the filters were known."""
+    name = "depthwise_conv2d" if op.groups == op.a.shape[1] > 1 else "conv2d"
+    fields = {"stride": op.stride, "dilation": op.dilation, "groups": op.groups}
+    return _key(name, op.a, op.output, precision, kernel=op.b.shape[2:], **fields)
+
+
 def _conv_transpose(op: ops.ConvTranspose, precision: str) -> OpKey:
     return _key(
         "conv_transpose2d",
@@ -140,6 +147,9 @@ _KEYS: dict[type[ops.Op], Callable[[Any, str], OpKey | None]] = {
     ops.Integers: _plain("cast"),
     ops.Constant: _free,
     ops.Gather: _plain("gather"),
+    ops.Pick: lambda op, p: _key("gather", op.a, op.output, p),
+    ops.GridSample: lambda op, p: _key("grid_sample", op.a, op.output, p),
+    ops.DynamicConv: _dynamic_conv,
     ops.ArgMax: _plain("argmax"),
     ops.CumSum: _plain("cumsum"),
     ops.TopK: _plain("topk"),

@@ -168,6 +168,26 @@ def _take(s: Lowering, node: fx.Node, x: fx.Node, dim: int, indices: tuple[int, 
     s.add(node, ops.Gather(node.name, s.value(node), s.tensor(x), dim, tuple(indices)))
 
 
+def _pick(s: Lowering, node: fx.Node, table: fx.Node, rows: fx.Node) -> None:
+    operands = s.operand(node, table), s.operand(node, rows)
+    s.add(node, ops.Pick(node.name, s.value(node), *operands))
+
+
+def _grid_sample(s: Lowering, node: fx.Node, x: fx.Node, grid: fx.Node, *how: Any) -> None:
+    operands = s.operand(node, x), s.operand(node, grid)
+    s.add(node, ops.GridSample(node.name, s.value(node), *operands, *how))
+
+
+def _dynamic_conv(s: Lowering, node: fx.Node, x: fx.Node, weight: fx.Node, *how: Any) -> None:
+    operands = s.operand(node, x), s.operand(node, weight)
+    stride, (top, left), dilation, groups = how
+    pads = (top, left, top, left)
+    s.add(
+        node,
+        ops.DynamicConv(node.name, s.value(node), *operands, stride, pads, dilation, groups),
+    )
+
+
 def _integers(s: Lowering, node: fx.Node, x: fx.Node, dtype: ops.DType) -> None:
     """What counts or compares, and is read by nobody else, has the type itself."""
     value = replace(s.value(node), dtype=dtype)
@@ -276,6 +296,9 @@ _FUNCTIONS: dict[Any, Callable[..., None]] = {
     torch.permute: _permute,
     ir.slice_dim: _slice,
     ir.take: _take,
+    ir.pick: _pick,
+    ir.grid_sample: _grid_sample,
+    ir.dynamic_conv: _dynamic_conv,
     F.pad: _pad,
     ir.mean: _reduce("mean"),
     ir.sum_: _reduce("sum"),

@@ -243,6 +243,38 @@ class Gather(Op):
 
 
 @dataclass(frozen=True)
+class Pick(Op):
+    """Rows of `a` (B, L, …) at the whole numbers of `b` (B, K): (B, K, …)."""
+
+    a: Operand
+    b: Operand
+
+
+@dataclass(frozen=True)
+class GridSample(Op):
+    """The image `a` (N, C, H, W) at the places of `b` (N, h, w, 2), (x, y) from −1 to 1, which
+    are corners with `align_corners`, else the edges of the outermost pixels."""
+
+    a: Operand
+    b: Operand
+    mode: Literal["bilinear", "nearest", "bicubic"]
+    padding: Literal["zeros", "border", "reflection"]
+    align_corners: bool
+
+
+@dataclass(frozen=True)
+class DynamicConv(Op):
+    """`a` convolved with computed filters `b` (out, in/groups, kh, kw)."""
+
+    a: Operand
+    b: Operand
+    stride: Pair = (1, 1)
+    pads: Pads = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True)
 class Reshape(Op):
     """To `output.shape`, row-major."""
 

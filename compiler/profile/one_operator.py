@@ -214,6 +214,11 @@ def _gather(key: OpKey, x: ops.Value, y: ops.Value) -> ops.Op:
     return ops.Gather("op", replace(y, shape=shape), x, axis, indices)
 
 
+def _grid_sample(key: OpKey, x: ops.Value, y: ops.Value) -> ops.Op:
+    grid = ops.Value("grid", (1, *key.out_size, 2))
+    return ops.GridSample("op", y, x, grid, "bilinear", "zeros", False)
+
+
 def _argmax(key: OpKey, x: ops.Value, y: ops.Value) -> ops.Op:
     return ops.ArgMax("op", replace(y, shape=(1, 1, *x.shape[2:])), x, 1, True)
 
@@ -234,6 +239,7 @@ _MAKERS: dict[str, Callable[[OpKey, ops.Value, ops.Value], ops.Op]] = {
     **{"mean": _reduce, "sum": _reduce, "max": _reduce, "min": _reduce, "prod": _reduce},
     **dict.fromkeys(get_args(ops.ComparisonKind), _compare),
     **{"where": _where, "gather": _gather, "argmax": _argmax, "topk": _topk},
+    "grid_sample": _grid_sample,
     "cumsum": lambda key, x, y: ops.CumSum("op", y, x, 1),
     "cast": lambda key, x, y: ops.Integers("op", replace(y, dtype="int64"), x),
     "resize": lambda key, x, y: ops.Resize("op", y, x, "bilinear"),

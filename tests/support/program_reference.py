@@ -99,6 +99,14 @@ def _compute(op: ops.Op, operands: list[Tensor]) -> Tensor:
             return torch.from_numpy(op.array.astype(op.output.dtype))
         case ops.Gather():
             return x.index_select(op.axis, torch.tensor(op.indices))
+        case ops.Pick():
+            rows = operands[1].long()
+            return torch.stack([table[row] for table, row in zip(x, rows, strict=True)])
+        case ops.GridSample():
+            return F.grid_sample(x, operands[1], op.mode, op.padding, op.align_corners)
+        case ops.DynamicConv():
+            weight = operands[1]
+            return F.conv2d(_around(x, op.pads), weight, None, op.stride, 0, op.dilation, op.groups)
         case ops.ArgMax():
             return x.argmax(op.axis, op.keepdims).double()
         case ops.CumSum():

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from shrinkc.compiler.capture.builder import Constant
+from shrinkc.compiler.capture.builder import Constant, Expanded
 from shrinkc.compiler.capture.context import Context
 from shrinkc.compiler.capture.lift import lift, pair, raise_to_map
 from shrinkc.compiler.capture.rules.matrix import matmul
@@ -27,6 +27,8 @@ def conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> fx.Node:
+    if isinstance(weight, (fx.Node, Expanded)) or isinstance(bias, fx.Node):
+        return _dynamic_conv(c, x, c.tensor(weight), bias, (stride, padding, dilation, groups))
     weight, bias = c.weight(weight), c.parameter(bias, "bias")
     x = c.tensor(x)
     out, per_group, kh, kw = weight.tensor.shape
@@ -41,6 +43,23 @@ def conv2d(
         )
 
     return lift(c, x, make, {"weight": weight, "bias": bias}, config)
+
+
+def _dynamic_conv(
+    c: Context, x: Any, weight: fx.Node, bias: Any, how: tuple[Any, Any, Any, Any]
+) -> fx.Node:
+    """Filters that are computed from the input, say one for each sample of a batch of 1."""
+    x, (stride, padding, dilation, groups) = c.tensor(x), how
+    (_, _, kh, kw), gaps = c.b.shape(weight), pair(dilation)
+    count = c.b.fixed(groups, "the number of convolution groups")
+    if len(set(c.b.shapes(weight))) > 1:
+        raise c.unsupported("as many filters as the batch says")
+    x, around = explicit_padding(c, x, padding, (kh, kw), gaps)
+    y = c.b.call(ir.dynamic_conv, x, weight, pair(stride), around, gaps, count)
+    if bias is None:
+        return y
+    b = c.tensor(bias)
+    return c.b.call(ir.add, y, c.b.reshape(b, [(*s, 1, 1) for s in c.b.shapes(b)]))
 
 
 def explicit_padding(
@@ -70,8 +89,12 @@ def conv1d(
     groups: int = 1,
 ) -> fx.Node:
     """A convolution over a map of height 1."""
-    weight = c.weight(weight)
-    raised = Constant(weight.tensor.unsqueeze(2), weight.path)
+    raised: Any
+    if isinstance(weight, fx.Node):
+        raised = raise_to_map(c, weight)
+    else:
+        weight = c.weight(weight)
+        raised = Constant(weight.tensor.unsqueeze(2), weight.path)
     flat = raise_to_map(c, c.tensor(x))
     one = [pair(v)[1] for v in (stride, dilation)]
     across = padding if isinstance(padding, str) else (0, pair(padding)[1])

@@ -54,13 +54,6 @@ def adaptive_avg_pool2d(c: Context, x: Any, output_size: Any) -> fx.Node:
     return c.activation(nn.AdaptiveAvgPool2d(c.out_shapes[0][-2:]), x)
 
 
-def adaptive_max_pool2d(
-    c: Context, x: Any, output_size: Any, return_indices: bool = False
-) -> fx.Node:
-    c.refuse_indices(return_indices)
-    return c.activation(nn.AdaptiveMaxPool2d(c.out_shapes[0][-2:]), x)
-
-
 def _over_map(rule: Callable[..., fx.Node]) -> Callable[..., Any]:
     """A 1-D pooling as the 2-D one over a map of height 1."""
 
@@ -89,7 +82,6 @@ RULES: dict[str, Callable[..., Any]] = {
     "max_pool2d": max_pool2d,
     "avg_pool2d": avg_pool2d,
     "adaptive_avg_pool2d": adaptive_avg_pool2d,
-    "adaptive_max_pool2d": adaptive_max_pool2d,
     "max_pool1d": _over_map(max_pool2d),
     "avg_pool1d": _over_map(avg_pool2d),
     "adaptive_avg_pool1d": _adaptive_1d(nn.AdaptiveAvgPool2d),

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from shrinkc.compiler.capture.builder import Constant, Expanded
 from shrinkc.compiler.capture.context import Context
 from shrinkc.compiler.capture.observe import BatchInt
+from shrinkc.compiler.capture.rules.lookup.gather import by_tensors
 from shrinkc.passes import ir
 
 
@@ -90,7 +91,7 @@ def getitem(c: Context, x: Any, index: Any) -> Any:
     if Ellipsis in items:
         at = items.index(Ellipsis)
         items[at : at + 1] = [slice(None)] * (c.b.rank(x) - named)
-    dim = 0
+    dim, chosen = 0, dict[int, Any]()  # dimension → the tensor that indexes it
     for item in items:
         if item is None:
             continue
@@ -99,21 +100,40 @@ def getitem(c: Context, x: Any, index: Any) -> Any:
             x = _take(c, x, dim, slice(item % size, item % size + 1, 1))
         elif isinstance(item, slice):
             x = _take(c, x, dim, cast("slice[Any, Any, Any]", item))
-        elif (chosen := _known_index(item)) is not None:
-            x = index_select(c, x, dim, chosen)
         else:
-            raise c.unsupported("indexing with a tensor")
+            for index in _indices(c, item):
+                chosen[dim] = index
+                dim += 1
+            continue
         dim += 1
-    return c.reshape_out(x)
+    return c.reshape_out(_chosen(c, x, chosen))
 
 
-def _known_index(item: Any) -> Constant | None:
-    """A list of integers, or a constant vector of them."""
+def _indices(c: Context, item: Any) -> Sequence[Tensor | fx.Node]:
+    """What an index of several places says: one tensor, or one for each dimension of a mask."""
     if isinstance(item, (list, tuple)):
         item = Constant(torch.tensor(item))
-    if not isinstance(item, Constant) or item.tensor.ndim != 1:
-        return None
-    return None if item.tensor.is_floating_point() else item
+    if isinstance(item, Constant):
+        known = item.tensor
+        return known.nonzero(as_tuple=True) if known.dtype == torch.bool else (known.long(),)
+    if isinstance(item, Expanded):
+        item = c.tensor(item)
+    if not isinstance(item, fx.Node):
+        raise c.unsupported(f"indexing with {type(item).__name__}")
+    if c.truth_read:
+        raise c.unsupported(
+            "its shape follows the numbers; leave selecting to whoever reads the files"
+        )
+    return (item,)
+
+
+def _chosen(c: Context, x: fx.Node, chosen: dict[int, Any]) -> fx.Node:
+    if not chosen:
+        return x
+    (dim, index), *more = chosen.items()
+    if more or not isinstance(index, Tensor) or index.ndim != 1:
+        return by_tensors(c, x, chosen)
+    return index_select(c, x, dim, Constant(index))
 
 
 def index_(c: Context, x: Any, indices: Sequence[Any]) -> fx.Node:

@@ -33,6 +33,11 @@ from shrinkc.compiler.export.onnx.layers import (
     write_softmax,
     write_topk,
 )
+from shrinkc.compiler.export.onnx.lookup import (
+    write_dynamic_conv,
+    write_grid_sample,
+    write_pick,
+)
 from shrinkc.compiler.export.onnx.moving import (
     write_batch_expand,
     write_concat,
@@ -95,6 +100,9 @@ _WRITERS: dict[type[ops.Op], Callable[[Writer, Any], None]] = {
     ops.Integers: write_integers,
     ops.Constant: write_constant,
     ops.Gather: write_gather,
+    ops.Pick: write_pick,
+    ops.GridSample: write_grid_sample,
+    ops.DynamicConv: write_dynamic_conv,
     ops.ArgMax: write_argmax,
     ops.CumSum: write_cumsum,
     ops.TopK: write_topk,

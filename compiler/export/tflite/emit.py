@@ -87,9 +87,9 @@ class Emitter:
     def constant(self, array: FloatArray, suffix: str) -> int:
         return self.builder.constant(f"{self._scope}/{suffix}", array)
 
-    def weights(self, weight: FloatArray, bias: FloatArray) -> tuple[int, int]:
+    def weights(self, weight: FloatArray | int, bias: FloatArray) -> tuple[int, int]:
         """Biases are never shared: quantisers give every operator its own bias scale."""
-        shared = self.constant(weight, "weight")
+        shared = weight if isinstance(weight, int) else self.constant(weight, "weight")
         return shared, self.builder.constant(f"{self._scope}/bias", bias, shared=False)
 
     def scalar(self, value: float) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.tflite.operators.channels import write_channel_affine, write_prelu
-from shrinkc.compiler.export.tflite.operators.conv import write_conv
+from shrinkc.compiler.export.tflite.operators.conv import write_conv, write_dynamic_conv
 from shrinkc.compiler.export.tflite.operators.conv_transpose import write_conv_transpose
 from shrinkc.compiler.export.tflite.operators.elementwise import (
     write_binary,
@@ -19,6 +19,8 @@ from shrinkc.compiler.export.tflite.operators.elementwise import (
     write_unary,
     write_where,
 )
+from shrinkc.compiler.export.tflite.operators.lookup.grid_sample import write_grid_sample
+from shrinkc.compiler.export.tflite.operators.lookup.pick import write_pick
 from shrinkc.compiler.export.tflite.operators.matrix import write_linear, write_matmul
 from shrinkc.compiler.export.tflite.operators.pool import write_avg_pool, write_max_pool
 from shrinkc.compiler.export.tflite.operators.reduce import (
@@ -89,6 +91,9 @@ _WRITERS: dict[type[ops.Op], Callable[[Writer, Any], None]] = {
     ops.Concat: write_concat,
     ops.Slice: write_slice,
     ops.Gather: write_gather,
+    ops.Pick: write_pick,
+    ops.GridSample: write_grid_sample,
+    ops.DynamicConv: write_dynamic_conv,
     ops.Reshape: write_reshape,
     ops.Transpose: write_transpose,
     ops.BatchExpand: write_batch_expand,

@@ -21,8 +21,11 @@ from shrinkc.passes.ir import (
     argmax,
     clamp,
     cumsum,
+    dynamic_conv,
+    grid_sample,
     integers,
     is_node,
+    pick,
     slice_dim,
     sum_,
     take,
@@ -214,6 +217,30 @@ def _ordered(at: int, reason: str) -> Callable[[Call], Axes]:
     return rule
 
 
+def _pick(c: Call) -> Axes:
+    """What lies behind the rows comes along whole; rows are read by number."""
+    table, rows = (c.computed(x) for x in c.node.args)
+    for value, first in ((table, 2), (rows, len(rows.shape))):
+        for axis, ids in value.axes.items():
+            if axis < first:
+                c.book.protect(ids, c.name, "picked by number")
+    return {axis: ids for axis, ids in table.axes.items() if axis > 1}
+
+
+def _grid_sample(c: Call) -> Axes:
+    """Every channel of the image is read at the same places."""
+    x, grid = (c.computed(a) for a in c.node.args[:2])
+    for value, kept in ((x, 1), (grid, -1)):
+        for axis, ids in value.axes.items():
+            if axis != kept:
+                c.book.protect(ids, c.name, "a place in an image")
+    return {axis: ids for axis, ids in x.axes.items() if axis == 1}
+
+
+def _dynamic_conv(c: Call) -> Axes:
+    return c.protect_all("a convolution with computed filters")
+
+
 def function_axes(c: Call) -> Axes:
     """Axis → identities of a `call_function` node's result."""
     return _RULES[cast("Callable[..., Any]", c.node.target)](c)
@@ -226,6 +253,9 @@ _RULES: dict[Callable[..., Any], Callable[[Call], Axes]] = {
     cumsum: _ordered(1, "running sums over channels"),
     argmax: _ordered(1, "an argmax over channels"),
     **dict.fromkeys((topk_values, topk_indices), _ordered(2, "the largest of its channels")),
+    pick: _pick,
+    grid_sample: _grid_sample,
+    dynamic_conv: _dynamic_conv,
     take: _ordered(1, "its channels are picked by number"),
     torch.matmul: _matmul,
     torch.cat: _cat,

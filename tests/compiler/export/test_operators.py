@@ -172,7 +172,7 @@ def test_an_index_needs_no_detour_over_floats() -> None:
         (lambda x: x.to(torch.uint8), "a cast to uint8, which wraps large numbers around"),
         (lambda x: x.long() & 3, "the bits of integers"),
         (lambda x: x + torch.tensor([2**24 + 1] * 10), "integers beyond 16,777,216"),
-        (lambda x: x[x > 0], "indexing with a tensor"),
+        (lambda x: x[x > 0], "its shape follows the numbers"),
     ],
 )
 def test_what_is_refused(function: Function, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from shrinkc.compiler.export import ops
@@ -35,6 +36,20 @@ def write_conv(w: Writer, op: ops.Conv) -> None:
     w.define(op.output, conv(w.emit, x, weight, bias, window, op.activation), NHWC)
 
 
+def write_dynamic_conv(w: Writer, op: ops.DynamicConv) -> None:
+    """CONV_2D reads its filter (out, kh, kw, in/groups) from a tensor, DEPTHWISE_CONV_2D
+    (1, kh, kw, out)."""
+    outputs, kernel = op.b.shape[0], pair(op.b.shape)
+    sizes = (pair(op.a.shape), pair(op.output.shape))
+    window = Window(*sizes, kernel, op.stride, op.dilation, op.pads)
+    x, bias = w.arrange(op.a, NHWC), np.zeros(outputs, np.float32)
+    if op.groups == op.a.shape[1] > 1:
+        result = depthwise_conv(w.emit, x, w.arrange(op.b, (1, 2, 3, 0)), bias, window, "none")
+    else:
+        result = conv(w.emit, x, w.arrange(op.b, (0, 2, 3, 1)), bias, window, "none")
+    w.define(op.output, result, NHWC)
+
+
 def _write_depthwise(w: Writer, op: ops.Conv, window: Window) -> None:
     """One output a channel leaves the channels in the order they come in."""
     if len(op.bias) == op.groups:
@@ -58,37 +73,42 @@ def _block_major(array: ops.FloatArray, block: int) -> ops.FloatArray:
 def conv(
     e: Emitter,
     x: int,
-    weight: ops.FloatArray,
+    weight: ops.FloatArray | int,
     bias: ops.FloatArray,
     window: Window,
     activation: ops.FusedActivation,
 ) -> int:
-    """`weight` (out, kh, kw, in/groups)."""
+    """`weight` (out, kh, kw, in/groups), known or a tensor."""
+    filters, biases = e.weights(weight, bias)
+    outputs, *_, per_group = e.shape(filters)
     x, window = pad_window(e, x, window)
     options = window_options(schema.Conv2DOptionsT, window.stride, window.padding)
     options.dilationHFactor, options.dilationWFactor = window.dilation
     options.fusedActivationFunction = ACTIVATIONS[activation]
-    grouped = weight.shape[3] != e.shape(x)[3]
+    grouped = per_group != e.shape(x)[3]
     version = 6 if grouped else 2 if window.dilation != (1, 1) else 1
-    shape = (e.shape(x)[0], *window.out_size, weight.shape[0])
-    return e.emit(Operator.CONV_2D, (x, *e.weights(weight, bias)), shape, options, version)
+    shape = (e.shape(x)[0], *window.out_size, outputs)
+    return e.emit(Operator.CONV_2D, (x, filters, biases), shape, options, version)
 
 
 def depthwise_conv(
     e: Emitter,
     x: int,
-    weight: ops.FloatArray,
+    weight: ops.FloatArray | int,
     bias: ops.FloatArray,
     window: Window,
     activation: ops.FusedActivation,
 ) -> int:
-    """`weight` (1, kh, kw, out); the outputs of one input channel are neighbours."""
+    """`weight` (1, kh, kw, out), known or a tensor; the outputs of one input channel are
+    neighbours."""
+    filters, biases = e.weights(weight, bias)
+    outputs = e.shape(filters)[3]
     x, window = pad_window(e, x, window)
     options = window_options(schema.DepthwiseConv2DOptionsT, window.stride, window.padding)
     options.dilationHFactor, options.dilationWFactor = window.dilation
-    options.depthMultiplier = weight.shape[3] // e.shape(x)[3]
+    options.depthMultiplier = outputs // e.shape(x)[3]
     options.fusedActivationFunction = ACTIVATIONS[activation]
     version = 2 if window.dilation != (1, 1) else 1
-    shape = (e.shape(x)[0], *window.out_size, weight.shape[3])
-    inputs = (x, *e.weights(weight, bias))
+    shape = (e.shape(x)[0], *window.out_size, outputs)
+    inputs = (x, filters, biases)
     return e.emit(Operator.DEPTHWISE_CONV_2D, inputs, shape, options, version)
