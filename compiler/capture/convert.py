@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from shrinkc.compiler.capture import refused
 from shrinkc.compiler.capture.builder import Builder, Constant, Expanded
 from shrinkc.compiler.capture.context import Context, target_name
 from shrinkc.compiler.capture.lift import pair
@@ -64,6 +65,7 @@ RULES: dict[str, Callable[..., Any]] = {
     **gather.RULES,
     **sampling.RULES,
     **unpool.RULES,
+    **refused.RULES,
 }
 
 _op: Any = operator  # typeshed leaves some of its functions without types

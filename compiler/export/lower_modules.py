@@ -199,11 +199,16 @@ def max_pool(s: Lowering, node: fx.Node, m: nn.MaxPool2d) -> None:
 
 
 def avg_pool(s: Lowering, node: fx.Node, m: nn.AvgPool2d) -> None:
-    if m.divisor_override is not None:
-        raise NotLowerableError("average pooling with divisor_override")
     x, value = _input(s, node), s.value(node)
     kernel, stride, pads = pair(m.kernel_size), pair(m.stride or m.kernel_size), pair(m.padding)
     extra = _ceil_extra(_map(x), _map(value), kernel, stride, pads, (1, 1))
+    if m.divisor_override is not None:  # sums, over a number that is always the same
+        around = (pads[0], pads[1], pads[0] + extra[0], pads[1] + extra[1])
+        mean = replace(value, name=f"{node.name}_mean")
+        mean = s.emit(ops.AvgPool(node.name, mean, x, kernel, stride, around))
+        factor = np.asarray(kernel[0] * kernel[1] / m.divisor_override, np.float32)
+        s.add(node, ops.Binary(node.name, value, mean, ops.Const(f"{node.name}_by", factor), "mul"))
+        return
     counted = m.count_include_pad
     if (
         _map(value) == (1, 1)
@@ -262,8 +267,32 @@ def adaptive_max_pool(s: Lowering, node: fx.Node, m: nn.AdaptiveMaxPool2d) -> No
     elif all(n % o == 0 for n, o in zip(size, out, strict=True)):
         kernel = (size[0] // out[0], size[1] // out[1])
         s.add(node, ops.MaxPool(node.name, value, x, kernel, kernel))
-    else:
-        raise NotLowerableError(f"adaptive max pooling from {size} to {out}")
+    else:  # uneven windows, a direction after the other
+        s.set(node, _uneven_max(s, node, _uneven_max(s, node, x, 2, out[0]), 3, out[1]))
+
+
+def _uneven_max(s: Lowering, node: fx.Node, x: ops.Value, axis: int, out: int) -> ops.Value:
+    """Window i is floor(i·size/out) … ceil((i+1)·size/out): the maximum of what is first in every
+    window, second, …, the last one again where a window is shorter."""
+    size = x.shape[axis]
+    windows = [(i * size // out, -(-(i + 1) * size // out)) for i in range(out)]
+    shape = (*x.shape[:axis], out, *x.shape[axis + 1 :])
+    last = axis == 3
+    found: ops.Value | None = None
+    most = max(stop - start for start, stop in windows)
+    for n in range(most):
+        indices = tuple(min(start + n, stop - 1) for start, stop in windows)
+        name = f"{node.name}_{axis}_{n}"
+        taken = s.emit(ops.Gather(node.name, replace(x, name=name, shape=shape), x, axis, indices))
+        if found is None:
+            found = taken
+            continue
+        value = replace(taken, name=f"{name}_max")
+        if last and n == most - 1:
+            value = s.value(node)
+        found = s.emit(ops.Binary(node.name, value, found, taken, "maximum"))
+    assert found is not None
+    return found
 
 
 # --- moving pixels -------------------------------------------------------------------------------

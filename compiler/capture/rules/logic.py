@@ -75,8 +75,10 @@ def _any(function: Callable[..., Any]) -> Callable[..., Any]:
     return rule
 
 
-def where(c: Context, condition: Any, a: Any, b: Any) -> fx.Node:
+def where(c: Context, condition: Any, a: Any = None, b: Any = None) -> fx.Node:
     """With a known condition: cond · a + (1 − cond) · b."""
+    if a is None or b is None:
+        raise c.unsupported("its shape follows the numbers; give what stands where")
     if not isinstance(condition, (Constant, torch.Tensor)):
         return c.b.call(ir.where, c.operand(condition), c.operand(a), c.operand(b))
     mask = condition.tensor if isinstance(condition, Constant) else condition

@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from shrinkc.compiler.capture.builder import Constant
 from shrinkc.compiler.capture.context import Context
-from shrinkc.compiler.capture.rules.conv import conv2d
+from shrinkc.compiler.capture.rules.conv import conv2d, conv_transpose2d
 from shrinkc.compiler.capture.rules.pool import avg_pool2d, max_pool2d
 
 Triple = tuple[int, int, int]
@@ -88,8 +88,42 @@ def _frames(c: Context, x: fx.Node) -> fx.Node:
     return c.b.reshape(x, [(n[0], n[1] * n[2], *n[3:]) for n in c.b.shapes(x)])
 
 
-def conv_transpose3d(c: Context, *args: Any, **kwargs: Any) -> fx.Node:
-    raise c.unsupported("a 3-D transposed convolution")
+def conv_transpose3d(
+    c: Context,
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    *by_place: Any,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> fx.Node:
+    """Two dimensions at a time: every frame by itself, with the kernel's planes as channels (o, k);
+    then plane k of output o is added up at depth d · stride + k · dilation, by one transposed
+    convolution for each output channel over a map of (depth, height · width)."""
+    groups, dilation = (*by_place, *(groups, dilation)[len(by_place) :])
+    weight, x = c.weight(weight), c.tensor(x)
+    if c.b.rank(x) != 5:
+        raise c.unsupported("a 3-D transposed convolution of something that is not (N, C, D, H, W)")
+    (inputs, per_group, planes, *kernel), outputs = weight.tensor.shape, c.out_shapes[0][1]
+    s, p, e, d = map(triple, (stride, padding, output_padding, dilation))
+    depth = c.b.shape(x)[2]
+    images = c.b.reshape(
+        c.b.permute(x, (0, 2, 1, 3, 4)), [(n[0] * n[2], n[1], *n[3:]) for n in c.b.shapes(x)]
+    )
+    flat = Constant(weight.tensor.reshape(inputs, per_group * planes, *kernel), weight.path)
+    rest = (s[1:], p[1:], e[1:])
+    y = conv_transpose2d(c, images, flat, None, *rest, groups=groups, dilation=d[1:])
+    size = c.b.shape(y)[2:]
+    shapes = [(n[0], depth, outputs * planes, math.prod(size)) for n in c.out_shapes]
+    rows = c.b.permute(c.b.reshape(y, shapes), (0, 2, 1, 3))
+    one_hot = torch.eye(planes).reshape(planes, 1, planes, 1).repeat(outputs, 1, 1, 1)
+    along = ((s[0], 1), (p[0], 0), (e[0], 0))
+    known = Constant(one_hot)
+    z = conv_transpose2d(c, rows, known, bias, *along, groups=outputs, dilation=(d[0], 1))
+    return c.reshape_out(z)
 
 
 def _pool(

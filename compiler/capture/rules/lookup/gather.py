@@ -241,6 +241,8 @@ def index_copy(c: Context, x: Any, dim: int, index: Any, source: Any) -> fx.Node
     places = list(range(size))
     for i, at in enumerate(_order_of(c, index, size)):
         places[at] = size + i
+    if c.b.shapes(source)[-1][0] < c.b.shapes(x)[-1][0]:
+        source = c.b.call(ir.batch_expand, source, x)
     both = c.b.call(torch.cat, (x, source), dim)
     return c.b.call(ir.take, both, dim, tuple(places))
 
@@ -255,6 +257,28 @@ def index_add(c: Context, x: Any, dim: int, index: Any, source: Any, alpha: floa
     return index_copy(c, x, dim, index, c.b.call(ir.add, found, more))
 
 
+def index_put(
+    c: Context, x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False
+) -> fx.Node:
+    """`x[:, index] = values`"""
+    found = [(dim, index) for dim, index in enumerate(indices) if index is not None]
+    if len(found) != 1 or not isinstance(found[0][1], Constant) or found[0][1].tensor.ndim != 1:
+        raise c.unsupported("writes at computed places, or at places of several dimensions")
+    (dim, index), x = found[0], c.tensor(x)
+    chosen = index.tensor
+    places = chosen.nonzero()[:, 0] if chosen.dtype == torch.bool else chosen
+    shape = [len(places) if d == dim else n for d, n in enumerate(c.b.shape(x))]
+    value = c.operand(values)
+    if not isinstance(value, fx.Node):
+        value = c.tensor(Constant(torch.tensor(float(value))))
+    if any(len({*sizes}) > 1 for sizes in _columns(c, x)):
+        shape[0] = 1
+    lead = [(*(1,) * (len(shape) - len(s)), *s) for s in c.b.shapes(value)]
+    wide = c.b.call(ir.mul, c.b.reshape(value, lead), c.tensor(Constant(torch.ones(shape))))
+    write = index_add if accumulate else index_copy
+    return write(c, x, dim, Constant(places), wide)
+
+
 RULES: dict[str, Callable[..., Any]] = {
     "gather": gather,
     "take_along_dim": take_along_dim,
@@ -266,4 +290,5 @@ RULES: dict[str, Callable[..., Any]] = {
     "index_fill": index_fill,
     "index_copy": index_copy,
     "index_add": index_add,
+    "index_put": index_put,
 }

@@ -103,12 +103,14 @@ def max_unpool2d(
     repeated over the window, and compared with where they are."""
     x, indices = c.tensor(x), c.tensor(indices)
     size, out = c.b.shape(x)[2:], c.out_shapes[0][2:]
-    window = (out[0] // size[0], out[1] // size[1])
-    if not c.aten:
-        kernel = pair(kernel_size)
-        if (pair(stride) if stride else kernel) != kernel or pair(padding) != (0, 0):
-            raise c.unsupported("max unpooling whose windows overlap or are padded")
-        window = kernel
+    if c.aten:  # which knows sizes alone
+        kernel_size, stride, padding = _windows_of(c.node.args[1]) or (
+            (out[0] // size[0], out[1] // size[1]),
+            *(None, 0),
+        )
+    window = pair(kernel_size)
+    if (pair(stride) if stride else window) != window or pair(padding) != (0, 0):
+        raise c.unsupported("max unpooling whose windows overlap or are padded")
     whole = (size[0] * window[0], size[1] * window[1])
     if any(n < m for n, m in zip(out, whole, strict=True)):
         raise c.unsupported("max unpooling to less than its windows cover")
@@ -121,6 +123,15 @@ def max_unpool2d(
     y = c.b.call(ir.where, here, wide, 0.0)
     amounts = (0, out[1] - whole[1], 0, out[0] - whole[0])
     return c.b.call(F.pad, y, amounts, "constant", 0.0) if any(amounts) else y
+
+
+def _windows_of(indices: Any) -> tuple[Any, Any, Any] | None:
+    """Kernel, stride and padding of the pooling that raw `indices` come from."""
+    source = indices.args[0] if indices.args else None
+    if not isinstance(source, fx.Node) or "max_pool2d_with_indices" not in str(source.target):
+        return None
+    kernel, stride, padding = (*source.args[1:4], None, 0)[:3]
+    return kernel, stride, padding or 0
 
 
 RULES: dict[str, Callable[..., Any]] = {

@@ -21,12 +21,38 @@ _LOWEST = float(np.finfo(np.float32).min)
 def write_max_pool(w: Writer, op: ops.MaxPool) -> None:
     """Padding with zeros does for values that cannot be negative: every window holds one, and
     unlike other numbers zeros are padded inside XNNPACK."""
-    if op.dilation != (1, 1):
-        raise w.unsupported(f"dilation {op.dilation} in a pooling window")
     border = 0.0 if op.x.name in w.nonnegative else _LOWEST
     image = w.image(op.x)
+    if op.dilation != (1, 1):
+        w.define_image(op.output, _dilated(w.emit, image.tensor, op, border), image)
+        return
     x, window = pad_window(w.emit, image.tensor, _window(op), border)
     w.define_image(op.output, _pool(w.emit, Operator.MAX_POOL_2D, x, window), image)
+
+
+def _dilated(e: Emitter, x: int, op: ops.MaxPool, border: float) -> int:
+    """MAX_POOL_2D has no dilation: the map's maximum with itself, moved, a direction after the
+    other; windows of one pixel take every stride-th."""
+    sizes = (pair(op.x.shape), pair(op.output.shape))
+    top, left, bottom, right = Window(*sizes, op.kernel, op.stride, op.dilation, op.pads).needed
+    if any((top, left, bottom, right)):
+        x = e.pad(x, (0, top, left, 0), (0, bottom, right, 0), border)
+    for axis in (0, 1):
+        shape = list(e.shape(x))
+        shape[axis + 1] = (sizes[1][axis] - 1) * op.stride[axis] + 1
+        moved = [
+            e.slice(x, (0, *(i * d if a == axis else 0 for a in (0, 1)), 0), tuple(shape))
+            for d in (op.dilation[axis],)
+            for i in range(op.kernel[axis])
+        ]
+        x = moved[0]
+        for other in moved[1:]:
+            x = e.binary(Operator.MAXIMUM, x, other)
+    if op.stride == (1, 1):
+        return x
+    return _pool(
+        e, Operator.MAX_POOL_2D, x, Window(pair(e.shape(x)[:3]), sizes[1], (1, 1), op.stride)
+    )
 
 
 def write_avg_pool(w: Writer, op: ops.AvgPool) -> None:
