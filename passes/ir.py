@@ -4,7 +4,7 @@ A `torch.fx.GraphModule` of `placeholder`, `get_attr`, `call_module`, `call_func
 `output` node (whose single argument is a tuple of nodes), such that
 
 * every `call_module` target is exactly (not a subclass of) a class in `MODULES`, takes exactly
-  one positional node and no keyword;
+  one positional node and no keyword; a `Recurrent` may take its first states behind it;
 * every `call_function` target is a value of `FUNCTIONS`, called as its entry says: positional
   arguments only, all of them given;
 * every `get_attr` names a tensor (parameter or buffer) of the root module;
@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from shrinkc.errors import IllegalGraphError
+from shrinkc.passes.recurrent import Recurrent
 
 # Class → the constructor arguments that rebuild it, each also an attribute of the instance.
 # `bias` means: has a bias tensor. Parameters and buffers come on top, from the state dict.
@@ -71,6 +72,9 @@ MODULES: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Upsample: ("size", "scale_factor", "mode", "align_corners"),
     nn.PixelShuffle: ("upscale_factor",),
     nn.PixelUnshuffle: ("downscale_factor",),
+    Recurrent: (
+        *("kind", "input_size", "hidden_size", "proj_size", "has_bias", "reverse", "with_cell"),
+    ),
 }
 
 # Activations that act on every element alone.
@@ -358,12 +362,15 @@ def _attribute_problem(graph_module: fx.GraphModule, target: str) -> str | None:
 
 
 def _module_problem(graph_module: fx.GraphModule, node: fx.Node) -> str | None:
-    if len(node.args) != 1 or not is_node(node.args[0]):
-        return "a module call takes exactly one node"
     try:
         module = graph_module.get_submodule(cast(str, node.target))
     except AttributeError:
         return f"module '{node.target}' does not exist"
+    most = 1
+    if isinstance(module, Recurrent):
+        most = 3 if module.kind == "lstm" else 2
+    if not 1 <= len(node.args) <= most or not all(map(is_node, node.args)):
+        return "a module call takes exactly one node"
     if type(module) not in MODULES:
         return f"module class {type(module).__name__} is not in the closed set"
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and (

@@ -73,14 +73,14 @@ class Builder:
         node = self.graph.call_function(function, args)
         return self._annotate(node, lambda index: meta_call(function, self._like(args, index)))
 
-    def module(self, path: str, module: nn.Module, x: fx.Node) -> fx.Node:
+    def module(self, path: str, module: nn.Module, *inputs: fx.Node) -> fx.Node:
         """A call of `module`, kept at `path`; the same module at the same path is shared."""
         if self.attributes.get(path) is not module:
             path = self._home(path)
             self._keep(path, module)
-        node = self.graph.call_module(path, (x,))
+        node = self.graph.call_module(path, inputs)
         twin = meta_twin(module)
-        return self._annotate(node, lambda index: twin(self._like(x, index)))
+        return self._annotate(node, lambda index: twin(*self._like(inputs, index)))
 
     def new_module(self, hint: str, module: nn.Module, x: fx.Node) -> fx.Node:
         """A call of a module that the model did not have as one."""
@@ -88,7 +88,7 @@ class Builder:
         return self.module(self._free(hint), module, x)
 
     def lifted(
-        self, key: tuple[Any, ...], hint: str, make: Callable[[], nn.Module], x: fx.Node
+        self, key: tuple[Any, ...], hint: str, make: Callable[[], nn.Module], *inputs: fx.Node
     ) -> fx.Node:
         """A module made from functional weights; one per key, so that sharing stays visible.
 
@@ -100,7 +100,7 @@ class Builder:
             self._keep(self._lifted[key][0], make().eval())
         path, _ = self._lifted[key]
         module = cast(nn.Module, self.attributes[path])
-        return self.module(path, module, x)
+        return self.module(path, module, *inputs)
 
     def constant(self, constant: Constant, hint: str) -> fx.Node:
         """A `get_attr` of the constant, in floats; parameters keep their path.

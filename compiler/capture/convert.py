@@ -40,6 +40,7 @@ from shrinkc.compiler.capture.rules import (
 )
 from shrinkc.compiler.capture.rules.composed import einsum, functions, products, scans
 from shrinkc.compiler.capture.rules.lookup import gather, sampling, unpool
+from shrinkc.compiler.capture.rules.sequence import recurrent
 from shrinkc.compiler.capture.writes import Place
 from shrinkc.compiler.reference.reference import leaves
 from shrinkc.errors import CaptureError
@@ -66,6 +67,7 @@ RULES: dict[str, Callable[..., Any]] = {
     **sampling.RULES,
     **unpool.RULES,
     **refused.RULES,
+    **recurrent.RULES,
 }
 
 _op: Any = operator  # typeshed leaves some of its functions without types
@@ -164,7 +166,7 @@ class _Converter:
 
     def _apply(self, c: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if c.node.op == "call_module":
-            return self._module(c, args)
+            return self._module(c, args, kwargs)
         name = _operator(c.node)
         rule = RULES.get(name)
         if rule is None:
@@ -188,9 +190,11 @@ class _Converter:
             return made
         return Expanded(made, c.out_shapes)
 
-    def _module(self, c: Context, args: tuple[Any, ...]) -> Any:
+    def _module(self, c: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         path = cast(str, c.node.target)
         module = self.raw.get_submodule(path)
+        if isinstance(module, recurrent.MODULES):
+            return recurrent.module(c, path, module, *args, **kwargs)
         if type(module) in MODULE_RULES:
             function, rest = MODULE_RULES[type(module)](module)
             return self._apply_function(c, function, (args[0], *rest))

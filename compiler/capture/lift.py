@@ -31,6 +31,7 @@ def lift(
     make: Callable[[], nn.Module],
     tensors: dict[str, Constant | None],
     config: tuple[Any, ...],
+    *more: fx.Node,
 ) -> fx.Node:
     """A module holding the given tensors, the very ones, so that sharing and training go on."""
 
@@ -44,7 +45,7 @@ def lift(
     key = (config, *(None if t is None else id(t.tensor) for t in tensors.values()))
     first = next((t for t in tensors.values() if t is not None), None)
     hint = c.hint if first is None else _home(first, c.hint)
-    return c.b.lifted(key, hint, build, x)
+    return c.b.lifted(key, hint, build, x, *more)
 
 
 def _assign(module: nn.Module, name: str, tensor: Tensor) -> None:

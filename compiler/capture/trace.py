@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from shrinkc.compiler.capture.module_rules import MODULE_RULES
+from shrinkc.compiler.capture.rules.sequence import recurrent
 from shrinkc.compiler.support.quiet import quiet
 from shrinkc.errors import CaptureError
 from shrinkc.passes import ir
@@ -57,6 +58,9 @@ for _name, _function in _WRITING.items():
     setattr(_Proxy, _name, _writing(_function))
 
 
+LEAVES = frozenset((*ir.MODULES, *MODULE_RULES, *recurrent.MODULES))
+
+
 class _Tracer(fx.Tracer):
     """Leaves are exactly what the rules know; everything else is traced through."""
 
@@ -65,7 +69,7 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         hooked = any(m.__dict__[kind] for kind in ("_forward_hooks", "_forward_pre_hooks"))
-        return not hooked and (type(m) in ir.MODULES or type(m) in MODULE_RULES)
+        return not hooked and type(m) in LEAVES
 
 
 def symbolic_trace(model: nn.Module, inputs: int) -> fx.GraphModule:

@@ -18,6 +18,7 @@ from shrinkc.passes.ir import (
     input_shapes,
     module_of,
 )
+from shrinkc.passes.recurrent import Recurrent
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
@@ -39,7 +40,7 @@ def shapes(graph_module: fx.GraphModule, batch_factor: int = 1) -> Shapes:
     graph cannot run, say at a batch size it is not made for.
     """
     values: dict[fx.Node, Tensor] = {}
-    modules: dict[int, Callable[[Tensor], Tensor]] = {}
+    modules: dict[int, Callable[..., Tensor]] = {}
     with torch.no_grad():
         for node in graph_module.graph.nodes:
             if node.op != "output":
@@ -51,7 +52,7 @@ def _run(
     graph_module: fx.GraphModule,
     node: fx.Node,
     values: dict[fx.Node, Tensor],
-    modules: dict[int, Callable[[Tensor], Tensor]],
+    modules: dict[int, Callable[..., Tensor]],
     batch_factor: int,
 ) -> Tensor:
     if node.op == "placeholder":
@@ -104,15 +105,17 @@ _FORMULAS: dict[type[nn.Module], Callable[[Any, Shape], Shape]] = {
     nn.Linear: _linear,
     nn.AdaptiveAvgPool2d: _adaptive,
     nn.AdaptiveMaxPool2d: _adaptive,
+    Recurrent: Recurrent.output_shape,
 }
 
 
-def meta_twin(module: nn.Module) -> Callable[[Tensor], Tensor]:
+def meta_twin(module: nn.Module) -> Callable[..., Tensor]:
     """The module on meta tensors: a twin that shares everything but parameters and buffers."""
     if isinstance(module, _SAME_SHAPE):
         return lambda x: x
     if type(module) in _FORMULAS:
-        return lambda x: torch.empty(_FORMULAS[type(module)](module, x.shape), device="meta")
+        formula = _FORMULAS[type(module)]
+        return lambda x, *_: torch.empty(formula(module, tuple(x.shape)), device="meta")
     twin = copy.copy(module)
     state = twin.__dict__
     for kind in ("_parameters", "_buffers"):
