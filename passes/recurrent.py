@@ -27,6 +27,9 @@ class Recurrent(nn.Module):
 
     weight_ih: nn.Parameter  # (gates · H, input_size)
     weight_hh: nn.Parameter  # (gates · H, P)
+    bias_ih: nn.Parameter  # (gates · H,), as bias_hh
+    bias_hh: nn.Parameter
+    weight_hr: nn.Parameter  # (P, H)
 
     def __init__(
         self,

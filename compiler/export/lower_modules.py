@@ -11,7 +11,9 @@ import numpy as np
 from torch import fx, nn
 
 from shrinkc.compiler.export import ops
+from shrinkc.compiler.export.lower_recurrent import recurrent
 from shrinkc.compiler.export.lowering import Lowering, NotLowerableError
+from shrinkc.passes.recurrent import Recurrent
 
 
 def pair(value: Any) -> ops.Pair:
@@ -364,4 +366,5 @@ MODULE_LOWERINGS: dict[type[nn.Module], Callable[..., None]] = {
     nn.Upsample: upsample,
     nn.PixelShuffle: pixel_shuffle,
     nn.PixelUnshuffle: pixel_unshuffle,
+    Recurrent: recurrent,
 }

@@ -56,6 +56,8 @@ BinaryKind = Literal["add", "sub", "mul", "div", "pow", "remainder", "atan2", "m
 ComparisonKind = Literal["greater", "greater_equal", "equal", "not_equal"]
 ReduceKind = Literal["mean", "sum", "max", "min", "prod"]
 DType = Literal["float32", "int64", "int32", "bool"]
+RecurrentKind = Literal["lstm", "gru", "rnn_tanh", "rnn_relu"]
+GATES: dict[RecurrentKind, int] = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Op:
         for field in fields(self):
             if field.name in ("x", "condition", "a", "b", "like"):
                 yield getattr(self, field.name)
-            elif field.name == "parts":
+            elif field.name in ("parts", "states"):
                 yield from getattr(self, field.name)
 
 
@@ -401,6 +403,32 @@ class LayerNorm(Op):
     weight: FloatArray
     bias: FloatArray
     eps: float
+
+
+@dataclass(frozen=True, eq=False)
+class Recurrent(Op):
+    """One direction of an LSTM, GRU or RNN over x (N, L, I): `shrinkc.passes.recurrent.Recurrent`
+    without a projection, with its equations and its order of gates. `states` (N, H): h₀, and c₀ of
+    an LSTM; or none, which are zeros. `biases`: (bias_ih, bias_hh)."""
+
+    x: Value
+    kind: RecurrentKind
+    weight_ih: FloatArray
+    weight_hh: FloatArray
+    biases: tuple[FloatArray, FloatArray]
+    states: tuple[Operand, ...] = ()
+    reverse: bool = False
+    with_cell: bool = False
+
+    @property
+    def hidden(self) -> int:
+        """H"""
+        return self.weight_hh.shape[0] // GATES[self.kind]
+
+    @property
+    def steps(self) -> int:
+        """L"""
+        return self.x.shape[1]
 
 
 @dataclass(frozen=True)

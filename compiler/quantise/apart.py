@@ -116,6 +116,7 @@ def _reading(op: ops.Op, inputs: Mapping[str, ops.Value]) -> ops.Op:
         operand = getattr(op, field, None)
         if isinstance(operand, ops.Value) and operand.name in inputs:
             changed[field] = inputs[operand.name]
-    if isinstance(op, ops.Concat):
-        changed["parts"] = tuple(inputs.get(part.name, part) for part in op.parts)
+    for field in ("parts", "states"):
+        if hasattr(op, field):
+            changed[field] = tuple(inputs.get(x.name, x) for x in getattr(op, field))
     return replace(op, **changed)

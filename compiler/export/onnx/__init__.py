@@ -49,6 +49,7 @@ from shrinkc.compiler.export.onnx.moving import (
     write_slice,
     write_transpose,
 )
+from shrinkc.compiler.export.onnx.recurrent import write_recurrent
 from shrinkc.compiler.export.onnx.writer import Writer
 from shrinkc.errors import ExportError, InputError
 
@@ -120,6 +121,7 @@ _WRITERS: dict[type[ops.Op], Callable[[Writer, Any], None]] = {
     ops.DepthToSpace: write_depth_to_space,
     ops.Softmax: write_softmax,
     ops.LayerNorm: write_layer_norm,
+    ops.Recurrent: write_recurrent,
 }
 
 

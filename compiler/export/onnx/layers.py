@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import helper
 
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.onnx.elementwise import activated
@@ -150,6 +149,6 @@ def write_topk(w: Writer, op: ops.TopK) -> None:
     out = op.output.name
     inputs = [op.x.name, w.numbers(f"{out}/count", [op.count], np.int64)]
     names = [out if op.part == "values" else f"{out}/values", f"{out}/indices"]
-    w.nodes.append(helper.make_node("TopK", inputs, names, f"{out}/TopK", axis=op.axis))
+    w.several("TopK", inputs, names, axis=op.axis)
     if op.part == "indices":
         w.cast(names[1], out, op.output.dtype)

@@ -38,6 +38,13 @@ class Writer:
         self.nodes.append(helper.make_node(kind, list(inputs), [output], name, **attributes))
         return output
 
+    def several(
+        self, kind: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
+    ) -> None:
+        """A node of more than one output."""
+        name = f"{outputs[0]}/{kind}"
+        self.nodes.append(helper.make_node(kind, list(inputs), list(outputs), name, **attributes))
+
     def array(self, name: str, array: NDArray[Any], view: str = "") -> str:
         """An initializer; the same array is written once. `view` tells reshaped uses apart."""
         known = self._written.get((id(array), view))

@@ -31,6 +31,7 @@ _TYPES: dict[str, int] = {
 }
 _ALIGNMENT = 16  # bytes; the schema's force_align of buffer data
 _SIZE_LIMIT = 2**31 - 2**20  # bytes; FlatBuffer offsets are signed 32-bit
+NONE = -1  # in place of a tensor
 _LAST_BYTE_CODE = 127  # operator codes above it do not fit the field that old readers look at
 
 
@@ -61,6 +62,7 @@ class _Tensor:
     shape: Shape
     dtype: str
     content: memoryview | None  # None: computed
+    variable: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,10 @@ class ModelBuilder:
         """A computed tensor."""
         return self._add(_Tensor(name, shape, dtype, None))
 
+    def variable(self, name: str, shape: Shape) -> int:
+        """A tensor that its operator keeps from one run of the file to the next, zeros at first."""
+        return self._add(_Tensor(name, shape, "float32", None, variable=True))
+
     def constant(self, name: str, array: Array, *, shared: bool = True) -> int:
         """A known tensor; `shared`: an equal one that is already in the file may serve."""
         content = np.ascontiguousarray(array).reshape(-1).data.cast("B")
@@ -131,7 +137,8 @@ class ModelBuilder:
         options: Any = None,
         version: int = 1,
     ) -> None:
-        """Append an operator; `options` is the schema's options object for its kind."""
+        """Append an operator; `options` is the schema's options object for its kind. An input that
+        is left out is NONE."""
         self._operators.append(_Operator(code, version, tuple(inputs), tuple(outputs), options))
 
     def finish(self, inputs: Sequence[Named], outputs: Sequence[Named]) -> bytes:
@@ -140,7 +147,7 @@ class ModelBuilder:
         operators = self._needed({tensor for _, tensor in outputs})
         used = {tensor for _, tensor in (*inputs, *outputs)}
         used.update(tensor for op in operators for tensor in (*op.inputs, *op.outputs))
-        places = {tensor: place for place, tensor in enumerate(sorted(used))}
+        places = {tensor: place for place, tensor in enumerate(sorted(used - {NONE}))}
         return _serialise(
             [self._tensors[tensor] for tensor in places],
             [_placed(op, places) for op in operators],
@@ -185,7 +192,7 @@ def _signature_of(named: Sequence[Named], places: Mapping[int, int]) -> dict[str
 
 def _placed(operator: _Operator, places: Mapping[int, int]) -> _Operator:
     inputs, outputs = (
-        tuple(places[tensor] for tensor in tensors)
+        tuple(places.get(tensor, NONE) for tensor in tensors)
         for tensors in (operator.inputs, operator.outputs)
     )
     return _Operator(operator.code, operator.version, inputs, outputs, operator.options)
@@ -249,6 +256,7 @@ def _tensor(tensor: _Tensor, buffer: int) -> Any:
     result = schema.TensorT()
     result.name, result.type, result.buffer = tensor.name, _TYPES[tensor.dtype], buffer
     result.shape = np.array(tensor.shape, np.int32)
+    result.isVariable = tensor.variable
     return result
 
 

@@ -43,6 +43,7 @@ from shrinkc.compiler.export.tflite.operators.shape import (
 )
 from shrinkc.compiler.export.tflite.operators.slice import write_slice
 from shrinkc.compiler.export.tflite.operators.spatial import write_depth_to_space, write_resize
+from shrinkc.compiler.export.tflite.recurrent import write_recurrent
 from shrinkc.compiler.export.tflite.writer import Writer, boundary_order
 
 __all__ = ["boundary_order", "write_tflite"]
@@ -108,4 +109,5 @@ _WRITERS: dict[type[ops.Op], Callable[[Writer, Any], None]] = {
     ops.DepthToSpace: write_depth_to_space,
     ops.Softmax: write_softmax,
     ops.LayerNorm: write_layer_norm,
+    ops.Recurrent: write_recurrent,
 }
