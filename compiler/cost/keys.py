@@ -16,14 +16,39 @@ def macs(program: ops.Program) -> int:
 
 
 def keyed(program: ops.Program, precision: str) -> list[tuple[ops.Op, OpKey]]:
-    """Every operator that takes time, with its key; reshapes move nothing and are left out."""
-    pairs = ((op, op_key(op, precision)) for op in program.ops)
-    return [(op, key) for op, key in pairs if key is not None]
+    """Every operator that takes time, with its key, as often as it is computed; reshapes move
+    nothing and are left out."""
+    return [
+        (op, key)
+        for op in program.ops
+        for key, times in op_keys(op, precision)
+        for _ in range(times)
+    ]
+
+
+def op_keys(op: ops.Op, precision: str) -> tuple[tuple[OpKey, int], ...]:
+    """The latency keys of an operator, and how often each is computed; none for what is free. A
+    recurrent layer is the products it consists of: one of the whole sequence, then one a step."""
+    if isinstance(op, ops.Recurrent):
+        return _recurrent(op, precision)
+    key = op_key(op, precision)
+    return () if key is None else ((key, 1),)
 
 
 def op_key(op: ops.Op, precision: str) -> OpKey | None:
-    """The latency key of an operator; None for what is free."""
+    """The latency key of an operator that is one; None for what is free."""
     return _KEYS[type(op)](op, precision)
+
+
+def _recurrent(op: ops.Recurrent, precision: str) -> tuple[tuple[OpKey, int], ...]:
+    rows, inputs = op.weight_ih.shape
+    whole = OpKey(
+        *("linear", inputs, rows),
+        in_size=(op.steps, 1),
+        out_size=(op.steps, 1),
+        precision=precision,
+    )
+    return (whole, 1), (OpKey("linear", op.hidden, rows, precision=precision), op.steps)
 
 
 def operand_sizes(operand: ops.Operand) -> tuple[int, tuple[int, int]]:

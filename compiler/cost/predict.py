@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from shrinkc.compiler.cost.keys import op_key, operand_sizes
+from shrinkc.compiler.cost.keys import op_keys, operand_sizes
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.support.text import counted
 from shrinkc.errors import InputError
@@ -108,17 +108,18 @@ def predict(
     way in or out counts as an addition in fp32 of such a tensor, which moves about twice the bytes.
     """
     layers: list[LayerLatency] = []
-    for name, key in _priced(program, precision, keep_fp32):
+    for name, key, times in _priced(program, precision, keep_fp32):
         estimate = table.estimate(key)
         source = f"{estimate.source}, extrapolated" if estimate.extrapolated else estimate.source
-        layers.append(LayerLatency(name, key.op, estimate.ms, source, key.macs))
+        op = key.op if times == 1 else f"{key.op} × {times}"
+        layers.append(LayerLatency(name, op, estimate.ms * times, source, key.macs * times))
     return Prediction(table.target, precision, tuple(layers), table.network_overhead_ms(precision))
 
 
 def _priced(
     program: ops.Program, precision: str, keep_fp32: Collection[str]
-) -> Iterator[tuple[str, OpKey]]:
-    """Name and key of what takes time, in execution order."""
+) -> Iterator[tuple[str, OpKey, int]]:
+    """Name and key of what takes time, and how often it is computed, in execution order."""
     in_fp32 = {op.output.name: op.name in keep_fp32 for op in program.ops}
     converted: set[tuple[str, bool]] = set()
     for op in program.ops:
@@ -128,7 +129,6 @@ def _priced(
                 converted.add((x.name, here))
                 channels, size = operand_sizes(x)
                 key = OpKey("add", channels, channels, in_size=size, out_size=size)
-                yield f"{x.name} to {'fp32' if here else precision}", key
-        key = op_key(op, "fp32" if here else precision)
-        if key is not None:
-            yield op.name, key
+                yield f"{x.name} to {'fp32' if here else precision}", key, 1
+        for key, times in op_keys(op, "fp32" if here else precision):
+            yield op.name, key, times

@@ -80,7 +80,8 @@ def prepare(
     with progress.task("Calibrating", len(batches)) as done:
         watch = sanity.watch(inputs, outputs)
         ranges = calibrate(graph_module, program.names, batches, done, watch)
-    quantisation = Quantisation(program, ranges, operators(program, options.keep_fp32))
+    kept = operators(program, options.keep_fp32) | _always_fp32(program)
+    quantisation = Quantisation(program, ranges, kept)
     noise: tuple[LayerNoise, ...] = ()
     if options.noise or options.min_snr_db is not None:
         few = _groups(graph_module, batches, NOISE_IMAGES)
@@ -153,6 +154,11 @@ def operators(program: ops.Program, layers: Sequence[str]) -> frozenset[str]:
     """Operators named by their graph node, or by the activation fused into them."""
     asked = set(layers)
     return frozenset(op.name for op in program.ops if asked & {op.name, op.output.name})
+
+
+def _always_fp32(program: ops.Program) -> frozenset[str]:
+    """Recurrent layers: no quantiser takes them, and noise adds up over their steps."""
+    return frozenset(op.name for op in program.ops if isinstance(op, ops.Recurrent))
 
 
 def check_layers(program: ops.Program, layers: Sequence[str]) -> None:

@@ -160,6 +160,10 @@ def _gates(e: Emitter, x: int, count: int) -> tuple[int, ...]:
     return e.emit_all(Operator.SPLIT, (e.ints((1,)), x), results, options)
 
 
+def _gate(e: Emitter, x: int, at: int, hidden: int) -> int:
+    return e.slice(x, (0, at * hidden), (e.shape(x)[0], hidden))
+
+
 def _sum_of_gates(e: Emitter, op: ops.Recurrent, given: int, h: int | None) -> int:
     if h is None:
         return given
@@ -171,10 +175,14 @@ def _lstm_step(
     e: Emitter, op: ops.Recurrent, given: int, h: int | None, c: int | None
 ) -> tuple[int, int]:
     """c = σ(f) c₀ + σ(i) tanh(g); h = σ(o) tanh(c)"""
-    i, f, g, o = _gates(e, _sum_of_gates(e, op, given, h), 4)
-    new = e.mul(e.unary(Operator.LOGISTIC, i), e.unary(Operator.TANH, g))
-    if c is not None:
-        new = e.add(e.mul(e.unary(Operator.LOGISTIC, f), c), new)
+    total = _sum_of_gates(e, op, given, h)
+    if c is None:  # what nobody reads has no memory, which quantisers look for
+        i, g, o = (_gate(e, total, at, op.hidden) for at in (0, 2, 3))
+        new = e.mul(e.unary(Operator.LOGISTIC, i), e.unary(Operator.TANH, g))
+    else:
+        i, f, g, o = _gates(e, total, 4)
+        kept = e.mul(e.unary(Operator.LOGISTIC, f), c)
+        new = e.add(kept, e.mul(e.unary(Operator.LOGISTIC, i), e.unary(Operator.TANH, g)))
     return e.mul(e.unary(Operator.LOGISTIC, o), e.unary(Operator.TANH, new)), new
 
 

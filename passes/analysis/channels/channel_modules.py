@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from shrinkc.passes.analysis.channels.channel_functions import Axes, Call
 from shrinkc.passes.analysis.channels.channel_ids import Ids, Value
 from shrinkc.passes.ir import ELEMENTWISE_MODULES, input_of
+from shrinkc.passes.recurrent import Recurrent
 
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 Conv = nn.Conv2d | nn.ConvTranspose2d
@@ -148,6 +149,28 @@ def _group_norm(c: Call, norm: nn.GroupNorm, whole: bool) -> Axes:
     return axes
 
 
+def _recurrent(c: Call, layer: Recurrent, whole: bool) -> Axes:
+    """The features that it reads end; its states stay, since each of them feeds every gate."""
+    x, path = c.computed(input_of(c.node)), cast(str, c.node.target)
+    for source in c.node.args:
+        for axis, ids in c.computed(source).axes.items():
+            if source is not input_of(c.node):
+                c.book.protect(ids, c.name, "the first state of a recurrent layer")
+            elif axis != FEATURES:
+                c.book.protect(ids, c.name, "used as positions")
+    ids = x.axes.get(FEATURES)
+    c.book.touch((path, "weight_ih"), layer.weight_ih, 1, ids, c.name, "in")
+    if ids is not None:
+        c.book.size(path, "input_size", ids)
+        c.book.use(c.name, input_of(c.node).name, FEATURES, ids, "zero")
+    made = c.book.make(c.shape[FEATURES], path)
+    c.book.protect(made, c.name, "the states of a recurrent layer")
+    return {FEATURES: made}
+
+
+FEATURES = 2  # of a sequence (N, L, features)
+
+
 def _softmax(c: Call, softmax: nn.Softmax | nn.LogSoftmax, whole: bool) -> Axes:
     x = c.computed(input_of(c.node))
     dim = cast(int, softmax.dim) % len(x.shape)
@@ -206,4 +229,5 @@ _RULES: dict[type[nn.Module], Callable[[Call, Any, bool], Axes]] = {
     nn.LogSoftmax: _softmax,
     nn.PixelShuffle: _pixel_shuffle,
     nn.PixelUnshuffle: _pixel_unshuffle,
+    Recurrent: _recurrent,
 }

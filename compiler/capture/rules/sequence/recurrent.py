@@ -60,15 +60,17 @@ def module(c: Context, path: str, m: nn.Module, x: Any, hx: Any = None) -> Any:
 
 
 def _reads_cell(node: fx.Node) -> bool:
-    """Whether somebody reads c of `y, (h, c) = lstm(x)`."""
-
-    def parts(of: fx.Node) -> list[Any]:
-        return [u.args[1] if u.target is operator.getitem else None for u in of.users]
-
-    if any(part not in (0, 1) for part in parts(node)):
+    """Whether somebody reads c of `y, (h, c) = lstm(x)`, or of ATen's (y, h, c)."""
+    if node.op == "call_function":
+        return not {*_parts_read(node)} <= {0, 1}
+    if not {*_parts_read(node)} <= {0, 1}:
         return True
     states = [u for u in node.users if u.args[1] == 1]
-    return any(part != 0 for state in states for part in parts(state))
+    return any(part != 0 for state in states for part in _parts_read(state))
+
+
+def _parts_read(node: fx.Node) -> list[Any]:
+    return [u.args[1] if u.target is operator.getitem else None for u in node.users]
 
 
 def _layer(kind: str) -> Callable[..., Any]:
@@ -87,7 +89,7 @@ def _layer(kind: str) -> Callable[..., Any]:
         )
         constants = [c.weight(w) for w in cast("list[Any]", weights)]
         states = hx if kind == "lstm" else (hx,)
-        return tuple(_layers(c, form, x, states, constants, cell=True))
+        return tuple(_layers(c, form, x, states, constants, cell=_reads_cell(c.node)))
 
     return rule
 
@@ -122,7 +124,7 @@ def _layers(
     elif not form.batch_first:
         x = c.b.permute(x, (1, 0, 2))
     ends = [_stacked(c, nodes, single) for nodes in last if nodes]
-    return [x, *ends]
+    return [x, *ends] if cell or form.kind != "lstm" else [x, *ends, ends[0]]  # that nobody reads
 
 
 def _stacked(c: Context, states: list[fx.Node], single: bool) -> fx.Node:
