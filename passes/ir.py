@@ -10,7 +10,7 @@ A `torch.fx.GraphModule` of `placeholder`, `get_attr`, `call_module`, `call_func
 * every `get_attr` names a tensor (parameter or buffer) of the root module;
 * every value is of one float type, that of the inputs: truth is 0 or 1, and what a model counts in
   integers are whole numbers (exact up to 2²⁴ in float32). `integers` alone, which only an output
-  reads, gives another type;
+  reads, gives another type; `numbers` alone reads one, an input's;
 * convolutions pad with zeros and integers only (other paddings are an `F.pad` in front);
 * shapes in arguments are integers; −1 stands in `reshape` for the one dimension that follows the
   batch, so the same graph runs at any batch size;
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeGuard, cast
 
 import torch
@@ -217,6 +218,17 @@ def integers(x: Tensor, dtype: str) -> Tensor:
     return x.to(getattr(torch, dtype))
 
 
+def numbers(x: Tensor, dtype: str, low: int, high: int) -> Tensor:
+    """An input of whole numbers, or of truth, as floats. Its type is one of `INTEGERS`; from `low`
+    to `high` it was seen to be."""
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+
+
+def embedding(weight: Tensor, x: Tensor) -> Tensor:
+    """The rows of `weight` (rows, features) that x numbers, (…) ↦ (…, features)."""
+    return F.embedding(x.long(), weight)
+
+
 INTEGERS = ("int64", "int32", "bool")
 
 
@@ -277,6 +289,8 @@ FUNCTIONS: dict[str, Function] = {
     "batch_expand": batch_expand,
     "clamp": clamp,
     "integers": integers,
+    "numbers": numbers,
+    "embedding": embedding,  # (weight, x)
     **UNARY,
 }
 _FUNCTION_SET = frozenset(FUNCTIONS.values())
@@ -310,6 +324,23 @@ def input_of(node: fx.Node) -> fx.Node:
 def input_shapes(graph_module: fx.GraphModule) -> dict[str, tuple[int, ...]]:
     """Placeholder name → captured shape, batch included."""
     return graph_module.meta["input_shapes"]
+
+
+@dataclass(frozen=True)
+class WholeInput:
+    """Of an input of whole numbers: its type, one of `INTEGERS`, and what was seen there."""
+
+    dtype: str
+    low: int
+    high: int
+
+
+def whole_input(node: fx.Node) -> WholeInput | None:
+    """What a placeholder holds; None for floats."""
+    for user in node.users:
+        if user.target is numbers:
+            return WholeInput(*cast("tuple[str, int, int]", user.args[1:]))
+    return None
 
 
 def check_legal(graph_module: fx.GraphModule) -> None:
@@ -347,6 +378,8 @@ def _problem(graph_module: fx.GraphModule, node: fx.Node) -> str | None:
                 return f"function {node.target} is not in the closed set"
             if node.target is integers and any(user.op != "output" for user in node.users):
                 return "integers are read by something other than an output"
+            if node.target is numbers and input_of(node).op != "placeholder":
+                return "numbers read something other than an input"
             return None
         case _:
             return f"op {node.op}"

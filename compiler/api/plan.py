@@ -278,7 +278,7 @@ class _Plans:
         if goal is not None:
             _check_goal(goal, request)
         source, shown = request.needed_images, request.progress
-        graph = request.subject.convolutional(shown)
+        graph = request.subject.layered(shown)
         fitted = source.without_labels().decoded(shown)  # folders may be in another order
         held_out = teaching = None
         if request.evaluation is not None:  # read already: a generator gives its images once

@@ -95,7 +95,7 @@ def sensitivity(
         raise InputError("`images` is a NoneType; give images to judge on")
     if labels:
         require_labels(source)
-    graph = subject.convolutional(shown)
+    graph = subject.layered(shown)
     seen = seen_by_criteria(source, labels, limit, shown)
     if spec.needs == "labels" and seen.labels is None:
         raise InputError(f"`criterion` {spec.name} needs labels; give `labels`")

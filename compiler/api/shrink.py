@@ -157,7 +157,7 @@ def shrink(
     source = request.needed_images
     if labels:
         require_labels(source)
-    graph = request.subject.convolutional(request.progress)
+    graph = request.subject.layered(request.progress)
     teaching = request.training_images() if train is not None or labels else None
     if how.learns and teaching is not None:
         seen = teaching

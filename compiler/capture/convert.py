@@ -40,7 +40,7 @@ from shrinkc.compiler.capture.rules import (
 )
 from shrinkc.compiler.capture.rules.composed import einsum, functions, products, scans
 from shrinkc.compiler.capture.rules.lookup import gather, sampling, unpool
-from shrinkc.compiler.capture.rules.sequence import recurrent
+from shrinkc.compiler.capture.rules.sequence import embedding, recurrent
 from shrinkc.compiler.capture.writes import Place
 from shrinkc.compiler.reference.reference import leaves
 from shrinkc.errors import CaptureError
@@ -68,6 +68,7 @@ RULES: dict[str, Callable[..., Any]] = {
     **unpool.RULES,
     **refused.RULES,
     **recurrent.RULES,
+    **embedding.RULES,
 }
 
 _op: Any = operator  # typeshed leaves some of its functions without types
@@ -93,19 +94,25 @@ def convert(
     seen: tuple[Observation, ...],
     batches: tuple[int, ...],
     reserved: frozenset[str],
+    inputs: tuple[Tensor, ...],
 ) -> fx.GraphModule:
-    """The canonical graph of a raw one that was observed at each of `batches`.
+    """The canonical graph of a raw one that was observed at each of `batches`, first on `inputs`.
 
     Raises CaptureError that names the node and operator that no rule covers.
     """
-    return _Converter(raw, seen, Builder(batches, reserved)).run()
+    return _Converter(raw, seen, Builder(batches, reserved), inputs).run()
 
 
 class _Converter:
     def __init__(
-        self, raw: fx.GraphModule, seen: tuple[Observation, ...], builder: Builder
+        self,
+        raw: fx.GraphModule,
+        seen: tuple[Observation, ...],
+        builder: Builder,
+        inputs: tuple[Tensor, ...],
     ) -> None:
         self.raw, self.seen, self.b = raw, seen, builder
+        self.inputs = iter(inputs)
         self.writes = seen[0].writes
         self.env: dict[fx.Node, Any] = {}
         self.written: dict[tuple[Place, ...], Any] = {}  # what lies there now
@@ -132,7 +139,7 @@ class _Converter:
         if node.op == "placeholder":
             if not isinstance(observed, TensorShapes):
                 return observed
-            return self.b.placeholder(node.name, observed.shapes)
+            return self._input(node.name, observed)
         if node.op == "get_attr" and self.writes.at[node] in self.written:
             return self.written[self.writes.at[node]]
         if all(node in one.constants for one in self.seen):
@@ -145,6 +152,15 @@ class _Converter:
             kwargs.pop("out", None)
         types = self._dtype_read(node), self._truth_read(node)
         return self._apply(Context(self.b, node, observed, *types), args, kwargs)
+
+    def _input(self, name: str, seen: TensorShapes) -> fx.Node:
+        """A placeholder; whole numbers are floats behind it."""
+        node, example = self.b.placeholder(name, seen.shapes), next(self.inputs)
+        if seen.dtype.is_floating_point:
+            return node
+        dtype = str(seen.dtype).removeprefix("torch.")
+        limits = (int(example.min()), int(example.max()))
+        return self.b.call(ir.numbers, node, dtype, *limits)
 
     def _write(self, node: fx.Node) -> None:
         """Whoever reads what it wrote into, under any name, reads its result from now on."""

@@ -43,6 +43,10 @@ def _instance_norm(m: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     return F.instance_norm, (*statistics, m.running_mean is None, 0.0, m.eps)
 
 
+def _embedding(m: nn.Embedding) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    return F.embedding, (m.weight, m.padding_idx, m.max_norm)
+
+
 MODULE_RULES: dict[type[nn.Module], ModuleRule] = {
     nn.Flatten: lambda m: (torch.flatten, (m.start_dim, m.end_dim)),
     nn.Unflatten: lambda m: (torch.unflatten, (m.dim, m.unflattened_size)),
@@ -83,6 +87,8 @@ MODULE_RULES: dict[type[nn.Module], ModuleRule] = {
     ),
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _instance_norm),
     nn.RMSNorm: lambda m: (F.rms_norm, (m.normalized_shape, m.weight, m.eps)),
+    nn.Embedding: _embedding,
+    nn.LPPool1d: lambda m: (F.lp_pool1d, (m.norm_type, m.kernel_size, m.stride, m.ceil_mode)),
     nn.CosineSimilarity: lambda m: (F.cosine_similarity, (m.dim, m.eps)),
     nn.AvgPool1d: lambda m: (
         F.avg_pool1d,

@@ -10,26 +10,34 @@ from typing import TYPE_CHECKING
 from shrinkc.errors import InputError
 
 if TYPE_CHECKING:
-    from shrinkc.compiler.api.steps.network import ModelFile
+    from shrinkc.compiler.api.steps.network import ModelFile, WholeShape
     from shrinkc.compiler.images.source import ImageFolder
     from shrinkc.compiler.support.choices import Precision, TaskName
     from shrinkc.compiler.tasks.task import Task
 
 
-def shapes_of(inputs: Sequence[str] | None) -> list[tuple[int, ...]] | None:
+def shapes_of(inputs: Sequence[str] | None) -> list[tuple[int, ...] | WholeShape] | None:
     """Of --input, once per input."""
     return [parse_shape(text) for text in inputs] if inputs else None
 
 
-def parse_shape(text: str) -> tuple[int, ...]:
-    """'1,3,224,224' → (1, 3, 224, 224)"""
+def parse_shape(text: str) -> tuple[int, ...] | WholeShape:
+    """'1,3,224,224' → (1, 3, 224, 224); '1,128:int64' → whole numbers of that type"""
+    from shrinkc.compiler.api.steps.network import WholeShape
+    from shrinkc.passes.ir import INTEGERS
+
+    sizes, colon, dtype = text.partition(":")
     try:
-        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
+        shape = tuple(int(part) for part in sizes.replace("x", ",").split(","))
     except ValueError:
         shape = ()
-    if len(shape) < 2 or min(shape) < 1 or max(shape) > 1 << 20:
+    if not shape or min(shape) < 1 or max(shape) > 1 << 20:
         raise InputError(f"`inputs` {text}: give positive integers like 1,3,224,224")
-    return shape
+    if not colon or dtype == "float32":
+        return shape
+    if dtype not in INTEGERS:
+        raise InputError(f"`inputs` {text}: give float32, {', '.join(INTEGERS)} behind the colon")
+    return WholeShape(shape, dtype)
 
 
 LABELS_READ = "class folders whose labels are read"

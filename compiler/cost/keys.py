@@ -175,6 +175,7 @@ _KEYS: dict[type[ops.Op], Callable[[Any, str], OpKey | None]] = {
     ops.Pick: lambda op, p: _key("gather", op.a, op.output, p),
     ops.GridSample: lambda op, p: _key("grid_sample", op.a, op.output, p),
     ops.DynamicConv: _dynamic_conv,
+    ops.Embedding: lambda op, p: _key("gather", op.output, op.output, p),
     ops.ArgMax: _plain("argmax"),
     ops.CumSum: _plain("cumsum"),
     ops.TopK: _plain("topk"),

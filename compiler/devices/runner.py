@@ -308,7 +308,7 @@ def random_array(shape: Sequence[Any], dtype: Any) -> Any:
     generator, kind = np.random.default_rng(0), np.dtype(dtype)
     if kind.kind == "f":
         return generator.standard_normal(sizes, dtype=np.float32).astype(kind)
-    low, high = {"int8": (-128, 128), "uint8": (0, 256), "bool": (0, 2)}.get(kind.name, (0, 8))
+    low, high = {"int8": (-128, 128), "uint8": (0, 256), "bool": (0, 2)}.get(kind.name, (0, 2))
     return generator.integers(low, high, sizes).astype(kind)
 
 

@@ -70,7 +70,9 @@ def _operator_name(graph_module: fx.GraphModule, node: fx.Node) -> str:
 def _lower_node(s: Lowering, node: fx.Node) -> None:
     match node.op:
         case "placeholder":
-            value = s.value(node)
+            whole = ir.whole_input(node)
+            dtype = "float32" if whole is None else cast(ops.DType, whole.dtype)
+            value = replace(s.value(node), dtype=dtype)
             s.inputs.append(value)
             s.set(node, value)
         case "get_attr":
@@ -205,6 +207,17 @@ def _integers(s: Lowering, node: fx.Node, x: fx.Node, dtype: ops.DType) -> None:
         s.add(node, ops.Integers(node.name, value, source))
 
 
+def _numbers(s: Lowering, node: fx.Node, x: fx.Node, *_: Any) -> None:
+    s.add(node, ops.Integers(node.name, s.value(node), s.tensor(x)))
+
+
+def _embedding(s: Lowering, node: fx.Node, weight: fx.Node, x: fx.Node) -> None:
+    table = s.operand(node, weight)
+    if not isinstance(table, ops.Const):
+        raise NotLowerableError("its rows are computed from the input")
+    s.add(node, ops.Embedding(node.name, s.value(node), s.tensor(x), table.array))
+
+
 def _unary(kind: ops.UnaryKind) -> Callable[..., None]:
     def lowering(s: Lowering, node: fx.Node, x: fx.Node) -> None:
         s.add(node, ops.Unary(node.name, s.value(node), s.tensor(x), kind))
@@ -312,5 +325,7 @@ _FUNCTIONS: dict[Any, Callable[..., None]] = {
     ir.batch_expand: _expand,
     ir.clamp: _clamp,
     ir.integers: _integers,
+    ir.numbers: _numbers,
+    ir.embedding: _embedding,
     **{f: _unary(cast(Any, kind)) for kind, f in ir.UNARY.items()},
 }

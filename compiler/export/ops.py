@@ -64,7 +64,7 @@ GATES: dict[RecurrentKind, int] = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu
 class Value:
     """A computed tensor. `batch_axis` is the dimension that grows with the batch size
     (`shape` is the shape at the captured batch); None: it does not depend on the batch. Only what
-    the network returns may be of another type than float32."""
+    the network reads or returns may be of another type than float32."""
 
     name: str
     shape: tuple[int, ...]
@@ -200,7 +200,7 @@ class Where(Op):
 
 @dataclass(frozen=True)
 class Integers(Op):
-    """Whole numbers as integers, or as truth, for an output."""
+    """Whole numbers as integers, or as truth, for an output; or an input of such as floats."""
 
     x: Value
 
@@ -242,6 +242,14 @@ class Gather(Op):
     x: Value
     axis: int
     indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding(Op):
+    """The rows of `weight` (rows, features) that x numbers, (…) ↦ (…, features)."""
+
+    x: Value
+    weight: FloatArray
 
 
 @dataclass(frozen=True)

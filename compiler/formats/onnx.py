@@ -218,5 +218,13 @@ class OnnxRunner:
         inputs: list[Any] = self._session.get_inputs()
         return tuple(tuple(d if isinstance(d, int) else 1 for d in i.shape) for i in inputs)
 
+    @property
+    def input_types(self) -> tuple[np.dtype[Any], ...]:
+        """Of tensor(float), tensor(int64), …"""
+        kinds = (
+            i.type.removeprefix("tensor(").removesuffix(")") for i in self._session.get_inputs()
+        )
+        return tuple(np.dtype({"float": "float32"}.get(kind, kind)) for kind in kinds)
+
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         return self._session.run(None, dict(zip(self._names, inputs, strict=True)))

@@ -24,10 +24,18 @@ class Runner(Protocol):
         """With 1 where the file leaves a dimension open."""
         ...
 
+    @property
+    def input_types(self) -> tuple[np.dtype[Any], ...]: ...
+
     def run(self, inputs: Sequence[Array]) -> list[Array]: ...
 
 
 def random_inputs(runner: Runner, seed: int = 0) -> list[Array]:
-    """Seeded normal float32 inputs."""
+    """Seeded normal inputs; 0 and 1 where they are whole numbers, which any table has rows for."""
     generator = np.random.default_rng(seed)
-    return [generator.standard_normal(s, dtype=np.float32) for s in runner.input_shapes]
+    return [
+        generator.standard_normal(shape, dtype=np.float32)
+        if kind.kind == "f"
+        else generator.integers(0, 2, shape).astype(kind)
+        for shape, kind in zip(runner.input_shapes, runner.input_types, strict=True)
+    ]

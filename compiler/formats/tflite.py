@@ -242,6 +242,10 @@ class TfliteRunner:
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(int(d) for d in i["shape"]) for i in self._inputs)
 
+    @property
+    def input_types(self) -> tuple[np.dtype[Any], ...]:
+        return tuple(np.dtype(i["dtype"]) for i in self._inputs)
+
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         for detail, array in zip(self._inputs, inputs, strict=True):
             self._it.set_tensor(detail["index"], array)

@@ -76,10 +76,20 @@ def run_exact_passes(
 def sample_inputs(
     graph_module: fx.GraphModule, dtype: torch.dtype, seed: int = 0
 ) -> tuple[Tensor, ...]:
-    """Seeded normal inputs of the captured shapes."""
+    """Seeded inputs of the captured shapes: normal ones in `dtype`; of whole numbers such as were
+    seen, in their own type, or in float64 where that is asked for."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = ir.input_shapes(graph_module).values()
-    return tuple(torch.randn(s, generator=generator, dtype=torch.float64).to(dtype) for s in shapes)
+    made: list[Tensor] = []
+    for node in graph_module.graph.find_nodes(op="placeholder"):
+        shape, whole = ir.input_shapes(graph_module)[node.name], ir.whole_input(node)
+        if whole is None:
+            normal = torch.randn(shape, generator=generator, dtype=torch.float64)
+            made.append(normal.to(dtype))
+        else:
+            found = torch.randint(whole.low, whole.high + 1, shape, generator=generator)
+            wide = dtype == torch.float64
+            made.append(found.to(dtype if wide else getattr(torch, whole.dtype)))
+    return tuple(made)
 
 
 def check_exact(

@@ -51,7 +51,7 @@ class Original:
         def wide() -> Reference:
             return Reference(copy_graph(graph_module).double())
 
-        return cls(answer, lambda inputs: wide().run(inputs))
+        return cls(answer, lambda inputs: wide().run(tuple(x.double() for x in inputs)))
 
     @classmethod
     def of_model(cls, reference: Reference, example: tuple[Tensor, ...] | None = None) -> Original:

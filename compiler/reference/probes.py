@@ -71,9 +71,16 @@ def _sizes(inputs: tuple[Tensor, ...], batches: Sequence[int], usual: bool) -> S
 def _normal(inputs: tuple[Tensor, ...], scale: float, seed: int) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(seed)
     return tuple(
-        scale * torch.randn(x.shape, generator=generator, dtype=x.dtype) if _is_float(x) else x
+        scale * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        if _is_float(x)
+        else _drawn_from(x, generator)
         for x in inputs
     )
+
+
+def _drawn_from(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Whole numbers of the example's own, which are sure to be valid, in other places."""
+    return x.flatten()[torch.randint(x.numel(), x.shape, generator=generator)]
 
 
 def _is_float(x: Tensor) -> bool:

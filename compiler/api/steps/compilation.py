@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx
 
-from shrinkc.compiler.api.steps.network import require_convolutions
+from shrinkc.compiler.api.steps.network import require_layers
 from shrinkc.compiler.api.steps.optimise import Optimised, optimise
 from shrinkc.compiler.api.steps.quantise import quantised
 from shrinkc.compiler.api.steps.target import cost_table
@@ -89,7 +89,7 @@ def compile_graph(
     progress, sections = progress or Silent(), sections or Sections()
     check_options(options)
     table = cost_table(options.target, options.threads)
-    require_convolutions(original)
+    require_layers(original)
     reference = reference or Original.of_graph(original)
     data = split(original, options, reference)
     with progress.task("Simplifying, folding, merging; each pass verified in float64"):

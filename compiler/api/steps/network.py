@@ -18,6 +18,7 @@ from shrinkc.compiler.capture import capture
 from shrinkc.compiler.capture.structure import Restored, Structure, structure_of
 from shrinkc.compiler.images.source import Given, ImageSource, image_source
 from shrinkc.compiler.load.load import load_model
+from shrinkc.compiler.pipeline.run import sample_inputs
 from shrinkc.compiler.reference.original import Original
 from shrinkc.compiler.reference.probes import at_batch
 from shrinkc.compiler.reference.reference import Reference, translate
@@ -28,7 +29,9 @@ from shrinkc.compiler.tasks.by_outputs import task_of
 from shrinkc.compiler.tasks.classification import has_scores
 from shrinkc.compiler.tasks.task import Answer, Task
 from shrinkc.errors import InputError
+from shrinkc.passes import ir
 from shrinkc.passes.base import copy_graph
+from shrinkc.passes.recurrent import Recurrent
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,21 @@ class ModelFile:
 EXAMPLES = 32  # images that tell what a network's outputs mean
 MOST_NUMBERS = 1 << 28  # of an input that is given by its shape: 1 GiB
 
+LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, Recurrent)
 LabelUse = Literal["read", "if they fit", "unread"]
 Model = nn.Module | ModelFile | str | os.PathLike[str]
-Inputs = Tensor | Sequence[Tensor] | Sequence[int] | Sequence[Sequence[int]] | None
+
+
+@dataclass(frozen=True)
+class WholeShape:
+    """Of an input of whole numbers, or of truth: `dtype` is one of `ir.INTEGERS`."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+Shape = Sequence[int] | WholeShape
+Inputs = Tensor | Sequence[Tensor] | Sequence[int] | Sequence[Shape] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,11 +162,11 @@ class Subject:
         """`graph_module` returning what the model returned."""
         return Restored(graph_module, self.structure)
 
-    def convolutional(self, progress: Progress) -> fx.GraphModule:
-        """The graph. Raises CaptureError, and InputError for a network without convolutions."""
+    def layered(self, progress: Progress) -> fx.GraphModule:
+        """The graph. Raises CaptureError, and InputError for a network without layers."""
         with progress.task("Capturing"):
             graph = self.graph
-        require_convolutions(graph)
+        require_layers(graph)
         return graph
 
 
@@ -177,7 +192,8 @@ def subject_of(model: Model, inputs: Inputs = None, name: str | None = None) -> 
     graph = own.graph_module if isinstance(own, Restored) else own
     if isinstance(graph, fx.GraphModule) and "input_shapes" in graph.meta:
         shapes = _own_shapes(graph, inputs)
-        tensors = random_inputs(shapes)
+        whole = any(map(ir.whole_input, graph.graph.find_nodes(op="placeholder")))
+        tensors = sample_inputs(graph, torch.float32) if whole else random_inputs(shapes)
     else:
         graph, tensors = own, _inputs(own, inputs)
     translate(own, tensors)
@@ -253,21 +269,37 @@ def _inputs(model: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:
     given: Any = tensors  # what a user gives may be anything
     if isinstance(given, list | tuple) and given and all(isinstance(x, Tensor) for x in tensors):
         return tuple(_input(x) for x in cast(Sequence[Tensor], tensors))
-    return random_inputs(_shapes(inputs))
+    given = given if isinstance(given, list | tuple) else [given]
+    kinds = [x.dtype if isinstance(x, WholeShape) else None for x in cast("list[Any]", given)]
+    floats = random_inputs(_shapes(inputs))
+    return tuple(
+        x if kind is None else _random_whole(model, x, kind)
+        for x, kind in zip(floats, [*kinds, *[None] * len(floats)], strict=False)
+    )
+
+
+def _random_whole(model: nn.Module, like: Tensor, dtype: str) -> Tensor:
+    """Seeded numbers that every embedding of the model has rows for; 0 and 1 where it has none."""
+    tables = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)]
+    limit = 2 if dtype == "bool" or not tables else min(tables)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(limit, like.shape, generator=generator).to(getattr(torch, dtype))
 
 
 def _input(x: Tensor) -> Tensor:
-    if not x.is_floating_point():
+    dtype = str(x.dtype).removeprefix("torch.")
+    if not x.is_floating_point() and dtype not in ir.INTEGERS:
         raise InputError(
-            f"`inputs` holds {str(x.dtype).removeprefix('torch.')}; networks read floats here: "
+            f"`inputs` holds {dtype}; networks read floats here, {', '.join(ir.INTEGERS)}: "
             "give inputs scaled and normalised as the network reads them"
         )
     if x.is_meta or x.is_sparse:
         raise InputError("`inputs` holds a sparse tensor, or one on device meta; give numbers")
-    if x.ndim < 2 or not x.numel():
+    if x.ndim < 1 or not x.numel():
         shape = "×".join(map(str, x.shape)) or "a single number"
         raise InputError(f"`inputs` holds a tensor of {shape}; give (N, …) with N of 1 or more")
-    x = x.detach().to("cpu", torch.float32, copy=True)  # a network may change what it reads
+    kind = torch.float32 if x.is_floating_point() else x.dtype
+    x = x.detach().to("cpu", kind, copy=True)  # a network may change what it reads
     if not bool(x.isfinite().all()):
         raise InputError("`inputs` holds NaN or infinity; give finite inputs")
     return x
@@ -281,6 +313,8 @@ def _shapes(inputs: Any) -> tuple[tuple[int, ...], ...]:
         f"`inputs` is a {type(inputs).__name__}; give a tensor, tensors in forward's order, or "
         "shapes such as (1, 3, 224, 224)"
     )
+    if isinstance(inputs, WholeShape):
+        inputs = [inputs]
     if not isinstance(inputs, Sequence) or isinstance(inputs, str) or not inputs:
         raise refused
     given = cast(Sequence[Any], inputs)
@@ -291,10 +325,11 @@ def _shapes(inputs: Any) -> tuple[tuple[int, ...], ...]:
         if isinstance(one, Tensor):
             shapes.append(tuple(one.shape))
             continue
+        one = one.shape if isinstance(one, WholeShape) else one
         if not isinstance(one, Sequence) or isinstance(one, str):
             raise refused
         shape = tuple(cast(Sequence[Any], one))
-        if len(shape) < 2 or not all(type(n) is int and 0 < n <= 1 << 20 for n in shape):
+        if not shape or not all(type(n) is int and 0 < n <= 1 << 20 for n in shape):
             raise InputError(f"`inputs` {shape}: give positive integers such as (1, 3, 224, 224)")
         if math.prod(shape) > MOST_NUMBERS:
             raise InputError(f"`inputs` {shape}: more than {MOST_NUMBERS:,} numbers; give less")
@@ -325,7 +360,7 @@ def check_task(task: object) -> None:
         check_kind("task", task, Task, "an object that derives from Task")
 
 
-def require_convolutions(graph_module: fx.GraphModule) -> None:
-    """Raise InputError for a network that is none of ours."""
-    if not any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in graph_module.modules()):
-        raise InputError("the model has no convolution; shrinkc compiles convolutional networks")
+def require_layers(graph_module: fx.GraphModule) -> None:
+    """Raise InputError for a network that has nothing to make smaller or faster."""
+    if not any(isinstance(m, LAYERS) for m in graph_module.modules()):
+        raise InputError("the model has no convolution, linear or recurrent layer")

@@ -255,7 +255,7 @@ class Pruner:
         """With the images read. Raises InputError where labels are missing."""
         if asked.labels:
             require_labels(request.images)
-        graph, seen, spec = request.subject.convolutional(request.progress), None, asked.spec
+        graph, seen, spec = request.subject.layered(request.progress), None, asked.spec
         if request.images is not None and asked.looks:
             seen = seen_by_criteria(request.images, asked.labels, asked.limit, request.progress)
         if spec.needs == "labels" and (seen is None or seen.labels is None):

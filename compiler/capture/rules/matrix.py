@@ -59,8 +59,10 @@ def attention(
     k_t = c.b.permute(k, (*range(rank - 2), rank - 1, rank - 2))
     factor = 1 / math.sqrt(c.b.shape(q)[-1]) if scale is None else scale
     scores = c.b.call(torch.matmul, c.b.call(ir.mul, q, factor), k_t)
-    if attn_mask is not None:
-        mask = attn_mask
+    mask = attn_mask
+    if is_causal:
+        mask = Constant(torch.ones(c.b.shape(scores)[-2:], dtype=torch.bool).tril())
+    if mask is not None:
         if isinstance(mask, Constant) and mask.tensor.dtype == torch.bool:
             mask = Constant(torch.zeros(mask.tensor.shape).masked_fill(~mask.tensor, -1e30))
         scores = c.b.call(ir.add, scores, c.operand(mask))
@@ -82,5 +84,6 @@ RULES: dict[str, Callable[..., Any]] = {
     "mv": matmul,
     "dot": matmul,
     "addmm": addmm,
+    "baddbmm": addmm,
     "scaled_dot_product_attention": attention,
 }

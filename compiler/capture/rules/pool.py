@@ -9,6 +9,7 @@ from torch import fx, nn
 
 from shrinkc.compiler.capture.context import Context
 from shrinkc.compiler.capture.lift import pair, raise_to_map
+from shrinkc.passes import ir
 
 
 def max_pool2d(
@@ -78,12 +79,27 @@ def _adaptive_1d(kind: Callable[[tuple[int, int]], nn.Module]) -> Callable[..., 
     return rule
 
 
+def lp_pool1d(
+    c: Context,
+    x: Any,
+    norm_type: float,
+    kernel_size: Any,
+    stride: Any = None,
+    ceil_mode: bool = False,
+) -> fx.Node:
+    """(k · mean of x^p over a window of k)^(1/p)"""
+    powers = c.b.call(ir.pow_, c.tensor(x), norm_type)
+    means = RULES["avg_pool1d"](c, powers, kernel_size, stride or kernel_size, 0, ceil_mode)
+    return c.b.call(ir.pow_, c.b.call(ir.mul, means, pair(kernel_size)[1]), 1 / norm_type)
+
+
 RULES: dict[str, Callable[..., Any]] = {
     "max_pool2d": max_pool2d,
     "avg_pool2d": avg_pool2d,
     "adaptive_avg_pool2d": adaptive_avg_pool2d,
     "max_pool1d": _over_map(max_pool2d),
     "avg_pool1d": _over_map(avg_pool2d),
+    "lp_pool1d": lp_pool1d,
     "adaptive_avg_pool1d": _adaptive_1d(nn.AdaptiveAvgPool2d),
     "adaptive_max_pool1d": _adaptive_1d(nn.AdaptiveMaxPool2d),
 }

@@ -35,6 +35,7 @@ from shrinkc.compiler.export.onnx.layers import (
 )
 from shrinkc.compiler.export.onnx.lookup import (
     write_dynamic_conv,
+    write_embedding,
     write_grid_sample,
     write_pick,
 )
@@ -101,6 +102,7 @@ _WRITERS: dict[type[ops.Op], Callable[[Writer, Any], None]] = {
     ops.Integers: write_integers,
     ops.Constant: write_constant,
     ops.Gather: write_gather,
+    ops.Embedding: write_embedding,
     ops.Pick: write_pick,
     ops.GridSample: write_grid_sample,
     ops.DynamicConv: write_dynamic_conv,

@@ -240,6 +240,8 @@ def write_where(w: Writer, op: ops.Where) -> None:
 
 def write_integers(w: Writer, op: ops.Integers) -> None:
     w.cast(op.x.name, op.output.name, op.output.dtype)
+    if op.x.dtype in ("int64", "int32"):
+        w.whole[op.output.name] = op.x.name
 
 
 def write_constant(w: Writer, op: ops.Constant) -> None:

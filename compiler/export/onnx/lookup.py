@@ -12,6 +12,13 @@ GRID_SAMPLE_OPSET = 16
 RENAMED_OPSET = 20  # "bilinear" and "bicubic" are "linear" and "cubic" from here on
 
 
+def write_embedding(w: Writer, op: ops.Embedding) -> None:
+    out = op.output.name
+    weight = w.array(f"{op.name}.weight", op.weight)
+    indices = w.whole.get(op.x.name) or w.cast(op.x.name, f"{out}/indices", "int64")
+    w.node("Gather", [weight, indices], out, axis=0)
+
+
 def write_pick(w: Writer, op: ops.Pick) -> None:
     out = op.output.name
     whole = w.cast(w.operand(op.b), f"{out}/whole", "int64")

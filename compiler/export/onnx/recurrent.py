@@ -6,6 +6,8 @@ than PyTorch: i, o, f, c for i, f, g, o, and z, r, h for r, z, n.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from shrinkc.compiler.export import ops

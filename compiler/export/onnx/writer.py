@@ -29,6 +29,7 @@ class Writer:
         self.initializers: list[TensorProto] = []
         self.bytes = 0
         self.truths: dict[str, str] = {}  # 0 and 1 → the same as bool
+        self.whole: dict[str, str] = {}  # whole numbers as floats → the same as integers
         self._written: dict[tuple[int, str], str] = {}
         self._names: set[str] = set()
         self._alive: list[NDArray[Any]] = []  # ids stay unique while the arrays live

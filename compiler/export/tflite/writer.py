@@ -56,13 +56,15 @@ class Writer:
         self.cut_out: dict[tuple[int, Cuts], int] = {}  # (tensor, cuts) → their result
         self.cut_from: dict[int, tuple[int, Cuts]] = {}  # and back
         self.truths: dict[int, int] = {}  # tensor of 0 and 1 → the same as bool
+        self.whole: dict[int, int] = {}  # whole numbers as floats → the same as integers
         self._results: set[int] = set()
         self._place = ("", "")  # node and operator that is being translated
 
     def add_input(self, value: Value) -> int:
         """The tensor of a graph input."""
         order = boundary_order(value)
-        tensor = self.emit.builder.tensor(value.name, tuple(value.shape[d] for d in order))
+        shape = tuple(value.shape[d] for d in order)
+        tensor = self.emit.builder.tensor(value.name, shape, value.dtype)
         self.define(value, tensor, order)
         self._results.add(tensor)
         return tensor

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from shrinkc.compiler.capture.builder import Constant, Expanded
 from shrinkc.compiler.capture.context import Context
@@ -48,7 +48,9 @@ def module(c: Context, path: str, m: nn.Module, x: Any, hx: Any = None) -> Any:
     if isinstance(m, nn.RNNCellBase):
         kind = {nn.LSTMCell: "lstm", nn.GRUCell: "gru"}.get(type(m)) or f"rnn_{m.nonlinearity}"
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        weights = [None if (w := getattr(m, n)) is None else Constant(w, f"{path}.{n}") for n in names]
+        weights = [
+            None if (w := getattr(m, n)) is None else Constant(w, f"{path}.{n}") for n in names
+        ]
         return _cell(kind)(c, x, hx, *weights)
     base = cast(nn.RNNBase, m)
     kind = {"RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu"}.get(base.mode, base.mode.lower())
@@ -201,7 +203,12 @@ def _cell(kind: str) -> Callable[..., Any]:
         single = c.b.rank(x) == 1
         if single:
             x = c.b.reshape(x, [(1, *s) for s in c.b.shapes(x)])
-            states = [s if s is None else c.b.reshape(c.tensor(s), [(1, *n) for n in c.b.shapes(c.tensor(s))]) for s in states]
+            states = [
+                s
+                if s is None
+                else c.b.reshape(c.tensor(s), [(1, *n) for n in c.b.shapes(c.tensor(s))])
+                for s in states
+            ]
         given = linear(c, x, w_ih, b_ih)
         first = states[0]
         if first is None:

@@ -54,8 +54,23 @@ def write_batch_expand(w: Writer, op: ops.BatchExpand) -> None:
 def write_integers(w: Writer, op: ops.Integers) -> None:
     """Behind whatever has to move: that is done in float32."""
     order = boundary_order(op.output)
-    result = w.emit.cast(w.arrange(op.x, order), op.output.dtype)
+    x = w.arrange(op.x, order)
+    result = w.emit.cast(x, op.output.dtype)
+    if op.x.dtype != "float32":
+        w.whole[result] = x
     w.define(op.output, result, order)
+
+
+def write_embedding(w: Writer, op: ops.Embedding) -> None:
+    """GATHER of rows."""
+    order = w.order(op.x)
+    x = w.arrange(op.x, order)
+    indices = w.emit.cast(w.whole.get(x, x), "int32")
+    options = schema.GatherOptionsT()
+    shape = (*w.emit.shape(x), op.weight.shape[1])
+    inputs = (w.emit.constant(op.weight, "weight"), indices)
+    result = w.emit.emit(Operator.GATHER, inputs, shape, options)
+    w.define(op.output, result, (*order, len(order)))
 
 
 def write_constant(w: Writer, op: ops.Constant) -> None:
