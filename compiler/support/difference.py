@@ -13,12 +13,17 @@ Array = NDArray[Any]
 
 def relative_error(got: Array, want: Array) -> float:
     """Largest absolute difference over the range of `want` (`range_of`); infinite for another shape
-    or NaN."""
+    or NaN. Infinity equals itself, and is no part of the range."""
     if got.shape != want.shape:
         return float("inf")
-    want64 = np.asarray(want, np.float64)
+    want64, got64 = np.asarray(want, np.float64), np.asarray(got, np.float64)
+    if np.isinf(want64).any():
+        same, finite = got64 == want64, np.isfinite(want64)
+        want64, got64 = (np.where(same & ~finite, 0.0, x) for x in (want64, got64))
     spread = float(range_of(want64.min(), want64.max())) or 1.0
-    difference = float(np.abs(np.asarray(got, np.float64) - want64).max())
+    spread = spread if np.isfinite(spread) else 1.0
+    with np.errstate(invalid="ignore"):
+        difference = float(np.abs(got64 - want64).max())
     return difference / spread if difference == difference else float("inf")
 
 

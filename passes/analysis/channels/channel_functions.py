@@ -22,9 +22,11 @@ from shrinkc.passes.ir import (
     clamp,
     cumsum,
     dynamic_conv,
+    embedding,
     grid_sample,
     integers,
     is_node,
+    numbers,
     pick,
     slice_dim,
     sum_,
@@ -199,6 +201,11 @@ def _reduce(c: Call) -> Axes:
     return {to: value.axes[a] for to, a in enumerate(kept) if a in value.axes and a not in dims}
 
 
+def _embedding(c: Call) -> Axes:
+    """The features of a table stay."""
+    return c.protect_all("rows of a table")
+
+
 def _same(c: Call) -> Axes:
     return c.computed(c.node.args[0]).axes
 
@@ -248,7 +255,8 @@ def function_axes(c: Call) -> Axes:
 
 _RULES: dict[Callable[..., Any], Callable[[Call], Axes]] = {
     **dict.fromkeys(BROADCASTING, _combine),
-    **dict.fromkeys((*UNARY.values(), clamp, integers), _same),
+    **dict.fromkeys((*UNARY.values(), clamp, integers, numbers), _same),
+    embedding: _embedding,
     **dict.fromkeys(REDUCTIONS.values(), _reduce),
     cumsum: _ordered(1, "running sums over channels"),
     argmax: _ordered(1, "an argmax over channels"),
