@@ -20,7 +20,8 @@ def load(
 
     Args:
         path: a pickled module or a state dict (.pt, .pth, .th), or a .safetensors.
-        arch: "package.module:factory" that builds the network of a state dict.
+        arch: "package.module:factory" that builds the network of a state dict, or with arguments:
+            "torchvision.models:resnet18(num_classes=10)".
         trust: load files that can run code: any pickle, .pt2, TorchScript. Only for files you made.
 
     Raises:

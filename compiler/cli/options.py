@@ -53,7 +53,8 @@ ArchOption = Annotated[
     str | None,
     typer.Option(
         metavar="MODULE:FACTORY",
-        help="Function that builds the network of a state dict, as package.module:factory.",
+        help="Function that builds the network of a state dict, as package.module:factory; its "
+        "arguments may follow: 'models:resnet20(num_classes=10)'.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -92,6 +92,16 @@ IGNORED = frozenset(
         *(f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")),
     }
 )
+# Dictionaries of settings: read as a plain one.
+DICTIONARIES = frozenset(
+    {
+        "lightning.fabric.utilities.data.AttributeDict",
+        "lightning.pytorch.utilities.parsing.AttributeDict",
+        "lightning_fabric.utilities.data.AttributeDict",
+        "pytorch_lightning.utilities.parsing.AttributeDict",
+        "yacs.config.CfgNode",
+    }
+)
 _PLAIN_PATTERN = re.compile(
     r"torch\.((float|bfloat|complex|u?int)\d+|float8_\w+|bool|[A-Z][A-Za-z0-9]+Storage)"
 )

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
+from shrinkc.compiler.load.architecture import Architecture
 from shrinkc.compiler.load.check_weights import check_finite, check_sizes
+from shrinkc.compiler.load.checkpoint import Weights, find_module, find_weights
 from shrinkc.compiler.load.file_kind import identify, unpacked_bytes
+from shrinkc.compiler.load.match_names import first_few
 from shrinkc.compiler.load.rebuild_module import Rebuilder, RefusedError
-from shrinkc.compiler.load.safe_pickle import TRUST_ADVICE, load_inert
-from shrinkc.compiler.load.state_dict import (
-    build_architecture,
-    find_state_dict,
-    keys_shown,
-    load_weights,
-)
+from shrinkc.compiler.load.safe_pickle import TRUST_ADVICE, StandIn, load_inert
+from shrinkc.compiler.load.state_dict import load_weights, rounded
 from shrinkc.compiler.load.trusted import (
     ExportedNetwork,
     load_exported,
@@ -30,18 +29,34 @@ from shrinkc.errors import LoadError, UnsafeFileError
 MAX_BYTES = 4 << 30
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A network in eval mode, in float32 on the CPU, and what a user should know of how it was
+    read, one sentence each."""
+
+    model: nn.Module | fx.GraphModule
+    notes: tuple[str, ...] = ()
+
+
 def load_model(
     path: Path, *, arch: str | None = None, trust: bool = False, max_bytes: int = MAX_BYTES
 ) -> nn.Module | fx.GraphModule:
-    """The network in a file, in eval mode on the CPU.
+    """The network of `read_model`, without the notes."""
+    return read_model(path, arch=arch, trust=trust, max_bytes=max_bytes).model
+
+
+def read_model(
+    path: Path, *, arch: str | None = None, trust: bool = False, max_bytes: int = MAX_BYTES
+) -> Loaded:
+    """The network in a file.
 
     shrinkc's own `.safetensors` gives the canonical `fx.GraphModule` that was saved. Everything
     else gives another `nn.Module`, to be captured:
 
     * a pickled `nn.Module` of torch.nn, torchvision, timm, pytorchcv or transformers classes,
-      rebuilt without running anything (`safe_pickle`, `rebuild`);
-    * a state dict (`.pt`, `.pth`, `.th`, `.safetensors`), with `arch="package.module:factory"`,
-      which imports and calls that code (`state_dict`);
+      rebuilt without running anything (`safe_pickle`, `rebuild_module`);
+    * a state dict (`.pt`, `.pth`, `.th`, `.safetensors`), as trainers wrap it (`checkpoint`), with
+      `arch="package.module:factory"`, which imports and calls that code (`architecture`);
     * with `trust`, which runs code from the file: any pickle, `.pt2`, TorchScript (`trusted`).
 
     Raises UnsafeFileError where loading would run code and `trust` is not given; LoadError for a
@@ -55,15 +70,16 @@ def load_model(
                 raise LoadError(f"{path}: shrinkc's own file holds its network; leave out `arch`")
             graph_module, _ = load_model_file(path)
             check_finite(path, graph_module)
-            return graph_module
-        model = _with_architecture(path, read_tensors(path), arch)
+            return Loaded(graph_module)
+        loaded = _with_architecture(path, Weights(read_tensors(path)), arch)
     elif kind == "exported" or kind == "torchscript":
-        model = _trusted(path, kind, trust)
+        loaded = Loaded(_trusted(path, kind, trust))
     else:
-        model = _from_checkpoint(path, kind, arch, trust)
-    model.eval()
-    check_finite(path, model)
-    return model
+        loaded = _from_checkpoint(path, kind, arch, trust)
+    model = loaded.model.eval()
+    notes = rounded((*model.parameters(), *model.buffers()))
+    check_finite(path, model.float())
+    return Loaded(model, (*loaded.notes, *notes))
 
 
 def _trusted(path: Path, kind: Literal["exported", "torchscript"], trust: bool) -> nn.Module:
@@ -78,18 +94,23 @@ def _trusted(path: Path, kind: Literal["exported", "torchscript"], trust: bool) 
 
 def _from_checkpoint(
     path: Path, kind: Literal["zip", "legacy"], arch: str | None, trust: bool
-) -> nn.Module:
+) -> Loaded:
     loaded: Any = load_pickle(path) if trust else load_inert(path, kind)
-    weights = find_state_dict(loaded)
+    weights = find_weights(loaded)
     if weights is not None:
-        check_sizes(path, weights.values(), unpacked_bytes(path, kind))
+        tensors = (*weights.tensors.values(), *weights.averaged)
+        check_sizes(path, tensors, unpacked_bytes(path, kind))
         return _with_architecture(path, weights, arch)
-    whole: Any = cast(Any, loaded).get("model") if isinstance(loaded, dict) else loaded
+    whole, notes = find_module(loaded, _is_module)
     model = whole if trust else _rebuilt(path, whole, unpacked_bytes(path, kind))
     if isinstance(model, nn.DataParallel):
         model = dict(model.named_children()).get("module")
     if not isinstance(model, nn.Module):
-        keys = f" with {keys_shown(cast(Any, loaded))}" if isinstance(loaded, dict) else ""
+        keys = (
+            f" with {first_few(dict.keys(cast(Any, loaded)), 4)}"
+            if isinstance(loaded, dict)
+            else ""
+        )
         what = type(cast(Any, loaded)).__name__
         raise LoadError(
             f"{path}: holds a {what}{keys}, neither a model nor a state dict; save one of these"
@@ -97,7 +118,15 @@ def _from_checkpoint(
     if arch is not None:
         raise LoadError(f"{path}: holds a whole model; leave out `arch`")
     # a graph that is not ours must not be taken for a canonical one
-    return ExportedNetwork(model.eval()) if isinstance(model, fx.GraphModule) else model
+    model = ExportedNetwork(model.eval()) if isinstance(model, fx.GraphModule) else model
+    return Loaded(model, notes)
+
+
+def _is_module(value: Any) -> bool:
+    """A network, or the record of one."""
+    if isinstance(value, StandIn):
+        return value.allowed is not None and value.allowed.kind == "module"
+    return isinstance(value, nn.Module)
 
 
 def _rebuilt(path: Path, inert: Any, unpacked: int) -> Any:
@@ -119,12 +148,12 @@ def _rebuilt(path: Path, inert: Any, unpacked: int) -> Any:
     return model
 
 
-def _with_architecture(path: Path, weights: dict[str, Tensor], arch: str | None) -> nn.Module:
+def _with_architecture(path: Path, weights: Weights, arch: str | None) -> Loaded:
     if arch is None:
         raise LoadError(
-            f"{path}: a state dict, weights without a network ({keys_shown(weights)}); "
+            f"{path}: a state dict, weights without a network ({first_few(weights.tensors, 4)}); "
             "name the network with `arch` package.module:factory"
         )
-    model = build_architecture(arch)
-    load_weights(path, model, weights, arch)
-    return model
+    architecture = Architecture.parse(arch)
+    model = architecture.build()
+    return Loaded(model, load_weights(path, model, weights, architecture))

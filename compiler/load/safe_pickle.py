@@ -18,13 +18,21 @@ from __future__ import annotations
 import io
 import pickletools
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch.serialization import safe_globals
 
-from shrinkc.compiler.load.allowlist import IGNORED, Allowed, Refused, is_plain, look_up
+from shrinkc.compiler.load.allowlist import (
+    DICTIONARIES,
+    IGNORED,
+    Allowed,
+    Refused,
+    is_plain,
+    look_up,
+)
 from shrinkc.compiler.load.file_kind import MAX_PICKLE, zip_record
 from shrinkc.compiler.support.text import one_line, shown
 from shrinkc.errors import LoadError, UnsafeFileError
@@ -73,15 +81,18 @@ def load_inert(path: Path, kind: Literal["zip", "legacy"]) -> Any:
     Raises UnsafeFileError for a name that may not be there, LoadError for a damaged file.
     """
     names = sorted(_names(path, kind))
-    stand_ins = [_stand_in(path, name) for name in names if not is_plain(name)]
+    dictionaries = [(OrderedDict, name) for name in names if name in DICTIONARIES]
+    unknown = [name for name in names if not is_plain(name) and name not in DICTIONARIES]
+    stand_ins = [_stand_in(path, name) for name in unknown]
     module = next((s for s in stand_ins if s.allowed and s.allowed.kind == "module"), None)
     if module and kind == "legacy":
         raise UnsafeFileError(
             f"{path}: a whole model ({module.name}) in the format of PyTorch before 1.6, which "
             f"cannot be read without running code; save it again with torch.save, {TRUST_ADVICE}"
         )
+    allowed: Any = [*dictionaries, *((s, s.name) for s in stand_ins)]
     try:
-        with warnings.catch_warnings(), safe_globals([(s, s.name) for s in stand_ins]):
+        with warnings.catch_warnings(), safe_globals(allowed):
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever damaged bytes lead to

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from shrinkc.compiler.load.state_dict import current_directory_importable
+from shrinkc.compiler.load.architecture import current_directory_importable
 from shrinkc.compiler.support.quiet import quiet
 from shrinkc.compiler.support.text import named, one_line
 from shrinkc.errors import LoadError

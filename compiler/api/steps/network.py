@@ -17,7 +17,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.capture.structure import Restored, Structure, structure_of
 from shrinkc.compiler.images.source import Given, ImageSource, image_source
-from shrinkc.compiler.load.load import load_model
+from shrinkc.compiler.load.load import read_model
 from shrinkc.compiler.pipeline.run import sample_inputs
 from shrinkc.compiler.reference.original import Original
 from shrinkc.compiler.reference.probes import at_batch
@@ -39,7 +39,8 @@ class ModelFile:
     """A network in a file, loaded when it is needed, as `shrinkc.load` does.
 
     path   a pickled module or a state dict (.pt, .pth, .th), or a .safetensors
-    arch   "package.module:factory" that builds the network of a state dict
+    arch   "package.module:factory" or "package.module:factory(num_classes=10)" that builds the
+           network of a state dict
     trust  load files that can run code; only for files you made
     """
 
@@ -75,12 +76,14 @@ class Subject:
 
     name       of the file, or of the class
     structure  of what the model returns
+    notes      on how its file was read
     """
 
     name: str
     model: nn.Module
     inputs: tuple[Tensor, ...]
     structure: Structure
+    notes: tuple[str, ...] = ()
 
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -101,7 +104,9 @@ class Subject:
         """Canonical. Raises CaptureError."""
         if isinstance(self.model, fx.GraphModule) and "input_shapes" in self.model.meta:
             return self.model  # it is canonical already
-        return capture(self.model, self.inputs, self.reference, self.original)
+        graph = capture(self.model, self.inputs, self.reference, self.original)
+        graph.meta["notes"] = [*self.notes, *graph.meta["notes"]]
+        return graph
 
     def images(
         self, given: Mapping[str, tuple[Given | None, LabelUse]], task: Task | None
@@ -182,12 +187,14 @@ def subject_of(model: Model, inputs: Inputs = None, name: str | None = None) -> 
         check_kind("name", name, str, "a string")
     if torch.is_autocast_enabled("cpu"):
         raise InputError("the network is compared in float32; call shrinkc outside torch.autocast")
+    notes: tuple[str, ...] = ()
     if isinstance(model, str | os.PathLike):
         model = ModelFile(model)
     if isinstance(model, ModelFile):
         path = path_of("model", model.path)
         name = name or path.name
-        model = load_model(path, arch=model.arch, trust=model.trust)
+        loaded = read_model(path, arch=model.arch, trust=model.trust)
+        model, notes = loaded.model, loaded.notes
     own = _copied(model)
     graph = own.graph_module if isinstance(own, Restored) else own
     if isinstance(graph, fx.GraphModule) and "input_shapes" in graph.meta:
@@ -198,7 +205,7 @@ def subject_of(model: Model, inputs: Inputs = None, name: str | None = None) -> 
         graph, tensors = own, _inputs(own, inputs)
     translate(own, tensors)
     structure = own.structure if isinstance(own, Restored) else structure_of(own, tensors)
-    return Subject(name or _class_name(model), graph, tensors, structure)
+    return Subject(name or _class_name(model), graph, tensors, structure, notes)
 
 
 def _class_name(model: nn.Module) -> str:

@@ -68,7 +68,7 @@ def compile_uncaptured(
         target_format=FALLBACK.name,
         host=describe_host(),
         opset=options.opset,
-        notes=(FALLBACK_NOTE,),
+        notes=(*subject.notes, FALLBACK_NOTE),
         failures=(str(cause),),
         task=options.task,
     ).extended(sections)

@@ -36,6 +36,7 @@ def describe(
         "input_shapes": {k: list(v) for k, v in graph_module.meta["input_shapes"].items()},
         "captured_by": graph_module.meta.get("captured_by"),
         "dynamic_batch": graph_module.meta.get("dynamic_batch"),
+        "notes": list(graph_module.meta.get("notes", ())),
         "nodes": nodes,
         "linear_segments": [
             {"source": r.source, "sink": r.sink, "nodes": list(r.nodes)} for r in segments.regions
@@ -70,6 +71,8 @@ def inspection(d: dict[str, Any]) -> None:
         _rest(console, len(d["blocked"]))
     for problem in d["unsupported"]:
         console.print(f"unsupported: {escape(problem['reason'])}")
+    for note in d["notes"]:
+        console.print(f"note: {escape(note)}")
     if not d["unsupported"]:
         console.print("every operator can be exported")
 
