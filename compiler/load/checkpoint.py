@@ -36,7 +36,7 @@ class Weights:
 def find_weights(loaded: Any) -> Weights | None:
     """The weights in what a checkpoint held: itself, or under the keys of AVERAGES and WRAPPERS,
     one within the other. None where there are none."""
-    found = _find(loaded, "")
+    found = _find(loaded, "", set())
     return None if found is None else found[1]
 
 
@@ -68,16 +68,17 @@ def entry(mapping: Any, name: str) -> Any:
     return dict.get(cast(Any, mapping), name)
 
 
-def _find(value: Any, path: str) -> tuple[str, Weights] | None:
-    """Its own path, for the note, and the weights."""
-    if not isinstance(value, dict):
+def _find(value: Any, path: str, seen: set[int]) -> tuple[str, Weights] | None:
+    """Its own path, for the note, and the weights. `seen`: dictionaries may hold themselves."""
+    if not isinstance(value, dict) or id(cast(Any, value)) in seen:
         return None
+    seen.add(id(cast(Any, value)))
     bare = _bare(value)
     if bare is not None:
         return path, Weights(bare)
     if path.count(".") == _DEEPEST:
         return None
-    average, plain = _under(value, path, AVERAGES), _under(value, path, WRAPPERS)
+    average, plain = (_under(value, path, names, seen) for names in (AVERAGES, WRAPPERS))
     listed = _listed(value)
     if listed is not None:
         below = Weights({}) if plain is None else plain[1]
@@ -87,8 +88,10 @@ def _find(value: Any, path: str) -> tuple[str, Weights] | None:
     return _averaged(average, plain)
 
 
-def _under(value: Any, path: str, names: tuple[str, ...]) -> tuple[str, Weights] | None:
-    entries = (_find(entry(value, name), f"{path}.{name}") for name in names)
+def _under(
+    value: Any, path: str, names: tuple[str, ...], seen: set[int]
+) -> tuple[str, Weights] | None:
+    entries = (_find(entry(value, name), f"{path}.{name}", seen) for name in names)
     return next((found for found in entries if found is not None), None)
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import codecs
 import struct
-import zipfile
 from pathlib import Path
 from typing import Literal
 
+from shrinkc.compiler.load.zip_archive import open_archive
 from shrinkc.errors import LoadError, UnsafeFileError
 
 # "zip" and "legacy" are the two formats of torch.save, since and before PyTorch 1.6.
 FileKind = Literal["safetensors", "zip", "legacy", "exported", "torchscript"]
 
-MAX_ENTRIES = 100_000  # of a zip archive
 MAX_PICKLE = 16 << 20  # bytes; ResNet-152's is 0.4 MB
 _LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 
@@ -64,47 +63,26 @@ def identify(path: Path, max_bytes: int) -> FileKind:
     raise LoadError(f"{path}: {_description(path, head)}; {_WANTED}")
 
 
-def zip_record(path: Path, name: str) -> bytes:
-    """One file of a torch.save archive, named without the archive's leading folder."""
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.namelist():
-            if entry.partition("/")[2] == name:
-                return archive.read(entry)
-    raise LoadError(f"{path}: no {name} in it; save the model again with torch.save")
-
-
 def unpacked_bytes(path: Path, kind: FileKind) -> int:
     """The size of the file, of its contents where it is a zip archive."""
     if kind != "zip":
         return path.stat().st_size
-    with zipfile.ZipFile(path) as archive:
-        return sum(entry.file_size for entry in archive.infolist())
+    return open_archive(path).unpacked
 
 
 def _zip_kind(path: Path, max_bytes: int) -> FileKind:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise LoadError(_truncated(path)) from error
-    if not entries or min(entry.header_offset for entry in entries) != 0:
-        raise LoadError(_truncated(path))  # what was found is an archive inside the archive
-    unpacked = sum(entry.file_size for entry in entries)
-    if len(entries) > MAX_ENTRIES or unpacked > max_bytes:
-        raise LoadError(_too_large(path, unpacked, max_bytes))
-    names = {entry.filename.partition("/")[2] for entry in entries}
+    archive = open_archive(path)
+    if archive.unpacked > max_bytes:
+        raise LoadError(_too_large(path, archive.unpacked, max_bytes))
+    names = archive.inner_names
+    whole = {entry.filename for entry in archive.entries}
     if "constants.pkl" in names:
         return "torchscript"
-    if "archive_format" in names or any(e.filename == "archive_format" for e in entries):
-        return "exported"
-    if any(e.filename.endswith("serialized_exported_program.json") for e in entries):
+    if "archive_format" in names | whole or "serialized_exported_program.json" in names | whole:
         return "exported"
     if "data.pkl" not in names:
         raise LoadError(f"{path}: a zip archive that torch.save did not write; {_WANTED}")
-    pickles = [e.file_size for e in entries if e.filename.partition("/")[2] == "data.pkl"]
-    if len(pickles) > 1:
-        raise LoadError(f"{path}: damaged: two archives in one; copy or save it again")
-    pickled = pickles[0]
+    pickled = archive.inner("data.pkl").file_size
     if pickled > MAX_PICKLE:
         raise LoadError(
             f"{path}: a pickle of {pickled:,} bytes beside the weights is no network "
@@ -131,10 +109,6 @@ def _description(path: Path, head: bytes) -> str:
         return "of no known kind, or damaged"
     html = text.lstrip().lower().startswith(("<!doctype html", "<html"))
     return "a web page, not a model: the download went wrong" if html else "a text file"
-
-
-def _truncated(path: Path) -> str:
-    return f"{path}: truncated or damaged; copy or download it again"
 
 
 def _too_large(path: Path, size: int, limit: int) -> str:

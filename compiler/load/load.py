@@ -22,6 +22,7 @@ from shrinkc.compiler.load.trusted import (
     load_pickle,
     load_torchscript,
 )
+from shrinkc.compiler.load.zip_archive import open_archive
 from shrinkc.compiler.model_file.file import is_model_file, load_model_file, read_tensors
 from shrinkc.compiler.support.text import one_line
 from shrinkc.errors import LoadError, UnsafeFileError
@@ -64,6 +65,8 @@ def read_model(
     or infinite weights; InputError for an `arch` that does not work.
     """
     kind = identify(path, max_bytes)
+    if kind in ("zip", "exported", "torchscript"):
+        open_archive(path).check()
     if kind == "safetensors":
         if is_model_file(path):
             if arch is not None:

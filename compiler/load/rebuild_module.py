@@ -1,11 +1,11 @@
-"""From the inert records of `shrinkc.compiler.safe_pickle` to modules.
+"""From the inert records of `shrinkc.compiler.load.safe_pickle` to modules.
 
 A module is made without calling its class and its attributes are set. What is checked, because a
 module with hostile attributes runs them later, when it is traced or called:
 
 * no attribute hides a method (`forward = …`) and none is a hook: code stays the library's;
 * classes and functions as values (`norm_layer`) are only those of torch.nn, whose constructors
-  make numbers, and the activations of `shrinkc.compiler.allowlist`;
+  make numbers, and the activations of `shrinkc.compiler.load.allowlist`;
 * names of children, parameters and attributes are plain words, since `torch.fx` writes them into
   Python source;
 * tensors are made anew from their numbers, without the Python attributes a file may give them;
@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import reprlib
 from collections import OrderedDict
 from typing import Any, cast
 
@@ -79,7 +80,7 @@ class Rebuilder:
         elif kind is set:
             made.update(self.build(item, where) for item in value)
         else:
-            for key, item in value.items():
+            for key, item in dict.items(value):  # no method that the file may have set
                 made[self.build(key, where)] = self.build(item, _join(where, key))
         return made
 
@@ -129,7 +130,7 @@ class Rebuilder:
             for name, value in cast(dict[Any, Any], record.state).items()
         }
         if issubclass(cls, nn.Module):
-            _check_module(state, where)
+            _check_module(cls, state, where)
             made.__setstate__(state)
         else:
             _check_attention(state, where)
@@ -149,7 +150,7 @@ def _named(value: type, where: str) -> Any:
 
 def _checked_name(cls: type, name: Any, where: str) -> str:
     if type(name) is not str or not _ATTRIBUTE.fullmatch(name) or name.startswith("__"):
-        raise RefusedError(f"an attribute named {ascii(name)[:60]} in {_place(where)}")
+        raise RefusedError(f"an attribute named {_told(name)} in {_place(where)}")
     hidden: object = inspect.getattr_static(cls, name, None)
     method = callable(hidden) or (hasattr(hidden, "__get__") and not hasattr(hidden, "__set__"))
     if method and not isinstance(hidden, functools.cached_property):
@@ -157,7 +158,7 @@ def _checked_name(cls: type, name: Any, where: str) -> str:
     return name
 
 
-def _check_module(state: dict[str, Any], where: str) -> None:
+def _check_module(cls: type[Any], state: dict[str, Any], where: str) -> None:
     for group, kind in (
         ("_parameters", nn.Parameter),
         ("_buffers", Tensor),
@@ -168,12 +169,17 @@ def _check_module(state: dict[str, Any], where: str) -> None:
             raise RefusedError(f"{_place(where)} is no module: it has no {group}")
         for name, member in cast(dict[Any, Any], members).items():
             if type(name) is not str or not _CHILD.fullmatch(name):
-                raise RefusedError(f"a child named {ascii(name)[:60]} in {_place(where)}")
+                raise RefusedError(f"a child named {_told(name)} in {_place(where)}")
             if member is not None and not isinstance(member, kind):
                 raise RefusedError(f"{name} in {_place(where)} is no {kind.__name__}")
     for name, value in state.items():
-        if "hook" in name and value and not isinstance(value, bool):
+        empty = value is None or (type(value) in (dict, OrderedDict, list, set) and not value)
+        if "hook" in name and not empty and not isinstance(value, bool):
             raise RefusedError(f"hooks ({name}) in {_place(where)}")
+    layers = state.get("num_layers", 0)  # of recurrent networks, which count them when restored
+    known = type(layers) is int and layers <= len(cast(dict[Any, Any], state["_parameters"]))
+    if issubclass(cls, nn.RNNBase) and not known:
+        raise RefusedError(f"{_told(layers)} layers without weights in {_place(where)}")
     if state.get("_compiled_call_impl") is not None:
         raise RefusedError(f"a compiled call in {_place(where)}")
 
@@ -185,7 +191,7 @@ def _check_attention(state: dict[str, Any], where: str) -> None:
         nested = isinstance(value, dict)
         chosen: list[Any] = list(cast(Any, value).values()) if nested else [value]
         if any(not isinstance(c, bool) and c not in _ATTENTION for c in chosen):
-            raise RefusedError(f"{name} = {ascii(value)[:60]} in {_place(where)}")
+            raise RefusedError(f"{name} = {_told(value)} in {_place(where)}")
 
 
 def _join(where: str, name: Any) -> str:
@@ -193,6 +199,11 @@ def _join(where: str, name: Any) -> str:
     return (
         where if text in ("_modules", "_parameters", "_buffers") else f"{where}.{text}".strip(".")
     )
+
+
+def _told(value: Any) -> str:
+    """A few words on a value of any size."""
+    return reprlib.repr(value)[:60] if value.__class__ is not str else ascii(value)[:60]
 
 
 def _place(where: str) -> str:

@@ -2,21 +2,20 @@
 
 Three walls, each of which alone keeps code from running:
 
-1. The pickle is scanned, not run, for the names in it. One that `shrinkc.compiler.allowlist`
-   refuses ends the load.
+1. The pickle is run on records of sizes alone (`pickle_cost`), which bounds the time and memory
+   that it takes and finds the names in it. One that `allowlist` refuses ends the load.
 2. `torch.load(weights_only=True)` reads the rest: an unpickler that knows a handful of operations.
    It never sees the real classes, only a stand-in for each (`StandIn`), which records what the
    file would have done to the class: called it (REDUCE), made one (NEWOBJ), set its state
    (BUILD). So no constructor, no `__setstate__` and no function runs with the file's arguments,
    and none of them can be combined into something that does.
-3. `shrinkc.compiler.rebuild` turns the records into modules by setting attributes, after checking
+3. `rebuild_module` turns the records into modules by setting attributes, after checking
    every one.
 """
 
 from __future__ import annotations
 
 import io
-import pickletools
 import warnings
 from collections import OrderedDict
 from pathlib import Path
@@ -33,7 +32,9 @@ from shrinkc.compiler.load.allowlist import (
     is_plain,
     look_up,
 )
-from shrinkc.compiler.load.file_kind import MAX_PICKLE, zip_record
+from shrinkc.compiler.load.file_kind import MAX_PICKLE
+from shrinkc.compiler.load.pickle_cost import CostError, OtherProtocolError, names_in
+from shrinkc.compiler.load.zip_archive import open_archive
 from shrinkc.compiler.support.text import one_line, shown
 from shrinkc.errors import LoadError, UnsafeFileError
 
@@ -41,7 +42,6 @@ TRUST_ADVICE = (
     "save a state dict and give `arch` package.module:factory, or take the risk with `trust`"
 )
 _LEGACY_PICKLES = 4  # magic number, protocol version, system information, the object
-_OTHER_PROTOCOLS = {"FRAME", "STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX"}
 
 
 class _StandInType(type):
@@ -112,23 +112,22 @@ def _stand_in(path: Path, name: str) -> type[StandIn]:
 def _names(path: Path, kind: Literal["zip", "legacy"]) -> set[str]:
     """Every global that the file's pickles name, as `module.name`."""
     if kind == "zip":
-        stream, pickles = io.BytesIO(zip_record(path, "data.pkl")), 1
+        stream, pickles = io.BytesIO(open_archive(path).read("data.pkl")), 1
     else:
         with path.open("rb") as file:
             stream, pickles = io.BytesIO(file.read(MAX_PICKLE)), _LEGACY_PICKLES
-    names: set[str] = set()
     try:
-        for _ in range(pickles):
-            for operation, argument, _ in pickletools.genops(stream):
-                if operation.name == "GLOBAL":
-                    names.add(str(argument).replace(" ", "."))
-                elif operation.name in _OTHER_PROTOCOLS:
-                    raise LoadError(
-                        f"{path}: written with another pickle protocol than torch.save's "
-                        "default; save it again without pickle_protocol"
-                    )
+        return names_in(stream, pickles)
+    except OtherProtocolError as error:
+        raise LoadError(
+            f"{path}: written with another pickle protocol than torch.save's default; "
+            "save it again without pickle_protocol"
+        ) from error
+    except CostError as error:
+        raise UnsafeFileError(
+            f"{path}: it asks for {error}, which no saved network needs; {TRUST_ADVICE}"
+        ) from error
     except (ValueError, IndexError, UnicodeDecodeError, OverflowError) as error:
         raise LoadError(
             f"{path}: truncated or damaged ({one_line(error)}); copy or save it again"
         ) from error
-    return names

@@ -1,0 +1,147 @@
+"""Pickles of a few hundred bytes that ask for days or gigabytes: refused in one line, at once."""
+
+import io
+import struct
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from shrinkc.compiler.load import pickle_cost
+from shrinkc.compiler.load.load import load_model
+from shrinkc.compiler.load.pickle_cost import CostError, names_in
+from shrinkc.errors import LoadError, UnsafeFileError
+
+SECONDS = 10.0  # on a machine that is busy with other things; each takes milliseconds
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def doubled(kind: str) -> bytes:
+    """A tuple or list of itself twice, forty times over."""
+    steps = [b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(40)]
+    if kind == "tuple":
+        return b")" + b"".join(steps)
+    nested = [b"]q" + bytes([i + 1]) + b"(" + (b"h" + bytes([i])) * 2 + b"e" for i in range(40)]
+    return b"]q\0" + b"".join(nested)
+
+
+def encoded(times: int) -> bytes:
+    """Bytes that every call writes out twice as long."""
+    start = b"c_codecs\nencode\n" * times + text("aaaaaaa") + text("latin-1") + b"\x86R"
+    return start + (text("hex_codec") + b"\x86R") * (times - 1)
+
+
+REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
+ORDERED = b"ccollections\nOrderedDict\n"
+HOSTILE = {
+    "a key": b"}" + doubled("tuple") + b"K\x01s",
+    "a set": b"c__builtin__\nset\n](" + doubled("tuple") + b"e\x85R",
+    "a called list": doubled("list") + b")R",
+    "a state": ORDERED + b")R}" + text("_metadata") + doubled("list") + b"sb",
+    "a string": encoded(30),
+    "a string by a tensor's way": b"ctorch._tensor\n_rebuild_from_type_v2\n("
+    + b"c_codecs\nencode\nN"
+    + text("a")
+    + text("latin1")
+    + b"\x86NtR",
+    "a long key": b"}(" + b"K\x01" * 20_000 + b"tK\x01s",
+    "a storage's key": b"(" + text("storage") + b"N" * 60 + b"tQ",
+    "memory": b"ctorch\nTensor\nJ\xff\xff\xff\x7f\x85R",
+    "new memory": b"ctorch\nTensor\nJ\xff\xff\xff\x7f\x85\x81",
+    "a storage": b"ctorch\nFloatStorage\nJ\xff\xff\xff\x7f\x85R",
+    "a tensor that is set": REBUILD + b")R)b",
+    "a method of a dictionary": ORDERED + b")R}" + text("get") + b"K\x05sb",
+    "another operation": b"(lp0\n",
+}
+
+
+def archive(path: Path, data: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in (("data.pkl", data), ("byteorder", b"little"), ("version", b"3\n")):
+            file.writestr(f"a/{name}", content)
+    return path
+
+
+REASONS = {
+    **dict.fromkeys(("a key", "a set", "a called list", "a state"), "values within values"),
+    "a long key": "a key of many",
+    "a storage's key": "a storage that is named by no tuple",
+    "a string by a tensor's way": "made by something else",
+    "a method of a dictionary": "attributes of its own",
+    "a tensor that is set": "a state for what has none",
+    "another operation": "the operation LIST",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_costs_too_much_is_refused_before_it_is_done(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("loaded"))
+    path = archive(tmp_path / "m.pt", b"\x80\x02" + HOSTILE[name] + b".")
+    before = time.monotonic()
+    with pytest.raises(
+        UnsafeFileError, match=f"it asks for .*{REASONS.get(name, 'a call of')}.*, which no"
+    ) as caught:
+        load_model(path)
+    assert time.monotonic() - before < SECONDS
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_same_pickles_are_sound_where_they_are_small(tmp_path: Path) -> None:
+    """What is refused above is refused for its size, not for its form."""
+    once = b"q\x00h\x00\x86"
+    for data in (b"})" + once + b"K\x01s", b"c__builtin__\nset\n])" + once + b"a\x85R"):
+        assert names_in(io.BytesIO(b"\x80\x02" + data + b"."), 1) <= {"__builtin__.set"}
+        with pytest.raises(LoadError, match="neither a model nor a state dict"):
+            load_model(archive(tmp_path / "m.pt", b"\x80\x02" + data + b"."))
+
+
+def test_operations_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickle_cost, "MAX_OPERATIONS", 100)
+    with pytest.raises(CostError, match="more than 100 operations"):
+        names_in(io.BytesIO(b"\x80\x02" + b"N" * 100 + b"."), 1)
+
+
+def test_work_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many keys, each of which is small enough."""
+    monkeypatch.setattr(pickle_cost, "MAX_WORK", 10_000)
+    key = b"(" + b"K\x01" * 900 + b"tq\x00"
+    many = b"}" + key + b"K\x01s" + b"h\x00K\x01s" * 20
+    with pytest.raises(CostError, match="more work than"):
+        names_in(io.BytesIO(b"\x80\x02" + many + b"."), 1)
+
+
+def test_dictionaries_that_hold_themselves(tmp_path: Path) -> None:
+    """Under every key that weights may lie under."""
+    loop: dict[str, object] = {str(i): i for i in range(1000)}
+    for name in ("state_dict", "model", "ema", "net", "params", "module", "generator"):
+        loop[name] = loop
+    torch.save(loop, tmp_path / "m.pt")
+    with pytest.raises(LoadError, match="neither a model nor a state dict"):
+        load_model(tmp_path / "m.pt")
+
+
+def test_a_network_of_a_billion_layers(tmp_path: Path) -> None:
+    model = nn.LSTM(2, 2)
+    model.num_layers = 10**9
+    torch.save(nn.Sequential(model), tmp_path / "m.pt")
+    with pytest.raises(UnsafeFileError, match=r"holds 1000000000 layers without weights in '0'"):
+        load_model(tmp_path / "m.pt")
+    torch.save(nn.LSTM(2, 2, 3, bidirectional=True), tmp_path / "m.pt")
+    assert isinstance(load_model(tmp_path / "m.pt"), nn.LSTM)
+
+
+@pytest.mark.parametrize("value", [torch.ones(2), torch.ones(1), [1], {"a": [1] * 10**5}])
+def test_a_hook_of_any_kind(tmp_path: Path, value: object) -> None:
+    model = nn.Conv2d(3, 4, 1)
+    vars(model)["my_hook"] = value
+    torch.save(nn.Sequential(model), tmp_path / "m.pt")
+    with pytest.raises(UnsafeFileError, match=r"holds hooks \(my_hook\) in '0'"):
+        load_model(tmp_path / "m.pt")
