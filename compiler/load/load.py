@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from torch import fx, nn
+from torch.optim.swa_utils import AveragedModel
 
 from shrinkc.compiler.load.architecture import Architecture
 from shrinkc.compiler.load.check_weights import check_finite, check_sizes
@@ -98,7 +99,8 @@ def _trusted(path: Path, kind: Literal["exported", "torchscript"], trust: bool) 
 def _from_checkpoint(
     path: Path, kind: Literal["zip", "legacy"], arch: str | None, trust: bool
 ) -> Loaded:
-    loaded: Any = load_pickle(path) if trust else load_inert(path, kind)
+    script = None if arch is None else Architecture.parse(arch)
+    loaded, of_script = load_pickle(path, script) if trust else (load_inert(path, kind), False)
     weights = find_weights(loaded)
     if weights is not None:
         tensors = (*weights.tensors.values(), *weights.averaged)
@@ -106,7 +108,7 @@ def _from_checkpoint(
         return _with_architecture(path, weights, arch)
     whole, notes = find_module(loaded, _is_module)
     model = whole if trust else _rebuilt(path, whole, unpacked_bytes(path, kind))
-    if isinstance(model, nn.DataParallel):
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
         model = dict(model.named_children()).get("module")
     if not isinstance(model, nn.Module):
         keys = (
@@ -118,7 +120,7 @@ def _from_checkpoint(
         raise LoadError(
             f"{path}: holds a {what}{keys}, neither a model nor a state dict; save one of these"
         )
-    if arch is not None:
+    if script is not None and not of_script:
         raise LoadError(f"{path}: holds a whole model; leave out `arch`")
     # a graph that is not ours must not be taken for a canonical one
     model = ExportedNetwork(model.eval()) if isinstance(model, fx.GraphModule) else model

@@ -11,7 +11,7 @@ unpickler does not know, or a saved network does not need, is refused here too.
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -62,7 +62,7 @@ class _Value:
     depth   of the tree
     text    of a string; of a global its name
     kind    str, global, list, dict, tuple, other; or the name of what made it
-    items   of a tuple; of a dictionary its keys
+    items   of a tuple; of a dictionary its keys and values in turn
     """
 
     kind: str = "other"
@@ -88,27 +88,38 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _OTHER_PROTOCOLS = {"FRAME", "STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX"}
 
 
-def names_in(stream: IO[bytes], pickles: int) -> set[str]:
-    """Every global that so many pickles of a file name, as `module.name`.
+@dataclass(frozen=True)
+class Survey:
+    """names  every global that the pickles name, as `module.name`
+    holds  what the last one is made by, under ""; of a dictionary, key → what makes its value
+    """
+
+    names: frozenset[str]
+    holds: Mapping[str, str]
+
+
+def survey(stream: IO[bytes], pickles: int) -> Survey:
+    """What so many pickles of a file name and hold.
 
     Raises CostError where loading would take too long, too much memory or what no saved network
     needs; OtherProtocolError; ValueError, IndexError, UnicodeDecodeError, OverflowError where the
     bytes are no pickle.
     """
-    names: set[str] = set()
+    names, holds = set[str](), dict[str, str]()
     for _ in range(pickles):
         run = _Run()
         for operation, argument, _ in pickletools.genops(stream):
             run.step(operation.name, argument)
         names |= run.names
-    return names
+        holds = run.holds
+    return Survey(frozenset(names), holds)
 
 
 class _Run:
     """One pickle on records. The stack and its marks are as in torch's unpickler."""
 
     def __init__(self) -> None:
-        self.names: set[str] = set()
+        self.names, self.holds = set[str](), dict[str, str]()
         self._stack: list[_Value] = []
         self._memo: dict[int, _Value] = {}
         self._count = self._work = 0
@@ -123,7 +134,7 @@ class _Run:
             "NEWOBJ": lambda: self._call({_ORDERED}),
             "BUILD": self._build,
             "BINPERSID": self._storage,
-            "STOP": lambda: None,
+            "STOP": self._stop,
             "PROTO": lambda: None,
         }
 
@@ -157,7 +168,14 @@ class _Run:
         elif name in _OTHER_PROTOCOLS:
             raise OtherProtocolError(name)
         else:
-            raise CostError(f"the operation {name}, which torch.save does not write")
+            raise CostError(f"the operation {name}")
+
+    def _stop(self) -> None:
+        top = self._stack.pop()
+        pairs = zip(top.items[::2], top.items[1::2], strict=False)
+        self.holds = {key.text: value.kind for key, value in pairs if key.text is not None}
+        if not self.holds:
+            self.holds = {"": top.kind}
 
     def _marked(self) -> list[_Value]:
         """What lies above the last mark."""
@@ -180,7 +198,7 @@ class _Run:
             self._hash(key)
         target = self._stack[-1]
         target.take(items)
-        target.items += keys
+        target.items += items
 
     def _hash(self, key: _Value) -> None:
         if key.leaves > MAX_KEY:
@@ -221,7 +239,7 @@ class _Run:
     def _build(self) -> None:
         """Sets an object's state: only of what is recorded, and what torch adds to a state dict."""
         state, target = self._stack.pop(), self._stack[-1]
-        added = {key.text for key in state.items} if state.kind == "dict" else {None}
+        added = {key.text for key in state.items[::2]} if state.kind == "dict" else {None}
         if target.kind == _ORDERED:
             if not added <= {"_metadata"}:
                 raise CostError("a dictionary with attributes of its own")

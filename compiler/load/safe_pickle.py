@@ -33,7 +33,7 @@ from shrinkc.compiler.load.allowlist import (
     look_up,
 )
 from shrinkc.compiler.load.file_kind import MAX_PICKLE
-from shrinkc.compiler.load.pickle_cost import CostError, OtherProtocolError, names_in
+from shrinkc.compiler.load.pickle_cost import CostError, OtherProtocolError, Survey, survey
 from shrinkc.compiler.load.zip_archive import open_archive
 from shrinkc.compiler.support.text import one_line, shown
 from shrinkc.errors import LoadError, UnsafeFileError
@@ -80,10 +80,11 @@ def load_inert(path: Path, kind: Literal["zip", "legacy"]) -> Any:
 
     Raises UnsafeFileError for a name that may not be there, LoadError for a damaged file.
     """
-    names = sorted(_names(path, kind))
+    found = _survey(path, kind)
+    names = sorted(found.names, key=lambda name: (name not in found.holds.values(), name))
     dictionaries = [(OrderedDict, name) for name in names if name in DICTIONARIES]
     unknown = [name for name in names if not is_plain(name) and name not in DICTIONARIES]
-    stand_ins = [_stand_in(path, name) for name in unknown]
+    stand_ins = [_stand_in(path, name, found) for name in unknown]
     module = next((s for s in stand_ins if s.allowed and s.allowed.kind == "module"), None)
     if module and kind == "legacy":
         raise UnsafeFileError(
@@ -99,25 +100,37 @@ def load_inert(path: Path, kind: Literal["zip", "legacy"]) -> Any:
         raise LoadError(f"{path}: damaged ({one_line(error)}); copy or save it again") from error
 
 
-def _stand_in(path: Path, name: str) -> type[StandIn]:
+def _stand_in(path: Path, name: str, file: Survey) -> type[StandIn]:
     found = None if name in IGNORED else look_up(name)
     if isinstance(found, Refused):
-        names = f"{path}: it names {shown(name)}, {found.reason}"
+        keys = [shown(key, 40) for key, made_by in file.holds.items() if key and made_by == name]
+        place = f" (under {' and '.join(map(repr, keys[:3]))})" if keys else ""
+        names = f"{path}: it names {shown(name)}{place}, {found.reason}"
         if found.missing:
             raise LoadError(f"{names}; {TRUST_ADVICE.split(',')[0]}")
-        raise UnsafeFileError(f"{names}, so loading it could run any code; {TRUST_ADVICE}")
+        raise UnsafeFileError(f"{names}, so loading it could run any code; {_risk(name)}")
     return _StandInType("Named", (StandIn,), {"__slots__": (), "name": name, "allowed": found})
 
 
-def _names(path: Path, kind: Literal["zip", "legacy"]) -> set[str]:
-    """Every global that the file's pickles name, as `module.name`."""
+def _risk(name: str) -> str:
+    """How to load what is refused, if it must be."""
+    package, _, rest = name.partition(".")
+    if package == "__main__":
+        return (
+            "save a state dict and give `arch` package.module:factory, or take the risk with "
+            f"`trust` and `arch` train:{shown(rest, 40)}, where train.py is the script that has it"
+        )
+    return TRUST_ADVICE
+
+
+def _survey(path: Path, kind: Literal["zip", "legacy"]) -> Survey:
     if kind == "zip":
         stream, pickles = io.BytesIO(open_archive(path).read("data.pkl")), 1
     else:
         with path.open("rb") as file:
             stream, pickles = io.BytesIO(file.read(MAX_PICKLE)), _LEGACY_PICKLES
     try:
-        return names_in(stream, pickles)
+        return survey(stream, pickles)
     except OtherProtocolError as error:
         raise LoadError(
             f"{path}: written with another pickle protocol than torch.save's default; "

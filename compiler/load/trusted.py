@@ -7,14 +7,17 @@ history of memory errors.
 
 from __future__ import annotations
 
+import functools
+import pickle
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
-from shrinkc.compiler.load.architecture import current_directory_importable
+from shrinkc.compiler.load.architecture import Architecture, current_directory_importable
 from shrinkc.compiler.support.quiet import quiet
 from shrinkc.compiler.support.text import named, one_line
 from shrinkc.errors import LoadError
@@ -65,14 +68,47 @@ class ScriptedNetwork(ExportedNetwork):
         return super().forward(a, b, c, d)
 
 
-def load_pickle(path: Path) -> Any:
-    """Unpickle whatever is there, the current directory importable. Raises LoadError."""
-    with current_directory_importable():
-        return _guarded(
-            path,
-            lambda: torch.load(path, map_location="cpu", weights_only=False),
-            "run in the folder that holds its classes, or save a state dict and give --arch",
+def load_pickle(path: Path, script: Architecture | None = None) -> tuple[Any, bool]:
+    """Unpickle whatever is there, the current directory importable. What the file calls
+    `__main__`, the script that saved it, is the module of `script`; the truth is whether the file
+    does.
+
+    Raises LoadError, and InputError where `script` cannot be imported.
+    """
+    pickles = _Pickles(None if script is None else script.imported())
+    advice = "run in the folder that holds its classes, or save a state dict and give `arch`"
+    if script is None:
+        advice += "; for a class of __main__ give `arch` train:Class, where train.py has it"
+
+    def load() -> Any:
+        return torch.load(
+            path, map_location="cpu", pickle_module=pickles.module, weights_only=False
         )
+
+    with current_directory_importable():
+        return _guarded(path, load, advice), pickles.asked
+
+
+class _Pickles:
+    """The module pickle, with `main` as `__main__`.
+
+    asked  whether a file named that
+    """
+
+    def __init__(self, main: ModuleType | None) -> None:
+        self.asked = False
+        outer = self
+
+        class Unpickler(pickle.Unpickler):
+            def find_class(self, module: str, name: str, /) -> Any:
+                if module != "__main__" or main is None:
+                    return super().find_class(module, name)
+                outer.asked = True
+                return functools.reduce(getattr, name.split("."), main)
+
+        self.module: Any = ModuleType("pickle")
+        self.module.Unpickler = Unpickler
+        self.module.load = lambda file, **options: Unpickler(file, **options).load()
 
 
 def load_exported(path: Path) -> nn.Module:

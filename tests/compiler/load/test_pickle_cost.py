@@ -12,7 +12,7 @@ from torch import nn
 
 from shrinkc.compiler.load import pickle_cost
 from shrinkc.compiler.load.load import load_model
-from shrinkc.compiler.load.pickle_cost import CostError, names_in
+from shrinkc.compiler.load.pickle_cost import CostError, survey
 from shrinkc.errors import LoadError, UnsafeFileError
 
 SECONDS = 10.0  # on a machine that is busy with other things; each takes milliseconds
@@ -98,7 +98,7 @@ def test_the_same_pickles_are_sound_where_they_are_small(tmp_path: Path) -> None
     """What is refused above is refused for its size, not for its form."""
     once = b"q\x00h\x00\x86"
     for data in (b"})" + once + b"K\x01s", b"c__builtin__\nset\n])" + once + b"a\x85R"):
-        assert names_in(io.BytesIO(b"\x80\x02" + data + b"."), 1) <= {"__builtin__.set"}
+        assert survey(io.BytesIO(b"\x80\x02" + data + b"."), 1).names <= {"__builtin__.set"}
         with pytest.raises(LoadError, match="neither a model nor a state dict"):
             load_model(archive(tmp_path / "m.pt", b"\x80\x02" + data + b"."))
 
@@ -106,7 +106,7 @@ def test_the_same_pickles_are_sound_where_they_are_small(tmp_path: Path) -> None
 def test_operations_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pickle_cost, "MAX_OPERATIONS", 100)
     with pytest.raises(CostError, match="more than 100 operations"):
-        names_in(io.BytesIO(b"\x80\x02" + b"N" * 100 + b"."), 1)
+        survey(io.BytesIO(b"\x80\x02" + b"N" * 100 + b"."), 1)
 
 
 def test_work_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_work_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     key = b"(" + b"K\x01" * 900 + b"tq\x00"
     many = b"}" + key + b"K\x01s" + b"h\x00K\x01s" * 20
     with pytest.raises(CostError, match="more work than"):
-        names_in(io.BytesIO(b"\x80\x02" + many + b"."), 1)
+        survey(io.BytesIO(b"\x80\x02" + many + b"."), 1)
 
 
 def test_dictionaries_that_hold_themselves(tmp_path: Path) -> None:

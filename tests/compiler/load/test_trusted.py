@@ -1,15 +1,20 @@
 """--trust: what it opens, and that nothing opens without it."""
 
+import importlib
+import subprocess
+import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch.optim.swa_utils import AveragedModel
 
 from shrinkc.compiler.capture import capture
-from shrinkc.compiler.load.load import load_model
+from shrinkc.compiler.load.load import load_model, read_model
 from shrinkc.errors import CaptureError, LoadError, UnsafeFileError
 
 
@@ -144,3 +149,95 @@ def test_trust_does_not_mend_files(tmp_path: Path, net: Net) -> None:
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(LoadError, match="truncated or damaged"):
         load_model(path, trust=True)
+
+
+DETECTOR = """
+from torch import nn
+
+class DetectionModel(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    def forward(self, x):
+        return self.model(x)
+"""
+
+
+@pytest.fixture
+def ultralytics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A package of that name in the current directory."""
+    folder = tmp_path / "ultralytics" / "nn"
+    folder.mkdir(parents=True)
+    for package in (folder.parent, folder):
+        (package / "__init__.py").touch()
+    (folder / "tasks.py").write_text(DETECTOR)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("ultralytics.nn.tasks")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ultralytics"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("average", [True, False])
+def test_a_detector_in_its_checkpoint(tmp_path: Path, ultralytics: Any, average: bool) -> None:
+    model, ema = ultralytics.DetectionModel().half(), ultralytics.DetectionModel().half().train()
+    checkpoint = {
+        "epoch": -1,
+        "model": model,
+        "ema": ema if average else None,
+        "train_args": {"imgsz": 640},
+        "date": "2026-01-01",
+    }
+    path = tmp_path / "yolo.pt"
+    torch.save(checkpoint, path)
+    keys = "'model' and 'ema'" if average else "'model'"
+    with pytest.raises(
+        UnsafeFileError,
+        match=rf"it names ultralytics\.nn\.tasks\.DetectionModel \(under {keys}\), which .*`trust`",
+    ):
+        load_model(path)
+    loaded = read_model(path, trust=True)
+    want = ema if average else model
+    weight = loaded.model.get_parameter("model.0.weight")
+    assert torch.equal(weight, want.model[0].weight.float())
+    assert not loaded.model.training
+    said = "the averaged weights under 'ema' are taken, not those under 'model'"
+    assert loaded.notes == (*[said] * average, "weights in float16 become float32")
+    capture(loaded.model, (X,))
+
+
+def test_a_class_of_the_script_that_saved_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pickled by `python train.py`, where the class is one of __main__."""
+    (tmp_path / "train_own.py").write_text(DETECTOR + "make = nn.ReLU\n")
+    monkeypatch.chdir(tmp_path)
+    code = DETECTOR + "import torch\ntorch.manual_seed(0)\n"
+    code += "torch.save(DetectionModel(), 'whole.pt')\n"
+    code += "torch.save({'state_dict': DetectionModel(), 'epoch': 3}, 'inside.pt')\n"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    whole = tmp_path / "whole.pt"
+    with pytest.raises(
+        UnsafeFileError,
+        match=r"names __main__\.DetectionModel, .* or take the risk with `trust` and `arch` "
+        r"train:DetectionModel, where train\.py is the script that has it$",
+    ):
+        load_model(whole)
+    with pytest.raises(LoadError, match=r"for a class of __main__ give `arch` train:Class"):
+        load_model(whole, trust=True)
+    for name in ("whole.pt", "inside.pt"):
+        model: Any = load_model(tmp_path / name, arch="train_own:DetectionModel", trust=True)
+        assert type(model).__module__ == "train_own"
+        assert model(X).shape == (1, 4, 6, 6)
+    with pytest.raises(LoadError, match=r"AttributeError: .* no attribute 'DetectionModel'"):
+        load_model(whole, arch="zipfile:ZipFile", trust=True)
+    torch.save(nn.ReLU(), tmp_path / "relu.pt")
+    with pytest.raises(LoadError, match="holds a whole model; leave out `arch`"):
+        load_model(tmp_path / "relu.pt", arch="train_own:make", trust=True)
+    monkeypatch.delitem(sys.modules, "train_own")
+
+
+def test_a_network_averaged_by_torch(tmp_path: Path, net: Net) -> None:
+    averaged: Any = AveragedModel(net)
+    torch.save({"model": averaged}, tmp_path / "model.pt")
+    assert type(load_model(tmp_path / "model.pt", trust=True)) is Net
