@@ -9,20 +9,20 @@ from typing import Any, Literal, cast
 from torch import fx, nn
 from torch.optim.swa_utils import AveragedModel
 
-from shrinkc.compiler.load.architecture import Architecture
 from shrinkc.compiler.load.check_weights import check_finite, check_sizes
-from shrinkc.compiler.load.checkpoint import Weights, find_module, find_weights
 from shrinkc.compiler.load.file_kind import identify, unpacked_bytes
-from shrinkc.compiler.load.match_names import first_few
 from shrinkc.compiler.load.rebuild_module import Rebuilder, RefusedError
 from shrinkc.compiler.load.safe_pickle import TRUST_ADVICE, StandIn, load_inert
-from shrinkc.compiler.load.state_dict import load_weights, rounded
 from shrinkc.compiler.load.trusted import (
     ExportedNetwork,
     load_exported,
     load_pickle,
     load_torchscript,
 )
+from shrinkc.compiler.load.weights.architecture import Architecture
+from shrinkc.compiler.load.weights.checkpoint import Weights, find_module, find_weights
+from shrinkc.compiler.load.weights.match_names import first_few
+from shrinkc.compiler.load.weights.state_dict import load_weights, rounded
 from shrinkc.compiler.load.zip_archive import open_archive
 from shrinkc.compiler.model_file.file import is_model_file, load_model_file, read_tensors
 from shrinkc.compiler.support.text import one_line

@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from shrinkc.compiler.load.architecture import Architecture, current_directory_importable
+from shrinkc.compiler.load.weights.architecture import Architecture, current_directory_importable
 from shrinkc.compiler.support.quiet import quiet
 from shrinkc.compiler.support.text import named, one_line
 from shrinkc.errors import LoadError
@@ -29,11 +29,20 @@ class ExportedNetwork(nn.Module):
     """A graph of torch.export or of torch.fx as an ordinary module in eval mode.
 
     Up to four inputs, by name: tracers cannot see through `*inputs`.
+
+    input_shapes  an example's, where the file tells
+    open_sizes    of each of their dimensions, whether it may be another
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        input_shapes: tuple[tuple[int, ...], ...] | None = None,
+        open_sizes: tuple[tuple[bool, ...], ...] = (),
+    ) -> None:
         super().__init__()
         self.network = network
+        self.input_shapes, self.open_sizes = input_shapes, open_sizes
         self.training = False
 
     def forward(
@@ -115,8 +124,9 @@ def load_exported(path: Path) -> nn.Module:
     """A `.pt2` of torch.export. Raises LoadError."""
 
     def load() -> nn.Module:
-        program = torch.export.load(path)
-        return ExportedNetwork(cast(nn.Module, program.module(check_guards=False)))
+        program: Any = torch.export.load(path)
+        network = cast(nn.Module, program.module(check_guards=False))
+        return ExportedNetwork(network, *_input_shapes(program))
 
     return _guarded(path, load, "export it again with this version of PyTorch")
 
@@ -129,6 +139,38 @@ def load_torchscript(path: Path) -> nn.Module:
         return ScriptedNetwork(script.eval())
 
     return _guarded(path, load, "save the nn.Module or a state dict instead")
+
+
+def _input_shapes(
+    program: Any,
+) -> tuple[tuple[tuple[int, ...], ...] | None, tuple[tuple[bool, ...], ...]]:
+    """Of the inputs it was exported with, one sample where the batch is free; and which sizes are.
+    None where an input is no tensor, or a size is neither fixed nor known."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    inputs = [values.get(name) for name in program.graph_signature.user_inputs]
+    if not inputs or not all(isinstance(value, Tensor) for value in inputs):
+        return None, ()
+    given: Any = (program.example_inputs or ((),))[0]
+    examples = given if len(given) == len(inputs) else [None] * len(inputs)
+    shapes: list[tuple[int, ...]] = []
+    opened: list[tuple[bool, ...]] = []
+    for value, example in zip(inputs, examples, strict=True):
+        free = tuple(not isinstance(size, int) for size in value.shape)
+        known = value.shape if example is None else example.shape
+        shape = [0 if not isinstance(size, int) else size for size in known]
+        if free[:1] == (True,) and _least(program, value.shape[0]) <= 1:
+            shape[0] = 1
+        if 0 in shape:
+            return None, ()
+        shapes.append(tuple(shape))
+        opened.append(free)
+    return tuple(shapes), tuple(opened)
+
+
+def _least(program: Any, size: Any) -> int:
+    """The smallest value of a free size."""
+    known = program.range_constraints.get(size.node.expr)
+    return 2 if known is None else int(known.lower)
 
 
 def _guarded(path: Path, load: Callable[[], Any], advice: str) -> Any:

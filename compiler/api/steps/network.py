@@ -18,12 +18,14 @@ from shrinkc.compiler.capture import capture
 from shrinkc.compiler.capture.structure import Restored, Structure, structure_of
 from shrinkc.compiler.images.source import Given, ImageSource, image_source
 from shrinkc.compiler.load.load import read_model
+from shrinkc.compiler.load.trusted import ExportedNetwork
 from shrinkc.compiler.pipeline.run import sample_inputs
 from shrinkc.compiler.reference.original import Original
 from shrinkc.compiler.reference.probes import at_batch
 from shrinkc.compiler.reference.reference import Reference, translate
 from shrinkc.compiler.support.checks import check_kind, path_of
 from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.support.quiet import quiet
 from shrinkc.compiler.support.text import named
 from shrinkc.compiler.tasks.by_outputs import task_of
 from shrinkc.compiler.tasks.classification import has_scores
@@ -242,7 +244,8 @@ def _copied(model: object) -> nn.Module:
         if isinstance(value, Tensor) and not value.is_leaf
     }
     try:
-        return copy.deepcopy(model, computed).to("cpu", torch.float32).eval()
+        with quiet():  # scripts and exported graphs warn while they are copied
+            return copy.deepcopy(model, computed).to("cpu", torch.float32).eval()
     except Exception as error:  # an attribute's own: a lock, an open file, a generator
         raise InputError(
             f"`model` cannot be copied: {named(error)}", "take what no network needs out of it"
@@ -267,10 +270,16 @@ def _own_shapes(graph: fx.GraphModule, inputs: Inputs) -> tuple[tuple[int, ...],
 
 
 def _inputs(model: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:
+    if isinstance(model, ExportedNetwork) and model.input_shapes is not None:
+        if inputs is None:
+            return random_inputs(model.input_shapes)
+        _check_exported(model, _shapes(inputs))
     if inputs is None:
         first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
         if first is None:
-            raise InputError("`inputs` are needed: give an example, or its shape N,C,H,W")
+            raise InputError(
+                "the model does not tell the shape of its input; give `inputs` N,C,H,W"
+            )
         return random_inputs([(1, first.in_channels, 224, 224)])
     tensors = (inputs,) if isinstance(inputs, Tensor) else inputs
     given: Any = tensors  # what a user gives may be anything
@@ -291,6 +300,19 @@ def _random_whole(model: nn.Module, like: Tensor, dtype: str) -> Tensor:
     limit = 2 if dtype == "bool" or not tables else min(tables)
     generator = torch.Generator().manual_seed(0)
     return torch.randint(limit, like.shape, generator=generator).to(getattr(torch, dtype))
+
+
+def _check_exported(model: ExportedNetwork, shapes: tuple[tuple[int, ...], ...]) -> None:
+    """Raise InputError for shapes that the file was not exported for."""
+    own = model.input_shapes or ()
+    fixed = list(map(len, own)) == list(map(len, shapes)) and all(
+        may or a == b
+        for free, wanted, given in zip(model.open_sizes, own, shapes, strict=True)
+        for may, a, b in zip(free, wanted, given, strict=True)
+    )
+    if not fixed:
+        wanted = " ".join(",".join(map(str, s)) for s in own)
+        raise InputError(f"this network was exported for `inputs` {wanted}; export it anew")
 
 
 def _input(x: Tensor) -> Tensor:

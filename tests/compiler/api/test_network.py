@@ -131,7 +131,7 @@ def test_without_inputs_an_imagenet_shape() -> None:
         (nn.Conv2d, X, "`model` is the class Conv2d; give an instance"),
         ({}, X, "`model` is a dictionary; build the network"),
         (3, X, "`model` is a int"),
-        (nn.Linear(3, 4), None, "`inputs` are needed"),
+        (nn.Linear(3, 4), None, "does not tell the shape of its input; give `inputs` N,C,H,W"),
         (nn.Conv2d(3, 4, 3), np.zeros((1, 3, 8, 8)), "`inputs` is a ndarray"),
         (nn.Conv2d(3, 4, 3), {"x": X}, "`inputs` is a dict"),
         (nn.Conv2d(3, 4, 3), "1,3,8,8", "`inputs` is a str"),

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from shrinkc.compiler.api.steps.network import ModelFile, subject_of
-from shrinkc.compiler.load.architecture import Architecture
 from shrinkc.compiler.load.load import load_model, read_model
+from shrinkc.compiler.load.weights.architecture import Architecture
 from shrinkc.errors import InputError, LoadError
 
 ZOO = """

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.optim.swa_utils import AveragedModel
 
+from shrinkc.compiler.api.steps.network import ModelFile, subject_of
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.load.load import load_model, read_model
-from shrinkc.errors import CaptureError, LoadError, UnsafeFileError
+from shrinkc.errors import CaptureError, InputError, LoadError, UnsafeFileError
 
 
 class Net(nn.Module):
@@ -241,3 +242,42 @@ def test_a_network_averaged_by_torch(tmp_path: Path, net: Net) -> None:
     averaged: Any = AveragedModel(net)
     torch.save({"model": averaged}, tmp_path / "model.pt")
     assert type(load_model(tmp_path / "model.pt", trust=True)) is Net
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_an_exported_program_tells_its_inputs(tmp_path: Path, net: Net, free: bool) -> None:
+    path, two = tmp_path / "model.pt2", torch.randn(2, 3, 8, 8)
+    dims: Any = ({0: torch.export.Dim("batch", min=1, max=64)},) if free else None
+    torch.export.save(torch.export.export(net, (two,), dynamic_shapes=dims), path)
+    file = ModelFile(path, trust=True)
+    subject = subject_of(file)
+    assert subject.input_shapes == ((1 if free else 2, 3, 8, 8),)
+    assert same(subject.graph, net, two)
+    for shape in ((5, 3, 8, 8), (2, 3, 9, 8), (2, 3, 8)):
+        if free and shape[1:] == (3, 8, 8):
+            assert subject_of(file, shape).input_shapes == (shape,)
+        else:
+            with pytest.raises(InputError, match=r"was exported for `inputs` \d,3,8,8; export it"):
+                subject_of(file, shape)
+
+
+def test_an_exported_program_whose_batch_is_more_than_one(tmp_path: Path, net: Net) -> None:
+    path = tmp_path / "model.pt2"
+    dims: Any = ({0: torch.export.Dim("batch", min=2, max=64)},)
+    torch.export.save(
+        torch.export.export(net, (torch.randn(4, 3, 8, 8),), dynamic_shapes=dims), path
+    )
+    assert subject_of(ModelFile(path, trust=True)).input_shapes == ((4, 3, 8, 8),)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_script_does_not_tell_its_inputs(tmp_path: Path, net: Net) -> None:
+    path = tmp_path / "model.pt"
+    jit: Any = torch.jit
+    jit.save(jit.script(net), str(path))
+    file = ModelFile(path, trust=True)
+    with pytest.raises(
+        InputError, match=r"does not tell the shape of its input; give `inputs` N,C"
+    ):
+        subject_of(file)
+    assert same(subject_of(file, (1, 3, 8, 8)).graph, net, X)

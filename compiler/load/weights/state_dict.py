@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from shrinkc.compiler.load.architecture import Architecture, advice
-from shrinkc.compiler.load.checkpoint import Weights
-from shrinkc.compiler.load.match_names import first_few, is_counter, matched
+from shrinkc.compiler.load.weights.architecture import Architecture, advice
+from shrinkc.compiler.load.weights.checkpoint import Weights
+from shrinkc.compiler.load.weights.match_names import first_few, is_counter, matched
 from shrinkc.errors import LoadError
 
 Shape = tuple[int, ...]
