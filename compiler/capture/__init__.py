@@ -40,8 +40,9 @@ def capture(
     The first dimension of every input is the batch. `graph_module.meta` holds `input_shapes`,
     `captured_by` ("symbolic_trace" or "torch.export"), `dynamic_batch` (the graph equals the model
     at every one of `batch_sizes`) and `notes`, what a user should know of the files. `reference`
-    and `original` are those of the model where they exist already, which is then in eval mode. The
-    model is left as it was, whatever happens.
+    and `original` are those of the model where they exist already, which is then in eval mode, or
+    of what the model is a translation of: the graph must equal that. The model is left as it was,
+    whatever happens.
 
     Raises ModelRunError, in one line, for a model that fails on such inputs or is no function of
     them; CaptureError with the reason of the attempt that came furthest.
@@ -52,7 +53,8 @@ def capture(
         reference = reference or Reference(model)
         original = original or Original.of_model(reference)
         require_function(reference, inputs)
-        return _Capture(reference, original, inputs).run()
+        own = reference if reference.model is model else Reference(model)
+        return _Capture(own, reference, original, inputs).run()
 
 
 @contextmanager
@@ -78,10 +80,15 @@ class _Attempt:
 
 class _Capture:
     def __init__(
-        self, reference: Reference, original: Original, inputs: tuple[Tensor, ...]
+        self,
+        own: Reference,
+        reference: Reference,
+        original: Original,
+        inputs: tuple[Tensor, ...],
     ) -> None:
-        self.reference, self.original, self.inputs = reference, original, inputs
-        self.model = reference.model
+        """`own`: of the model that is traced, where `reference` is of what it must equal."""
+        self.own, self.reference, self.original, self.inputs = own, reference, original, inputs
+        self.model = own.model
         self.batch = len(inputs[0])
 
     def run(self) -> fx.GraphModule:
@@ -149,11 +156,11 @@ class _Capture:
     def _settled(self) -> Generator[None]:
         """What a forward does to parameters once and for all (weights that are renormalised) is
         done inside; everything is as before afterwards."""
-        with self.reference.preserved():
-            self.reference.run(self.inputs)
+        with self.own.preserved():
+            self.own.run(self.inputs)
             parameters = {name for name, _ in self.model.named_parameters()}
-            if not parameters & set(self.reference.changed()):
-                self.reference.restore()
+            if not parameters & set(self.own.changed()):
+                self.own.restore()
             yield
 
     def _why_fixed(self) -> str | None:

@@ -29,9 +29,9 @@ from shrinkc.compiler.quantise.ranges import Range
 from shrinkc.compiler.quantise.rounding import LEVELS, LEVELS_OF_7_BITS
 from shrinkc.compiler.quantise.simulate import Quantisation
 from shrinkc.compiler.support.difference import relative_error
+from shrinkc.compiler.support.onnx_session import onnx_session
 from shrinkc.compiler.support.quiet import silent
 from shrinkc.compiler.support.text import one_line
-from shrinkc.errors import LoadError
 
 SIMPLIFIED_TOLERANCE = 1e-5  # of the output's range
 
@@ -194,18 +194,8 @@ class OnnxRunner:
         """Without `optimise`, a QDQ file runs in float between its quantisations."""
         import onnxruntime as ort
 
-        options: Any = ort.SessionOptions()
-        if not optimise:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
         self._made_of = (model, threads, optimise)
-        try:
-            self._session: Any = ort.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise LoadError(f"ONNX Runtime cannot load the file: {one_line(error)}") from error
+        self._session: Any = onnx_session(model, threads, optimise=optimise)
         self._names = [i.name for i in self._session.get_inputs()]
         self.runtime = f"onnxruntime {ort.__version__}"
 

@@ -11,7 +11,7 @@ from shrinkc.compiler.load.zip_archive import open_archive
 from shrinkc.errors import LoadError, UnsafeFileError
 
 # "zip" and "legacy" are the two formats of torch.save, since and before PyTorch 1.6.
-FileKind = Literal["safetensors", "zip", "legacy", "exported", "torchscript"]
+FileKind = Literal["safetensors", "zip", "legacy", "exported", "torchscript", "onnx"]
 
 MAX_PICKLE = 16 << 20  # bytes; ResNet-152's is 0.4 MB
 _LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
@@ -24,7 +24,7 @@ _FOREIGN = (
     (0, b"%PDF", "a PDF"),
     (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself (run `git lfs pull`)"),
 )
-_WANTED = "give a PyTorch model (.pt, .pth) or .safetensors"
+_WANTED = "give a PyTorch model (.pt, .pth), an ONNX file or .safetensors"
 
 
 def identify(path: Path, max_bytes: int) -> FileKind:
@@ -60,7 +60,9 @@ def identify(path: Path, max_bytes: int) -> FileKind:
             f"{path}: a plain pickle, whose loading may run any code; "
             "load it in Python and save its state dict with torch.save"
         )
-    raise LoadError(f"{path}: {_description(path, head)}; {_WANTED}")
+    if _is_onnx(path, head):
+        return "onnx"
+    raise LoadError(f"{path}: {_description(head)}; {_WANTED}")
 
 
 def unpacked_bytes(path: Path, kind: FileKind) -> int:
@@ -95,12 +97,23 @@ def _is_safetensors(head: bytes) -> bool:
     return len(head) > 9 and head[8:9] == b"{" and head[6:8] == b"\0\0"
 
 
-def _description(path: Path, head: bytes) -> str:
+def _is_onnx(path: Path, head: bytes) -> bool:
+    """Protobuf has no magic number: a file begins with its IR version and who made it, or, of that
+    name, with any other field of a model."""
+    if any(head[offset:].startswith(magic) for offset, magic, _ in _FOREIGN):
+        return False
+    if head[:1] == b"\x08" and 1 <= head[1] < 32 and head[2:3] in _ONNX_FIELDS:
+        return True
+    return path.suffix == ".onnx" and head[:1] in (b"\x08", *_ONNX_FIELDS)
+
+
+_ONNX_FIELDS = tuple(bytes([number]) for number in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42))
+
+
+def _description(head: bytes) -> str:
     for offset, magic, text in _FOREIGN:
         if head[offset:].startswith(magic):
             return text
-    if path.suffix == ".onnx":
-        return "an ONNX file, which is already exported"
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)  # its end may be cut
     except UnicodeDecodeError:

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from shrinkc.compiler.load.check_weights import check_finite, check_sizes
 from shrinkc.compiler.load.file_kind import identify, unpacked_bytes
+from shrinkc.compiler.load.onnx.network import load_onnx
 from shrinkc.compiler.load.rebuild_module import Rebuilder, RefusedError
 from shrinkc.compiler.load.safe_pickle import TRUST_ADVICE, StandIn, load_inert
 from shrinkc.compiler.load.trusted import (
@@ -59,6 +60,7 @@ def read_model(
       rebuilt without running anything (`safe_pickle`, `rebuild_module`);
     * a state dict (`.pt`, `.pth`, `.th`, `.safetensors`), as trainers wrap it (`checkpoint`), with
       `arch="package.module:factory"`, which imports and calls that code (`architecture`);
+    * an ONNX file, translated (`onnx`), for inputs of the shapes that it declares;
     * with `trust`, which runs code from the file: any pickle, `.pt2`, TorchScript (`trusted`).
 
     Raises UnsafeFileError where loading would run code and `trust` is not given; LoadError for a
@@ -68,10 +70,12 @@ def read_model(
     kind = identify(path, max_bytes)
     if kind in ("zip", "exported", "torchscript"):
         open_archive(path).check()
+    if kind == "onnx":
+        refuse_architecture(path, arch)
+        return Loaded(load_onnx(path, max_bytes))
     if kind == "safetensors":
         if is_model_file(path):
-            if arch is not None:
-                raise LoadError(f"{path}: shrinkc's own file holds its network; leave out `arch`")
+            refuse_architecture(path, arch)
             graph_module, _ = load_model_file(path)
             check_finite(path, graph_module)
             return Loaded(graph_module)
@@ -84,6 +88,12 @@ def read_model(
     notes = rounded((*model.parameters(), *model.buffers()))
     check_finite(path, model.float())
     return Loaded(model, (*loaded.notes, *notes))
+
+
+def refuse_architecture(path: Path, arch: str | None) -> None:
+    """Of a file that holds its network. Raises LoadError."""
+    if arch is not None:
+        raise LoadError(f"{path}: holds a whole model; leave out `arch`")
 
 
 def _trusted(path: Path, kind: Literal["exported", "torchscript"], trust: bool) -> nn.Module:
@@ -120,8 +130,7 @@ def _from_checkpoint(
         raise LoadError(
             f"{path}: holds a {what}{keys}, neither a model nor a state dict; save one of these"
         )
-    if script is not None and not of_script:
-        raise LoadError(f"{path}: holds a whole model; leave out `arch`")
+    refuse_architecture(path, None if of_script else arch)
     # a graph that is not ours must not be taken for a canonical one
     model = ExportedNetwork(model.eval()) if isinstance(model, fx.GraphModule) else model
     return Loaded(model, notes)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from shrinkc.compiler.reference.differences import Differences
 from shrinkc.compiler.reference.original import Original
@@ -17,19 +17,19 @@ TOLERANCE = 1e-4
 
 
 def require_same(
-    graph_module: fx.GraphModule,
+    answer: Callable[..., Sequence[Tensor]],
     original: Original,
     inputs: tuple[Tensor, ...],
     batches: Sequence[int],
 ) -> None:
-    """On all probes at these batch sizes. Raises IllegalGraphError."""
+    """`answer`, a captured graph, on all probes at these batch sizes. Raises IllegalGraphError."""
     differences = Differences()
     for probe in probes(inputs, batches):
         want = original.on_probe(probe)
         if want is None:
             continue
         with torch.no_grad():
-            got = [x.numpy() for x in graph_module(*probe.inputs)]
+            got = [x.numpy() for x in answer(*probe.inputs)]
         if len(got) != len(want):
             raise IllegalGraphError(f"the graph returns {len(got)} tensors, the model {len(want)}")
         for index, (a, b) in enumerate(zip(got, want, strict=True)):

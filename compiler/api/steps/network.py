@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -17,7 +18,10 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.capture.structure import Restored, Structure, structure_of
 from shrinkc.compiler.images.source import Given, ImageSource, image_source
-from shrinkc.compiler.load.load import read_model
+from shrinkc.compiler.load.file_kind import identify
+from shrinkc.compiler.load.load import MAX_BYTES, read_model, refuse_architecture
+from shrinkc.compiler.load.onnx.file import read_onnx
+from shrinkc.compiler.load.onnx.network import onnx_network
 from shrinkc.compiler.load.trusted import ExportedNetwork
 from shrinkc.compiler.pipeline.run import sample_inputs
 from shrinkc.compiler.reference.original import Original
@@ -40,7 +44,7 @@ from shrinkc.passes.recurrent import Recurrent
 class ModelFile:
     """A network in a file, loaded when it is needed, as `shrinkc.load` does.
 
-    path   a pickled module or a state dict (.pt, .pth, .th), or a .safetensors
+    path   a pickled module or a state dict (.pt, .pth, .th), a .safetensors, or a .onnx
     arch   "package.module:factory" or "package.module:factory(num_classes=10)" that builds the
            network of a state dict
     trust  load files that can run code; only for files you made
@@ -79,6 +83,7 @@ class Subject:
     name       of the file, or of the class
     structure  of what the model returns
     notes      on how its file was read
+    source     the user's own network where `model` is a translation of it: an ONNX file's
     """
 
     name: str
@@ -86,6 +91,7 @@ class Subject:
     inputs: tuple[Tensor, ...]
     structure: Structure
     notes: tuple[str, ...] = ()
+    source: nn.Module | None = None
 
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -93,8 +99,8 @@ class Subject:
 
     @cached_property
     def reference(self) -> Reference:
-        """The model as the function that files are compared with."""
-        return Reference(self.model)
+        """The user's model as the function that files are compared with."""
+        return Reference(self.model if self.source is None else self.source)
 
     @cached_property
     def original(self) -> Original:
@@ -179,8 +185,8 @@ class Subject:
 
 def subject_of(model: Model, inputs: Inputs = None, name: str | None = None) -> Subject:
     """`model` is a module, a captured graph, a file, or its path; `inputs` are
-    tensors or shapes, (N, …) each. Without them: a captured graph's own, otherwise (1, C, 224, 224)
-    for the first convolution's C.
+    tensors or shapes, (N, …) each. Without them: a captured graph's own, those that an ONNX file
+    declares, otherwise (1, C, 224, 224) for the first convolution's C.
 
     Raises InputError that names the parameter, ModelRunError where the model does not run on such
     inputs.
@@ -195,6 +201,9 @@ def subject_of(model: Model, inputs: Inputs = None, name: str | None = None) -> 
     if isinstance(model, ModelFile):
         path = path_of("model", model.path)
         name = name or path.name
+        if identify(path, MAX_BYTES) == "onnx":
+            refuse_architecture(path, model.arch)
+            return _of_onnx(path, inputs, name)
         loaded = read_model(path, arch=model.arch, trust=model.trust)
         model, notes = loaded.model, loaded.notes
     own = _copied(model)
@@ -208,6 +217,16 @@ def subject_of(model: Model, inputs: Inputs = None, name: str | None = None) -> 
     translate(own, tensors)
     structure = own.structure if isinstance(own, Restored) else structure_of(own, tensors)
     return Subject(name or _class_name(model), graph, tensors, structure, notes)
+
+
+def _of_onnx(path: Path, inputs: Inputs, name: str) -> Subject:
+    """A translation, beside the file that it must equal."""
+    file = read_onnx(path)
+    shapes = file.shapes(None if inputs is None else _shapes(inputs))
+    network = onnx_network(file, shapes)
+    tensors = _inputs(network.module, shapes if inputs is None else inputs)
+    structure = structure_of(network.module, tensors)
+    return Subject(name, network.module, tensors, structure, source=network.original)
 
 
 def _class_name(model: nn.Module) -> str:

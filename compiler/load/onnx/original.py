@@ -1,0 +1,54 @@
+"""The network of an ONNX file as ONNX Runtime computes it: what all that is made of it must equal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shrinkc.compiler.load.onnx.file import OnnxFile
+from shrinkc.compiler.support.onnx_session import onnx_session
+from shrinkc.errors import LoadError
+
+
+class OnnxOriginal(nn.Module):
+    """The file itself, unchanged, in ONNX Runtime: a module without parameters.
+
+    It knows the types that the file declares alone, so there is no float64 of it.
+    """
+
+    def __init__(self, file: OnnxFile) -> None:
+        super().__init__()
+        try:
+            self._session = _Session(file.model.SerializeToString())
+        except (LoadError, ValueError) as error:
+            text = error.message if isinstance(error, LoadError) else "too large in one piece"
+            raise LoadError(f"{file.path}: {text}; export it again") from error
+        self._declared = file.inputs
+        self.training = False
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """One tensor, or those of all outputs in the file's order."""
+        for one, x in zip(self._declared, inputs, strict=True):
+            if one.dims is not None and not one.admits(x.shape):
+                raise ValueError(f"the file has '{one.name}' as {one.dims_shown}")
+        outputs = self._session.run(inputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+
+class _Session:
+    """Without a `__dict__`, so that nobody looks into it for numbers of a network that change."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self, model: bytes) -> None:
+        self._made = onnx_session(model)
+
+    def __deepcopy__(self, memo: Any) -> _Session:
+        return self  # it changes nothing of itself
+
+    def run(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        names = [one.name for one in self._made.get_inputs()]
+        given = {name: x.contiguous().numpy() for name, x in zip(names, inputs, strict=True)}
+        return tuple(torch.from_numpy(array) for array in self._made.run(None, given))
