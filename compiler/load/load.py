@@ -93,7 +93,7 @@ def read_model(
 def refuse_architecture(path: Path, arch: str | None) -> None:
     """Of a file that holds its network. Raises LoadError."""
     if arch is not None:
-        raise LoadError(f"{path}: holds a whole model; leave out `arch`")
+        raise LoadError(f"{path}: holds its network; leave out `arch`")
 
 
 def _trusted(path: Path, kind: Literal["exported", "torchscript"], trust: bool) -> nn.Module:

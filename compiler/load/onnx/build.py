@@ -170,8 +170,8 @@ class Build:
         once = all(t is x.tensors[0] for x in given for t in x.tensors)
         results: list[Any] = []
         for index in range(1) if once else self._each:
-            _limit(function, *_T.tree_map(lambda a, i=index: _at(a, i), (args, named)))
             now: Any = _T.tree_map(lambda a, i=index: _at(a, i), (args, named))
+            _limit(function, *now)
             results.append(function(*now[0], **now[1]))
         results *= self.count if once else 1
         if isinstance(results[0], Tensor):

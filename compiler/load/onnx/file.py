@@ -250,28 +250,12 @@ def _refuse_foreign(path: Path, graph: Proto) -> None:
 
 
 _KNOWN_DOMAINS = ("com.microsoft",)  # where rules name what is read of them
-_QUANTISED = frozenset(
-    [
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "DynamicQuantizeLinear",
-        "QLinearConv",
-        "QLinearMatMul",
-        "QLinearAdd",
-        "QLinearMul",
-        "QLinearConcat",
-        "QLinearSigmoid",
-        "QLinearAveragePool",
-        "QLinearGlobalAveragePool",
-        "QGemm",
-        "QLinearLeakyRelu",
-        "QLinearSoftmax",
-        "ConvInteger",
-        "MatMulInteger",
-        "DynamicQuantizeMatMul",
-        "MatMulIntegerToFloat",
-        "MatMulNBits",
-    ]
+_QUANTISED = (
+    *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger"),
+    *("MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulNBits", "QGemm"),
+    *("QLinearConv", "QLinearMatMul", "QLinearAdd", "QLinearMul", "QLinearConcat"),
+    *("QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "QLinearAveragePool"),
+    "QLinearGlobalAveragePool",
 )
 
 

@@ -1,4 +1,4 @@
-"""The network of an ONNX file as ONNX Runtime computes it: what all that is made of it must equal."""
+"""The network of an ONNX file as ONNX Runtime computes it: what is made of it must equal that."""
 
 from __future__ import annotations
 

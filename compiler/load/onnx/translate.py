@@ -46,17 +46,14 @@ RULES: dict[str, Rule] = {
 _CONTROL = "its flow depends on the data; export the network without it"
 _LISTS = "lists of tensors; export the network without them"
 _WHY = {
-    "NonMaxSuppression": "how many boxes are left depends on the data; cut it off and do it outside",
-    "NonZero": "how many there are depends on the data; cut it off and do it outside",
-    "Unique": "how many there are depends on the data; cut it off and do it outside",
+    "NonMaxSuppression": "how many boxes are left depends on the data; cut it off",
+    "Unique": "how many there are depends on the data; cut it off",
     **dict.fromkeys(("Loop", "Scan"), _CONTROL),
     **dict.fromkeys(("Optional", "OptionalGetElement", "OptionalHasElement"), _LISTS),
-    **{
-        f"Random{kind}{like}": "random numbers"
-        for kind in ("Normal", "Uniform")
-        for like in ("", "Like")
-    },
-    **dict.fromkeys(("Bernoulli", "Multinomial"), "random numbers"),
+    **dict.fromkeys(
+        ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"),
+        "random numbers; give them as an input",
+    ),
 }
 
 

@@ -94,7 +94,7 @@ def test_our_own_file_gives_the_canonical_graph(tmp_path: Path) -> None:
     loaded = load_model(path)
     assert isinstance(loaded, fx.GraphModule)
     assert torch.equal(loaded(x)[0], graph_module(x)[0])
-    with pytest.raises(LoadError, match="shrinkc's own file holds its network; leave out `arch`"):
+    with pytest.raises(LoadError, match="holds its network; leave out `arch`"):
         load_model(path, arch="a:b")
     graph_module.get_submodule("0").bias.data[2] = float("inf")
     save_model(graph_module, path, {})
@@ -135,7 +135,7 @@ def bad_files(tmp: Path) -> dict[str, tuple[bytes, str]]:
         "page.pt": (page, "a web page, not a model: the download went wrong"),
         "lfs.pt": (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
         "noise.pt": (bytes(range(255, 127, -1)) * 9, "of no known kind, or damaged"),
-        "a.onnx": (b"\x08\x08\x12\x07pytorch", "an ONNX file, which is already exported"),
+        "a.onnx": (b"\x08\x08\x12\x07pytorch", "damaged, or no ONNX file"),
         "a.tflite": (b"\x1c\0\0\0TFL3" + bytes(99), "a TFLite file, which is already compiled"),
         "a.h5": (b"\x89HDF\r\n\x1a\n" + bytes(99), "a Keras/HDF5 file"),
         "a.gz": (gzip.compress(model), "a gzip archive"),

@@ -334,7 +334,7 @@ def test_nan_weights(tmp_path: Path, zoo: str) -> None:
 
 def test_arch_for_a_whole_model(tmp_path: Path, zoo: str) -> None:
     torch.save(nn.ReLU(), tmp_path / "model.pt")
-    with pytest.raises(LoadError, match="holds a whole model; leave out `arch`"):
+    with pytest.raises(LoadError, match="holds its network; leave out `arch`"):
         load_model(tmp_path / "model.pt", arch=f"{zoo}:Net")
 
 

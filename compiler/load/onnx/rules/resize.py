@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shrinkc.compiler.load.onnx.build import Value
+from shrinkc.compiler.load.onnx.build import FollowsBatch, Value
 from shrinkc.compiler.load.onnx.context import Context, Rule
 
 
@@ -41,11 +41,10 @@ def resize(c: Context) -> Value:
         bool(c.int("exclude_outside")),
     )
     policy = c.text("keep_aspect_ratio_policy", "stretch")
-    if c.int("antialias") or policy != "stretch" or how.place not in _PLACES:
-        what = (
-            how.place if how.place not in _PLACES else "antialias" if c.int("antialias") else policy
-        )
-        raise c.unsupported(f"resizing with {what}")
+    if how.place not in _PLACES:
+        raise c.unsupported(f"resizing by {how.place}")
+    if c.int("antialias") or policy != "stretch":
+        raise c.unsupported("resizing with antialias or to an aspect ratio")
     rank = c.x().rank
     axes = [c.normal(a, rank) for a in c.ints("axes", tuple(range(rank))) or ()]
     scales = tuple(float(s) for s in c.tensor(2).reshape(-1)) if c.has(2) else ()
@@ -61,6 +60,8 @@ def resize(c: Context) -> Value:
             sizes = [one[at] for one in given or ()]
             if all(n == s[axis] for n, s in zip(sizes, c.x().shapes, strict=True)):
                 continue
+            if len({s[axis] for s in c.x().shapes}) > 1 or len(set(sizes)) > 1:
+                raise FollowsBatch("a size follows the batch size")
             by_axis[axis] = sizes[0], sizes[0] / before
     return _resized(c, how, by_axis)
 
@@ -99,15 +100,11 @@ def _torchs(
     x: Value, how: _How, matrices: dict[int, Tensor]
 ) -> tuple[str, bool | None, tuple[int, ...]] | None:
     """torch's mode that does the same, if there is one."""
-    names = {
-        "nearest": ("nearest", "nearest", "nearest"),
-        "linear": ("linear", "bilinear", "trilinear"),
-    }
     if how.mode == "cubic":
         modes, known = [("bicubic", False), ("bicubic", True)], x.rank == 4
     else:
         known = x.rank in (3, 4, 5)
-        mode = names[how.mode][x.rank - 3] if known else ""
+        mode = ("linear", "bilinear", "trilinear")[x.rank - 3] if known else ""
         modes = [("nearest", None), ("nearest-exact", None)]
         if how.mode == "linear":
             modes = [(mode, False), (mode, True)]

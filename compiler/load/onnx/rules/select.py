@@ -99,7 +99,7 @@ def gather(c: Context) -> Value:
 def _gathered(tensor: Tensor, index: Tensor, axis: int) -> Tensor:
     index = torch.where(index < 0, index + tensor.shape[axis], index).long()
     taken = tensor.index_select(axis, index.reshape(-1))
-    return taken.reshape(*tensor.shape[:axis], *index.shape, *tensor.shape[axis + 1 :])
+    return taken.reshape((*tensor.shape[:axis], *index.shape, *tensor.shape[axis + 1 :]))
 
 
 def gather_elements(c: Context) -> Value:
@@ -206,7 +206,7 @@ def eye_like(c: Context) -> Value:
 def non_zero(c: Context) -> Value:
     """Of what no input decides."""
     if not c.x().known:
-        raise c.unsupported("how many there are depends on the data; cut it off and do it outside")
+        raise c.unsupported("how many there are depends on the data; cut it off")
     return Value(tuple(torch.nonzero(t).T.contiguous() for t in c.x().tensors))
 
 

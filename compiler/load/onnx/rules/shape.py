@@ -138,11 +138,9 @@ def pad(c: Context) -> Value:
     axes = [c.normal(a, x.rank) for a in c.fixed(3)] if c.has(3) else list(range(x.rank))
     if len(amounts) != 2 * len(axes):
         raise c.unsupported(f"{len(amounts)} amounts for {len(axes)} dimensions")
-    before, after = (
-        dict(zip(axes, amounts, strict=False)),
-        dict(zip(axes, amounts[len(axes) :], strict=True)),
-    )
-    around = [(before.get(d, 0), after.get(d, 0)) for d in range(x.rank)]
+    sides = zip(amounts[: len(axes)], amounts[len(axes) :], strict=True)
+    given = dict(zip(axes, sides, strict=True))
+    around = [given.get(d, (0, 0)) for d in range(x.rank)]
     first = next((d for d, pair in enumerate(around) if any(pair)), x.rank)
     pads = [n for pair in around[first:][::-1] for n in pair]
     if not pads:
