@@ -10,7 +10,6 @@ from shrinkc.compiler.api.steps.network import (
     Inputs,
     Model,
     Subject,
-    check_task,
     require_convolutions,
     subject_of,
 )
@@ -25,6 +24,8 @@ from shrinkc.compiler.report.sections import Sections
 from shrinkc.compiler.support.checks import listed
 from shrinkc.compiler.support.choices import Int8Tuning, Merge, Precision
 from shrinkc.compiler.support.progress import Progress, shown_by
+from shrinkc.compiler.tasks.asked import AskedTask, asked_task
+from shrinkc.compiler.tasks.own_metric import Metric
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.errors import CaptureError, InputError, ModelRunError
 from shrinkc.passes.base import Pass
@@ -43,7 +44,8 @@ def compile(
     keep_fp32: Sequence[str] = (),
     min_snr_db: float | None = None,
     passes: Sequence[Pass] = (),
-    task: Task | None = None,
+    task: Task | AskedTask | None = None,
+    metric: Metric | None = None,
     formats: Sequence[Format] = FORMATS,
     opset: int = 17,
     threads: int = 1,
@@ -58,21 +60,21 @@ def compile(
         model: a module, a captured graph, or the path of a file that `load` reads.
         inputs: an example (N, …) or its shape, one per input of `forward`.
         target: a latency table's name or folder, or "host" (this machine, measured).
-        images: to verify on; labels give top-1. A folder, a tar, `ImageFolder`, a tensor
-            (n, C, H, W), a pair of it and labels (n,), a DataLoader, or any iterable of those.
+        images: to verify on, and to judge by their labels: a folder, a tar, `ImageFolder`, a
+            tensor, a pair of it and labels, or an iterable of those, such as a DataLoader.
         calibration: images for int8; without them every second one of `images` calibrates, and
             only the others are judged.
-        precision: "fp32" or "int8".
-        merge: linear segments: "auto" (where the table says it pays), "all", or "none".
+        precision, merge: "fp32" or "int8"; linear segments: "auto" (where the table says it pays),
+            "all", or "none".
         int8_tuning: before int8: "bias" corrects biases on the calibration images, "equalise"
             the ranges of channels, "both", "none".
         keep_fp32: layers that stay fp32 in int8 files.
         min_snr_db: so do layers whose own signal to noise in int8 is less, in dB.
         passes: exact ones of one's own, run behind shrinkc's and verified like them.
-        task: what the outputs mean: how files are judged beside being equal.
+        task: what the outputs mean: how files are judged beside being equal; None: told by them.
+        metric: your own in place of the task's: of all outputs and labels; higher is better.
         formats: that are written.
-        opset: of the ONNX file.
-        threads: of every measurement here.
+        opset, threads: of the ONNX file; of every measurement here.
         runs: of each file when it is timed; 0 times nothing.
         name: of the network, in reports; None: its file's or class's.
         command: as it was typed, for the report.
@@ -88,7 +90,7 @@ def compile(
         CaptureError, ModelRunError: a model that cannot be captured or run.
         VerificationError: a step or a file that does not compute the same.
     """
-    check_task(task)
+    asked = asked_task(task, metric)
     options = Options(
         target=target_name(target),
         precision=precision,
@@ -106,7 +108,7 @@ def compile(
         raise InputError("`calibration` is for int8 files; give `precision` int8 too")
     cost_table(options.target, threads)  # an unknown target is told before anything
     subject = subject_of(model, inputs, name)
-    options = _with_images(subject, options, images, calibration, task)
+    options = _with_images(subject, options, images, calibration, asked)
     return _compiled(subject, options, command, shown_by(progress))
 
 
@@ -115,11 +117,11 @@ def _with_images(
     options: Options,
     images: Given | None,
     calibration: Given | None,
-    task: Task | None,
+    asked: AskedTask,
 ) -> Options:
     """And what the outputs mean."""
     task, sources = subject.images(
-        {"images": (images, "read"), "calibration": (calibration, "unread")}, task
+        {"images": (images, "read"), "calibration": (calibration, "unread")}, asked
     )
     calibrating = sources["calibration"]
     unlabelled = None if calibrating is None else calibrating.without_labels()

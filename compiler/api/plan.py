@@ -11,7 +11,7 @@ from platformdirs import user_cache_dir
 from torch import fx
 
 from shrinkc.compiler.api.steps.much_lost import much_promised
-from shrinkc.compiler.api.steps.network import Inputs, Model, check_task, subject_of
+from shrinkc.compiler.api.steps.network import Inputs, Model, subject_of
 from shrinkc.compiler.api.steps.request import Request, plan_section
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
 from shrinkc.compiler.api.steps.target import Target, cost_table, options_of
@@ -35,6 +35,8 @@ from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.support.unread import refuse_unread
+from shrinkc.compiler.tasks.asked import AskedTask, asked_task
+from shrinkc.compiler.tasks.own_metric import Metric
 from shrinkc.compiler.tasks.tally import Estimate
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.tasks.wording import error_words
@@ -73,8 +75,9 @@ class Planned(Transformed):
         speed = f"{plan.measured_speedup or plan.speedup:.2f}× on {plan.target} in {plan.precision}"
         drop = ""
         if promise is not None and promise.drop is not None:
-            points = 100 * promise.drop
-            drop = f", {abs(points):.2f} points {'lost' if points >= 0 else 'gained'}"
+            points = self.report.task.points * promise.drop
+            unit = "dB" if self.report.task.style == "dB" else "points"
+            drop = f", {abs(points):.2f} {unit} {'lost' if points >= 0 else 'gained'}"
         elif promise is not None:
             drop = f", {error_words(estimates(promise), briefly=True)}"
         return f"{speed}, {counted(len(plan.steps), 'step')}{drop}"
@@ -91,7 +94,8 @@ def plan(
     evaluation: Given | None = None,
     train: Given | None = None,
     recipe: Recipe | None = None,
-    task: Task | None = None,
+    task: Task | AskedTask | None = None,
+    metric: Metric | None = None,
     opset: int = 17,
     threads: int = 1,
     runs: int = 30,
@@ -116,6 +120,7 @@ def plan(
         task: what the outputs mean, by which plans and files are judged; None: told by them, and
             by labels. `Classification()` where one output (n, k) holds class scores, `Regression()`
             for numbers and maps.
+        metric: your own in place of the task's: of all outputs and labels; higher is better.
         opset: of the ONNX file.
         threads: of measurements here.
         runs: of each file when it is timed; 0 times nothing.
@@ -139,7 +144,7 @@ def plan(
         name=name,
         command=command,
         progress=progress,
-        task=task,
+        task=asked_task(task, metric),
         goal=goal,
     )
     return plans.made(plans.planner.reach(goal))
@@ -156,7 +161,8 @@ def frontier(
     evaluation: Given | None = None,
     train: Given | None = None,
     recipe: Recipe | None = None,
-    task: Task | None = None,
+    task: Task | AskedTask | None = None,
+    metric: Metric | None = None,
     opset: int = 17,
     threads: int = 1,
     runs: int = 30,
@@ -180,7 +186,7 @@ def frontier(
         name=name,
         command=command,
         progress=progress,
-        task=task,
+        task=asked_task(task, metric),
     )
     found = plans.planner.frontier(points)
     return tuple(
@@ -195,7 +201,8 @@ def apply(
     *,
     target: Target | None = None,
     images: Given | None = None,
-    task: Task | None = None,
+    task: Task | AskedTask | None = None,
+    metric: Metric | None = None,
     opset: int = 17,
     threads: int = 1,
     runs: int = 30,
@@ -211,20 +218,20 @@ def apply(
         inputs: an example (N, C, H, W) or its shape.
         target: that is predicted for; None: the plan's.
         images: to judge on; a plan needs none.
-        task, opset, threads, runs, name, command, progress: as of `plan`.
+        task, metric, opset, threads, runs, name, command, progress: as of `plan`.
 
     Raises:
         LoadError: no plan of shrinkc's, or one that does not fit the network.
         InputError: a plan of another network.
         TableError, CaptureError, ModelRunError, VerificationError.
     """
-    check_task(task)
+    asked = asked_task(task, metric)
     found, tensors = read_plan(path_of("plan", plan))
     options = options_of(target or found.target, found.precision, opset, threads, runs)
     cost_table(options.target, threads)
     subject, shown = subject_of(model, inputs, name), shown_by(progress)
-    task, sources = subject.images({"images": (images, "read")}, task)
-    options, source = replace(options, task=task), sources["images"]
+    known, sources = subject.images({"images": (images, "read")}, asked)
+    options, source = replace(options, task=known), sources["images"]
     with shown.task("Capturing"):
         graph = subject.graph
     with shown.task("Applying the plan"):
@@ -256,7 +263,7 @@ class _Plans:
         name: str | None,
         command: str | None,
         progress: Progress | bool,
-        task: Task | None,
+        task: AskedTask,
         goal: Goal | None = None,
     ) -> _Plans:
         if train is not None:
@@ -310,13 +317,21 @@ class _Plans:
 
 
 def _check_goal(goal: Goal, request: Request) -> None:
-    """Raises InputError where points of a metric may be lost, and the outputs have none."""
-    task = request.options.task
-    if goal.kind == "max_drop" and not request.subject.scored(task):
+    """Raises InputError where points of a metric may be lost, and nothing tells how many are."""
+    task, judged = request.options.task, request.evaluation
+    if goal.kind != "max_drop" or (judged is not None and judged.labelled):
+        return
+    if not task.expects:
         raise InputError(
-            "`max_drop` counts points of top-1, and by their numbers the network's outputs are no "
-            "classes",
-            "give `max_error`, `speedup` or `budget_ms`, or `task` classification if they are",
+            f"`max_drop` counts points of {task.metric}, which needs labels",
+            "give `evaluation` with labels",
+        )
+    if not request.subject.scored(task):
+        raise InputError(
+            f"`max_drop` counts points of {task.metric}, and without labels the outputs of "
+            f"{task.name} have none",
+            "give `evaluation` with labels, or `max_error`, `speedup`, `budget_ms`, or `task` "
+            "classification if they are class scores",
         )
 
 
@@ -363,8 +378,11 @@ def _promised(plan: Plan, request: Request) -> Judged | None:
     if found is None:
         return None
     drop = None if found.drop is None else Estimate(found.drop, *(found.interval or (None, None)))
-    metric = request.options.task.metric
-    return Judged(found.images, found.agreement, None, None, metric, drop, estimates(found))
+    task = request.options.task
+    return Judged(
+        *(found.images, found.agreement, None, None, task.metric, drop, estimates(found)),
+        *(task.style, task.likeness),
+    )
 
 
 def _point(plan: Plan, chosen: bool) -> FrontierPoint:

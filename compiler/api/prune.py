@@ -23,6 +23,8 @@ from shrinkc.compiler.support.checks import check_kind
 from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.support.text import counted
+from shrinkc.compiler.tasks.asked import AskedTask, asked_task
+from shrinkc.compiler.tasks.own_metric import Metric
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.width.methods import spec_of
 from shrinkc.compiler.width.prune import Pruned as Found
@@ -149,7 +151,8 @@ def prune(
     strength: float = STRENGTH,
     every: int | None = None,
     in_order: bool = False,
-    task: Task | None = None,
+    task: Task | AskedTask | None = None,
+    metric: Metric | None = None,
     precision: Precision = "fp32",
     opset: int = 17,
     threads: int = 1,
@@ -181,7 +184,7 @@ def prune(
         every: steps between two removals, for criteria that remove channels while training.
         in_order: choose layer after layer (He et al., 2017; Xie et al., 2021).
         precision: "fp32" or "int8", of the files and of what the table is asked.
-        task, opset, threads, runs, folder, name, command, progress: as of `plan`.
+        task, metric, opset, threads, runs, folder, name, command, progress: as of `plan`.
 
     Raises InputError: a goal out of reach (says what is not), no group that can become narrower
     (says why); TableError, CaptureError, ModelRunError, VerificationError, TrainingError.
@@ -202,7 +205,7 @@ def prune(
         name=name,
         command=command,
         progress=progress,
-        task=task,
+        task=asked_task(task, metric),
         train=train,
     )
     return Pruned.by(Pruner.of(asked, request, table))

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shrinkc.compiler.api.steps.images import batches_of, require_labels, seen_by_criteria
-from shrinkc.compiler.api.steps.network import Inputs, LabelUse, Model, check_task, subject_of
+from shrinkc.compiler.api.steps.network import Inputs, LabelUse, Model, subject_of
 from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.report.plots import require_matplotlib, sensitivity_map
 from shrinkc.compiler.support.checks import check_whole
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.compiler.support.text import counted
+from shrinkc.compiler.tasks.asked import AskedTask, asked_task
+from shrinkc.compiler.tasks.own_metric import Metric
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.width.methods import spec_of
 from shrinkc.compiler.width.sensitivity import (
@@ -62,7 +64,8 @@ def sensitivity(
     criterion: str | CriterionSpec | Criterion = "l1",
     labels: bool = False,
     limit: int = 500,
-    task: Task | None = None,
+    task: Task | AskedTask | None = None,
+    metric: Metric | None = None,
     name: str | None = None,
     progress: Progress | bool = False,
 ) -> Sensitivity:
@@ -78,6 +81,7 @@ def sensitivity(
             come with tensors are always used.
         limit: of the images.
         task: what the outputs mean; None: told by them.
+        metric: a function of outputs and labels in place of the task's metric, as of `compile`.
         name: of the network, in titles.
         progress: True shows bars on stderr.
 
@@ -86,10 +90,10 @@ def sensitivity(
     """
     spec, shown = spec_of(criterion), shown_by(progress)
     check_whole("limit", limit, 1)
-    check_task(task)
+    asked = asked_task(task, metric)
     subject = subject_of(model, inputs, name)
     use: LabelUse = "read" if labels else "if they fit"
-    task, sources = subject.images({"images": (images, use)}, task)
+    known, sources = subject.images({"images": (images, use)}, asked)
     source = sources["images"]
     if source is None:
         raise InputError("`images` is a NoneType; give images to judge on")
@@ -102,10 +106,11 @@ def sensitivity(
     batches, groups = batches_of(seen), channel_groups(graph)
     with shown.task(f"Scoring channels: {spec.name}"):
         scores = spec.build(Criteria(batches, 0, by_cost=True)).scores(graph, groups)
-    by_likeness = seen.labels is None or not task.judges(graph(*batches[0][0]))
-    judged_by = agreement_of(batches, graph, task=task) if by_likeness else None
-    judge = judged_by or correct_of(batches, task=task)
+    y = batches[0][1]
+    by_likeness = y is None or not known.counts(graph(*batches[0][0]), y)
+    judged_by = agreement_of(batches, graph, task=known) if by_likeness else None
+    judge = judged_by or correct_of(batches, task=known)
     with shown.task("Pruning each group alone", len(scores) * len(RATIOS)) as done:
         curves = curves_of(graph, groups, scores, judge, done=done)
-    what = task.likeness if by_likeness else task.metric
+    what = known.likeness if by_likeness else known.metric
     return Sensitivity(subject.name, spec.name, what, len(seen), curves)

@@ -39,6 +39,8 @@ from shrinkc.compiler.support.choices import DepthMethod as DepthMethodName
 from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.support.unread import refuse_unread
+from shrinkc.compiler.tasks.asked import AskedTask, asked_task
+from shrinkc.compiler.tasks.own_metric import Metric
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.compute import require_training
 from shrinkc.errors import InputError
@@ -108,7 +110,8 @@ def shrink(
     evaluation: Given | None = None,
     options: Trained | None = None,
     steps: int | None = None,
-    task: Task | None = None,
+    task: Task | AskedTask | None = None,
+    metric: Metric | None = None,
     precision: Precision = "fp32",
     opset: int = 17,
     threads: int = 1,
@@ -128,13 +131,12 @@ def shrink(
         method: "closed-form" fits by least squares, without labels. With training: "depthshrinker",
             "two-stage-dp", "layermerge", "layer-pruning", "expand" (depth/trained.py).
         train: images to train on, labelled by class folders.
-        labels: train on `images`: their class folders are labels. closed-form trains only with
-            `train` or `labels`.
+        labels: train on `images`, whose class folders are labels; closed-form trains with neither.
         evaluation: other images, to judge on; labels give top-1.
         options: of training, and of single methods.
         steps: of closed-form's distillation at the end; None: the default.
-        precision: "fp32" or "int8", of the files and of what the table is asked.
-        task, opset, threads, runs, folder, name, command, progress: as of `plan`.
+        precision: of the files, and what the table is asked for.
+        task, metric, opset, threads, runs, folder, name, command, progress: as of `plan`.
 
     Raises:
         InputError: a goal that cannot be reached (says what can), no block that can go (says why),
@@ -151,7 +153,7 @@ def shrink(
         name=name,
         command=command,
         progress=progress,
-        task=task,
+        task=asked_task(task, metric),
         train=train,
     )
     source = request.needed_images

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from shrinkc.compiler.support.choices import HOST
+from typing import get_args
+
+from shrinkc.compiler.support.choices import HOST, TaskName
 
 
 def targets(incomplete: str) -> list[str]:
@@ -10,6 +12,11 @@ def targets(incomplete: str) -> list[str]:
     from shrinkc.latency_tables.store import known_targets
 
     return [name for name in (*known_targets(), HOST) if name.startswith(incomplete)]
+
+
+def tasks(incomplete: str) -> list[str]:
+    """What a network may be for."""
+    return [name for name in get_args(TaskName) if name.startswith(incomplete)]
 
 
 def devices(incomplete: str) -> list[str]:

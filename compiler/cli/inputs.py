@@ -12,8 +12,8 @@ from shrinkc.errors import InputError
 if TYPE_CHECKING:
     from shrinkc.compiler.api.steps.network import ModelFile, WholeShape
     from shrinkc.compiler.images.source import ImageFolder
-    from shrinkc.compiler.support.choices import Precision, TaskName
-    from shrinkc.compiler.tasks.task import Task
+    from shrinkc.compiler.support.choices import Precision
+    from shrinkc.compiler.tasks.asked import AskedTask
 
 
 def shapes_of(inputs: Sequence[str] | None) -> list[tuple[int, ...] | WholeShape] | None:
@@ -93,27 +93,13 @@ class Asked:
     opset: int
     threads: int | None
     runs: int
-    task: TaskName
+    task: AskedTask
 
     @property
     def file(self) -> ModelFile:
         from shrinkc.compiler.api.steps.network import ModelFile
 
         return ModelFile(self.model, self.arch, self.trust)
-
-
-def task_of(name: TaskName) -> Task | None:
-    """Of --task; None: told by the outputs."""
-    from shrinkc.compiler.tasks.classification import Classification
-    from shrinkc.compiler.tasks.regression import Regression
-
-    match name:
-        case "classification":
-            return Classification()
-        case "regression":
-            return Regression()
-        case "auto":
-            return None
 
 
 def output_folder(out: Path | None, model: Path, target: str | None, done: str = "") -> Path:

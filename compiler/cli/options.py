@@ -10,7 +10,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from shrinkc.compiler.cli.completion import devices, targets
+from shrinkc.compiler.cli.completion import devices, targets, tasks
 from shrinkc.compiler.support.choices import (
     Allocated,
     CriterionName,
@@ -68,10 +68,28 @@ TrustOption = Annotated[
 ]
 
 TaskOption = Annotated[
-    TaskName,
+    str,
     typer.Option(
-        help="What the outputs mean: classes, of which top-1 is told, or numbers and maps, told by "
-        "error over variance. Default: told by the outputs, and by class folders.",
+        metavar="NAME",
+        help=f"What the outputs mean: {_either(TaskName)}; fields follow, as in "
+        "detect:layout=yolov5 (docs/tasks.md). Default: told by the outputs, and by labels.",
+        rich_help_panel=MODEL,
+        autocompletion=tasks,
+    ),
+]
+MetricOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:FUNCTION",
+        help="Metric in place of the task's: a function of outputs and labels, higher is better.",
+        rich_help_panel=MODEL,
+    ),
+]
+OutputWeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBERS",
+        help="Weights of the outputs where they are compared, such as 1,0.5. Default: all alike.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -102,7 +120,7 @@ MaxDropOption = Annotated[
     float | None,
     typer.Option(
         metavar="POINTS",
-        help="The fastest network that loses at most so many points of top-1.",
+        help="The fastest network that loses at most so many points of the task's metric.",
         rich_help_panel=GOAL,
     ),
 ]
@@ -305,7 +323,7 @@ LimitOption = Annotated[
 EvaluationOption = Annotated[
     Path | None,
     typer.Option(
-        help="Other images, to judge the result on; class folders tell top-1.",
+        help="Other images, to judge the result on, by their labels where they have any.",
         rich_help_panel=IMAGES,
     ),
 ]

@@ -19,7 +19,7 @@ class Images:
     """Images as stored: not normalised, not augmented.
 
     pixels   (n, height, width, channels), uint8 or float32
-    labels   int64 (n,), or None
+    labels   (n, …), or None: `images.labels` says of which kinds
     mean     per channel or one for all, subtracted after uint8 is scaled to 0–1
     std      likewise, divided by
     source   where they come from, for messages
@@ -45,7 +45,7 @@ class Images:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.pixels.shape[3]):
                 raise DataError(f"{self.source}: {name} has {len(values)} values")
-        if self.labels is not None and self.labels.shape != (len(self),):
+        if self.labels is not None and len(self.labels) != len(self):
             raise DataError(f"{self.source}: {len(self.labels)} labels for {len(self)} images")
 
     def __len__(self) -> int:

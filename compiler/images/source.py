@@ -19,6 +19,7 @@ from shrinkc.compiler.images.preprocessing import Preprocessing, preprocessing_f
 from shrinkc.compiler.images.tensors import TensorImages, collected
 from shrinkc.compiler.support.checks import check_whole, listed, path_of
 from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.tasks.task import LabelKind
 from shrinkc.errors import InputError
 
 
@@ -81,6 +82,20 @@ class ImageSource:
         return self.images.labelled
 
     @property
+    def kind(self) -> LabelKind | None:
+        """Of the labels."""
+        if isinstance(self.images, TensorImages):
+            return self.images.kind
+        return "classes" if self.images.labelled else None
+
+    def as_numbers(self) -> ImageSource:
+        """With class indices as numbers: ages, counts."""
+        images = self.images
+        if isinstance(images, TensorImages) and images.labels is not None:
+            images = replace(images, labels=images.labels.float())
+        return replace(self, images=images)
+
+    @property
     def labels(self) -> Tensor | None:
         """Those that came with tensors."""
         return self.images.labels if isinstance(self.images, TensorImages) else None
@@ -91,7 +106,7 @@ class ImageSource:
         images, labels = self.images, self.labels
         if isinstance(images, ImageSet):
             return replace(self, images=images.numbering(classes, parameter))
-        if labels is not None and int(labels.max()) >= classes:
+        if labels is not None and self.kind == "classes" and int(labels.max()) >= classes:
             raise InputError(
                 f"`{parameter}` has the label {int(labels.max())}; the network tells {classes} "
                 f"classes apart, 0 to {classes - 1}"

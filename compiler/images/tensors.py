@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.files import Batch
+from shrinkc.compiler.images.labels import is_boxes, joined, kind_of, labels_of
 from shrinkc.compiler.support.text import named
+from shrinkc.compiler.tasks.task import LabelKind
 from shrinkc.errors import InputError
 
 MEMORY_BYTES = 2 << 30  # of inputs that are collected from an iterable
@@ -22,7 +25,7 @@ class TensorImages:
     """Inputs of a network, and what is in them.
 
     inputs  float32 (n, …): (n, channels, height, width) for images
-    labels  int64 (n,), or None
+    labels  (n, …), or None: `images.labels` says of which kinds
     source  the parameter that they were given as, for messages
     """
 
@@ -37,13 +40,18 @@ class TensorImages:
     def labelled(self) -> bool:
         return self.labels is not None
 
+    @property
+    def kind(self) -> LabelKind | None:
+        """Of the labels."""
+        return kind_of(self.labels)
+
     def batches(
         self,
         preprocessing: object = None,
         batch_size: int = 32,
         on_skip: Callable[[str, str], None] | None = None,
     ) -> Iterator[Batch]:
-        """Yield (float32 (n, …), int64 labels (n,) or None). They need no preprocessing, and
+        """Yield (float32 (n, …), labels (n, …) or None). They need no preprocessing, and
         none is left out."""
         for start in range(0, len(self), batch_size):
             rows = slice(start, start + batch_size)
@@ -76,8 +84,8 @@ class TensorImages:
 
 
 def collected(given: Any, shape: tuple[int, ...], parameter: str) -> TensorImages:
-    """Inputs from a tensor (n, …), a pair of it and labels (n,), or an iterable of such batches, of
-    single images, or of either with labels: a DataLoader, a dataset, a list.
+    """Inputs from a tensor (n, …), a pair of it and labels (n, …), or an iterable of such batches,
+    of single images, or of either with labels: a DataLoader, a dataset, a list.
 
     shape  of one image, (channels, height, width), or other input, as the network reads it
 
@@ -117,7 +125,10 @@ def collected(given: Any, shape: tuple[int, ...], parameter: str) -> TensorImage
     known = [y for y in labels if y is not None]
     if known and len(known) < len(labels):
         raise InputError(f"`{parameter}` has labels for some batches only; give them for all")
-    return TensorImages(torch.cat(inputs), torch.cat(known) if known else None, parameter)
+    kinds = {kind_of(y) for y in known}
+    if len(kinds) > 1 or len({y.shape[1:] for y in known if not is_boxes(y)}) > 1:
+        raise InputError(f"`{parameter}` has labels of several kinds or shapes; give one")
+    return TensorImages(torch.cat(inputs), joined(known) if known else None, parameter)
 
 
 def _items(batches: Iterable[Any], parameter: str) -> Iterator[Any]:
@@ -133,40 +144,53 @@ def _items(batches: Iterable[Any], parameter: str) -> Iterator[Any]:
         yield item
 
 
+def _tensor(given: Any) -> Any:
+    """Arrays of numpy become tensors."""
+    return torch.as_tensor(cast(Any, given)) if isinstance(given, np.ndarray) else given
+
+
 def _is_batch(given: Any, shape: tuple[int, ...]) -> bool:
     """A tensor of inputs, or a pair of inputs and labels."""
     if isinstance(given, Tensor):
         return tuple(given.shape[1:]) == shape
-    return _is_pair(given, shape)
+    return _is_pair(given, shape, alone=True)
 
 
-def _is_pair(given: Any, shape: tuple[int, ...]) -> bool:
-    """Inputs and what must be their labels, since it is nothing that could be inputs."""
+def _is_pair(given: Any, shape: tuple[int, ...], *, alone: bool = False) -> bool:
+    """Inputs and their labels. `alone`: it is all that was given, and two tensors may be batches of
+    inputs: labels are then what could be none, and in a tuple what has another shape."""
     parts = cast(Sequence[Any], given) if isinstance(given, tuple | list) else ()
     if len(parts) != 2:
         return False
     first, second = cast(Any, parts)
     if not isinstance(first, Tensor) or shape not in (tuple(first.shape), tuple(first.shape[1:])):
         return False
-    return not isinstance(second, Tensor) or second.ndim < len(shape)
+    if not alone or not isinstance(second, Tensor):
+        return True
+    if not second.is_floating_point() or second.ndim < len(shape):
+        return True
+    inputs = shape in (tuple(second.shape), tuple(second.shape[1:]))
+    return isinstance(given, tuple) and not inputs
 
 
 def _one(batch: Any, shape: tuple[int, ...], parameter: str) -> tuple[Tensor, Tensor | None]:
     """(inputs, labels) of one item of an iterable."""
     labels: Any = None
     parts = cast(Sequence[Any], batch) if isinstance(batch, tuple | list) else ()
+    if len(parts) == 2:
+        parts = batch = (_tensor(parts[0]), parts[1])
     if _is_pair(batch, shape):
         batch, labels = cast(Any, parts)
     elif len(parts) == 1:
         batch = parts[0]
+    batch = _tensor(batch)
     if not isinstance(batch, Tensor):
         kind = type(cast(object, batch)).__name__
         raise InputError(
-            f"`{parameter}` yields a {kind}; give tensors, or pairs of a tensor and its integer "
-            "labels"
+            f"`{parameter}` yields a {kind}; give tensors, or pairs of a tensor and its labels"
         )
-    if tuple(batch.shape) == shape:
-        batch = batch[None]
+    single = tuple(batch.shape) == shape
+    batch = batch[None] if single else batch
     if tuple(batch.shape[1:]) != shape:
         raise _shape_error(batch, shape, parameter)
     if not batch.is_floating_point():
@@ -181,26 +205,7 @@ def _one(batch: Any, shape: tuple[int, ...], parameter: str) -> tuple[Tensor, Te
         raise InputError(f"`{parameter}` holds NaN or infinity; give finite inputs")
     if labels is None:
         return x, None
-    return x, _labels(labels, len(x), parameter)
-
-
-def _labels(given: Any, count: int, parameter: str) -> Tensor:
-    """int64 (count,)."""
-    wanted = "give one class index, from 0, for each image"
-    if isinstance(given, int):
-        given = torch.tensor([given])
-    if not isinstance(given, Tensor):
-        raise InputError(f"`{parameter}` has labels in a {type(given).__name__}; {wanted}")
-    if given.is_floating_point() or given.is_complex() or given.ndim > 1:
-        form = "×".join(map(str, given.shape)) or "a single number"
-        kind = str(given.dtype).removeprefix("torch.")
-        raise InputError(f"`{parameter}` has labels of {kind}, shape {form}; {wanted}")
-    y = given.detach().to("cpu", torch.int64).reshape(-1)
-    if len(y) != count:
-        raise InputError(f"`{parameter}` has {len(y)} labels for {count} images; give one for each")
-    if int(y.min()) < 0:
-        raise InputError(f"`{parameter}` has the label {int(y.min())}; {wanted}")
-    return y
+    return x, labels_of(labels, len(x), parameter, single=single)
 
 
 def _shape_error(given: Tensor, shape: tuple[int, ...], parameter: str) -> InputError:

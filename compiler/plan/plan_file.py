@@ -29,7 +29,7 @@ Place = Annotated[  # a node, or a channel group: a layer's path, numbered where
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(#[0-9]+)?$", max_length=1010),
 ]
-Drop = Annotated[float, Field(ge=-1, le=1)]
+Drop = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Ratio = Annotated[float, Field(ge=0)]
 
@@ -76,8 +76,8 @@ class Promise(Strict):
     """What the plan was judged to cost, on images that it was not fitted to.
 
     outputs    every one, in the network's order
-    drop       of the task's metric, such as top-1, as a share; `labelled`: counted, otherwise what
-               the task expects of the answers alone; None where answers are not scored
+    drop       of the task's metric, such as top-1, a share; `labelled`: counted, otherwise what the
+               task expects of the answers alone; None where answers are not scored
     interval   of the drop on images of the kind, with a confidence of 95%
     agreement  with the original's answers, where they are scored
     """

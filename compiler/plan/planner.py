@@ -191,7 +191,7 @@ class Planner:
         other goal and for one that cannot be met."""
         match goal.among(PLAN_GOALS).kind:
             case "max_drop":
-                return self.dropping(goal.value / 100)
+                return self.dropping(goal.value / self.task.points)
             case "max_error":
                 return self.erring(goal.value)
             case _:
@@ -329,8 +329,8 @@ class Planner:
         return [one for one in rows if not any(_beats(other, one) for other in rows)]
 
     def dropping(self, share: float) -> Planned:
-        """The fastest known plan that loses at most this share of the metric."""
-        unit = f"{100 * share:g} {self.task.unit}"
+        """The fastest known plan that loses at most so much of the metric."""
+        unit = f"{self.task.points * share:g} {self.task.unit}"
         return self._keeping(lambda p: p.drop is not None and p.drop <= share, unit)
 
     def erring(self, error: float) -> Planned:

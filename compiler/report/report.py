@@ -38,11 +38,10 @@ class ArtefactReport:
 
     `max_relative_error` is against the network that it was written from, as a share of a channel's
     range (int8: of the output's). Beside the user's network it is judged by `top1` (the task's
-    metric, whichever it is) and `agreement`, shares of the evaluation images and None where answers
-    are not scored, `drop` of the metric, and `errors`, every output's over its variance. Times in
-    ms on this machine, memory as `memory_bytes` of memory.py measures it; `signal` is the signal to
-    noise (dB) of every output
-    of an int8 file.
+    metric, whichever it is), `agreement` on the evaluation images, None where answers are not
+    scored, `details` (other metrics, by name), `drop` of the metric, and `errors`, every output's
+    over its variance. Times in ms on this machine, memory as `memory_bytes` of memory.py measures
+    it; `signal` is the signal to noise (dB) of every output of an int8 file.
     """
 
     name: str
@@ -63,6 +62,7 @@ class ArtefactReport:
     drop: Estimate | None = None
     errors: tuple[ErrorEstimate, ...] = ()
     signal: tuple[OutputSignal, ...] = ()
+    details: dict[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True)
@@ -237,6 +237,7 @@ def artefact_report(
         agreement=judgement.agreement,
         drop=judgement.drop,
         errors=judgement.errors,
+        details=judgement.details,
         bytes_before=size_before,
         measured_ms=after.median_ms if after else None,
         measured_iqr_ms=after.iqr_ms if after else None,
@@ -249,7 +250,10 @@ def artefact_report(
 
 
 def _task(task: Task) -> dict[str, str]:
-    return {"name": task.name, "metric": task.metric, "unit": task.unit}
+    return {
+        **{"name": task.name, "metric": task.metric, "unit": task.unit},
+        **{"style": task.style, "likeness": task.likeness},
+    }
 
 
 def _total(prediction: Prediction | None) -> float | None:

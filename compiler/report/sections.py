@@ -9,7 +9,13 @@ from shrinkc.compiler.quantise.noise import LayerNoise
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.tally import ErrorEstimate, Estimate, Judgement
-from shrinkc.compiler.tasks.wording import drop_words, error_words
+from shrinkc.compiler.tasks.task import Style, Task
+from shrinkc.compiler.tasks.wording import (
+    drop_words,
+    error_words,
+    likeness_words,
+    score_words,
+)
 from shrinkc.passes.base import Skip
 
 Choice = Literal["merge", "drop", "narrow", "slice", "exact", "keep"]
@@ -83,10 +89,11 @@ class Judged:
     """A changed network beside the one it was made from, on `images` that it was not fitted to.
 
     agreement, original_top1, changed_top1
-           shares by the task's scores, `top1` being the task's `metric`, whichever it is; None
-           where answers are not scored, or without labels
+           by the task's scores, `top1` being the task's `metric`, whichever it is; None where
+           answers are not scored, or without labels
     drop   of the metric: what is lost, with its interval of 95% confidence
     errors of every output: squared error over variance, with its interval
+    style  how the metric's scores are written; `likeness`: what `agreement` is
     """
 
     images: int
@@ -96,37 +103,42 @@ class Judged:
     metric: str = CLASSIFICATION.metric
     drop: Estimate | None = None
     errors: tuple[ErrorEstimate, ...] = ()
+    style: Style = "percent"
+    likeness: str = CLASSIFICATION.likeness
 
     @classmethod
-    def of(cls, found: Judgement, metric: str) -> Judged:
-        shares = found.agreement, found.original_score, found.score
-        return cls(found.images, *shares, metric, found.drop, found.errors)
+    def of(cls, found: Judgement, task: Task) -> Judged:
+        return cls(
+            *(found.images, found.agreement, found.original_score, found.score),
+            *(task.metric, found.drop, found.errors, task.style, task.likeness),
+        )
 
     @property
     def lost(self) -> float:
-        """Of the metric, −1 to 1; without labels of the agreement; where answers are not scored,
-        the largest error of any output over its variance."""
+        """Of the metric; without labels of the agreement; where answers are not scored, the largest
+        error of any output over its variance."""
+        if self.original_top1 is not None and self.changed_top1 is not None:
+            return self.original_top1 - self.changed_top1
         if self.agreement is None:
             return max((error.value for error in self.errors), default=0.0)
-        if self.original_top1 is None or self.changed_top1 is None:
-            return 1 - self.agreement
-        return self.original_top1 - self.changed_top1
+        return 1 - self.agreement
 
     def __str__(self) -> str:
         others = f"on {counted(self.images, 'other image')}"
-        if self.agreement is None:
-            errors = error_words(self.errors)
-            return f"{others}: {errors} (PyTorch, fp32)"
         scores = ""
         if self.original_top1 is not None and self.changed_top1 is not None:
-            before, after = self.original_top1, self.changed_top1
-            scores = f"; {self.metric} {before:.2%} before, {after:.2%} after"
+            before, after = (
+                score_words(one, self.style) for one in (self.original_top1, self.changed_top1)
+            )
+            scores = f"; {self.metric} {before} before, {after} after"
         if self.drop is not None:
             how = "counted" if scores else "expected, without labels"
-            scores += f"; {drop_words(self.metric, self.drop.value, self.drop.ends, how)}"
-        return (
-            f"{others} it agrees with the original on {self.agreement:.1%}{scores} (PyTorch, fp32)"
-        )
+            lost = drop_words(self.metric, self.drop.value, self.drop.ends, how, self.style)
+            scores += f"; {lost}"
+        alike = f": {error_words(self.errors)}"
+        if self.agreement is not None:
+            alike = f" {likeness_words(self.likeness, self.agreement, 'the original')}"
+        return f"{others}{alike}{scores} (PyTorch, fp32)"
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,9 @@ CriterionName = Literal[
 ]
 Allocated = Literal["knapsack", "global", "uniform"]  # how a budget is spread over channel groups
 Normalise = Literal["share", "mean", "sum", "none", "cumulative", "measured"]
-TaskName = Literal["auto", "classification", "regression"]  # what a network's outputs mean
+TaskName = Literal[  # what a network's outputs mean
+    "auto", "classify", "segment", "detect", "regress", "embed", "dense"
+]
 HOST = "host"  # this machine, as a target and as a device
 
 

@@ -10,23 +10,63 @@ from __future__ import annotations
 from torch import Tensor
 
 from shrinkc.compiler.tasks.classification import Classification, has_scores
+from shrinkc.compiler.tasks.dense import Dense
+from shrinkc.compiler.tasks.detection.detection import Detection
+from shrinkc.compiler.tasks.embedding import Embedding
 from shrinkc.compiler.tasks.outputs import sum_to_one
 from shrinkc.compiler.tasks.regression import Regression
-from shrinkc.compiler.tasks.task import Answer, Task
+from shrinkc.compiler.tasks.segmentation import Segmentation, is_map
+from shrinkc.compiler.tasks.task import Answer, LabelKind, Task
 
 FEWEST = 8  # images, before statistics mean anything
 FEW = 20  # columns, below which independent ones have more in common than scores have
 COMMON = 0.4  # most of a column's variance that all share; of few columns, over their number
+LENGTH = 2e-3  # by which squared lengths of vectors may be off
 SURE = 0.5  # mean confidence, of the way from one class in k
 
 
-def task_of(reference: Answer, samples: int, *, said: bool = False) -> Task:
-    """By the outputs for `samples` images: Classification where there is one output (n, k) of class
-    scores, otherwise Regression. `said`: one of that shape holds scores, by the images' labels."""
+def task_of(
+    reference: Answer, samples: int, *, said: bool = False, labels: LabelKind | None = None
+) -> Task:
+    """By the outputs for `samples` images, and by the kind of `labels` that come with the images.
+
+    Classification where there is one output (n, k) of class scores. `said`: one of that shape holds
+    scores, by class labels. Segmentation where there are masks, or where one output is
+    probabilities at every place; Embedding where one output is vectors of length 1; Dense where
+    labels are maps of numbers; otherwise Regression. What was guessed says `why`.
+    """
     kinds = tuple(has_scores(one) and holds_scores(one.flatten(1)) for one in reference)
-    if len(reference) == 1 and (kinds[0] or (said and has_scores(reference[0]))):
-        return Classification().scaled(reference, samples)
+    if labels not in (None, "classes"):
+        return _by_labels(reference, labels, kinds).scaled(reference, samples)
+    if len(reference) == 1:
+        (one,) = reference
+        if kinds[0] or (said and has_scores(one)):
+            return Classification().scaled(reference, samples)
+        if is_map(one) and one.is_floating_point() and one.shape[1] > 1 and sum_to_one(one):
+            why = "its output is probabilities that sum to one at every place"
+            return Segmentation(why=why).scaled(reference, samples)
+        if _of_length_one(one):
+            why = "its output is vectors of length 1"
+            return Embedding(why=why).scaled(reference, samples)
     return Regression(scores=kinds).scaled(reference, samples)
+
+
+def _by_labels(reference: Answer, labels: LabelKind, kinds: tuple[bool, ...]) -> Task:
+    first = reference[0]
+    if labels == "boxes":
+        return Detection(why="its images come with boxes")
+    if labels == "masks" and is_map(first):
+        return Segmentation(why="its images come with masks")
+    if labels == "numbers" and first.ndim == 4 and first.shape[2:].numel() > 1:
+        return Dense(why="its images come with maps of numbers")
+    return Regression(scores=kinds)
+
+
+def _of_length_one(rows: Tensor) -> bool:
+    if not has_scores(rows) or len(rows) < 2 or rows.shape[1] < FEWEST:
+        return False
+    lengths = rows.flatten(1).double().square().sum(1)
+    return bool(((lengths - 1).abs() < LENGTH).all())
 
 
 def holds_scores(rows: Tensor) -> bool:

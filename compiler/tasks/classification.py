@@ -8,8 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shrinkc.compiler.tasks.outputs import Output, output_of, sum_to_one
-from shrinkc.compiler.tasks.task import Answer, Task
+from shrinkc.compiler.tasks.outputs import (
+    Output,
+    check_weights,
+    outputs_of,
+    sum_to_one,
+    summed,
+)
+from shrinkc.compiler.tasks.task import Answer, LabelKind, Task
+from shrinkc.errors import InputError
 
 LEAST = 1e-7  # of a probability, where its logarithm is taken
 
@@ -22,9 +29,14 @@ class Classification(Task):
 
     outputs  all of them, by a network's own answers (`scaled`); without them each batch is measured
              by its own variance
+    weights  of every output in the divergence; without them all weigh the same
     """
 
     outputs: tuple[Output, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_weights(self.weights)
 
     @property
     def name(self) -> str:
@@ -35,7 +47,24 @@ class Classification(Task):
         return "top-1"
 
     def scaled(self, reference: Answer, samples: int) -> Classification:
-        return replace(self, outputs=tuple(output_of(one, samples) for one in reference))
+        return replace(self, outputs=outputs_of(reference, samples, self.weights))
+
+    @property
+    def reads(self) -> LabelKind:
+        return "classes"
+
+    def check_labels(self, answer: Answer, labels: Tensor, parameter: str) -> None:
+        if labels.is_floating_point() or labels.ndim != 1:
+            raise InputError(
+                f"`{parameter}` has labels of {_form(labels)}; give one class index, from 0, for "
+                "each image"
+            )
+        classes = self.classes(answer)
+        if self.judges(answer) and classes is not None and int(labels.max()) >= classes:
+            raise InputError(
+                f"`{parameter}` has the label {int(labels.max())}; the network tells {classes} "
+                f"classes apart, 0 to {classes - 1}"
+            )
 
     def judges(self, answer: Answer) -> bool:
         return has_scores(answer[0])
@@ -58,8 +87,8 @@ class Classification(Task):
         """Kullback-Leibler divergence in nats, KL(softmax(reference) ‖ softmax(answer)), and of
         further outputs the squared error over their variance: (n,)."""
         outputs = self.outputs or self.scaled(reference, len(reference[0])).outputs
-        kinds = (has_scores(reference[0]), *(False for _ in reference[1:]))
-        return summed(answer, reference, outputs, kinds)
+        own = {0: divergence_of_scores} if has_scores(reference[0]) else {}
+        return summed(answer, reference, outputs, own, self.weights)
 
     def expected_drop(self, answer: Answer, reference: Answer) -> Tensor:
         """By the reference's own confidence p: p(t) − p(s) where it answers t and the other s,
@@ -92,27 +121,17 @@ def has_scores(output: Tensor) -> bool:
     return numbers and shape[1] > 1 and shape[2:].numel() == 1
 
 
-def summed(
-    answer: Answer, reference: Answer, outputs: tuple[Output, ...], scores: tuple[bool, ...]
-) -> Tensor:
-    """What `answer` is from `reference` over all outputs, each by its own kind: (n,). An output
-    without a batch counts for every sample."""
-    parts = [
-        _divergence(got, want) if score else output.divergence(got, want)
-        for got, want, output, score in zip(answer, reference, outputs, scores, strict=True)
-    ]
-    count = max(len(part) for part in parts)
-    found = parts[0].expand(count)
-    for part in parts[1:]:
-        found = found + part
-    return found
-
-
-def _divergence(got: Tensor, want: Tensor) -> Tensor:
+def divergence_of_scores(got: Tensor, want: Tensor) -> Tensor:
     """KL(softmax(want) ‖ softmax(got)): (n,)."""
     got, want = got.flatten(1), want.flatten(1)
     log_p, log_q = (_logits(x, want).log_softmax(1) for x in (want, got))
     return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1)
+
+
+def _form(labels: Tensor) -> str:
+    """'float32, shape 3×4'"""
+    shape = "×".join(map(str, labels.shape)) or "a single number"
+    return f"{str(labels.dtype).removeprefix('torch.')}, shape {shape}"
 
 
 def _logits(scores: Tensor, like: Tensor) -> Tensor:

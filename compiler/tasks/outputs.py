@@ -11,11 +11,16 @@ that differs over Gini's impurity.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from shrinkc.errors import InputError
+
+Divergence = Callable[[Tensor, Tensor], Tensor]  # of an output from the reference's: (n,)
 
 SIZE, RESOLUTION = 1e-2, 1e-9  # least standard deviation: of a column's size, of the output's
 SUMS_TO_ONE = 1e-3
@@ -100,3 +105,48 @@ def sum_to_one(x: Tensor) -> bool:
     """Whether numbers along dimension 1 are probabilities."""
     off = (x.double().sum(1) - 1).abs().max()
     return bool((x >= 0).all()) and float(off) < SUMS_TO_ONE
+
+
+def outputs_of(
+    reference: Sequence[Tensor], samples: int, weights: Sequence[float]
+) -> tuple[Output, ...]:
+    """Of all outputs. Raises InputError for `weights` that are not one for each."""
+    if weights and len(weights) != len(reference):
+        raise InputError(
+            f"`output_weights` has {len(weights)} numbers for {len(reference)} outputs; give one "
+            "for each, in the network's order"
+        )
+    return tuple(output_of(one, samples) for one in reference)
+
+
+def check_weights(weights: Sequence[float]) -> None:
+    """Raise InputError unless they are finite, none below 0, and not all 0."""
+    if weights and not (all(0 <= w < math.inf for w in weights) and any(weights)):
+        raise InputError(
+            f"`output_weights` {','.join(f'{w:g}' for w in weights)}: give finite numbers from 0 "
+            "on, one of them above 0"
+        )
+
+
+def summed(
+    answer: Sequence[Tensor],
+    reference: Sequence[Tensor],
+    outputs: Sequence[Output],
+    own: Mapping[int, Divergence] | None = None,
+    weights: Sequence[float] = (),
+) -> Tensor:
+    """What `answer` is from `reference` over all outputs: (n,). Those in `own`, by their places,
+    diverge in a way of their own, the others by error over variance. An output without a batch
+    counts for every sample."""
+    own = own or {}
+    parts = [
+        own.get(place, output.divergence)(got, want)
+        for place, (got, want, output) in enumerate(zip(answer, reference, outputs, strict=True))
+    ]
+    if weights:
+        parts = [weight * part for weight, part in zip(weights, parts, strict=True)]
+    count = max(len(part) for part in parts)
+    found = parts[0].expand(count)
+    for part in parts[1:]:
+        found = found + part
+    return found

@@ -3,10 +3,11 @@
 Few images say little, so whatever is counted has an interval of 95% confidence. That of a drop of
 the task's metric is where the drop on all images of the kind lies: half an image more is counted in
 each of the four cells right or wrong, before and after (Agresti and Min, 2005), so that no change
-on few images is no proof. That of an output's error is where the error on as many other images
-lies, which are as chancy as these: by the jackknife over images, in logarithms, with Student's t of
-as many degrees of freedom as there are images that carry the error: where it comes from few, one
-more of their kind changes much.
+on few images is no proof; that of a metric of all images together is the jackknife's, over groups
+of images. That of an output's error is where the error on as many other images lies, which are as
+chancy as these: by the jackknife over images, in logarithms, with Student's t of as many degrees of
+freedom as there are images that carry the error: where it comes from few, one more of their kind
+changes much.
 """
 
 from __future__ import annotations
@@ -21,12 +22,18 @@ import torch
 from torch import Tensor
 
 from shrinkc.compiler.tasks.outputs import Output, least_variance, output_of
-from shrinkc.compiler.tasks.task import Answer, Task, total
+from shrinkc.compiler.tasks.own_metric import bytes_of
+from shrinkc.compiler.tasks.task import Answer, Evidence, Task
+from shrinkc.errors import InputError
 
 SURE = 1.96  # standard errors to either side: 95 of 100
 ROUNDING = 1e-9  # error over variance that float32 may cause
 WORST = 1e9  # stands for what is not finite
 MOST_ROWS = 1000  # images that tell how an output's error varies over images
+GROUPS = 20  # of images, each left out in turn
+MOST_HELD = 1 << 30  # bytes of evidence
+
+Score = Callable[[list[Any]], float]
 
 
 @dataclass(frozen=True)
@@ -56,9 +63,11 @@ class Judgement:
     """What was found on `images` images.
 
     errors     of each output
-    agreement  share of the answers, 0 to 1; None where they are not scored
-    score, original_score  share that is right, by the task's metric; None without labels, too
+    agreement  share of the answers, 0 to 1, or the task's metric with the original's answers as
+               labels; None where they are not scored
+    score, original_score  the task's metric; None without labels
     drop       of the metric: counted where there are labels, otherwise expected
+    details, original_details  other metrics, by name; empty without labels
     """
 
     images: int
@@ -67,6 +76,8 @@ class Judgement:
     score: float | None = None
     original_score: float | None = None
     drop: Estimate | None = None
+    details: dict[str, float] = field(default_factory=dict[str, float])
+    original_details: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
     def labelled(self) -> bool:
@@ -146,48 +157,80 @@ class Tally:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.classes: int | None = None  # that labels may name, where they are classes
         self.images = 0
-        self._same = self._right = self._original = 0.0
-        self._lost, self._expected = list[Tensor](), list[Tensor]()
+        self._right, self._original = list[Any](), list[Any]()  # evidence, beside labels
+        self._alike, self._whole = list[Any](), list[Any]()  # and beside the original's answers
+        self._expected = list[Tensor]()
         self._errors = list[_Errors]()
+        self._held = 0
 
     def add(self, answer: Answer, reference: Answer, labels: Tensor | None, count: int) -> None:
         """For `count` images. Raises InputError where the task does not tell of each."""
+        task = self.task
         self.images += count
         if not self._errors:
-            known = getattr(self.task, "outputs", ()) or tuple(
+            known = getattr(task, "outputs", ()) or tuple(
                 output_of(one, count) for one in reference
             )
             self._errors = [_Errors(output) for output in known]
         for errors, got, want in zip(self._errors, answer, reference, strict=True):
             errors.add(got, want)
-        if not self.task.judges(answer):
-            return
-        self._same += total(self.task.agree(answer, reference), count)
-        self._expected.append(self.task.expected_drop(answer, reference).double())
-        if labels is not None:
-            right = self.task.correct(reference, labels), self.task.correct(answer, labels)
-            self._original += total(right[0], count)
-            self._right += total(right[1], count)
-            self._lost.append(right[0].double() - right[1].double())
-            self.classes = self.task.classes(answer)
+        if task.judges(answer):
+            self._alike += _each(task.alike(answer, reference), count)
+            if task.pooled and task.expects:
+                self._whole += _each(task.alike(reference, reference), count)
+            elif task.expects:
+                self._expected.append(task.expected_drop(answer, reference).double())
+        if labels is not None and task.counts(answer, labels):
+            self._right += _each(task.evidence(answer, labels), count)
+            self._original += _each(task.evidence(reference, labels), count)
+            self._hold(bytes_of(self._right[-count:]) + bytes_of(self._original[-count:]))
+
+    def _hold(self, added: int) -> None:
+        self._held += added
+        if self._held > MOST_HELD:
+            raise InputError(
+                f"{self.task.metric} is told of all images at once, and what it needs of "
+                f"{self.images} of them takes more than {MOST_HELD >> 30} GiB; give fewer images"
+            )
 
     def judgement(self) -> Judgement:
         """Of what was counted so far."""
+        task = self.task
         errors = tuple(one.estimate() for one in self._errors)
-        if not self._expected:
-            return Judgement(self.images, errors)
-        labelled = len(self._lost) == len(self._expected)
-        lost = torch.cat(self._lost if labelled else self._expected)
-        return Judgement(
-            self.images,
-            errors,
-            self._same / self.images,
-            self._right / self.images if labelled else None,
-            self._original / self.images if labelled else None,
-            Estimate(float(lost.mean()), *interval(lost)),
+        agreement = task.likeness_of(self._alike) if self._alike else None
+        if len(self._right) == self.images > 0:
+            return Judgement(
+                *(self.images, errors, agreement),
+                *(task.score(self._right), task.score(self._original)),
+                drop=self._drop(self._original, self._right, task.score),
+                details=dict(task.details(self._right)),
+                original_details=dict(task.details(self._original)),
+            )
+        drop = None
+        if self._whole:
+            drop = self._drop(self._whole, self._alike, task.likeness_of)
+        elif self._expected:
+            lost = torch.cat(self._expected)
+            drop = Estimate(float(lost.mean()), *interval(lost))
+        return Judgement(self.images, errors, agreement, drop=drop)
+
+    def _drop(self, before: list[Any], after: list[Any], score: Score) -> Estimate:
+        if not self.task.pooled:
+            lost = torch.stack(before).double() - torch.stack(after).double()
+            return Estimate(float(lost.mean()), *interval(lost))
+        ends = pooled_interval(before, after, score)
+        return Estimate(score(before) - score(after), *(ends or (None, None)))
+
+
+def _each(evidence: Evidence, count: int) -> Evidence:
+    """Raises InputError where there is not one for each sample."""
+    if len(evidence) != count:
+        shape = tuple(evidence.shape) if isinstance(evidence, Tensor) else (len(evidence),)
+        raise InputError(
+            f"a task gave scores of shape {shape} for {count} samples; it must give one for each"
         )
+    return list(evidence)
 
 
 def interval(lost: Tensor) -> tuple[float, float]:
@@ -197,6 +240,31 @@ def interval(lost: Tensor) -> tuple[float, float]:
     spread = (float(lost.square().sum()) + 1) / count - mean**2
     width = SURE * (spread / count) ** 0.5
     return max(-1.0, mean - width), min(1.0, mean + width)
+
+
+def pooled_interval(
+    before: list[Any], after: list[Any], score: Score
+) -> tuple[float, float] | None:
+    """Of what is lost of a score of all images together: by the jackknife over groups of them, with
+    Student's t (Efron and Tibshirani, 1993, chapter 11), and as much more as one image of all is,
+    so that no change on few images is no proof. None where a group left out leaves nothing to
+    score."""
+    count = len(before)
+    groups = min(GROUPS, count)
+    if groups < 2:
+        return None
+    lost: list[float] = []
+    try:
+        for group in range(groups):
+            kept = [i for i in range(count) if i % groups != group]
+            lost.append(score([before[i] for i in kept]) - score([after[i] for i in kept]))
+        value = score(before) - score(after)
+    except InputError:
+        return None
+    found = np.array(lost)
+    variance = (groups - 1) * float(found.var()) + (1 / (count + 2)) ** 2
+    width = _student(groups - 1) * variance**0.5
+    return value - width, value + width
 
 
 def _student(freedom: float) -> float:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shrinkc.compiler.tasks.tally import ErrorEstimate
+from shrinkc.compiler.tasks.task import Style
 
+AGREEMENT = "agreement with the original"  # what most tasks call their likeness
 Ends = tuple[float, float] | None  # of an interval of 95% confidence
 
 
@@ -38,9 +40,29 @@ def output_name(index: int, count: int) -> str:
     return f"output {index + 1}: " if count > 1 else ""
 
 
-def drop_words(metric: str, drop: float, ends: Ends, how: str) -> str:
+def score_words(score: float | None, style: Style | str, digits: int = 2) -> str:
+    """A metric's score: '71.20%', '0.412', '31.40 dB'; a dash for none. `digits`: of a share."""
+    if score is None:
+        return "–"
+    if style == "dB":
+        return f"{score:.2f} dB"
+    return f"{score:.3f}" if style == "number" else f"{100 * score:.{digits}f}%"
+
+
+def likeness_words(likeness: str, agreement: float, other: str) -> str:
+    """'it agrees with the original on 99.5%', 'its mIoU against the original is 97.3%'."""
+    if likeness == AGREEMENT:
+        return f"it agrees with {other} on {agreement:.1%}"
+    return f"its {likeness.replace('the original', other)} is {agreement:.1%}"
+
+
+def drop_words(metric: str, drop: float, ends: Ends, how: str, style: Style | str) -> str:
     """'top-1 falls by 0.50 points (counted; a fall of -0.20 to 1.20 with 95% confidence)'."""
-    points = 100 * drop
+    factor, unit = (1.0, "dB") if style == "dB" else (100.0, "points")
+    points = factor * drop
     moves = f"falls by {points:.2f}" if points >= 0 else f"rises by {-points:.2f}"
-    low, high = (100 * end for end in ends or (-1.0, 1.0))
-    return f"{metric} {moves} points ({how}; a fall of {low:.2f} to {high:.2f} with 95% confidence)"
+    between = ""
+    if ends is not None:
+        low, high = (factor * end for end in ends)
+        between = f"; a fall of {low:.2f} to {high:.2f} with 95% confidence"
+    return f"{metric} {moves} {unit} ({how}{between})"

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
-from shrinkc.compiler.tasks.task import Answer, Task, total
+from shrinkc.compiler.tasks.task import Answer, Evidence, Task
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import Groups
 from shrinkc.passes.channels.mask_channels import mask_channels
@@ -83,28 +84,42 @@ def sensitivity(
 
 
 def correct_of(batches: Batches, *, task: Task = CLASSIFICATION) -> Judge:
-    """The share of labelled images that a network is right on: of classes, top-1."""
+    """The task's metric on labelled images: of classes, top-1."""
 
-    def correct(outputs: Answer, labels: Tensor) -> float:
-        return total(task.correct(outputs, labels), len(labels))
+    def evidence(_: int, outputs: Answer, labels: Tensor | None) -> Evidence:
+        return task.evidence(outputs, labelled("Judging a network", labels))
 
-    return _mean_with_labels(batches, correct)
+    return _scored(batches, evidence, task.score)
 
 
 def agreement_of(
     batches: Batches, original: fx.GraphModule, *, task: Task = CLASSIFICATION
 ) -> Judge:
-    """The share of images on which a network agrees with the original; no labels are read."""
+    """How far a network agrees with the original; no labels are read."""
     with torch.no_grad(), evaluating(original):
-        known: list[tuple[Answer, int]] = [
-            (original(*inputs), len(inputs[0])) for inputs, _ in each_batch(original, batches)
-        ]
+        known: list[Answer] = [original(*inputs) for inputs, _ in each_batch(original, batches)]
 
-    def agreeing(index: int, outputs: Answer, _: Tensor | None) -> float:
-        wanted, count = known[index]
-        return total(task.agree(outputs, wanted), count)
+    def agreeing(index: int, outputs: Answer, _: Tensor | None) -> Evidence:
+        return task.alike(outputs, known[index])
 
-    return _mean_of(batches, agreeing)
+    return _scored(batches, agreeing, task.likeness_of)
+
+
+def _scored(
+    batches: Batches,
+    evidence: Callable[[int, Answer, Tensor | None], Evidence],
+    score: Callable[[Evidence], float],
+) -> Judge:
+    """`evidence`: number of the batch, outputs, labels → what each image adds to the score."""
+
+    def judge(graph_module: fx.GraphModule) -> float:
+        found: list[Any] = []
+        with torch.no_grad(), evaluating(graph_module):
+            for index, (inputs, labels) in enumerate(each_batch(graph_module, batches)):
+                found += list(evidence(index, graph_module(*inputs), labels))
+        return score(found)
+
+    return judge
 
 
 def loss_of(batches: Batches, loss: Loss = cross_entropy) -> Judge:

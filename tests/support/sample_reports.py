@@ -17,6 +17,7 @@ from shrinkc.compiler.report.sections import (
     PlanSection,
     TableSection,
 )
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.tally import ErrorEstimate, Estimate, Judgement
 from shrinkc.passes.base import Change, Skip
 
@@ -153,7 +154,7 @@ def rich() -> dict[str, Any]:
             command="shrinkc shrink mobilenet_v2.pt --target rpi4 --images images --speedup 2.2 "
             "--precision int8 --evaluation other -o 'out folder'",
             changed="shrunk",
-            judged=Judged.of(IN_TORCH, "top-1"),
+            judged=Judged.of(IN_TORCH, CLASSIFICATION),
             plan=PlanSection("closed-form", choices, refused),
             frontier=frontier,
             noise=tuple(

@@ -247,6 +247,7 @@ def _report(
         opset=options.opset,
         notes=(
             *original.meta.get("notes", ()),
+            *options.task.notes,
             *exported.notes,
             *files.notes,
             *data.notes(),
@@ -286,6 +287,8 @@ def _hardly_right(network: fx.GraphModule, data: Data, found: Judgement) -> tupl
     if data.evaluation is None or not is_hardly_right(found.original_score, found.images):
         return ()
     options = data.options
+    if options.task.pooled:
+        return ()
     return why_hardly_right(network, data.evaluation, options.preprocessing, options.task)
 
 

@@ -19,4 +19,4 @@ def judge(original: fx.GraphModule, changed: fx.GraphModule, options: Options) -
     tally = Tally(options.task)
     for (x,), labels in split(original, replace(options, precision="fp32")).batches():
         tally.add(changed(x), original(x), labels, len(x))
-    return Judged.of(tally.judgement(), options.task.metric)
+    return Judged.of(tally.judgement(), options.task)

@@ -10,9 +10,10 @@ from shrinkc.compiler.plan.drop import estimates
 from shrinkc.compiler.plan.plan_file import Plan
 from shrinkc.compiler.report.sections import Judged
 from shrinkc.compiler.tasks.task import Task
-from shrinkc.compiler.tasks.wording import error_words
+from shrinkc.compiler.tasks.wording import AGREEMENT, error_words, score_words
 
 MUCH = 0.03  # of the task's score, of the agreement without labels, of the variance of outputs
+MUCH_DB = 1.0  # of a metric in decibels
 SPARED = 0.2  # of the time that the work took, for looking for a milder goal
 HALVINGS = 3
 
@@ -21,24 +22,31 @@ Attempt = Callable[[float], float]  # part of the way to the goal → what is lo
 
 def much_lost(judged: Judged | None, advice: Callable[[float], str]) -> str | None:
     """One sentence; None where little was lost, or nobody judged. `advice`: asked with the loss."""
-    if judged is None or judged.lost <= MUCH:
+    if judged is None or judged.lost <= (MUCH_DB if judged.style == "dB" else MUCH):
         return None
     where = f"{judged.images} images that it had not seen"
-    if judged.agreement is None:
+    before, after = (
+        score_words(one, judged.style, 1) for one in (judged.original_top1, judged.changed_top1)
+    )
+    if judged.original_top1 is not None and judged.changed_top1 is not None:
+        lost = f"{100 * judged.lost:.1f} points"
+        if judged.style == "dB":
+            lost = f"{judged.lost:.1f} dB"
+        fact = f"it loses {lost} of {judged.metric} ({before} before, {after} after) on {where}"
+    elif judged.agreement is None:
         fact = f"its {error_words(judged.errors, briefly=True)} on {where}"
-        return f"{fact}; {advice(judged.lost)}"
-    if judged.original_top1 is None or judged.changed_top1 is None:
+    elif judged.likeness == AGREEMENT:
         fact = f"it agrees with the original on only {judged.agreement:.1%} of {where}"
     else:
-        scores = f"{judged.original_top1:.1%} before, {judged.changed_top1:.1%} after"
-        fact = f"it loses {100 * judged.lost:.1f} points of {judged.metric} ({scores}) on {where}"
+        fact = f"its {judged.likeness} is only {judged.agreement:.1%} on {where}"
     return f"{fact}; {advice(judged.lost)}"
 
 
 def much_promised(plan: Plan, task: Task) -> str | None:
     """The same of a plan, by what it was promised to cost."""
     promise = plan.promise
-    if promise is None or promise.lost <= MUCH:
+    much = MUCH_DB if task.style == "dB" else MUCH
+    if promise is None or promise.lost <= (MUCH if promise.drop is None else much):
         return None
     if promise.drop is None:
         return (
@@ -46,8 +54,9 @@ def much_promised(plan: Plan, task: Task) -> str | None:
             f"it had not seen; `max_error` {MUCH:g} plans the fastest network within that"
         )
     return (
-        f"it loses {100 * promise.drop:.1f} {task.unit} on {promise.images} images that it had not "
-        f"seen; `max_drop` {100 * MUCH:g} plans the fastest network that loses no more"
+        f"it loses {task.points * promise.drop:.1f} {task.unit} on {promise.images} images that it "
+        f"had not seen; `max_drop` {task.points * much:g} plans the fastest network that loses no "
+        "more"
     )
 
 

@@ -31,6 +31,7 @@ from shrinkc.compiler.support.checks import check_kind, path_of
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.support.quiet import quiet
 from shrinkc.compiler.support.text import named
+from shrinkc.compiler.tasks.asked import AskedTask
 from shrinkc.compiler.tasks.by_outputs import task_of
 from shrinkc.compiler.tasks.classification import has_scores
 from shrinkc.compiler.tasks.task import Answer, Task
@@ -117,16 +118,16 @@ class Subject:
         return graph
 
     def images(
-        self, given: Mapping[str, tuple[Given | None, LabelUse]], task: Task | None
+        self, given: Mapping[str, tuple[Given | None, LabelUse]], asked: AskedTask
     ) -> tuple[Task, dict[str, ImageSource | None]]:
-        """What a user gives as images for it, by parameter, and what its outputs mean: as `task`
+        """What a user gives as images for it, by parameter, and what its outputs mean: as `asked`
         says, otherwise told by its outputs on some of the images, and by their labels. The images
         are labelled by the outputs, where those are classes.
 
         Labels of class folders are "read"; used "if they fit", for what needs none; or "unread".
         Those that come with tensors are always read.
 
-        Raises InputError, ImageError: labels that are no outputs of the network's.
+        Raises InputError, ImageError: labels that are none of the network's outputs.
         """
         shapes, sources = self.input_shapes, dict[str, ImageSource | None].fromkeys(given)
         images = {
@@ -142,18 +143,33 @@ class Subject:
             if given[name][1] == "if they fit" and not one.in_memory and not _fits(answer, one)
         }
         said = not images or len(optional) < len(labelled)
-        task = (task or task_of(answer, samples, said=said)).scaled(answer, samples)
-        classes = task.classes(answer) if task.judges(answer) else None
-        if classes is not None:
-            for name, one in labelled.items():
-                unread = name in optional
-                images[name] = one.without_labels() if unread else one.numbering(classes, name)
+        kind = next((one.kind for one in labelled.values() if one.kind != "classes"), None)
+        task = asked.or_else(lambda: task_of(answer, samples, said=said, labels=kind))
+        task = task.of_inputs(shapes).scaled(answer, samples)
+        for name, one in labelled.items():
+            unread = name in optional and task.reads in (None, "classes")
+            if unread:
+                images[name] = one.without_labels()
+                continue
+            if asked.metric is not None:  # it is tried on answers and labels of the same images
+                answer, samples = self._answers([one])
+            images[name] = _labelled(one, name, task, (answer, samples))
+        if asked.metric is not None and not any(one.labelled for one in images.values()):
+            raise InputError(
+                "`metric` compares outputs with labels, and no images come with any",
+                "give images with labels, or leave it out",
+            )
         sources.update(images)
         return task, sources
 
     def scored(self, task: Task) -> bool:
         """Whether `task` tells of its answers how many agree and are right."""
         return task.judges(self._answers(())[0])
+
+    def classifies(self, task: Task) -> bool:
+        """Whether its answers are class scores."""
+        answer = self._answers(())[0]
+        return task.judges(answer) and task.classes(answer) is not None
 
     def _answers(self, images: Iterable[ImageSource]) -> tuple[Answer, int]:
         """The outputs for some of the first images that can be read, else for the example inputs,
@@ -391,6 +407,30 @@ def random_inputs(shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
     return tuple(torch.randn(shape, generator=generator) for shape in shapes)
 
 
+def _labelled(source: ImageSource, name: str, task: Task, known: tuple[Answer, int]) -> ImageSource:
+    """By the network's outputs, of which some are `known`, for so many samples. Class folders are
+    no labels of a task that reads others. Raises InputError for labels that are not the task's."""
+    answer, samples = known
+    if source.kind == "classes" and task.reads not in (None, "classes"):
+        if not source.in_memory:
+            return source.without_labels()
+        source = source.as_numbers() if task.reads == "numbers" else source
+    if source.kind == "classes" and task.judges(answer):
+        classes = task.classes(answer)
+        source = source if classes is None else source.numbering(classes, name)
+    if task.reads not in (None, source.kind):
+        raise InputError(
+            f"`{name}` comes with {source.kind} as labels; {task.name} reads {task.reads}",
+            "give such labels, leave them out, or give the `task` that they are for",
+        )
+    examples = source.examples(EXAMPLES)
+    if examples is not None and examples[1] is not None:
+        few = min(samples, len(examples[1]))
+        if all(len(one) == samples for one in answer):
+            task.check_labels(tuple(one[:few] for one in answer), examples[1][:few], name)
+    return source
+
+
 def _fits(answer: Answer, source: ImageSource) -> bool:
     """Whether the images' labels could be those of outputs (n, classes)."""
     if not has_scores(answer[0]):
@@ -400,12 +440,6 @@ def _fits(answer: Answer, source: ImageSource) -> bool:
     except InputError:
         return False
     return True
-
-
-def check_task(task: object) -> None:
-    """Of a parameter. Raises InputError."""
-    if task is not None:
-        check_kind("task", task, Task, "an object that derives from Task")
 
 
 def require_layers(graph_module: fx.GraphModule) -> None:

@@ -17,7 +17,6 @@ from shrinkc.compiler.api.steps.network import (
     LabelUse,
     Model,
     Subject,
-    check_task,
     subject_of,
 )
 from shrinkc.compiler.api.steps.results import Compiled
@@ -37,7 +36,7 @@ from shrinkc.compiler.support.checks import path_of
 from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.compiler.support.text import one_line
-from shrinkc.compiler.tasks.task import Task
+from shrinkc.compiler.tasks.asked import AskedTask
 from shrinkc.errors import InputError
 from shrinkc.passes.base import Skip
 
@@ -79,12 +78,11 @@ class Request:
         name: str | None,
         command: str | None,
         progress: Progress | bool,
-        task: Task | None,
+        task: AskedTask,
         train: Given | None = None,
     ) -> Request:
         """From what a user gives; `labels`: those of `images` are asked for; `task` None: what the
         outputs mean is told by them. Raises InputError, ImageError, LoadError, ModelRunError."""
-        check_task(task)
         kept = None if folder is None else _writable(folder)
         shown, subject = shown_by(progress), subject_of(model, inputs, name)
         use: LabelUse = "read" if labels else "if they fit"
@@ -109,7 +107,7 @@ class Request:
     def training_images(self) -> Images:
         """Of `train`, else of `images`, with their labels. Raises InputError where there are none,
         and for outputs that are no classes: they cannot be trained on yet."""
-        if not self.subject.scored(self.options.task):
+        if not self.subject.classifies(self.options.task):
             raise InputError(
                 "training learns class scores, and by their numbers the network's outputs are none",
                 "leave training out, or give `task` classification if they are",

@@ -14,6 +14,7 @@ from shrinkc.compiler.cli.options import (
     ImagesOption,
     InputOption,
     MeanOption,
+    MetricOption,
     ModelArgument,
     OpsetOption,
     OptionalTargetOption,
@@ -26,6 +27,7 @@ from shrinkc.compiler.cli.options import (
     TrustOption,
 )
 from shrinkc.compiler.cli.output import as_json, current, print_json, progress, show_warning
+from shrinkc.compiler.cli.tasks import asked_of
 
 
 @app.command(cls=Command)
@@ -40,6 +42,7 @@ def apply(
     arch: ArchOption = None,
     trust: TrustOption = False,
     task: TaskOption = "auto",
+    metric: MetricOption = None,
     target: OptionalTargetOption = None,
     images: ImagesOption = None,
     classes: ClassesOption = None,
@@ -57,7 +60,7 @@ def apply(
     """
     from shrinkc.compiler.api.plan import apply as applied
     from shrinkc.compiler.api.steps.network import ModelFile
-    from shrinkc.compiler.cli.inputs import Reading, output_folder, shapes_of, task_of
+    from shrinkc.compiler.cli.inputs import Reading, output_folder, shapes_of
     from shrinkc.compiler.cli.show.plan import plan_json, show_plan
     from shrinkc.compiler.cli.show.report import report as show_report
     from shrinkc.compiler.cli.show.report import report_json
@@ -72,7 +75,7 @@ def apply(
         shapes_of(inputs),
         target=target,
         images=reading.if_given(images),
-        task=task_of(task),
+        task=asked_of(task, metric),
         opset=opset,
         threads=threads or 1,
         runs=runs,

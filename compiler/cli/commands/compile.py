@@ -22,10 +22,12 @@ from shrinkc.compiler.cli.options import (
     MaxErrorOption,
     MeanOption,
     MergeOption,
+    MetricOption,
     MinSnrOption,
     ModelArgument,
     OpsetOption,
     OutOption,
+    OutputWeightsOption,
     ParetoOption,
     PrecisionOption,
     ResizeOption,
@@ -39,13 +41,15 @@ from shrinkc.compiler.cli.options import (
     TrustOption,
 )
 from shrinkc.compiler.cli.output import as_json, current, print_json, progress
+from shrinkc.compiler.cli.tasks import asked_of
 from shrinkc.errors import ExportError, InputError
 
 if TYPE_CHECKING:
     from shrinkc.compiler.api.steps.network import ModelFile
     from shrinkc.compiler.cost.goal import Goal
     from shrinkc.compiler.images.source import ImageFolder
-    from shrinkc.compiler.support.choices import Int8Tuning, Merge, Precision, TaskName
+    from shrinkc.compiler.support.choices import Int8Tuning, Merge, Precision
+    from shrinkc.compiler.tasks.asked import AskedTask
 
 
 @app.command("compile", cls=Command)
@@ -56,6 +60,8 @@ def compile_command(
     arch: ArchOption = None,
     trust: TrustOption = False,
     task: TaskOption = "auto",
+    metric: MetricOption = None,
+    output_weights: OutputWeightsOption = None,
     target: TargetOption,
     speedup: SpeedupOption = None,
     budget_ms: BudgetOption = None,
@@ -90,16 +96,14 @@ def compile_command(
 
     reading = Reading(classes, resize, mean, std)
     reading.refuse_unread(images, evaluation, train, calibration)
-    how = _How(model, target, inputs, arch, trust, out, opset, threads or 1, runs, task)
+    judged = asked_of(task, metric, output_weights)
+    how = _How(model, target, inputs, arch, trust, out, opset, threads or 1, runs, judged)
     goal = _goal(speedup, budget_ms, max_drop, max_error, points)
-    if goal is None and points is None:
-        if (evaluation, train, epochs) != (None, None, None):
-            raise InputError(
-                "`evaluation`, `train` and `epochs` belong to a goal",
-                "give `speedup`, `budget_ms`, `max_drop`, `max_error` or `points`",
-            )
-        if int8_tuning is not None and precision != "int8":
-            raise InputError("`int8_tuning` is for int8 files; give `precision` int8 too")
+    exact = goal is None and points is None
+    told = (evaluation, train, epochs, output_weights)
+    int8 = (int8_tuning, keep_fp32, min_snr_db, calibration)
+    _check(exact, images, told, int8, merge, precision)
+    if exact:
         how.compile(
             reading.if_given(images),
             reading.if_given(calibration),
@@ -110,7 +114,38 @@ def compile_command(
             min_snr_db=min_snr_db,
         )
         return
-    if (int8_tuning, keep_fp32, min_snr_db, calibration, merge) != (None, None, None, None, "auto"):
+    how.plan(
+        goal,
+        points,
+        reading.if_given(images),
+        precision=precision,
+        evaluation=reading.if_given(evaluation),
+        train=reading.if_given(train),
+        epochs=epochs or 10,
+    )
+
+
+def _check(
+    exact: bool,
+    images: Path | None,
+    told: tuple[Path | None, Path | None, int | None, str | None],
+    int8: tuple[Int8Tuning | None, list[str] | None, float | None, Path | None],
+    merge: Merge,
+    precision: Precision | None,
+) -> None:
+    """`told`: what is for goals alone; `int8`: what is for compiling without one. Raises InputError
+    for what does not fit."""
+    _, train, epochs, _ = told
+    if exact:
+        if told != (None, None, None, None):
+            raise InputError(
+                "`evaluation`, `train`, `epochs` and `output_weights` belong to a goal",
+                "give `speedup`, `budget_ms`, `max_drop`, `max_error` or `points`",
+            )
+        if int8[0] is not None and precision != "int8":
+            raise InputError("`int8_tuning` is for int8 files; give `precision` int8 too")
+        return
+    if (*int8, merge) != (None, None, None, None, "auto"):
         raise InputError(
             "`int8_tuning`, `keep_fp32`, `min_snr_db`, `calibration` and `merge` are for compiling "
             "without a goal: a plan decides what they say itself"
@@ -119,15 +154,6 @@ def compile_command(
         raise InputError("`epochs` of what?", "give `train`")
     if images is None:
         raise InputError("planning looks at images", "give `images`; no labels are needed")
-    how.plan(
-        goal,
-        points,
-        reading.folder(images),
-        precision=precision,
-        evaluation=reading.if_given(evaluation),
-        train=reading.if_given(train),
-        epochs=epochs or 10,
-    )
 
 
 def _goal(
@@ -161,7 +187,7 @@ class _How:
     opset: int
     threads: int
     runs: int
-    task: TaskName
+    task: AskedTask
 
     @property
     def file(self) -> ModelFile:
@@ -182,7 +208,7 @@ class _How:
     ) -> None:
         """Print the report; fail when a format could not be written."""
         from shrinkc.compiler.api.compile import compile as compiled
-        from shrinkc.compiler.cli.inputs import output_folder, shapes_of, task_of
+        from shrinkc.compiler.cli.inputs import output_folder, shapes_of
         from shrinkc.compiler.cli.show.report import report as show_report
         from shrinkc.compiler.cli.show.report import report_json
         from shrinkc.compiler.formats.registry import FORMATS
@@ -198,7 +224,7 @@ class _How:
             int8_tuning=int8_tuning,
             keep_fp32=keep_fp32,
             min_snr_db=min_snr_db,
-            task=task_of(self.task),
+            task=self.task,
             opset=self.opset,
             threads=self.threads,
             runs=self.runs,
@@ -220,7 +246,7 @@ class _How:
         self,
         goal: Goal | None,
         points: int | None,
-        images: ImageFolder,
+        images: ImageFolder | None,
         *,
         precision: Precision | None,
         evaluation: ImageFolder | None,
@@ -229,10 +255,11 @@ class _How:
     ) -> None:
         """Print the plan and the report, or a frontier."""
         from shrinkc.compiler.api import plan as api
-        from shrinkc.compiler.cli.inputs import output_folder, shapes_of, task_of, work_folder
+        from shrinkc.compiler.cli.inputs import output_folder, shapes_of, work_folder
         from shrinkc.compiler.cli.show.plan import frontier_report, planned_report
         from shrinkc.compiler.recover.recipe import Recipe
 
+        assert images is not None  # checked with the other options
         out = output_folder(self.out, self.model, self.target, "-planned")
         network, shapes, recipe = self.file, shapes_of(self.inputs), Recipe(epochs=epochs)
         if goal is not None:
@@ -245,7 +272,7 @@ class _How:
                 evaluation=evaluation,
                 train=train,
                 recipe=recipe,
-                task=task_of(self.task),
+                task=self.task,
                 opset=self.opset,
                 threads=self.threads,
                 runs=self.runs,
@@ -265,7 +292,7 @@ class _How:
             evaluation=evaluation,
             train=train,
             recipe=recipe,
-            task=task_of(self.task),
+            task=self.task,
             opset=self.opset,
             threads=self.threads,
             runs=self.runs,

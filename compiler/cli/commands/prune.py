@@ -15,7 +15,6 @@ from shrinkc.compiler.cli.inputs import (
     Reading,
     output_folder,
     shapes_of,
-    task_of,
     work_folder,
 )
 from shrinkc.compiler.cli.options import (
@@ -40,12 +39,14 @@ from shrinkc.compiler.cli.options import (
     LimitOption,
     MacsOption,
     MeanOption,
+    MetricOption,
     ModelArgument,
     MultipleOption,
     NormaliseOption,
     OpsetOption,
     OptionalTargetOption,
     OutOption,
+    OutputWeightsOption,
     ParamsOption,
     PlotOption,
     PrecisionOption,
@@ -72,6 +73,7 @@ from shrinkc.compiler.cli.output import (
     progress,
     wide_console,
 )
+from shrinkc.compiler.cli.tasks import asked_of
 from shrinkc.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,6 +91,8 @@ def prune(
     arch: ArchOption = None,
     trust: TrustOption = False,
     task: TaskOption = "auto",
+    metric: MetricOption = None,
+    output_weights: OutputWeightsOption = None,
     target: OptionalTargetOption = None,
     speedup: SpeedupOption = None,
     budget_ms: BudgetOption = None,
@@ -141,7 +145,8 @@ def prune(
 
     if plot is not None:
         require_matplotlib()
-    asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, task)
+    judged = asked_of(task, metric, output_weights)
+    asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, judged)
     reading = Reading(classes, resize, mean, std)
     reading.refuse_unread(images, evaluation, train)
     labelled = (evaluation, train) != (None, None) or labels or target is not None
@@ -224,7 +229,7 @@ def _run(
         strength=how.strength,
         every=how.every,
         in_order=how.in_order,
-        task=task_of(asked.task),
+        task=asked.task,
         precision=asked.precision or "fp32",
         opset=asked.opset,
         threads=asked.threads or 1,

@@ -14,6 +14,7 @@ from shrinkc.compiler.cli.options import (
     LabelsOption,
     LimitOption,
     MeanOption,
+    MetricOption,
     ModelArgument,
     PlotOption,
     ResizeOption,
@@ -22,6 +23,7 @@ from shrinkc.compiler.cli.options import (
     TrustOption,
 )
 from shrinkc.compiler.cli.output import as_json, print_json, progress
+from shrinkc.compiler.cli.tasks import asked_of
 from shrinkc.errors import InputError
 
 
@@ -33,6 +35,7 @@ def sensitivity(
     arch: ArchOption = None,
     trust: TrustOption = False,
     task: TaskOption = "auto",
+    metric: MetricOption = None,
     criterion: CriterionOption = "l1",
     images: ImagesOption = None,
     labels: LabelsOption = False,
@@ -50,7 +53,7 @@ def sensitivity(
     """
     from shrinkc.compiler.api.sensitivity import sensitivity as judged
     from shrinkc.compiler.api.steps.network import ModelFile
-    from shrinkc.compiler.cli.inputs import LABELS_READ, Reading, shapes_of, task_of
+    from shrinkc.compiler.cli.inputs import LABELS_READ, Reading, shapes_of
     from shrinkc.compiler.cli.show.sensitivity import curves as show_curves
     from shrinkc.compiler.report.plots import require_matplotlib
     from shrinkc.compiler.support.unread import refuse_unread
@@ -67,7 +70,7 @@ def sensitivity(
         criterion=criterion,
         labels=labels,
         limit=limit,
-        task=task_of(task),
+        task=asked_of(task, metric),
         progress=progress(),
     )
     if plot is not None:

@@ -12,7 +12,6 @@ from shrinkc.compiler.cli.inputs import (
     Reading,
     output_folder,
     shapes_of,
-    task_of,
     work_folder,
 )
 from shrinkc.compiler.cli.options import (
@@ -31,9 +30,11 @@ from shrinkc.compiler.cli.options import (
     JobsOption,
     LabelsOption,
     MeanOption,
+    MetricOption,
     ModelArgument,
     OpsetOption,
     OutOption,
+    OutputWeightsOption,
     PerActivationOption,
     PrecisionOption,
     RateOption,
@@ -59,6 +60,7 @@ from shrinkc.compiler.cli.output import (
     progress,
     wide_console,
 )
+from shrinkc.compiler.cli.tasks import asked_of
 from shrinkc.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,6 +79,8 @@ def shrink(
     arch: ArchOption = None,
     trust: TrustOption = False,
     task: TaskOption = "auto",
+    metric: MetricOption = None,
+    output_weights: OutputWeightsOption = None,
     target: TargetOption,
     speedup: SpeedupOption = None,
     budget_ms: BudgetOption = None,
@@ -123,7 +127,8 @@ def shrink(
     )
     trains = train is not None or labels
     refuse_unread(("epochs", epochs is not None, trains, "training: give `train`, or `labels`"))
-    asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, task)
+    judged = asked_of(task, metric, output_weights)
+    asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, judged)
     seen = _Seen(Reading(classes, resize, mean, std), images, labels, evaluation, train)
     options = Trained(recipe, per_activation, expand_ratio, keep_blocks, keep_ratio)
     _run(asked, target, seen, method, _goal(speedup, budget_ms), options, steps)
@@ -175,7 +180,7 @@ def _run(
         evaluation=seen.reading.if_given(seen.evaluation),
         options=options,
         steps=steps,
-        task=task_of(asked.task),
+        task=asked.task,
         precision=asked.precision or "fp32",
         opset=asked.opset,
         threads=asked.threads or 1,

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from shrinkc.compiler.api.compare import Compared
 from shrinkc.compiler.cli.output import wide_console
-from shrinkc.compiler.report.html.reading import metric
+from shrinkc.compiler.report.html.reading import metric, part
+from shrinkc.compiler.tasks.wording import score_words
 
 
 def comparison_json(found: Compared) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def comparison(found: Compared) -> None:
         files = [_artefact(report, name) for report in reports]
         if any(files):
             table.add_row(f"{name}, size", *(_number(f.get("bytes"), "B") for f in files))
-            table.add_row(f"{name}, {counted}", *(_share(f.get("top1")) for f in files))
+            table.add_row(f"{name}, {counted}", *map(_score, reports, files))
         times = timed.get(name)
         if times is not None and times.speedup is not None:
             first, second = (f"{ms:.3f} ms" for ms in (times.first_ms, times.second_ms))
@@ -66,5 +67,6 @@ def _number(value: Any, unit: str) -> str:
     return f"{value:,} {unit}" if isinstance(value, int) else f"{value:.4g} {unit}"
 
 
-def _share(value: Any) -> str:
-    return f"{value:.2%}" if isinstance(value, float) else "not judged"
+def _score(report: dict[str, Any], file: dict[str, Any]) -> str:
+    score, style = file.get("top1"), part(report, "task").get("style", "percent")
+    return score_words(score, style) if isinstance(score, float) else "not judged"

@@ -18,7 +18,13 @@ from shrinkc.compiler.plan.plan_file import Plan
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
-from shrinkc.compiler.tasks.wording import drop_words, error_words, share
+from shrinkc.compiler.tasks.wording import (
+    AGREEMENT,
+    drop_words,
+    error_words,
+    likeness_words,
+    share,
+)
 
 
 def show_plan(plan: Plan, notes: Sequence[str], *, task: Task = CLASSIFICATION) -> None:
@@ -53,11 +59,14 @@ def promise_line(plan: Plan, *, task: Task = CLASSIFICATION) -> str:
     promise = plan.promise
     assert promise is not None
     images = f"{counted(promise.images, 'image')} that it was not fitted to"
-    if promise.drop is None or promise.agreement is None:
+    if promise.drop is None:
         return f"{error_words(estimates(promise))}, on {images}"
     how = "counted" if promise.labelled else "expected, without labels"
-    drop = drop_words(task.metric, promise.drop, promise.interval, how)
-    return f"{drop}, it agrees with the original on {promise.agreement:.1%} of {images}"
+    drop = drop_words(task.metric, promise.drop, promise.interval, how, task.style)
+    if promise.agreement is None:
+        return f"{drop}; {error_words(estimates(promise))}, on {images}"
+    alike = likeness_words(task.likeness, promise.agreement, "the original")
+    return f"{drop}, {alike} {'of' if task.likeness == AGREEMENT else 'on'} {images}"
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -116,7 +125,7 @@ def frontier_report(points: Sequence[Planned], out: Path) -> None:
 
 def _scores(row: dict[str, Any]) -> tuple[str, str]:
     drop, agreement = row["drop"], row["agreement"]
-    found = "" if drop is None else f"{100 * drop:.2f}"
+    found = "" if drop is None else f"{row['points'] * drop:.2f}"
     return found, "" if agreement is None else f"{agreement:.1%}"
 
 
@@ -138,6 +147,7 @@ def _row(point: Planned) -> dict[str, Any]:
         "measured_speedup": plan.measured_speedup,
         "precision": plan.precision,
         "drop": None if promise is None else promise.drop,
+        "points": point.report.task.points,
         "agreement": None if promise is None else promise.agreement,
         "outputs": [] if promise is None else [one.model_dump() for one in promise.outputs],
         "steps": len(plan.steps),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from shrinkc.compiler.cost.predict import Prediction
 from shrinkc.compiler.measure.bench import NOISY
 from shrinkc.compiler.report.report import ArtefactReport, Report
 from shrinkc.compiler.support.text import counted
-from shrinkc.compiler.tasks.tally import ErrorEstimate
-from shrinkc.compiler.tasks.wording import share, worst_column
+from shrinkc.compiler.tasks.tally import ErrorEstimate, Judgement
+from shrinkc.compiler.tasks.task import Task
+from shrinkc.compiler.tasks.wording import AGREEMENT, score_words, share, worst_column
 
 SHOWN = 3  # outputs and layers with the least signal to noise
 
@@ -73,37 +75,72 @@ def _artefacts(r: Report) -> Table:
     table, judged, made = Table(), r.in_torch if r.images else None, r.changed
     written_from = f" from {made} (PyTorch)" if made else ""
     headers = ["file", "size", f"largest error{written_from}"]
-    scored = judged is not None and judged.agreement is not None
-    if scored:
-        headers += ["agrees with your model", r.task.metric]
-    elif judged is not None:
-        count = len(judged.errors)
-        headers += [
-            f"error over variance{f', output {i + 1}' if count > 1 else ''}" for i in range(count)
-        ]
+    columns = _Columns.of(r, judged) if judged is not None else None
+    headers += [] if columns is None else columns.headers
     for header in headers:
         table.add_column(header, justify="left" if header == "file" else "right")
-    if judged is not None:
-        mine = _judged(scored, 1.0, r.original_top1, ["0" for _ in judged.errors])
+    if judged is not None and columns is not None:
+        agreement = None if judged.agreement is None else 1.0
+        mine = columns.cells(agreement, r.original_top1, judged.original_details, ())
         table.add_row("your model", "", "", *mine)
         if made:
-            cells = _judged(scored, judged.agreement, judged.score, _errors(judged.errors))
-            table.add_row(f"{made} (PyTorch)", "", "", *cells)
+            found = judged.agreement, judged.score, judged.details, judged.errors
+            table.add_row(f"{made} (PyTorch)", "", "", *columns.cells(*found))
         table.caption = f"on {counted(r.images, 'image')}{_seen(r)}"
     for a in r.artefacts:
         cells = ()
-        if judged is not None:
-            cells = _judged(scored, a.agreement, a.top1, _errors(a.errors))
+        if columns is not None:
+            cells = columns.cells(a.agreement, a.top1, a.details, a.errors)
         table.add_row(a.file, _bytes(a.bytes), _error(a), *cells)
     return table
 
 
-def _judged(
-    scored: bool, agreement: float | None, score: float | None, errors: Sequence[str]
-) -> tuple[str, ...]:
-    if scored:
-        return _percent(agreement), _percent(score)
-    return tuple(errors)
+@dataclass(frozen=True)
+class _Columns:
+    """What is told of networks that are judged: agreement, the task's metric and others beside it;
+    of answers that are not scored, every output's error."""
+
+    task: Task
+    agrees: bool
+    scored: bool
+    details: tuple[str, ...]
+    outputs: int
+
+    @classmethod
+    def of(cls, r: Report, judged: Judgement) -> _Columns:
+        agrees = judged.agreement is not None
+        scored = agrees or judged.score is not None
+        return cls(
+            r.task, agrees, scored, tuple(judged.details), 0 if agrees else len(judged.errors)
+        )
+
+    @property
+    def headers(self) -> list[str]:
+        alike = self.task.likeness.replace("the original", "your model")
+        agrees = "agrees with your model" if self.task.likeness == AGREEMENT else alike
+        several = self.outputs > 1
+        errors = [
+            f"error over variance{f', output {i + 1}' if several else ''}"
+            for i in range(self.outputs)
+        ]
+        scores = [self.task.metric, *self.details] if self.scored else []
+        return [*([agrees] if self.agrees else []), *scores, *errors]
+
+    def cells(
+        self,
+        agreement: float | None,
+        score: float | None,
+        details: Mapping[str, float],
+        errors: Sequence[ErrorEstimate],
+    ) -> tuple[str, ...]:
+        """No errors: there are none."""
+        told = [_percent(agreement)] if self.agrees else []
+        if self.scored:
+            told.append(score_words(score, self.task.style))
+            told += [f"{details[name]:.4g}" if name in details else "–" for name in self.details]
+        if self.outputs:
+            told += _errors(errors) or ["0"] * self.outputs
+        return tuple(told)
 
 
 def _errors(found: Sequence[ErrorEstimate]) -> list[str]:

@@ -33,6 +33,7 @@ def _judged(judged: Judged) -> dict[str, Any]:
     return {
         "images": judged.images,
         "agreement": judged.agreement,
+        "metric": judged.metric,
         "original_top1": judged.original_top1,
         "shrunk_top1": judged.changed_top1,
         "drop": None if judged.drop is None else asdict(judged.drop),

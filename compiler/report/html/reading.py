@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from shrinkc.compiler.report.html import units
 from shrinkc.compiler.support.choices import is_host
+from shrinkc.compiler.tasks.wording import AGREEMENT, score_words
 
 Json = dict[str, Any]
 
@@ -17,6 +19,18 @@ def part(report: Json, key: str) -> Json:
 def metric(report: Json) -> str:
     """What is counted on labelled images, in a sentence: "top-1"."""
     return part(report, "task").get("metric", "top-1")
+
+
+def score(report: Json, value: float | None) -> str:
+    """A score of that, as it is written."""
+    style = part(report, "task").get("style", "percent")
+    known = units.finite(value)
+    return units.percent(known) if style == "percent" else score_words(known, style)
+
+
+def likeness(report: Json) -> str:
+    """What agreement is: "agreement with the original"."""
+    return part(report, "task").get("likeness", AGREEMENT)
 
 
 def metric_title(report: Json) -> str:

@@ -112,15 +112,22 @@ def used_up() -> Any:
         ([X[0, :2]], "`calibration` has shape 2×8×8"),
         ([X[:5], X[5:, :2]], "`calibration` has shape 5×2×8×8"),
         ((X * 255).to(torch.uint8), "`calibration` holds uint8; give floats"),
-        ([np.zeros((3, 8, 8))], "`calibration` yields a ndarray"),
+        ([np.zeros((3, 8, 8), np.uint8)], "`calibration` holds uint8; give floats"),
         ([{"image": X}], "`calibration` yields a dict"),
         ((X, Y[:3]), "`calibration` has 3 labels for 10 images"),
-        ((X, Y.float()), "`calibration` has labels of float32, shape 10"),
-        ((X, torch.eye(10)), "`calibration` has labels of float32, shape 10×10"),
+        ((X, Y / 0), "`calibration` has labels that are NaN or infinite"),
+        ((X, [{"box": 1}] * 10), r"`calibration` has labels of \['box'\]; give"),
+        (
+            (X[:1], [{"boxes": [[4, 2, 1, 3]], "labels": [0]}]),
+            "`calibration` has the box 4, 2, 1, 3; give left, top, right, bottom",
+        ),
+        (
+            (X[:1], [{"boxes": [[0, 0, 1, 3]], "labels": [-1]}]),
+            "`calibration` has a box of class -1; count from 0",
+        ),
         ((X, Y[:, None]), "`calibration` has labels of int64, shape 10×1"),
         ((X, Y - 1), "`calibration` has the label -1"),
         ((X, Y.tolist()), "`calibration` has labels in a list"),
-        (DataLoader(TensorDataset(X, Y.float())), "`calibration` has labels of float32"),
         (X[:0], "`calibration` holds a tensor that is empty"),
         (X.to("meta"), "`calibration` holds a tensor that is empty, sparse or on device meta"),
         (X.to_sparse(), "`calibration` holds a tensor that is empty, sparse or on device meta"),
@@ -196,3 +203,47 @@ def test_arrays_have_no_mean(tmp_path: Path) -> None:
     sequences(tmp_path)
     with pytest.raises(InputError, match="`mean` and `std` are for images"):
         image_source(ImageFolder(tmp_path, mean=(0.5,)), ((1, 4, 10),), "images")
+
+
+KINDS = {
+    "classes": Y,
+    "masks": torch.zeros(10, 8, 8, dtype=torch.int64),
+    "numbers": torch.randn(10, 4),
+    "maps": torch.randn(10, 2, 8, 8),
+    "arrays": np.linspace(0, 1, 10, dtype=np.float32),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_labels_of_every_kind(name: str) -> None:
+    given = KINDS[name]
+    source = image_source([(X[:5], given[:5]), (X[5:], given[5:])], SHAPES, "images")
+    assert source.kind == {"maps": "numbers", "arrays": "numbers"}.get(name, name)
+    assert source.labels is not None
+    assert torch.equal(source.labels, torch.as_tensor(given))
+    one_by_one = image_source(list(zip(X, torch.as_tensor(given), strict=True)), SHAPES, "images")
+    assert one_by_one.labels is not None
+    assert torch.equal(one_by_one.labels, source.labels)
+
+
+def test_boxes_are_filled_up() -> None:
+    boxes = [
+        {"boxes": torch.tensor([[0, 1, 4, 5]]), "labels": torch.tensor([2])},
+        {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)},
+        {"boxes": [[1, 1, 2, 2], [0, 0, 8, 8]], "labels": [0, 1], "iscrowd": [0, 1]},
+    ]
+    source = image_source(zip(X[:3], boxes, strict=True), SHAPES, "images")
+    assert source.kind == "boxes"
+    assert source.labels is not None
+    assert source.labels.tolist() == [
+        [[2, 0, 1, 4, 5, 0], [-1] * 6],
+        [[-1] * 6, [-1] * 6],
+        [[0, 1, 1, 2, 2, 0], [1, 0, 0, 8, 8, 1]],
+    ]
+    assert source.at_most(2).kind == "boxes"
+
+
+def test_two_tensors_in_a_list_are_two_batches() -> None:
+    assert image_source([X[:5], X[5:]], SHAPES, "images").labels is None
+    pair = image_source((X, torch.randn(10, 1, 8, 8)), SHAPES, "images")
+    assert pair.kind == "numbers"

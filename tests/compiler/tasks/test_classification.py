@@ -24,7 +24,7 @@ def noise(seed: int, count: int = 8, classes: int = 5) -> tuple[Tensor]:
 
 def test_it_says_what_it_is() -> None:
     assert (TASK.name, TASK.metric, TASK.unit) == ("classification", "top-1", "points of top-1")
-    assert repr(TASK) == "Classification(outputs=())"
+    assert repr(TASK) == "Classification(outputs=(), weights=())"
     assert Classification() == TASK
 
 

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from shrinkc.compiler.tasks.by_outputs import holds_scores, task_of
 from shrinkc.compiler.tasks.classification import Classification
+from shrinkc.compiler.tasks.embedding import Embedding
 from shrinkc.compiler.tasks.outputs import output_of
 from shrinkc.compiler.tasks.regression import Regression
+from shrinkc.compiler.tasks.segmentation import Segmentation
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -130,7 +132,10 @@ NO_SCORES = {
 
 @pytest.mark.parametrize("name", NO_SCORES)
 def test_other_numbers_are_not_taken_for_classes(name: str) -> None:
-    assert isinstance(task_of((NO_SCORES[name],), 40), Regression)
+    told = {"an embedding": Embedding, "a map of probabilities": Segmentation}
+    found = task_of((NO_SCORES[name],), 40)
+    assert isinstance(found, told.get(name, Regression))
+    assert bool(found.notes) == (name in told)  # what was guessed is said
 
 
 def test_labels_say_what_numbers_do_not() -> None:

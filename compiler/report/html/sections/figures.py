@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from shrinkc.compiler.report.html import units
 from shrinkc.compiler.report.html.markup import NOTHING, Child, Html, join, tag
-from shrinkc.compiler.report.html.reading import Json, listed, metric, metric_title, place
+from shrinkc.compiler.report.html.reading import (
+    Json,
+    likeness,
+    listed,
+    metric,
+    metric_title,
+    part,
+    place,
+    score,
+)
 from shrinkc.compiler.report.html.tables import missing, paragraph, row, section, table
 from shrinkc.compiler.support.text import counted
-from shrinkc.compiler.tasks.wording import output_name, share, worst_column
+from shrinkc.compiler.tasks.wording import (
+    AGREEMENT,
+    likeness_words,
+    output_name,
+    share,
+    worst_column,
+)
 
 NOISY = 0.10  # an IQR above this share of the median deserves a warning
 
@@ -90,10 +105,16 @@ def _changed_rows(report: Json) -> list[Html]:
 def _judged_rows(report: Json, file: Json) -> list[Html]:
     """Beside the user's model."""
     how = f"on {counted(report['images'], 'image')}{_seen(report)}"
-    agreement = units.percent(file["agreement"])
+    alike = f"{how}; {likeness_words(likeness(report), file['agreement'] or 0, 'your model')}"
+    scored = []
+    if file["top1"] is not None:
+        was, now = score(report, report["original_top1"]), score(report, file["top1"])
+        name = f"{metric_title(report)}, {file['file']}"
+        scored = [_row(name, (was, now), how if file["agreement"] is None else alike)]
+        scored += _detail_rows(report, file, how)
     if file["agreement"] is None:
         errors, name = listed(file, "errors"), "Error over variance, "
-        return [
+        return scored + [
             _row(
                 f"{name}{output_name(index, len(errors))}{file['file']}",
                 ("0", share(error["value"])),
@@ -102,10 +123,26 @@ def _judged_rows(report: Json, file: Json) -> list[Html]:
             for index, error in enumerate(errors)
         ]
     if file["top1"] is None:
-        return [_row(f"Agreement, {file['file']}", (units.DASH, agreement), how)]
-    was, now = units.percent(report["original_top1"]), units.percent(file["top1"])
-    name = f"{metric_title(report)}, {file['file']}"
-    return [_row(name, (was, now), f"{how}; agrees with your model on {agreement}")]
+        title = "Agreement"
+        if likeness(report) != AGREEMENT:
+            title = likeness(report).replace("the original", "your model")
+            title = title[:1].upper() + title[1:]
+        agreement = units.percent(file["agreement"])
+        return [_row(f"{title}, {file['file']}", (units.DASH, agreement), how)]
+    return scored
+
+
+def _detail_rows(report: Json, file: Json, how: str) -> list[Html]:
+    """Other metrics, beside the user's model's."""
+    before = part(part(report, "in_torch"), "original_details")
+    return [
+        _row(
+            f"{name[:1].upper()}{name[1:]}, {file['file']}",
+            (units.DASH if name not in before else f"{before[name]:.4g}", f"{value:.4g}"),
+            how,
+        )
+        for name, value in part(file, "details").items()
+    ]
 
 
 def _between(error: Json) -> str:

@@ -7,7 +7,7 @@ from math import ceil, floor, log10
 
 from shrinkc.compiler.report.html import units
 from shrinkc.compiler.report.html.markup import Attribute, Html, tag
-from shrinkc.compiler.report.html.reading import Json, listed, metric, metric_title
+from shrinkc.compiler.report.html.reading import Json, likeness, listed, metric, metric_title
 from shrinkc.compiler.report.html.svg import image, line, text
 from shrinkc.compiler.report.html.tables import folded, missing, row, section, table
 
@@ -22,7 +22,7 @@ def frontier_section(report: Json) -> Html:
     drawn = [p for p in points if p[time] is not None and p[share] is not None]
     parts: list[Html] = []
     if len(drawn) > 1:
-        names = {"top1": metric(report), "agreement": "agreement with the original"}
+        names = {"top1": metric(report), "agreement": likeness(report)}
         name = names.get(share, "R² of the output that suffers most")
         parts.append(_image(drawn, time, share, name))
     if points:

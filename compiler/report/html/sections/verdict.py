@@ -6,17 +6,19 @@ from shrinkc.compiler.report.html import units
 from shrinkc.compiler.report.html.markup import Html, tag
 from shrinkc.compiler.report.html.reading import (
     Json,
+    likeness,
     listed,
     main_file,
     metric,
     metric_title,
     part,
     place,
+    score,
 )
 from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.tasks.tally import ErrorEstimate, Estimate
-from shrinkc.compiler.tasks.wording import drop_words, error_words
+from shrinkc.compiler.tasks.wording import AGREEMENT, drop_words, error_words
 
 EVEN = 0.005  # ratios closer to 1 than this are called equal
 
@@ -75,17 +77,21 @@ def _accuracy(report: Json, file: Json) -> str:
 
 def _found(report: Json, file: Json, images: str) -> str:
     errors, drop = listed(file, "errors"), part(file, "drop")
+    if file["agreement"] is None and not errors:
+        return f"how its outputs differ on {images} was not judged"
     if file["agreement"] is None:
-        if not errors:
-            return f"how its outputs differ on {images} was not judged"
-        return f"beside your model its {error_words([_error(one) for one in errors])}, on {images}"
-    said = f"it agrees with your model on {units.percent(file['agreement'])} of {images}"
-    said += _score(metric(report), report["original_top1"], file["top1"])
+        said = f"beside your model its {error_words([_error(one) for one in errors])}, on {images}"
+    elif likeness(report) == AGREEMENT:
+        said = f"it agrees with your model on {units.percent(file['agreement'])} of {images}"
+    else:
+        name = likeness(report).replace("the original", "your model")
+        said = f"its {name} is {units.percent(file['agreement'])} on {images}"
+    said += _score(report, report["original_top1"], file["top1"])
     if not drop:
         return said
     how = "expected, without labels" if file["top1"] is None else "counted"
-    found = Estimate(**drop)
-    return f"{said}; {drop_words(metric(report), found.value, found.ends, how)}"
+    found, style = Estimate(**drop), part(report, "task").get("style", "percent")
+    return f"{said}; {drop_words(metric(report), found.value, found.ends, how, style)}"
 
 
 def _error(found: Json) -> ErrorEstimate:
@@ -93,11 +99,11 @@ def _error(found: Json) -> ErrorEstimate:
     return ErrorEstimate(mean.value, mean.low, mean.high, Estimate(**found["worst"]))
 
 
-def _score(name: str, before: float | None, after: float | None) -> str:
+def _score(report: Json, before: float | None, after: float | None) -> str:
     if before is None or after is None:
         return ""
-    same = "as before" if before == after else f"instead of {units.percent(before)}"
-    return f", {name} {units.percent(after)} {same}"
+    same = "as before" if before == after else f"instead of {score(report, before)}"
+    return f", {metric(report)} {score(report, after)} {same}"
 
 
 def highlights(report: Json) -> Html:
@@ -107,7 +113,7 @@ def highlights(report: Json) -> Html:
     was, now = file.get("memory_bytes_before"), file.get("memory_bytes")
     found = (
         _latency(report, file),
-        (metric_title(report), units.percent(original), units.percent(file["top1"]), file["file"]),
+        (metric_title(report), score(report, original), score(report, file["top1"]), file["file"]),
         ("Size", units.size(file.get("bytes_before")), units.size(file["bytes"]), file["file"]),
         ("Peak memory", units.size(was), units.size(now), "for the model, measured here"),
     )
