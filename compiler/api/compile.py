@@ -10,7 +10,6 @@ from shrinkc.compiler.api.steps.network import (
     Inputs,
     Model,
     Subject,
-    require_convolutions,
     subject_of,
 )
 from shrinkc.compiler.api.steps.results import Compiled
@@ -141,7 +140,6 @@ def _compiled(
     except CaptureError as cause:
         made = compile_uncaptured(subject, options, cause, sections)
         return Compiled.of(made, subject)
-    require_convolutions(graph)
     made = compile_graph(
         *(graph, options),
         name=subject.name,
