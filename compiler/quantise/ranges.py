@@ -12,7 +12,7 @@ exceed it: its clipping is that of the image times exp(z), expected over z, whic
 with the mean ξ of the tail of the images' largest values (Hill, 1975, A simple general approach to
 inference about the tail of a distribution),
 
-    ξ = (1/k) Σ_{i≤k} log(m_(i) / m_(k+1)),    k a tenth of the images.
+    ξ = (1/k) Σ_{i≤k} log(m_(i) / m_(k+1)),    k the root of n.
 
 Where all images end at the same value, as behind a ReLU6, ξ is 0 and the range as without it.
 """
@@ -32,7 +32,6 @@ from shrinkc.compiler.pipeline.run import node_values
 BINS = 4096
 CANDIDATES = np.concatenate((np.linspace(0.3, 1.0, 29), np.linspace(1.05, 2.5, 30)))
 TAIL_BINS = 512
-EXTREMES = 10  # one image of so many is in the tail
 HEAVIEST = 0.5  # ξ from which squares have no mean
 BRIGHTER = -np.log(1 - (np.arange(16) + 0.5) / 16)  # z/ξ, evenly by probability up to 31/32
 Range = tuple[float, float]
@@ -58,7 +57,7 @@ class Tail:
 
     def index(self) -> float:
         """ξ; 0 where too few images have such values."""
-        count = max(1, len(self.peaks) // EXTREMES)
+        count = round(len(self.peaks) ** 0.5)
         largest = np.sort(self.peaks)[::-1][: count + 1]
         if len(largest) < 2 or largest[-1] <= 0:
             return 0.0

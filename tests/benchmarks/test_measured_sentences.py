@@ -136,7 +136,7 @@ def promised_outputs(read: Files) -> tuple[str, ...]:
         f"{percent(kept / groups, 0)}, and of the worst columns {worst}",
         f"In fp32 they are {counts['fp32'][0]} of {counts['fp32'][1]}, in int8 "
         f"{counts['int8'][0]} of {counts['int8'][1]}",
-        f"and {HELD} images promise nothing",
+        f"since {HELD} images promise nothing",
     )
 
 

@@ -83,7 +83,7 @@ def test_the_tail_s_index_is_hill_s(true: float) -> None:
     found = Tail()
     for rank in range(1, 2001):  # the quantiles of a Pareto distribution
         found.add(torch.ones(1), (rank / 2001) ** -true)
-    assert found.index() == pytest.approx(true, rel=0.03)
+    assert found.index() == pytest.approx(true, rel=0.08)
 
 
 def test_the_tail_s_index_is_limited() -> None:
