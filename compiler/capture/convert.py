@@ -40,7 +40,7 @@ from shrinkc.compiler.capture.rules import (
 )
 from shrinkc.compiler.capture.rules.composed import einsum, functions, products, scans
 from shrinkc.compiler.capture.rules.lookup import gather, sampling, unpool
-from shrinkc.compiler.capture.rules.sequence import embedding, recurrent
+from shrinkc.compiler.capture.rules.sequence import embedding, recurrent, spectrum
 from shrinkc.compiler.capture.writes import Place
 from shrinkc.compiler.reference.reference import leaves
 from shrinkc.errors import CaptureError
@@ -69,8 +69,10 @@ RULES: dict[str, Callable[..., Any]] = {
     **refused.RULES,
     **recurrent.RULES,
     **embedding.RULES,
+    **spectrum.RULES,
 }
 
+COMPLEX = "computes with complex numbers; take abs, real, imag or view_as_real of them first"
 _op: Any = operator  # typeshed leaves some of its functions without types
 # Functions whose __name__ does not say what they are.
 _NAMED: dict[Any, str] = {
@@ -184,7 +186,11 @@ class _Converter:
         if c.node.op == "call_module":
             return self._module(c, args, kwargs)
         name = _operator(c.node)
-        rule = RULES.get(name)
+        first = args[0] if args else kwargs.get("input")
+        number = isinstance(first, spectrum.Complex)
+        rule = (spectrum.COMPLEX_RULES if number else RULES).get(name)
+        if number and rule is None:
+            raise c.unsupported(COMPLEX)
         if rule is None:
             raise c.unsupported("no rule for this operator")
         if c.node.target is getattr:  # x.mT
