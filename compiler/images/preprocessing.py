@@ -151,8 +151,11 @@ def _decode(data: bytes, channels: int) -> list[Image.Image]:
     return [image.convert("L" if channels == 1 else "RGB")]
 
 
-def read_array(data: bytes) -> Array:
-    """A `.npy` file, uint8 or float32, without `np.load`, which allocates what the header asks for.
+WHOLE = ("u1", "i4", "i8", "b1")
+
+
+def read_array(data: bytes, whole: bool = False) -> Array:
+    """A `.npy` file, uint8 or float32, or of WHOLE numbers, without `np.load`, which allocates what the header asks for.
     Raises ImageError with the reason alone."""
     stream = io.BytesIO(data)
     try:
@@ -165,13 +168,15 @@ def read_array(data: bytes) -> Array:
         shape, fortran_order, dtype = read_header(stream)
     except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
         raise ImageError(f"not a .npy file ({one_line(error)})") from error
-    if dtype.str[1:] not in ("u1", "f2", "f4", "f8"):
+    if whole and dtype.str[1:] not in WHOLE:
+        raise ImageError(f"an array of {dtype}; int64, int32, uint8 or bool is needed")
+    if not whole and dtype.str[1:] not in ("u1", "f2", "f4", "f8"):
         raise ImageError(f"an array of {dtype}; uint8 (0–255) or float is needed")
     body = memoryview(data)[stream.tell() :]
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(body):
         raise ImageError(f"shape {shape} does not fit its {len(body)} bytes")
     array = np.frombuffer(body, dtype).reshape(shape, order="F" if fortran_order else "C")
-    if dtype == np.uint8:
+    if whole or dtype == np.uint8:
         return array
     if not np.isfinite(array).all():
         raise ImageError("NaN or infinite values")

@@ -9,6 +9,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from shrinkc.compiler.images.arrays import read_arrays
@@ -145,12 +146,18 @@ class ImageSource:
 
 
 def image_source(
-    given: Given, input_shapes: Sequence[tuple[int, ...]], parameter: str, *, labelled: bool = True
+    given: Given,
+    input_shapes: Sequence[tuple[int, ...]],
+    parameter: str,
+    *,
+    labelled: bool = True,
+    dtype: torch.dtype = torch.float32,
 ) -> ImageSource:
     """`given` for a network with one input. Images are for (N, C, H, W); for every other shape,
     folders hold `.npy` arrays as the network reads them.
 
     labelled  whether class folders are labels, unless `given` says that they are not
+    dtype     that the network reads
 
     Raises InputError or ImageError that names `parameter`.
     """
@@ -160,7 +167,7 @@ def image_source(
     if isinstance(given, str | os.PathLike):
         given = ImageFolder(path_of(parameter, given))
     if not isinstance(given, ImageFolder):
-        found = collected(given, shape[1:], parameter)
+        found = collected(given, shape[1:], parameter, dtype)
         return ImageSource(found)
     preprocessing = None
     if len(shape) == 4:
@@ -179,5 +186,5 @@ def image_source(
     images = find_images(path, classes=classes, limit=given.limit, parameter=parameter)
     images = images if labelled else images.without_labels()
     if preprocessing is None:
-        return ImageSource(read_arrays(images, shape[1:], parameter))
+        return ImageSource(read_arrays(images, shape[1:], parameter, dtype))
     return ImageSource(images, preprocessing)

@@ -24,7 +24,7 @@ MEMORY_BYTES = 2 << 30  # of inputs that are collected from an iterable
 class TensorImages:
     """Inputs of a network, and what is in them.
 
-    inputs  float32 (n, …): (n, channels, height, width) for images
+    inputs  (n, …) as the network reads them: float32 (n, channels, height, width) for images
     labels  (n, …), or None: `images.labels` says of which kinds
     source  the parameter that they were given as, for messages
     """
@@ -83,14 +83,17 @@ class TensorImages:
         return Images(pixels, self.labels, source=self.source)
 
 
-def collected(given: Any, shape: tuple[int, ...], parameter: str) -> TensorImages:
+def collected(
+    given: Any, shape: tuple[int, ...], parameter: str, dtype: torch.dtype = torch.float32
+) -> TensorImages:
     """Inputs from a tensor (n, …), a pair of it and labels (n, …), or an iterable of such batches,
     of single images, or of either with labels: a DataLoader, a dataset, a list.
 
     shape  of one image, (channels, height, width), or other input, as the network reads it
+    dtype  that it reads: float32, or of whole numbers
 
-    Raises InputError that names `parameter`: no images, another shape, no floats, labels for some
-    of them only, more than MEMORY_BYTES.
+    Raises InputError that names `parameter`: no images, another shape or kind of numbers, labels
+    for some of them only, more than MEMORY_BYTES.
     """
     if _is_batch(given, shape):
         batches: Any = [given]
@@ -108,7 +111,7 @@ def collected(given: Any, shape: tuple[int, ...], parameter: str) -> TensorImage
     labels: list[Tensor | None] = []
     held = 0
     for batch in _items(batches, parameter):
-        x, y = _one(batch, shape, parameter)
+        x, y = _one(batch, shape, parameter, dtype)
         held += x.numel() * 4
         if held > MEMORY_BYTES:
             raise InputError(
@@ -173,7 +176,9 @@ def _is_pair(given: Any, shape: tuple[int, ...], *, alone: bool = False) -> bool
     return isinstance(given, tuple) and not inputs
 
 
-def _one(batch: Any, shape: tuple[int, ...], parameter: str) -> tuple[Tensor, Tensor | None]:
+def _one(
+    batch: Any, shape: tuple[int, ...], parameter: str, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None]:
     """(inputs, labels) of one item of an iterable."""
     labels: Any = None
     parts = cast(Sequence[Any], batch) if isinstance(batch, tuple | list) else ()
@@ -193,14 +198,15 @@ def _one(batch: Any, shape: tuple[int, ...], parameter: str) -> tuple[Tensor, Te
     batch = batch[None] if single else batch
     if tuple(batch.shape[1:]) != shape:
         raise _shape_error(batch, shape, parameter)
-    if not batch.is_floating_point():
+    if batch.is_floating_point() != dtype.is_floating_point:
+        floats = "floats, scaled and normalised as the network reads them"
+        wanted = floats if dtype.is_floating_point else f"{str(dtype).removeprefix('torch.')}"
         raise InputError(
-            f"`{parameter}` holds {str(batch.dtype).removeprefix('torch.')}; give floats, scaled "
-            "and normalised as the network reads them"
+            f"`{parameter}` holds {str(batch.dtype).removeprefix('torch.')}; give {wanted}"
         )
     if batch.is_meta or batch.layout != torch.strided or not len(batch):
         raise InputError(f"`{parameter}` holds a tensor that is empty, sparse or on device meta")
-    x = batch.detach().to("cpu", torch.float32)
+    x = batch.detach().to("cpu", dtype)
     if not bool(x.isfinite().all()):
         raise InputError(f"`{parameter}` holds NaN or infinity; give finite inputs")
     if labels is None:

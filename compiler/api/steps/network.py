@@ -131,7 +131,9 @@ class Subject:
         """
         shapes, sources = self.input_shapes, dict[str, ImageSource | None].fromkeys(given)
         images = {
-            name: image_source(one, shapes, name, labelled=use != "unread")
+            name: image_source(
+                one, shapes, name, labelled=use != "unread", dtype=self.inputs[0].dtype
+            )
             for name, (one, use) in given.items()
             if one is not None
         }
