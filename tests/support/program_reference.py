@@ -148,10 +148,37 @@ def _compute(op: ops.Op, operands: list[Tensor]) -> Tensor:
             return F.pixel_shuffle(x, op.block)
         case ops.Softmax():
             return F.log_softmax(x, op.axis) if op.log else F.softmax(x, op.axis)
+        case ops.Embedding():
+            return F.embedding(x.long(), _tensor(op.weight))
+        case ops.Recurrent():
+            return _recurrent(op, *operands)
         case ops.LayerNorm():
             weight, bias = _tensor(op.weight), _tensor(op.bias)
             return F.layer_norm(x, op.weight.shape, weight, bias, op.eps)
     raise NotImplementedError(type(op).__name__)
+
+
+def _recurrent(op: ops.Recurrent, x: Tensor, *states: Tensor) -> Tensor:
+    """Step by step, as the equations say it."""
+    h = states[0] if states else x.new_zeros(len(x), op.hidden)
+    c = states[1] if len(states) > 1 else x.new_zeros(len(x), op.hidden)
+    w, u, (b, v) = _tensor(op.weight_ih), _tensor(op.weight_hh), map(_tensor, op.biases)
+    steps = range(op.steps)
+    found = [x] * op.steps
+    for step in steps[::-1] if op.reverse else steps:
+        given, kept = F.linear(x[:, step], w, b), F.linear(h, u, v)
+        if op.kind == "lstm":
+            i, f, g, o = (given + kept).chunk(4, 1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+        elif op.kind == "gru":
+            (xr, xz, xn), (hr, hz, hn) = given.chunk(3, 1), kept.chunk(3, 1)
+            z = (xz + hz).sigmoid()
+            h = (1 - z) * (xn + (xr + hr).sigmoid() * hn).tanh() + z * h
+        else:
+            h = (given + kept).tanh() if op.kind == "rnn_tanh" else (given + kept).relu()
+        found[step] = h
+    return torch.stack([*found, *([c] if op.with_cell else [])], 1)
 
 
 def _around(x: Tensor, pads: ops.Pads, value: float = 0.0) -> Tensor:
