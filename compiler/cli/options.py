@@ -45,7 +45,8 @@ InputOption = Annotated[
     typer.Option(
         "--input",
         metavar="N,C,H,W",
-        help="Shape of an input; once per input. Default: 1,C,224,224.",
+        help="Shape of an input; once per input. Whole numbers: 1,128:int64 (int32, bool). "
+        "Default: 1,C,224,224.",
         rich_help_panel=MODEL,
     ),
 ]

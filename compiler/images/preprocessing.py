@@ -155,8 +155,8 @@ WHOLE = ("u1", "i4", "i8", "b1")
 
 
 def read_array(data: bytes, whole: bool = False) -> Array:
-    """A `.npy` file, uint8 or float32, or of WHOLE numbers, without `np.load`, which allocates what the header asks for.
-    Raises ImageError with the reason alone."""
+    """A `.npy` file, uint8 or float32, or of WHOLE numbers, without `np.load`, which allocates what
+    the header asks for. Raises ImageError with the reason alone."""
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)

@@ -174,5 +174,5 @@ def test_a_sequence_in_the_first_dimension_has_one_length() -> None:
 
 @pytest.mark.parametrize("arguments", [("lstm", 0, 4), ("other", 3, 4), ("gru", 3, 4, 2)])
 def test_impossible_layers(arguments: tuple[Any, ...]) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"recurrent layer|neither projection"):
         Recurrent(*arguments)

@@ -16,6 +16,7 @@ from shrinkc.compiler.export.onnx import write_onnx
 from shrinkc.compiler.pipeline.run import sample_inputs
 from shrinkc.errors import InputError, UnsupportedOperatorError
 
+
 class Apply(nn.Module):
     """A function behind a convolution, as a network has it."""
 

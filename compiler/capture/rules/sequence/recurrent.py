@@ -1,4 +1,4 @@
-"""LSTMs, GRUs and RNNs: layers as one `Recurrent` for each layer and direction, cells written out."""
+"""LSTMs, GRUs and RNNs: one `Recurrent` for each layer and direction; cells are written out."""
 
 from __future__ import annotations
 
@@ -140,9 +140,9 @@ def _first(c: Context, given: Any, index: int, x: fx.Node) -> fx.Node | None:
     """A layer's part of the first states; None: zeros."""
     if given is None:
         return None
-    if isinstance(given, Constant) and not isinstance(given.tensor, nn.Parameter):
-        if not given.tensor.any():
-            return None
+    known = isinstance(given, Constant) and not isinstance(given.tensor, nn.Parameter)
+    if known and not given.tensor.any():
+        return None
     node = given.node if isinstance(given, Expanded) else c.tensor(given)
     part = c.b.slice(node, 0, index, index + 1)
     part = c.b.reshape(part, [(1, s[-1]) if len(s) == 2 else s[1:] for s in c.b.shapes(part)])
@@ -160,7 +160,7 @@ def _one(
     reverse: bool,
     cell: bool,
 ) -> tuple[fx.Node, list[fx.Node]]:
-    """(N, L, P) of one layer in one direction, and its last states (N, P) and, of a cell, (N, H)."""
+    """(N, L, P) of one layer in one direction, and its last states: (N, P), of a cell (N, H)."""
     steps, size = c.b.shape(x)[1:]
     rows, outputs = weights[1].tensor.shape
     hidden = rows // GATES[form.kind]
