@@ -208,7 +208,7 @@ def compare(
     tallies = {name: Comparison(Tally(task)) for name in names}
     for index, (inputs, labels) in enumerate(batches):
         want, beside = original.outputs(index, inputs), users.outputs(index, inputs)
-        count = len(inputs[0])
+        count = _samples(inputs, want)
         tallies["torch"].judge(want, beside, labels, count)
         for artefact in chosen:
             got, tally = artefact.run(inputs), tallies[artefact.name]
@@ -217,6 +217,13 @@ def compare(
             if watch is not None:
                 watch(artefact.name, got, want)
     return tallies
+
+
+def _samples(inputs: tuple[Tensor, ...], outputs: Sequence[Array]) -> int:
+    """How many samples were answered: as many as the inputs hold, unless their first dimension is
+    no batch (a waveform alone, a sequence that has its steps in front)."""
+    lengths = [len(output) for output in outputs if output.ndim]
+    return len(inputs[0]) if len(inputs[0]) in lengths or not lengths else max(lengths)
 
 
 def compare_on_probes(

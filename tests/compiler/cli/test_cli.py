@@ -386,3 +386,47 @@ def test_version_and_help(capsys: Streams) -> None:
     assert "estimate" in capsys.readouterr().out
     assert main([]) == 0
     assert "estimate" in capsys.readouterr().out
+
+
+class TwoKinds(nn.Module):
+    """Whole numbers and floats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.out = nn.Embedding(7, 4), nn.Linear(9, 3)
+
+    def forward(self, ids: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.cat((self.rows(ids), x), -1))
+
+
+class Wave(nn.Module):
+    """One waveform, without a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv1d(1, 4, 16, 8), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.conv(x.view(1, 1, -1)).relu().mean(-1))
+
+
+@pytest.mark.parametrize(
+    ("network", "inputs"),
+    [(TwoKinds, ("1,6:int64", "1,6,5")), (TwoKinds, ("2,6:int32", "2,6,5")), (Wave, ("300",))],
+)
+def test_inputs_of_whole_numbers_and_of_one_dimension(
+    network: type[nn.Module], inputs: tuple[str, ...], tmp_path: Path
+) -> None:
+    torch.save(network(), tmp_path / "network.pt")
+    given = [word for one in inputs for word in ("--input", one)]
+    words = [str(tmp_path / "network.pt"), "--target", "rpi4", "--trust", "-o", str(tmp_path / "o")]
+    assert main([*words, *given]) == 0
+    assert {"model.onnx", "model.tflite"} <= {p.name for p in (tmp_path / "o").iterdir()}
+
+
+@pytest.mark.parametrize("text", ["1,6:int16", "1,6:", "0", ":int64", "1,a:int64"])
+def test_inputs_that_are_none(text: str, tmp_path: Path, capsys: Streams) -> None:
+    torch.save(Wave(), tmp_path / "network.pt")
+    words = [str(tmp_path / "network.pt"), "--target", "rpi4", "--trust", "--input", text]
+    assert main(words) == 2
+    assert f"--input {text}: give" in one_line(capsys)
