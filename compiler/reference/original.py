@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from shrinkc.compiler.reference.equal_in_order import EqualInOrder
 from shrinkc.compiler.reference.probes import Probe
 from shrinkc.compiler.reference.reference import Reference
 from shrinkc.compiler.support.difference import Array, OutputError
@@ -75,7 +76,8 @@ class Original:
             return None
 
     def rounding(self, batches: Sequence[tuple[Tensor, ...]]) -> Iterator[list[OutputError]]:
-        """How far each output moves when the inputs move by what float32 rounds, and how far it is
+        """How far each output moves when the inputs move by what float32 rounds, how far it is from
+        the same where equal numbers are sorted in another order, which PyTorch leaves open, and
         from the same in float64: no file can be closer to the network than that. The tally grows
         from one yield to the next, float64 last, so that one may stop when enough is known."""
         errors: list[OutputError] = []
@@ -88,6 +90,12 @@ class Original:
                     moved = self._arrays(tuple(_moved(x, step, generator) for x in inputs))
                     for error, got, one in zip(errors, moved, want, strict=True):
                         error.add(_farther(got, one, weight), one)
+            yield errors
+        for inputs, want in zip(batches, wanted, strict=True):
+            with EqualInOrder():
+                ordered = self._arrays(inputs)
+            for error, got, one in zip(errors, ordered, want, strict=True):
+                error.add(_farther(got, one, EXACT_WEIGHT), one)
             yield errors
         for inputs, want in zip(batches, wanted, strict=True):  # takes several times as long
             for error, got, one in zip(errors, self._exact(inputs, want), want, strict=True):

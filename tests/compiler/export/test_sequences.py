@@ -121,7 +121,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
         y, _ = self.attention(x, x, x, key_padding_mask=padding, need_weights=False)
-        q, k, v = (part.reshape(len(x), 5, 2, 4).transpose(1, 2) for part in self.parts(x).chunk(3, 2))
+        q, k, v = (
+            part.reshape(len(x), 5, 2, 4).transpose(1, 2) for part in self.parts(x).chunk(3, 2)
+        )
         return y, F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
