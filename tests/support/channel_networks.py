@@ -272,6 +272,20 @@ def conditions() -> nn.Module:
     return model
 
 
+def lookup() -> nn.Module:
+    """Channels of a are read at computed places; where to, b says, and filters come of c."""
+
+    def body(m: Coupled, x: Tensor) -> object:
+        places = m.b(x).tanh().permute(0, 2, 3, 1)
+        y = F.grid_sample(m.a(x), places, align_corners=False).flatten(2).mT
+        best = y.sum(2).topk(9, 1)[1].unsqueeze(2).expand(-1, -1, y.shape[2])
+        rows = y.gather(1, best).mT.reshape(x.shape[0], -1, 3, 3)
+        filters = m.c(x).mean((0, 2, 3)).view(3, 1, 1, 1)
+        return m.head(rows), F.conv2d(x, filters, groups=3), m.c(x).cumsum(1)
+
+    return Coupled(body, a=conv(3, 6), b=conv(3, 2), c=conv(3, 3), head=head(6))
+
+
 def order() -> nn.Module:
     """Positions in order, channels in order: where those of a are asked for, they stay."""
 
@@ -289,7 +303,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         *(residual, concat, chunk, shuffle, group_shuffle, flatten, pixel_shuffle),
         *(pixel_unshuffle, transposed, depthwise_multiplier, grouped, squeeze_excite, broadcast),
         *(layer_norm, group_norm, pyramid, two_inputs, called_twice, shared_weight, attention),
-        *(zero_shortcut, conditions, order),
+        *(zero_shortcut, conditions, order, lookup),
     )
 }
 INPUTS: dict[str, tuple[tuple[int, ...], ...]] = {"two_inputs": ((2, 3, 8, 8), (2, 4, 8, 8))}

@@ -44,6 +44,7 @@ EXPECTED: dict[str, dict[str, int]] = {
     "zero_shortcut": {"a.0": 4, "b.0": 6, "c": 4},
     "conditions": {"a.0": 6},
     "order": {"b.0": 6},
+    "lookup": {"a.0": 6},
 }
 
 
@@ -157,7 +158,7 @@ def test_one_channel_stays() -> None:
 
 def protected_network(kind: str) -> fx.GraphModule:
     net = Net(2, 4, 6, 6)
-    x = net.conv(net.x, 4, 6, 3, name="layer")
+    x = net.x if kind == "grid" else net.conv(net.x, 4, 6, 3, name="layer")
     if kind == "input":
         x = net.add(net.conv(net.x, 4, 4, 1, name="layer"), net.x)
     elif kind == "softmax":
@@ -179,6 +180,15 @@ def protected_network(kind: str) -> fx.GraphModule:
         x = net.function(ir.topk_values, x, 2, 1)
     elif kind == "take":
         x = net.function(ir.take, x, 1, (2, 0, 1))
+    elif kind == "cumsum":
+        x = net.function(ir.cumsum, x, 1)
+    elif kind == "pick":
+        rows = net.function(torch.reshape, net.function(ir.argmax, net.x, 1, False), (-1, 36))
+        x = net.function(ir.pick, x, net.function(ir.clamp, rows, 0, 3))
+    elif kind == "grid":
+        grid = net.conv(net.x, 4, 2, 3, name="layer")
+        grid = net.function(torch.permute, grid, (0, 2, 3, 1))
+        x = net.function(ir.grid_sample, net.x, grid, "bilinear", "zeros", False)
     elif kind == "matrix":
         matrix = net.function(torch.reshape, net.x, (-1, 6, 24))
         x = net.function(torch.matmul, matrix, net.function(torch.reshape, x, (-1, 24, 4)))
@@ -193,6 +203,9 @@ def protected_network(kind: str) -> fx.GraphModule:
         ("argmax", "an argmax over channels"),
         ("topk", "the largest of its channels"),
         ("take", "its channels are picked by number"),
+        ("cumsum", "running sums over channels"),
+        ("pick", "picked by number"),
+        ("grid", "a place in an image"),
         ("positions", "used as positions"),
         ("statistics", "used as positions"),
         ("reflect", "channels are padded (reflect) or cropped"),
