@@ -44,6 +44,7 @@ from shrinkc.compiler.export.tflite.operators.shape import (
 )
 from shrinkc.compiler.export.tflite.operators.slice import write_slice
 from shrinkc.compiler.export.tflite.operators.spatial import write_depth_to_space, write_resize
+from shrinkc.compiler.export.tflite.ranks import within_ranks
 from shrinkc.compiler.export.tflite.recurrent import write_recurrent
 from shrinkc.compiler.export.tflite.writer import Writer, boundary_order
 
@@ -58,6 +59,7 @@ def write_tflite(program: ops.Program, *, copied_outputs: bool = False) -> bytes
 
     Raises UnsupportedOperatorError for what TFLite cannot express, ExportError above 2 GB.
     """
+    program = within_ranks(program)
     w = Writer(program)
     inputs = [w.add_input(value) for value in program.inputs]
     for op in program.ops:

@@ -29,6 +29,17 @@ MAPS: dict[str, nn.Module | Callable[[Tensor], Tensor]] = {
         x.view(x.shape[0], 2, 4, *x.shape[2:]) > x.view(x.shape[0], 2, 4, *x.shape[2:])[:, :1, :1]
     ).float(),
 }
+
+
+def seven(x: Tensor) -> Tensor:
+    """Convex upsampling, as RAFT does it: softmax, product and sum in seven dimensions."""
+    batch, _, height, width = x.shape
+    mask = x.view(batch, 1, 2, 2, 2, height, width).softmax(2)
+    apart = F.unfold(x[:, :2], (1, 1)).view(batch, 1, 2, 1, 1, height, width)
+    return (mask * apart).sum(2).permute(0, 1, 4, 2, 5, 3).reshape(batch, 1, 2 * height, 2 * width)
+
+
+MAPS["in seven dimensions"] = seven
 VOLUMES: dict[str, nn.Module] = {
     "transposed": nn.ConvTranspose3d(3, 4, 2, 2),
     "transposed, overlapping": nn.ConvTranspose3d(3, 4, 3, 2, 1, output_padding=1),

@@ -15,6 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.tflite.emit import Emitter, Operator
 from shrinkc.compiler.export.tflite.layout import MAX_RANK
+from shrinkc.compiler.export.tflite.ranks import merged
 from shrinkc.compiler.export.tflite.writer import View, Writer
 
 _NATIVE: dict[ops.UnaryKind, int] = {
@@ -257,32 +258,16 @@ def _within(w: Writer, kind: str, limit: int, apply: Callable[..., int]) -> Call
         if len(wide) < 2 or max(map(len, wide)) <= limit:
             return apply(*tensors)
         shape = np.broadcast_shapes(*shapes)
-        fewer = _merged(shapes, shape)
+        fewer = merged(shapes, shape)
         if len(fewer[0]) > limit:
             raise w.unsupported(f"{kind} broadcasts at most {limit} dimensions")
-        merged = (
+        flat = (
             x if old == () else w.emit.reshape(x, new)
             for x, old, new in zip(tensors, shapes, fewer, strict=True)
         )
-        return w.emit.reshape(apply(*merged), shape)
+        return w.emit.reshape(apply(*flat), shape)
 
     return limited
-
-
-def _merged(shapes: list[tuple[int, ...]], full: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """(2, 3, 4, 1) and (1, 1, 4, 5) → (6, 4, 1) and (1, 4, 5)"""
-    padded = [((1,) * (len(full) - len(shape)) + shape) for shape in shapes]
-    columns = [c for c, n in zip(zip(*padded, strict=True), full, strict=True) if n > 1]
-    runs: list[list[int]] = []
-    before: tuple[bool, ...] | None = None
-    for column in columns:
-        repeats = tuple(n == 1 for n in column)
-        if repeats == before:
-            runs[-1] = [a * b for a, b in zip(runs[-1], column, strict=True)]
-        else:
-            runs.append(list(column))
-        before = repeats
-    return [tuple(run[i] for run in runs) for i in range(len(shapes))]
 
 
 def _alike(w: Writer, a: ops.Operand, b: ops.Operand, rank: int) -> bool:
