@@ -175,7 +175,8 @@ class Tally:
             self._errors = [_Errors(output) for output in known]
         for errors, got, want in zip(self._errors, answer, reference, strict=True):
             errors.add(got, want)
-        if task.judges(answer):
+        for_each = any(one.ndim > 0 and len(one) == count for one in answer)
+        if task.judges(answer) and (labels is not None or for_each):  # not one for many frames
             self._alike += _each(task.alike(answer, reference), count)
             if task.pooled and task.expects:
                 self._whole += _each(task.alike(reference, reference), count)

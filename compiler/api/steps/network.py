@@ -446,5 +446,6 @@ def _fits(answer: Answer, source: ImageSource) -> bool:
 
 def require_layers(graph_module: fx.GraphModule) -> None:
     """Raise InputError for a network that has nothing to make smaller or faster."""
-    if not any(isinstance(m, LAYERS) for m in graph_module.modules()):
+    layers = any(isinstance(m, LAYERS) for m in graph_module.modules())
+    if not layers and not any(n.target is ir.dynamic_conv for n in graph_module.graph.nodes):
         raise InputError("the model has no convolution, linear or recurrent layer")

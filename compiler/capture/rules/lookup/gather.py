@@ -189,7 +189,7 @@ def _scatter(join: Callable[[Context, fx.Node, fx.Node, Any], fx.Node]) -> Calla
         shape, count = c.b.shape(x), c.b.shape(places)[dim]
         others = zip(c.b.shapes(x), c.b.shapes(places), strict=True)
         if count > MOST_WRITES or any(
-            a[d] != b[d] for a, b in others for d in range(len(a)) if d != dim
+            a[d] not in (1, b[d]) for a, b in others for d in range(len(a)) if d != dim
         ):
             raise c.unsupported(f"writes into more than {MOST_WRITES} places of a line")
         line = torch.arange(shape[dim]).reshape([-1 if d == dim else 1 for d in range(len(shape))])

@@ -18,11 +18,24 @@ _REDUCTIONS: dict[ops.ReduceKind, int] = {
     "prod": Operator.REDUCE_PROD,
 }
 
+_FEW = 4  # dimensions that XNNPACK reduces
+
 
 def write_reduce(w: Writer, op: ops.Reduce) -> None:
+    """Of volumes one dimension after the other: outside XNNPACK, sums are added up in a row, and a
+    thousand numbers lose a digit."""
     order = w.order(op.x)
     x = w.arrange(op.x, order)
     positions = _positions(order, op.axes)
+    if len(order) > _FEW and op.kind in ("mean", "sum"):
+        *before, last_one = positions[::-1]
+        for place in before:
+            x = w.emit.reduce(_REDUCTIONS[op.kind], x, (place,), True)
+        if not op.keepdims:
+            shape = w.emit.shape(x)
+            x = w.emit.reshape(x, tuple(n for i, n in enumerate(shape) if i not in before))
+            last_one -= sum(place < last_one for place in before)
+        positions = (last_one,)
     result = w.emit.reduce(_REDUCTIONS[op.kind], x, positions, op.keepdims)
     w.define(op.output, result, order if op.keepdims else without(order, op.axes))
 
