@@ -286,6 +286,17 @@ def lookup() -> nn.Module:
     return Coupled(body, a=conv(3, 6), b=conv(3, 2), c=conv(3, 3), head=head(6))
 
 
+def windows() -> nn.Module:
+    """Windows of the map, more positions than channels, weighed (CARAFE)."""
+
+    def body(m: Coupled, x: Tensor) -> object:
+        x = m.a(x)
+        parts = F.unfold(x, 5, padding=2).view(x.shape[0], -1, 25, *x.shape[2:])
+        return m.head((parts * m.b(x).softmax(1).unsqueeze(1)).sum(2))
+
+    return Coupled(body, a=conv(3, 6), b=conv(6, 25), head=head(6))
+
+
 def order() -> nn.Module:
     """Positions in order, channels in order: where those of a are asked for, they stay."""
 
@@ -303,7 +314,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         *(residual, concat, chunk, shuffle, group_shuffle, flatten, pixel_shuffle),
         *(pixel_unshuffle, transposed, depthwise_multiplier, grouped, squeeze_excite, broadcast),
         *(layer_norm, group_norm, pyramid, two_inputs, called_twice, shared_weight, attention),
-        *(zero_shortcut, conditions, order, lookup),
+        *(zero_shortcut, conditions, order, lookup, windows),
     )
 }
 INPUTS: dict[str, tuple[tuple[int, ...], ...]] = {"two_inputs": ((2, 3, 8, 8), (2, 4, 8, 8))}

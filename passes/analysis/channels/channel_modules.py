@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from shrinkc.passes.analysis.channels.channel_functions import Axes, Call
-from shrinkc.passes.analysis.channels.channel_ids import Ids, Value
+from shrinkc.passes.analysis.channels.channel_ids import FIXED, Ids, Value
 from shrinkc.passes.ir import ELEMENTWISE_MODULES, input_of
 from shrinkc.passes.recurrent import Recurrent
 
@@ -25,8 +25,11 @@ def _conv(c: Call, conv: Conv, whole: bool) -> Axes:
     if conv.kernel_size != (1, 1) or conv.stride != (1, 1) or conv.padding != (0, 0):
         rest = _not_spatial(c, rest, axis)
     out = _layer(c, conv, x, axis, conv.out_channels)
+    ins = x.axes.get(axis)
     if conv.groups > 1:
-        _tie_groups(c, conv, x.axes.get(axis), out, whole)
+        _tie_groups(c, conv, ins, out, whole)
+    if ins is not None and conv.groups == conv.in_channels and not (ins == FIXED).any():
+        out = np.repeat(ins, conv.out_channels // conv.groups)  # each goes with what it reads
     return {**rest, axis: out}
 
 

@@ -45,6 +45,7 @@ EXPECTED: dict[str, dict[str, int]] = {
     "conditions": {"a.0": 6},
     "order": {"b.0": 6},
     "lookup": {"a.0": 6},
+    "windows": {"a.0": 6},
 }
 
 
