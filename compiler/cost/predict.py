@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from shrinkc.compiler.cost.keys import op_keys, operand_sizes
@@ -74,12 +74,16 @@ class NoTable:
 
 @dataclass(frozen=True, repr=False)
 class Prediction:
-    """A network on a target."""
+    """A network on a target.
+
+    unpriced  operator → how many of them no key of a table stands for, so that the sum lacks them
+    """
 
     target: str
     precision: str
     layers: tuple[LayerLatency, ...]
     overhead_ms: float
+    unpriced: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def total_ms(self) -> float:
@@ -107,13 +111,24 @@ def predict(
     `keep_fp32`: names of operators that compute in fp32 within an int8 network. A conversion on the
     way in or out counts as an addition in fp32 of such a tensor, which moves about twice the bytes.
     """
+    return predict_keys(_priced(program, precision, keep_fp32), table, precision)
+
+
+def predict_keys(
+    keys: Iterable[tuple[str, OpKey, int]],
+    table: CostTable,
+    precision: str,
+    unpriced: Mapping[str, int] | None = None,
+) -> Prediction:
+    """The same of operators as (name, key, how often); `unpriced`: what has no key, counted."""
     layers: list[LayerLatency] = []
-    for name, key, times in _priced(program, precision, keep_fp32):
+    for name, key, times in keys:
         estimate = table.estimate(key)
         source = f"{estimate.source}, extrapolated" if estimate.extrapolated else estimate.source
         op = key.op if times == 1 else f"{key.op} × {times}"
         layers.append(LayerLatency(name, op, estimate.ms * times, source, key.macs * times))
-    return Prediction(table.target, precision, tuple(layers), table.network_overhead_ms(precision))
+    overhead_ms = table.network_overhead_ms(precision)
+    return Prediction(table.target, precision, tuple(layers), overhead_ms, unpriced or {})
 
 
 def _priced(

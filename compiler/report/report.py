@@ -210,6 +210,7 @@ def estimate_json(prediction: Prediction) -> dict[str, Any]:
         "overhead_ms": prediction.overhead_ms,
         "macs": prediction.macs,
         "layers": layers,
+        "unpriced": dict(prediction.unpriced),
     }
 
 

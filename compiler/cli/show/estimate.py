@@ -24,3 +24,6 @@ def prediction(p: Prediction) -> None:
     table.add_section()
     table.add_row("total", "", f"{p.macs / 1e6:.2f}", f"{p.total_ms:.3f}", known_by(p))
     console.print(table)
+    if p.unpriced:
+        listed = ", ".join(f"{count} × {name}" for name, count in p.unpriced.items())
+        console.print(f"without what no table knows: {escape(listed)}")
