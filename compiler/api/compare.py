@@ -1,4 +1,4 @@
-"""`shrinkc.compare`: two folders that shrinkc wrote, side by side."""
+"""`shrinkc.compare`: two folders that shrinkc wrote, or two model files, side by side."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import Any, cast
 
 from shrinkc.compiler.formats.registry import open_runner
 from shrinkc.compiler.formats.runner import random_inputs
+from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.measure.bench import bench
+from shrinkc.compiler.measure.compare_files import ComparedFiles, compare_files
 from shrinkc.compiler.support.checks import check_whole, path_of
 from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.unread import refuse_unread
@@ -57,25 +59,34 @@ def compare(
     first: str | os.PathLike[str],
     second: str | os.PathLike[str],
     *,
+    images: Given | None = None,
     threads: int = 1,
     runs: int = 50,
-) -> Compared:
-    """Read two folders that shrinkc wrote, and time their files in turns on this machine.
+) -> Compared | ComparedFiles:
+    """Two folders that shrinkc wrote, or two model files of any origin, side by side; files are
+    timed in turns on this machine.
 
     Args:
-        first: a folder with a report.json and model files.
+        first: a folder with a report.json and model files; or a .onnx or .tflite file.
         second: another.
+        images: for two files: what their outputs are compared on, of the first 32; otherwise one
+            random input.
         threads: of the runtimes.
         runs: of each file; 0 times nothing.
 
     Raises:
-        LoadError: a folder without a report of shrinkc's.
+        LoadError: a folder without a report of shrinkc's, a damaged file.
         InputError: no file of the same name in both, or inputs of other shapes.
     """
     check_whole("threads", threads, 1)
     check_whole("runs", runs, 0)
     refuse_unread(("threads", threads != 1, runs > 0, "timing: leave `runs` above 0"))
     folders = (path_of("first", first), path_of("second", second))
+    if any(path.is_file() for path in folders):
+        if any(path.is_dir() for path in folders):
+            raise InputError(f"{first} and {second}: give two folders or two files")
+        return compare_files(*folders, images, threads, runs)
+    refuse_unread(("images", images is not None, False, "two files, not folders"))
     reports = (_report(folders[0]), _report(folders[1]))
     names = [artefact["file"] for artefact in reports[0]["artefacts"]]
     both = [name for name in names if all((folder / name).is_file() for folder in folders)]

@@ -255,12 +255,33 @@ class TfliteRunner:
             raise LoadError(f"TFLite cannot run the file: {one_line(error)}") from error
         return [self._it.get_tensor(o["index"]) for o in self._outputs]
 
+    def stored(self, inputs: Sequence[Array]) -> list[Array]:
+        """Floats as the file's inputs hold them, quantised by their own scales."""
+        return [_quantised(x, detail) for x, detail in zip(inputs, self._inputs, strict=True)]
+
+    def floats(self, outputs: Sequence[Array]) -> list[Array]:
+        """What `run` returned, in float32 where it was quantised."""
+        return [_float(x, detail) for x, detail in zip(outputs, self._outputs, strict=True)]
+
     def tensor(self, name: str) -> Array | None:
         """An inner tensor after `run`, for a runner made with `keep_all`."""
         for detail in self._it.get_tensor_details():
             if detail["name"] == name:
                 return self._it.get_tensor(detail["index"])
         return None
+
+
+def _quantised(x: Array, detail: Mapping[str, Any]) -> Array:
+    (scale, zero), kind = detail["quantization"], np.dtype(detail["dtype"])
+    if kind.kind not in "iu" or not scale:
+        return np.ascontiguousarray(x, dtype=kind)
+    bounds = np.iinfo(kind)
+    return np.clip(np.round(x / scale) + zero, bounds.min, bounds.max).astype(kind, order="C")
+
+
+def _float(x: Array, detail: Mapping[str, Any]) -> Array:
+    scale, zero = detail["quantization"]
+    return (x.astype(np.float32) - zero) * np.float32(scale) if scale else x
 
 
 @cache  # reading what is installed takes longer than loading a small file

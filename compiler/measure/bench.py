@@ -45,15 +45,16 @@ def bench(
     warmup: int = 5,
     max_seconds: float = 30.0,
     on_run: Callable[[], None] | None = None,
+    inputs: Sequence[Sequence[Any]] | None = None,
 ) -> tuple[Timing, ...]:
-    """Time each runner on seeded random input, in turns A A A B B B A A A.
+    """Time each runner on its `inputs`, or seeded random ones, in turns A A A B B B A A A.
 
     The first runs of a turn are not counted: they find caches and clock as another model left
     them. Run by run an int8 MobileNetV2 was 13% slower beside its fp32 version, that 5%. Stops
     after `runs` runs of each or, once there are five, after `max_seconds`. Warns on a machine that
     others use meanwhile.
     """
-    inputs = [random_inputs(r) for r in runners]
+    inputs = [random_inputs(r) for r in runners] if inputs is None else inputs
     warm = [
         _timed_ms(runner, arrays)
         for runner, arrays in zip(runners, inputs, strict=True)

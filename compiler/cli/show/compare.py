@@ -1,4 +1,4 @@
-"""Two compiled networks side by side, on the console."""
+"""Two compiled networks or two files side by side, on the console."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, cast
 from rich.markup import escape
 from rich.table import Table
 
-from shrinkc.compiler.api.compare import Compared
+from shrinkc.compiler.api.compare import Compared, ComparedFiles
 from shrinkc.compiler.cli.output import wide_console
 from shrinkc.compiler.report.html.reading import metric, part
 from shrinkc.compiler.tasks.wording import score_words
@@ -53,6 +53,56 @@ def comparison(found: Compared) -> None:
         if times.difference is not None:
             share = f"{times.difference:.1%}"
             console.print(f"{name}: on random inputs their outputs differ by up to {share}")
+
+
+def files_json(found: ComparedFiles) -> dict[str, Any]:
+    """Two model files, for JSON."""
+    sides = [
+        {
+            "file": str(side.path),
+            "bytes": side.bytes,
+            "runtime": side.runtime,
+            "operators": dict(side.operators),
+        }
+        for side in found.sides
+    ]
+    return {
+        "first": sides[0],
+        "second": sides[1],
+        "difference": found.difference,
+        "agreement": found.agreement,
+        "images": found.images,
+        "first_ms": found.first_ms,
+        "second_ms": found.second_ms,
+        "speedup": found.speedup,
+    }
+
+
+def files(found: ComparedFiles) -> None:
+    """The same, for people."""
+    console = wide_console()
+    table = Table(title="side by side", title_justify="left")
+    table.add_column("")
+    for side in found.sides:
+        table.add_column(escape(str(side.path)), justify="right")
+    table.add_row("size", *(_number(side.bytes, "B") for side in found.sides))
+    table.add_row("runtime", *(escape(side.runtime) for side in found.sides))
+    if found.first_ms is not None and found.second_ms is not None:
+        table.add_row("measured here", f"{found.first_ms:.3f} ms", f"{found.second_ms:.3f} ms")
+    table.add_row("operators", *(str(sum(side.operators.values())) for side in found.sides))
+    for name in sorted({name for side in found.sides for name in side.operators}):
+        counts = (side.operators.get(name) for side in found.sides)
+        table.add_row(f"  {escape(name)}", *("" if n is None else str(n) for n in counts))
+    console.print(table)
+    if found.speedup is not None:
+        console.print(f"the second is {found.speedup:.2f} times as fast as the first")
+    on = f"{found.images} images" if found.images else "random input"
+    if found.difference is None:
+        console.print("their outputs are of other shapes")
+    else:
+        console.print(f"on {on} their outputs differ by up to {found.difference:.1%} of the range")
+    if found.agreement is not None:
+        console.print(f"on {on} they agree on the class of {found.agreement:.1%}")
 
 
 def _artefact(report: dict[str, Any], name: str) -> dict[str, Any]:

@@ -1,0 +1,175 @@
+"""Two model files of any origin beside each other: size, operators, outputs, times."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnx
+import torch
+
+from shrinkc.compiler.formats.onnx import ONNX
+from shrinkc.compiler.formats.registry import read_model
+from shrinkc.compiler.formats.runner import Array, Runner, random_inputs
+from shrinkc.compiler.formats.tflite import TfliteRunner
+from shrinkc.compiler.formats.tflite_operators import read_operators
+from shrinkc.compiler.images.source import Given, image_source
+from shrinkc.compiler.measure.bench import bench
+from shrinkc.compiler.support.difference import relative_error
+from shrinkc.compiler.support.text import one_line
+from shrinkc.errors import InputError, LoadError
+
+IMAGES = 32  # that are looked at
+_CHANNELS_LAST, _CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+_PIXELS = (1, 3)  # channels of images
+
+
+@dataclass(frozen=True)
+class FileSide:
+    """One of the two. `operators`: kind → count."""
+
+    path: Path
+    bytes: int
+    runtime: str
+    operators: Mapping[str, int]
+
+
+@dataclass(frozen=True, repr=False)
+class ComparedFiles:
+    """sides       the files
+    difference  of their outputs, as a share of the first's range; None where they have others
+    agreement   share of the images that both sort into the same class; None without images or
+                classes
+    images      that the outputs are of; 0: one random input
+    first_ms, second_ms, speedup  medians here, in turns, and of the ratios; None: not timed
+    """
+
+    sides: tuple[FileSide, FileSide]
+    difference: float | None
+    agreement: float | None = None
+    images: int = 0
+    first_ms: float | None = None
+    second_ms: float | None = None
+    speedup: float | None = None
+
+    def __repr__(self) -> str:
+        first, second = (side.path.name for side in self.sides)
+        timed = f": {self.speedup:.2f}×" if self.speedup else ""
+        return f"ComparedFiles({second} over {first}{timed})"
+
+
+def compare_files(
+    first: Path, second: Path, images: Given | None, threads: int, runs: int
+) -> ComparedFiles:
+    """Read, run and time both. One may lie channels first and the other channels last, and inputs
+    and outputs may be int8: floats are quantised by the file's own scale.
+
+    Raises LoadError for a file that is damaged or cannot be run, InputError for inputs of other
+    shapes.
+    """
+    sides, runners = zip(*(_opened(path, threads) for path in (first, second)), strict=True)
+    files = tuple(_File(path, r) for path, r in zip((first, second), runners, strict=True))
+    orders = [_order(a, b) for a, b in zip(*(r.input_shapes for r in runners), strict=False)]
+    if None in orders or len(orders) != len(runners[1].input_shapes):
+        raise InputError(f"{first} and {second} read inputs of other shapes")
+    samples = [random_inputs(runners[0])] if images is None else _of_images(runners[0], images)
+    differences, agreeing = list[float | None](), list[bool]()
+    for sample in samples:
+        theirs = [x.transpose(o) for x, o in zip(sample, orders, strict=True) if o is not None]
+        ours, others = files[0].run(sample), files[1].run(theirs)
+        differences.append(_difference(ours, others))
+        if ours[0].ndim == 2 and ours[0].shape[1] > 1 and ours[0].shape == others[0].shape:
+            agreeing.append(bool((ours[0].argmax(1) == others[0].argmax(1)).all()))
+    known = [d for d in differences if d is not None]
+    found = ComparedFiles(
+        (sides[0], sides[1]),
+        difference=max(known) if len(known) == len(differences) else None,
+        agreement=sum(agreeing) / len(agreeing) if images is not None and agreeing else None,
+        images=0 if images is None else len(samples),
+    )
+    return found if not runs else _timed(found, files, runs)
+
+
+class _File:
+    """A runner that is fed and read in floats."""
+
+    def __init__(self, path: Path, runner: Runner) -> None:
+        self.path, self.runner = path, runner
+
+    def stored(self, inputs: Sequence[Array]) -> list[Array]:
+        if isinstance(self.runner, TfliteRunner):
+            return self.runner.stored(inputs)
+        return [np.ascontiguousarray(x) for x in inputs]
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        try:
+            outputs = self.runner.run(self.stored(inputs))
+        except Exception as error:  # runtimes raise what they like
+            raise LoadError(f"{self.path}: does not run on float32 ({one_line(error)})") from error
+        if isinstance(self.runner, TfliteRunner):
+            return self.runner.floats(outputs)
+        return outputs
+
+
+def _opened(path: Path, threads: int) -> tuple[FileSide, Runner]:
+    found, data = read_model(path)
+    try:
+        operators = _onnx_operators(data) if found is ONNX else read_operators(data).counts
+        runner = found.open(data, threads)
+    except LoadError as error:
+        raise LoadError(f"{path}: {error}") from error
+    return FileSide(path, len(data), runner.runtime, operators), runner
+
+
+def _onnx_operators(data: bytes) -> dict[str, int]:
+    try:
+        graph = onnx.load_model_from_string(data).graph
+    except Exception as error:  # of protobuf
+        raise LoadError(f"a damaged .onnx ({one_line(error)}); copy or export it again") from error
+    return dict(Counter(node.op_type for node in graph.node))
+
+
+def _order(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...] | None:
+    """How the first's dimensions come to lie as the second's; None: they are others."""
+    if first == second:
+        return tuple(range(len(first)))
+    if len(first) == len(second) == 4:
+        for order in (_CHANNELS_LAST, _CHANNELS_FIRST):
+            if tuple(first[d] for d in order) == second:
+                return order
+    return None
+
+
+def _of_images(runner: Runner, images: Given) -> list[list[Array]]:
+    """One sample at a time, as the first file lies."""
+    shapes = runner.input_shapes
+    last = len(shapes[0]) == 4 and shapes[0][3] in _PIXELS and shapes[0][1] not in _PIXELS
+    read = [tuple(s[d] for d in _CHANNELS_FIRST) for s in shapes] if last else shapes
+    batch = image_source(images, read, "images", labelled=False).examples(IMAGES)
+    if batch is None or read[0][0] != 1:
+        raise InputError("`images` cannot be compared: none can be read, or the batch is not 1")
+    order = _CHANNELS_LAST if last else tuple(range(len(read[0])))
+    return [[x[None].to(torch.float32).numpy().transpose(order)] for x in batch[0]]
+
+
+def _difference(ours: Sequence[Array], theirs: Sequence[Array]) -> float | None:
+    orders = [_order(a.shape, b.shape) for a, b in zip(ours, theirs, strict=False)]
+    if len(ours) != len(theirs) or None in orders:
+        return None
+    pairs = zip(ours, theirs, orders, strict=True)
+    return max((relative_error(b, a.transpose(o)) for a, b, o in pairs if o is not None), default=0)
+
+
+def _timed(found: ComparedFiles, files: Sequence[_File], runs: int) -> ComparedFiles:
+    runners = [file.runner for file in files]
+    inputs = [file.stored(random_inputs(file.runner)) for file in files]
+    a, b = bench(runners, runs=runs, inputs=inputs)
+    ratios = [x / y for x, y in zip(a.times_ms, b.times_ms, strict=True)]
+    return ComparedFiles(
+        *(found.sides, found.difference, found.agreement, found.images),
+        *(a.median_ms, b.median_ms, median(ratios)),
+    )
