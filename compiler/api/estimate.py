@@ -76,10 +76,9 @@ def _tflite_file(model: Model) -> Path | None:
     if not isinstance(given, str | os.PathLike):
         return None
     path = path_of("model", given)
-    offset, magic = TFLITE.magic
     try:
         with path.open("rb") as file:
-            found = file.read(offset + len(magic))[offset:] == magic
+            found = TFLITE.marks(file.read(16))
     except OSError:
         return None  # loading says what is wrong
     if found and isinstance(model, ModelFile):

@@ -273,10 +273,12 @@ class TfliteRunner:
 
 def _quantised(x: Array, detail: Mapping[str, Any]) -> Array:
     (scale, zero), kind = detail["quantization"], np.dtype(detail["dtype"])
+    scale, zero = float(scale), int(zero)
     if kind.kind not in "iu" or not scale:
         return np.ascontiguousarray(x, dtype=kind)
-    bounds = np.iinfo(kind)
-    return np.clip(np.round(x / scale) + zero, bounds.min, bounds.max).astype(kind, order="C")
+    bounds: Any = np.iinfo(kind)
+    steps: Array = np.clip(np.rint(np.asarray(x / scale)) + zero, bounds.min, bounds.max)
+    return np.ascontiguousarray(steps, dtype=kind)
 
 
 def _float(x: Array, detail: Mapping[str, Any]) -> Array:

@@ -122,8 +122,12 @@ def _ops(schema: Any, model: Any, graph: Any) -> Iterator[_Op]:
     ]
     for i in range(_bounded(graph.OperatorsLength(), 0)):
         op = graph.Operators(i)
-        inputs = [op.Inputs(j) for j in range(_bounded(op.InputsLength(), 0, _MOST_OPERANDS))]
-        outputs = [op.Outputs(j) for j in range(_bounded(op.OutputsLength(), 0, _MOST_OPERANDS))]
+        inputs: list[int] = [
+            op.Inputs(j) for j in range(_bounded(op.InputsLength(), 0, _MOST_OPERANDS))
+        ]
+        outputs: list[int] = [
+            op.Outputs(j) for j in range(_bounded(op.OutputsLength(), 0, _MOST_OPERANDS))
+        ]
         if min((*inputs, *outputs), default=0) < -1 or min(outputs, default=0) < 0:
             raise ValueError("an operand that is no tensor")
         yield _Op(
@@ -154,7 +158,7 @@ def _shape(tensor: Any) -> Shape:
 
 @cache
 def _names(enum: Any) -> dict[int, str]:
-    return {value: name for name, value in vars(enum).items() if name.isupper()}
+    return {getattr(enum, name): name for name in dir(enum) if name.isupper()}
 
 
 def _code(schema: Any, code: Any) -> str:
@@ -175,7 +179,8 @@ def _options(schema: Any, op: Any) -> Any:
 
 @cache
 def _names_of_options(schema: Any) -> dict[int, str]:
-    return {v: name for name, v in vars(schema.BuiltinOptions).items() if name[0] != "_"}
+    kinds = schema.BuiltinOptions
+    return {getattr(kinds, name): name for name in dir(kinds) if name[0] != "_"}
 
 
 # --- keys ----------------------------------------------------------------------------------------

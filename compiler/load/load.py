@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from shrinkc.compiler.load.check_weights import check_finite, check_sizes
 from shrinkc.compiler.load.file_kind import identify, unpacked_bytes
 from shrinkc.compiler.load.onnx.network import load_onnx
+from shrinkc.compiler.load.plain_dict import items_of
 from shrinkc.compiler.load.rebuild_module import Rebuilder, RefusedError
 from shrinkc.compiler.load.safe_pickle import TRUST_ADVICE, StandIn, load_inert
 from shrinkc.compiler.load.trusted import (
@@ -121,11 +122,8 @@ def _from_checkpoint(
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
         model = dict(model.named_children()).get("module")
     if not isinstance(model, nn.Module):
-        keys = (
-            f" with {first_few(dict.keys(cast(Any, loaded)), 4)}"
-            if isinstance(loaded, dict)
-            else ""
-        )
+        names = [name for name, _ in items_of(loaded)] if isinstance(loaded, dict) else []
+        keys = f" with {first_few(names, 4)}" if names else ""
         what = type(cast(Any, loaded)).__name__
         raise LoadError(
             f"{path}: holds a {what}{keys}, neither a model nor a state dict; save one of these"

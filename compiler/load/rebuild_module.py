@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkc.compiler.load.allowlist import Allowed
+from shrinkc.compiler.load.plain_dict import items_of
 from shrinkc.compiler.load.safe_pickle import StandIn
 
 _PLAIN_TYPES = (
@@ -80,7 +81,7 @@ class Rebuilder:
         elif kind is set:
             made.update(self.build(item, where) for item in value)
         else:
-            for key, item in dict.items(value):  # no method that the file may have set
+            for key, item in items_of(value):
                 made[self.build(key, where)] = self.build(item, _join(where, key))
         return made
 

@@ -117,7 +117,11 @@ class _Pickles:
 
         self.module: Any = ModuleType("pickle")
         self.module.Unpickler = Unpickler
-        self.module.load = lambda file, **options: Unpickler(file, **options).load()
+
+        def load(file: Any, **options: Any) -> Any:
+            return Unpickler(file, **options).load()
+
+        self.module.load = load
 
 
 def load_exported(path: Path) -> nn.Module:
@@ -147,11 +151,11 @@ def _input_shapes(
     """Of the inputs it was exported with, one sample where the batch is free; and which sizes are.
     None where an input is no tensor, or a size is neither fixed nor known."""
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    inputs = [values.get(name) for name in program.graph_signature.user_inputs]
+    inputs: list[Any] = [values.get(name) for name in program.graph_signature.user_inputs]
     if not inputs or not all(isinstance(value, Tensor) for value in inputs):
         return None, ()
     given: Any = (program.example_inputs or ((),))[0]
-    examples = given if len(given) == len(inputs) else [None] * len(inputs)
+    examples: list[Any] = list(given) if len(given) == len(inputs) else [None] * len(inputs)
     shapes: list[tuple[int, ...]] = []
     opened: list[tuple[bool, ...]] = []
     for value, example in zip(inputs, examples, strict=True):

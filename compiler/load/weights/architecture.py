@@ -151,9 +151,9 @@ def _own_factory(
         old = model.get_submodule(layer)
         if type(old) is not nn.Linear:
             raise InputError("the layer is of another kind")
-        new = nn.Linear(old.in_features, outputs, old.bias is not None)
-        model.set_submodule(layer, new)
-        bias = "" if old.bias is not None else ", bias=False"
+        biased = "bias" in dict(old.named_parameters())
+        model.set_submodule(layer, nn.Linear(old.in_features, outputs, biased))
+        bias = "" if biased else ", bias=False"
         made.append(f"torch.nn.Linear({old.in_features}, {outputs}{bias})")
         return model
 

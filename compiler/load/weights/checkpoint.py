@@ -8,6 +8,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from shrinkc.compiler.load.plain_dict import entry, items_of
+
 # Running averages of the weights over the steps of training; what is deployed where it is there.
 AVERAGES = (
     *("model_ema", "ema_state_dict", "state_dict_ema", "model_ema_state_dict", "params_ema"),
@@ -63,11 +65,6 @@ def _preferred(average: str, other: str) -> str:
     return f"the averaged weights under '{average}' are taken, not those under '{other}'"
 
 
-def entry(mapping: Any, name: str) -> Any:
-    """`mapping.get(name)`, by no method that a file may have put into an attribute of it."""
-    return dict.get(cast(Any, mapping), name)
-
-
 def _find(value: Any, path: str, seen: set[int]) -> tuple[str, Weights] | None:
     """Its own path, for the note, and the weights. `seen`: dictionaries may hold themselves."""
     if not isinstance(value, dict) or id(cast(Any, value)) in seen:
@@ -106,7 +103,7 @@ def _averaged(average: tuple[str, Weights], plain: tuple[str, Weights]) -> tuple
 
 def _bare(value: Any) -> dict[str, Tensor] | None:
     """Of a state dict; `_extra_state` is what a module keeps beside its tensors."""
-    items = [i for i in dict.items(value) if not str(i[0]).endswith("_extra_state")]
+    items = [i for i in items_of(value) if not str(i[0]).endswith("_extra_state")]
     if items and all(type(k) is str and _is_tensor(v) for k, v in items):
         return {k: Tensor.detach(v) for k, v in items}
     return None

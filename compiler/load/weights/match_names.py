@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -147,5 +148,6 @@ def _respelt(name: str, ends: Mapping[str, str]) -> str:
 def _normalised_weight(g: Tensor, v: Tensor) -> Tensor:
     """g has 1 where the norm of v is taken over a dimension; no dimensions: over all."""
     dims = [d for d in range(v.ndim) if g.ndim != v.ndim or g.shape[d] == 1]
-    norm = torch.linalg.vector_norm(v.double(), dim=dims, keepdim=True)
+    linalg: Any = torch.linalg
+    norm: Tensor = linalg.vector_norm(v.double(), dim=dims, keepdim=True)
     return (g.double() * v.double() / norm).to(v.dtype)
