@@ -21,7 +21,7 @@ from torch.utils import _pytree as tree  # pyright: ignore[reportPrivateImportUs
 from shrinkc.errors import CaptureError
 
 Shape = tuple[int, ...]
-MOST_NUMBERS = 1 << 28  # of a tensor that is computed of weights and shapes alone: 1 GiB
+MOST_NUMBERS = 1 << 28  # of one tensor: 1 GiB
 _T: Any = tree
 
 
@@ -180,6 +180,8 @@ class Build:
 
     def _value(self, node: fx.Node, metas: Sequence[Any]) -> Any:
         if isinstance(metas[0], Tensor):
+            if metas[0].numel() > MOST_NUMBERS:
+                raise CaptureError(f"computes more than {MOST_NUMBERS:,} numbers at once")
             return Value(tuple(metas), node)
         parts: list[Any] = []
         for index, column in enumerate(zip(*metas, strict=True)):

@@ -125,6 +125,8 @@ def read_onnx(path: Path, max_bytes: int = MOST_BYTES) -> OnnxFile:
         raise LoadError(f"{path}: truncated or damaged ({one_line(error)}); {_AGAIN}") from error
     if not model.HasField("graph") or not model.graph.output or not model.opset_import:
         raise LoadError(f"{path}: damaged, or no ONNX file: it holds no network; {_AGAIN}")
+    if not all(isinstance(name, str) for name in _names(model)):  # protobuf lets bytes pass
+        raise LoadError(f"{path}: damaged: a name that is no text; {_AGAIN}")
     _load_weights_beside(path, model, size, limit)
     try:
         with quiet():
@@ -179,6 +181,19 @@ def _tensors(graph: Proto) -> Iterator[Proto]:
                 if attribute.HasField("t"):
                     yield attribute.t
                 yield from attribute.tensors
+
+
+def _names(model: Proto) -> Iterator[object]:
+    yield from (one.domain for one in model.opset_import)
+    for graph in graphs_in(model.graph):
+        yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
+        for node in graph.node:
+            yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+            yield from (attribute.name for attribute in node.attribute)
+        for value in graph.input:
+            yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+        for tensor in graph.initializer:
+            yield from (part for e in tensor.external_data for part in (e.key, e.value))
 
 
 def _load_weights_beside(path: Path, model: Proto, size: int, limit: int) -> None:

@@ -36,7 +36,7 @@ def onnx_network(file: OnnxFile, shapes: Sequence[tuple[int, ...]]) -> OnnxNetwo
     """Raises CaptureError where an operator cannot be translated, LoadError for a damaged file."""
     module = translate(file, shapes)
     check_finite(file.path, module)
-    return OnnxNetwork(module, OnnxOriginal(file))
+    return OnnxNetwork(module, OnnxOriginal(file, module))
 
 
 def load_onnx(path: Path, max_bytes: int) -> nn.Module:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from shrinkc.compiler.load.onnx.file import OnnxFile
+from shrinkc.compiler.reference.reference import tensors_of
 from shrinkc.compiler.support.onnx_session import onnx_session
 from shrinkc.errors import LoadError
 
 
 class OnnxOriginal(nn.Module):
-    """The file itself, unchanged, in ONNX Runtime: a module without parameters.
+    """The file itself, unchanged, in ONNX Runtime.
 
-    It knows the types that the file declares alone, so there is no float64 of it.
+    A file knows float32 alone. For inputs in float64 what it computes is corrected by what float64
+    changes in its translation: that is what float32 rounds, whether the translation is right or
+    not.
     """
 
-    def __init__(self, file: OnnxFile) -> None:
+    def __init__(self, file: OnnxFile, translation: nn.Module) -> None:
         super().__init__()
+        self.translation = translation
         try:
             self._session = _Session(file.model.SerializeToString())
         except (LoadError, ValueError) as error:
@@ -33,8 +38,21 @@ class OnnxOriginal(nn.Module):
         for one, x in zip(self._declared, inputs, strict=True):
             if one.dims is not None and not one.admits(x.shape):
                 raise ValueError(f"the file has '{one.name}' as {one.dims_shown}")
-        outputs = self._session.run(inputs)
+        outputs = self._session.run(tuple(x.float() for x in inputs))
+        if inputs[0].dtype == torch.float64:
+            outputs = self._corrected(outputs, inputs)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _corrected(
+        self, outputs: tuple[Tensor, ...], inputs: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        narrow = copy.deepcopy(self.translation).float()
+        exact = tensors_of(self.translation(*inputs))
+        rounded = tensors_of(narrow(*(x.float() for x in inputs)))
+        return tuple(
+            known + (e - r) if known.is_floating_point() else known
+            for known, e, r in zip(outputs, exact, rounded, strict=True)
+        )
 
 
 class _Session:
