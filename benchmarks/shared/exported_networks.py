@@ -138,7 +138,7 @@ def _pytorchcv(name: str, **options: Any) -> Callable[[], nn.Module]:
     return make
 
 
-_SMALL = (3, 64, 64)
+_SMALL, _USUAL = (3, 64, 64), (3, 224, 224)
 EXPORTED = (
     *(
         Exported("torchvision", name, _torchvision(name), _SMALL)
@@ -156,7 +156,7 @@ EXPORTED = (
         for name in ("ghostnet_050", "repvgg_a0", "mobilevitv2_050", "convnext_atto", "resnet10t")
     ),
     Exported("timm", "vit_tiny_patch16_224", _timm("vit_tiny_patch16_224", img_size=64), _SMALL),
-    Exported("pytorchcv", "fdmobilenet_w1", _pytorchcv("fdmobilenet_w1"), _SMALL),
+    Exported("pytorchcv", "fdmobilenet_w1", _pytorchcv("fdmobilenet_w1"), _USUAL),
     Exported("own", "unet", UNet, _SMALL),
     Exported("own", "detector", Detector, _SMALL),
     Exported("own", "sequence", Sequence, (1, 20, 40)),

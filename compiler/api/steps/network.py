@@ -16,10 +16,12 @@ from torch import Tensor, fx, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from shrinkc.compiler.capture import capture
+from shrinkc.compiler.capture.names import with_output_names
 from shrinkc.compiler.capture.structure import Restored, Structure, structure_of
 from shrinkc.compiler.images.source import Given, ImageSource, image_source
 from shrinkc.compiler.load.file_kind import identify
 from shrinkc.compiler.load.load import MAX_BYTES, read_model, refuse_architecture
+from shrinkc.compiler.load.onnx.build import word
 from shrinkc.compiler.load.onnx.file import read_onnx
 from shrinkc.compiler.load.onnx.network import onnx_network
 from shrinkc.compiler.load.trusted import ExportedNetwork
@@ -85,6 +87,7 @@ class Subject:
     structure  of what the model returns
     notes      on how its file was read
     source     the user's own network where `model` is a translation of it: an ONNX file's
+    outputs    names of what it returns, where it has any
     """
 
     name: str
@@ -93,6 +96,7 @@ class Subject:
     structure: Structure
     notes: tuple[str, ...] = ()
     source: nn.Module | None = None
+    outputs: tuple[str, ...] = ()
 
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -115,7 +119,7 @@ class Subject:
             return self.model  # it is canonical already
         graph = capture(self.model, self.inputs, self.reference, self.original)
         graph.meta["notes"] = [*self.notes, *graph.meta["notes"]]
-        return graph
+        return with_output_names(graph, self.outputs) if self.outputs else graph
 
     def images(
         self, given: Mapping[str, tuple[Given | None, LabelUse]], asked: AskedTask
@@ -244,7 +248,8 @@ def _of_onnx(path: Path, inputs: Inputs, name: str) -> Subject:
     network = onnx_network(file, shapes)
     tensors = _inputs(network.module, shapes if inputs is None else inputs)
     structure = structure_of(network.module, tensors)
-    return Subject(name, network.module, tensors, structure, source=network.original)
+    outputs = tuple(word(one) or f"output_{i}" for i, one in enumerate(file.outputs))
+    return Subject(name, network.module, tensors, structure, (), network.original, outputs)
 
 
 def _class_name(model: nn.Module) -> str:
