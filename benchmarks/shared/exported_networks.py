@@ -153,7 +153,14 @@ EXPORTED = (
     ),
     *(
         Exported("timm", name, _timm(name), _SMALL)
-        for name in ("ghostnet_050", "repvgg_a0", "mobilevitv2_050", "convnext_atto", "resnet10t")
+        for name in (
+            "ghostnet_050",
+            "mobilevitv2_050",
+            "convnext_atto",
+            "lcnet_050",
+            "regnetx_002",
+            "resnet10t",
+        )
     ),
     Exported("timm", "vit_tiny_patch16_224", _timm("vit_tiny_patch16_224", img_size=64), _SMALL),
     Exported("pytorchcv", "fdmobilenet_w1", _pytorchcv("fdmobilenet_w1"), _USUAL),

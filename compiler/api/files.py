@@ -19,7 +19,8 @@ def load(
     """The network in a file, in eval mode on the CPU.
 
     Args:
-        path: a pickled module or a state dict (.pt, .pth, .th), or a .safetensors.
+        path: a pickled module or a state dict (.pt, .pth, .th), a .safetensors, or a .onnx, which
+            is translated to torch's layers and compared with ONNX Runtime.
         arch: "package.module:factory" that builds the network of a state dict, or with arguments:
             "torchvision.models:resnet18(num_classes=10)".
         trust: load files that can run code: any pickle, .pt2, TorchScript. Only for files you made.

@@ -38,7 +38,9 @@ def _either(choices: object) -> str:
 
 ModelArgument = Annotated[
     Path,
-    typer.Argument(metavar="MODEL", help="A .pt module or state dict, or a .safetensors file."),
+    typer.Argument(
+        metavar="MODEL", help="A .pt module or state dict, a .onnx or .safetensors file."
+    ),
 ]
 InputOption = Annotated[
     list[str] | None,
