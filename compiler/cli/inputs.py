@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from shrinkc.errors import InputError
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from shrinkc.compiler.images.source import ImageFolder
     from shrinkc.compiler.support.choices import Precision
     from shrinkc.compiler.tasks.asked import AskedTask
+
+
+Fit = Literal["letterbox", "stretch"]  # beside pixels
 
 
 def shapes_of(inputs: Sequence[str] | None) -> list[tuple[int, ...] | WholeShape] | None:
@@ -44,27 +47,47 @@ LABELS_READ = "class folders whose labels are read"
 
 
 class Reading:
-    """How the images of a command line are read: --classes, --resize, --mean and --std."""
+    """How the images of a command line are read: --classes, --annotations, --resize, --mean, --std,
+    --bgr and --scale."""
 
     def __init__(
-        self, classes: Path | None, resize: int | None, mean: str | None, std: str | None
+        self,
+        classes: Path | None,
+        resize: str | None,
+        mean: str | None,
+        std: str | None,
+        *,
+        annotations: Path | None = None,
+        bgr: bool = False,
+        scale: float | None = None,
     ) -> None:
-        self.classes, self.resize = classes, resize
+        self.classes, self.annotations = classes, annotations
+        self.resize: Any = int(resize) if resize and resize.isdecimal() else resize
         self.mean, self.std = _numbers("mean", mean), _numbers("std", std)
+        self.bgr, self.scale = bgr, scale
+        if isinstance(self.resize, str) and self.resize not in get_args(Fit):
+            raise InputError(
+                f"`resize` {self.resize}: give pixels of the shorter side, letterbox or stretch"
+            )
 
     def refuse_unread(self, *paths: Path | None) -> None:
         """Raise InputError for one that is given where there are no images at `paths`."""
         from shrinkc.compiler.support.unread import refuse_unread
 
         some = any(path is not None for path in paths)
-        for name in ("classes", "resize", "mean", "std"):
-            given = getattr(self, name) is not None
+        for name in ("classes", "annotations", "resize", "mean", "std", "bgr", "scale"):
+            given = getattr(self, name) not in (None, False)
             refuse_unread((name, given, some, "reading images: give `images`"))
 
     def folder(self, path: Path) -> ImageFolder:
         from shrinkc.compiler.images.source import ImageFolder
 
-        return ImageFolder(path, self.resize, self.mean, self.std, self.classes)
+        return ImageFolder(
+            *(path, self.resize, self.mean, self.std, self.classes),
+            bgr=self.bgr,
+            scale=self.scale,
+            annotations=self.annotations,
+        )
 
     def if_given(self, path: Path | None) -> ImageFolder | None:
         return None if path is None else self.folder(path)

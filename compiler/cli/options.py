@@ -307,7 +307,7 @@ WidthsOption = Annotated[
 ImagesOption = Annotated[
     Path | None,
     typer.Option(
-        help="Images to work with: a folder, class folders, or a tar of them.",
+        help="Images to work with: a folder, class folders, a tar of them, or an .npy or .npz.",
         rich_help_panel=IMAGES,
     ),
 ]
@@ -333,14 +333,39 @@ EvaluationOption = Annotated[
 ClassesOption = Annotated[
     Path | None,
     typer.Option(
-        help="JSON file: class folder → class index. Default: sorted order, of a folder for every "
-        "class, or the folders' names where they are numbers.",
+        help="Class folder → class index: JSON, or a .txt of folders, one a line. Default: sorted "
+        "order, of a folder for every class, or the folders' names where they are numbers.",
         rich_help_panel=IMAGES,
     ),
 ]
 ResizeOption = Annotated[
-    int | None,
-    typer.Option(help="Pixels of the shorter side before the crop.", rich_help_panel=IMAGES),
+    str | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Pixels of the shorter side before the crop, or letterbox (all of an image, grey "
+        "around) or stretch. Default: by the input's size; letterbox for boxes.",
+        rich_help_panel=IMAGES,
+    ),
+]
+AnnotationsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Labels beside the images: COCO's .json, or a folder of YOLO's .txt, of masks, of "
+        ".npy. Default: a folder labels beside images.",
+        rich_help_panel=IMAGES,
+    ),
+]
+BgrOption = Annotated[
+    bool,
+    typer.Option("--bgr", help="The network reads BGR, not RGB.", rich_help_panel=IMAGES),
+]
+ScaleOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Pixels are 0 to this number before --mean, which is 0 then: 255 for raw ones. "
+        "Default: 1.",
+        rich_help_panel=IMAGES,
+    ),
 ]
 MeanOption = Annotated[
     str | None,

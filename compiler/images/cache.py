@@ -53,6 +53,8 @@ class Reading:
 
 def with_margin(preprocessing: Preprocessing) -> Preprocessing:
     """Stored for random resized crops: all that `resize` leaves of a square image."""
+    if preprocessing.fit != "crop":
+        return preprocessing
     height, width = (max(side, preprocessing.resize) for side in preprocessing.size)
     return replace(preprocessing, size=(height, width))
 
@@ -75,13 +77,13 @@ def load_images(
     else:
         kept, skipped, pixels = _in_file(images, preprocessing, reading, reading.cache, progress)
     chosen = [images.entries[i] for i in kept]
-    labels = [image.label for image in chosen if image.label is not None]
     _check_emptied(images, chosen)
+    mean, std = preprocessing.normalisation
     return Images(
         pixels=pixels,
-        labels=torch.tensor(labels) if labels else None,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
+        labels=replace(images, entries=tuple(chosen)).all_labels(preprocessing),
+        mean=mean,
+        std=std,
         source=str(images.path),
         skipped=tuple((images.entries[i].name, reason) for i, reason in skipped.items()),
     )
@@ -258,7 +260,8 @@ def _tensor(array: Any) -> Tensor:
 
 def _key(images: ImageSet, preprocessing: Preprocessing) -> str:
     what = hashlib.sha256()
-    what.update(repr((preprocessing.resize, preprocessing.size, preprocessing.channels)).encode())
+    told = preprocessing.resize, preprocessing.size, preprocessing.channels
+    what.update(repr((*told, preprocessing.fit, preprocessing.bgr)).encode())
     tar = images.path if images.path.is_file() else None
     if tar is not None:
         what.update(repr((str(tar.resolve()), tar.stat().st_size, tar.stat().st_mtime_ns)).encode())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,13 +18,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from shrinkc.compiler.images.preprocessing import Preprocessing, read_image
+from shrinkc.compiler.images.annotations import Annotations
+from shrinkc.compiler.images.preprocessing import Preprocessing, read_image, size_of_file
 from shrinkc.compiler.images.tars import member_bytes, open_tar, read_limited, tar_files
 from shrinkc.compiler.support.text import counted, shown
+from shrinkc.compiler.tasks.task import LabelKind
 from shrinkc.errors import ImageError, InputError
 
 Batch = tuple[Tensor, Tensor | None]
-SUFFIXES = (".jpg", ".jpeg", ".png", ".npy")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".npy")
+OTHERS = (".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ppm", ".pgm", ".tga", ".exr", ".dng")
+WNID = re.compile(r"n\d{8}")  # a class of ImageNet
 MAX_IMAGES = 2_000_000
 MAX_UNREADABLE = 0.05
 
@@ -43,18 +48,43 @@ class ImageSet:
 
     folders  all class folders, sorted, where labels are their places among them; () where the user
              numbered them, and where there are none
+    annotations  labels that lie beside the images
+    others   images of other kinds, which are left out
     """
 
     path: Path
     entries: tuple[ImageFile, ...]
     folders: tuple[str, ...] = ()
+    annotations: Annotations | None = None
+    others: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.entries)
 
     @property
     def labelled(self) -> bool:
-        return self.entries[0].label is not None
+        return self.annotations is not None or self.entries[0].label is not None
+
+    @property
+    def kind(self) -> LabelKind | None:
+        """Of the labels."""
+        if self.annotations is not None:
+            return self.annotations.kind
+        return "classes" if self.labelled else None
+
+    def all_labels(self, preprocessing: Preprocessing | None) -> Tensor | None:
+        """Of all entries, (n, …); without a preprocessing of arrays, as they are. Raises
+        ImageError."""
+        if self.annotations is None:
+            known = [one.label for one in self.entries if one.label is not None]
+            return torch.tensor(known) if known else None
+        found: list[Tensor] = []
+        for image, data in self.files():
+            size = 1, 1
+            if preprocessing is not None:
+                size = size_of_file(data(), image.name, preprocessing.channels)
+            found.append(self.annotations.of(image.name, size, preprocessing))
+        return self.annotations.joined(found)
 
     def part(self, rows: slice) -> ImageSet:
         return replace(self, entries=self.entries[rows])
@@ -65,7 +95,7 @@ class ImageSet:
 
     def without_labels(self) -> ImageSet:
         entries = tuple(replace(e, label=None) for e in self.entries)
-        return replace(self, entries=entries, folders=())
+        return replace(self, entries=entries, folders=(), annotations=None)
 
     def numbering(self, classes: int, parameter: str = "images") -> ImageSet:
         """Labelled by the outputs of a network that tells `classes` apart: class folders number
@@ -73,6 +103,8 @@ class ImageSet:
 
         Raises InputError, which names `parameter`, where labels are no outputs of the network's.
         """
+        if self.annotations is not None:
+            return replace(self, annotations=self.annotations.numbered(classes))
         labels = [image.label for image in self.entries if image.label is not None]
         if labels and not self.folders and max(labels) >= classes:
             raise InputError(
@@ -82,6 +114,13 @@ class ImageSet:
         if not labels or not self.folders or len(self.folders) == classes:
             return self
         named = [int(name) if _is_number(name) else classes for name in self.folders]
+        if all(WNID.fullmatch(name) for name in self.folders):
+            raise InputError(
+                f"{self.path}: {counted(len(self.folders), 'class folder')} of ImageNet do not say "
+                f"which of the network's {classes} outputs is theirs",
+                "give `classes`, a text file with the names of all folders, one a line, in the "
+                "outputs' order",
+            )
         if max(named) >= classes or len(set(named)) < len(named):
             raise InputError(
                 f"{self.path}: {counted(len(self.folders), 'class folder')} cannot number the "
@@ -101,17 +140,18 @@ class ImageSet:
         on_skip: Callable[[str, str], None] | None = None,
         strict: bool = True,
     ) -> Iterator[Batch]:
-        """Yield (float32 (n, channels, height, width), int64 labels (n,) or None).
+        """Yield (float32 (n, channels, height, width), labels (n, …) or None).
 
         An unreadable image is left out after `on_skip(name, reason)`. Where `strict`, raises
         ImageError, with the first such name, when more than 5% are.
         """
         skipped: list[tuple[str, str]] = []
         tensors: list[Tensor] = []
-        labels: list[int | None] = []
+        labels: list[Tensor] = []
         for image, data in self.files():
             try:
-                tensors.append(read_image(data(), image.name, preprocessing))
+                content = data()
+                tensors.append(read_image(content, image.name, preprocessing))
             except ImageError as error:
                 skipped.append((image.name, str(error)))
                 if strict:
@@ -119,12 +159,21 @@ class ImageSet:
                 if on_skip:
                     on_skip(*skipped[-1])
                 continue
-            labels.append(image.label)
+            if self.annotations is not None:
+                size = size_of_file(content, image.name, preprocessing.channels)
+                labels.append(self.annotations.of(image.name, size, preprocessing))
+            elif image.label is not None:
+                labels.append(torch.tensor(image.label))
             if len(tensors) == batch_size:
-                yield _batch(tensors, labels)
+                yield torch.stack(tensors), self._joined(labels)
                 tensors, labels = [], []
         if tensors:
-            yield _batch(tensors, labels)
+            yield torch.stack(tensors), self._joined(labels)
+
+    def _joined(self, labels: list[Tensor]) -> Tensor | None:
+        if self.annotations is not None:
+            return self.annotations.joined(labels)
+        return torch.stack(labels) if labels else None
 
     def _check_skipped(self, skipped: list[tuple[str, str]]) -> None:
         if len(skipped) <= MAX_UNREADABLE * len(self):
@@ -161,7 +210,7 @@ def find_images(
     limit: int | None = None,
     parameter: str = "images",
 ) -> ImageSet:
-    """List the images (.jpg, .jpeg, .png, .npy) of a folder or a tar (.tar, .gz, .bz2, .xz).
+    """List the images (SUFFIXES) of a folder or a tar (.tar, .gz, .bz2, .xz).
 
     Folders that all images share are ignored; below them, class folders give the labels: their
     index in sorted order, or what `classes` says. One folder alone is no class unless `classes`
@@ -179,7 +228,12 @@ def find_images(
             names = [(member.name, position) for position, member in tar_files(tar, path)]
     else:
         raise ImageError(f"{path}: no such folder or tar of images; check `{parameter}`")
+    others = tuple(name for name, _ in names if _is_image(name, OTHERS))
     names = [(name, position) for name, position in names if _is_image(name)]
+    if not names and others:
+        raise ImageError(
+            f"{path}: '{shown(others[0])}' and no {', '.join(SUFFIXES)} in it; convert the images"
+        )
     if not names:
         raise ImageError(f"{path}: no {', '.join(SUFFIXES)} in it; check `{parameter}`")
     if len(names) > MAX_IMAGES:
@@ -197,21 +251,44 @@ def find_images(
         for (name, position), label in zip(names, labels, strict=True)
     ]
     chosen = images if limit is None else _spread(images, limit)
-    return ImageSet(path, tuple(chosen), known if classes is None else ())
+    return ImageSet(path, tuple(chosen), known if classes is None else (), others=others)
 
 
 def read_classes(path: Path) -> dict[str, int]:
-    """A JSON object, class folder → class index. Raises ImageError."""
+    """Class folder → class index: a JSON object, or a text of folders, one a line, in the order of
+    the network's outputs. Raises ImageError."""
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ImageError(f"{path}: cannot be read; check `classes`") from error
+    except UnicodeDecodeError as error:
+        raise ImageError(f"{path}: no text; `classes` needs one, or JSON") from error
+    if path.suffix.lower() == ".txt":
+        return _listed_classes(path, text)
+    try:
+        found: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ImageError(f"{path}: not JSON; `classes` needs an object, folder → index") from error
+        raise ImageError(
+            f"{path}: not JSON; `classes` needs an object, folder → index, or a .txt with one "
+            "folder a line"
+        ) from error
     classes = cast(dict[str, Any], found if isinstance(found, dict) else {})
     if not classes or not all(type(v) is int and v >= 0 for v in classes.values()):
         raise ImageError(f'{path}: `classes` needs an object like {{"cat": 0, "dog": 1}}')
     return classes
+
+
+def _listed_classes(path: Path, text: str) -> dict[str, int]:
+    names = [line.strip() for line in text.rstrip().splitlines()]
+    found: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if not name or name in found:
+            what = "is empty" if not name else f"names '{shown(name)}' again"
+            raise ImageError(f"{path}, line {index + 1}: it {what}; give one folder a line")
+        found[name] = index
+    if not found:
+        raise ImageError(f"{path}: `classes` is empty; give one folder a line")
+    return found
 
 
 def _walk(folder: Path) -> list[str]:
@@ -226,10 +303,10 @@ def _parts(name: str) -> tuple[str, ...]:
     return tuple(part for part in PurePosixPath(name).parts if part not in ("/", ".", ".."))
 
 
-def _is_image(name: str) -> bool:
+def _is_image(name: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
     parts = _parts(name)
     hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
-    return bool(parts) and not hidden and parts[-1].lower().endswith(SUFFIXES)
+    return bool(parts) and not hidden and parts[-1].lower().endswith(suffixes)
 
 
 def _class_folders(
@@ -283,11 +360,6 @@ def _spread(images: list[ImageFile], limit: int) -> list[ImageFile]:
         for i in range(shares[label])
     }
     return [image for image in images if id(image) in chosen]
-
-
-def _batch(tensors: list[Tensor], labels: list[int | None]) -> Batch:
-    known = [label for label in labels if label is not None]
-    return torch.stack(tensors), torch.tensor(known) if known else None
 
 
 def _file_bytes(path: Path) -> bytes:

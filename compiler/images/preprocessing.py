@@ -1,7 +1,7 @@
-"""One image becomes one normalised tensor, the way ImageNet networks are evaluated.
+"""One image becomes one normalised tensor, the way ImageNet networks are evaluated, or as it says.
 
-Scaled to 0–1, shorter side resized (bilinear with antialiasing, as Pillow and torchvision do),
-centre-cropped, normalised. EXIF rotation is ignored, as in training pipelines.
+Turned as its EXIF data say, scaled to 0–1, shorter side resized (bilinear with antialiasing, as
+Pillow and torchvision do), centre-cropped, normalised.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import tokenize
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from shrinkc.compiler.support.text import counted, one_line
@@ -27,9 +27,14 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GREY_MEAN, GREY_STD = (0.449,), (0.226,)  # the averages of ImageNet's
 MAX_PIXELS = 100_000_000  # a larger image is taken for a decompression bomb
 _SMALL = 64  # inputs up to this size are made for images of just that size
+_ORIENTATION, _TURNED = 0x0112, 5  # EXIF's tag, and the first value that swaps the sides
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's mode "L"
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+PADDING = 114  # grey of 255 around letterboxed images, as YOLO pads
+
 Array = NDArray[Any]  # uint8, or float32
+Fit = Literal["crop", "letterbox", "stretch"]
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,14 @@ class Preprocessing:
     """What happens to an image before the network sees it.
 
     resize   shorter side in pixels, before the crop
-    size     (height, width) of the centre crop
+    size     (height, width) of the network's input
     mean     subtracted after scaling to 0–1; one value, or one a channel
     std      divided by; likewise
     channels 1: grey; 3: RGB; any other number only fits `.npy` arrays
+    fit      "crop": the centre of what `resize` leaves; "letterbox": all of the image, as large as
+             it fits, with grey around; "stretch": all of it, whatever its shape
+    bgr      the channels in reverse
+    scale    pixels are multiplied by it before `mean`: 255 leaves them as they are stored
     """
 
     resize: int
@@ -48,6 +57,9 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     channels: int
+    fit: Fit = "crop"
+    bgr: bool = False
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -61,7 +73,11 @@ class Preprocessing:
                 raise InputError(f"`{name}` {','.join(map(str, values))}: give finite numbers")
         if min(self.std) <= 0:
             raise InputError(f"`std` {','.join(map(str, self.std))}: give numbers above 0")
-        if self.resize < min(self.size):
+        if not 0 < self.scale < math.inf:
+            raise InputError(f"`scale` {self.scale:g}: give a number above 0, such as 255")
+        if self.bgr and self.channels != 3:
+            raise InputError(f"`bgr` is for 3 channels; the network reads {self.channels}")
+        if self.fit == "crop" and self.resize < min(self.size):
             size = "×".join(map(str, self.size))
             raise InputError(f"`resize` {self.resize} is below the input size {size}; give more")
 
@@ -73,46 +89,96 @@ class Preprocessing:
             "mean": list(self.mean),
             "std": list(self.std),
             "channels": self.channels,
+            "fit": self.fit,
+            "bgr": self.bgr,
+            "scale": self.scale,
         }
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation of pixels of 0–1."""
+        return tuple(m / self.scale for m in self.mean), tuple(s / self.scale for s in self.std)
+
+    def placed(self, width: int, height: int) -> Placement:
+        """Where an image of this size comes to lie. Raises ImageError for one that is too narrow
+        to be cropped."""
+        rows, columns = self.size
+        if self.fit == "stretch":
+            return Placement((columns, rows), 0, 0)
+        if self.fit == "letterbox":
+            scale = min(rows / height, columns / width)
+            target = max(1, round(width * scale)), max(1, round(height * scale))
+            return Placement(target, (columns - target[0]) // 2, (rows - target[1]) // 2)
+        scale = max(self.resize / min(width, height), rows / height, columns / width)
+        target = (_side(width, scale), _side(height, scale))
+        if target[0] * target[1] > MAX_PIXELS:
+            raise ImageError(f"{width}×{height} is too narrow to be resized")
+        left, top = round((target[0] - columns) / 2), round((target[1] - rows) / 2)
+        return Placement(target, -left, -top)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """An image is resized to `target` (width, height), its corner `left` and `top` pixels from the
+    input's; negative where it is cropped."""
+
+    target: tuple[int, int]
+    left: int
+    top: int
 
 
 def preprocessing_for(
     input_shape: Sequence[int],
     *,
-    resize: int | None = None,
+    resize: int | Fit | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    bgr: bool = False,
+    scale: float | None = None,
 ) -> Preprocessing:
     """The preprocessing for a network input (N, C, H, W); what is not given is chosen.
 
-    resize: the longer side of the input up to 64 pixels (digits, CIFAR), else that times 256/224
-    (224 → 256, 96 → 110). mean and std: ImageNet's; its averages for grey; 0 and 1 for other
-    channel counts. Raises InputError for values that do not fit.
+    resize: the shorter side before the crop, "letterbox" or "stretch"; otherwise the longer side of
+    the input up to 64 pixels (digits, CIFAR), else that times 256/224 (224 → 256, 96 → 110). mean
+    and std: ImageNet's; its averages for grey; 0 and 1 for other channel counts, and where a scale
+    is given. Raises InputError for values that do not fit.
     """
     if len(input_shape) != 4:
         shape = ",".join(map(str, input_shape))
         raise InputError(f"`images` needs a network input of shape N,C,H,W, not {shape}")
     channels, height, width = input_shape[1:]
+    fit: Fit = "crop"
+    if isinstance(resize, str):
+        if resize not in get_args(Fit):
+            raise InputError(
+                f"`resize` {resize}: give pixels of the shorter side, letterbox or stretch"
+            )
+        fit, resize = resize, None
     side = max(height, width)
     defaults = {1: (GREY_MEAN, GREY_STD), 3: (IMAGENET_MEAN, IMAGENET_STD)}
     default_mean, default_std = defaults.get(channels, ((0.0,), (1.0,)))
+    if scale is not None:
+        default_mean, default_std = (0.0,), (1.0,)
     return Preprocessing(
         resize=resize or (side if side <= _SMALL else round(side * 256 / 224)),
         size=(height, width),
         mean=default_mean if mean is None else tuple(mean),
         std=default_std if std is None else tuple(std),
         channels=channels,
+        fit=fit,
+        bgr=bgr,
+        scale=scale or 1.0,
     )
 
 
 def read_image(data: bytes, name: str, preprocessing: Preprocessing) -> Tensor:
-    """Decode one JPEG, PNG or `.npy` file to a float32 tensor (channels, height, width).
+    """Decode one image or `.npy` file to a float32 tensor (channels, height, width).
 
     Raises ImageError with the reason alone; the caller knows the file's full name.
     """
     pixels = read_pixels(data, name, preprocessing)
     scaled = pixels.astype(np.float32) / np.float32(255 if pixels.dtype == np.uint8 else 1)
-    mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
+    mean, std = (np.array(values, np.float32) for values in preprocessing.normalisation)
     return torch.tensor(np.ascontiguousarray(((scaled - mean) / std).transpose(2, 0, 1)))
 
 
@@ -126,37 +192,76 @@ def read_pixels(data: bytes, name: str, preprocessing: Preprocessing) -> Array:
         bands = _from_array(read_array(data), preprocessing.channels)
     else:
         bands = _decode(data, preprocessing.channels)
-    return np.concatenate([np.atleast_3d(np.asarray(_fit(b, preprocessing))) for b in bands], 2)
+    fitted = [np.atleast_3d(np.asarray(_fit(b, preprocessing))) for b in bands]
+    pixels = np.concatenate(fitted, 2)
+    return pixels[:, :, ::-1] if preprocessing.bgr else pixels
+
+
+def size_of_file(data: bytes, name: str, channels: int) -> tuple[int, int]:
+    """(width, height) of an image as it is seen, without decoding it. Raises ImageError."""
+    if name.lower().endswith(".npy"):
+        height, width = _channels_last(read_array(data), channels).shape[:2]
+        return width, height
+    image = opened(data)
+    turned = image.getexif().get(_ORIENTATION, 1) >= _TURNED
+    return (image.height, image.width) if turned else (image.width, image.height)
+
+
+def opened(data: bytes) -> Image.Image:
+    """Of one of FORMATS, not decoded yet. Raises ImageError with the reason alone."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # among them Pillow's own limit of pixels
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Exception as error:  # decoders meet damaged data with whatever comes
+        raise ImageError(f"not a readable {_named(FORMATS)} ({one_line(error)})") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"{image.width}×{image.height} pixels are too many")
+    return image
+
+
+def decode(data: bytes) -> Image.Image:
+    """Turned as its EXIF data say. Raises ImageError with the reason alone."""
+    image = opened(data)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except Exception as error:
+        raise ImageError(f"not a readable {_named(FORMATS)} ({one_line(error)})") from error
+
+
+def _named(formats: Sequence[str]) -> str:
+    *most, last = formats
+    return f"{', '.join(most)} or {last}"
 
 
 def _decode(data: bytes, channels: int) -> list[Image.Image]:
     if channels not in (1, 3):
         raise ImageError(f"an image has 1 or 3 channels, the network input {channels}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # among them Pillow's own limit of pixels
-            image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"{image.width}×{image.height} pixels are too many")
-            image.load()
-    except ImageError:
-        raise
-    except Exception as error:  # decoders meet damaged data with whatever comes
-        raise ImageError(f"not a readable JPEG or PNG ({one_line(error)})") from error
+    image = decode(data)
     if image.mode.startswith("I"):  # 16-bit grey
         grey = np.asarray(image).astype(np.float32) / np.float32(65535)
         return _from_array(grey, channels)
+    if image.mode == "F":
+        return _from_array(np.asarray(image), channels)
     if "transparency" in image.info:
         image = image.convert("RGBA")
     return [image.convert("L" if channels == 1 else "RGB")]
 
 
-WHOLE = ("u1", "i4", "i8", "b1")
+def read_array(data: bytes) -> Array:
+    """A `.npy` file, uint8 or float32, without `np.load`, which allocates what the header asks for.
+    Raises ImageError with the reason alone."""
+    array = read_numbers(data)
+    if array.dtype.str[1:] not in ("u1", "f4"):
+        raise ImageError(f"an array of {array.dtype}; uint8 (0–255) or float is needed")
+    return array
 
 
-def read_array(data: bytes, whole: bool = False) -> Array:
-    """A `.npy` file, uint8 or float32, or of WHOLE numbers, without `np.load`, which allocates what
-    the header asks for. Raises ImageError with the reason alone."""
+def read_numbers(data: bytes) -> Array:
+    """The same, whole numbers of every size among them; floats become float32."""
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
@@ -168,15 +273,13 @@ def read_array(data: bytes, whole: bool = False) -> Array:
         shape, fortran_order, dtype = read_header(stream)
     except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
         raise ImageError(f"not a .npy file ({one_line(error)})") from error
-    if whole and dtype.str[1:] not in WHOLE:
-        raise ImageError(f"an array of {dtype}; int64, int32, uint8 or bool is needed")
-    if not whole and dtype.str[1:] not in ("u1", "f2", "f4", "f8"):
-        raise ImageError(f"an array of {dtype}; uint8 (0–255) or float is needed")
+    if dtype.kind not in "uifb" or dtype.itemsize > 8:
+        raise ImageError(f"an array of {dtype}; numbers are needed")
     body = memoryview(data)[stream.tell() :]
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(body):
         raise ImageError(f"shape {shape} does not fit its {len(body)} bytes")
     array = np.frombuffer(body, dtype).reshape(shape, order="F" if fortran_order else "C")
-    if whole or dtype == np.uint8:
+    if dtype.kind != "f":
         return array
     if not np.isfinite(array).all():
         raise ImageError("NaN or infinite values")
@@ -212,17 +315,30 @@ def _channels_last(array: Array, channels: int) -> Array:
 
 
 def _fit(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """Resize the shorter side, more where the crop would not be covered; crop the centre."""
-    height, width = preprocessing.size
-    shorter = min(image.size)
-    scale = max(preprocessing.resize / shorter, height / image.height, width / image.width)
-    target = (_side(image.width, scale), _side(image.height, scale))
-    if target[0] * target[1] > MAX_PIXELS:
-        raise ImageError(f"{image.width}×{image.height} is too narrow to be resized")
-    if target != image.size:
-        image = image.resize(target, Image.Resampling.BILINEAR)
-    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-    return image.crop((left, top, left + width, top + height))
+    """One band, or all of them, where `placed` says."""
+    place = preprocessing.placed(image.width, image.height)
+    grey = PADDING / 255 if image.mode == "F" else PADDING
+    fill = (PADDING,) * 3 if image.mode == "RGB" else grey
+    return put(image, place, preprocessing.size, Image.Resampling.BILINEAR, fill)
+
+
+def put(
+    image: Image.Image,
+    place: Placement,
+    size: tuple[int, int],
+    resampling: Image.Resampling,
+    fill: float | tuple[int, ...],
+) -> Image.Image:
+    """An image of `size` (height, width) that holds another one where `place` says."""
+    if place.target != image.size:
+        image = image.resize(place.target, resampling)
+    height, width = size
+    right, bottom = place.left + image.width, place.top + image.height
+    if max(place.left, place.top) <= 0 and right >= width and bottom >= height:  # it covers all
+        return image.crop((-place.left, -place.top, width - place.left, height - place.top))
+    whole = Image.new(image.mode, (width, height), fill)
+    whole.paste(image, (place.left, place.top))
+    return whole
 
 
 def _side(pixels: int, scale: float) -> int:

@@ -7,18 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
 
-from shrinkc.compiler.images.arrays import read_arrays
+from shrinkc.compiler.images.annotations import Annotations, beside, find_annotations
+from shrinkc.compiler.images.arrays import read_arrays, read_stacked
 from shrinkc.compiler.images.cache import Reading, load_images, with_margin
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.files import Batch, ImageSet, find_images, read_classes
-from shrinkc.compiler.images.preprocessing import Preprocessing, preprocessing_for
+from shrinkc.compiler.images.preprocessing import Fit, Preprocessing, preprocessing_for
 from shrinkc.compiler.images.tensors import TensorImages, collected
-from shrinkc.compiler.support.checks import check_whole, listed, path_of
+from shrinkc.compiler.support.checks import check_number, check_whole, listed, path_of
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.task import LabelKind
 from shrinkc.errors import InputError
@@ -28,35 +29,49 @@ from shrinkc.errors import InputError
 class ImageFolder:
     """A folder or tar of images, and how they become inputs.
 
-    path      a folder, class folders, or a tar of them (.jpg, .jpeg, .png, .npy)
-    resize    shorter side in pixels before the centre crop; default: 256/224 of the input's, the
-              input's own up to 64 pixels
+    path      a folder, class folders, or a tar of them (.jpg, .jpeg, .png, .webp, .bmp, .tif,
+              .npy); for a network that reads no images, also one .npy (n, …), or an .npz of the
+              inputs by their names, and their labels as `target`
+    resize    shorter side in pixels before the centre crop, "letterbox" or "stretch"; default:
+              256/224 of the input's, the input's own up to 64 pixels, letterbox for boxes
     mean      per channel, subtracted after scaling to 0–1; default: ImageNet's
     std       per channel, divided by; default: ImageNet's
-    classes   class folder → class index, or a JSON file that says so; default: sorted order, where
-              there is a folder for every class, or the folders' names, where they are numbers
-    labelled  class folders are labels
+    bgr       the channels in reverse
+    scale     that pixels of 0–1 are multiplied by before `mean`: 255 leaves them as stored; `mean`
+              is 0 and `std` 1 then, where they are not given
+    classes   class folder → class index, or a file that says so: JSON, or a .txt of folders in the
+              outputs' order; default: sorted order, where there is a folder for every class, or the
+              folders' names, where they are numbers
+    annotations  labels beside the images (docs/tasks.md): COCO's .json, or a folder of YOLO's .txt,
+              of masks or of .npy; default: a folder `labels` beside `images`, where it has .txt
+    labelled  class folders and annotations are labels
     limit     use that many, spread over the classes
     """
 
     path: str | os.PathLike[str]
-    resize: int | None = None
+    resize: int | Fit | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     classes: Mapping[str, int] | str | os.PathLike[str] | None = None
     labelled: bool = True
     limit: int | None = None
+    bgr: bool = False
+    scale: float | None = None
+    annotations: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         path_of("path", self.path)
         for name, value in (("resize", self.resize), ("limit", self.limit)):
-            if value is not None:
+            if value is not None and not (name == "resize" and value in get_args(Fit)):
                 check_whole(name, value, 1)
+        if self.scale is not None:
+            check_number("scale", self.scale, above=True)
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None:
                 listed(name, values, Real, "numbers")
 
 
+NO_IMAGES = None, None, None, False, None  # of what is for images
 Given = (
     str
     | os.PathLike[str]
@@ -85,9 +100,7 @@ class ImageSource:
     @property
     def kind(self) -> LabelKind | None:
         """Of the labels."""
-        if isinstance(self.images, TensorImages):
-            return self.images.kind
-        return "classes" if self.images.labelled else None
+        return self.images.kind
 
     def as_numbers(self) -> ImageSource:
         """With class indices as numbers: ages, counts."""
@@ -141,6 +154,7 @@ class ImageSource:
         crop, for random crops. Raises DataError as `load_images` does."""
         if isinstance(self.images, TensorImages) or self.preprocessing is None:
             return cast(TensorImages, self.images).decoded()
+        margin = margin and self.images.annotations is None  # which lie on what is read
         stored = with_margin(self.preprocessing) if margin else self.preprocessing
         return load_images(self.images, stored, Reading(cache=cache), progress)
 
@@ -152,11 +166,14 @@ def image_source(
     *,
     labelled: bool = True,
     dtype: torch.dtype = torch.float32,
+    optional: bool = False,
 ) -> ImageSource:
     """`given` for a network with one input. Images are for (N, C, H, W); for every other shape,
     folders hold `.npy` arrays as the network reads them.
 
-    labelled  whether class folders are labels, unless `given` says that they are not
+    labelled  whether class folders and annotations are labels, unless `given` says that they are
+              not
+    optional  annotations are not read where some image has none
     dtype     that the network reads
 
     Raises InputError or ImageError that names `parameter`.
@@ -169,22 +186,53 @@ def image_source(
     if not isinstance(given, ImageFolder):
         found = collected(given, shape[1:], parameter, dtype)
         return ImageSource(found)
+    path = path_of(parameter, given.path)
+    if path.is_file() and path.suffix.lower() in (".npy", ".npz"):
+        told = given.resize, given.mean, given.std, given.bgr, given.scale, given.classes
+        if (*told, given.annotations) != (*NO_IMAGES, None, None):
+            raise InputError(f"`{parameter}` holds arrays, which are read as they are")
+        stacked = ImageSource(read_stacked(path, shape[1:], parameter, dtype))
+        stacked = stacked if labelled and given.labelled else stacked.without_labels()
+        return stacked if given.limit is None else stacked.at_most(given.limit)
+    annotations = _annotations(given, path, parameter) if labelled and given.labelled else None
+    boxes = annotations is not None and annotations.kind == "boxes"
     preprocessing = None
     if len(shape) == 4:
         preprocessing = preprocessing_for(
-            shape, resize=given.resize, mean=given.mean, std=given.std
+            shape,
+            resize="letterbox" if boxes and given.resize is None else given.resize,
+            mean=given.mean,
+            std=given.std,
+            bgr=given.bgr,
+            scale=given.scale,
         )
-    elif given.resize is not None or given.mean is not None or given.std is not None:
+    elif (given.resize, given.mean, given.std, given.bgr, given.scale) != NO_IMAGES:
         raise InputError(
-            "`resize`, `mean` and `std` are for images; this network reads arrays, as they are"
+            "`resize`, `mean`, `std`, `bgr` and `scale` are for images; this network reads arrays, "
+            "as they are"
         )
-    labelled = labelled and given.labelled
+    labelled = labelled and given.labelled and annotations is None
     classes: Any = given.classes if labelled else None
     if isinstance(classes, str | os.PathLike):
         classes = read_classes(Path(cast("str | os.PathLike[str]", classes)))
-    path = path_of(parameter, given.path)
     images = find_images(path, classes=classes, limit=given.limit, parameter=parameter)
     images = images if labelled else images.without_labels()
+    if annotations is not None:
+        names = [one.name for one in images.entries]
+        if not (optional and annotations.missing(names)):
+            images = replace(images, annotations=annotations.required(names, "annotations"))
     if preprocessing is None:
         return ImageSource(read_arrays(images, shape[1:], parameter, dtype))
     return ImageSource(images, preprocessing)
+
+
+def _annotations(given: ImageFolder, path: Path, parameter: str) -> Annotations | None:
+    """As given, or those that lie beside the images. Raises InputError, ImageError."""
+    found = None if given.annotations is None else path_of("annotations", given.annotations)
+    if found is None and given.classes is None:
+        found = beside(path)
+    if found is None:
+        return None
+    if given.classes is not None:
+        raise InputError("`classes` numbers class folders, and `annotations` are other labels")
+    return find_annotations(found, "annotations")

@@ -14,7 +14,7 @@ from shrinkc.compiler.options import Options
 from shrinkc.compiler.pipeline.run import sample_inputs
 from shrinkc.compiler.reference.original import Original
 from shrinkc.compiler.reference.probes import Probe, batch_sizes, probes
-from shrinkc.compiler.support.text import counted
+from shrinkc.compiler.support.text import counted, shown
 from shrinkc.errors import InputError
 
 Batch = tuple[tuple[Tensor, ...], Tensor | None]
@@ -69,11 +69,16 @@ class Data:
 
     def notes(self) -> tuple[str, ...]:
         """Images that could not be used, named."""
-        if not self.skipped:
-            return ()
-        name, reason = next(iter(self.skipped.items()))
-        left = counted(len(self.skipped), "unreadable image")
-        return (f"{left} left out, first {name}: {reason}",)
+        notes: list[str] = []
+        if self.skipped:
+            name, reason = next(iter(self.skipped.items()))
+            left = counted(len(self.skipped), "unreadable image")
+            notes.append(f"{left} left out, first {name}: {reason}")
+        if isinstance(self.evaluation, ImageSet) and self.evaluation.others:
+            others = self.evaluation.others
+            left = counted(len(others), "file")
+            notes.append(f"{left} of other kinds left out, first {shown(others[0])}")
+        return tuple(notes)
 
     def calibration_batches(self) -> list[tuple[Tensor, ...]]:
         """Inputs at the captured batch size, at most MAX_CALIBRATION images of them."""

@@ -115,9 +115,10 @@ class _Trial:
     def best_way(self) -> Way:
         """Of all normalisations, then of sizes with it and as it is."""
         channels = next(iter(self.graph.meta["input_shapes"].values()))[1]
-        ways = usual_ways(channels) if self.holds_pixels else ()
+        scaled = self.preprocessing is not None and self.preprocessing.scale != 1
+        ways = usual_ways(channels) if self.holds_pixels and not scaled else ()
         best = max((Way(), *ways), key=self.share)
-        if self.preprocessing is not None:
+        if self.preprocessing is not None and self.preprocessing.fit == "crop":
             side = max(self.preprocessing.size)
             sizes = {side, round(side * 256 / 224)} - {self.preprocessing.resize}
             best = max((best, *(replace(best, resize=size) for size in sizes)), key=self.share)
@@ -145,6 +146,8 @@ class _Trial:
         given, mean, std = self.preprocessing, way.mean, way.std
         if way.reverse:
             x = x.flip(1)
+        if given is not None and mean is None:
+            x = x * given.scale
         if given is None:
             if mean is None or std is None:
                 return x, labels
@@ -164,7 +167,9 @@ class _Trial:
         if isinstance(self.images, TensorImages) or given is None:
             found = list(cast(TensorImages, self.images).batches())
         else:
-            plain = replace(given, resize=resize or given.resize, mean=(0.0,), std=(1.0,))
+            plain = replace(
+                given, resize=resize or given.resize, mean=(0.0,), std=(1.0,), scale=1.0
+            )
             found = list(self.images.batches(plain))
         return torch.cat([x for x, _ in found]), torch.cat([y for _, y in found if y is not None])
 

@@ -136,7 +136,10 @@ class Subject:
         shapes, sources = self.input_shapes, dict[str, ImageSource | None].fromkeys(given)
         images = {
             name: image_source(
-                one, shapes, name, labelled=use != "unread", dtype=self.inputs[0].dtype
+                *(one, shapes, name),
+                labelled=use != "unread",
+                optional=use == "if they fit",
+                dtype=self.inputs[0].dtype,
             )
             for name, (one, use) in given.items()
             if one is not None
@@ -175,7 +178,8 @@ class Subject:
     def classifies(self, task: Task) -> bool:
         """Whether its answers are class scores."""
         answer = self._answers(())[0]
-        return task.judges(answer) and task.classes(answer) is not None
+        named = task.reads in (None, "classes")
+        return named and task.judges(answer) and task.classes(answer) is not None
 
     def _answers(self, images: Iterable[ImageSource]) -> tuple[Answer, int]:
         """The outputs for some of the first images that can be read, else for the example inputs,
@@ -422,7 +426,7 @@ def _labelled(source: ImageSource, name: str, task: Task, known: tuple[Answer, i
         if not source.in_memory:
             return source.without_labels()
         source = source.as_numbers() if task.reads == "numbers" else source
-    if source.kind == "classes" and task.judges(answer):
+    if source.kind in ("classes", "boxes") and task.judges(answer):
         classes = task.classes(answer)
         source = source if classes is None else source.numbering(classes, name)
     if task.reads not in (None, source.kind):

@@ -9,7 +9,9 @@ import typer
 
 from shrinkc.compiler.cli.app import Command, app
 from shrinkc.compiler.cli.options import (
+    AnnotationsOption,
     ArchOption,
+    BgrOption,
     ClassesOption,
     ImagesOption,
     InputOption,
@@ -21,6 +23,7 @@ from shrinkc.compiler.cli.options import (
     OutOption,
     ResizeOption,
     RunsOption,
+    ScaleOption,
     StdOption,
     TaskOption,
     ThreadsOption,
@@ -49,6 +52,9 @@ def apply(
     resize: ResizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    bgr: BgrOption = False,
+    scale: ScaleOption = None,
+    annotations: AnnotationsOption = None,
     out: OutOption = None,
     opset: OpsetOption = 17,
     threads: ThreadsOption = None,
@@ -66,7 +72,7 @@ def apply(
     from shrinkc.compiler.cli.show.report import report_json
     from shrinkc.compiler.plan.plan_file import read_plan
 
-    reading = Reading(classes, resize, mean, std)
+    reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)
     reading.refuse_unread(images)
     target = target or read_plan(plan)[0].target
     found = applied(

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from shrinkc.compiler.cli.app import Command, app
 from shrinkc.compiler.cli.options import (
+    AnnotationsOption,
     ArchOption,
+    BgrOption,
     BudgetOption,
     CalibrationOption,
     ClassesOption,
@@ -32,6 +34,7 @@ from shrinkc.compiler.cli.options import (
     PrecisionOption,
     ResizeOption,
     RunsOption,
+    ScaleOption,
     SpeedupOption,
     StdOption,
     TargetOption,
@@ -75,6 +78,9 @@ def compile_command(
     resize: ResizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    bgr: BgrOption = False,
+    scale: ScaleOption = None,
+    annotations: AnnotationsOption = None,
     train: TrainOption = None,
     epochs: EpochsOption = None,
     precision: PrecisionOption = None,
@@ -94,7 +100,7 @@ def compile_command(
     """
     from shrinkc.compiler.cli.inputs import Reading
 
-    reading = Reading(classes, resize, mean, std)
+    reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)
     reading.refuse_unread(images, evaluation, train, calibration)
     judged = asked_of(task, metric, output_weights)
     how = _How(model, target, inputs, arch, trust, out, opset, threads or 1, runs, judged)

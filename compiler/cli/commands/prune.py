@@ -19,8 +19,10 @@ from shrinkc.compiler.cli.inputs import (
 )
 from shrinkc.compiler.cli.options import (
     AllocationOption,
+    AnnotationsOption,
     ArchOption,
     BatchOption,
+    BgrOption,
     BudgetOption,
     CandidatesOption,
     ChannelsOption,
@@ -55,6 +57,7 @@ from shrinkc.compiler.cli.options import (
     RoundEpochsOption,
     RoundsOption,
     RunsOption,
+    ScaleOption,
     SeedOption,
     SpeedupOption,
     StdOption,
@@ -116,6 +119,9 @@ def prune(
     resize: ResizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    bgr: BgrOption = False,
+    scale: ScaleOption = None,
+    annotations: AnnotationsOption = None,
     train: TrainOption = None,
     epochs: EpochsOption = None,
     rounds: RoundsOption = 1,
@@ -147,7 +153,7 @@ def prune(
         require_matplotlib()
     judged = asked_of(task, metric, output_weights)
     asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, judged)
-    reading = Reading(classes, resize, mean, std)
+    reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)
     reading.refuse_unread(images, evaluation, train)
     labelled = (evaluation, train) != (None, None) or labels or target is not None
     refuse_unread(("classes", classes is not None, labelled, LABELS_READ))

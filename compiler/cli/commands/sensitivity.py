@@ -6,7 +6,9 @@ from dataclasses import asdict
 
 from shrinkc.compiler.cli.app import Command, app
 from shrinkc.compiler.cli.options import (
+    AnnotationsOption,
     ArchOption,
+    BgrOption,
     ClassesOption,
     CriterionOption,
     ImagesOption,
@@ -18,6 +20,7 @@ from shrinkc.compiler.cli.options import (
     ModelArgument,
     PlotOption,
     ResizeOption,
+    ScaleOption,
     StdOption,
     TaskOption,
     TrustOption,
@@ -44,6 +47,9 @@ def sensitivity(
     resize: ResizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    bgr: BgrOption = False,
+    scale: ScaleOption = None,
+    annotations: AnnotationsOption = None,
     plot: PlotOption = None,
 ) -> None:
     """Prune every channel group alone and judge what the network loses (Li et al., 2017).
@@ -66,7 +72,9 @@ def sensitivity(
     found = judged(
         ModelFile(model, arch, trust),
         shapes_of(inputs),
-        images=Reading(classes, resize, mean, std).folder(images),
+        images=Reading(
+            *(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale
+        ).folder(images),
         criterion=criterion,
         labels=labels,
         limit=limit,

@@ -15,8 +15,10 @@ from shrinkc.compiler.cli.inputs import (
     work_folder,
 )
 from shrinkc.compiler.cli.options import (
+    AnnotationsOption,
     ArchOption,
     BatchOption,
+    BgrOption,
     BlockShareOption,
     BlocksOption,
     BudgetOption,
@@ -40,6 +42,7 @@ from shrinkc.compiler.cli.options import (
     RateOption,
     ResizeOption,
     RunsOption,
+    ScaleOption,
     SearchEpochsOption,
     SeedOption,
     SpeedupOption,
@@ -96,6 +99,9 @@ def shrink(
     resize: ResizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    bgr: BgrOption = False,
+    scale: ScaleOption = None,
+    annotations: AnnotationsOption = None,
     train: TrainOption = None,
     epochs: EpochsOption = None,
     search_epochs: SearchEpochsOption = None,
@@ -129,7 +135,13 @@ def shrink(
     refuse_unread(("epochs", epochs is not None, trains, "training: give `train`, or `labels`"))
     judged = asked_of(task, metric, output_weights)
     asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, judged)
-    seen = _Seen(Reading(classes, resize, mean, std), images, labels, evaluation, train)
+    seen = _Seen(
+        Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale),
+        images,
+        labels,
+        evaluation,
+        train,
+    )
     options = Trained(recipe, per_activation, expand_ratio, keep_blocks, keep_ratio)
     _run(asked, target, seen, method, _goal(speedup, budget_ms), options, steps)
 

@@ -143,7 +143,7 @@ class Detection(PooledTask):
 
     def check_labels(self, answer: Answer, labels: Tensor, parameter: str) -> None:
         """Raises InputError where a box names a class that the network has not."""
-        known = self._decoded(answer)[1].shape[2]
+        known = self.classes(answer) or 0
         most = int(labels[..., 0].max())
         if most >= known:
             raise InputError(
@@ -151,6 +151,9 @@ class Detection(PooledTask):
                 f"apart, 0 to {known - 1}",
                 "number them from 0; `layout` and `background` of the task say what is no class",
             )
+
+    def classes(self, answer: Answer) -> int | None:
+        return self._decoded(answer)[1].shape[2]
 
     def truth(self, reference: Answer) -> Tensor:
         """Boxes (n, most, 6), filled up with class −1."""
@@ -163,6 +166,7 @@ class Detection(PooledTask):
 
     def evidence(self, answer: Answer, labels: Tensor) -> Evidence:
         rows = labels.as_subclass(Tensor).cpu()
+        self.check_labels(answer, rows, "labels")
         wanted = [one[one[:, 0] >= 0] for one in rows]
         return [
             Found(*(one.double().numpy().astype(np.float64) for one in pair))

@@ -80,7 +80,7 @@ def test_files_are_judged_beside_the_model(planned: Planned) -> None:
 
 
 def test_points_of_what_has_none_are_refused() -> None:
-    with pytest.raises(InputError, match=r"`max_drop` counts points of top-1, .*`max_error`"):
+    with pytest.raises(InputError, match=r"`max_drop` counts points of R², .*`max_error`"):
         shrinkc.plan(
             TwoHeads().eval(), X, target="rpi4", goal=Goal.max_drop(1), images=images(8, 1)
         )

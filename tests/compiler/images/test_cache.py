@@ -122,7 +122,7 @@ def test_few_unreadable_images_are_named_and_left_out(tmp_path: Path, cached: bo
         assert images.labels is not None
         assert images.labels.tolist() == [0] * 60 + [1] * 60
         assert [name for name, _ in images.skipped] == ["a/bad.png"]
-        assert "not a readable JPEG or PNG" in images.skipped[0][1]
+        assert "not a readable JPEG, PNG" in images.skipped[0][1]
     strict = replace(reading, max_unreadable=0.005)
     with pytest.raises(DataError, match=r"more than 0\.5% of 121 .*first 'a/bad\.png': not a read"):
         load_images(image_set, RGB, strict)

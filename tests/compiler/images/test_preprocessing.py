@@ -49,6 +49,9 @@ def test_defaults_and_json() -> None:
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
         "channels": 3,
+        "fit": "crop",
+        "bgr": False,
+        "scale": 1.0,
     }
     assert preprocessing_for((1, 1, 28, 28)).mean == (0.449,)
     assert preprocessing_for((1, 4, 28, 28)).std == (1.0,)
@@ -182,18 +185,18 @@ np.save(OBJECTS, np.array([print], dtype=object), allow_pickle=True)
 @pytest.mark.parametrize(
     ("name", "data", "reason"),
     [
-        ("a.png", b"", "not a readable JPEG or PNG"),
-        ("a.png", b"hello", "not a readable JPEG or PNG"),
-        ("a.png", PNG[: len(PNG) // 2], "not a readable JPEG or PNG"),
-        ("a.jpg", JPEG[: len(JPEG) // 2], "not a readable JPEG or PNG"),
-        ("a.png", PNG[:60] + bytes(40) + PNG[100:], "not a readable JPEG or PNG"),
-        ("a.png", huge_png(), "not a readable JPEG or PNG .Image size"),
+        ("a.png", b"", "not a readable JPEG, PNG"),
+        ("a.png", b"hello", "not a readable JPEG, PNG"),
+        ("a.png", PNG[: len(PNG) // 2], "not a readable JPEG, PNG"),
+        ("a.jpg", JPEG[: len(JPEG) // 2], "not a readable JPEG, PNG"),
+        ("a.png", PNG[:60] + bytes(40) + PNG[100:], "not a readable JPEG, PNG"),
+        ("a.png", huge_png(), "not a readable JPEG, PNG, WEBP, BMP or TIFF .Image size"),
         ("a.png", encode(Image.new("RGB", (1, 60_000))), "is too narrow to be resized"),
-        ("a.jpg", encode(Image.new("RGB", (8, 8)), "GIF"), "not a readable JPEG or PNG"),
+        ("a.jpg", encode(Image.new("RGB", (8, 8)), "GIF"), "not a readable JPEG, PNG"),
         ("a.npy", b"", "not a .npy file"),
         ("a.npy", b"\x93NUMPY\x01\x00\xff\xff{", "not a .npy file"),
         ("a.npy", b"\x93NUMPY\x09\x00\x00\x00", "not a .npy file"),
-        ("a.npy", OBJECTS.getvalue(), "an array of object; uint8"),
+        ("a.npy", OBJECTS.getvalue(), "an array of object; numbers"),
         ("a.npy", npy(np.zeros((8, 8), np.int64)), "an array of int64; uint8"),
         ("a.npy", header_only("(1000000, 1000000)"), "does not fit its 0 bytes"),
         ("a.npy", header_only("(8, 8)", bytes(63)), "does not fit its 63 bytes"),

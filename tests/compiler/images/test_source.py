@@ -201,7 +201,7 @@ def test_arrays_that_do_not_fit(tmp_path: Path, name: str, array: Any, said: str
 
 def test_arrays_have_no_mean(tmp_path: Path) -> None:
     sequences(tmp_path)
-    with pytest.raises(InputError, match="`mean` and `std` are for images"):
+    with pytest.raises(InputError, match="`mean`, `std`, `bgr` and `scale` are for images"):
         image_source(ImageFolder(tmp_path, mean=(0.5,)), ((1, 4, 10),), "images")
 
 

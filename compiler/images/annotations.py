@@ -1,0 +1,355 @@
+"""Labels that lie beside images in files: boxes, masks, arrays of numbers.
+
+    boxes   COCO's JSON, or YOLO's .txt for each image: class, centre x, y, width, height in shares
+    masks   a .png (.bmp, .tif) of class indices for each image, of the image's size
+    numbers a .npy for each image, as the network returns them
+
+What is named like an image, up to the suffix, is the image's. Boxes and masks follow the image
+where it is resized, cropped or letterboxed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from shrinkc.compiler.images.labels import BOX, boxes_of
+from shrinkc.compiler.images.preprocessing import (
+    Preprocessing,
+    decode,
+    put,
+    read_numbers,
+)
+from shrinkc.compiler.support.text import counted, one_line, shown
+from shrinkc.compiler.tasks.task import LabelKind
+from shrinkc.errors import ImageError
+
+MAX_BYTES = 2 << 30  # of a JSON file
+MAX_FILE = 1 << 28  # of one mask, array or text
+MASKS, ARRAYS, TEXTS = (".png", ".bmp", ".tif", ".tiff"), (".npy",), (".txt",)
+IGNORED = 255  # the class of what lies around a letterboxed mask
+OUTSIDE = 2.0  # pixels, or OUTSIDE_SHARE, that a box may reach beyond its image
+OUTSIDE_SHARE = 0.005
+VISIBLE = 1.0  # square pixels of a box that are left of it where it is cropped
+Size = tuple[int, int]  # width, height
+
+
+class Annotations(ABC):
+    """Labels of images, by their names."""
+
+    kind: LabelKind
+
+    @abstractmethod
+    def of(self, name: str, size: Size, preprocessing: Preprocessing | None) -> Tensor:
+        """Of one image of `size`, once it is the network's input. Raises ImageError."""
+
+    def joined(self, labels: Sequence[Tensor]) -> Tensor:
+        """Of several images: (n, …)."""
+        return torch.stack(list(labels))
+
+    @abstractmethod
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Images that have no labels."""
+
+    def required(self, names: Sequence[str], parameter: str) -> Annotations:
+        """For these images. Raises ImageError where some have none."""
+        without = self.missing(names)
+        if without:
+            raise ImageError(
+                f"{counted(len(without), 'image')} of {len(names):,} have no label in "
+                f"`{parameter}`, first '{shown(without[0])}'; add them, or leave the images out"
+            )
+        return self
+
+    def numbered(self, classes: int) -> Annotations:
+        """With classes by a network's outputs, of which there are so many. Raises ImageError."""
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes(Annotations):
+    """`boxes`: (count, 6) of an image by its name without suffix: class, left, top, right, bottom,
+    whether it is a crowd; in shares of the image's sides where `shares`, otherwise in pixels.
+
+    names     of COCO's categories, by their ids; {} where classes are numbered already
+    complete  an image that is not named has no objects
+    """
+
+    boxes: Mapping[str, Tensor]
+    path: Path
+    shares: bool
+    names: Mapping[int, str] = field(default_factory=dict[int, str])
+    complete: bool = False
+    kind: LabelKind = "boxes"
+
+    def of(self, name: str, size: Size, preprocessing: Preprocessing | None) -> Tensor:
+        assert preprocessing is not None  # boxes are of images
+        rows = _found(self.boxes, name)
+        rows = torch.zeros(0, BOX) if rows is None else rows
+        width, height = size
+        corners = rows[:, 1:5] * (torch.tensor([width, height] * 2) if self.shares else 1)
+        beyond = max(OUTSIDE, OUTSIDE_SHARE * max(size))
+        far = (corners < -beyond) | (corners > torch.tensor([width, height] * 2) + beyond)
+        if bool(far.any()):
+            box = ", ".join(f"{float(x):g}" for x in corners[far.any(1)][0])
+            raise ImageError(
+                f"{self.path}: the box {box} of '{shown(name)}' lies outside the image, "
+                f"{width}×{height}; correct it"
+            )
+        place = preprocessing.placed(width, height)
+        scale = torch.tensor([place.target[0] / width, place.target[1] / height] * 2)
+        corners = corners * scale + torch.tensor([place.left, place.top] * 2)
+        rows_, columns = preprocessing.size
+        corners = torch.minimum(corners.clamp(min=0), torch.tensor([columns, rows_] * 2))
+        found = torch.cat((rows[:, :1], corners, rows[:, 5:]), 1).float()
+        return found[(found[:, 3:5] - found[:, 1:3]).clamp(min=0).prod(1) >= VISIBLE]
+
+    def joined(self, labels: Sequence[Tensor]) -> Tensor:
+        return boxes_of(labels)
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        if self.complete:
+            known = [name for name in names if _found(self.boxes, name) is not None]
+            return [] if known else list(names)
+        return [name for name in names if _found(self.boxes, name) is None]
+
+    def numbered(self, classes: int) -> Boxes:
+        """COCO's ids by their order where there are as many as classes, else as they are."""
+        ids = sorted(self.names)
+        if not ids:
+            return self
+        if len(ids) == classes:
+            order = {one: place for place, one in enumerate(ids)}
+        elif ids[-1] < classes:
+            order = {one: one for one in ids}
+        else:
+            raise ImageError(
+                f"{self.path}: {counted(len(ids), 'category', 'categories')} with ids up to "
+                f"{ids[-1]} cannot number the {classes} classes that the network tells apart; "
+                "give a category for each, in order, or ids from 0 to one less than classes"
+            )
+        boxes: dict[str, Tensor] = {}
+        for name, rows in self.boxes.items():
+            boxes[name] = rows.clone()
+            boxes[name][:, 0] = torch.tensor([order[int(one)] for one in rows[:, 0]])
+        return replace(self, boxes=boxes, names={})
+
+
+@dataclass(frozen=True, eq=False)
+class Files(Annotations):
+    """Masks or arrays, each a file."""
+
+    files: Mapping[str, Path]
+    path: Path
+    kind: LabelKind
+
+    def of(self, name: str, size: Size, preprocessing: Preprocessing | None) -> Tensor:
+        path = _found(self.files, name)
+        if path is None:
+            raise ImageError(f"{self.path}: no label for '{shown(name)}'; add it")
+        try:
+            data = _bytes(path, MAX_FILE)
+            if self.kind == "numbers":
+                return _numbers(data)
+            assert preprocessing is not None  # masks are of images
+            return _mask(data, size, preprocessing)
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}") from error
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if _found(self.files, name) is None]
+
+    def joined(self, labels: Sequence[Tensor]) -> Tensor:
+        shapes = {tuple(one.shape) for one in labels}
+        if len(shapes) > 1:
+            several = " and ".join("×".join(map(str, one)) for one in sorted(shapes)[:2])
+            raise ImageError(f"{self.path}: arrays of {several}; give one shape for all")
+        return super().joined(labels)
+
+
+def find_annotations(path: Path, parameter: str) -> Annotations:
+    """Labels in COCO's `.json`, or in a folder of `.txt`, masks or arrays. Raises ImageError."""
+    if path.is_file():
+        if path.suffix.lower() != ".json":
+            raise ImageError(
+                f"{path}: labels are COCO's .json, or a folder of .txt, .png or .npy; check "
+                f"`{parameter}`"
+            )
+        return _coco(path)
+    if not path.is_dir():
+        raise ImageError(f"{path}: no such file or folder of labels; check `{parameter}`")
+    kinds = ((TEXTS, _yolo), (MASKS, _files("masks")), (ARRAYS, _files("numbers")))
+    for suffixes, read in kinds:
+        files = {
+            _key(one.relative_to(path).as_posix()): one
+            for one in sorted(path.rglob("*"))
+            if one.suffix.lower() in suffixes and not one.name.startswith(".")
+        }
+        if files:
+            return read(path, files)
+    raise ImageError(
+        f"{path}: no labels in it, neither .txt, {', '.join(MASKS)} nor .npy; check `{parameter}`"
+    )
+
+
+def beside(images: Path) -> Path | None:
+    """The folder `labels` that stands for the last `images` in a path, as YOLO's data sets have it,
+    where there are `.txt` in it."""
+    parts = list(images.absolute().parts)
+    for place in reversed(range(len(parts))):
+        if parts[place] == "images":
+            found = Path(*parts[:place], "labels", *parts[place + 1 :])
+            return found if found.is_dir() and any(found.rglob("*.txt")) else None
+    return None
+
+
+# --- readers -------------------------------------------------------------------------------------
+
+
+def _files(kind: LabelKind) -> Callable[[Path, dict[str, Path]], Annotations]:
+    return lambda path, files: Files(_by_name(files), path, kind)
+
+
+def _yolo(path: Path, files: dict[str, Path]) -> Annotations:
+    files = {key: one for key, one in files.items() if one.name != "classes.txt"}
+    boxes = {key: _yolo_rows(one) for key, one in files.items()}
+    return Boxes(_by_name(boxes), path, shares=True, complete=True)
+
+
+def _yolo_rows(path: Path) -> Tensor:
+    wanted = "a line is class, centre x, centre y, width, height, in shares of the image"
+    try:
+        lines = _bytes(path, MAX_FILE).decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ImageError(f"{path}: no text; {wanted}") from error
+    rows: list[list[float]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            values = [float(one) for one in line.split()]
+        except ValueError as error:
+            raise ImageError(f"{where}: '{shown(line.strip(), 40)}' is none; {wanted}") from error
+        if len(values) != 5:
+            raise ImageError(f"{where}: {counted(len(values), 'number')}; {wanted}")
+        kind, x, y, width, height = values
+        if not all(map(math.isfinite, values)) or kind < 0 or kind != int(kind):
+            raise ImageError(f"{where}: class {values[0]:g}; {wanted}, classes counted from 0")
+        box = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+        if min(width, height) <= 0:
+            raise ImageError(f"{where}: a box of {width:g}×{height:g} has no area")
+        if min(box) < -OUTSIDE_SHARE or max(box) > 1 + OUTSIDE_SHARE:
+            raise ImageError(f"{where}: the box lies outside the image; {wanted}")
+        rows.append([kind, *box, 0.0])
+    return torch.tensor(rows).reshape(-1, BOX)
+
+
+def _coco(path: Path) -> Annotations:
+    try:
+        found: Any = json.loads(_bytes(path, MAX_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise ImageError(f"{path}: not readable as JSON ({one_line(error)})") from error
+    parts = cast("dict[str, Any]", found if isinstance(found, dict) else {})
+    for name in ("images", "annotations", "categories"):
+        if not isinstance(parts.get(name), list):
+            raise ImageError(f"{path}: no list '{name}'; COCO's form of boxes is needed")
+    try:
+        images = {int(one["id"]): one for one in parts["images"]}
+        names = {int(one["id"]): str(one.get("name", "")) for one in parts["categories"]}
+        files = {one: _key(str(image["file_name"])) for one, image in images.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ImageError(
+            f"{path}: images need 'id' and 'file_name', categories 'id' ({one_line(error)})"
+        ) from error
+    rows: dict[int, list[list[float]]] = {one: [] for one in images}
+    for place, one in enumerate(parts["annotations"]):
+        where = f"{path}, annotation {place + 1}"
+        try:
+            image, kind = int(one["image_id"]), int(one["category_id"])
+            left, top, width, height = map(float, one["bbox"])
+            crowd = float(one.get("iscrowd", 0))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ImageError(
+                f"{where}: it needs image_id, category_id, and bbox of left, top, width, height"
+            ) from error
+        if image not in rows or kind not in names:
+            what = f"image {image}" if image not in rows else f"category {kind}"
+            raise ImageError(f"{where}: there is no {what}; correct it")
+        if not all(map(math.isfinite, (left, top, width, height))):
+            raise ImageError(f"{where}: the box is not finite; correct it")
+        if min(width, height) > 0:  # COCO's own has some without an area
+            rows[image].append([kind, left, top, left + width, top + height, crowd])
+    boxes = {files[one]: torch.tensor(some).reshape(-1, BOX) for one, some in rows.items()}
+    return Boxes(_by_name(boxes), path, shares=False, names=names)
+
+
+def _mask(data: bytes, size: Size, preprocessing: Preprocessing) -> Tensor:
+    """int64 (height, width) as the network's input. Raises ImageError with the reason alone."""
+    image = decode(data)
+    if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
+        raise ImageError(f"a mask of {image.mode}; one channel of class indices is needed")
+    if image.size != size:
+        found, wanted = ("×".join(map(str, one)) for one in (image.size, size))
+        raise ImageError(f"a mask of {found} for an image of {wanted}; they must be equal")
+    array = np.array(image).astype(np.int32)  # of a palette the indices
+    place = preprocessing.placed(*size)
+    fitted = put(
+        Image.fromarray(array), place, preprocessing.size, Image.Resampling.NEAREST, IGNORED
+    )
+    return torch.tensor(np.asarray(fitted).astype(np.int64))
+
+
+def _numbers(data: bytes) -> Tensor:
+    return torch.tensor(read_numbers(data).astype(np.float32))
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def _key(name: str) -> str:
+    """A path without its suffix."""
+    path = PurePosixPath(name)
+    return path.with_suffix("").as_posix() if path.name else name
+
+
+T = TypeVar("T")
+
+
+def _by_name(known: Mapping[str, T]) -> dict[str, T]:
+    """By the names alone, too, where they are unique: images may lie in another folder."""
+    names = Counter(PurePosixPath(key).name for key in known)
+    alone = {PurePosixPath(key).name: one for key, one in known.items()}
+    return {name: one for name, one in alone.items() if names[name] == 1} | dict(known)
+
+
+def _found(known: Mapping[str, T], name: str) -> T | None:
+    """By the whole path below the folder, by parts of it, or by the name alone."""
+    parts = PurePosixPath(_key(name)).parts
+    for start in range(len(parts)):
+        found = known.get("/".join(parts[start:]))
+        if found is not None:
+            return found
+    return None
+
+
+def _bytes(path: Path, limit: int) -> bytes:
+    try:
+        if path.stat().st_size > limit:
+            raise ImageError(f"{path}: more than {limit:,} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(
+            f"{path}: cannot be read ({(error.strerror or 'error').lower()})"
+        ) from error
