@@ -41,6 +41,7 @@ from shrinkc.compiler.tasks.tally import Estimate
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.tasks.wording import error_words
 from shrinkc.compiler.train.compute import require_training
+from shrinkc.compiler.train.settings.own_loss import Loss
 from shrinkc.errors import InputError
 from shrinkc.passes.base import Skip
 
@@ -96,6 +97,7 @@ def plan(
     recipe: Recipe | None = None,
     task: Task | AskedTask | None = None,
     metric: Metric | None = None,
+    loss: Loss | None = None,
     opset: int = 17,
     threads: int = 1,
     runs: int = 30,
@@ -121,6 +123,9 @@ def plan(
             by labels. `Classification()` where one output (n, k) holds class scores, `Regression()`
             for numbers and maps.
         metric: your own in place of the task's: of all outputs and labels; higher is better.
+        loss: your own in place of cross-entropy, of the network in training, which returns what
+            the model did, and a batch (inputs, labels); or an object with Lightning's
+            `training_step` that `model` is a part of.
         opset: of the ONNX file.
         threads: of measurements here.
         runs: of each file when it is timed; 0 times nothing.
@@ -145,6 +150,7 @@ def plan(
         command=command,
         progress=progress,
         task=asked_task(task, metric),
+        loss=loss,
         goal=goal,
     )
     return plans.made(plans.planner.reach(goal))
@@ -163,6 +169,7 @@ def frontier(
     recipe: Recipe | None = None,
     task: Task | AskedTask | None = None,
     metric: Metric | None = None,
+    loss: Loss | None = None,
     opset: int = 17,
     threads: int = 1,
     runs: int = 30,
@@ -187,6 +194,7 @@ def frontier(
         command=command,
         progress=progress,
         task=asked_task(task, metric),
+        loss=loss,
     )
     found = plans.planner.frontier(points)
     return tuple(
@@ -264,13 +272,16 @@ class _Plans:
         command: str | None,
         progress: Progress | bool,
         task: AskedTask,
+        loss: Loss | None,
         goal: Goal | None = None,
     ) -> _Plans:
         if train is not None:
             require_training()
         recipe = Recipe() if recipe is None else recipe
         check_kind("recipe", recipe, Recipe, "a Recipe")
-        readers = "a training: give `train`" if train is None else "other methods"
+        training = "a training: give `train`"
+        readers = training if train is None else "other methods"
+        refuse_unread(("loss", loss is not None, train is not None, training))
         refuse_unread(*recipe.unread(() if train is None else TRAINING, readers))
         table = cost_table(options.target, options.threads)
         request = Request.of(
@@ -282,6 +293,7 @@ class _Plans:
             task=task,
             train=train,
         )
+        recipe = request.with_loss(recipe, loss)
         if goal is not None:
             _check_goal(goal, request)
         source, shown = request.needed_images, request.progress

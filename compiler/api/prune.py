@@ -26,6 +26,7 @@ from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.tasks.asked import AskedTask, asked_task
 from shrinkc.compiler.tasks.own_metric import Metric
 from shrinkc.compiler.tasks.task import Task
+from shrinkc.compiler.train.settings.own_loss import Loss
 from shrinkc.compiler.width.methods import spec_of
 from shrinkc.compiler.width.prune import Pruned as Found
 from shrinkc.compiler.width.prune import Pruning, Width
@@ -153,6 +154,7 @@ def prune(
     in_order: bool = False,
     task: Task | AskedTask | None = None,
     metric: Metric | None = None,
+    loss: Loss | None = None,
     precision: Precision = "fp32",
     opset: int = 17,
     threads: int = 1,
@@ -184,7 +186,7 @@ def prune(
         every: steps between two removals, for criteria that remove channels while training.
         in_order: choose layer after layer (He et al., 2017; Xie et al., 2021).
         precision: "fp32" or "int8", of the files and of what the table is asked.
-        task, metric, opset, threads, runs, folder, name, command, progress: as of `plan`.
+        task, metric, loss, opset, threads, runs, folder, name, command, progress: as of `plan`.
 
     Raises InputError: a goal out of reach (says what is not), no group that can become narrower
     (says why); TableError, CaptureError, ModelRunError, VerificationError, TrainingError.
@@ -208,4 +210,4 @@ def prune(
         task=asked_task(task, metric),
         train=train,
     )
-    return Pruned.by(Pruner.of(asked, request, table))
+    return Pruned.by(Pruner.of(asked.with_loss(request, loss), request, table))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shrinkc.compiler.api.steps.images import batches_of, require_labels, seen_by_criteria
 from shrinkc.compiler.api.steps.network import Inputs, LabelUse, Model, subject_of
+from shrinkc.compiler.images.labels import kind_of
 from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.report.plots import require_matplotlib, sensitivity_map
 from shrinkc.compiler.support.checks import check_whole
@@ -101,7 +102,7 @@ def sensitivity(
         require_labels(source)
     graph = subject.layered(shown)
     seen = seen_by_criteria(source, labels, limit, shown)
-    if spec.needs == "labels" and seen.labels is None:
+    if spec.needs == "labels" and kind_of(seen.labels) != "classes":
         raise InputError(f"`criterion` {spec.name} needs labels; give `labels`")
     batches, groups = batches_of(seen), channel_groups(graph)
     with shown.task(f"Scoring channels: {spec.name}"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from shrinkc.compiler.tasks.asked import AskedTask, asked_task
 from shrinkc.compiler.tasks.own_metric import Metric
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.compute import require_training
+from shrinkc.compiler.train.settings.own_loss import Loss
 from shrinkc.errors import InputError
 from shrinkc.passes.base import Skip
 
@@ -112,6 +113,7 @@ def shrink(
     steps: int | None = None,
     task: Task | AskedTask | None = None,
     metric: Metric | None = None,
+    loss: Loss | None = None,
     precision: Precision = "fp32",
     opset: int = 17,
     threads: int = 1,
@@ -126,25 +128,24 @@ def shrink(
     Args:
         model, inputs, target: as of `plan`.
         images: that the network is fitted to and int8 calibrated on; no labels needed.
-        goal: Goal.speedup or Goal.budget_ms; None where `options` say how many blocks stay
-            (depthshrinker), and for expand, which trains for accuracy at equal speed.
-        method: "closed-form" fits by least squares, without labels. With training: "depthshrinker",
-            "two-stage-dp", "layermerge", "layer-pruning", "expand" (depth/trained.py).
+        goal: Goal.speedup, Goal.budget_ms; None where `options` say how many blocks stay
+            (depthshrinker), and for expand.
+        method: "closed-form" fits by least squares; with training "depthshrinker", "two-stage-dp",
+            "layermerge", "layer-pruning", "expand" (depth/trained.py).
         train: images to train on, labelled by class folders.
         labels: train on `images`, whose class folders are labels; closed-form trains with neither.
         evaluation: other images, to judge on; labels give top-1.
-        options: of training, and of single methods.
-        steps: of closed-form's distillation at the end; None: the default.
+        options, steps: of training and single methods; of closed-form's distillation at the end.
         precision: of the files, and what the table is asked for.
-        task, metric, opset, threads, runs, folder, name, command, progress: as of `plan`.
+        task, metric, loss, opset, threads, runs, folder, name, command, progress: as of `plan`.
 
     Raises:
-        InputError: a goal that cannot be reached (says what can), no block that can go (says why),
+        InputError: a goal out of reach (says what is not), no block that can go (says why),
             images or labels missing.
         TableError, CaptureError, ModelRunError, VerificationError, TrainingError.
     """
     how, options = method_of(method), Trained() if options is None else options
-    _check(how, goal, options, steps, (train is not None, labels))
+    _check(how, goal, options, steps, (train is not None, labels, loss is not None))
     table = cost_table(target, threads)
     request = Request.of(
         *(model, inputs, options_of(target, precision, opset, threads, runs)),
@@ -156,11 +157,11 @@ def shrink(
         task=asked_task(task, metric),
         train=train,
     )
-    source = request.needed_images
-    if labels:
-        require_labels(source)
+    options = replace(options, recipe=request.with_loss(options.recipe, loss))
+    source, trains = request.needed_images, train is not None or labels
+    require_labels(source if labels else None)
     graph = request.subject.layered(request.progress)
-    teaching = request.training_images() if train is not None or labels else None
+    teaching = request.training_images() if trains else None
     if how.learns and teaching is not None:
         seen = teaching
     else:
@@ -184,11 +185,12 @@ def _check(
     goal: Goal | None,
     options: Trained,
     steps: int | None,
-    given: tuple[bool, bool],
+    given: tuple[bool, bool, bool],
 ) -> None:
-    """What can be known to fail before anything is loaded. `given`: `train`, and `labels`."""
-    train, labels = given
+    """What can be known to fail before anything is loaded. `given`: `train`, `labels`, `loss`."""
+    train, labels, loss = given
     trains = train or labels
+    refuse_unread(("loss", loss, trains, "a training: give `train`, or `labels`"))
     refuse_unread(("labels", labels, not train, "training on `images`, where there is no `train`"))
     check_kind("options", options, Trained, "a Trained")
     if steps is not None:

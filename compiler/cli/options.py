@@ -390,6 +390,15 @@ TrainOption = Annotated[
     Path | None,
     typer.Option(help="Images to train on, a folder for every class.", rich_help_panel=TRAINING),
 ]
+LossOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:FUNCTION",
+        help="Loss in place of cross-entropy: a function of the network and a batch of inputs and "
+        "labels.",
+        rich_help_panel=TRAINING,
+    ),
+]
 EpochsOption = Annotated[
     int | None,
     typer.Option(

@@ -1,4 +1,4 @@
-"""--task, --metric and --output-weights become a task."""
+"""--task, --metric and --output-weights become a task; --loss a function."""
 
 from __future__ import annotations
 
@@ -86,6 +86,11 @@ def _weights(text: str | None) -> tuple[float, ...]:
         return () if text is None else tuple(map(float, text.split(",")))
     except ValueError:
         raise InputError(f"`output_weights` {text}: give numbers like 1,0.5") from None
+
+
+def loss_of(loss: str | None) -> Any:
+    """Of --loss. Raises InputError where it cannot be imported."""
+    return None if loss is None else imported("loss", loss)
 
 
 def imported(option: str, text: str) -> Any:

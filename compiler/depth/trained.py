@@ -151,8 +151,7 @@ def shrink_trained(
     what can), labels missing; TableError where the table lacks the precision; TrainingError.
     """
     options, progress = options or Trained(), progress or Silent()
-    if images.labels is None:
-        raise labels_missing(method.name)
+    _require_classes(method.name, images, options.recipe, task)
     net, price = network(captured), price_of(table, precision)
     before_ms = predicted_ms(net.folded, table)
     start_ms = predicted_ms(merged_shape(net.folded, price), table, precision)
@@ -314,8 +313,7 @@ def expand(
     Raises as `shrink_trained`; InputError where there is no such convolution.
     """
     options, progress = options or Trained(), progress or Silent()
-    if images.labels is None:
-        raise labels_missing("expand")
+    _require_classes("expand", images, options.recipe, task)
     net = network(captured)
     recipe = options.recipe
     chosen = tuple(layers) or _dense(net.graph)
@@ -356,6 +354,18 @@ def _shrink_back(wide: fx.GraphModule, layers: Sequence[str]) -> DepthPlan:
     nodes = {node.name: node for node in wide.graph.nodes}
     merged = tuple((nodes[f"{n}_conv"].all_input_nodes[0].name, n) for n in layers)
     return DepthPlan(tuple(n for n in removed if n in known), (), (), merged)
+
+
+def _require_classes(method: str, images: Images, recipe: Recipe, task: Task) -> None:
+    """Raises InputError where there are no class labels to judge options by."""
+    if images.labels is None:
+        raise labels_missing(method)
+    if recipe.loss is not None or not task.classifies:
+        why = f"the task is {task.name}" if recipe.loss is None else "`loss` takes their place"
+        raise InputError(
+            f"`method` {method} judges what it tries by class labels, and {why}",
+            "give `method` closed-form, which trains too, with `train`",
+        )
 
 
 def labels_missing(method: str) -> InputError:

@@ -18,6 +18,7 @@ from shrinkc.compiler.images.augment import (
     draw,
 )
 from shrinkc.compiler.images.decoded import Data, Images
+from shrinkc.compiler.images.labels import kind_of
 from shrinkc.compiler.recover.layer_problems import size_of
 from shrinkc.compiler.support.checks import check_number, check_whole
 from shrinkc.compiler.support.jobs import Parallel
@@ -29,17 +30,19 @@ from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.settings.config import Hooks, Keeping, Training
 from shrinkc.compiler.train.settings.losses import Distillation, Labels
 from shrinkc.compiler.train.settings.optimisers import Group, Sgd
+from shrinkc.compiler.train.settings.own_loss import OwnLoss
 from shrinkc.compiler.train.train import Result, train
 from shrinkc.errors import InputError
 
 TRAINING = (  # fields that every training reads
     *("epochs", "batch", "learning_rate", "weight_decay", "distillation", "temperature"),
-    *("smoothing", "seed"),
+    *("smoothing", "seed", "loss"),
 )
 _PARAMETERS = {"steps": "trial_steps"}  # by what functions and commands call it
 JUDGED = 4_000  # images, at most, that judge what an option does
 MEMORY = 500_000_000  # bytes, at most, of the copies of images to try and to judge on, each
 STEPS = 10  # of an epoch, at least
+CLIP = 1.0  # norm of gradients of losses that may have any scale
 SMALL = 64  # pixels: networks for such images are trained on shifted crops, others on resized
 
 
@@ -54,6 +57,7 @@ class Recipe:
     activated      put an activation behind every merged span
     batch          of images, and at most a tenth of all
     parallel       importance jobs side by side, or "ray"
+    loss           of one's own in place of the labels' cross-entropy
     """
 
     epochs: int = 10
@@ -68,6 +72,7 @@ class Recipe:
     activated: bool = True
     parallel: Parallel = 1
     seed: int = 0
+    loss: OwnLoss | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("epochs", self.epochs), ("steps", self.steps), ("batch", self.batch)):
@@ -140,12 +145,18 @@ class Trainer:
         self, epochs: int, hooks: Hooks | None = None, groups: tuple[Group, ...] = ()
     ) -> Training:
         recipe = self.recipe
-        kd = recipe.distillation if self.labelled else 1.0
+        by_task = recipe.loss is not None or not self.task.classifies
+        learns = recipe.loss is not None if by_task else self.labelled
+        kd = recipe.distillation if learns else 1.0
+        cross = Labels(1 - kd, recipe.smoothing) if learns and kd < 1 and not by_task else None
         return Training(
             epochs,
             recipe.batch_of(len(self.train.images)),
             optimiser=Sgd(recipe.learning_rate, weight_decay=recipe.weight_decay, groups=groups),
-            labels=Labels(1 - kd, recipe.smoothing) if self.labelled and kd < 1 else None,
+            labels=cross,
+            loss=recipe.loss,
+            by_task=by_task,
+            clip_norm=CLIP if by_task else None,
             distillation=Distillation(self.teacher, kd, recipe.temperature) if kd else None,
             hooks=hooks or Hooks(),
             seed=recipe.seed,
@@ -194,6 +205,8 @@ def trainer_for(
     tried = min(recipe.steps * recipe.batch_of(len(images)), fitting, len(images) - judged)
     crop = RandomCrop(4) if max(size) <= SMALL else RandomResizedCrop((0.35, 1.0))
     augmentation = Augmentation(crop, flip=True)
+    if kind_of(images.labels) not in (None, "classes"):  # they lie where the pixels are
+        augmentation = Augmentation()
     return Trainer(
         Data(images, augmentation, size),
         Data(images.part(order[judged : judged + tried].sort().values), augmentation, size),

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from shrinkc.compiler.tasks.detection.boxes import as_dicts
 from shrinkc.compiler.tasks.task import Answer, Evidence, LabelKind, Style, Task
 from shrinkc.errors import InputError
 
@@ -25,7 +26,8 @@ class OwnMetric(Task):
     may be any function of them and not only a mean.
 
     function  called with the outputs, a tensor (n, …) or a tuple of them in the network's order,
-              and the labels (n, …); returns a finite number, higher is better
+              and the labels (n, …), of boxes a list of dictionaries; returns a finite number,
+              higher is better
     called    its name in reports
     base      how answers are compared without labels; None: told by the outputs
     """
@@ -58,6 +60,10 @@ class OwnMetric(Task):
     @property
     def reads(self) -> LabelKind | None:
         return None
+
+    @property
+    def classifies(self) -> bool:
+        return self.task.classifies
 
     @property
     def pooled(self) -> bool:
@@ -141,12 +147,11 @@ class OwnMetric(Task):
     def score(self, evidence: Evidence) -> float:
         """Raises InputError where the function fails or returns no finite number."""
         rows, labels = zip(*cast("list[tuple[Answer, Tensor]]", list(evidence)), strict=True)
+        wanted: Any = as_dicts(labels) if self.task.reads == "boxes" else torch.stack(labels)
         outputs = tuple(torch.stack(one) for one in zip(*rows, strict=True))
         try:
             with torch.no_grad():
-                found = self.function(
-                    outputs[0] if len(outputs) == 1 else outputs, torch.stack(labels)
-                )
+                found = self.function(outputs[0] if len(outputs) == 1 else outputs, wanted)
         except Exception as error:  # the user's own code may raise anything
             said = " ".join(f"{type(error).__name__}: {error}".split())[:160]
             raise InputError(f"`metric` {self.called} fails: {said}") from error

@@ -83,6 +83,11 @@ class Task(ABC):
         """The task for a network that reads inputs of these `shapes`, (N, …) each."""
         return self
 
+    @property
+    def classifies(self) -> bool:
+        """Whether answers may be class scores, which cross-entropy trains."""
+        return self.reads in (None, "classes")
+
     def scaled(self, reference: Answer, samples: int) -> Task:
         """The task for a network that answers `samples` images with `reference`: one that measures
         outputs by their spread takes it from there. Raises InputError for outputs that cannot be

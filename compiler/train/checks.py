@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.batches import Batch
 from shrinkc.compiler.train.evaluate import judged
 from shrinkc.compiler.train.settings.config import Training, Validation
-from shrinkc.compiler.train.settings.losses import Objective, logits
+from shrinkc.compiler.train.settings.losses import Objective, answer_of, logits
+from shrinkc.compiler.train.settings.own_loss import OwnLoss, Restoring
 from shrinkc.errors import DataError, ShrinkcError, TrainingError
 
 
@@ -27,14 +29,20 @@ def check(
     autocast: Callable[[], AbstractContextManager[object]],
     *,
     task: Task = CLASSIFICATION,
+    by_task: bool = False,
+    loss: OwnLoss | None = None,
 ) -> int | None:
     """Run network, teacher and loss once, without training; returns the number of classes, None
-    where the task has none.
+    where the task has none. `by_task`, `loss`: as of `Training`.
 
     Raises TrainingError: a network that does not run on such inputs or tells other classes apart
     than its teacher.
     """
     inputs = batch.inputs[:2]
+    if by_task:
+        some = batch if batch.labels is None else replace(batch, labels=batch.labels[:2])
+        _check_own(model, teacher, replace(some, inputs=inputs), loss, task)
+        return None
     labels = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)  # any will do
     with torch.no_grad(), autocast(), judged(model), judged(teacher):
         outputs = _run(model, inputs, "the network")
@@ -45,6 +53,19 @@ def check(
             )
         objective(outputs, labels, taught)
     return task.classes((outputs,))
+
+
+def _check_own(
+    model: nn.Module, teacher: nn.Module | None, batch: Batch, loss: OwnLoss | None, task: Task
+) -> None:
+    """Of outputs that are no class scores."""
+    with judged(model), judged(teacher):
+        if loss is not None:
+            loss(Restoring(model, loss.restore), batch.inputs, batch.labels, 0)
+        with torch.no_grad():
+            answer = answer_of(model(batch.inputs))
+            if teacher is not None:
+                task.divergence(answer, answer_of(teacher(batch.inputs)))
 
 
 def _run(model: nn.Module, inputs: Tensor, what: str) -> Tensor:
@@ -77,6 +98,8 @@ def check_images(
             f"{images.source}: no class folders, so no labels, but the loss needs them; put each "
             "class into a folder of its own, or train against a teacher alone"
         )
+    if training.by_task:
+        return
     if images.labels is not None and classes is not None:
         check_labels(images, classes)
     if validation is None:

@@ -6,7 +6,7 @@ import copy
 import time
 import zlib
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from shrinkc.compiler.images.decoded import Data
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
-from shrinkc.compiler.tasks.task import Task
+from shrinkc.compiler.tasks.task import Answer, Task
 from shrinkc.compiler.train.batches import Batch, Batches, mix
 from shrinkc.compiler.train.compute import ranks_of
 from shrinkc.compiler.train.log import Meter, Row, Tally
 from shrinkc.compiler.train.settings.average import Average
 from shrinkc.compiler.train.settings.config import Moment, Training
-from shrinkc.compiler.train.settings.losses import Objective, logits, tapped
+from shrinkc.compiler.train.settings.losses import Objective, answer_of, logits, tapped
 from shrinkc.compiler.train.settings.optimisers import build, set_lr
+from shrinkc.compiler.train.settings.own_loss import Restoring
 from shrinkc.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -69,6 +70,13 @@ class Run:
         return self._seconds + time.perf_counter() - self._started
 
     @property
+    def told(self) -> tuple[bool, bool]:
+        """Whether steps tell how many answers are right, and how many agree with the teacher's."""
+        if self.training.by_task:
+            return False, False
+        return self.batches.labelled, self.teacher is not None
+
+    @property
     def judged(self) -> nn.Module:
         return self.model if self.average is None else self.average.model
 
@@ -94,9 +102,8 @@ class Run:
         cast(Any, torch).manual_seed(mix(training.seed, self.step, self.ranks.rank, -1))  # dropout
         set_lr(self.optimiser, self._lr(self.step))
         self.optimiser.zero_grad()
-        outputs = logits(self.wrapped(batch.inputs))
-        taught = self._taught(batch.inputs)
-        loss = self.objective(outputs, batch.labels, taught)
+        measured = self._by_task(batch) if training.by_task else self._by_labels(batch)
+        loss = measured.loss
         if hooks.penalty is not None:
             loss = loss + hooks.penalty(self.model, moment)
         self.fabric.backward(loss)
@@ -110,8 +117,30 @@ class Run:
                 hooks.after_step(self.model, moment)
         if self.average is not None:
             self.average.update(self.step)
-        self.meter.add(_measured(loss, outputs, batch.labels, taught, self.task))
+        self.meter.add(replace(measured, loss=loss).sums(self.task))
         self.step += 1
+
+    def _by_labels(self, batch: Batch) -> _Measured:
+        outputs, taught = logits(self.wrapped(batch.inputs)), self._taught(batch.inputs)
+        loss = self.objective(outputs, batch.labels, taught)
+        teacher = None if taught is None else (taught,)
+        return _Measured(loss, (outputs,), batch.labels, teacher)
+
+    def _by_task(self, batch: Batch) -> _Measured:
+        """The user's own loss, and the task's divergence from the teacher."""
+        training, distillation = self.training, self.training.distillation
+        if training.loss is None:
+            answer = answer_of(self.wrapped(batch.inputs))
+            loss = answer[0].new_zeros(())
+        else:
+            network = Restoring(self.wrapped, training.loss.restore)
+            loss = training.loss(network, batch.inputs, batch.labels, self.step)
+            answer = network.last
+        if self.teacher is not None and distillation is not None and distillation.weight:
+            with torch.no_grad(), self.autocast():
+                taught = tuple(one.float() for one in answer_of(self.teacher(batch.inputs)))
+            loss = loss + distillation.weight * self.task.divergence(answer, taught).mean()
+        return _Measured(loss, answer, None, None)
 
     def state(self) -> dict[str, Any]:
         """Raises TrainingError where a weight is not finite: such a state is worth nothing."""
@@ -178,15 +207,23 @@ class Run:
             return logits(self.teacher(inputs)).float()
 
 
-def _measured(
-    loss: Tensor, outputs: Tensor, labels: Tensor | None, taught: Tensor | None, task: Task
-) -> Tensor:
-    """Loss, correct and agreeing images, left on the device."""
-    with torch.no_grad():
-        nothing = loss.new_zeros(())
-        correct = nothing if labels is None else task.correct((outputs,), labels).sum()
-        agreeing = nothing if taught is None else task.agree((outputs,), (taught,)).sum()
-        return torch.stack((loss.detach().double(), correct.double(), agreeing.double()))
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Of one step: the loss, and what tells how right the answers are."""
+
+    loss: Tensor
+    answer: Answer
+    labels: Tensor | None
+    taught: Answer | None
+
+    def sums(self, task: Task) -> Tensor:
+        """Loss, correct and agreeing images, left on the device."""
+        with torch.no_grad():
+            nothing = self.loss.new_zeros(())
+            labels, taught = self.labels, self.taught
+            correct = nothing if labels is None else task.correct(self.answer, labels).sum()
+            agreeing = nothing if taught is None else task.agree(self.answer, taught).sum()
+            return torch.stack((self.loss.detach().double(), correct.double(), agreeing.double()))
 
 
 def _settings(model: nn.Module, data: Data, training: Training, ranks: int) -> dict[str, Any]:
@@ -204,6 +241,8 @@ def _settings(model: nn.Module, data: Data, training: Training, ranks: int) -> d
         "optimiser": repr(training.optimiser),
         "schedule": repr(training.schedule),
         "labels": repr(training.labels),
+        "loss": repr(training.loss),
+        "by_task": training.by_task,
         "distillation": distillation
         and repr((distillation.weight, distillation.temperature, distillation.features)),
         "ema": repr(training.ema),

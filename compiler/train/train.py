@@ -63,7 +63,8 @@ def train(
         fabric = start(training.compute)
         run = Run(model, data, training, fabric, stack, task=task)
         trying = run.batches[0], run.objective, run.autocast
-        classes = check(model, run.teacher, *trying, task=task)
+        own = training.loss if training.by_task else None
+        classes = check(model, run.teacher, *trying, task=task, by_task=training.by_task, loss=own)
         check_images(training, data.images, validation, classes)
         keeper = stack.enter_context(kept(keeping, run))
         if progress is None or run.ranks.rank > 0:
@@ -168,15 +169,17 @@ def _finish(run: Run, epoch: int, validation: Validation | None, keeper: Keeper)
 
 
 def _row(run: Run, tally: Tally) -> Row:
-    labelled, taught = run.batches.labelled, run.teacher is not None
+    labelled, taught = run.told
     place: Row = {"epoch": run.epochs, "step": run.step, "lr": run.lr}
     return {**place, **tally.row(labelled, taught, run.seconds)}
 
 
 def _note(run: Run, epoch: int) -> str:
     loss, correct, agreeing = run.meter.last
-    share = f"accuracy {correct:.1%}" if run.batches.labelled else f"agreement {agreeing:.1%}"
-    return f"epoch {epoch + 1}/{run.training.epochs}, loss {loss:.3f}, {share}"
+    labelled, taught = run.told
+    share = f", agreement {agreeing:.1%}" if taught else ""
+    share = f", accuracy {correct:.1%}" if labelled else share
+    return f"epoch {epoch + 1}/{run.training.epochs}, loss {loss:.3f}{share}"
 
 
 def _random_state_kept() -> AbstractContextManager[None]:

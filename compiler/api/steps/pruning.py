@@ -14,6 +14,7 @@ from shrinkc.compiler.api.steps.request import FEW, Request
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.images.labels import kind_of as kind_of_labels
 from shrinkc.compiler.measure.speedup import Measuring
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.recover.compensate import compensate as compensated
@@ -25,6 +26,7 @@ from shrinkc.compiler.support.progress import Silent
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.support.unread import refuse_unread
 from shrinkc.compiler.train.compute import require_training
+from shrinkc.compiler.train.settings.own_loss import Loss
 from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.distil import distilled
 from shrinkc.compiler.width.layer_by_layer import in_order as layer_after_layer
@@ -93,6 +95,13 @@ class Asked:
         asked = cls(spec, goal, options, *told, train or teaches, images, teaches)
         asked.check(epochs is not None)
         return asked
+
+    def with_loss(self, request: Request, loss: Loss | None) -> Asked:
+        """Raises InputError for a loss where nothing is trained."""
+        readers = "a training: give `train`, or `epochs` and `labels`"
+        refuse_unread(("loss", loss is not None, self.trains, readers))
+        recipe = request.with_loss(self.options.recipe, loss)
+        return replace(self, options=replace(self.options, recipe=recipe))
 
     @property
     def compensates(self) -> bool:
@@ -258,9 +267,9 @@ class Pruner:
         graph, seen, spec = request.subject.layered(request.progress), None, asked.spec
         if request.images is not None and asked.looks:
             seen = seen_by_criteria(request.images, asked.labels, asked.limit, request.progress)
-        if spec.needs == "labels" and (seen is None or seen.labels is None):
+        if spec.needs == "labels" and (seen is None or kind_of_labels(seen.labels) != "classes"):
             raise InputError(
-                f"`criterion` {spec.name} needs labels",
+                f"`criterion` {spec.name} needs class labels",
                 "give `labels` when the folders of `images` are classes",
             )
         teaching = request.training_images() if asked.trains else None

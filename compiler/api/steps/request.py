@@ -30,6 +30,7 @@ from shrinkc.compiler.options import Options, with_images
 from shrinkc.compiler.pipeline.deployed import network
 from shrinkc.compiler.plan.plan_file import Step
 from shrinkc.compiler.quantise.stored import StoredCalibration
+from shrinkc.compiler.recover.recipe import Recipe
 from shrinkc.compiler.reference.original import Original
 from shrinkc.compiler.report.sections import ChoiceRow, Judged, PlanSection, Sections
 from shrinkc.compiler.support.checks import path_of
@@ -37,6 +38,7 @@ from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.compiler.support.text import one_line
 from shrinkc.compiler.tasks.asked import AskedTask
+from shrinkc.compiler.train.settings.own_loss import Loss, own_loss
 from shrinkc.errors import InputError
 from shrinkc.passes.base import Skip
 
@@ -53,6 +55,7 @@ class Request:
     train    that are trained on, where they are others
     folder   keeps what was measured, and checkpoints: a call that was stopped goes on there
     command  as it was typed, for the report
+    given    the user's own model, or where it lies
     """
 
     subject: Subject
@@ -63,6 +66,7 @@ class Request:
     train: ImageSource | None = None
     folder: Path | None = None
     command: str | None = None
+    given: object = None
 
     @classmethod
     def of(
@@ -91,7 +95,7 @@ class Request:
             task,
         )
         options = replace(options, task=found)
-        return cls(subject, options, shown, *sources.values(), folder=kept, command=command)
+        return cls(subject, options, shown, *sources.values(), kept, command, model)
 
     @property
     def needed_images(self) -> ImageSource:
@@ -105,17 +109,20 @@ class Request:
         return self.images
 
     def training_images(self) -> Images:
-        """Of `train`, else of `images`, with their labels. Raises InputError where there are none,
-        and for outputs that are no classes: they cannot be trained on yet."""
-        if not self.subject.classifies(self.options.task):
-            raise InputError(
-                "training learns class scores, and by their numbers the network's outputs are none",
-                "leave training out, or give `task` classification if they are",
-            )
+        """Of `train`, else of `images`, with their labels. Raises InputError where there are
+        none."""
         source = self.train or self.images
         if source is None:
             raise InputError("`train` is needed: give images to train on")
         return self.decoded(source)
+
+    def with_loss(self, recipe: Recipe, loss: Loss | None) -> Recipe:
+        """The recipe for a loss of one's own: a function of the network and a batch, or an object
+        with Lightning's `training_step`, which the network is a part of. Raises InputError."""
+        if loss is None:
+            return recipe
+        restore = self.subject.structure.restore
+        return replace(recipe, loss=own_loss(loss, self.given, restore))
 
     def decoded(self, source: ImageSource) -> Images:
         """Decoded once, into a file in `folder` where there is one."""

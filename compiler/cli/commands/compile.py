@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shrinkc.compiler.cli.app import Command, app
 from shrinkc.compiler.cli.options import (
@@ -20,6 +20,7 @@ from shrinkc.compiler.cli.options import (
     InputOption,
     Int8TuningOption,
     KeepFp32Option,
+    LossOption,
     MaxDropOption,
     MaxErrorOption,
     MeanOption,
@@ -44,7 +45,7 @@ from shrinkc.compiler.cli.options import (
     TrustOption,
 )
 from shrinkc.compiler.cli.output import as_json, current, print_json, progress
-from shrinkc.compiler.cli.tasks import asked_of
+from shrinkc.compiler.cli.tasks import asked_of, loss_of
 from shrinkc.errors import ExportError, InputError
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def compile_command(
     scale: ScaleOption = None,
     annotations: AnnotationsOption = None,
     train: TrainOption = None,
+    loss: LossOption = None,
     epochs: EpochsOption = None,
     precision: PrecisionOption = None,
     calibration: CalibrationOption = None,
@@ -106,7 +108,7 @@ def compile_command(
     how = _How(model, target, inputs, arch, trust, out, opset, threads or 1, runs, judged)
     goal = _goal(speedup, budget_ms, max_drop, max_error, points)
     exact = goal is None and points is None
-    told = (evaluation, train, epochs, output_weights)
+    told = (evaluation, train, epochs, output_weights, loss)
     int8 = (int8_tuning, keep_fp32, min_snr_db, calibration)
     _check(exact, images, told, int8, merge, precision)
     if exact:
@@ -128,24 +130,25 @@ def compile_command(
         evaluation=reading.if_given(evaluation),
         train=reading.if_given(train),
         epochs=epochs or 10,
+        loss=loss_of(loss),
     )
 
 
 def _check(
     exact: bool,
     images: Path | None,
-    told: tuple[Path | None, Path | None, int | None, str | None],
+    told: tuple[Path | None, Path | None, int | None, str | None, str | None],
     int8: tuple[Int8Tuning | None, list[str] | None, float | None, Path | None],
     merge: Merge,
     precision: Precision | None,
 ) -> None:
     """`told`: what is for goals alone; `int8`: what is for compiling without one. Raises InputError
     for what does not fit."""
-    _, train, epochs, _ = told
+    _, train, epochs, *_ = told
     if exact:
-        if told != (None, None, None, None):
+        if set(told) != {None}:
             raise InputError(
-                "`evaluation`, `train`, `epochs` and `output_weights` belong to a goal",
+                "`evaluation`, `train`, `epochs`, `loss` and `output_weights` belong to a goal",
                 "give `speedup`, `budget_ms`, `max_drop`, `max_error` or `points`",
             )
         if int8[0] is not None and precision != "int8":
@@ -258,6 +261,7 @@ class _How:
         evaluation: ImageFolder | None,
         train: ImageFolder | None,
         epochs: int,
+        loss: Any,
     ) -> None:
         """Print the plan and the report, or a frontier."""
         from shrinkc.compiler.api import plan as api
@@ -279,6 +283,7 @@ class _How:
                 train=train,
                 recipe=recipe,
                 task=self.task,
+                loss=loss,
                 opset=self.opset,
                 threads=self.threads,
                 runs=self.runs,
@@ -299,6 +304,7 @@ class _How:
             train=train,
             recipe=recipe,
             task=self.task,
+            loss=loss,
             opset=self.opset,
             threads=self.threads,
             runs=self.runs,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
@@ -39,6 +39,7 @@ from shrinkc.compiler.cli.options import (
     KeepOption,
     LabelsOption,
     LimitOption,
+    LossOption,
     MacsOption,
     MeanOption,
     MetricOption,
@@ -76,7 +77,7 @@ from shrinkc.compiler.cli.output import (
     progress,
     wide_console,
 )
-from shrinkc.compiler.cli.tasks import asked_of
+from shrinkc.compiler.cli.tasks import asked_of, loss_of
 from shrinkc.errors import InputError
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def prune(
     scale: ScaleOption = None,
     annotations: AnnotationsOption = None,
     train: TrainOption = None,
+    loss: LossOption = None,
     epochs: EpochsOption = None,
     rounds: RoundsOption = 1,
     round_epochs: RoundEpochsOption = None,
@@ -157,7 +159,7 @@ def prune(
     reading.refuse_unread(images, evaluation, train)
     labelled = (evaluation, train) != (None, None) or labels or target is not None
     refuse_unread(("classes", classes is not None, labelled, LABELS_READ))
-    seen = _Seen(reading, images, labels, limit, evaluation, train)
+    seen = _Seen(reading, images, labels, limit, evaluation, train, loss_of(loss))
     how = _How(criterion, compensate, epochs, steps, strength, every, in_order)
     goal = _goal(speedup, budget_ms, macs, params, channels)
     widths = Allocation(allocation, normalise, multiple, floor, candidates)
@@ -175,6 +177,7 @@ class _Seen:
     limit: int
     evaluation: Path | None
     train: Path | None
+    loss: Any
 
 
 @dataclass(frozen=True)
@@ -236,6 +239,7 @@ def _run(
         every=how.every,
         in_order=how.in_order,
         task=asked.task,
+        loss=seen.loss,
         precision=asked.precision or "fp32",
         opset=asked.opset,
         threads=asked.threads or 1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shrinkc.compiler.cli.app import Command, app
 from shrinkc.compiler.cli.inputs import (
@@ -31,6 +31,7 @@ from shrinkc.compiler.cli.options import (
     InputOption,
     JobsOption,
     LabelsOption,
+    LossOption,
     MeanOption,
     MetricOption,
     ModelArgument,
@@ -63,7 +64,7 @@ from shrinkc.compiler.cli.output import (
     progress,
     wide_console,
 )
-from shrinkc.compiler.cli.tasks import asked_of
+from shrinkc.compiler.cli.tasks import asked_of, loss_of
 from shrinkc.errors import InputError
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def shrink(
     scale: ScaleOption = None,
     annotations: AnnotationsOption = None,
     train: TrainOption = None,
+    loss: LossOption = None,
     epochs: EpochsOption = None,
     search_epochs: SearchEpochsOption = None,
     trial_steps: TrialStepsOption = 50,
@@ -141,6 +143,7 @@ def shrink(
         labels,
         evaluation,
         train,
+        loss_of(loss),
     )
     options = Trained(recipe, per_activation, expand_ratio, keep_blocks, keep_ratio)
     _run(asked, target, seen, method, _goal(speedup, budget_ms), options, steps)
@@ -155,6 +158,7 @@ class _Seen:
     labels: bool
     evaluation: Path | None
     train: Path | None
+    loss: Any
 
 
 def _goal(speedup: float | None, budget_ms: float | None) -> Goal | None:
@@ -193,6 +197,7 @@ def _run(
         options=options,
         steps=steps,
         task=asked.task,
+        loss=seen.loss,
         precision=asked.precision or "fp32",
         opset=asked.opset,
         threads=asked.threads or 1,

@@ -5,6 +5,7 @@ Boxes here are left, top, right, bottom in pixels of the network's input.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -97,6 +98,19 @@ def decoded(answer: Answer, how: Convention, size: tuple[int, int]) -> tuple[Ten
         height, width = size
         boxes = boxes * boxes.new_tensor((width, height, width, height))
     return boxes, scores
+
+
+def as_dicts(labels: Iterable[Tensor]) -> list[dict[str, Tensor]]:
+    """Labelled boxes (count, 6) of each image, filled up with class −1, as
+    {"boxes": (count, 4), "labels": int64 (count,), "iscrowd": bool (count,)}."""
+    found: list[dict[str, Tensor]] = []
+    for rows in labels:
+        own = rows.as_subclass(Tensor)
+        own = own[own[:, 0] >= 0]
+        found.append(
+            {"boxes": own[:, 1:5], "labels": own[:, 0].long(), "iscrowd": own[:, 5].bool()}
+        )
+    return found
 
 
 def suppressed(boxes: Tensor, scores: Tensor, least: float, overlap: float) -> Tensor:

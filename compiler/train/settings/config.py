@@ -14,6 +14,7 @@ from shrinkc.compiler.train.compute import Compute
 from shrinkc.compiler.train.settings.average import Ema
 from shrinkc.compiler.train.settings.losses import Distillation, Labels
 from shrinkc.compiler.train.settings.optimisers import Optimiser, Sgd
+from shrinkc.compiler.train.settings.own_loss import OwnLoss
 from shrinkc.compiler.train.settings.schedules import Cosine, Schedule
 from shrinkc.errors import TrainingError
 
@@ -96,6 +97,8 @@ class Training:
 
     batch         over all ranks together
     labels        None: no labels are used, the teacher alone counts
+    loss          of one's own, in place of the labels' cross-entropy
+    by_task       outputs are no class scores: the teacher counts by the task's divergence
     ema           the averaged weights are judged and are the result
     clip_norm     gradients are scaled down to this norm
     seed          of order, augmentation and dropout
@@ -107,6 +110,8 @@ class Training:
     optimiser: Optimiser = field(default_factory=Sgd)
     schedule: Schedule = field(default_factory=Cosine)
     labels: Labels | None = field(default_factory=Labels)
+    loss: OwnLoss | None = None
+    by_task: bool = False
     distillation: Distillation | None = None
     ema: Ema | None = None
     clip_norm: float | None = None
@@ -122,7 +127,9 @@ class Training:
         if self.log_steps < 1 or (self.clip_norm is not None and self.clip_norm <= 0):
             raise TrainingError("log_steps and clip_norm must be above 0")
         distillation = self.distillation
-        if self.labels is None and (
-            distillation is None or not (distillation.weight or distillation.features)
+        if (
+            self.labels is None
+            and self.loss is None
+            and (distillation is None or not (distillation.weight or distillation.features))
         ):
             raise TrainingError("nothing to learn from: neither labels nor a teacher")

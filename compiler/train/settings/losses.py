@@ -58,6 +58,15 @@ class Distillation:
             )
 
 
+def answer_of(outputs: object) -> tuple[Tensor, ...]:
+    """All outputs of a network. Raises TrainingError for what are no tensors."""
+    several = outputs if isinstance(outputs, tuple | list) else (outputs,)
+    found = tuple(cast("Sequence[object]", several))
+    if not all(isinstance(one, Tensor) for one in found):
+        raise TrainingError("the network returns what are no tensors")
+    return cast("tuple[Tensor, ...]", found)
+
+
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T² · KL(softmax(t/T) ‖ softmax(s/T)), mean over the batch; logits (batch, classes)."""
     s, t = F.log_softmax(student / temperature, 1), F.log_softmax(teacher / temperature, 1)
