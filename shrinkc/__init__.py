@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from shrinkc.compiler.images.source import ImageFolder
     from shrinkc.compiler.recover.recipe import Recipe
     from shrinkc.compiler.tasks.classification import Classification
+    from shrinkc.compiler.tasks.dense import Dense
+    from shrinkc.compiler.tasks.detection.detection import Detection
+    from shrinkc.compiler.tasks.embedding import Embedding
+    from shrinkc.compiler.tasks.segmentation import Segmentation
     from shrinkc.compiler.tasks.regression import Regression
     from shrinkc.compiler.tasks.task import Task
     from shrinkc.errors import ShrinkcError
@@ -49,12 +53,16 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Classification": ("compiler.tasks.classification", "Classification"),
+    "Dense": ("compiler.tasks.dense", "Dense"),
+    "Detection": ("compiler.tasks.detection.detection", "Detection"),
+    "Embedding": ("compiler.tasks.embedding", "Embedding"),
     "Format": ("compiler.formats.base", "Format"),
     "Goal": ("compiler.cost.goal", "Goal"),
     "ImageFolder": ("compiler.images.source", "ImageFolder"),
     "ModelFile": ("compiler.api.steps.network", "ModelFile"),
     "Recipe": ("compiler.recover.recipe", "Recipe"),
     "Regression": ("compiler.tasks.regression", "Regression"),
+    "Segmentation": ("compiler.tasks.segmentation", "Segmentation"),
     "ShrinkcError": ("errors", "ShrinkcError"),
     "Task": ("compiler.tasks.task", "Task"),
     "apply": ("compiler.api.plan", "apply"),
@@ -79,12 +87,16 @@ _HOMES = {
 
 __all__ = [
     "Classification",
+    "Dense",
+    "Detection",
+    "Embedding",
     "Format",
     "Goal",
     "ImageFolder",
     "ModelFile",
     "Recipe",
     "Regression",
+    "Segmentation",
     "ShrinkcError",
     "Task",
     "__version__",
