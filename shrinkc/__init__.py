@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from shrinkc.compiler.tasks.dense import Dense
     from shrinkc.compiler.tasks.detection.detection import Detection
     from shrinkc.compiler.tasks.embedding import Embedding
-    from shrinkc.compiler.tasks.segmentation import Segmentation
     from shrinkc.compiler.tasks.regression import Regression
+    from shrinkc.compiler.tasks.segmentation import Segmentation
     from shrinkc.compiler.tasks.task import Task
     from shrinkc.errors import ShrinkcError
     from shrinkc.latency_tables.store import known_targets as tables
