@@ -57,7 +57,7 @@ ArchOption = Annotated[
     typer.Option(
         metavar="MODULE:FACTORY",
         help="Function that builds the network of a state dict, as package.module:factory; its "
-        "arguments may follow: 'models:resnet20(num_classes=10)'.",
+        "arguments may follow: 'nets:small(classes=10)'.",
         rich_help_panel=MODEL,
     ),
 ]
