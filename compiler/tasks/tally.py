@@ -36,6 +36,12 @@ MOST_HELD = 1 << 30  # bytes of evidence
 Score = Callable[[list[Any]], float]
 
 
+def _of_clips(answer: Answer, count: int) -> bool:
+    """Whether one answer is for several samples, say the frames of a clip."""
+    sizes = [len(one) if one.ndim else 0 for one in answer]
+    return all(0 < size < count and count % size == 0 for size in sizes)
+
+
 @dataclass(frozen=True)
 class Estimate:
     """`value` with its 95% interval from `low` to `high`; both None where one image alone tells
@@ -175,8 +181,7 @@ class Tally:
             self._errors = [_Errors(output) for output in known]
         for errors, got, want in zip(self._errors, answer, reference, strict=True):
             errors.add(got, want)
-        for_each = any(one.ndim > 0 and len(one) == count for one in answer)
-        if task.judges(answer) and (labels is not None or for_each):  # not one for many frames
+        if task.judges(answer) and (labels is not None or not _of_clips(answer, count)):
             self._alike += _each(task.alike(answer, reference), count)
             if task.pooled and task.expects:
                 self._whole += _each(task.alike(reference, reference), count)

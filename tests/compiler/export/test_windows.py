@@ -73,6 +73,21 @@ def test_transposed_volumes_are_exact(name: str) -> None:
     torch.testing.assert_close(graph(x)[0], want, rtol=1e-9, atol=1e-9)
 
 
+def test_means_of_volumes_keep_their_digits() -> None:
+    """A thousand numbers that hardly differ, added up in a row, lose one."""
+    torch.manual_seed(0)
+
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv3d(3, 8, 1, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.conv(x * 1e-2) + 1).mean((2, 3, 4)) - 1
+
+    check(Mean(), (1, 3, 8, 24, 24), scales=(1.0,), limit=4e-3)
+
+
 @pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])
 def test_padding_of_a_convolution(mode: str) -> None:
     torch.manual_seed(0)

@@ -107,6 +107,13 @@ def test_classes_are_scored_and_measured() -> None:
     assert len(found.errors) == 1
 
 
+def test_clips_of_frames_are_compared_without_classes() -> None:
+    want, got = answers(10, 0)
+    tally = Tally(Classification())
+    tally.add((got,), (want,), None, 40)
+    assert tally.judgement().agreement is None
+
+
 def test_scores_that_are_not_of_each_image_are_refused() -> None:
     want, got = answers(40, 0)
     with pytest.raises(InputError, match=r"shape \(40,\) for 20 samples"):

@@ -142,7 +142,14 @@ def addcdiv(c: Context, x: Any, a: Any, b: Any, value: float = 1) -> fx.Node:
 
 
 def _times(factor: float) -> Callable[..., Any]:
-    return lambda c, x: c.b.call(ir.mul, c.tensor(x), factor)
+    def rule(c: Context, x: Any) -> fx.Node:
+        return c.b.call(ir.mul, c.tensor(x), factor)
+
+    return rule
+
+
+def atan(c: Context, x: Any) -> fx.Node:
+    return c.b.call(torch.atan, c.tensor(x))
 
 
 def isfinite(c: Context, x: Any) -> fx.Node:
@@ -175,7 +182,7 @@ RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("atan2", "arctan2"), atan2),
     **dict.fromkeys(("asin", "arcsin"), asin),
     **dict.fromkeys(("acos", "arccos"), acos),
-    "arctan": lambda c, x: c.b.call(torch.atan, c.tensor(x)),
+    "arctan": atan,
     **dict.fromkeys(("erfc", "special_erfc"), erfc),
     **dict.fromkeys(("logit", "special_logit"), logit),
     "logaddexp": logaddexp,

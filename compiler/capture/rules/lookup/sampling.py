@@ -13,8 +13,8 @@ from shrinkc.compiler.capture.builder import Constant
 from shrinkc.compiler.capture.context import Context
 from shrinkc.passes import ir
 
-_MODES = ("bilinear", "nearest", "bicubic")  # as ATen numbers them
-_PADDINGS = ("zeros", "border", "reflection")
+_MODES: Sequence[str] = ("bilinear", "nearest", "bicubic")  # as ATen numbers them
+_PADDINGS: Sequence[str] = ("zeros", "border", "reflection")
 
 
 def grid_sample(
@@ -28,13 +28,13 @@ def grid_sample(
     x, grid = c.tensor(x), c.tensor(grid)
     if c.b.rank(x) != 4:
         raise c.unsupported("samples of a volume; only images, (N, C, H, W), are known")
-    mode = mode if isinstance(mode, str) else _MODES[mode]
-    padding = padding_mode if isinstance(padding_mode, str) else _PADDINGS[padding_mode]
+    how: str = mode if isinstance(mode, str) else _MODES[mode]
+    padding: str = padding_mode if isinstance(padding_mode, str) else _PADDINGS[padding_mode]
     if c.b.shapes(x)[-1][0] < c.b.shapes(grid)[-1][0]:
         x = c.b.call(ir.batch_expand, x, grid)
     elif c.b.shapes(grid)[-1][0] < c.b.shapes(x)[-1][0]:
         grid = c.b.call(ir.batch_expand, grid, x)
-    return c.b.call(ir.grid_sample, x, grid, mode, padding, bool(align_corners))
+    return c.b.call(ir.grid_sample, x, grid, how, padding, bool(align_corners))
 
 
 def affine_grid(c: Context, theta: Any, size: Sequence[Any], align_corners: Any = None) -> fx.Node:

@@ -36,7 +36,7 @@ def write_grid_sample(w: Writer, op: ops.GridSample) -> None:
             found = gather_rows(e, pixels, place)
             weights = [x for x in (row_weight, column_weight) if x is not None]
             if weights:
-                weight = weights[0] if len(weights) == 1 else e.mul(*weights)
+                weight = weights[0] if len(weights) == 1 else e.mul(weights[0], weights[1])
                 found = e.mul(found, e.reshape(weight, (batch, count, 1)))
             parts.append(found)
     total = parts[0]
