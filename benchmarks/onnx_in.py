@@ -5,9 +5,9 @@
 
 Each network of benchmarks/shared/exported_networks.py is exported by the TorchScript exporter at
 opset 11 or 13 (in turn) and by the dynamo exporter at opset 18, with an open batch where the
-exporter manages one; either file also as onnxsim simplifies it, where that still runs. `shrinkc.compile` gets the file
-alone. Its ONNX and TFLite files are then run beside the file that was given, in ONNX Runtime, on
-random inputs; errors are shares of the output's range. `outputs`: their number.
+exporter manages one; either file also as onnxsim simplifies it, where that still runs.
+`shrinkc.compile` gets the file alone. Its ONNX and TFLite files are then run beside the file that
+was given, in ONNX Runtime, on random inputs; errors are shares of the output's range.
 
 Needs benchmarks/requirements-coverage.txt. Rows of earlier runs are kept.
 """

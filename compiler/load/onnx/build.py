@@ -12,6 +12,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -128,7 +129,8 @@ class Build:
             return False
         module = self.root.get_submodule(cast(str, node.target))
         calls = [n for n in self.graph.nodes if n.target == node.target]
-        if not isinstance(module, nn.Linear) or module.bias is not None or len(calls) > 1:
+        bias: Tensor | None = getattr(module, "bias", None)
+        if not isinstance(module, nn.Linear) or bias is not None or len(calls) > 1:
             return False
         if vector.shape != (module.out_features,):
             return False
@@ -170,7 +172,7 @@ class Build:
         once = all(t is x.tensors[0] for x in given for t in x.tensors)
         results: list[Any] = []
         for index in range(1) if once else self._each:
-            now: Any = _T.tree_map(lambda a, i=index: _at(a, i), (args, named))
+            now: Any = _T.tree_map(partial(_at, index), (args, named))
             _limit(function, *now)
             results.append(function(*now[0], **now[1]))
         results *= self.count if once else 1
@@ -190,10 +192,10 @@ class Build:
         return parts
 
     def _meta(self, function: Callable[..., Any], args: Any, named: Any, index: int) -> Any:
-        now: Any = _T.tree_map(lambda a: self._meta_at(a, index), (args, named))
+        now: Any = _T.tree_map(partial(self._meta_at, index), (args, named))
         return function(*now[0], **now[1])
 
-    def _meta_at(self, value: Any, index: int) -> Any:
+    def _meta_at(self, index: int, value: Any) -> Any:
         if isinstance(value, Value):
             return value.tensors[index].to("meta")
         if value is self._batch:
@@ -206,7 +208,7 @@ class Build:
         state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         metas = {name: one.to("meta") for name, one in state.items()}
         call: Any = torch.func.functional_call
-        return call(module, metas, tuple(self._meta_at(one, index) for one in x))
+        return call(module, metas, tuple(self._meta_at(index, one) for one in x))
 
     def _argument(self, value: Any) -> Any:
         """As a node reads it."""
@@ -294,16 +296,18 @@ def _free(part: str) -> str:
     return f"{part}_" if part in _TAKEN or part.startswith("constant_") else part
 
 
-def _at(value: Any, index: int) -> Any:
+def _at(index: int, value: Any) -> Any:
     return value.tensors[index] if isinstance(value, Value) else value
+
+
+def _on_meta(value: Any) -> Any:
+    return value.to("meta") if isinstance(value, Tensor) else value
 
 
 def _limit(function: Callable[..., Any], args: Any, named: Any) -> None:
     """Raise CaptureError where the result would be larger than any network's, before it is made."""
     try:
-        metas: Any = _T.tree_map(
-            lambda a: a.to("meta") if isinstance(a, Tensor) else a, (args, named)
-        )
+        metas: Any = _T.tree_map(_on_meta, (args, named))
         made = _T.tree_leaves(function(*metas[0], **metas[1]))
     except Exception:  # what needs numbers to say its size is no larger than what it reads
         return

@@ -72,7 +72,8 @@ class Context:
         value = self.x(index)
         if not value.known:
             raise self.unsupported(f"its input {index} is computed from the network's input")
-        return tuple(tuple(int(n) for n in t.reshape(-1).tolist()) for t in value.tensors)
+        flat = [cast("list[int]", cast(Any, t.reshape(-1)).tolist()) for t in value.tensors]
+        return tuple(tuple(int(n) for n in one) for one in flat)
 
     def fixed(self, index: int) -> tuple[int, ...]:
         """Integers that do not follow the batch size."""
@@ -190,7 +191,7 @@ DTYPES: dict[int, torch.dtype] = {
 def torch_tensor(array: Any) -> Tensor:
     """A stored array. Raises CaptureError for types that no network of ours computes with."""
     try:
-        return torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape).copy())
+        return cast(Any, torch).from_numpy(np.array(array, order="C"))
     except TypeError as error:
         raise CaptureError(f"numbers of type {array.dtype}; export it in float32") from error
 

@@ -120,7 +120,7 @@ def read_onnx(path: Path, max_bytes: int = MOST_BYTES) -> OnnxFile:
     if size > limit:
         raise LoadError(_too_large(path, size, limit))
     try:
-        model: Proto = onnx.load_model(str(path), load_external_data=False)
+        model: Proto = cast(Any, onnx).load_model(str(path), load_external_data=False)
     except Exception as error:  # protobuf's, which differ from version to version
         raise LoadError(f"{path}: truncated or damaged ({one_line(error)}); {_AGAIN}") from error
     if not model.HasField("graph") or not model.graph.output or not model.opset_import:

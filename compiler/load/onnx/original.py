@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -69,4 +69,5 @@ class _Session:
     def run(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         names = [one.name for one in self._made.get_inputs()]
         given = {name: x.contiguous().numpy() for name, x in zip(names, inputs, strict=True)}
-        return tuple(torch.from_numpy(array) for array in self._made.run(None, given))
+        tensor: Any = cast(Any, torch).from_numpy
+        return tuple(tensor(array) for array in self._made.run(None, given))

@@ -47,14 +47,14 @@ def layer_norm(c: Context) -> Value:
     weights = {"weight": _of_shape(c, weight, shape)}
     if bias is not None:
         weights["bias"] = _of_shape(c, bias, shape)
-    module = nn.LayerNorm(shape, c.float("epsilon", 1e-5), bias=bias is not None)
+    module = nn.LayerNorm(list(shape), c.float("epsilon", 1e-5), bias=bias is not None)
     return c.layer(module, {**weights}, x)
 
 
 def _of_shape(c: Context, weight: Value, shape: tuple[int, ...]) -> Value:
     if weight.shape == shape:
         return weight
-    return c.call(lambda w: w.expand(shape).contiguous(), weight)
+    return c.call(torch.broadcast_to, weight, shape)
 
 
 def group_norm(c: Context) -> Value:
@@ -62,7 +62,7 @@ def group_norm(c: Context) -> Value:
     channels = x.shape[1]
     weights = [c.weight(1), c.weight(2)]
     if c.opset < 21:  # of each group
-        weights = [c.call(lambda w: w.repeat_interleave(channels // groups), w) for w in weights]
+        weights = [c.call(torch.repeat_interleave, w, channels // groups) for w in weights]
     module = nn.GroupNorm(groups, channels, c.float("epsilon", 1e-5))
     return c.layer(module, {"weight": weights[0], "bias": weights[1]}, x)
 

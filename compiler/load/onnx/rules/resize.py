@@ -8,7 +8,7 @@ and how that is read between pixels (`mode`). Both work on every dimension alone
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,16 +156,36 @@ def _symmetric(i: int, before: int, after: int, scale: float) -> float:
     return centre * (1 - adjusted) + (i + 0.5) / scale - 0.5
 
 
-_PLACES: dict[str, Any] = {
+def _pytorch(i: int, before: int, after: int, scale: float) -> float:
+    return _half_pixel(i, before, after, scale) if after > 1 else 0.0
+
+
+def _corners(i: int, before: int, after: int, scale: float) -> float:
+    return i * (before - 1) / (after - 1) if after > 1 else 0.0
+
+
+def _asymmetric(i: int, before: int, after: int, scale: float) -> float:
+    return i / scale
+
+
+def _half_down(place: float) -> int:
+    return math.ceil(place - 0.5)
+
+
+def _half_up(place: float) -> int:
+    return math.floor(place + 0.5)
+
+
+_PLACES: dict[str, Callable[[int, int, int, float], float]] = {
     "half_pixel": _half_pixel,
     "half_pixel_symmetric": _symmetric,
-    "pytorch_half_pixel": lambda i, n, m, s: (i + 0.5) / s - 0.5 if m > 1 else 0.0,
-    "align_corners": lambda i, n, m, s: i * (n - 1) / (m - 1) if m > 1 else 0.0,
-    "asymmetric": lambda i, n, m, s: i / s,
+    "pytorch_half_pixel": _pytorch,
+    "align_corners": _corners,
+    "asymmetric": _asymmetric,
 }
-_ROUND: dict[str, Any] = {
-    "round_prefer_floor": lambda p: math.ceil(p - 0.5),
-    "round_prefer_ceil": lambda p: math.floor(p + 0.5),
+_ROUND: dict[str, Callable[[float], int]] = {
+    "round_prefer_floor": _half_down,
+    "round_prefer_ceil": _half_up,
     "floor": math.floor,
     "ceil": math.ceil,
 }

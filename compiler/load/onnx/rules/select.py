@@ -107,7 +107,7 @@ def gather_elements(c: Context) -> Value:
     axis = c.axis(0)
     if index.known:
         size = x.shape[axis]
-        index = c.call(lambda i: torch.where(i < 0, i + size, i), index)
+        index = c.call(torch.remainder, index, size)
     return c.call(torch.gather, x, axis, index)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +98,7 @@ def split(c: Context) -> list[Value]:
 def expand(c: Context) -> Value:
     """Both shapes broadcast."""
     x = c.x()
-    both: Any = torch.broadcast_shapes
+    both: Any = cast(Any, torch).broadcast_shapes
     shapes = [tuple(both(s, t)) for s, t in zip(x.shapes, c.numbers(1), strict=True)]
     if x.known:
         made = [_expanded(c, t, s) for t, s in zip(x.tensors, shapes, strict=True)]
