@@ -36,26 +36,22 @@ def kernels(window: Tensor, bins: int, *, normalised: bool = False) -> Tensor:
     return torch.cat((angles.cos() * window, -angles.sin() * window))
 
 
-def stft(
-    c: Context,
-    x: Any,
-    n_fft: int,
-    hop_length: int | None = None,
-    win_length: int | None = None,
-    window: Any = None,
-    center: bool = True,
-    pad_mode: str = "reflect",
-    normalized: bool = False,
-    onesided: bool | None = None,
-    return_complex: bool | None = None,
-    align_to_window: bool | None = None,
-) -> Any:
-    """A strided convolution of the padded signal with windowed cosines and sines."""
-    if align_to_window:
+_FIRST = ("hop_length", "win_length", "window")
+_LAST = ("normalized", "onesided", "return_complex", "align_to_window")
+
+
+def stft(c: Context, x: Any, n_fft: int, *rest: Any, **named: Any) -> Any:
+    """A strided convolution of the padded signal with windowed cosines and sines. ATen's transform
+    is of a signal that is padded already."""
+    names = (*_FIRST, *(() if c.aten else ("center", "pad_mode")), *_LAST)
+    given = {**dict(zip(names, rest, strict=False)), **named}
+    if given.get("align_to_window"):
         raise c.unsupported("a transform aligned to its window")
-    x, given = c.tensor(x), c.parameter(window, "window")
-    hop, length = hop_length or n_fft // 4, win_length or n_fft
-    whole = torch.ones(length) if given is None else given.tensor.detach()
+    x, window = c.tensor(x), c.parameter(given.get("window"), "window")
+    hop, length = given.get("hop_length") or n_fft // 4, given.get("win_length") or n_fft
+    center, pad_mode = given.get("center", not c.aten), given.get("pad_mode", "reflect")
+    normalised, onesided = bool(given.get("normalized")), given.get("onesided")
+    whole = torch.ones(length) if window is None else window.tensor.detach()
     before = (n_fft - length) // 2
     whole = F.pad(whole, (before, n_fft - length - before))
     bins = n_fft if onesided is False else n_fft // 2 + 1
@@ -64,14 +60,14 @@ def stft(
         value = 0.0 if pad_mode == "constant" else None
         around = (n_fft // 2, n_fft // 2, 0, 0)
         wave = c.b.call(F.pad, wave, around, pad_mode, value)
-    weight = kernels(whole, bins, normalised=normalized).to(torch.get_default_dtype())
+    weight = kernels(whole, bins, normalised=normalised).to(torch.get_default_dtype())
     fixed = nn.Parameter(weight[:, None, None], requires_grad=False)
     both = conv2d(c, wave, Constant(fixed), None, (1, hop))
     parts = [c.b.slice(both, 1, at, at + bins) for at in (0, bins)]
     single = c.b.rank(x) == 1
     sizes = [(*(() if single else s[:1]), bins, s[3]) for s in c.b.shapes(parts[0])]
     found = Complex(*(c.b.reshape(part, sizes) for part in parts))
-    return found if return_complex else view_as_real(c, found)
+    return found if given.get("return_complex") else view_as_real(c, found)
 
 
 def view_as_real(c: Context, x: Complex) -> fx.Node:
