@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Numbers = NDArray[np.float64] | np.float64
 
 
 def relative_error(got: Array, want: Array) -> float:
@@ -32,14 +33,14 @@ RESOLUTION = 1e-9  # a channel's as this one of the whole output's: float32 has 
 SMALLEST = 2.0**-126  # normal number of float32: what is less, runtimes may take for 0
 
 
-def range_of(low: Any, high: Any) -> NDArray[np.float64]:
+def range_of(low: Numbers, high: Numbers) -> NDArray[np.float64]:
     """What differences from numbers between `low` and `high`, of any one shape, are shares of.
 
     Numbers that are nearly all the same may differ by nothing but rounding, so a range is no less
     than a share of the largest. One number is its own range.
     """
     most = np.maximum(np.abs(low), np.abs(high))
-    least = np.where(high == low, most, OFFSET * most)
+    least = np.where(np.equal(high, low), most, OFFSET * most)
     return np.maximum(high - low, least)
 
 
