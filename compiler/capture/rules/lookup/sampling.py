@@ -28,8 +28,8 @@ def grid_sample(
     x, grid = c.tensor(x), c.tensor(grid)
     if c.b.rank(x) != 4:
         raise c.unsupported("samples of a volume; only images, (N, C, H, W), are known")
-    how: str = mode if isinstance(mode, str) else _MODES[mode]
-    padding: str = padding_mode if isinstance(padding_mode, str) else _PADDINGS[padding_mode]
+    how: str = mode if isinstance(mode, str) else _MODES[int(mode)]
+    padding: str = padding_mode if isinstance(padding_mode, str) else _PADDINGS[int(padding_mode)]
     if c.b.shapes(x)[-1][0] < c.b.shapes(grid)[-1][0]:
         x = c.b.call(ir.batch_expand, x, grid)
     elif c.b.shapes(grid)[-1][0] < c.b.shapes(x)[-1][0]:
