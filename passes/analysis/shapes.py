@@ -112,16 +112,24 @@ _FORMULAS: dict[type[nn.Module], Callable[[Any, Shape], Shape]] = {
 def meta_twin(module: nn.Module) -> Callable[..., Tensor]:
     """The module on meta tensors: a twin that shares everything but parameters and buffers."""
     if isinstance(module, _SAME_SHAPE):
-        return lambda x: x
+        return _same
     if type(module) in _FORMULAS:
         formula = _FORMULAS[type(module)]
-        return lambda x, *_: torch.empty(formula(module, tuple(x.shape)), device="meta")
+
+        def run(x: Tensor, *_: Tensor) -> Tensor:
+            return torch.empty(formula(module, tuple(x.shape)), device="meta")
+
+        return run
     twin = copy.copy(module)
     state = twin.__dict__
     for kind in ("_parameters", "_buffers"):
         state[kind] = {k: None if v is None else _meta(v) for k, v in state[kind].items()}
     twin.training = False
     return twin
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 def _meta(tensor: Tensor) -> Tensor:

@@ -331,12 +331,11 @@ def _inputs(model: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:
     given: Any = tensors  # what a user gives may be anything
     if isinstance(given, list | tuple) and given and all(isinstance(x, Tensor) for x in tensors):
         return tuple(_input(x) for x in cast(Sequence[Tensor], tensors))
-    given = given if isinstance(given, list | tuple) else [given]
-    kinds = [x.dtype if isinstance(x, WholeShape) else None for x in cast("list[Any]", given)]
     floats = random_inputs(_shapes(inputs))
+    several = [inputs] if isinstance(inputs, WholeShape) else cast("Sequence[Any]", inputs)
+    kinds = {i: one.dtype for i, one in enumerate(several) if isinstance(one, WholeShape)}
     return tuple(
-        x if kind is None else _random_whole(model, x, kind)
-        for x, kind in zip(floats, [*kinds, *[None] * len(floats)], strict=False)
+        _random_whole(model, x, kinds[i]) if i in kinds else x for i, x in enumerate(floats)
     )
 
 

@@ -187,7 +187,7 @@ def _lstm_step(
 
 
 def _gru_step(
-    e: Emitter, op: ops.Recurrent, given: int, h: int | None, c: None
+    e: Emitter, op: ops.Recurrent, given: int, h: int | None, c: int | None
 ) -> tuple[int, None]:
     """n = tanh(xₙ + σ(r) hₙ); h = n + σ(z) (h₀ − n)"""
     xr, xz, xn = _gates(e, given, 3)
@@ -204,7 +204,7 @@ def _gru_step(
 
 
 def _rnn_step(
-    e: Emitter, op: ops.Recurrent, given: int, h: int | None, c: None
+    e: Emitter, op: ops.Recurrent, given: int, h: int | None, c: int | None
 ) -> tuple[int, None]:
     total = _sum_of_gates(e, op, given, h)
     return e.unary(Operator.TANH if op.kind == "rnn_tanh" else Operator.RELU, total), None

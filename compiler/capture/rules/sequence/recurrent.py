@@ -46,7 +46,9 @@ class _Form:
 def module(c: Context, path: str, m: nn.Module, x: Any, hx: Any = None) -> Any:
     """A call of a module of `MODULES`."""
     if isinstance(m, nn.RNNCellBase):
-        kind = {nn.LSTMCell: "lstm", nn.GRUCell: "gru"}.get(type(m)) or f"rnn_{m.nonlinearity}"
+        kind = "lstm" if isinstance(m, nn.LSTMCell) else "gru"
+        if isinstance(m, nn.RNNCell):
+            kind = f"rnn_{m.nonlinearity}"
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         weights = [
             None if (w := getattr(m, n)) is None else Constant(w, f"{path}.{n}") for n in names
@@ -110,17 +112,17 @@ def _layers(
         raise c.unsupported("the length of its sequence follows the first dimension of the input")
     cell = cell and form.kind == "lstm"
     last: list[list[fx.Node]] = [[], []]
-    for index, own in enumerate(form.weights(weights)):
-        if index % form.directions == 0:
-            inputs, made = x, list[fx.Node]()
-        first = [_first(c, s, index, inputs) for s in states]
-        reverse = index % form.directions == 1
-        y, ends = _one(c, form, inputs, first, own, reverse, cell)
-        made.append(y)
-        for known, end in zip(last, ends, strict=False):
-            known.append(end)
-        if len(made) == form.directions:
-            x = made[0] if len(made) == 1 else c.b.call(torch.cat, tuple(made), 2)
+    given = form.weights(weights)
+    for layer in range(form.layers):
+        made: list[fx.Node] = []
+        for direction in range(form.directions):
+            index = layer * form.directions + direction
+            first = [_first(c, s, index, x) for s in states]
+            y, ends = _one(c, form, x, first, given[index], direction == 1, cell)
+            made.append(y)
+            for known, end in zip(last, ends, strict=False):
+                known.append(end)
+        x = made[0] if len(made) == 1 else c.b.call(torch.cat, tuple(made), 2)
     if single:
         x = c.b.reshape(x, [s[1:] for s in c.b.shapes(x)])
     elif not form.batch_first:
@@ -199,16 +201,12 @@ def _cell(kind: str) -> Callable[..., Any]:
     def rule(
         c: Context, x: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None
     ) -> Any:
-        x, states = c.tensor(x), list(hx) if isinstance(hx, (list, tuple)) else [hx]
+        x = c.tensor(x)
+        states = list(cast("list[Any]", hx)) if isinstance(hx, (list, tuple)) else [hx]
         single = c.b.rank(x) == 1
         if single:
-            x = c.b.reshape(x, [(1, *s) for s in c.b.shapes(x)])
-            states = [
-                s
-                if s is None
-                else c.b.reshape(c.tensor(s), [(1, *n) for n in c.b.shapes(c.tensor(s))])
-                for s in states
-            ]
+            x = _with_batch(c, x)
+            states = [None if s is None else _with_batch(c, c.tensor(s)) for s in states]
         given = linear(c, x, w_ih, b_ih)
         first = states[0]
         if first is None:
@@ -221,6 +219,10 @@ def _cell(kind: str) -> Callable[..., Any]:
         return tuple(result) if kind == "lstm" else result[0]
 
     return rule
+
+
+def _with_batch(c: Context, x: fx.Node) -> fx.Node:
+    return c.b.reshape(x, [(1, *s) for s in c.b.shapes(x)])
 
 
 def _parts(c: Context, x: fx.Node, count: int) -> list[fx.Node]:

@@ -83,9 +83,19 @@ def magnitude(c: Context, x: Complex) -> fx.Node:
 
 def _each(rule: Callable[..., Any]) -> Callable[..., Any]:
     """What moves numbers about moves both."""
-    return lambda c, x, *args, **kwargs: Complex(
-        rule(c, x.real, *args, **kwargs), rule(c, x.imag, *args, **kwargs)
-    )
+
+    def both(c: Context, x: Complex, *args: Any, **kwargs: Any) -> Complex:
+        return Complex(rule(c, x.real, *args, **kwargs), rule(c, x.imag, *args, **kwargs))
+
+    return both
+
+
+def _real(c: Context, x: Complex) -> fx.Node:
+    return x.real
+
+
+def _imag(c: Context, x: Complex) -> fx.Node:
+    return x.imag
 
 
 _MOVES = (
@@ -96,8 +106,8 @@ _MOVES = (
 COMPLEX_RULES: dict[str, Callable[..., Any]] = {
     **{name: _each(shape.RULES[name]) for name in _MOVES if name in shape.RULES},
     "abs": magnitude,
-    "real": lambda c, x: x.real,
-    "imag": lambda c, x: x.imag,
+    "real": _real,
+    "imag": _imag,
     "view_as_real": view_as_real,
 }
 RULES: dict[str, Callable[..., Any]] = {"stft": stft}
