@@ -62,7 +62,8 @@ def labels_of(given: Any, count: int, parameter: str, *, single: bool = False) -
     if isinstance(given, Mapping):
         given = [given]
     if _are_boxes(given):
-        return boxes_of([_boxes(one, parameter) for one in given])
+        images = cast("Sequence[Mapping[str, Any]]", given)
+        return boxes_of([_boxes(one, parameter) for one in images])
     if not isinstance(given, Tensor):
         raise InputError(f"`{parameter}` has labels in a {type(given).__name__}; {WANTED}")
     if single and (given.ndim > 1 or given.is_floating_point() or given.numel() > 1):

@@ -100,7 +100,8 @@ class ImageSource:
     @property
     def kind(self) -> LabelKind | None:
         """Of the labels."""
-        return self.images.kind
+        found: LabelKind | None = self.images.kind
+        return found
 
     def as_numbers(self) -> ImageSource:
         """With class indices as numbers: ages, counts."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -20,10 +20,10 @@ class AskedTask:
     metric: OwnMetric | None = None
     weights: tuple[float, ...] = ()
 
-    def or_else(self, told: Callable[[], Task]) -> Task:
-        """The task, or what is `told`, with metric and weights. Raises InputError for weights of a
-        task that has none."""
-        task = self.task or told()
+    def or_else(self, told: Task) -> Task:
+        """The task, or the one that is `told`, with metric and weights. Raises InputError for
+        weights of a task that has none."""
+        task = self.task or told
         if self.weights:
             if isinstance(task, OwnMetric) or "weights" not in {
                 f.name for f in fields(_plain(task))

@@ -19,7 +19,7 @@ from torch import Tensor
 from shrinkc.errors import InputError
 
 Answer = tuple[Tensor, ...]  # what a network returned for n samples: each of its outputs, (n, …)
-Evidence = Sequence[Any]  # what each of n samples adds to a score
+Evidence = Sequence[Any] | Tensor  # what each of n samples adds to a score
 Style = Literal["percent", "number", "dB"]  # how a score is written: 71.2%, 0.412, 31.4 dB
 LabelKind = Literal["classes", "masks", "boxes", "numbers"]
 

@@ -36,7 +36,7 @@ from shrinkc.compiler.support.text import named
 from shrinkc.compiler.tasks.asked import AskedTask
 from shrinkc.compiler.tasks.by_outputs import task_of
 from shrinkc.compiler.tasks.classification import has_scores
-from shrinkc.compiler.tasks.task import Answer, Task
+from shrinkc.compiler.tasks.task import Answer, LabelKind, Task
 from shrinkc.errors import InputError
 from shrinkc.passes import ir
 from shrinkc.passes.base import copy_graph
@@ -152,9 +152,10 @@ class Subject:
             if given[name][1] == "if they fit" and not one.in_memory and not _fits(answer, one)
         }
         said = not images or len(optional) < len(labelled)
-        kind = next((one.kind for one in labelled.values() if one.kind != "classes"), None)
-        task = asked.or_else(lambda: task_of(answer, samples, said=said, labels=kind))
-        task = task.of_inputs(shapes).scaled(answer, samples)
+        kinds: list[LabelKind | None] = [one.kind for one in labelled.values()]
+        kind = next((one for one in kinds if one != "classes"), None)
+        told = task_of(answer, samples, said=said, labels=kind)
+        task = asked.or_else(told).of_inputs(shapes).scaled(answer, samples)
         for name, one in labelled.items():
             unread = name in optional and task.reads in (None, "classes")
             if unread:

@@ -95,7 +95,9 @@ class Request:
             task,
         )
         options = replace(options, task=found)
-        return cls(subject, options, shown, *sources.values(), kept, command, model)
+        return cls(
+            subject, options, shown, *sources.values(), folder=kept, command=command, given=model
+        )
 
     @property
     def needed_images(self) -> ImageSource:

@@ -45,7 +45,7 @@ class Found:
         """pycocotools' matches, by class."""
         wanted = [_box(row[1:5], row[0]) | {"iscrowd": int(row[5])} for row in self.wanted]
         found = [_box(row[:4], row[5]) | {"score": float(row[4])} for row in self.detections]
-        classes = sorted({one["category_id"] for one in (*wanted, *found)})
+        classes = sorted({int(one["category_id"]) for one in (*wanted, *found)})
         evaluation = _evaluation(classes, 1)
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation.cocoGt, evaluation.cocoDt = (

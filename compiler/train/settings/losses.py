@@ -60,8 +60,9 @@ class Distillation:
 
 def answer_of(outputs: object) -> tuple[Tensor, ...]:
     """All outputs of a network. Raises TrainingError for what are no tensors."""
-    several = outputs if isinstance(outputs, tuple | list) else (outputs,)
-    found = tuple(cast("Sequence[object]", several))
+    found: tuple[object, ...] = (outputs,)
+    if isinstance(outputs, tuple | list):
+        found = tuple(cast("Sequence[object]", outputs))
     if not all(isinstance(one, Tensor) for one in found):
         raise TrainingError("the network returns what are no tensors")
     return cast("tuple[Tensor, ...]", found)

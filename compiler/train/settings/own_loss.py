@@ -145,7 +145,11 @@ def _forward(owner: Any, network: nn.Module) -> Generator[None]:
     """Calling `owner` calls the network."""
     had = "forward" in vars(owner)
     before = owner.forward
-    object.__setattr__(owner, "forward", lambda *inputs: network(*inputs))
+
+    def forward(*inputs: Tensor) -> Any:
+        return network(*inputs)
+
+    object.__setattr__(owner, "forward", forward)
     try:
         yield
     finally:
