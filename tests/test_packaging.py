@@ -37,8 +37,9 @@ def test_public_names() -> None:
         *("shrink", "tables"),
     }
     types = {
-        *("Classification", "Format", "Goal", "ImageFolder", "ModelFile", "Recipe"),
-        *("Regression", "ShrinkcError", "Task", "__version__"),
+        *("Classification", "Dense", "Detection", "Embedding", "Format", "Goal", "ImageFolder"),
+        *("ModelFile", "Recipe", "Regression", "Segmentation", "ShrinkcError", "Task"),
+        "__version__",
     }
     assert set(shrinkc.__all__) == functions | types
     assert all(getattr(shrinkc, name) is not None for name in shrinkc.__all__)

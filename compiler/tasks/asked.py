@@ -20,10 +20,8 @@ class AskedTask:
     metric: OwnMetric | None = None
     weights: tuple[float, ...] = ()
 
-    def or_else(self, told: Task) -> Task:
-        """The task, or the one that is `told`, with metric and weights. Raises InputError for
-        weights of a task that has none."""
-        task = self.task or told
+    def completed(self, task: Task) -> Task:
+        """With metric and weights. Raises InputError for weights of a task that has none."""
         if self.weights:
             if isinstance(task, OwnMetric) or "weights" not in {
                 f.name for f in fields(_plain(task))

@@ -133,8 +133,8 @@ def test_what_is_asked_for() -> None:
             asked_task(given)
     with pytest.raises(InputError, match="`metric` is a str; give a function"):
         asked_task(None, "top-5")
-    weighed = asked_task(None, None, (1, 0.5)).or_else(Classification())
+    weighed = asked_task(None, None, (1, 0.5)).completed(Classification())
     assert weighed == Classification(weights=(1, 0.5))
-    both = asked_task(Regression(), less_error, (2.0,)).or_else(Classification())
+    both = asked_task(Regression(), less_error, (2.0,)).completed(Regression())
     assert isinstance(both, OwnMetric)
     assert both.base == Regression(weights=(2.0,))
