@@ -153,7 +153,8 @@ class Subject:
         }
         said = not images or len(optional) < len(labelled)
         kinds: list[LabelKind | None] = [one.kind for one in labelled.values()]
-        kind = next((one for one in kinds if one != "classes"), None)
+        other = (one for one in kinds if one != "classes")
+        kind: LabelKind | None = next(other, None)
         task = asked.task or task_of(answer, samples, said=said, labels=kind)
         task = asked.completed(task).of_inputs(shapes).scaled(answer, samples)
         for name, one in labelled.items():
