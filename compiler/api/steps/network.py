@@ -152,9 +152,8 @@ class Subject:
             if given[name][1] == "if they fit" and not one.in_memory and not _fits(answer, one)
         }
         said = not images or len(optional) < len(labelled)
-        kinds: list[LabelKind | None] = [one.kind for one in labelled.values()]
-        other = (one for one in kinds if one != "classes")
-        kind: LabelKind | None = next(other, None)
+        others = [one for one in labelled.values() if one.kind != "classes"]
+        kind: LabelKind | None = others[0].kind if others else None
         task = asked.task or task_of(answer, samples, said=said, labels=kind)
         task = asked.completed(task).of_inputs(shapes).scaled(answer, samples)
         for name, one in labelled.items():
