@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from torch import Tensor, fx, nn
 
+from shrinkc.compiler.capture.names import word
 from shrinkc.compiler.reference.reference import Reference, leaves
 from shrinkc.errors import ModelRunError
 
@@ -35,6 +36,12 @@ class Structure:
             self.template, lambda leaf: tensors[leaf.index] if isinstance(leaf, _Place) else leaf
         )
 
+    def names(self, count: int) -> tuple[str, ...]:
+        """Of the graph's `count` outputs, in order: the keys of dictionaries and the fields of
+        named tuples on the way to each, as one word; empty for one that has none."""
+        found = dict(_paths(self.template, ()))
+        return tuple(_word_of(found.get(index, ())) for index in range(count))
+
 
 def structure_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> Structure:
     """Run `model` once; it is as before afterwards. Raises ModelRunError with its own error."""
@@ -54,6 +61,26 @@ def structure_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> Structure:
         )
     places = {id(x): _Place(index) for index, x in enumerate(found)}
     return Structure(_mapped(outputs, lambda leaf: places.get(id(leaf), leaf)))
+
+
+def _paths(value: Any, above: tuple[object, ...]) -> Iterator[tuple[int, tuple[object, ...]]]:
+    """Index of each tensor, with the keys and places that lead to it."""
+    if isinstance(value, _Place):
+        yield value.index, above
+    elif isinstance(value, dict):
+        for key, item in cast(dict[Any, Any], value).items():
+            yield from _paths(item, (*above, key))
+    elif isinstance(value, tuple | list):
+        items = cast(Sequence[Any], value)
+        for key, item in zip(getattr(items, "_fields", range(len(items))), items, strict=True):
+            yield from _paths(item, (*above, key))
+
+
+def _word_of(path: tuple[object, ...]) -> str:
+    """Numbers alone are no name: places in tuples, and the keys of some backbones."""
+    if all(str(part).isdecimal() for part in path):
+        return ""
+    return word("_".join(map(str, path)))
 
 
 def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:

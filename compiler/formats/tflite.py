@@ -31,6 +31,7 @@ from shrinkc.compiler.formats.base import (
 from shrinkc.compiler.formats.moved_ranges import moved_ranges
 from shrinkc.compiler.formats.output_steps import tflite_output_steps
 from shrinkc.compiler.formats.runner import Array, Runner
+from shrinkc.compiler.formats.tflite_boundary import with_signature_names
 from shrinkc.compiler.quantise.ranges import Range
 from shrinkc.compiler.quantise.simulate import Quantisation
 from shrinkc.compiler.support.difference import relative_error
@@ -62,7 +63,8 @@ class TfliteFormat(Format):
     def quantise(self, data: bytes, quantisation: Quantisation, batches: Batches) -> Written:
         program, kept = quantisation.program, quantisation.keep_fp32
         with quantiser("ai-edge-quantizer"):
-            return Written(quantize_tflite(data, program, batches, quantisation.ranges, kept))
+            made = quantize_tflite(data, program, batches, quantisation.ranges, kept)
+            return Written(with_signature_names(made))
 
     def encode_int8_operator(self, program: ops.Program, batch: tuple[Tensor, ...]) -> bytes:
         """Its inputs and outputs are int8, too: what one operator hands to the next."""

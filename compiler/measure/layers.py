@@ -23,6 +23,7 @@ from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.tflite.builder import Buffer, packed
 from shrinkc.compiler.formats.exported import Exported
 from shrinkc.compiler.formats.registry import HOST_FORMAT
+from shrinkc.compiler.formats.tflite_boundary import content_of
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.profile.host_table import loaded, own_us
 from shrinkc.compiler.support.choices import is_host
@@ -34,6 +35,7 @@ WARMUP, ROUNDS = 1, (5, 30)  # of runs, in each of two orders
 # Read in between: at most as much as the whole network, so that weights are as cold as in it. What
 # is more than caches hold only takes time.
 BALLAST_BYTES = 32 << 20
+TO_INT8, TO_FP32 = "_quantized", "_dequant"  # what a conversion makes of a tensor's name
 Span = tuple[int, int]  # operators, the second is the first behind it
 
 
@@ -41,13 +43,14 @@ class Cuts:
     """A TFLite file of one subgraph that can be cut in front of and behind any operator.
 
     operators  the name of the first output of each
+    works      the same, but of a conversion to or from int8 what it reads, and what it makes of it
     """
 
     def __init__(self, data: bytes) -> None:
         file: Any = schema
         self._model = file.ModelT.InitFromPackedBuf(data, 0)
         self._model.signatureDefs = []  # they name tensors that a part may not have
-        self._buffers = [_content(buffer, data) for buffer in self._model.buffers]
+        self._buffers = [content_of(buffer, data) for buffer in self._model.buffers]
         (self._graph,) = self._model.subgraphs
         self._operators = self._graph.operators
         self._computed = _tensors(self._graph.inputs)
@@ -56,6 +59,17 @@ class Cuts:
         self.operators = tuple(
             str(self._graph.tensors[op.outputs[0]].name, "utf-8") for op in self._operators
         )
+        self.works = tuple(map(self._work, self._operators, self.operators))
+
+    def _work(self, operator: Any, output: str) -> str:
+        file: Any = schema
+        code = self._model.operatorCodes[operator.opcodeIndex]
+        kinds = {file.BuiltinOperator.QUANTIZE: TO_INT8, file.BuiltinOperator.DEQUANTIZE: TO_FP32}
+        suffix = kinds.get(max(code.builtinCode, code.deprecatedBuiltinCode))
+        if suffix is None:
+            return output
+        read = str(self._graph.tensors[operator.inputs[0]].name, "utf-8")
+        return read.partition("/")[0] + suffix
 
     def part(self, start: int, stop: int, end: int) -> bytes:
         """The file of the operators from `start` to `stop`, with the weights of no others. Its
@@ -93,7 +107,7 @@ def measure_layers(
     if program is None or file is None or prediction is None:
         return ()
     cuts, ballast_bytes = Cuts(file), min(len(file), BALLAST_BYTES)
-    layers = layers_of(cuts.operators, program)
+    layers = layers_of(cuts.works, program)
     predicted = dict.fromkeys(layers, 0.0)
     for layer in prediction.layers:
         predicted[layer.name] = predicted.get(layer.name, 0.0) + layer.ms
@@ -107,7 +121,7 @@ def measure_layers(
 
 
 def layers_of(operators: Sequence[str], program: ops.Program) -> dict[str, tuple[Span, ...]]:
-    """Layer → where its operators are, in the file's order. `operators` as Cuts has them.
+    """Layer → where its operators are, in the file's order. `operators` as the `works` of Cuts.
 
     Tensors are called by the value that they hold, or have the layer's name and what they do behind
     a slash: padding and changes of layout belong to the layer that needs them. The quantiser's
@@ -126,7 +140,7 @@ def layers_of(operators: Sequence[str], program: ops.Program) -> dict[str, tuple
 
 def _conversion(tensor: str) -> str:
     """Of a value, from what the quantiser calls the converted one."""
-    for suffix, said in (("_quantized", " to int8"), ("_dequant", " to fp32")):
+    for suffix, said in ((TO_INT8, " to int8"), (TO_FP32, " to fp32")):
         if tensor.endswith(suffix):
             return tensor.removesuffix(suffix) + said
     return tensor
@@ -163,13 +177,6 @@ def _longer_us(files: list[bytes], seconds: float, threads: int, ballast_bytes: 
         shorter, longer = (own_us(times[name], threads) for name in ("0", "1"))
         found.append(median(b - a for a, b in zip(shorter, longer, strict=True)))
     return fmean(found)
-
-
-def _content(buffer: Any, data: bytes) -> memoryview:
-    """The quantiser writes large buffers behind the FlatBuffer."""
-    if buffer.size:
-        return memoryview(data)[buffer.offset : buffer.offset + buffer.size]
-    return memoryview(b"" if buffer.data is None else buffer.data)
 
 
 def _tensors(indices: Any) -> list[int]:

@@ -16,12 +16,11 @@ from torch import Tensor, fx, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from shrinkc.compiler.capture import capture
-from shrinkc.compiler.capture.names import with_output_names
+from shrinkc.compiler.capture.names import returned_nodes, with_output_names, word
 from shrinkc.compiler.capture.structure import Restored, Structure, structure_of
 from shrinkc.compiler.images.source import Given, ImageSource, image_source
 from shrinkc.compiler.load.file_kind import identify
 from shrinkc.compiler.load.load import MAX_BYTES, read_model, refuse_architecture
-from shrinkc.compiler.load.onnx.build import word
 from shrinkc.compiler.load.onnx.file import read_onnx
 from shrinkc.compiler.load.onnx.network import onnx_network
 from shrinkc.compiler.load.trusted import ExportedNetwork
@@ -119,7 +118,8 @@ class Subject:
             return self.model  # it is canonical already
         graph = capture(self.model, self.inputs, self.reference, self.original)
         graph.meta["notes"] = [*self.notes, *graph.meta["notes"]]
-        return with_output_names(graph, self.outputs) if self.outputs else graph
+        names = self.outputs or self.structure.names(len(returned_nodes(graph)))
+        return with_output_names(graph, names)
 
     def images(
         self, given: Mapping[str, tuple[Given | None, LabelUse]], asked: AskedTask

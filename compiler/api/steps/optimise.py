@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from shrinkc.compiler.capture.names import with_outputs_named_as
 from shrinkc.compiler.cost.budget import price_of
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.options import Options
@@ -25,13 +26,15 @@ class Optimised:
 
 
 def optimise(graph_module: fx.GraphModule, table: CostTable, options: Options) -> Optimised:
-    """Every exact pass, verified. Raises VerificationError."""
+    """Every exact pass, verified; outputs keep their names. Raises VerificationError."""
     folded, steps = run_exact_passes(graph_module, BASE_PASSES)
+    folded = with_outputs_named_as(folded, graph_module)
     baseline = copy_graph(folded).float()
     passes = (*options.passes, *_merging(table, options))
     if not passes:
         return Optimised(baseline, baseline, steps, merged=False)
     final, merges = run_exact_passes(folded, passes)
+    final = with_outputs_named_as(final, graph_module)
     merged = any(step.changes for step in merges)
     return Optimised(
         baseline, final.float() if merged else baseline, (*steps, *merges), merged=merged

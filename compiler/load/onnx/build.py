@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as tree  # pyright: ignore[reportPrivateImportUsage]
 
+from shrinkc.compiler.capture.names import word
 from shrinkc.errors import CaptureError
 
 Shape = tuple[int, ...]
@@ -274,12 +275,6 @@ class Build:
         parts = path.split(".")
         above = {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
         return bool(above & self._paths) or any(p.startswith(f"{path}.") for p in self._paths)
-
-
-def word(name: str) -> str:
-    """A name of the file's as one of Python's: torch.fx writes it into source."""
-    plain = re.sub(r"[^0-9A-Za-z_]+", "_", name).strip("_")[:100]
-    return f"_{plain}" if plain[:1].isdigit() else plain
 
 
 def path_of(names: Iterable[str]) -> str:

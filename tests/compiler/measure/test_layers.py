@@ -24,9 +24,10 @@ from shrinkc.compiler.cost.predict import LayerLatency, Prediction, predict
 from shrinkc.compiler.devices import runner
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.lower import lower
+from shrinkc.compiler.export.tflite.write import write_tflite
 from shrinkc.compiler.formats.exported import Exported
 from shrinkc.compiler.formats.runner import random_inputs
-from shrinkc.compiler.formats.tflite import TfliteRunner
+from shrinkc.compiler.formats.tflite import TfliteRunner, quantize_tflite
 from shrinkc.compiler.measure import layers as layer_times
 from shrinkc.compiler.measure.layers import Cuts, layers_of, measure_layers
 from shrinkc.compiler.measure.speedup import host_file
@@ -139,7 +140,9 @@ def test_weights_of_other_layers_are_left_out() -> None:
 
 
 def test_weights_behind_the_flatbuffer_are_brought_in() -> None:
-    data = host_file(_wide(), "int8", [(torch.randn(1, 3, 8, 8),)])
+    graph, inputs = _wide(), (torch.randn(1, 3, 8, 8),)
+    program = lower(graph)
+    data = quantize_tflite(write_tflite(program), program, [inputs], {})
     model = schema.ModelT.InitFromPackedBuf(data, 0)
     assert any(buffer.offset for buffer in model.buffers)
     count = len(Cuts(data).operators)
@@ -176,7 +179,7 @@ def test_operators_go_to_the_layer_that_needs_them() -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_operator_belongs_to_a_layer(name: str, precision: str) -> None:
     data, program = file_of(name, precision)
-    layers = layers_of(Cuts(data).operators, program)
+    layers = layers_of(Cuts(data).works, program)
     places = [at for spans in layers.values() for span in spans for at in range(*span)]
     assert sorted(places) == list(range(len(Cuts(data).operators)))
     unknown = layers.keys() - {op.name for op in program.ops}
@@ -189,7 +192,7 @@ def test_conversions_around_fp32_layers_are_called_as_predictions_call_them() ->
     graph = ready(graph_of("residual"))
     file = host_file(graph, "int8", [(torch.randn(2, 3, 8, 8),)], keep_fp32=("b_0",))
     program = lower(graph)
-    layers = layers_of(Cuts(file).operators, program)
+    layers = layers_of(Cuts(file).works, program)
     predicted = predict(program, HostTable(), "int8", ("b_0",)).layers
     between = {x.name for x in predicted if " to " in x.name}
     assert len(between) == 2
