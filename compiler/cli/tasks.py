@@ -95,7 +95,7 @@ def loss_of(loss: str | None) -> Any:
 
 def imported(option: str, text: str) -> Any:
     """What `package.module:name` is, from the current folder too. Raises InputError."""
-    from shrinkc.compiler.load.state_dict import current_directory_importable
+    from shrinkc.compiler.load.weights.architecture import current_directory_importable
     from shrinkc.compiler.support.text import named
 
     match = _PLACE.fullmatch(text)

@@ -21,6 +21,7 @@ from shrinkc.compiler.images.source import Given, image_source
 from shrinkc.compiler.measure.bench import bench
 from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.text import one_line
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.errors import InputError, LoadError
 
 IMAGES = 32  # that are looked at
@@ -82,8 +83,9 @@ def compare_files(
         theirs = [x.transpose(o) for x, o in zip(sample, orders, strict=True) if o is not None]
         ours, others = files[0].run(sample), files[1].run(theirs)
         differences.append(_difference(ours, others))
-        if ours[0].ndim == 2 and ours[0].shape[1] > 1 and ours[0].shape == others[0].shape:
-            agreeing.append(bool((ours[0].argmax(1) == others[0].argmax(1)).all()))
+        answers = [tuple(map(torch.as_tensor, answer)) for answer in (ours, others)]
+        if CLASSIFICATION.judges(answers[0]) and ours[0].shape == others[0].shape:
+            agreeing.append(bool(CLASSIFICATION.agree(*answers).all()))
     known = [d for d in differences if d is not None]
     found = ComparedFiles(
         (sides[0], sides[1]),

@@ -17,7 +17,7 @@ from shrinkc.compiler.tasks.outputs import (
     outputs_of,
     summed,
 )
-from shrinkc.compiler.tasks.task import Answer, Evidence, LabelKind, PooledTask
+from shrinkc.compiler.tasks.task import Answer, Evidence, LabelKind, PooledTask, Task
 from shrinkc.errors import InputError
 
 
@@ -75,6 +75,13 @@ class Regression(PooledTask):
         """1 − error over variance, the mean over the outputs, at least 0: (n,)."""
         apart = summed(answer, reference, self._outputs(reference))
         return 1 - (apart / len(reference)).clamp(max=1)
+
+    def alike(self, answer: Answer, reference: Answer) -> Evidence:
+        """Of all outputs; labels are of the first."""
+        return Task.alike(self, answer, reference)
+
+    def likeness_of(self, evidence: Evidence) -> float:
+        return Task.likeness_of(self, evidence)
 
     def correct(self, answer: Answer, labels: Tensor) -> Tensor:
         """1 − the error of the first output over its variance, at least 0: (n,)."""

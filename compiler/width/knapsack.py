@@ -135,7 +135,7 @@ def _knapsack(problem: Problem, costs: Mapping[str, Floats], room: float) -> dic
     names = sorted(problem.choices)
     floor = {name: float(costs[name].min()) for name in names}
     room -= math.fsum(floor.values())
-    if room <= 0:
+    if room <= ROUNDING * max(float(np.abs(costs[name]).max()) for name in names):
         return {n: problem.choices[n].widths[int(costs[n].argmin())] for n in names}
     step = room / STEPS
     best = np.zeros(STEPS + 1)

@@ -86,18 +86,6 @@ def test_points_of_what_has_none_are_refused() -> None:
         )
 
 
-def test_training_on_numbers_is_refused() -> None:
-    with pytest.raises(InputError, match="training learns class scores"):
-        shrinkc.plan(
-            TwoHeads().eval(),
-            X,
-            target="rpi4",
-            goal=Goal.speedup(1.2),
-            images=images(8, 1),
-            train=images(8, 2),
-        )
-
-
 def test_the_fastest_within_an_error() -> None:
     seen, others = images(60, 1), images(60, 2)
     given = {"target": "rpi4", "images": seen, "evaluation": others, "runs": 0}

@@ -198,7 +198,7 @@ OTHERS: dict[str, Kind] = {
         (("--macs", "0.5", "--criterion", "hrank"), "hrank looks at images; give --images, or a"),
         (
             ("--macs", "0.5", "--criterion", "group-fisher", "--images", "{images}"),
-            "group-fisher needs labels; give --labels",
+            "group-fisher needs class labels; give --labels",
         ),
         (("--macs", "0.5", "--compensate"), "--compensate looks at images"),
         (("--macs", "0.5", "--in-order"), "looks at images"),

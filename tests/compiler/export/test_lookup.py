@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from shrinkc.compiler.api.steps.network import require_convolutions
+from shrinkc.compiler.api.steps.network import require_layers
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.lower import lower
@@ -166,7 +166,7 @@ class Matched(nn.Module):
 
 def test_filters_for_each_sample() -> None:
     torch.manual_seed(0)
-    require_convolutions(capture(Conditional(), (torch.randn(SHAPE),)))
+    require_layers(capture(Conditional(), (torch.randn(SHAPE),)))
     check(Conditional(), SHAPE, limit=4e-5)
     check(Matched(), (1, 3, 6, 6), (1, 3, 12, 12), limit=4e-5)
 

@@ -233,7 +233,7 @@ def test_a_class_of_the_script_that_saved_it(
     with pytest.raises(LoadError, match=r"AttributeError: .* no attribute 'DetectionModel'"):
         load_model(whole, arch="zipfile:ZipFile", trust=True)
     torch.save(nn.ReLU(), tmp_path / "relu.pt")
-    with pytest.raises(LoadError, match="holds a whole model; leave out `arch`"):
+    with pytest.raises(LoadError, match="holds its network; leave out `arch`"):
         load_model(tmp_path / "relu.pt", arch="train_own:make", trust=True)
     monkeypatch.delitem(sys.modules, "train_own")
 

@@ -90,7 +90,9 @@ def test_parts_compute_what_the_whole_file_does(name: str, precision: str) -> No
     for stop in range(1, len(cuts.operators) + 1):
         for start in {0, max(stop - 3, 0), stop - 1}:
             found = run(cuts.part(start, stop, stop), whole.tensor)
-            assert cuts.operators[stop - 1] in found
+            own = names_of(cuts.part(stop - 1, stop, stop))[1]  # of several outputs, what is read
+            assert own
+            assert set(own) <= set(found)
             for tensor, array in found.items():
                 expected = whole.tensor(tensor)
                 assert expected is not None

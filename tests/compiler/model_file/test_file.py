@@ -21,6 +21,7 @@ from shrinkc.compiler.model_file.file import (
 )
 from shrinkc.errors import IllegalGraphError, InputError
 from shrinkc.passes import ir
+from shrinkc.passes.recurrent import Recurrent
 
 
 class Everything(nn.Module):
@@ -151,6 +152,8 @@ MODULES: list[nn.Module] = [
     nn.Conv2d(4, 6, (3, 1), (2, 1), (1, 0), (1, 2), 2),
     nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, 2, False),
     nn.Linear(4, 9, bias=False),
+    Recurrent("lstm", 5, 4, proj_size=3, reverse=True, with_cell=True),
+    Recurrent("gru", 5, 4, has_bias=False),
     nn.BatchNorm1d(4, 1e-3, None),
     nn.BatchNorm2d(4, affine=False),
     nn.BatchNorm2d(4, track_running_stats=False),
@@ -201,7 +204,7 @@ def one_module(module: nn.Module, shape: tuple[int, ...] = (2, 4, 8, 8)) -> fx.G
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_every_kind_of_module(tmp_path: Path, module: nn.Module) -> None:
-    saved = one_module(module)
+    saved = one_module(module, (2, 4, 5)) if isinstance(module, Recurrent) else one_module(module)
     loaded = round_trip(saved, tmp_path)
     require_same(loaded, saved)
     again = loaded.get_submodule("block1-0.m")

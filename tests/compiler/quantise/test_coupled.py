@@ -23,7 +23,7 @@ from shrinkc.passes.simplify.simplify import Simplify
 pytest.importorskip("ai_edge_quantizer")
 # several operators of the file each, whose inner tensors no simulation rounds
 COMPOSED = ("group_norm",)
-CHOOSING = ("conditions", "order")  # otherwise where what is compared lies within a level
+CHOOSING = ("conditions", "order", "lookup")  # otherwise where what is compared lies within a level
 
 
 def deployed(name: str) -> fx.GraphModule:

@@ -32,9 +32,13 @@ from shrinkc.passes.base import copy_graph
 SIZE = 8
 OTHERWISE_MEANT = {  # uses of argmax that are not about answers
     "images/augment.py": "the first random crop that fits",
+    "capture/rules/lookup/gather.py": "the operator",
+    "capture/rules/lookup/unpool.py": "the one in each window",
     "capture/rules/order.py": "the operator",
     "capture/rules/resize.py": "the one in each column of a matrix",
     "export/lower.py": "the operator",
+    "load/onnx/rules/resize.py": "the one in each column of a matrix",
+    "load/onnx/rules/select.py": "the operator",
     "quantise/simulate.py": "the operator",
     "tasks/classification.py": "the place",
     "tasks/detection/boxes.py": "the surest that is left",
