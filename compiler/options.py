@@ -16,7 +16,7 @@ from shrinkc.compiler.images.tensors import TensorImages
 from shrinkc.compiler.quantise.options import Int8, check_int8
 from shrinkc.compiler.quantise.stored import StoredCalibration
 from shrinkc.compiler.support.checks import check_kind, check_whole
-from shrinkc.compiler.support.choices import Int8Tuning, Merge, Precision, is_host
+from shrinkc.compiler.support.choices import Int8Tuning, Io, Merge, Precision, is_host
 from shrinkc.compiler.support.unread import refuse_unread
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
@@ -32,6 +32,8 @@ class Options:
 
     target         a latency table's name or folder, or "host"
     precision      fp32 or int8 (which needs images to calibrate on)
+    io             what int8 files read and return where the network has floats: those, or int8 or
+                   uint8, quantised as the report says
     opset          of the ONNX file
     merge          linear segments: where the target's table says it pays, always, or never
     images         images to verify and, with labels, to judge accuracy on
@@ -52,6 +54,7 @@ class Options:
 
     target: str = "rpi4"
     precision: Precision = "fp32"
+    io: Io = "float32"
     opset: int = OPSET
     merge: Merge = "auto"
     images: ImageSet | TensorImages | None = None
@@ -70,6 +73,7 @@ class Options:
     def __post_init__(self) -> None:
         choices: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             ("precision", self.precision, FILE_PRECISIONS),
+            ("io", self.io, get_args(Io)),
             ("merge", self.merge, get_args(Merge)),
             ("int8_tuning", self.int8_tuning, get_args(Int8Tuning)),
         )
@@ -90,6 +94,8 @@ class Options:
             if not one.exact:
                 raise InputError(f"`passes`: '{one.name}' is lossy; only exact ones are run here")
         check_int8(self.int8, self.precision)
+        if self.io != "float32" and self.precision != "int8":
+            raise InputError(f"`io` {self.io} is for int8 files; give `precision` int8 too")
         timed = self.runs > 0 or is_host(self.target)
         written = any(one is not TFLITE for one in self.formats)
         refuse_unread(

@@ -21,7 +21,7 @@ from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.options import Options, check_options, with_images
 from shrinkc.compiler.report.sections import Sections
 from shrinkc.compiler.support.checks import listed
-from shrinkc.compiler.support.choices import Int8Tuning, Merge, Precision
+from shrinkc.compiler.support.choices import Int8Tuning, Io, Merge, Precision
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.compiler.tasks.asked import AskedTask, asked_task
 from shrinkc.compiler.tasks.own_metric import Metric
@@ -38,6 +38,7 @@ def compile(
     images: Given | None = None,
     calibration: Given | None = None,
     precision: Precision = "fp32",
+    io: Io = "float32",
     merge: Merge = "auto",
     int8_tuning: Int8Tuning = "bias",
     keep_fp32: Sequence[str] = (),
@@ -65,6 +66,8 @@ def compile(
             only the others are judged.
         precision, merge: "fp32" or "int8"; linear segments: "auto" (where the table says it pays),
             "all", or "none".
+        io: what int8 files read and return: "float32", "int8" or "uint8", quantised by the numbers
+            in `report.artefacts`. Calling the result takes floats all the same.
         int8_tuning: before int8: "bias" corrects biases on the calibration images, "equalise"
             the ranges of channels, "both", "none".
         keep_fp32: layers that stay fp32 in int8 files.
@@ -93,6 +96,7 @@ def compile(
     options = Options(
         target=target_name(target),
         precision=precision,
+        io=io,
         opset=opset,
         merge=merge,
         int8_tuning=int8_tuning,

@@ -39,7 +39,7 @@ class Structure:
     def names(self, count: int) -> tuple[str, ...]:
         """Of the graph's `count` outputs, in order: the keys of dictionaries and the fields of
         named tuples on the way to each, as one word; empty for one that has none."""
-        found = dict(_paths(self.template, ()))
+        found = dict(reversed([*_paths(self.template, ())]))  # the first of several wins
         return tuple(_word_of(found.get(index, ())) for index in range(count))
 
 
@@ -59,7 +59,7 @@ def structure_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> Structure:
             "the model returns a single number, such as a loss, where (N, …) is needed",
             "give a `model` that returns what it is deployed for",
         )
-    places = {id(x): _Place(index) for index, x in enumerate(found)}
+    places = {id(x): _Place(index) for index, x in reversed([*enumerate(found)])}
     return Structure(_mapped(outputs, lambda leaf: places.get(id(leaf), leaf)))
 
 

@@ -16,6 +16,7 @@ from shrinkc.compiler.support.choices import (
     CriterionName,
     DepthMethod,
     Int8Tuning,
+    Io,
     MeasuredPrecision,
     Merge,
     Normalise,
@@ -516,6 +517,14 @@ Int8TuningOption = Annotated[
     typer.Option(
         help="What is done first: biases corrected on the calibration images, ranges of channels "
         "equalised, both, none. Default: bias.",
+        rich_help_panel=INT8,
+    ),
+]
+IoOption = Annotated[
+    Io,
+    typer.Option(
+        "--io",
+        help="What int8 files read and return: floats, or int8 or uint8 as report.json says.",
         rich_help_panel=INT8,
     ),
 ]

@@ -7,7 +7,7 @@ that it must have, the others are for formats that can do more.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,14 @@ from torch import Tensor
 
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.onnx import DEFAULT_OPSET
+from shrinkc.compiler.formats.boundary import Boundary
 from shrinkc.compiler.formats.runner import Array, Runner
-from shrinkc.compiler.quantise.rounding import LEVELS
+from shrinkc.compiler.quantise.rounding import LEVELS, Grid
 from shrinkc.compiler.quantise.simulate import Quantisation
-from shrinkc.compiler.support.choices import Precision
+from shrinkc.compiler.support.choices import Io, Precision
 from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.text import one_line
-from shrinkc.errors import ExportError, ShrinkcError
+from shrinkc.errors import ExportError, InputError, ShrinkcError
 
 FILE_PRECISIONS: tuple[str, ...] = get_args(Precision)  # that files are written in
 Batches = Sequence[tuple[Tensor, ...]]
@@ -106,6 +107,16 @@ class Format(ABC):
         """The int8 file that is deployed, of a network that is ready for it."""
         written = self.write(quantisation.program, opset)
         return self.quantise(written.data, quantisation, batches)
+
+    def with_io(self, data: bytes, io: Io, grids: Mapping[str, Grid]) -> bytes:
+        """An int8 file whose inputs and outputs are integers of `io` where they are floats; those
+        that count or compare stay as they are. `grids`, by the program's names, are for inputs and
+        outputs that nothing in the file quantises, levels of int8."""
+        raise InputError(f"`io` {io}: {self.file} reads and returns floats; leave it out")
+
+    def boundary(self, data: bytes) -> Boundary:
+        """What a file reads and returns, for those who feed it floats."""
+        return Boundary()
 
     def encode_int8_operator(self, program: ops.Program, batch: tuple[Tensor, ...]) -> bytes:
         """A file of one operator as it is inside an int8 network, to be timed."""

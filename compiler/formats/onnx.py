@@ -23,11 +23,14 @@ from shrinkc.compiler.formats.base import (
     quantiser,
     tensors_of,
 )
+from shrinkc.compiler.formats.boundary import Boundary
+from shrinkc.compiler.formats.onnx_boundary import onnx_boundary, with_quantised_boundary
 from shrinkc.compiler.formats.output_steps import onnx_output_steps
 from shrinkc.compiler.formats.runner import Array, random_inputs
 from shrinkc.compiler.quantise.ranges import Range
-from shrinkc.compiler.quantise.rounding import LEVELS, LEVELS_OF_7_BITS
+from shrinkc.compiler.quantise.rounding import LEVELS, LEVELS_OF_7_BITS, Grid
 from shrinkc.compiler.quantise.simulate import Quantisation
+from shrinkc.compiler.support.choices import Io
 from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.onnx_session import onnx_session
 from shrinkc.compiler.support.quiet import silent
@@ -65,6 +68,12 @@ class OnnxFormat(Format):
         else:
             return Written(made)
         return Written(made, (f"{self.file} {what}",))
+
+    def with_io(self, data: bytes, io: Io, grids: Mapping[str, Grid]) -> bytes:
+        return with_quantised_boundary(data, io, grids)
+
+    def boundary(self, data: bytes) -> Boundary:
+        return onnx_boundary(data)
 
     def open(self, data: bytes, threads: int = 1) -> OnnxRunner:
         return OnnxRunner(data, threads)

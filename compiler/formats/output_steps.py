@@ -41,6 +41,9 @@ def onnx_output_steps(data: bytes) -> tuple[float | None, ...] | None:
     steps: list[float | None] = []
     for output in graph.output:
         maker = makers.get(output.name)
+        if maker is not None and maker.op_type == "QuantizeLinear":
+            steps.append(1.0)
+            continue
         scaled = maker is not None and maker.op_type == "DequantizeLinear"
         scale = known.get(maker.input[1]) if maker is not None and scaled else None
         steps.append(float(scale.reshape(-1)[0]) if scale is not None else None)

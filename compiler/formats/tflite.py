@@ -28,12 +28,19 @@ from shrinkc.compiler.formats.base import (
     quantiser,
     tensors_of,
 )
+from shrinkc.compiler.formats.boundary import Boundary
 from shrinkc.compiler.formats.moved_ranges import moved_ranges
 from shrinkc.compiler.formats.output_steps import tflite_output_steps
 from shrinkc.compiler.formats.runner import Array, Runner
-from shrinkc.compiler.formats.tflite_boundary import with_signature_names
+from shrinkc.compiler.formats.tflite_boundary import (
+    tflite_boundary,
+    with_quantised_boundary,
+    with_signature_names,
+)
 from shrinkc.compiler.quantise.ranges import Range
+from shrinkc.compiler.quantise.rounding import Grid
 from shrinkc.compiler.quantise.simulate import Quantisation
+from shrinkc.compiler.support.choices import Io
 from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.quiet import silent
 from shrinkc.compiler.support.text import one_line
@@ -65,6 +72,12 @@ class TfliteFormat(Format):
         with quantiser("ai-edge-quantizer"):
             made = quantize_tflite(data, program, batches, quantisation.ranges, kept)
             return Written(with_signature_names(made))
+
+    def with_io(self, data: bytes, io: Io, grids: Mapping[str, Grid]) -> bytes:
+        return with_quantised_boundary(data, io, grids)
+
+    def boundary(self, data: bytes) -> Boundary:
+        return tflite_boundary(data)
 
     def encode_int8_operator(self, program: ops.Program, batch: tuple[Tensor, ...]) -> bytes:
         """Its inputs and outputs are int8, too: what one operator hands to the next."""
@@ -257,35 +270,12 @@ class TfliteRunner:
             raise LoadError(f"TFLite cannot run the file: {one_line(error)}") from error
         return [self._it.get_tensor(o["index"]) for o in self._outputs]
 
-    def stored(self, inputs: Sequence[Array]) -> list[Array]:
-        """Floats as the file's inputs hold them, quantised by their own scales."""
-        return [_quantised(x, detail) for x, detail in zip(inputs, self._inputs, strict=True)]
-
-    def floats(self, outputs: Sequence[Array]) -> list[Array]:
-        """What `run` returned, in float32 where it was quantised."""
-        return [_float(x, detail) for x, detail in zip(outputs, self._outputs, strict=True)]
-
     def tensor(self, name: str) -> Array | None:
         """An inner tensor after `run`, for a runner made with `keep_all`."""
         for detail in self._it.get_tensor_details():
             if detail["name"] == name:
                 return self._it.get_tensor(detail["index"])
         return None
-
-
-def _quantised(x: Array, detail: Mapping[str, Any]) -> Array:
-    (scale, zero), kind = detail["quantization"], np.dtype(detail["dtype"])
-    scale, zero = float(scale), int(zero)
-    if kind.kind not in "iu" or not scale:
-        return np.ascontiguousarray(x, dtype=kind)
-    bounds: Any = np.iinfo(kind)
-    steps: Array = np.clip(np.rint(np.asarray(x / scale)) + zero, bounds.min, bounds.max)
-    return np.ascontiguousarray(steps, dtype=kind)
-
-
-def _float(x: Array, detail: Mapping[str, Any]) -> Array:
-    scale, zero = detail["quantization"]
-    return (x.astype(np.float32) - zero) * np.float32(scale) if scale else x
 
 
 @cache  # reading what is installed takes longer than loading a small file

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import onnx
 import torch
 
+from shrinkc.compiler.formats.boundary import Boundary
 from shrinkc.compiler.formats.onnx import ONNX
 from shrinkc.compiler.formats.registry import read_model
 from shrinkc.compiler.formats.runner import Array, Runner, random_inputs
-from shrinkc.compiler.formats.tflite import TfliteRunner
 from shrinkc.compiler.formats.tflite_operators import read_operators
 from shrinkc.compiler.images.source import Given, image_source
 from shrinkc.compiler.measure.bench import bench
@@ -72,8 +71,8 @@ def compare_files(
     Raises LoadError for a file that is damaged or cannot be run, InputError for inputs of other
     shapes.
     """
-    sides, runners = zip(*(_opened(path, threads) for path in (first, second)), strict=True)
-    files = tuple(_File(path, r) for path, r in zip((first, second), runners, strict=True))
+    sides, files = zip(*(_opened(path, threads) for path in (first, second)), strict=True)
+    runners = [file.runner for file in files]
     orders = [_order(a, b) for a, b in zip(*(r.input_shapes for r in runners), strict=False)]
     if None in orders or len(orders) != len(runners[1].input_shapes):
         raise InputError(f"{first} and {second} read inputs of other shapes")
@@ -99,32 +98,26 @@ def compare_files(
 class _File:
     """A runner that is fed and read in floats."""
 
-    def __init__(self, path: Path, runner: Runner) -> None:
-        self.path, self.runner = path, runner
-
-    def stored(self, inputs: Sequence[Array]) -> list[Array]:
-        if isinstance(self.runner, TfliteRunner):
-            return self.runner.stored(inputs)
-        return [np.ascontiguousarray(x) for x in inputs]
+    def __init__(self, path: Path, runner: Runner, boundary: Boundary) -> None:
+        self.path, self.runner, self.boundary = path, runner, boundary
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         try:
-            outputs = self.runner.run(self.stored(inputs))
+            outputs = self.runner.run(self.boundary.stored(inputs))
         except Exception as error:  # runtimes raise what they like
             raise LoadError(f"{self.path}: does not run on float32 ({one_line(error)})") from error
-        if isinstance(self.runner, TfliteRunner):
-            return self.runner.floats(outputs)
-        return outputs
+        return self.boundary.floats(outputs)
 
 
-def _opened(path: Path, threads: int) -> tuple[FileSide, Runner]:
+def _opened(path: Path, threads: int) -> tuple[FileSide, _File]:
     found, data = read_model(path)
     try:
         operators = _onnx_operators(data) if found is ONNX else read_operators(data).counts
         runner = found.open(data, threads)
     except LoadError as error:
         raise LoadError(f"{path}: {error}") from error
-    return FileSide(path, len(data), runner.runtime, operators), runner
+    side = FileSide(path, len(data), runner.runtime, operators)
+    return side, _File(path, runner, found.boundary(data))
 
 
 def _onnx_operators(data: bytes) -> dict[str, int]:
@@ -168,7 +161,7 @@ def _difference(ours: Sequence[Array], theirs: Sequence[Array]) -> float | None:
 
 def _timed(found: ComparedFiles, files: Sequence[_File], runs: int) -> ComparedFiles:
     runners = [file.runner for file in files]
-    inputs = [file.stored(random_inputs(file.runner)) for file in files]
+    inputs = [file.boundary.stored(random_inputs(file.runner)) for file in files]
     a, b = bench(runners, runs=runs, inputs=inputs)
     ratios = [x / y for x, y in zip(a.times_ms, b.times_ms, strict=True)]
     return ComparedFiles(

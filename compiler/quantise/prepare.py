@@ -18,6 +18,7 @@ from shrinkc.compiler.quantise.headroom import leave_room_for_biases
 from shrinkc.compiler.quantise.noise import LayerNoise, own_noise
 from shrinkc.compiler.quantise.options import Int8
 from shrinkc.compiler.quantise.ranges import calibrate, channel_ranges
+from shrinkc.compiler.quantise.rounding import Grid, grid_of
 from shrinkc.compiler.quantise.simulate import Quantisation
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.support.text import counted
@@ -148,6 +149,23 @@ def _corrected(
         graph_module, skipped = result.graph_module, result.skipped
     graph_module, _ = leave_room_for_biases(graph_module, quantisation)
     return graph_module, replace(quantisation, program=lower(graph_module)), skipped
+
+
+def boundary_grids(quantisation: Quantisation) -> dict[str, Grid]:
+    """The grids of what the network reads and returns, by name, where those are floats."""
+    program, ranges = quantisation.program, quantisation.ranges
+    makers = {op.output.name: op for op in program.ops}
+    found: dict[str, Grid] = {}
+    for value in (*program.inputs, *program.outputs):
+        if value.dtype != "float32":
+            continue
+        name = value.name
+        while name not in ranges:  # a copy of what is returned twice
+            maker = makers[name]
+            assert isinstance(maker, ops.Reshape)
+            name = maker.x.name
+        found[value.name] = grid_of(*ranges[name])
+    return found
 
 
 def operators(program: ops.Program, layers: Sequence[str]) -> frozenset[str]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from shrinkc.compiler.cost.predict import Prediction
+from shrinkc.compiler.formats.boundary import Port
 from shrinkc.compiler.measure.bench import Timing
 from shrinkc.compiler.measure.layers import LayerTime
 from shrinkc.compiler.pipeline.run import Step
@@ -41,7 +42,8 @@ class ArtefactReport:
     metric, whichever it is), `agreement` on the evaluation images, None where answers are not
     scored, `details` (other metrics, by name), `drop` of the metric, and `errors`, every output's
     over its variance. Times in ms on this machine, memory as `memory_bytes` of memory.py measures
-    it; `signal` is the signal to noise (dB) of every output of an int8 file.
+    it; `signal` is the signal to noise (dB) of every output of an int8 file; `inputs` and `outputs`
+    are what it reads and returns.
     """
 
     name: str
@@ -62,6 +64,8 @@ class ArtefactReport:
     drop: Estimate | None = None
     errors: tuple[ErrorEstimate, ...] = ()
     signal: tuple[OutputSignal, ...] = ()
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
     details: dict[str, float] = field(default_factory=dict[str, float])
 
 
@@ -247,6 +251,8 @@ def artefact_report(
         memory_bytes=memory[1],
         memory_bytes_before=memory[0],
         signal=signal,
+        inputs=artefact.boundary.inputs,
+        outputs=artefact.boundary.outputs,
     )
 
 

@@ -11,6 +11,7 @@ Precision = Literal["fp32", "int8"]
 MeasuredPrecision = Literal["fp32", "fp16", "int8"]  # fp16 on CUDA devices alone
 Merge = Literal["auto", "all", "none"]  # of linear segments
 Int8Tuning = Literal["none", "bias", "equalise", "both"]
+Io = Literal["float32", "int8", "uint8"]  # what files read and return
 DepthMethod = Literal[
     "closed-form", "depthshrinker", "two-stage-dp", "layermerge", "layer-pruning", "expand"
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, fx
 
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.formats.base import Format
+from shrinkc.compiler.formats.boundary import Boundary
 from shrinkc.compiler.formats.exported import Exported
 from shrinkc.compiler.formats.runner import Array, Runner
 from shrinkc.compiler.pipeline.run import node_values
@@ -121,8 +123,8 @@ class Artefact:
         return self.format.name
 
     def run(self, inputs: tuple[Tensor, ...]) -> list[Array]:
-        """Outputs in PyTorch's layout for inputs in PyTorch's layout. Raises InputError for a batch
-        size that it cannot be run at."""
+        """Outputs in PyTorch's layout for inputs in PyTorch's layout, in floats where the file
+        quantises them. Raises InputError for a batch size that it cannot be run at."""
         captured, batch = self.program.inputs[0].shape[0], inputs[0].shape[0]
         if not self.takes(batch):
             raise InputError(
@@ -143,8 +145,14 @@ class Artefact:
         captured = self.program.inputs[0].shape[0]
         return self.apart or batch == captured or self.format.takes_any_batch(self.program)
 
+    @cached_property
+    def boundary(self) -> Boundary:
+        """What the file itself reads and returns."""
+        return self.format.boundary(self.data)
+
     def _run_once(self, inputs: list[Array]) -> list[Array]:
-        return self.format.run(self.runner, self.program, inputs)
+        stored = self.boundary.stored(inputs)
+        return self.boundary.floats(self.format.run(self.runner, self.program, stored))
 
 
 def artefact(form: Format, data: bytes, program: ops.Program) -> Artefact:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import fx
 
-from shrinkc.compiler.formats.base import Format, Written
+from shrinkc.compiler.formats.base import Batches, Format, Written
 from shrinkc.compiler.formats.exported import Exported
-from shrinkc.compiler.quantise.prepare import Prepared, prepare
+from shrinkc.compiler.quantise.prepare import Prepared, boundary_grids, prepare
+from shrinkc.compiler.quantise.simulate import Quantisation
 from shrinkc.compiler.quantise.stored import inner_inputs
+from shrinkc.compiler.support.choices import Io
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.verify.data import Data
-from shrinkc.compiler.verify.int8_files import Making, int8_files
-from shrinkc.errors import InputError
+from shrinkc.compiler.verify.files import Artefact
+from shrinkc.compiler.verify.int8_files import FEW_BATCHES, Making, int8_files
+from shrinkc.compiler.verify.signal import LEAST_DB, Signal
+from shrinkc.errors import InputError, VerificationError
 
 
 def quantised(
@@ -42,6 +46,10 @@ def quantised(
     else:
         prepared = options.stored.prepared(final)
         files = _from_stored(prepared, formats, options.opset, here, progress)
+    if options.io != "float32":
+        few = inner_inputs(final) if options.stored else data.calibration_batches()[:FEW_BATCHES]
+        boundary = _Boundary(options.io, prepared.quantisation, few, here)
+        files = {one.name: boundary.quantised(one, files[one.name]) for one in formats}
     quantised = Exported(
         prepared.quantisation.program,
         {name: file.data for name, file in files.items()},
@@ -53,6 +61,37 @@ def quantised(
         ),
     )
     return quantised, prepared
+
+
+@dataclass(frozen=True, eq=False)
+class _Boundary:
+    """Inputs and outputs that are integers. `batches`: inputs that files are compared on."""
+
+    io: Io
+    quantisation: Quantisation
+    batches: Batches
+    here: bool
+
+    def quantised(self, one: Format, file: Written) -> Written:
+        """An int8 file with them. Raises VerificationError where it computes something else than
+        the one with floats."""
+        made = one.with_io(file.data, self.io, boundary_grids(self.quantisation))
+        floats, integers = (self._loaded(one, data) for data in (file.data, made))
+        signal = Signal(self.quantisation.program)
+        for inputs in self.batches:
+            signal.add(integers.run(inputs), floats.run(inputs))
+        real = {x.name for x in self.quantisation.program.outputs if x.dtype == "float32"}
+        for output in signal.outputs():
+            if output.output in real and not output.snr_db >= LEAST_DB:
+                raise VerificationError(
+                    f"{one.file} with `io` {self.io} keeps {output.snr_db:.1f} dB of output "
+                    f"'{output.output}' of the same file with floats, {LEAST_DB:.0f} are needed",
+                    "leave `io` out",
+                )
+        return replace(file, data=made)
+
+    def _loaded(self, one: Format, data: bytes) -> Artefact:
+        return Artefact(one, data, self.quantisation.program, one.open_to_judge(data, self.here))
 
 
 def _from_stored(

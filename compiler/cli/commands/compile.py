@@ -19,6 +19,7 @@ from shrinkc.compiler.cli.options import (
     ImagesOption,
     InputOption,
     Int8TuningOption,
+    IoOption,
     KeepFp32Option,
     LossOption,
     MaxDropOption,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from shrinkc.compiler.api.steps.network import ModelFile
     from shrinkc.compiler.cost.goal import Goal
     from shrinkc.compiler.images.source import ImageFolder
-    from shrinkc.compiler.support.choices import Int8Tuning, Merge, Precision
+    from shrinkc.compiler.support.choices import Int8Tuning, Io, Merge, Precision
     from shrinkc.compiler.tasks.asked import AskedTask
 
 
@@ -86,6 +87,7 @@ def compile_command(
     loss: LossOption = None,
     epochs: EpochsOption = None,
     precision: PrecisionOption = None,
+    io: IoOption = "float32",
     calibration: CalibrationOption = None,
     int8_tuning: Int8TuningOption = None,
     keep_fp32: KeepFp32Option = None,
@@ -111,11 +113,17 @@ def compile_command(
     told = (evaluation, train, epochs, output_weights, loss)
     int8 = (int8_tuning, keep_fp32, min_snr_db, calibration)
     _check(exact, images, told, int8, merge, precision)
+    if io != "float32" and not exact:
+        raise InputError(
+            "`io` is for compiling without a goal",
+            "plan first, then compile the model.safetensors of the plan with it",
+        )
     if exact:
         how.compile(
             reading.if_given(images),
             reading.if_given(calibration),
             precision=precision or "fp32",
+            io=io,
             merge=merge,
             int8_tuning=int8_tuning or "bias",
             keep_fp32=keep_fp32 or [],
@@ -210,6 +218,7 @@ class _How:
         calibration: ImageFolder | None,
         *,
         precision: Precision,
+        io: Io,
         merge: Merge,
         int8_tuning: Int8Tuning,
         keep_fp32: list[str],
@@ -229,6 +238,7 @@ class _How:
             images=images,
             calibration=calibration,
             precision=precision,
+            io=io,
             merge=merge,
             int8_tuning=int8_tuning,
             keep_fp32=keep_fp32,
