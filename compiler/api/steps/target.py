@@ -36,4 +36,4 @@ def options_of(
     target: Target, precision: Precision, opset: int, threads: int, runs: int
 ) -> Options:
     """Of functions that change a network. Raises InputError."""
-    return Options(target_name(target), precision, opset, threads=threads, runs=runs)
+    return Options(target_name(target), precision, opset=opset, threads=threads, runs=runs)
