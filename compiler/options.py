@@ -34,6 +34,8 @@ class Options:
     precision      fp32 or int8 (which needs images to calibrate on)
     io             what int8 files read and return where the network has floats: those, or int8 or
                    uint8, quantised as the report says
+    fold_normalisation  files read images of raw RGB, 0 to 255; what `preprocessing` does to the
+                   numbers is in the files
     opset          of the ONNX file
     merge          linear segments: where the target's table says it pays, always, or never
     images         images to verify and, with labels, to judge accuracy on
@@ -55,6 +57,7 @@ class Options:
     target: str = "rpi4"
     precision: Precision = "fp32"
     io: Io = "float32"
+    fold_normalisation: bool = False
     opset: int = OPSET
     merge: Merge = "auto"
     images: ImageSet | TensorImages | None = None

@@ -39,6 +39,7 @@ def compile(
     calibration: Given | None = None,
     precision: Precision = "fp32",
     io: Io = "float32",
+    fold_normalisation: bool = False,
     merge: Merge = "auto",
     int8_tuning: Int8Tuning = "bias",
     keep_fp32: Sequence[str] = (),
@@ -68,6 +69,8 @@ def compile(
             "all", or "none".
         io: what int8 files read and return: "float32", "int8" or "uint8", quantised by the numbers
             in `report.artefacts`. Calling the result takes floats all the same.
+        fold_normalisation: files read raw RGB, 0 to 255: the normalisation of `images` is in them.
+            So it is in the result: it is called with raw images, too.
         int8_tuning: before int8: "bias" corrects biases on the calibration images, "equalise"
             the ranges of channels, "both", "none".
         keep_fp32: layers that stay fp32 in int8 files.
@@ -97,6 +100,7 @@ def compile(
         target=target_name(target),
         precision=precision,
         io=io,
+        fold_normalisation=fold_normalisation,
         opset=opset,
         merge=merge,
         int8_tuning=int8_tuning,

@@ -528,6 +528,14 @@ IoOption = Annotated[
         rich_help_panel=INT8,
     ),
 ]
+FoldNormalisationOption = Annotated[
+    bool,
+    typer.Option(
+        "--fold-normalisation",
+        help="Files read raw RGB, 0 to 255; --mean, --std, --scale and --bgr are in them.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 KeepFp32Option = Annotated[
     list[str] | None,
     typer.Option(

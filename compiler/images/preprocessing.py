@@ -11,7 +11,7 @@ import math
 import tokenize
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -115,6 +115,52 @@ class Preprocessing:
             raise ImageError(f"{width}×{height} is too narrow to be resized")
         left, top = round((target[0] - columns) / 2), round((target[1] - rows) / 2)
         return Placement(target, -left, -top)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What `given` does to the numbers of an image of raw RGB, (n, C, H, W) of 0 to 255:
+    x · scale + shift, its channels in reverse before where they are BGR."""
+
+    given: Preprocessing
+
+    @property
+    def scale(self) -> Tensor:
+        """(C,), float64"""
+        return 1 / (255 * self._channels(self.given.normalisation[1]))
+
+    @property
+    def shift(self) -> Tensor:
+        """(C,), float64"""
+        mean, std = map(self._channels, self.given.normalisation)
+        return -mean / std
+
+    @property
+    def raw(self) -> Preprocessing:
+        """The same without it."""
+        return replace(self.given, mean=(0.0,), std=(1.0,), scale=255.0, bgr=False)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Raw → as the network reads it."""
+        x = x.flip(1) if self.given.bgr else x
+        scale, shift = (v.to(x.dtype)[:, None, None] for v in (self.scale, self.shift))
+        return x * scale + shift
+
+    def undone(self, x: Tensor) -> Tensor:
+        """As the network reads it → raw."""
+        scale, shift = (v.to(x.dtype)[:, None, None] for v in (self.scale, self.shift))
+        raw = (x - shift) / scale
+        return raw.flip(1) if self.given.bgr else raw
+
+    def _channels(self, values: tuple[float, ...]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64).expand(self.given.channels)
+
+    def __str__(self) -> str:
+        mean, std = (
+            ",".join(f"{255 * v:.6g}" for v in values) for values in self.given.normalisation
+        )
+        order = "BGR " if self.given.bgr else ""
+        return f"({order}x − {mean}) / {std}"
 
 
 @dataclass(frozen=True)

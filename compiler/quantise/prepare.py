@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +17,7 @@ from shrinkc.compiler.quantise.bias import correct_biases
 from shrinkc.compiler.quantise.headroom import leave_room_for_biases
 from shrinkc.compiler.quantise.noise import LayerNoise, own_noise
 from shrinkc.compiler.quantise.options import Int8
-from shrinkc.compiler.quantise.ranges import calibrate, channel_ranges
+from shrinkc.compiler.quantise.ranges import Range, calibrate, channel_ranges
 from shrinkc.compiler.quantise.rounding import Grid, grid_of
 from shrinkc.compiler.quantise.simulate import Quantisation
 from shrinkc.compiler.support.progress import Progress, Silent
@@ -61,11 +61,13 @@ def prepare(
     progress: Progress | None = None,
     *,
     task: Task = CLASSIFICATION,
+    known: Mapping[str, Range] | None = None,
 ) -> Prepared:
     """Equalise, calibrate, choose what stays fp32, correct biases, leave room for them.
 
     `graph_module` is left as it is. `batches` are calibration inputs, each of the captured batch
-    size. Raises InputError for a layer that is not there.
+    size; `known` are ranges that no images need to tell. Raises InputError for a layer that is not
+    there.
     """
     progress = progress or Silent()
     check_layers(lower(graph_module), options.keep_fp32)
@@ -81,6 +83,7 @@ def prepare(
     with progress.task("Calibrating", len(batches)) as done:
         watch = sanity.watch(inputs, outputs)
         ranges = calibrate(graph_module, program.names, batches, done, watch)
+    ranges = {**ranges, **(known or {})}
     kept = operators(program, options.keep_fp32) | _always_fp32(program)
     quantisation = Quantisation(program, ranges, kept)
     noise: tuple[LayerNoise, ...] = ()

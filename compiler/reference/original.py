@@ -58,6 +58,15 @@ class Original:
     def of_model(cls, reference: Reference, example: tuple[Tensor, ...] | None = None) -> Original:
         return cls(reference, reference.precise, example)
 
+    def behind(self, change: Answering, example: tuple[Tensor, ...] | None) -> Original:
+        """The same as a function of what `change` makes its inputs of; `example` of those."""
+        precise = self._precise
+        return Original(
+            lambda inputs: self._answer(change(inputs)),
+            None if precise is None else lambda inputs: precise(change(inputs)),
+            example,
+        )
+
     def outputs(self, key: Hashable, inputs: tuple[Tensor, ...]) -> list[Array]:
         """What it computes for the batch that `key` stands for."""
         known = self._kept.get(key)

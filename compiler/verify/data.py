@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, fx
 
 from shrinkc.compiler.images.files import ImageSet
+from shrinkc.compiler.images.preprocessing import Normalisation
 from shrinkc.compiler.images.tensors import TensorImages
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.pipeline.run import sample_inputs
@@ -29,6 +30,7 @@ class Data:
 
     apart    whether a batch may be run in parts: the network treats samples one by one
     example  inputs of the network's; None: normal numbers
+    raw      what the network does to raw images first, where it reads those
     """
 
     graph_module: fx.GraphModule
@@ -37,6 +39,7 @@ class Data:
     calibration: ImageSet | TensorImages | None
     apart: bool = True
     example: tuple[Tensor, ...] | None = None
+    raw: Normalisation | None = None
     skipped: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -54,7 +57,7 @@ class Data:
         """(inputs, labels) to compare artefacts on."""
         if self.evaluation is None:
             for seed in range(RANDOM_BATCHES):
-                yield sample_inputs(self.graph_module, torch.float32, seed), None
+                yield self._as_read(sample_inputs(self.graph_module, torch.float32, seed)), None
             return
         size = self._batch_size()
         for images, labels in self._read(self.evaluation, size):
@@ -65,7 +68,12 @@ class Data:
         """What reaches the limits of the network, at every batch size that its files take."""
         example = self.example or sample_inputs(self.graph_module, torch.float32)
         free = self.graph_module.meta.get("dynamic_batch", False)
-        return tuple(probes(example, batch_sizes(example) if free else (len(example[0]),)))
+        found = probes(example, batch_sizes(example) if free else (len(example[0]),))
+        return tuple(replace(probe, inputs=self._as_read(probe.inputs)) for probe in found)
+
+    def _as_read(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What is made up for a network is made up behind its normalisation."""
+        return inputs if self.raw is None else tuple(map(self.raw.undone, inputs))
 
     def notes(self) -> tuple[str, ...]:
         """Images that could not be used, named."""
@@ -112,9 +120,17 @@ class Data:
         return max(1, min(16, BATCH_BYTES // per_image) // batch) * batch
 
 
-def split(graph_module: fx.GraphModule, options: Options, original: Original | None = None) -> Data:
+def split(
+    graph_module: fx.GraphModule,
+    options: Options,
+    original: Original | None = None,
+    raw: Normalisation | None = None,
+) -> Data:
     """Evaluation images are never calibration images. `original` tells whether samples may be run
-    apart; without it they are taken to."""
+    apart; without it they are taken to. `raw`: what the network does to images first, which are
+    given to it as they are."""
+    if raw is not None:
+        options = replace(options, preprocessing=raw.raw)
     images, calibration = options.images, options.calibration
     if images is not None and len(graph_module.meta["input_shapes"]) > 1:
         raise InputError("`images` works for networks with one input")
@@ -128,7 +144,7 @@ def split(graph_module: fx.GraphModule, options: Options, original: Original | N
         calibration = calibration.part(slice(0, None, step))
     apart = original is None or _apart(graph_module, original)
     example = None if original is None else original.example
-    return Data(graph_module, options, images, calibration, apart, example)
+    return Data(graph_module, options, images, calibration, apart, example, raw)
 
 
 def _apart(graph_module: fx.GraphModule, original: Original) -> bool:

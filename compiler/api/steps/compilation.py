@@ -11,6 +11,7 @@ from torch import fx
 from shrinkc.compiler.api.steps.network import require_layers
 from shrinkc.compiler.api.steps.optimise import Optimised, optimise
 from shrinkc.compiler.api.steps.quantise import quantised
+from shrinkc.compiler.api.steps.raw_input import folded, normalisation_of, reading_raw, said
 from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.cost.keys import macs
 from shrinkc.compiler.cost.predict import CostTable, Prediction, predict
@@ -91,12 +92,19 @@ def compile_graph(
     table = cost_table(options.target, options.threads)
     require_layers(original)
     reference = reference or Original.of_graph(original)
-    data = split(original, options, reference)
+    users = users or reference
+    raw = normalisation_of(options)
+    data = split(original, options, reference, raw)
     with progress.task("Simplifying, folding, merging; each pass verified in float64"):
         optimised = optimise(original, table, options)
+        notes: tuple[str, ...] = ()
+        if raw is not None:
+            optimised = folded(optimised, raw, pads=options.precision == "fp32")
+            notes = (said(optimised, raw),)
+            reference, users = (reading_raw(one, raw) for one in (reference, users))
     with progress.task("Exporting"):
         exported, unchanged = _exported(optimised, before, options)
-    compared = _Compared(reference, users or reference, data)
+    compared = _Compared(reference, users, data)
     files = _verified(exported, optimised.final, compared, progress)
     if options.precision == "int8":
         files = _in_int8(files, optimised.final, compared, progress)
@@ -108,6 +116,7 @@ def compile_graph(
         table=table,
         data=data,
         progress=progress,
+        notes=notes,
     ).extended(sections)
     written = _written(report, optimised.final, files.exported, options.formats)
     return Compilation(report, {**written, **(extras or {})}, optimised.final, files.loaded)
@@ -200,6 +209,7 @@ def _report(
     table: CostTable,
     data: Data,
     progress: Progress,
+    notes: tuple[str, ...] = (),
 ) -> Report:
     """Predict and measure. `networks`: before and after; `unchanged`: the files before."""
     options, original, exported = data.options, data.graph_module, files.exported
@@ -248,6 +258,7 @@ def _report(
         notes=(
             *original.meta.get("notes", ()),
             *options.task.notes,
+            *notes,
             *exported.notes,
             *files.notes,
             *data.notes(),
@@ -289,7 +300,8 @@ def _hardly_right(network: fx.GraphModule, data: Data, found: Judgement) -> tupl
     options = data.options
     if options.task.pooled:
         return ()
-    return why_hardly_right(network, data.evaluation, options.preprocessing, options.task)
+    given = options.preprocessing if data.raw is None else data.raw.given
+    return why_hardly_right(network, data.evaluation, given, options.task)
 
 
 def _size(exported: Exported, one: Format) -> int | None:

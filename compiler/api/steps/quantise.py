@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import fx
 
+from shrinkc.compiler.api.steps.raw_input import BYTES
 from shrinkc.compiler.formats.base import Batches, Format, Written
 from shrinkc.compiler.formats.exported import Exported
 from shrinkc.compiler.quantise.prepare import Prepared, boundary_grids, prepare
@@ -40,7 +41,10 @@ def quantised(
         raise InputError(f"`precision` {options.precision}: {'; '.join(failures)}")
     if options.stored is None:
         batches = data.calibration_batches()
-        prepared = prepare(final, batches, options.int8, progress, task=options.task)
+        known = {} if data.raw is None else dict.fromkeys(final.meta["input_shapes"], BYTES)
+        prepared = prepare(
+            *(final, batches, options.int8, progress), task=options.task, known=known
+        )
         making = Making(formats, batches, options.int8, progress, options.opset, here)
         prepared, files = int8_files(prepared, making)
     else:

@@ -16,6 +16,7 @@ from shrinkc.compiler.cli.options import (
     ClassesOption,
     EpochsOption,
     EvaluationOption,
+    FoldNormalisationOption,
     ImagesOption,
     InputOption,
     Int8TuningOption,
@@ -92,6 +93,7 @@ def compile_command(
     int8_tuning: Int8TuningOption = None,
     keep_fp32: KeepFp32Option = None,
     min_snr_db: MinSnrOption = None,
+    fold_normalisation: FoldNormalisationOption = False,
     out: OutOption = None,
     opset: OpsetOption = 17,
     threads: ThreadsOption = None,
@@ -113,17 +115,19 @@ def compile_command(
     told = (evaluation, train, epochs, output_weights, loss)
     int8 = (int8_tuning, keep_fp32, min_snr_db, calibration)
     _check(exact, images, told, int8, merge, precision)
-    if io != "float32" and not exact:
-        raise InputError(
-            "`io` is for compiling without a goal",
-            "plan first, then compile the model.safetensors of the plan with it",
-        )
+    for name, given in (("io", io != "float32"), ("fold_normalisation", fold_normalisation)):
+        if given and not exact:
+            raise InputError(
+                f"`{name}` is for compiling without a goal",
+                "plan first, then compile the model.safetensors of the plan with it",
+            )
     if exact:
         how.compile(
             reading.if_given(images),
             reading.if_given(calibration),
             precision=precision or "fp32",
             io=io,
+            fold_normalisation=fold_normalisation,
             merge=merge,
             int8_tuning=int8_tuning or "bias",
             keep_fp32=keep_fp32 or [],
@@ -219,6 +223,7 @@ class _How:
         *,
         precision: Precision,
         io: Io,
+        fold_normalisation: bool,
         merge: Merge,
         int8_tuning: Int8Tuning,
         keep_fp32: list[str],
@@ -239,6 +244,7 @@ class _How:
             calibration=calibration,
             precision=precision,
             io=io,
+            fold_normalisation=fold_normalisation,
             merge=merge,
             int8_tuning=int8_tuning,
             keep_fp32=keep_fp32,
