@@ -1,6 +1,6 @@
 """Train the regression and write examples/blobs/blobs.pt (a state dict).
 
-    python -m examples.blobs.train
+python -m examples.blobs.train
 """
 
 from pathlib import Path

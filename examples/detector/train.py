@@ -1,6 +1,6 @@
 """Train the detector and write examples/detector/detector.pt (a state dict).
 
-    python -m examples.detector.train
+python -m examples.detector.train
 """
 
 from pathlib import Path

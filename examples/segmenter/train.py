@@ -1,6 +1,6 @@
 """Train the U-Net and write examples/segmenter/segmenter.pt (a state dict).
 
-    python -m examples.segmenter.train
+python -m examples.segmenter.train
 """
 
 from pathlib import Path

@@ -29,9 +29,7 @@ class Spectrogram(nn.Module):
         self.register_buffer("bands", bands(), persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
-        frames = torch.stft(
-            wave, FRAME, HOP, window=self.window, center=True, return_complex=True
-        )
+        frames = torch.stft(wave, FRAME, HOP, window=self.window, center=True, return_complex=True)
         power = torch.view_as_real(frames).square().sum(-1)
         return ((self.bands @ power + 1e-2).log() / 5).unsqueeze(1)
 

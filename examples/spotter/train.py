@@ -1,6 +1,6 @@
 """Train the keyword spotter and write examples/spotter/spotter.pt (a state dict).
 
-    python -m examples.spotter.train
+python -m examples.spotter.train
 """
 
 from pathlib import Path

@@ -1,0 +1,121 @@
+"""The examples of other tasks: judged by their own metric in fp32 and int8, from files as a user
+has them, and planned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import shrinkc
+from examples.blobs import data as blobs
+from examples.blobs.net import blobs_net
+from examples.detector import data as detector_data
+from examples.detector.net import detector
+from examples.segmenter import data as segmenter_data
+from examples.segmenter.net import unet
+from examples.spotter import data as spotter_data
+from examples.spotter.net import spotter
+from shrinkc import Goal, ImageFolder
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+COUNT = 40  # images
+TRAINED = tuple(sorted(EXAMPLES.glob("*/*.pt")))
+
+
+@dataclass(frozen=True)
+class Example:
+    """`least`: of the metric on held-out images; `lost`: of it by int8, at most, on so few."""
+
+    build: Callable[[], nn.Module]
+    write: Callable[[Path, int], None]
+    shape: tuple[int, ...]
+    task: Any
+    labels: str | None
+    metric: str
+    least: float
+    lost: float
+
+    def images(self, folder: Path) -> Any:
+        if self.labels is None:
+            return folder.with_suffix(".npz")
+        labels = folder / self.labels
+        return ImageFolder(folder / "images", mean=(0,), std=(1,), annotations=labels)
+
+
+KINDS = {
+    "detector": Example(
+        *(detector, detector_data.write, (1, 1, 64, 64)),
+        *(shrinkc.Detection(layout="yolov8"), "labels", "mAP", 0.5, 0.02),
+    ),
+    "segmenter": Example(
+        *(unet, segmenter_data.write, (1, 1, 64, 64)),
+        *(shrinkc.Segmentation(), "masks", "mIoU", 0.5, 0.02),
+    ),
+    "blobs": Example(
+        *(blobs_net, blobs.write, (1, 1, 48, 48)),
+        *(shrinkc.Regression(), "numbers", "R²", 0.8, 0.02),
+    ),
+    "spotter": Example(
+        *(spotter, spotter_data.write, (1, 4000)),
+        *(shrinkc.Classification(), None, "top-1", 0.85, 0.05),
+    ),
+}
+
+
+def network(name: str) -> nn.Module:
+    net = KINDS[name].build()
+    net.load_state_dict(torch.load(EXAMPLES / name / f"{name}.pt", weights_only=True))
+    return net.eval()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_judged_by_its_own_metric_in_fp32_and_int8(name: str, tmp_path: Path) -> None:
+    kind = KINDS[name]
+    kind.write(tmp_path, COUNT)
+    given: dict[str, Any] = {"target": "rpi4", "task": kind.task, "runs": 0}
+    given["images"] = kind.images(tmp_path / "test")
+    x = torch.rand(kind.shape)
+    exact = shrinkc.compile(network(name), x, **given).report
+    given["calibration"] = kind.images(tmp_path / "train")
+    int8 = shrinkc.compile(network(name), x, precision="int8", **given).report
+    assert exact.task.metric == kind.metric
+    before = exact.original_top1
+    assert before is not None
+    assert before > kind.least
+    for report, lost in ((exact, 1e-3), (int8, kind.lost)):
+        assert [file.file for file in report.artefacts] == ["model.onnx", "model.tflite"]
+        for file in report.artefacts:
+            assert file.top1 == pytest.approx(before, abs=lost), file.file
+
+
+@pytest.mark.parametrize("path", TRAINED, ids=lambda path: path.stem)
+def test_the_weights_are_small(path: Path) -> None:
+    assert path.stat().st_size < 200_000
+
+
+def test_data_are_the_same_each_time() -> None:
+    one, other = (detector_data.canvases(training=False, seed=1).batch(3)[0] for _ in range(2))
+    assert torch.equal(one, other)
+
+
+def test_the_detector_planned(tmp_path: Path) -> None:
+    """For 1.5×, by the table, so that no timing decides; twice the same."""
+    kind = KINDS["detector"]
+    kind.write(tmp_path, COUNT)
+    given: dict[str, Any] = {"target": "rpi4", "task": kind.task, "runs": 0, "precision": "fp32"}
+    images = kind.images(tmp_path / "train")
+    made = [
+        shrinkc.plan(
+            *(network("detector"), torch.rand(kind.shape)),
+            **(given | {"goal": Goal.speedup(1.5), "images": images, "folder": tmp_path / name}),
+        )
+        for name in ("once", "again")
+    ]
+    assert made[0].plan.steps
+    assert made[0].plan == made[1].plan
