@@ -103,7 +103,8 @@ FIELDS: Mapping[str, Unit | Several | Record] = {
     **dict.fromkeys(("network", "library", "name", "method", "criterion", "mode", "moves"), TEXT),
     **dict.fromkeys(("tool", "settings", "by", "runtime", "precision", "target", "table"), TEXT),
     **dict.fromkeys(("file", "int8_tuning", "goal", "kinds", "captured_by", "peer_tool"), TEXT),
-    **dict.fromkeys(("verified_on", "failure"), TEXT),
+    **dict.fromkeys(("verified_on", "failure", "family"), TEXT),
+    "notes": Several(TEXT),
     "stopped": _or_none(TEXT),
     "errors": Several(TEXT),  # by stage
     "peers": Several(Several(TEXT)),  # pinned requirements by tool
@@ -132,6 +133,7 @@ FIELDS: Mapping[str, Unit | Several | Record] = {
     **dict.fromkeys(("promised_error", "error_on_others"), ERROR),
     **dict.fromkeys(("worst_column", "worst_column_on_others"), ERROR),
     **dict.fromkeys(("error_interval", "worst_column_interval"), Several(ERROR)),
+    "damages": Several(ERROR),  # of a plan, by output
     **dict.fromkeys(("inside", "worst_column_inside"), SHARE),  # of groups of other images
     # --- speed
     **dict.fromkeys(("asked_speedup", "table_speedup", "speedup", "speedup_in_runtime"), RATIO),
@@ -165,7 +167,7 @@ FIELDS: Mapping[str, Unit | Several | Record] = {
     **dict.fromkeys(("choices", "slices", "kept_batch_norms"), Several(COUNT)),
     # --- stages of a coverage run: whether they were passed
     **dict.fromkeys(("captured", "folded", "onnx", "tflite", "pruned", "masked", "saved"), FLAG),
-    **dict.fromkeys(("attention", "dynamic_batch"), FLAG),
+    **dict.fromkeys(("attention", "dynamic_batch", "planned"), FLAG),
     "peer": Record(),
     # --- measures with a bar: in the row's `unit`, see MEASURE_UNITS
     "measure": TEXT,
