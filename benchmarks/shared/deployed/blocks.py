@@ -355,3 +355,112 @@ class SqueezeExcite1d(nn.Module):
 
     def forward(self, x):
         return x * self.s(x)
+
+
+class InvertedResidual(nn.Module):
+    """MobileNetV2's block; V3's with squeeze and excite and h-swish."""
+
+    def __init__(self, i, o, t=2, st=1, k=3, se=False, act=nn.ReLU6):
+        super().__init__()
+        h = i * t
+        self.a = conv_bn_act(i, h, 1, act=act)
+        self.d = conv_bn_act(h, h, k, st, h, act=act)
+        self.se = SqueezeExcite(h) if se else nn.Identity()
+        self.p = nn.Sequential(nn.Conv2d(h, o, 1, bias=False), nn.BatchNorm2d(o))
+        self.skip = i == o and st == 1
+
+    def forward(self, x):
+        y = self.p(self.se(self.d(self.a(x))))
+        return x + y if self.skip else y
+
+
+class SqueezeExcite(nn.Module):
+    """Hu et al., 2018, with a hard sigmoid."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.f = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(c, max(4, c // 4), 1),
+            nn.ReLU(),
+            nn.Conv2d(max(4, c // 4), c, 1),
+            nn.Hardsigmoid(),
+        )
+
+    def forward(self, x):
+        return x * self.f(x)
+
+
+class GhostModule(nn.Module):
+    """Han et al., 2020: half of the maps by a cheap convolution of the other half."""
+
+    def __init__(self, i, o, relu=True):
+        super().__init__()
+        act = nn.ReLU if relu else nn.Identity
+        self.a = conv_bn_act(i, o // 2, 1, act=act)
+        self.b = conv_bn_act(o // 2, o // 2, 3, 1, o // 2, act=act)
+
+    def forward(self, x):
+        a = self.a(x)
+        return torch.cat((a, self.b(a)), 1)
+
+
+class ShuffleUnit(nn.Module):
+    """ShuffleNetV2's unit: half passes, half is convolved, channels are shuffled."""
+
+    def __init__(self, c):
+        super().__init__()
+        h = c // 2
+        self.m = nn.Sequential(
+            conv_bn_act(h, h, 1, act=nn.ReLU),
+            conv_bn_act(h, h, 3, 1, h, act=nn.Identity),
+            conv_bn_act(h, h, 1, act=nn.ReLU),
+        )
+
+    def forward(self, x):
+        a, b = x.chunk(2, 1)
+        x = torch.cat((a, self.m(b)), 1)
+        n, c, h, w = x.shape
+        return x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+class MobileBackbone(nn.Module):
+    """Inverted residuals; features at strides 4, 8 and 16."""
+
+    def __init__(self, w=16, se=False, act=nn.ReLU6):
+        super().__init__()
+        self.a = nn.Sequential(
+            conv_bn_act(3, w, 3, 2, act=act), InvertedResidual(w, w, 2, 2, se=se, act=act)
+        )
+        self.b = nn.Sequential(
+            InvertedResidual(w, 2 * w, 2, 2, 5, se, act),
+            InvertedResidual(2 * w, 2 * w, 2, 1, 3, se, act),
+        )
+        self.c = nn.Sequential(
+            InvertedResidual(2 * w, 4 * w, 2, 2, 5, se, act),
+            InvertedResidual(4 * w, 4 * w, 2, 1, 3, se, act),
+        )
+
+    def forward(self, x):
+        a = self.a(x)
+        b = self.b(a)
+        return (a, b, self.c(b))
+
+
+class PatchTransformer(nn.Module):
+    """A small ViT without a head: patches, positions, two pre-norm layers."""
+
+    def __init__(self, size=64, patch=8, d=32, extra=1):
+        super().__init__()
+        self.e = nn.Conv2d(3, d, patch, patch)
+        self.x = nn.Parameter(torch.randn(1, extra, d) * 0.02)
+        self.p = nn.Parameter(torch.randn(1, (size // patch) ** 2 + extra, d) * 0.02)
+        self.t = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(d, 4, 2 * d, 0.0, "gelu", batch_first=True, norm_first=True),
+            2,
+            enable_nested_tensor=False,
+        )
+
+    def forward(self, x):
+        x = self.e(x).flatten(2).transpose(1, 2)
+        return self.t(torch.cat((self.x.expand(x.shape[0], -1, -1), x), 1) + self.p)

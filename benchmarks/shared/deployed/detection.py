@@ -10,15 +10,21 @@ from torch import nn
 
 from benchmarks.shared.deployed import Builder
 from benchmarks.shared.deployed.blocks import (
+    C3,
     PSA,
     Backbone,
+    Bottleneck,
     C2f,
     CSPBackbone,
     DistributionHead,
     FeaturePyramid,
+    GhostModule,
+    MobileBackbone,
+    PatchTransformer,
     PathAggregation,
     RepVGG,
     Separable,
+    ShuffleUnit,
     anchor_points,
     boxes_of_distances,
     conv_bn_act,
@@ -626,3 +632,607 @@ class RTDETR(nn.Module):
         tg = o.gather(1, t.unsqueeze(-1).repeat(1, 1, d))
         y = self.de(tg, mem)
         return ((self.bx(y) + ref).sigmoid(), self.cl(y))
+
+
+@listed(NETWORKS)
+class YOLOv1(nn.Module):
+    """Redmon et al., 2016: a grid out of fully connected layers."""
+
+    def __init__(self):
+        super().__init__()
+
+        def a():
+            return nn.LeakyReLU(0.1)
+
+        self.b = nn.Sequential(
+            conv_bn_act(3, 16, 7, 2, act=a),
+            nn.MaxPool2d(2),
+            conv_bn_act(16, 32, 3, 2, act=a),
+            nn.MaxPool2d(2),
+        )
+        self.f = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(32 * 16, 64),
+            nn.LeakyReLU(0.1),
+            nn.Dropout(),
+            nn.Linear(64, 4 * 4 * 13),
+        )
+
+    def forward(self, x):
+        y = self.f(self.b(x)).reshape(-1, 4, 4, 13)
+        return torch.cat((y[..., :3].softmax(-1), y[..., 3:5].sigmoid(), y[..., 5:].pow(2)), -1)
+
+
+@listed(NETWORKS)
+class YOLOv2(nn.Module):
+    """Redmon and Farhadi, 2017: passthrough layer, anchors."""
+
+    def __init__(self):
+        super().__init__()
+
+        def a():
+            return nn.LeakyReLU(0.1)
+
+        self.a = nn.Sequential(
+            conv_bn_act(3, 8, act=a),
+            nn.MaxPool2d(2),
+            conv_bn_act(8, 16, act=a),
+            nn.MaxPool2d(2),
+            conv_bn_act(16, 16, 1, act=a),
+        )
+        self.b = nn.Sequential(nn.MaxPool2d(2), conv_bn_act(16, 32, act=a))
+        self.o = nn.Conv2d(96, 5 * 8, 1)
+        self.register_buffer("anchors", torch.rand(5, 2) * 4 + 1)
+
+    def forward(self, x):
+        f = self.a(x)
+        n, c, h, w = f.shape
+        p = (
+            f.view(n, c, h // 2, 2, w // 2, 2)
+            .permute(0, 3, 5, 1, 2, 4)
+            .reshape(n, 4 * c, h // 2, w // 2)
+        )
+        y = self.o(torch.cat((p, self.b(f)), 1))
+        y = y.view(n, 5, 8, -1).permute(0, 3, 1, 2)
+        return torch.cat(
+            (
+                y[..., :2].sigmoid(),
+                y[..., 2:4].exp() * self.anchors,
+                y[..., 4:5].sigmoid(),
+                y[..., 5:].softmax(-1),
+            ),
+            -1,
+        )
+
+
+@listed(NETWORKS)
+class YOLOv3Tiny(nn.Module):
+    """Redmon and Farhadi, 2018: pooling at stride 1 behind a padded border, two scales."""
+
+    def __init__(self):
+        super().__init__()
+
+        def a():
+            return nn.LeakyReLU(0.1)
+
+        self.a = nn.Sequential(
+            conv_bn_act(3, 8, act=a),
+            nn.MaxPool2d(2, 2),
+            conv_bn_act(8, 16, act=a),
+            nn.MaxPool2d(2, 2),
+            conv_bn_act(16, 32, act=a),
+        )
+        self.b = nn.Sequential(
+            nn.MaxPool2d(2, 2),
+            conv_bn_act(32, 64, act=a),
+            nn.ZeroPad2d((0, 1, 0, 1)),
+            nn.MaxPool2d(2, 1),
+            conv_bn_act(64, 32, 1, act=a),
+        )
+        self.l = conv_bn_act(32, 16, 1, act=a)
+        self.u = nn.Upsample(scale_factor=2, mode="nearest")
+        self.o1 = nn.Conv2d(32, 24, 1)
+        self.o2 = nn.Conv2d(48, 24, 1)
+
+    def forward(self, x):
+        a = self.a(x)
+        b = self.b(a)
+        return (self.o1(b), self.o2(torch.cat((self.u(self.l(b)), a), 1)))
+
+
+class SpatialPyramid(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.a = conv_bn_act(c, c // 2, 1, act=nn.Mish)
+        self.m = nn.ModuleList(nn.MaxPool2d(k, 1, k // 2) for k in (5, 9, 13))
+        self.b = conv_bn_act(2 * c, c, 1, act=nn.Mish)
+
+    def forward(self, x):
+        x = self.a(x)
+        return self.b(torch.cat([m(x) for m in self.m] + [x], 1))
+
+
+@listed(NETWORKS)
+class YOLOv4(nn.Module):
+    """Bochkovskiy et al., 2020: Mish, spatial pyramid, scaled sigmoid."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Sequential(
+            conv_bn_act(3, 16, 3, 2, act=nn.Mish), conv_bn_act(16, 32, 3, 2, act=nn.Mish)
+        )
+        self.l = conv_bn_act(32, 16, 1, act=nn.Mish)
+        self.r = conv_bn_act(32, 16, 1, act=nn.Mish)
+        self.m = Bottleneck(16, nn.Mish)
+        self.c = nn.Sequential(conv_bn_act(32, 64, 3, 2, act=nn.Mish), SpatialPyramid(64))
+        self.o = nn.Conv2d(64, 24, 1)
+
+    def forward(self, x):
+        x = self.a(x)
+        x = self.c(torch.cat((self.m(self.l(x)), self.r(x)), 1))
+        y = self.o(x)
+        n, _, h, w = y.shape
+        y = y.view(n, 3, 8, h * w)
+        xy = y[:, :, :2].sigmoid() * 1.05 - 0.025
+        grid = torch.stack(
+            (torch.arange(w).repeat(h), torch.arange(h).repeat_interleave(w))
+        ).float()
+        return (
+            torch.cat(((xy + grid) / w, y[:, :, 2:4].exp() / w, y[:, :, 4:].sigmoid()), 2)
+            .transpose(2, 3)
+            .reshape(n, -1, 8)
+        )
+
+
+class ADown(nn.Module):
+    """YOLOv9's: average pooling, then a convolution and a pooling of a half each."""
+
+    def __init__(self, i, o):
+        super().__init__()
+        self.a = conv_bn_act(i // 2, o // 2, 3, 2)
+        self.b = conv_bn_act(i // 2, o // 2, 1)
+
+    def forward(self, x):
+        x = F.avg_pool2d(x, 2, 1, 0, False, True)
+        a, b = x.chunk(2, 1)
+        return torch.cat((self.a(a), self.b(F.max_pool2d(b, 3, 2, 1))), 1)
+
+
+class RepConv(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.a = conv_bn_act(c, c, 3, act=nn.Identity)
+        self.b = conv_bn_act(c, c, 1, act=nn.Identity)
+
+    def forward(self, x):
+        return F.silu(self.a(x) + self.b(x))
+
+
+class GELAN(nn.Module):
+    def __init__(self, i, o):
+        super().__init__()
+        self.a = conv_bn_act(i, o, 1)
+        self.m = nn.ModuleList(
+            nn.Sequential(RepConv(o // 2), conv_bn_act(o // 2, o // 2)) for _ in range(2)
+        )
+        self.o = conv_bn_act(2 * o, o, 1)
+
+    def forward(self, x):
+        y = list(self.a(x).chunk(2, 1))
+        y.extend(m(y[-1]) for m in self.m)
+        return self.o(torch.cat(y, 1))
+
+
+@listed(NETWORKS)
+class YOLOv9(nn.Module):
+    """Wang et al., 2024: GELAN, ADown, distributions over distances."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Sequential(conv_bn_act(3, 16, 3, 2), conv_bn_act(16, 32, 3, 2), GELAN(32, 32))
+        self.d = ADown(32, 32)
+        self.b = GELAN(32, 32)
+        self.e = ADown(32, 64)
+        self.c = GELAN(64, 64)
+        self.h = DistributionHead((32, 64))
+
+    def forward(self, x):
+        a = self.b(self.d(self.a(x)))
+        return self.h([a, self.c(self.e(a))])[0]
+
+
+class C3k2(nn.Module):
+    def __init__(self, i, o):
+        super().__init__()
+        self.a = conv_bn_act(i, o, 1)
+        self.m = C3(o // 2, o // 2, 2)
+        self.b = conv_bn_act(3 * o // 2, o, 1)
+
+    def forward(self, x):
+        y = list(self.a(x).split(self.a[0].out_channels // 2, 1))
+        y.append(self.m(y[-1]))
+        return self.b(torch.cat(y, 1))
+
+
+class C2PSA(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.a = conv_bn_act(c, c, 1)
+        self.p = PSA(c // 2)
+        self.f = nn.Sequential(
+            conv_bn_act(c // 2, c, 1), conv_bn_act(c, c // 2, 1, act=nn.Identity)
+        )
+        self.b = conv_bn_act(c, c, 1)
+
+    def forward(self, x):
+        a, b = self.a(x).chunk(2, 1)
+        b = b + self.p(b)
+        b = b + self.f(b)
+        return self.b(torch.cat((a, b), 1))
+
+
+@listed(NETWORKS)
+class YOLO11(nn.Module):
+    """Ultralytics, 2024: C3k2, C2PSA, depthwise class head."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = CSPBackbone(C3k2)
+        self.p = C2PSA(64)
+        self.n = PathAggregation(block=C3k2)
+        self.h = DistributionHead((32, 64))
+        self.h.cv3 = nn.ModuleList(
+            nn.Sequential(
+                conv_bn_act(c, c, 3, 1, c),
+                conv_bn_act(c, 16, 1),
+                conv_bn_act(16, 16, 3, 1, 16),
+                nn.Conv2d(16, 3, 1),
+            )
+            for c in (32, 64)
+        )
+
+    def forward(self, x):
+        _, a, b = self.b(x)
+        return self.h(self.n(a, self.p(b)))
+
+
+@listed(NETWORKS)
+class YOLOv8OBB(nn.Module):
+    """Ultralytics, 2024: rotated boxes, an angle for each."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = CSPBackbone(C2f)
+        self.h = DistributionHead((32, 64))
+        self.a = nn.ModuleList(
+            nn.Sequential(conv_bn_act(c, 8), nn.Conv2d(8, 1, 1)) for c in (32, 64)
+        )
+
+    def forward(self, x):
+        fs = self.b(x)[1:]
+        n = x.shape[0]
+        an = torch.cat([m(f).view(n, 1, -1) for m, f in zip(self.a, fs, strict=False)], 2)
+        an = (an.sigmoid() - 0.25) * math.pi
+        _, raw = self.h(list(fs))
+        ap, st = (t.transpose(0, 1) for t in anchor_points(raw, (8, 16)))
+        y = torch.cat([r.view(n, 35, -1) for r in raw], 2)
+        d, c = y.split((32, 3), 1)
+        lt, rb = self.h.dfl(d).split(2, 1)
+        co, si = (an.cos(), an.sin())
+        xf, yf = ((rb - lt) / 2).split(1, 1)
+        xy = torch.cat((xf * co - yf * si, xf * si + yf * co), 1) + ap
+        return torch.cat((torch.cat((xy, lt + rb), 1) * st, c.sigmoid(), an), 1)
+
+
+@listed(NETWORKS)
+class SSDLite(nn.Module):
+    """Sandler et al., 2018: inverted residuals, separable heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = MobileBackbone()
+
+        def h(c, k):
+            return nn.Sequential(conv_bn_act(c, c, 3, 1, c, act=nn.ReLU6), nn.Conv2d(c, k, 1))
+
+        self.l = nn.ModuleList(h(c, 24) for c in (32, 64))
+        self.c = nn.ModuleList(h(c, 18) for c in (32, 64))
+
+    def forward(self, x):
+        fs = self.b(x)[1:]
+
+        def f(ms, k):
+            return torch.cat(
+                [
+                    m(a).permute(0, 2, 3, 1).reshape(a.shape[0], -1, k)
+                    for m, a in zip(ms, fs, strict=False)
+                ],
+                1,
+            )
+
+        return (f(self.l, 4), f(self.c, 3).softmax(-1))
+
+
+@listed(NETWORKS)
+class NanoDet(nn.Module):
+    """RangiLyu, 2021: shuffle units, ghost neck, integral over distances."""
+
+    def __init__(self):
+        super().__init__()
+
+        def a():
+            return nn.LeakyReLU(0.1)
+
+        self.a = nn.Sequential(
+            conv_bn_act(3, 16, 3, 2, act=a),
+            nn.MaxPool2d(3, 2, 1),
+            ShuffleUnit(16),
+            conv_bn_act(16, 32, 3, 2, act=a),
+            ShuffleUnit(32),
+        )
+        self.b = nn.Sequential(conv_bn_act(32, 32, 3, 2, act=a), ShuffleUnit(32))
+        self.g = GhostModule(64, 32)
+        self.o = nn.Conv2d(32, 3 + 4 * 8, 1)
+        self.register_buffer("p", torch.linspace(0, 7, 8))
+
+    def forward(self, x):
+        a = self.a(x)
+        b = self.b(a)
+        g = self.g(torch.cat((F.interpolate(b, scale_factor=2, mode="bilinear"), a), 1))
+        y = torch.cat([self.o(f).flatten(2) for f in (g, b)], 2).permute(0, 2, 1)
+        c, r = y.split([3, 32], -1)
+        r = F.linear(r.reshape(*r.shape[:-1], 4, 8).softmax(-1), self.p[None]).squeeze(-1)
+        return (c.sigmoid(), r)
+
+
+class EffectiveSE(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.f = nn.Conv2d(c, c, 1)
+
+    def forward(self, x):
+        return x * torch.sigmoid(self.f(x.mean((2, 3), keepdim=True)))
+
+
+@listed(NETWORKS)
+class PPYOLOE(nn.Module):
+    """Xu et al., 2022: RepVGG branches weighted, effective squeeze, task-aligned head."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Sequential(conv_bn_act(3, 16, 3, 2), conv_bn_act(16, 32, 3, 2))
+        self.r3 = conv_bn_act(32, 32, 3, act=nn.Identity)
+        self.r1 = conv_bn_act(32, 32, 1, act=nn.Identity)
+        self.al = nn.Parameter(torch.ones(1))
+        self.e = EffectiveSE(32)
+        self.d = conv_bn_act(32, 32, 3, 2)
+        self.sc = nn.Conv2d(32, 32, 1)
+        self.sr = nn.Conv2d(32, 32, 1)
+        self.c = nn.Conv2d(32, 3, 3, 1, 1)
+        self.g = nn.Conv2d(32, 4 * 8, 3, 1, 1)
+        self.register_buffer("p", torch.arange(8.0).view(1, 8, 1, 1))
+
+    def forward(self, x):
+        x = self.a(x)
+        x = self.e(F.silu(self.r3(x) + self.al * self.r1(x)))
+        x = self.d(x)
+        n, _, h, w = x.shape
+        v = F.adaptive_avg_pool2d(x, (1, 1))
+        c = self.c(x * self.sc(v).sigmoid() + x)
+        g = self.g(x * self.sr(v).sigmoid())
+        g = g.reshape(-1, 4, 8, h * w).permute(0, 2, 3, 1)
+        return (c.sigmoid().reshape(n, 3, -1), F.conv2d(F.softmax(g, 1), self.p))
+
+
+@listed(NETWORKS)
+class CornerNet(nn.Module):
+    """Law and Deng, 2018: corner pooling by running maxima."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = Backbone()
+        self.t = nn.Conv2d(16, 16, 3, 1, 1)
+        self.l = nn.Conv2d(16, 16, 3, 1, 1)
+        self.o = nn.Conv2d(16, 3, 1)
+        self.e = nn.Conv2d(16, 1, 1)
+
+    def forward(self, x):
+        f = self.b(x)[0]
+        t = self.t(f).relu().flip(2).cummax(2)[0].flip(2)
+        q = self.l(f).relu().flip(3).cummax(3)[0].flip(3)
+        y = F.relu(t + q)
+        return (self.o(y).sigmoid(), self.e(y))
+
+
+@listed(NETWORKS)
+class RegionProposals(nn.Module):
+    """Faster R-CNN's first stage (Ren et al., 2015): decoded anchors, the best eight."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = Backbone()
+        self.c = nn.Conv2d(64, 32, 3, 1, 1)
+        self.o = nn.Conv2d(32, 3, 1)
+        self.d = nn.Conv2d(32, 12, 1)
+
+    def forward(self, x):
+        f = F.relu(self.c(self.b(x)[2]))
+        n, _, h, w = f.shape
+        o = self.o(f).permute(0, 2, 3, 1).reshape(n, -1)
+        d = self.d(f).view(n, 3, 4, h, w).permute(0, 3, 4, 1, 2).reshape(n, -1, 4)
+        ys, xs = torch.meshgrid(torch.arange(h) * 16.0, torch.arange(w) * 16.0, indexing="ij")
+        c = torch.stack((xs, ys), -1).reshape(-1, 1, 2) + 8
+        sz = torch.tensor([[16.0, 16.0], [32.0, 16.0], [16.0, 32.0]])[None]
+        c = c.expand(-1, 3, 2).reshape(-1, 2)
+        sz = sz.expand(h * w, 3, 2).reshape(-1, 2)
+        ctr = d[..., :2] * sz + c
+        wh = torch.exp(d[..., 2:].clamp(max=4.0)) * sz
+        box = torch.cat((ctr - wh / 2, ctr + wh / 2), -1).clamp(0, 64)
+        sc, i = o.topk(8, 1)
+        return (torch.take_along_dim(box, i.unsqueeze(-1), 1), sc.sigmoid())
+
+
+@listed(NETWORKS)
+class YOLOF(nn.Module):
+    """Chen et al., 2021: one level, dilated residuals, classes normalised by objectness."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = Backbone()
+        self.l = conv_bn_act(64, 32, 1, act=nn.Identity)
+        self.d = nn.ModuleList(
+            nn.Sequential(
+                conv_bn_act(32, 16, 1, act=nn.ReLU),
+                conv_bn_act(16, 16, 3, d=d, act=nn.ReLU),
+                conv_bn_act(16, 32, 1, act=nn.ReLU),
+            )
+            for d in (1, 2, 3)
+        )
+        self.c = nn.Conv2d(32, 9, 3, 1, 1)
+        self.o = nn.Conv2d(32, 3, 3, 1, 1)
+
+    def forward(self, x):
+        x = self.l(self.b(x)[2])
+        for d in self.d:
+            x = x + d(x)
+        c, o = (self.c(x), self.o(x))
+        n, _, h, w = c.shape
+        c = c.view(n, 3, 3, h, w)
+        o = o.view(n, 3, 1, h, w)
+        return (
+            (
+                c
+                + o
+                - torch.log(
+                    1.0
+                    + torch.clamp(c.exp(), max=100000000.0)
+                    + torch.clamp(o.exp(), max=100000000.0)
+                )
+            )
+            .view(n, -1, h, w)
+            .sigmoid()
+        )
+
+
+@listed(NETWORKS)
+class DeformableDETR(nn.Module):
+    """Zhu et al., 2021: values sampled at predicted places of two levels."""
+
+    def __init__(self, d=32):
+        super().__init__()
+        self.b = Backbone()
+        self.p = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, d, 1), nn.GroupNorm(8, d)) for c in (32, 64)
+        )
+        self.q = nn.Parameter(torch.randn(6, d))
+        self.r = nn.Linear(d, 2)
+        self.so = nn.Linear(d, 4 * 2 * 2 * 2)
+        self.aw = nn.Linear(d, 4 * 4)
+        self.v = nn.Linear(d, d)
+        self.o = nn.Linear(d, d)
+        self.n = nn.LayerNorm(d)
+        self.c = nn.Linear(d, 3)
+        self.x = nn.Linear(d, 4)
+
+    def forward(self, x):
+        fs = [p(f) for p, f in zip(self.p, self.b(x)[1:], strict=False)]
+        n = x.shape[0]
+        q = self.q[None].expand(n, -1, -1)
+        ref = self.r(q).sigmoid()
+        off = self.so(q).view(n, 6, 4, 2, 2, 2) * 0.1
+        w = self.aw(q).view(n, 6, 4, 4).softmax(-1)
+        out = []
+        for i, f in enumerate(fs):
+            h, wd = f.shape[-2:]
+            v = (
+                self.v(f.flatten(2).transpose(1, 2))
+                .view(n, h * wd, 4, 8)
+                .permute(0, 2, 3, 1)
+                .reshape(n * 4, 8, h, wd)
+            )
+            loc = 2 * (ref[:, :, None, None] + off[:, :, :, i]) - 1
+            g = loc.transpose(1, 2).flatten(0, 1)
+            out.append(
+                F.grid_sample(v, g, mode="bilinear", padding_mode="zeros", align_corners=False)
+            )
+        v = torch.cat(out, -1) * w.transpose(1, 2).reshape(n * 4, 1, 6, 4)
+        y = self.n(q + self.o(v.sum(-1).view(n, 32, 6).transpose(1, 2)))
+        return (
+            self.c(y),
+            (self.x(y) + torch.logit(F.pad(ref, (0, 2), value=0.5), eps=1e-05)).sigmoid(),
+        )
+
+
+@listed(NETWORKS)
+class YOLOS(nn.Module):
+    """Fang et al., 2021: detection tokens in a plain ViT."""
+
+    def __init__(self):
+        super().__init__()
+        self.v = PatchTransformer(extra=6)
+        self.n = nn.LayerNorm(32)
+
+        def m(k):
+            return nn.Sequential(
+                nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, k)
+            )
+
+        self.c = m(4)
+        self.b = m(4)
+
+    def forward(self, x):
+        y = self.n(self.v(x))[:, :6]
+        return {"logits": self.c(y), "boxes": self.b(y).sigmoid()}
+
+
+@listed(NETWORKS)
+class PicoDet(nn.Module):
+    """Yu et al., 2021: LCNet with h-swish and squeeze, depthwise neck of 5×5."""
+
+    def __init__(self):
+        super().__init__()
+        h = nn.Hardswish
+        self.b = MobileBackbone(se=True, act=h)
+        self.r = nn.ModuleList(conv_bn_act(c, 24, 1, act=h) for c in (32, 64))
+        self.d = nn.Sequential(conv_bn_act(48, 48, 5, 1, 48, act=h), conv_bn_act(48, 24, 1, act=h))
+        self.u = nn.Sequential(conv_bn_act(24, 24, 5, 2, 24, act=h), conv_bn_act(24, 24, 1, act=h))
+        self.o = nn.Conv2d(24, 3 + 32, 1)
+
+    def forward(self, x):
+        a, b = (r(f) for r, f in zip(self.r, self.b(x)[1:], strict=False))
+        a = self.d(torch.cat((F.interpolate(b, scale_factor=2.0, mode="nearest"), a), 1))
+        b = b + self.u(a)
+        ys = [self.o(f) for f in (a, b)]
+        return (
+            torch.cat([y[:, :3].sigmoid().flatten(2) for y in ys], 2),
+            torch.cat([y[:, 3:].flatten(2) for y in ys], 2),
+        )
+
+
+@listed(NETWORKS)
+class RTMDet(nn.Module):
+    """Lyu et al., 2022: large depthwise kernels, heads that share weights but not batch norms."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Sequential(
+            conv_bn_act(3, 16, 3, 2),
+            conv_bn_act(16, 32, 3, 2),
+            conv_bn_act(32, 32, 5, 1, 32),
+            conv_bn_act(32, 32, 1),
+        )
+        self.b = nn.Sequential(
+            conv_bn_act(32, 32, 3, 2), conv_bn_act(32, 32, 5, 1, 32), conv_bn_act(32, 32, 1)
+        )
+        self.c = nn.Conv2d(32, 32, 3, 1, 1, bias=False)
+        self.n = nn.ModuleList(nn.BatchNorm2d(32) for _ in range(2))
+        self.o = nn.Conv2d(32, 3, 1)
+        self.r = nn.Conv2d(32, 4, 1)
+
+    def forward(self, x):
+        a = self.a(x)
+        out = []
+        for f, bn, st in zip((a, self.b(a)), self.n, (4, 8), strict=False):
+            y = F.silu(bn(self.c(f)))
+            out += [self.o(y).sigmoid(), self.r(y).exp() * st]
+        return tuple(out)
