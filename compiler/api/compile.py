@@ -67,32 +67,25 @@ def compile(
             only the others are judged.
         precision, merge: "fp32" or "int8"; linear segments: "auto" (where the table says it pays),
             "all", or "none".
-        io: what int8 files read and return: "float32", "int8" or "uint8", quantised by the numbers
-            in `report.artefacts`. Calling the result takes floats all the same.
-        fold_normalisation: files read raw RGB, 0 to 255: the normalisation of `images` is in them.
-            So it is in the result: it is called with raw images, too.
+        io: what int8 files read and return: "float32", "int8", "uint8"; the result takes floats.
+        fold_normalisation: files, and the result, read raw RGB, 0 to 255, and normalise it.
         int8_tuning: before int8: "bias" corrects biases on the calibration images, "equalise"
             the ranges of channels, "both", "none".
-        keep_fp32: layers that stay fp32 in int8 files.
-        min_snr_db: so do layers whose own signal to noise in int8 is less, in dB.
+        keep_fp32, min_snr_db: layers that stay fp32 in int8 files; so do noisier ones, in dB.
         passes: exact ones of one's own, run behind shrinkc's and verified like them.
         task: what the outputs mean: how files are judged beside being equal; None: told by them.
         metric: your own in place of the task's: of all outputs and labels; higher is better.
-        formats: that are written.
-        opset, threads: of the ONNX file; of every measurement here.
+        formats, opset, threads: that are written; of the ONNX file; of measurements here.
         runs: of each file when it is timed; 0 times nothing.
-        name: of the network, in reports; None: its file's or class's.
-        command: as it was typed, for the report.
+        name, command: of the network, None: its file's or class's; as typed; for the report.
         progress: True shows bars on stderr.
 
     Returns:
-        The files, in memory. A format that cannot express the network is missing, and named in
-        `report.failures`.
+        The files, in memory; `report.failures` names formats that cannot express the network.
 
     Raises:
         InputError, ImageError: arguments that do not fit; the message names the parameter.
-        TableError: an unknown target.
-        CaptureError, ModelRunError: a model that cannot be captured or run.
+        TableError, CaptureError, ModelRunError: an unknown target; a model that does not run.
         VerificationError: a step or a file that does not compute the same.
     """
     asked = asked_task(task, metric)

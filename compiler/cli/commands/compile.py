@@ -115,12 +115,7 @@ def compile_command(
     told = (evaluation, train, epochs, output_weights, loss)
     int8 = (int8_tuning, keep_fp32, min_snr_db, calibration)
     _check(exact, images, told, int8, merge, precision)
-    for name, given in (("io", io != "float32"), ("fold_normalisation", fold_normalisation)):
-        if given and not exact:
-            raise InputError(
-                f"`{name}` is for compiling without a goal",
-                "plan first, then compile the model.safetensors of the plan with it",
-            )
+    _check_boundary(exact, io, fold_normalisation)
     if exact:
         how.compile(
             reading.if_given(images),
@@ -144,6 +139,16 @@ def compile_command(
         epochs=epochs or 10,
         loss=loss_of(loss),
     )
+
+
+def _check_boundary(exact: bool, io: Io, fold_normalisation: bool) -> None:
+    """What files read and return is said when they are compiled. Raises InputError."""
+    for name, given in (("io", io != "float32"), ("fold_normalisation", fold_normalisation)):
+        if given and not exact:
+            raise InputError(
+                f"`{name}` is for compiling without a goal",
+                "plan first, then compile the model.safetensors of the plan with it",
+            )
 
 
 def _check(

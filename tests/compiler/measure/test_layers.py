@@ -83,7 +83,7 @@ def ran(data: bytes) -> TfliteRunner:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "lookup"])  # 60 operators
 def test_parts_compute_what_the_whole_file_does(name: str, precision: str) -> None:
     data, _ = file_of(name, precision)
     whole, cuts = ran(data), Cuts(data)
