@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor, fx
 
 from shrinkc.compiler.api.steps.compilation import compile_graph
-from shrinkc.compiler.api.steps.judge import judge
 from shrinkc.compiler.api.steps.network import (
     Inputs,
     LabelUse,
@@ -38,7 +38,9 @@ from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.compiler.support.text import one_line
 from shrinkc.compiler.tasks.asked import AskedTask
+from shrinkc.compiler.tasks.tally import Tally
 from shrinkc.compiler.train.settings.own_loss import Loss, own_loss
+from shrinkc.compiler.verify.data import split
 from shrinkc.errors import InputError
 from shrinkc.passes.base import Skip
 
@@ -215,3 +217,13 @@ def plan_section(
         for one in taken
     )
     return PlanSection(method, rows, tuple(refused))
+
+
+@torch.no_grad()
+def judge(original: fx.GraphModule, changed: fx.GraphModule, options: Options) -> Judged:
+    """A changed network beside the one it was made from, both in PyTorch, on `options.images`, by
+    `options.task`."""
+    tally = Tally(options.task)
+    for (x,), labels in split(original, replace(options, precision="fp32")).batches():
+        tally.add(changed(x), original(x), labels, len(x))
+    return Judged.of(tally.judgement(), options.task)

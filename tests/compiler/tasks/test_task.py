@@ -16,7 +16,7 @@ from within import Within
 
 import shrinkc.compiler
 from shrinkc.compiler.api.steps.compilation import compile_graph
-from shrinkc.compiler.api.steps.judge import judge
+from shrinkc.compiler.api.steps.request import judge
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.images.files import find_images
 from shrinkc.compiler.images.preprocessing import Preprocessing
