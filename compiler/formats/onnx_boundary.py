@@ -66,7 +66,7 @@ class _Quantised:
             _rename(node.output, name, floats)
         self._read_instead(name, floats)
         shared = made_of is None or made_of.output[0] in {x.name for x in self.graph.output}
-        if made_of is not None and self.io == "int8" and not shared:
+        if maker is not None and made_of is not None and self.io == "int8" and not shared:
             self._read_instead(made_of.output[0], name)
             made_of.output[0] = name
             if not any(floats in node.input for node in self.graph.node):

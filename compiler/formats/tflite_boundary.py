@@ -194,7 +194,8 @@ def tflite_boundary(data: bytes) -> Boundary:
 
     file: Any = schema
     graph = file.Model.GetRootAs(data, 0).Subgraphs(0)
-    types = {value: name.lower() for name, value in vars(file.TensorType).items()}
+    kinds: dict[str, Any] = dict(vars(file.TensorType))
+    types = {value: name.lower() for name, value in kinds.items()}
 
     def port(index: int) -> Port:
         tensor = graph.Tensors(index)
