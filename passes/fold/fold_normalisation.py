@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -92,7 +92,7 @@ class FoldNormalisation:
 
     def _of_padding(self, user: fx.Node, affine: _Affine) -> str:
         if affine.pad is None:
-            numbers = ", ".join(f"{p:.4g}" for p in affine.pads.tolist())
+            numbers = ", ".join(f"{float(p):.4g}" for p in affine.pads)
             return f"'{user.name}' pads, and zeros are {numbers} in the channels of the raw image"
         if affine.pad and not self.pads:
             return f"'{user.name}' pads, and int8 may not hold {affine.pad:.4g} exactly"
@@ -110,7 +110,8 @@ class _Affine:
         weight, bias = float64(module.weight)[:, :, 0, 0], module.bias
         matrix = torch.diag(weight[:, 0]) if module.groups > 1 else weight
         shift = float64(cast(Tensor, bias))
-        return cls(matrix, shift, torch.linalg.solve(matrix, -shift))
+        linalg: Any = torch.linalg  # untyped
+        return cls(matrix, shift, linalg.solve(matrix, -shift))
 
     @property
     def pad(self) -> float | None:
