@@ -227,6 +227,14 @@ def image_source(
     return ImageSource(images, preprocessing)
 
 
+def letterboxed(given: Given) -> Given:
+    """A folder whose images become inputs as those do that come with boxes, unless it says how."""
+    if isinstance(given, str | os.PathLike):
+        given = ImageFolder(given)
+    resized = not isinstance(given, ImageFolder) or given.resize is not None
+    return given if resized else replace(given, resize="letterbox")
+
+
 def _annotations(given: ImageFolder, path: Path, parameter: str) -> Annotations | None:
     """As given, or those that lie beside the images. Raises InputError, ImageError."""
     found = None if given.annotations is None else path_of("annotations", given.annotations)

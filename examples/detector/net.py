@@ -48,13 +48,13 @@ class Detector(nn.Module):
         super().__init__()
         self.backbone = nn.Sequential(
             conv(1, 16, stride=2),
-            conv(16, 24, stride=2),
-            Split(24, 1),
-            conv(24, 36, stride=2),
-            Split(36, 2),
+            conv(16, 32, stride=2),
+            Split(32, 1),
+            conv(32, 40, stride=2),
+            Split(40, 2),
         )
-        self.sides = nn.Sequential(conv(36, 16), nn.Conv2d(16, 4, 1))
-        self.scores = nn.Sequential(conv(36, 16), nn.Conv2d(16, CLASSES, 1))
+        self.sides = nn.Sequential(conv(40, 24), nn.Conv2d(24, 4, 1))
+        self.scores = nn.Sequential(conv(40, 24), nn.Conv2d(24, CLASSES, 1))
         at = (torch.arange(SIZE // STRIDE) + 0.5) * STRIDE
         rows, columns = torch.meshgrid(at, at, indexing="ij")
         centres = torch.stack([columns.flatten(), rows.flatten()])

@@ -19,4 +19,4 @@ if __name__ == "__main__":
         images, canvas = drawn.batch(16)
         return images, boxes_of(canvas)
 
-    fit(detector, loss, batch, Path(__file__).parent / "detector.pt", steps=2000, rate=6e-3)
+    fit(detector, loss, batch, Path(__file__).parent / "detector.pt", steps=1200, rate=6e-3)

@@ -18,7 +18,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.capture.names import returned_nodes, with_output_names, word
 from shrinkc.compiler.capture.structure import Restored, Structure, structure_of
-from shrinkc.compiler.images.source import Given, ImageSource, image_source
+from shrinkc.compiler.images.source import Given, ImageSource, image_source, letterboxed
 from shrinkc.compiler.load.file_kind import identify
 from shrinkc.compiler.load.load import MAX_BYTES, read_model, refuse_architecture
 from shrinkc.compiler.load.onnx.file import read_onnx
@@ -134,16 +134,22 @@ class Subject:
         Raises InputError, ImageError: labels that are none of the network's outputs.
         """
         shapes, sources = self.input_shapes, dict[str, ImageSource | None].fromkeys(given)
-        images = {
-            name: image_source(
+
+        def read(name: str, one: Given, use: LabelUse) -> ImageSource:
+            return image_source(
                 *(one, shapes, name),
                 labelled=use != "unread",
                 optional=use == "if they fit",
                 dtype=self.inputs[0].dtype,
             )
-            for name, (one, use) in given.items()
-            if one is not None
+
+        images = {
+            name: read(name, one, use) for name, (one, use) in given.items() if one is not None
         }
+        if any(one.kind == "boxes" for one in images.values()):  # a network reads all in one way
+            for name, (one, use) in given.items():
+                if one is not None and images[name].preprocessing is not None:
+                    images[name] = read(name, letterboxed(one), use)
         answer, samples = self._answers(images.values())
         labelled = {name: one for name, one in images.items() if one.labelled}
         optional = {  # what is not read where it does not fit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 
 import shrinkc
 from shrinkc import Goal, ImageFolder, Recipe
+from shrinkc.compiler.api.steps.network import subject_of
 from shrinkc.compiler.cli.main import main
 from shrinkc.compiler.report.html.sections.verdict import verdict
+from shrinkc.compiler.tasks.asked import asked_task
 from shrinkc.compiler.width.prune import Pruning
 from shrinkc.errors import InputError
 
@@ -73,6 +76,20 @@ def test_a_detector_and_yolos_labels(images: Path) -> None:
     page = made.files["report.html"].decode()
     assert "MAP50, model.tflite" in page
     assert "op-1" not in page
+
+
+def test_calibration_images_are_read_as_those_with_boxes(images: Path, tmp_path: Path) -> None:
+    """They are letterboxed too, though they come without boxes."""
+    shutil.copytree(images, tmp_path / "plain")
+    folder, plain = (
+        ImageFolder(path, mean=(0,), std=(1,)) for path in (images, tmp_path / "plain")
+    )
+    subject = subject_of(Quadrants().eval(), X)
+    asked = asked_task(shrinkc.Detection(layout="yolov8", scale="pixels"))
+    given: dict[str, Any] = {"images": (folder, "read"), "calibration": (plain, "unread")}
+    _, sources = subject.images(given, asked)
+    ways = {one.preprocessing for one in sources.values() if one is not None}
+    assert [way.fit for way in ways if way is not None] == ["letterbox"]
 
 
 def test_on_the_command_line(
