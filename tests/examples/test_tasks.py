@@ -17,10 +17,6 @@ from examples.blobs import data as blobs
 from examples.blobs.net import blobs_net
 from examples.detector import data as detector_data
 from examples.detector.net import detector
-from examples.segmenter import data as segmenter_data
-from examples.segmenter.net import unet
-from examples.spotter import data as spotter_data
-from examples.spotter.net import spotter
 from shrinkc import Goal, ImageFolder
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -36,14 +32,12 @@ class Example:
     write: Callable[[Path, int], None]
     shape: tuple[int, ...]
     task: Any
-    labels: str | None
+    labels: str
     metric: str
     least: float
     lost: float
 
     def images(self, folder: Path) -> Any:
-        if self.labels is None:
-            return folder.with_suffix(".npz")
         labels = folder / self.labels
         return ImageFolder(folder / "images", mean=(0,), std=(1,), annotations=labels)
 
@@ -53,17 +47,9 @@ KINDS = {
         *(detector, detector_data.write, (1, 1, 64, 64)),
         *(shrinkc.Detection(layout="yolov8"), "labels", "mAP", 0.5, 0.02),
     ),
-    "segmenter": Example(
-        *(unet, segmenter_data.write, (1, 1, 64, 64)),
-        *(shrinkc.Segmentation(), "masks", "mIoU", 0.5, 0.02),
-    ),
     "blobs": Example(
         *(blobs_net, blobs.write, (1, 1, 48, 48)),
         *(shrinkc.Regression(), "numbers", "R²", 0.8, 0.02),
-    ),
-    "spotter": Example(
-        *(spotter, spotter_data.write, (1, 4000)),
-        *(shrinkc.Classification(), None, "top-1", 0.85, 0.05),
     ),
 }
 
@@ -96,7 +82,7 @@ def test_judged_by_its_own_metric_in_fp32_and_int8(name: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("path", TRAINED, ids=lambda path: path.stem)
 def test_the_weights_are_small(path: Path) -> None:
-    assert path.stat().st_size < 200_000
+    assert path.stat().st_size < 300_000
 
 
 def test_data_are_the_same_each_time() -> None:
