@@ -9,8 +9,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.shared.deployed import Builder
-from benchmarks.shared.deployed.blocks import SqueezeExcite1d, TemporalResidual, conv_bn_relu_1d
-from benchmarks.shared.deployed.register import listed
+from benchmarks.shared.deployed.blocks import (
+    Residual,
+    SqueezeExcite,
+    SqueezeExcite1d,
+    TemporalResidual,
+    conv_bn_act,
+    conv_bn_relu_1d,
+)
+from benchmarks.shared.deployed.register import ids, listed
 
 NETWORKS: dict[str, Builder] = {}
 
@@ -499,3 +506,489 @@ class Res2Block(nn.Module):
             y = self.b[i](F.relu(self.c[i](y + sp[i])))
             out = torch.cat((out, y), 1)
         return torch.cat((out, sp[3]), 1)
+
+
+@listed(NETWORKS, (1, 24, 60))
+class XVector(nn.Module):
+    """Snyder et al., 2018: a TDNN, statistics pooled."""
+
+    def __init__(self):
+        super().__init__()
+
+        def t(i, o, k, d):
+            return nn.Sequential(nn.Conv1d(i, o, k, dilation=d), nn.ReLU(), nn.BatchNorm1d(o))
+
+        self.t = nn.Sequential(t(24, 32, 5, 1), t(32, 32, 3, 2), t(32, 32, 3, 3), t(32, 48, 1, 1))
+        self.a = nn.Linear(96, 32)
+        self.o = nn.Linear(32, 10)
+
+    def forward(self, x):
+        y = self.t(x)
+        e = self.a(torch.cat((y.mean(2), y.std(2)), 1))
+        return (e, self.o(F.relu(e)))
+
+
+@listed(NETWORKS, (1, 24, 60))
+class CAMPlusPlus(nn.Module):
+    """Wang et al., 2023: dense TDNN with context-aware masks, pooled by segments."""
+
+    def __init__(self):
+        super().__init__()
+        self.i = conv_bn_relu_1d(24, 32, 5, 2)
+        self.b = nn.Conv1d(32, 16, 3, padding=2, dilation=2)
+        self.c = nn.Conv1d(32, 8, 1)
+        self.d = nn.Conv1d(8, 16, 1)
+        self.o = nn.Linear(96, 16)
+
+    def forward(self, x):
+        x = self.i(x)
+        g = F.avg_pool1d(x, 10, 10, ceil_mode=True)
+        sh = g.shape
+        g = g.unsqueeze(-1).expand(*sh, 10).reshape(*sh[:-1], -1)[..., : x.shape[-1]]
+        m = torch.sigmoid(self.d(F.relu(self.c(x.mean(-1, keepdim=True) + g))))
+        y = torch.cat((x, self.b(x) * m), 1)
+        return self.o(torch.cat((y.mean(-1), torch.sqrt(y.var(-1) + 1e-05)), 1))
+
+
+@listed(NETWORKS, (1, 1, 40, 50))
+class ResNetSE(nn.Module):
+    """Chung et al., 2020: speakers by a 2-D ResNet with self-attentive pooling."""
+
+    def __init__(self):
+        super().__init__()
+        self.i = nn.InstanceNorm1d(40)
+        self.c = nn.Conv2d(1, 16, 3, 1, 1)
+        self.a = Residual(16, 32, 2)
+        self.se = SqueezeExcite(32)
+        self.l = nn.Linear(640, 32)
+        self.t = nn.Parameter(torch.randn(32, 1))
+        self.o = nn.Linear(640, 16)
+
+    def forward(self, x):
+        x = self.i(x.squeeze(1)).unsqueeze(1).detach()
+        x = self.se(self.a(F.relu(self.c(x))))
+        x = x.reshape(x.size(0), -1, x.size(3)).permute(0, 2, 1)
+        w = F.softmax(torch.matmul(torch.tanh(self.l(x)), self.t).squeeze(2), 1).unsqueeze(2)
+        return self.o(torch.sum(x * w, 1))
+
+
+@listed(NETWORKS, (1, 40, 50))
+class MatchboxNet(nn.Module):
+    """Majumdar and Ginsburg, 2020: separable 1-D convolutions, residual by a pointwise one."""
+
+    def __init__(self):
+        super().__init__()
+
+        def q(i, o, k, d=1):
+            return nn.Sequential(
+                nn.Conv1d(i, i, k, padding=d * (k // 2), groups=i, dilation=d, bias=False),
+                nn.Conv1d(i, o, 1, bias=False),
+                nn.BatchNorm1d(o, eps=0.001),
+            )
+
+        self.i = q(40, 32, 11)
+        self.b = nn.Sequential(q(32, 32, 13), nn.ReLU(), q(32, 32, 13))
+        self.r = nn.Sequential(nn.Conv1d(32, 32, 1, bias=False), nn.BatchNorm1d(32))
+        self.e = q(32, 48, 29, 2)
+        self.o = nn.Conv1d(48, 12, 1)
+
+    def forward(self, x):
+        x = F.relu(self.i(x))
+        x = F.relu(self.b(x) + self.r(x))
+        return self.o(F.relu(self.e(x))).mean(2)
+
+
+@listed(NETWORKS, (1, 40, 50))
+class CitriNet(nn.Module):
+    """Majumdar et al., 2021: squeeze and excite over the whole utterance, CTC."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = nn.Sequential(
+            nn.Conv1d(40, 40, 5, 2, 2, groups=40),
+            nn.Conv1d(40, 32, 1),
+            nn.BatchNorm1d(32),
+            nn.ReLU(),
+        )
+        self.a = nn.Linear(32, 8, bias=False)
+        self.b = nn.Linear(8, 32, bias=False)
+        self.o = nn.Conv1d(32, 30, 1)
+
+    def forward(self, x):
+        x = self.c(x)
+        g = self.b(F.relu(self.a(x.mean(-1, keepdim=True).transpose(1, -1)))).transpose(1, -1)
+        return self.o(x * g.sigmoid()).transpose(1, 2).log_softmax(-1)
+
+
+class RelativeAttention(nn.Module):
+    """Transformer-XL's: positions are keys too, shifted into place (Dai et al., 2019)."""
+
+    def __init__(self, d=32, h=4):
+        super().__init__()
+        self.q, self.k, self.v, self.p, self.o = (nn.Linear(d, d) for _ in range(5))
+        self.u = nn.Parameter(torch.randn(h, d // h) * 0.1)
+        self.w = nn.Parameter(torch.randn(h, d // h) * 0.1)
+        self.h = h
+
+    def forward(self, x, pos):
+        n, t, d = x.shape
+
+        def f(m, y):
+            return m(y).view(y.shape[0], -1, self.h, d // self.h)
+
+        q = f(self.q, x)
+        k, v, p = (f(m, y).transpose(1, 2) for m, y in ((self.k, x), (self.v, x), (self.p, pos)))
+        a = torch.matmul((q + self.u).transpose(1, 2), k.transpose(-2, -1))
+        b = torch.matmul((q + self.w).transpose(1, 2), p.transpose(-2, -1))
+        z = F.pad(b, (1, 0)).view(n, self.h, -1, t)
+        b = z[:, :, 1:].view_as(b)[:, :, :, :t]
+        y = torch.matmul(((a + b) / math.sqrt(d // self.h)).softmax(-1), v)
+        return self.o(y.transpose(1, 2).reshape(n, t, d))
+
+
+@listed(NETWORKS, (1, 40, 40))
+class Conformer(nn.Module):
+    """Gulati et al., 2020: half-step feed-forwards, relative attention, gated convolutions."""
+
+    def __init__(self, d=32):
+        super().__init__()
+        self.s = nn.Sequential(
+            nn.Conv2d(1, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU()
+        )
+        self.l = nn.Linear(160, d)
+
+        def ff():
+            return nn.Sequential(
+                nn.LayerNorm(d), nn.Linear(d, 2 * d), nn.SiLU(), nn.Linear(2 * d, d)
+            )
+
+        self.f, self.g = (ff(), ff())
+        self.n = nn.ModuleList(nn.LayerNorm(d) for _ in range(3))
+        self.a = RelativeAttention(d)
+        self.p = nn.Conv1d(d, 2 * d, 1)
+        self.d = nn.Conv1d(d, d, 15, padding=7, groups=d)
+        self.b = nn.BatchNorm1d(d)
+        self.q = nn.Conv1d(d, d, 1)
+        self.o = nn.Linear(d, 30)
+        k = torch.arange(9, -10, -1.0)[:, None] * torch.exp(
+            torch.arange(0, d, 2) * (-math.log(10000.0) / d)
+        )
+        self.register_buffer("pe", torch.stack((k.sin(), k.cos()), 2).flatten(1)[None])
+
+    def forward(self, x):
+        y = self.s(x.transpose(1, 2).unsqueeze(1))
+        n, c, t, f = y.shape
+        y = self.l(y.transpose(1, 2).reshape(n, t, c * f))
+        y = y + 0.5 * self.f(y)
+        y = y + self.a(self.n[0](y), self.pe)
+        z = F.glu(self.p(self.n[1](y).transpose(1, 2)), 1)
+        y = y + self.q(F.silu(self.b(self.d(z)))).transpose(1, 2)
+        return self.o(self.n[2](y + 0.5 * self.g(y))).log_softmax(-1)
+
+
+@listed(NETWORKS, (1, 20, 40), (1, 2, 16), (1, 2, 16))
+class TransducerEncoder(nn.Module):
+    """RNN-T (He et al., 2019): projected LSTMs, time halved between them, state in and out."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.LSTM(40, 16, batch_first=True)
+        self.n = nn.LayerNorm(32)
+        self.b = nn.LSTM(32, 16, batch_first=True)
+        self.o = nn.Linear(16, 24)
+
+    def forward(self, x, h, c):
+        y, (ha, ca) = self.a(
+            x, (h[:, :1].transpose(0, 1).contiguous(), c[:, :1].transpose(0, 1).contiguous())
+        )
+        n, t, d = y.shape
+        y = self.n(y.reshape(n, t // 2, 2 * d))
+        y, (hb, cb) = self.b(
+            y, (h[:, 1:].transpose(0, 1).contiguous(), c[:, 1:].transpose(0, 1).contiguous())
+        )
+        return (self.o(y), torch.cat((ha, hb)).transpose(0, 1), torch.cat((ca, cb)).transpose(0, 1))
+
+
+@listed(NETWORKS, (1, 8, 24), (1, 5, 16))
+class TransducerJoint(nn.Module):
+    """Graves, 2012: every frame with every label."""
+
+    def __init__(self):
+        super().__init__()
+        self.e = nn.Linear(24, 32)
+        self.p = nn.Linear(16, 32)
+        self.o = nn.Linear(32, 30)
+
+    def forward(self, e, p):
+        return self.o(torch.tanh(self.e(e).unsqueeze(2) + self.p(p).unsqueeze(1))).log_softmax(-1)
+
+
+@listed(NETWORKS, (1, 40, 48))
+class WhisperEncoder(nn.Module):
+    """Radford et al., 2022: two convolutions, sinusoids, pre-norm layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv1d(40, 32, 3, padding=1)
+        self.b = nn.Conv1d(32, 32, 3, 2, 1)
+        a = torch.arange(24)[:, None] * torch.exp(-math.log(10000.0) / 15 * torch.arange(16))[None]
+        self.register_buffer("p", torch.cat([a.sin(), a.cos()], 1))
+        self.t = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(32, 4, 64, 0.0, "gelu", batch_first=True, norm_first=True),
+            2,
+            nn.LayerNorm(32),
+            enable_nested_tensor=False,
+        )
+
+    def forward(self, x):
+        y = F.gelu(self.b(F.gelu(self.a(x)))).permute(0, 2, 1)
+        return self.t(y + self.p)
+
+
+@listed(NETWORKS, (1, 1, 48, 40))
+class VGGish(nn.Module):
+    """Hershey et al., 2017: patches of spectrograms, channels last before the flattening."""
+
+    def __init__(self):
+        super().__init__()
+        self.f = nn.Sequential(
+            nn.Conv2d(1, 16, 3, 1, 1),
+            nn.ReLU(True),
+            nn.MaxPool2d(2, 2),
+            nn.Conv2d(16, 32, 3, 1, 1),
+            nn.ReLU(True),
+            nn.MaxPool2d(2, 2),
+        )
+        self.e = nn.Sequential(
+            nn.Linear(32 * 120, 32), nn.ReLU(True), nn.Linear(32, 16), nn.ReLU(True)
+        )
+
+    def forward(self, x):
+        x = self.f(x)
+        x = torch.transpose(x, 1, 3)
+        x = torch.transpose(x, 1, 2).contiguous()
+        return self.e(x.view(x.size(0), -1))
+
+
+@listed(NETWORKS, (1, 1, 48, 40))
+class YAMNet(nn.Module):
+    """Google, 2019: MobileNetV1 of spectrograms, 'same' padding as TensorFlow pads."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = nn.Conv2d(1, 16, 3, 2, bias=False)
+        self.n = nn.BatchNorm2d(16, eps=0.0001)
+        self.d = nn.Conv2d(16, 16, 3, 2, groups=16, bias=False)
+        self.m = nn.BatchNorm2d(16)
+        self.p = conv_bn_act(16, 32, 1, act=nn.ReLU)
+        self.o = nn.Linear(32, 21)
+
+    def forward(self, x):
+        x = F.relu(self.n(self.c(F.pad(x, (0, 1, 0, 1)))))
+        x = self.p(F.relu(self.m(self.d(F.pad(x, (0, 1, 0, 1))))))
+        return torch.sigmoid(self.o(x.mean((2, 3))))
+
+
+@listed(NETWORKS, (1, 1, 64, 40))
+class PANNs(nn.Module):
+    """Kong et al., 2020: batch norm over mel bins, maximum and mean pooled and added."""
+
+    def __init__(self):
+        super().__init__()
+        self.n = nn.BatchNorm2d(40)
+        self.b = nn.Sequential(
+            conv_bn_act(1, 16, act=nn.ReLU),
+            nn.AvgPool2d(2),
+            conv_bn_act(16, 32, act=nn.ReLU),
+            nn.AvgPool2d(2),
+        )
+        self.f = nn.Linear(32, 32)
+        self.a = nn.Conv1d(32, 10, 1)
+        self.c = nn.Conv1d(32, 10, 1)
+
+    def forward(self, x):
+        x = self.b(self.n(x.transpose(1, 3)).transpose(1, 3)).mean(3)
+        x = F.max_pool1d(x, 3, 1, 1) + F.avg_pool1d(x, 3, 1, 1)
+        x = F.relu(self.f(x.transpose(1, 2))).transpose(1, 2)
+        a = torch.softmax(torch.clamp(self.a(x), -10, 10), -1)
+        c = torch.sigmoid(self.c(x))
+        return ((a * c).sum(2), F.interpolate(c, scale_factor=4, mode="nearest"))
+
+
+@listed(NETWORKS, (1, 1, 64, 40))
+class CRNNEvents(nn.Module):
+    """Cakir et al., 2017: gated convolutions, a bidirectional GRU, events of each frame."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(1, 16, 3, 1, 1)
+        self.n = nn.BatchNorm2d(16, eps=0.001)
+        self.g = nn.Linear(16, 16)
+        self.p = nn.AvgPool2d((2, 4))
+        self.r = nn.GRU(160, 24, batch_first=True, bidirectional=True)
+        self.o = nn.Linear(48, 10)
+        self.q = nn.Linear(48, 10)
+
+    def forward(self, x):
+        x = self.n(self.a(x))
+        x = x * torch.sigmoid(self.g(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        x = self.p(x)
+        x = x.permute(0, 2, 1, 3).flatten(2)
+        y, _ = self.r(x)
+        st = torch.sigmoid(self.o(y))
+        w = torch.softmax(self.q(y), -1).clamp(1e-07, 1)
+        return (st.transpose(1, 2), (st * w).sum(1) / w.sum(1))
+
+
+@listed(NETWORKS, (1, 1, 640))
+class Demucs(nn.Module):
+    """Défossez et al., 2020: strided convolutions with GLU, an LSTM, a U of waveforms."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Sequential(
+            nn.Conv1d(1, 16, 8, 4, 2), nn.ReLU(), nn.Conv1d(16, 32, 1), nn.GLU(1)
+        )
+        self.b = nn.Sequential(
+            nn.Conv1d(16, 24, 8, 4, 2), nn.ReLU(), nn.Conv1d(24, 48, 1), nn.GLU(1)
+        )
+        self.l = nn.LSTM(24, 24, bidirectional=True)
+        self.f = nn.Linear(48, 24)
+        self.c = nn.Sequential(
+            nn.Conv1d(24, 48, 1), nn.GLU(1), nn.ConvTranspose1d(24, 16, 8, 4, 2), nn.ReLU()
+        )
+        self.d = nn.Sequential(nn.Conv1d(16, 32, 1), nn.GLU(1), nn.ConvTranspose1d(16, 1, 8, 4, 2))
+
+    def forward(self, x):
+        m = x.mean(1, keepdim=True)
+        sd = m.std(-1, keepdim=True)
+        x = x / (0.001 + sd)
+        a = self.a(x)
+        b = self.b(a)
+        y = self.f(self.l(b.permute(2, 0, 1))[0]).permute(1, 2, 0)
+        y = self.c(y + b)
+        return sd * self.d(y + a)
+
+
+@listed(NETWORKS, (1, 1, 32, 33))
+class DCCRNReal(nn.Module):
+    """Hu et al., 2020: complex convolutions written as pairs of real ones, a complex mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.r = nn.Conv2d(1, 8, (5, 2), (2, 1), (2, 0))
+        self.i = nn.Conv2d(1, 8, (5, 2), (2, 1), (2, 0))
+        self.n = nn.BatchNorm2d(16)
+        self.a = nn.PReLU()
+        self.d = nn.ConvTranspose2d(16, 2, (5, 2), (2, 1), (2, 0), (1, 0))
+
+    def forward(self, x):
+        p = F.pad(x, (1, 0))
+        im = torch.flip(p, [2])
+        y = torch.cat((self.r(p) - self.i(im), self.r(im) + self.i(p)), 1)
+        m = self.d(self.a(self.n(y)))[..., :-1]
+        mag = (m.pow(2).sum(1, keepdim=True) + 1e-08).sqrt()
+        ph = torch.atan2(m[:, 1:], m[:, :1])
+        t = torch.tanh(mag) * x
+        return torch.cat((t * torch.cos(ph), t * torch.sin(ph)), 1)
+
+
+@listed(NETWORKS, (1, 20, 42))
+class RNNoise(nn.Module):
+    """Valin, 2018: three GRUs that read each other, gains of bands and a voice flag."""
+
+    def __init__(self):
+        super().__init__()
+        self.i = nn.Linear(42, 24)
+        self.v = nn.GRU(24, 24, batch_first=True)
+        self.n = nn.GRU(90, 32, batch_first=True)
+        self.d = nn.GRU(98, 48, batch_first=True)
+        self.g = nn.Linear(48, 22)
+        self.f = nn.Linear(24, 1)
+
+    def forward(self, x):
+        t = torch.tanh(self.i(x))
+        v, _ = self.v(t)
+        n, _ = self.n(torch.cat([t, v, x], -1))
+        d, _ = self.d(torch.cat([v, n, x], -1))
+        return (torch.sigmoid(self.g(d)), torch.sigmoid(self.f(v)))
+
+
+@listed(NETWORKS, (1, 40, 32))
+class HiFiGAN(nn.Module):
+    """Kong et al., 2020: transposed convolutions, fields of several kernels averaged."""
+
+    def __init__(self):
+        super().__init__()
+        w = nn.utils.parametrizations.weight_norm
+        self.i = w(nn.Conv1d(40, 32, 7, padding=3))
+        self.u = nn.ModuleList(
+            (w(nn.ConvTranspose1d(32, 16, 8, 4, 2)), w(nn.ConvTranspose1d(16, 8, 4, 2, 1)))
+        )
+        self.r = nn.ModuleList(
+            nn.ModuleList(
+                (
+                    w(nn.Conv1d(c, c, k, padding=d * (k // 2), dilation=d))
+                    for k, d in ((3, 1), (7, 3))
+                )
+            )
+            for c in (16, 8)
+        )
+        self.o = w(nn.Conv1d(8, 1, 7, padding=3))
+
+    def forward(self, x):
+        x = self.i(x)
+        for u, rs in zip(self.u, self.r, strict=False):
+            x = u(F.leaky_relu(x, 0.1))
+            x = sum(x + r(F.leaky_relu(x, 0.1)) for r in rs) / 2
+        return torch.tanh(self.o(F.leaky_relu(x)))
+
+
+@listed(NETWORKS, (1, 40, 24))
+class MelGAN(nn.Module):
+    """Kumar et al., 2019: reflected borders, dilated residuals with a shortcut convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Sequential(
+            nn.ReflectionPad1d(3),
+            nn.Conv1d(40, 32, 7),
+            nn.LeakyReLU(0.2),
+            nn.ConvTranspose1d(32, 16, 16, 8, 4),
+        )
+        self.b = nn.Sequential(
+            nn.LeakyReLU(0.2),
+            nn.ReflectionPad1d(3),
+            nn.Conv1d(16, 16, 3, dilation=3),
+            nn.LeakyReLU(0.2),
+            nn.Conv1d(16, 16, 1),
+        )
+        self.k = nn.Conv1d(16, 16, 1)
+        self.o = nn.Sequential(
+            nn.LeakyReLU(0.2), nn.ReflectionPad1d(3), nn.Conv1d(16, 1, 7), nn.Tanh()
+        )
+
+    def forward(self, x):
+        x = self.a(x)
+        return self.o(self.k(x) + self.b(x))
+
+
+@listed(NETWORKS, ids(40, 1, 16))
+class FastSpeechEncoder(nn.Module):
+    """Ren et al., 2019: phonemes, convolutional feed-forward, durations."""
+
+    def __init__(self):
+        super().__init__()
+        self.e = nn.Embedding(40, 32)
+        self.a = nn.MultiheadAttention(32, 2, batch_first=True)
+        self.n = nn.ModuleList(nn.LayerNorm(32) for _ in range(3))
+        self.f = nn.Sequential(nn.Conv1d(32, 64, 9, padding=4), nn.ReLU(), nn.Conv1d(64, 32, 1))
+        self.d = nn.Conv1d(32, 32, 3, padding=1)
+        self.o = nn.Linear(32, 1)
+
+    def forward(self, x):
+        y = self.e(x)
+        y = self.n[0](y + self.a(y, y, y)[0])
+        y = self.n[1](y + self.f(y.transpose(1, 2)).transpose(1, 2))
+        d = self.o(self.n[2](F.relu(self.d(y.transpose(1, 2))).transpose(1, 2))).squeeze(-1)
+        return (y, torch.clamp(torch.round(torch.exp(d) - 1), min=0))

@@ -9,7 +9,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.shared.deployed import Builder
-from benchmarks.shared.deployed.blocks import Backbone
+from benchmarks.shared.deployed.blocks import (
+    Backbone,
+    FeaturePyramid,
+    MobileBackbone,
+    PatchTransformer,
+    conv_bn_act,
+)
 from benchmarks.shared.deployed.register import listed
 
 NETWORKS: dict[str, Builder] = {}
@@ -160,3 +166,369 @@ class PWCWarp(nn.Module):
         c2 = F.leaky_relu(self.corr(fa, w), 0.1)
         fl = fl + self.r(torch.cat((fa, c2, fl), 1))
         return F.interpolate(fl, scale_factor=4, mode="bilinear", align_corners=False) * 4
+
+
+@listed(NETWORKS)
+class MonoDepth2(nn.Module):
+    """Godard et al., 2019: reflected borders, ELU, disparities of four scales to depth."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = Backbone()
+
+        def c(i, o):
+            return nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(i, o, 3), nn.ELU(inplace=True))
+
+        self.u = nn.ModuleList((c(64, 32), c(32, 16), c(16, 16)))
+        self.v = nn.ModuleList((c(64, 32), c(32, 16), c(16, 16)))
+        self.o = nn.ModuleList(
+            nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(k, 1, 3)) for k in (32, 16, 16)
+        )
+
+    def forward(self, x):
+        a, b, y = self.b((x - 0.45) / 0.225)
+        out = []
+        for u, v, o, k in zip(self.u, self.v, self.o, (b, a, None), strict=False):
+            y = F.interpolate(u(y), scale_factor=2, mode="nearest")
+            y = v(torch.cat((y, k), 1) if k is not None else y)
+            out.append(1 / (0.01 + 9.99 * torch.sigmoid(o(y))))
+        return tuple(out)
+
+
+@listed(NETWORKS)
+class FastDepth(nn.Module):
+    """Wofk et al., 2019: depthwise 5×5 decoder, nearest upsampling, added skips."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = MobileBackbone()
+
+        def d(i, o):
+            return nn.Sequential(
+                conv_bn_act(i, i, 5, 1, i, act=nn.ReLU), conv_bn_act(i, o, 1, act=nn.ReLU)
+            )
+
+        self.d = nn.ModuleList((d(64, 32), d(32, 16), d(16, 8)))
+        self.o = conv_bn_act(8, 1, 1, act=nn.ReLU)
+
+    def forward(self, x):
+        a, b, c = self.b(x)
+
+        def up(f):
+            return F.interpolate(f, scale_factor=2, mode="nearest")
+
+        y = up(self.d[0](c)) + b
+        y = up(self.d[1](y)) + a
+        return self.o(up(self.d[2](y)))
+
+
+@listed(NETWORKS)
+class DORN(nn.Module):
+    """Fu et al., 2018: ordinal regression, pairs of scores counted."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = Backbone()
+        self.f = nn.Linear(64, 16)
+        self.c = nn.Conv2d(64, 16, 1)
+        self.d = nn.Conv2d(64, 16, 3, padding=6, dilation=6)
+        self.o = nn.Conv2d(48, 16, 1)
+
+    def forward(self, x):
+        f = self.b(x)[2]
+        e = F.relu(self.f(F.avg_pool2d(f, 4).flatten(1)))[:, :, None, None].expand(
+            -1, -1, *f.shape[2:]
+        )
+        y = self.o(torch.cat((F.relu(self.c(f)), F.relu(self.d(f)), e), 1))
+        a, b = (y[:, ::2].clone(), y[:, 1::2].clone())
+        p = F.softmax(torch.stack((a, b), 1).clamp(1e-08, 10000.0), 1)[:, 1]
+        return (torch.sum(p > 0.5, 1, keepdim=True).float(), p)
+
+
+@listed(NETWORKS)
+class AdaBins(nn.Module):
+    """Bhat et al., 2021: bins adapted to the image, by a transformer."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = Backbone()
+        self.e = nn.Conv2d(16, 32, 4, 4)
+        self.p = nn.Parameter(torch.rand(16, 32))
+        self.t = nn.TransformerEncoderLayer(32, 4, 64, 0.0)
+        self.r = nn.Sequential(nn.Linear(32, 32), nn.LeakyReLU(), nn.Linear(32, 8))
+        self.q = nn.Conv2d(16, 32, 3, 1, 1)
+        self.o = nn.Conv2d(4, 8, 1)
+
+    def forward(self, x):
+        f = self.b(x)[0]
+        t = self.t((self.e(f).flatten(2) + self.p.T.unsqueeze(0)).permute(2, 0, 1))
+        y = F.relu(self.r(t[0])) + 0.1
+        y = y / y.sum(1, keepdim=True)
+        w = F.pad(9.9 * y, (1, 0), value=0.1)
+        e = torch.cumsum(w, 1)
+        c = 0.5 * (e[:, :-1] + e[:, 1:])
+        q = self.q(f)
+        n, k, h, ww = q.shape
+        m = (
+            torch.matmul(q.view(n, k, h * ww).permute(0, 2, 1), t[1:5].permute(1, 2, 0))
+            .permute(0, 2, 1)
+            .view(n, 4, h, ww)
+        )
+        p = self.o(m).softmax(1)
+        return (e, torch.sum(p * c.view(n, 8, 1, 1), 1, keepdim=True))
+
+
+@listed(NETWORKS)
+class BTS(nn.Module):
+    """Lee et al., 2019: planes of four numbers guide local depth."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = Backbone()
+        self.r = nn.Conv2d(64, 3, 1)
+        self.o = nn.Conv2d(17, 1, 3, 1, 1)
+        u = (torch.arange(4).reshape(1, 1, 4).float() - 1.5) / 4
+        self.register_buffer("u", u)
+        self.register_buffer("v", u.reshape(1, 4, 1))
+
+    def forward(self, x):
+        a, _, c = self.b(x)
+        p = torch.sigmoid(self.r(c))
+        th = p[:, 0:1] * math.pi / 3
+        ph = p[:, 1:2] * math.pi * 2
+        d = p[:, 2:3] * 10
+        n = torch.cat(
+            (torch.sin(th) * torch.cos(ph), torch.sin(th) * torch.sin(ph), torch.cos(th), d), 1
+        )
+        n = torch.cat((F.normalize(n[:, :3], 2, 1), d), 1)
+        e = n.repeat_interleave(4, 2).repeat_interleave(4, 3)
+        u = self.u.repeat(n.size(0), 16, 4)
+        v = self.v.repeat(n.size(0), 4, 16)
+        level = e[:, 3] / (
+            e[:, 0] * u.reshape(-1, 16, 16) + e[:, 1] * v.reshape(-1, 16, 16) + e[:, 2]
+        )
+        return (level, torch.sigmoid(self.o(torch.cat((a, level.unsqueeze(1) / 10), 1))))
+
+
+@listed(NETWORKS)
+class DPT(nn.Module):
+    """Ranftl et al., 2021: tokens reassembled at two resolutions, read-out token projected."""
+
+    def __init__(self):
+        super().__init__()
+        self.v = PatchTransformer(extra=1)
+        self.p = nn.Sequential(nn.Linear(64, 32), nn.GELU())
+        self.a = nn.ConvTranspose2d(32, 16, 2, 2)
+        self.c = nn.Conv2d(32, 16, 3, 1, 1)
+        self.r = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(16, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 1, 1)
+        )
+        self.o = nn.Sequential(nn.Conv2d(16, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 1, 1), nn.ReLU())
+
+    def forward(self, x):
+        t = self.v(x)
+        r = t[:, 0].unsqueeze(1).expand_as(t[:, 1:])
+        f = self.p(torch.cat((t[:, 1:], r), -1)).transpose(1, 2).unflatten(2, torch.Size([8, 8]))
+        y = F.interpolate(self.c(f), scale_factor=2, mode="bilinear", align_corners=True) + self.a(
+            f
+        )
+        y = y + self.r(y)
+        return self.o(
+            F.interpolate(y, size=(64, 64), mode="bilinear", align_corners=False)
+        ).squeeze(1)
+
+
+class StereoFeatures(nn.Sequential):
+    def __init__(self):
+        super().__init__(
+            conv_bn_act(3, 16, 3, 2, act=nn.ReLU),
+            conv_bn_act(16, 16, 3, 2, act=nn.ReLU),
+            nn.Conv2d(16, 16, 3, 1, 1),
+        )
+
+
+@listed(NETWORKS, (1, 3, 32, 64), (1, 3, 32, 64))
+class PSMNet(nn.Module):
+    """Chang and Chen, 2018: concatenated cost volume, 3-D convolutions, expected disparity."""
+
+    def __init__(self, d=4):
+        super().__init__()
+        self.f = StereoFeatures()
+        self.c = nn.Sequential(
+            nn.Conv3d(32, 16, 3, padding=1, bias=False),
+            nn.BatchNorm3d(16),
+            nn.ReLU(),
+            nn.Conv3d(16, 1, 3, padding=1),
+        )
+        self.d = d
+
+    def forward(self, a, b):
+        a, b = (self.f(a), self.f(b))
+        n, c, h, w = a.shape
+        v = a.new_zeros(n, 2 * c, self.d, h, w)
+        for i in range(self.d):
+            if i > 0:
+                v[:, :c, i, :, i:] = a[:, :, :, i:]
+                v[:, c:, i, :, i:] = b[:, :, :, :-i]
+            else:
+                v[:, :c, i] = a
+                v[:, c:, i] = b
+        y = F.interpolate(
+            self.c(v.contiguous()), size=(16, 32, 64), mode="trilinear", align_corners=False
+        ).squeeze(1)
+        return torch.sum(F.softmax(y, 1) * torch.arange(16.0).view(1, -1, 1, 1), 1)
+
+
+@listed(NETWORKS, (1, 3, 32, 64), (1, 3, 32, 64))
+class GwcNet(nn.Module):
+    """Guo et al., 2019: group-wise correlation, a 3-D hourglass."""
+
+    def __init__(self, d=4):
+        super().__init__()
+        self.f = StereoFeatures()
+        self.a = nn.Sequential(nn.Conv3d(4, 8, 3, 2, 1), nn.BatchNorm3d(8), nn.ReLU())
+        self.u = nn.ConvTranspose3d(8, 4, 3, 2, 1, 1, bias=False)
+        self.r = nn.Conv3d(4, 4, 1)
+        self.o = nn.Conv3d(4, 1, 3, padding=1)
+        self.d = d
+
+    def forward(self, a, b):
+        a, b = (self.f(a), self.f(b))
+        n, c, h, w = a.shape
+
+        def g(x, y):
+            return (x * y).view(n, 4, c // 4, h, w).mean(2)
+
+        v = torch.stack([g(a, F.pad(b, (i, 0, 0, 0))[..., :w]) for i in range(self.d)], 2)
+        v = F.relu(self.u(self.a(v)) + self.r(v))
+        p = F.softmax(self.o(v).squeeze(1), 1)
+        return torch.sum(p * torch.arange(4, dtype=p.dtype).view(1, 4, 1, 1), 1, keepdim=True)
+
+
+@listed(NETWORKS, (1, 3, 32, 64), (1, 3, 32, 64))
+class AANet(nn.Module):
+    """Xu and Zhang, 2020: correlation volume, refined by warping the right image."""
+
+    def __init__(self, d=6):
+        super().__init__()
+        self.f = StereoFeatures()
+        self.a = nn.Sequential(conv_bn_act(d, 16, act=nn.ReLU), nn.Conv2d(16, d, 3, 1, 1))
+        self.r = nn.Conv2d(7, 1, 3, 1, 1)
+        self.d = d
+
+    def forward(self, a, b):
+        f, g = (self.f(a), self.f(b))
+        n, _, _h, w = f.shape
+        v = torch.cat(
+            [
+                F.pad((f[..., i:] * g[..., : w - i]).mean(1, keepdim=True), (i, 0))
+                for i in range(self.d)
+            ],
+            1,
+        )
+        p = F.softmax(self.a(v), 1)
+        y = (p * torch.arange(float(self.d)).view(1, -1, 1, 1)).sum(1, keepdim=True)
+        y = F.interpolate(y, scale_factor=4, mode="bilinear", align_corners=False) * 4
+        ys, xs = torch.meshgrid(torch.arange(32.0), torch.arange(64.0), indexing="ij")
+        gr = torch.stack((2 * (xs - y[:, 0]) / 63 - 1, (2 * ys / 31 - 1).expand(n, -1, -1)), -1)
+        return F.relu(
+            y
+            + self.r(
+                torch.cat(
+                    (
+                        a
+                        - F.grid_sample(
+                            b, gr, mode="bilinear", padding_mode="border", align_corners=True
+                        ),
+                        a,
+                        y,
+                    ),
+                    1,
+                )
+            )
+        )
+
+
+@listed(NETWORKS, (1, 6, 48, 48))
+class FlowNetS(nn.Module):
+    """Dosovitskiy et al., 2015: two stacked images, flows refined and upsampled."""
+
+    def __init__(self):
+        super().__init__()
+
+        def c(i, o, k):
+            return nn.Sequential(nn.Conv2d(i, o, k, 2, k // 2), nn.LeakyReLU(0.1))
+
+        self.a, self.b, self.c = (c(6, 16, 7), c(16, 32, 5), c(32, 48, 3))
+        self.d = nn.Sequential(nn.ConvTranspose2d(48, 16, 4, 2, 1, bias=False), nn.LeakyReLU(0.1))
+        self.p = nn.Conv2d(48, 2, 3, 1, 1, bias=False)
+        self.q = nn.Conv2d(50, 2, 3, 1, 1, bias=False)
+        self.u = nn.ConvTranspose2d(2, 2, 4, 2, 1, bias=False)
+
+    def forward(self, x):
+        b = self.b(self.a(x))
+        c = self.c(b)
+        f = self.p(c)
+        g = self.q(torch.cat((b, self.d(c), self.u(f)), 1))
+        return (g, f)
+
+
+@listed(NETWORKS, (1, 3, 32, 32), (1, 1, 32, 32))
+class SparseToDense(nn.Module):
+    """Ma and Karaman, 2018: an image and sparse depth; normalised convolution of what is known."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = nn.Conv2d(1, 8, 3, 1, 1, bias=False)
+        self.i = nn.Conv2d(3, 24, 3, 1, 1)
+        self.b = nn.Sequential(
+            conv_bn_act(32, 32, 3, 2, act=nn.ReLU), nn.ConvTranspose2d(32, 16, 2, 2)
+        )
+        self.o = nn.Conv2d(16, 1, 1)
+
+    def forward(self, x, d):
+        m = (d > 0).float()
+        y = self.c(d * m) / (F.conv2d(m, torch.ones(1, 1, 3, 3), padding=1) + 1e-05)
+        return F.softplus(self.o(self.b(torch.cat((self.i(x), y), 1)))) * (1 - m) + d * m
+
+
+@listed(NETWORKS, (1, 3, 32, 32), (1, 3, 32, 32))
+class PoseNetEgomotion(nn.Module):
+    """Zhou et al., 2017: the camera's motion between two images, as a matrix (Rodrigues)."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = Backbone(8)
+        self.b.s[0] = nn.Conv2d(6, 8, 7, 2, 3, bias=False)
+        self.o = nn.Conv2d(32, 6, 1)
+
+    def forward(self, a, b):
+        y = 0.01 * self.o(self.b(torch.cat((a, b), 1))[2]).mean((2, 3))
+        r, t = (y[:, :3], y[:, 3:])
+        an = torch.norm(r, 2, 1, True)
+        ax = r / (an + 1e-07)
+        c, si = (torch.cos(an), torch.sin(an))
+        x, yy, z = ax.split(1, 1)
+        k = torch.stack(
+            (torch.zeros_like(x), -z, yy, z, torch.zeros_like(x), -x, -yy, x, torch.zeros_like(x)),
+            1,
+        ).view(-1, 3, 3)
+        m = torch.eye(3) + si.unsqueeze(2) * k + (1 - c).unsqueeze(2) * (k @ k)
+        return torch.cat((m, t.unsqueeze(2)), 2)
+
+
+@listed(NETWORKS)
+class SurfaceNormals(nn.Module):
+    """Bae et al., 2021: normals of length one with their concentration."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = Backbone()
+        self.f = FeaturePyramid()
+        self.o = nn.Conv2d(16, 4, 3, 1, 1)
+
+    def forward(self, x):
+        y = self.o(self.f(self.b(x))[0])
+        n, k = (y[:, :3], y[:, 3:])
+        n = n / (torch.sqrt((n**2).sum(1, keepdim=True)) + 1e-10)
+        return torch.cat((n, F.elu(k) + 1.01), 1)

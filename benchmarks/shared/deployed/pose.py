@@ -280,7 +280,7 @@ class HandLandmarks(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.b = MobileBackbone(act=nn.PReLU if False else nn.ReLU)
+        self.b = MobileBackbone(act=nn.ReLU)
         self.c = nn.Sequential(
             nn.MaxPool2d(2, 2), conv_bn_act(64, 64, 2, act=nn.ReLU), nn.AdaptiveAvgPool2d(1)
         )

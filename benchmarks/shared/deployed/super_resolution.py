@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.shared.deployed import Builder
@@ -173,3 +174,327 @@ class NAFNet(nn.Module):
         p, q = self.e(self.m(y)).chunk(2, 1)
         y = y + self.f(p * q) * self.ga
         return self.o(y) + x
+
+
+@listed(NETWORKS, (1, 1, 24, 24))
+class SRCNN(nn.Module):
+    """Dong et al., 2014: bicubic first, then three convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(1, 32, 9, padding=4)
+        self.b = nn.Conv2d(32, 16, 5, padding=2)
+        self.c = nn.Conv2d(16, 1, 5, padding=2)
+
+    def forward(self, x):
+        x = F.interpolate(x, scale_factor=2, mode="bicubic", align_corners=False)
+        return self.c(F.relu(self.b(F.relu(self.a(x)))))
+
+
+@listed(NETWORKS, (1, 1, 24, 24))
+class FSRCNN(nn.Module):
+    """Dong et al., 2016: shrinking, PReLU, a transposed convolution of 9×9."""
+
+    def __init__(self):
+        super().__init__()
+        self.f = nn.Sequential(
+            nn.Conv2d(1, 24, 5, padding=2),
+            nn.PReLU(24),
+            nn.Conv2d(24, 8, 1),
+            nn.PReLU(8),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.PReLU(8),
+            nn.Conv2d(8, 24, 1),
+            nn.PReLU(24),
+        )
+        self.u = nn.ConvTranspose2d(24, 1, 9, 3, 4, 2)
+
+    def forward(self, x):
+        return self.u(self.f(x))
+
+
+@listed(NETWORKS, (1, 1, 24, 24))
+class VDSR(nn.Module):
+    """Kim et al., 2016: a deep residual of the bilinear image."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = nn.Sequential(
+            nn.Conv2d(1, 16, 3, 1, 1, bias=False),
+            nn.ReLU(),
+            *[m for _ in range(4) for m in (nn.Conv2d(16, 16, 3, 1, 1, bias=False), nn.ReLU())],
+            nn.Conv2d(16, 1, 3, 1, 1, bias=False),
+        )
+
+    def forward(self, x):
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        return x + self.b(x)
+
+
+@listed(NETWORKS, (1, 3, 24, 24))
+class LapSRN(nn.Module):
+    """Lai et al., 2017: a pyramid of residuals, two scales returned."""
+
+    def __init__(self):
+        super().__init__()
+        self.i = nn.Conv2d(3, 16, 3, 1, 1)
+        self.f = nn.Sequential(
+            nn.Conv2d(16, 16, 3, 1, 1),
+            nn.LeakyReLU(0.2),
+            nn.ConvTranspose2d(16, 16, 4, 2, 1),
+            nn.LeakyReLU(0.2),
+        )
+        self.u = nn.ConvTranspose2d(3, 3, 4, 2, 1)
+        self.r = nn.Conv2d(16, 3, 3, 1, 1)
+
+    def forward(self, x):
+        f = self.f(self.i(x))
+        a = self.u(x) + self.r(f)
+        f = self.f(f)
+        return (a, self.u(a) + self.r(f))
+
+
+@listed(NETWORKS, (1, 3, 24, 24))
+class SRResNet(nn.Module):
+    """Ledig et al., 2017: batch norm, PReLU, two pixel shuffles."""
+
+    def __init__(self):
+        super().__init__()
+        self.i = nn.Sequential(nn.Conv2d(3, 16, 9, 1, 4), nn.PReLU())
+
+        def r():
+            return nn.Sequential(
+                nn.Conv2d(16, 16, 3, 1, 1),
+                nn.BatchNorm2d(16),
+                nn.PReLU(),
+                nn.Conv2d(16, 16, 3, 1, 1),
+                nn.BatchNorm2d(16),
+            )
+
+        self.a, self.b = (r(), r())
+        self.m = nn.Sequential(nn.Conv2d(16, 16, 3, 1, 1), nn.BatchNorm2d(16))
+
+        def u():
+            return [nn.Conv2d(16, 64, 3, 1, 1), nn.PixelShuffle(2), nn.PReLU()]
+
+        self.u = nn.Sequential(*u(), *u(), nn.Conv2d(16, 3, 9, 1, 4))
+
+    def forward(self, x):
+        i = self.i(x)
+        y = i + self.a(i)
+        y = y + self.b(y)
+        return torch.tanh(self.u(i + self.m(y)))
+
+
+class DenseResidual(nn.Module):
+    def __init__(self, c=16, g=8):
+        super().__init__()
+        self.c = nn.ModuleList(nn.Conv2d(c + i * g, g if i < 2 else c, 3, 1, 1) for i in range(3))
+        self.a = nn.LeakyReLU(0.2, inplace=True)
+
+    def forward(self, x):
+        a = self.a(self.c[0](x))
+        b = self.a(self.c[1](torch.cat((x, a), 1)))
+        return self.c[2](torch.cat((x, a, b), 1)) * 0.2 + x
+
+
+@listed(NETWORKS, (1, 12, 12, 12))
+class RealESRGAN(nn.Module):
+    """Wang et al., 2021: dense residuals, nearest upsampling, on unshuffled pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.i = nn.Conv2d(12, 16, 3, 1, 1)
+        self.b = nn.Sequential(DenseResidual(), DenseResidual())
+        self.c = nn.Conv2d(16, 16, 3, 1, 1)
+        self.u = nn.ModuleList(nn.Conv2d(16, 16, 3, 1, 1) for _ in range(2))
+        self.o = nn.Conv2d(16, 3, 3, 1, 1)
+
+    def forward(self, x):
+        f = self.i(x)
+        f = f + self.c(self.b(f)) * 0.2
+        for u in self.u:
+            f = F.leaky_relu(u(F.interpolate(f, scale_factor=2, mode="nearest")), 0.2)
+        return self.o(f)
+
+
+@listed(NETWORKS, (1, 3, 24, 24))
+class SRVGGNetCompact(nn.Module):
+    """Real-ESRGAN's compact network: PReLU, pixel shuffle, nearest base added."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = nn.Sequential(
+            nn.Conv2d(3, 16, 3, 1, 1),
+            nn.PReLU(16),
+            nn.Conv2d(16, 16, 3, 1, 1),
+            nn.PReLU(16),
+            nn.Conv2d(16, 48, 3, 1, 1),
+        )
+        self.u = nn.PixelShuffle(4)
+
+    def forward(self, x):
+        return self.u(self.b(x)) + F.interpolate(x, scale_factor=4, mode="nearest")
+
+
+@listed(NETWORKS, (1, 3, 24, 24))
+class IMDN(nn.Module):
+    """Hui et al., 2019: features distilled by splits, contrast-aware attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.i = nn.Conv2d(3, 16, 3, 1, 1)
+        self.c = nn.ModuleList(
+            (nn.Conv2d(16, 16, 3, 1, 1), nn.Conv2d(12, 16, 3, 1, 1), nn.Conv2d(12, 4, 3, 1, 1))
+        )
+        self.a = nn.Sequential(nn.Conv2d(12, 4, 1), nn.ReLU(), nn.Conv2d(4, 12, 1), nn.Sigmoid())
+        self.f = nn.Conv2d(12, 16, 1)
+        self.u = nn.Sequential(nn.Conv2d(16, 12, 3, 1, 1), nn.PixelShuffle(2))
+
+    def forward(self, x):
+        i = self.i(x)
+        d1, r = torch.split(F.leaky_relu(self.c[0](i), 0.05), (4, 12), 1)
+        d2, r = torch.split(F.leaky_relu(self.c[1](r), 0.05), (4, 12), 1)
+        y = torch.cat((d1, d2, self.c[2](r)), 1)
+        m = y.mean((2, 3), keepdim=True)
+        sd = (y - m).pow(2).mean((2, 3), keepdim=True).add(1e-06).pow(0.5)
+        return self.u(self.f(y * self.a(sd + m)) + i)
+
+
+@listed(NETWORKS, (1, 3, 24, 24))
+class ECBSR(nn.Module):
+    """Zhang et al., 2021: edge-oriented branches with Sobel masks, in training form."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = nn.Conv2d(3, 16, 3, 1, 1)
+        self.e = nn.Conv2d(3, 32, 1)
+        self.p = nn.Conv2d(32, 16, 3, 1, 1)
+        self.k = nn.Conv2d(3, 16, 1)
+        self.sc = nn.Parameter(torch.randn(16, 1, 1, 1) * 0.1)
+        m = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])
+        self.register_buffer("m", m.repeat(16, 1, 1, 1))
+        self.a = nn.PReLU(16)
+        self.o = nn.Conv2d(16, 12, 3, 1, 1)
+
+    def forward(self, x):
+        y = (
+            self.c(x)
+            + self.p(self.e(x))
+            + F.conv2d(self.k(x), self.sc * self.m, padding=1, groups=16)
+        )
+        return F.pixel_shuffle(self.o(self.a(y)) + x.repeat_interleave(4, 1), 2)
+
+
+@listed(NETWORKS, (1, 3, 24, 24))
+class MAN(nn.Module):
+    """Wang et al., 2022: large kernel attention, gated by separable dilated kernels."""
+
+    def __init__(self, c=16):
+        super().__init__()
+        self.i = nn.Conv2d(3, c, 3, 1, 1)
+        self.n = ChannelNorm(c)
+        self.p = nn.Conv2d(c, 2 * c, 1)
+        self.l = nn.Sequential(
+            nn.Conv2d(c, c, 5, 1, 2, groups=c),
+            nn.Conv2d(c, c, 7, 1, 9, groups=c, dilation=3),
+            nn.Conv2d(c, c, 1),
+        )
+        self.x = nn.Conv2d(c, c, 3, 1, 1, groups=c)
+        self.q = nn.Conv2d(c, c, 1)
+        self.sc = nn.Parameter(torch.ones(1, c, 1, 1))
+        self.u = nn.Sequential(nn.Conv2d(c, 12, 3, 1, 1), nn.PixelShuffle(2))
+
+    def forward(self, x):
+        f = self.i(x)
+        a, b = torch.chunk(self.p(self.n(f)), 2, 1)
+        return self.u(f + self.q(a * self.l(b) * self.x(b)) * self.sc)
+
+
+@listed(NETWORKS, (1, 1, 32, 32))
+class DnCNN(nn.Module):
+    """Zhang et al., 2017: the noise is predicted and subtracted."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = nn.Sequential(
+            nn.Conv2d(1, 16, 3, 1, 1),
+            nn.ReLU(),
+            nn.Conv2d(16, 16, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 16, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 1, 3, 1, 1, bias=False),
+        )
+
+    def forward(self, x):
+        return x - self.b(x)
+
+
+@listed(NETWORKS, (1, 3, 32, 32))
+class FFDNet(nn.Module):
+    """Zhang et al., 2018: pixels unshuffled, a noise level as a map."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = nn.Sequential(
+            nn.Conv2d(13, 16, 3, 1, 1),
+            nn.ReLU(),
+            nn.Conv2d(16, 16, 3, 1, 1),
+            nn.ReLU(),
+            nn.Conv2d(16, 12, 3, 1, 1),
+        )
+        self.n = nn.Parameter(torch.tensor([[[[0.1]]]]))
+
+    def forward(self, x):
+        y = F.pixel_unshuffle(x, 2)
+        m = self.n.repeat(y.size(0), 1, y.size(2), y.size(3))
+        return F.pixel_shuffle(self.b(torch.cat((y, m), 1)), 2)
+
+
+@listed(NETWORKS, (1, 3, 16, 16))
+class Restormer(nn.Module):
+    """Zamir et al., 2022: attention over channels, gated depthwise feed-forward."""
+
+    def __init__(self, c=16):
+        super().__init__()
+        self.i = nn.Conv2d(3, c, 3, 1, 1, bias=False)
+        self.n = ChannelNorm(c)
+        self.q = nn.Conv2d(c, 3 * c, 1, bias=False)
+        self.d = nn.Conv2d(3 * c, 3 * c, 3, 1, 1, groups=3 * c, bias=False)
+        self.t = nn.Parameter(torch.ones(2, 1, 1))
+        self.p = nn.Conv2d(c, c, 1)
+        self.m = ChannelNorm(c)
+        self.e = nn.Conv2d(c, 4 * c, 1)
+        self.g = nn.Conv2d(4 * c, 4 * c, 3, 1, 1, groups=4 * c)
+        self.f = nn.Conv2d(2 * c, c, 1)
+        self.o = nn.Conv2d(c, 3, 3, 1, 1)
+
+    def forward(self, x):
+        y = self.i(x)
+        n, c, h, w = y.shape
+        q, k, v = (t.reshape(n, 2, c // 2, h * w) for t in self.d(self.q(self.n(y))).chunk(3, 1))
+        a = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) * self.t).softmax(-1)
+        y = y + self.p((a @ v).reshape(n, c, h, w))
+        a, b = self.g(self.e(self.m(y))).chunk(2, 1)
+        return x + self.o(y + self.f(F.gelu(a) * b))
+
+
+@listed(NETWORKS, (1, 3, 24, 24))
+class ZeroDCE(nn.Module):
+    """Guo et al., 2020: light curves applied eight times."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(3, 16, 3, 1, 1)
+        self.b = nn.Conv2d(16, 16, 3, 1, 1)
+        self.c = nn.Conv2d(32, 24, 3, 1, 1)
+
+    def forward(self, x):
+        a = F.relu(self.a(x))
+        r = torch.tanh(self.c(torch.cat((a, F.relu(self.b(a))), 1)))
+        for k in torch.split(r, 3, 1):
+            x = x + k * (torch.pow(x, 2) - x)
+        return x

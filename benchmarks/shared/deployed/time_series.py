@@ -303,3 +303,383 @@ class ECGNet(nn.Module):
         y = self.r(self.c(x)).transpose(1, 2)
         w = torch.softmax(self.a(torch.tanh(y)), 1)
         return self.f((y * w).sum(1))
+
+
+@listed(NETWORKS, (1, 3, 80))
+class FCN1d(nn.Module):
+    """Wang et al., 2017: three convolutions and a mean over time."""
+
+    def __init__(self):
+        super().__init__()
+        self.f = nn.Sequential(
+            conv_bn_relu_1d(3, 16, 9), conv_bn_relu_1d(16, 32, 5), conv_bn_relu_1d(32, 16, 3)
+        )
+        self.o = nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.o(F.adaptive_avg_pool1d(self.f(x), 1).squeeze(-1)).softmax(-1)
+
+
+@listed(NETWORKS, (1, 3, 80))
+class LSTMFCN(nn.Module):
+    """Karim et al., 2018: a convolutional path, and an LSTM that reads the series transposed."""
+
+    def __init__(self):
+        super().__init__()
+        self.f = nn.Sequential(conv_bn_relu_1d(3, 16, 7), conv_bn_relu_1d(16, 16, 3))
+        self.l = nn.LSTM(80, 8, batch_first=True)
+        self.o = nn.Linear(24, 4)
+
+    def forward(self, x):
+        _, (h, _) = self.l(x)
+        return self.o(torch.cat((self.f(x).mean(2), h.squeeze(0)), 1))
+
+
+@listed(NETWORKS, (1, 1, 96))
+class MiniRocket(nn.Module):
+    """Dempster et al., 2021: fixed kernels, shares of positive values, a linear head."""
+
+    def __init__(self):
+        super().__init__()
+        i = torch.arange(12)[:, None] % 7
+        j = torch.arange(9)
+        k = torch.where((j >= i) & (j < i + 3), 2.0, -1.0).unsqueeze(1)
+        self.register_buffer("k", k)
+        self.register_buffer("b", torch.randn(12))
+        self.o = nn.Linear(24, 4)
+
+    def forward(self, x):
+        f = [
+            (F.conv1d(x, self.k, padding=4 * d, dilation=d) + self.b[:, None] > 0).float().mean(2)
+            for d in (1, 3)
+        ]
+        return self.o(torch.cat(f, 1))
+
+
+@listed(NETWORKS, (1, 48, 7))
+class DLinear(nn.Module):
+    """Zeng et al., 2023: trend by a moving average, two linear layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.AvgPool1d(25, 1)
+        self.t = nn.Linear(48, 12)
+        self.r = nn.Linear(48, 12)
+
+    def forward(self, x):
+        y = torch.cat((x[:, :1].repeat(1, 12, 1), x, x[:, -1:].repeat(1, 12, 1)), 1)
+        m = self.a(y.permute(0, 2, 1))
+        return (self.t(m) + self.r(x.permute(0, 2, 1) - m)).permute(0, 2, 1)
+
+
+@listed(NETWORKS, (1, 48, 7))
+class NLinear(nn.Module):
+    """Zeng et al., 2023: the last value subtracted, a linear layer for each series."""
+
+    def __init__(self):
+        super().__init__()
+        self.l = nn.ModuleList(nn.Linear(48, 12) for _ in range(7))
+
+    def forward(self, x):
+        last = x[:, -1:].detach()
+        z = x - last
+        out = torch.zeros(x.size(0), 12, 7)
+        for i in range(7):
+            out[:, :, i] = self.l[i](z[:, :, i])
+        return out + last
+
+
+@listed(NETWORKS, (1, 48, 7))
+class RevINMLP(nn.Module):
+    """Kim et al., 2022, around TSMixer (Chen et al., 2023): mixing over time, then over series."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(7))
+        self.b = nn.Parameter(torch.zeros(7))
+        self.n = nn.BatchNorm1d(48)
+        self.t = nn.Linear(48, 48)
+        self.c = nn.Sequential(nn.Linear(7, 16), nn.ReLU(), nn.Linear(16, 7))
+        self.o = nn.Linear(48, 12)
+
+    def forward(self, x):
+        m = x.mean(1, keepdim=True)
+        d = torch.sqrt(x.var(1, keepdim=True, unbiased=False) + 1e-05)
+        y = (x - m) / d * self.w + self.b
+        y = y + F.relu(self.t(self.n(y).transpose(1, 2))).transpose(1, 2)
+        y = y + self.c(y)
+        y = self.o(y.transpose(1, 2)).transpose(1, 2)
+        return (y - self.b) / (self.w + 1e-10) * d + m
+
+
+@listed(NETWORKS, (1, 48, 7))
+class ITransformer(nn.Module):
+    """Liu et al., 2024: every series is a token."""
+
+    def __init__(self):
+        super().__init__()
+        self.e = nn.Linear(48, 32)
+        self.t = nn.TransformerEncoderLayer(32, 4, 64, 0.0, "gelu", batch_first=True)
+        self.o = nn.Linear(32, 12)
+
+    def forward(self, x):
+        m = x.mean(1, keepdim=True).detach()
+        y = x - m
+        d = torch.sqrt(torch.var(y, 1, keepdim=True, unbiased=False) + 1e-05)
+        y = self.o(self.t(self.e((y / d).permute(0, 2, 1)))).permute(0, 2, 1)
+        return y * d[:, 0].unsqueeze(1) + m
+
+
+@listed(NETWORKS, (1, 48, 7))
+class Autoformer(nn.Module):
+    """Wu et al., 2021: delays of the largest autocorrelation, by FFT, are rolled and averaged."""
+
+    def __init__(self):
+        super().__init__()
+        self.q = nn.Linear(7, 16)
+        self.k = nn.Linear(7, 16)
+        self.v = nn.Linear(7, 16)
+        self.o = nn.Linear(16, 7)
+
+    def forward(self, x):
+        q, k, v = (m(x).transpose(1, 2) for m in (self.q, self.k, self.v))
+        c = torch.fft.irfft(torch.fft.rfft(q) * torch.conj(torch.fft.rfft(k)), n=48).mean(1)
+        w, i = torch.topk(c, 3, -1)
+        w = w.softmax(-1)
+        vv = v.repeat(1, 1, 2)
+        pos = torch.arange(48).view(1, 1, -1).expand_as(v)
+        out = sum(
+            torch.gather(vv, -1, pos + i[:, j, None, None]) * w[:, j, None, None] for j in range(3)
+        )
+        return self.o(out.transpose(1, 2))
+
+
+@listed(NETWORKS, (1, 48, 7))
+class TimesNet(nn.Module):
+    """Wu et al., 2023: the series folded by a period into two dimensions, inception kernels."""
+
+    def __init__(self):
+        super().__init__()
+        self.e = nn.Conv1d(7, 16, 3, padding=1, padding_mode="circular", bias=False)
+        self.c = nn.ModuleList(nn.Conv2d(16, 16, k, padding=k // 2) for k in (1, 3, 5))
+        self.o = nn.Linear(16, 7)
+
+    def forward(self, x):
+        y = self.e(x.transpose(1, 2))
+        out = 0
+        for p in (8, 10):
+            t = -(-48 // p) * p
+            z = F.pad(y, (0, t - 48)).reshape(y.shape[0], 16, t // p, p).contiguous()
+            z = torch.stack([F.gelu(c(z)) for c in self.c], -1).mean(-1)
+            out = out + z.reshape(y.shape[0], 16, -1)[:, :, :48]
+        return self.o((out + y).transpose(1, 2))
+
+
+@listed(NETWORKS, (1, 48, 7))
+class FEDformer(nn.Module):
+    """Zhou et al., 2022: a few Fourier modes times complex weights; transforms as products."""
+
+    def __init__(self):
+        super().__init__()
+        k = torch.arange(8)[:, None] * torch.arange(48) * 2 * math.pi / 48
+        self.register_buffer("co", k.cos())
+        self.register_buffer("si", k.sin())
+        self.wr = nn.Parameter(torch.randn(8, 7, 7) * 0.1)
+        self.wi = nn.Parameter(torch.randn(8, 7, 7) * 0.1)
+
+    def forward(self, x):
+        r = torch.einsum("btc,mt->bmc", x, self.co)
+        i = -torch.einsum("btc,mt->bmc", x, self.si)
+
+        def f(a, w):
+            return torch.einsum("bmc,mco->bmo", a, w)
+
+        a, b = (f(r, self.wr) - f(i, self.wi), f(r, self.wi) + f(i, self.wr))
+        return (
+            torch.einsum("bmo,mt->bto", a, self.co) - torch.einsum("bmo,mt->bto", b, self.si)
+        ) / 48
+
+
+@listed(NETWORKS, (1, 64, 4))
+class Informer(nn.Module):
+    """Zhou et al., 2021: attention distilled by convolution and pooling between layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.e = nn.Conv1d(4, 32, 3, padding=1, padding_mode="circular")
+        self.a = nn.TransformerEncoderLayer(32, 4, 64, 0.0, "gelu", batch_first=True)
+        self.c = nn.Conv1d(32, 32, 3, padding=1, padding_mode="circular")
+        self.n = nn.BatchNorm1d(32)
+        self.m = nn.MaxPool1d(3, 2, 1)
+        self.b = nn.TransformerEncoderLayer(32, 4, 64, 0.0, batch_first=True)
+        self.o = nn.Linear(1024, 24)
+
+    def forward(self, x):
+        y = self.a(self.e(x.permute(0, 2, 1)).transpose(1, 2))
+        y = self.m(F.elu(self.n(self.c(y.permute(0, 2, 1))))).transpose(1, 2)
+        return self.o(self.b(y).flatten(1)).view(-1, 6, 4)
+
+
+@listed(NETWORKS, (1, 24, 7), (1, 6, 3))
+class TemporalFusion(nn.Module):
+    """Lim et al., 2021: gated residuals, an LSTM over past and known future, attention."""
+
+    def __init__(self, d=16):
+        super().__init__()
+        self.p = nn.Linear(7, d)
+        self.f = nn.Linear(3, d)
+        self.v = nn.Linear(7 * 1, 7)
+        self.e = nn.LSTM(d, d, batch_first=True)
+        self.d = nn.LSTM(d, d, batch_first=True)
+        self.g = nn.Linear(d, 2 * d)
+        self.n = nn.LayerNorm(d)
+        self.a = nn.MultiheadAttention(d, 2, batch_first=True)
+        self.o = nn.Linear(d, 3)
+
+    def forward(self, x, u):
+        x = x * F.softmax(self.v(x), -1)
+        a, st = self.e(self.p(x))
+        b, _ = self.d(self.f(u), st)
+        y = torch.cat((a, b), 1)
+        y = self.n(y + F.glu(self.g(F.elu(y)), -1))
+        z, w = self.a(y[:, 24:], y, y)
+        return (self.o(z + y[:, 24:]), w)
+
+
+@listed(NETWORKS, (1, 30, 14))
+class RemainingLife(nn.Module):
+    """Li et al., 2018: turbines; convolutions over time of each sensor alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.f = nn.Sequential(
+            nn.ZeroPad2d((0, 0, 5, 4)),
+            nn.Conv2d(1, 10, (10, 1)),
+            nn.Tanh(),
+            nn.ZeroPad2d((0, 0, 5, 4)),
+            nn.Conv2d(10, 10, (10, 1)),
+            nn.Tanh(),
+            nn.Conv2d(10, 1, (3, 1), padding=(1, 0)),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.Linear(420, 32),
+            nn.Tanh(),
+            nn.Linear(32, 1),
+        )
+
+    def forward(self, x):
+        return self.f(x.unsqueeze(1))
+
+
+@listed(NETWORKS, (1, 640))
+class AnomalyAutoencoder(nn.Module):
+    """MLPerf Tiny (Banbury et al., 2021): ToyADMOS; dense layers with batch norm, the error."""
+
+    def __init__(self):
+        super().__init__()
+
+        def d(i, o):
+            return [nn.Linear(i, o), nn.BatchNorm1d(o), nn.ReLU()]
+
+        self.f = nn.Sequential(
+            *d(640, 64), *d(64, 64), *d(64, 8), *d(8, 64), *d(64, 64), nn.Linear(64, 640)
+        )
+
+    def forward(self, x):
+        y = self.f(x)
+        return (y, (x - y).pow(2).mean(1))
+
+
+@listed(NETWORKS, (1, 32, 5))
+class USAD(nn.Module):
+    """Audibert et al., 2020: two decoders of one code, weighed errors."""
+
+    def __init__(self):
+        super().__init__()
+        self.e = nn.Sequential(nn.Linear(160, 64), nn.ReLU(True), nn.Linear(64, 16), nn.ReLU(True))
+
+        def d():
+            return nn.Sequential(nn.Linear(16, 64), nn.ReLU(True), nn.Linear(64, 160), nn.Sigmoid())
+
+        self.a, self.b = (d(), d())
+
+    def forward(self, x):
+        w = x.flatten(1)
+        a = self.a(self.e(w))
+        b = self.b(self.e(a))
+        return 0.5 * torch.mean((w - a) ** 2, 1) + 0.5 * torch.mean((w - b) ** 2, 1)
+
+
+@listed(NETWORKS, (1, 9, 64))
+class TinyHAR(nn.Module):
+    """Zhou et al., 2022: attention over channels, an LSTM, attention over time."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = nn.Sequential(
+            nn.Conv2d(1, 8, (1, 5), (1, 2)),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, (1, 5), (1, 2)),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+        )
+        self.q, self.k, self.v = (nn.Linear(8, 8, bias=False) for _ in range(3))
+        self.f = nn.Linear(72, 24)
+        self.l = nn.LSTM(24, 24, batch_first=True)
+        self.w = nn.Linear(24, 1)
+        self.g = nn.Parameter(torch.tensor([0.5]))
+        self.o = nn.Linear(24, 6)
+
+    def forward(self, x):
+        y = self.c(x.unsqueeze(1))
+        n, f, c, t = y.shape
+        z = y.permute(0, 3, 2, 1).reshape(n * t, c, f)
+        a = torch.bmm(self.q(z), self.k(z).transpose(1, 2)).softmax(1)
+        z = torch.bmm(self.v(z).transpose(1, 2), a).transpose(1, 2) + z
+        y, _ = self.l(F.relu(self.f(z.reshape(n, t, c * f))))
+        w = torch.softmax(self.w(torch.tanh(y)), 1)
+        return self.o(self.g * (w * y).sum(1) + y[:, -1])
+
+
+@listed(NETWORKS, (1, 1, 22, 128))
+class EEGNet(nn.Module):
+    """Lawhern et al., 2018: depthwise over electrodes, separable over time, ELU."""
+
+    def __init__(self):
+        super().__init__()
+        self.f = nn.Sequential(
+            nn.Conv2d(1, 8, (1, 64), padding="same", bias=False),
+            nn.BatchNorm2d(8),
+            nn.Conv2d(8, 16, (22, 1), groups=8, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ELU(),
+            nn.AvgPool2d((1, 4)),
+            nn.Conv2d(16, 16, (1, 16), padding="same", groups=16, bias=False),
+            nn.Conv2d(16, 16, 1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ELU(),
+            nn.AvgPool2d((1, 8)),
+            nn.Flatten(),
+            nn.Linear(64, 4),
+        )
+
+    def forward(self, x):
+        return self.f(x)
+
+
+@listed(NETWORKS, (1, 1, 22, 128))
+class ShallowConvNet(nn.Module):
+    """Schirrmeister et al., 2017: squares, means and logarithms: band power."""
+
+    def __init__(self):
+        super().__init__()
+        self.t = nn.Conv2d(1, 16, (1, 13))
+        self.p = nn.Conv2d(16, 16, (22, 1), bias=False)
+        self.n = nn.BatchNorm2d(16)
+        self.o = nn.Conv2d(16, 4, (1, 6))
+
+    def forward(self, x):
+        y = self.n(self.p(self.t(x)))
+        y = F.avg_pool2d(y * y, (1, 35), (1, 14))
+        return self.o(torch.log(torch.clamp(y, min=1e-06))).squeeze(3).squeeze(2).log_softmax(1)
