@@ -19,8 +19,8 @@ DOCUMENTS = (
     *sorted((ROOT / "benchmarks").glob("*.py")),
     *sorted((ROOT / "benchmarks" / "shared").glob("*.py")),
 )
-# Not run by hand: coverage.py and prune_coverage.py start them for one architecture each.
-WITHOUT_PARSER = ("coverage_one", "prune_coverage_one")
+# Not run by hand: coverage.py and its like start them for one architecture each.
+WITHOUT_PARSER = ("coverage_one", "deployed_one", "prune_coverage_one")
 BENCHMARKS = sorted(
     f"benchmarks.{path.stem}"
     for path in (ROOT / "benchmarks").glob("*.py")
