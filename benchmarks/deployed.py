@@ -46,25 +46,28 @@ def kept(folder: Path, network: Network) -> Path:
 
 
 def run_one(network: Network, folder: Path, plan: bool, minutes: float) -> Row:
-    """In a process of its own, watched; what it had saved when it was stopped stays."""
+    """In a process of its own, watched; what it had saved when it was stopped stays. A row without
+    an end, of a run that was stopped itself, is no row."""
     path = kept(folder, network)
-    path.unlink(missing_ok=True)
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.deployed_one"])  # torch is imported once
     from benchmarks.deployed_one import empty_row, run
 
-    child = context.Process(target=run, args=(*network, path, plan))
+    child = context.Process(target=run, args=(*network, part, plan))
     child.start()
     child.join(minutes * 60)
     stopped = child.is_alive()
     if stopped:
         child.kill()
         child.join()
-    row = json.loads(path.read_text()) if path.exists() else empty_row(*network)
+    row = json.loads(part.read_text()) if part.exists() else empty_row(*network)
     if stopped or child.exitcode:
         said = f"took more than {minutes * 60:.0f} s" if stopped else f"exit code {child.exitcode}"
         row["errors"]["process"] = said
-        replace_json(path, row)
+    replace_json(path, row)
+    part.unlink(missing_ok=True)
     return row
 
 
