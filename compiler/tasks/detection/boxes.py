@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ Scale = Literal["pixels", "unit"]
 UNIT = 2.0  # the largest number of boxes in shares of the image: they may reach beyond it
 MOST_PAIRS = 30_000  # of box and class, the surest, that suppression looks at
 MOST_KEPT = 300  # boxes of an image
+BLOCK = 256  # boxes that are compared with one another at once
 
 
 @dataclass(frozen=True)
@@ -122,17 +124,31 @@ def suppressed(boxes: Tensor, scores: Tensor, least: float, overlap: float) -> T
     sure, order = scores[place, kind].sort(descending=True, stable=True)
     order, sure = order[:MOST_PAIRS], sure[:MOST_PAIRS]
     found, kinds = boxes[place[order]], kind[order]
-    left = torch.ones(len(found), dtype=torch.bool, device=boxes.device)
     kept: list[int] = []
-    while len(kept) < MOST_KEPT and bool(left.any()):
-        best = int(left.int().argmax())
-        kept.append(best)
-        same = left & (kinds == kinds[best])
-        left[best] = False
-        others = same.nonzero()[:, 0]
-        left[others[overlaps(found[best], found[others]) > overlap]] = False
-    rows = torch.tensor(kept, dtype=torch.int64, device=boxes.device)
+    for one in kinds.unique().tolist():
+        own = (kinds == one).nonzero()[:, 0]
+        kept += own[_apart(found[own], overlap)].tolist()
+    rows = torch.tensor(sorted(kept)[:MOST_KEPT], dtype=torch.int64, device=boxes.device)
     return torch.cat((found[rows], sure[rows, None], kinds[rows, None].to(found)), 1)
+
+
+def _apart(boxes: Tensor, overlap: float) -> list[int]:
+    """Of boxes of one class, the surest first, those that overlap none that is kept before them; by
+    blocks, so that few operations compare many boxes and memory is bounded."""
+    kept: list[int] = []
+    for start in range(0, len(boxes), BLOCK):
+        block = boxes[start : start + BLOCK]
+        free = np.ones(len(block), dtype=bool)
+        if kept:
+            free = ~(overlaps(block[:, None], boxes[kept][None]) > overlap).any(1).cpu().numpy()
+        inner = (overlaps(block[:, None], block[None]) > overlap).cpu().numpy()
+        for i in range(len(block)):
+            if free[i]:
+                kept.append(start + i)
+                free[i + 1 :] &= ~inner[i, i + 1 :]
+        if len(kept) >= MOST_KEPT:
+            break
+    return kept
 
 
 def overlaps(box: Tensor, others: Tensor) -> Tensor:
