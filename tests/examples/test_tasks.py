@@ -1,5 +1,5 @@
 """The examples of other tasks: judged by their own metric in fp32 and int8, from files as a user
-has them, and planned."""
+has them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from examples.blobs import data as blobs
 from examples.blobs.net import blobs_net
 from examples.detector import data as detector_data
 from examples.detector.net import detector
-from shrinkc import Goal, ImageFolder
+from shrinkc import ImageFolder
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 COUNT = 40  # images
@@ -88,20 +88,3 @@ def test_the_weights_are_small(path: Path) -> None:
 def test_data_are_the_same_each_time() -> None:
     one, other = (detector_data.canvases(training=False, seed=1).batch(3)[0] for _ in range(2))
     assert torch.equal(one, other)
-
-
-def test_the_detector_planned(tmp_path: Path) -> None:
-    """For 1.5×, by the table, so that no timing decides; twice the same."""
-    kind = KINDS["detector"]
-    kind.write(tmp_path, COUNT)
-    given: dict[str, Any] = {"target": "rpi4", "task": kind.task, "runs": 0, "precision": "fp32"}
-    images = kind.images(tmp_path / "train")
-    made = [
-        shrinkc.plan(
-            *(network("detector"), torch.rand(kind.shape)),
-            **(given | {"goal": Goal.speedup(1.5), "images": images, "folder": tmp_path / name}),
-        )
-        for name in ("once", "again")
-    ]
-    assert made[0].plan.steps
-    assert made[0].plan == made[1].plan
