@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -194,7 +194,7 @@ def tflite_boundary(data: bytes) -> Boundary:
 
     file: Any = schema
     graph = file.Model.GetRootAs(data, 0).Subgraphs(0)
-    kinds: dict[str, Any] = dict(vars(file.TensorType))
+    kinds = cast("dict[str, int]", file.TensorType.__dict__)
     types = {value: name.lower() for name, value in kinds.items()}
 
     def port(index: int) -> Port:

@@ -229,10 +229,12 @@ def image_source(
 
 def letterboxed(given: Given) -> Given:
     """A folder whose images become inputs as those do that come with boxes, unless it says how."""
+    folder: Any = given
     if isinstance(given, str | os.PathLike):
-        given = ImageFolder(given)
-    resized = not isinstance(given, ImageFolder) or given.resize is not None
-    return given if resized else replace(given, resize="letterbox")
+        folder = ImageFolder(given)
+    if isinstance(folder, ImageFolder) and folder.resize is None:
+        return replace(folder, resize="letterbox")
+    return cast(Given, folder)
 
 
 def _annotations(given: ImageFolder, path: Path, parameter: str) -> Annotations | None:

@@ -123,12 +123,13 @@ def suppressed(boxes: Tensor, scores: Tensor, least: float, overlap: float) -> T
     place, kind = ((scores > least) & sound[:, None]).nonzero(as_tuple=True)
     sure, order = scores[place, kind].sort(descending=True, stable=True)
     order, sure = order[:MOST_PAIRS], sure[:MOST_PAIRS]
-    found, kinds = boxes[place[order]], kind[order]
-    kept: list[int] = []
-    for one in kinds.unique().tolist():
-        own = (kinds == one).nonzero()[:, 0]
-        kept += own[_apart(found[own], overlap)].tolist()
-    rows = torch.tensor(sorted(kept)[:MOST_KEPT], dtype=torch.int64, device=boxes.device)
+    found: Tensor = boxes[place[order]]
+    kinds: Tensor = kind[order]
+    kept = [torch.zeros(0, dtype=torch.int64, device=boxes.device)]
+    for one in range(scores.shape[1]):
+        own: Tensor = torch.eq(kinds, one).nonzero()[:, 0]
+        kept.append(own[_apart(found[own], overlap)])
+    rows = torch.cat(kept).sort()[0][:MOST_KEPT]
     return torch.cat((found[rows], sure[rows, None], kinds[rows, None].to(found)), 1)
 
 
