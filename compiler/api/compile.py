@@ -65,27 +65,27 @@ def compile(
             tensor, a pair of it and labels, or an iterable of those, such as a DataLoader.
         calibration: images for int8; without them every second one of `images` calibrates, and
             only the others are judged.
-        precision, merge: "fp32" or "int8"; linear segments: "auto" (where the table says it pays),
-            "all", or "none".
-        io: what int8 files read and return: "float32", "int8", "uint8"; the result takes floats.
+        precision, merge: "fp32" or "int8"; linear segments: "auto" (where it pays), "all", "none".
+        io: what int8 files read and return: "float32", "int8" or "uint8"; the result takes floats.
         fold_normalisation: files, and the result, read raw RGB, 0 to 255, and normalise it.
         int8_tuning: before int8: "bias" corrects biases on the calibration images, "equalise"
             the ranges of channels, "both", "none".
-        keep_fp32, min_snr_db: layers that stay fp32 in int8 files; so do noisier ones, in dB.
-        passes: exact ones of one's own, run behind shrinkc's and verified like them.
+        keep_fp32, min_snr_db: layers that stay fp32 in int8 files, by name, and by their own
+            signal to noise in int8 where it is less, in dB.
+        passes, formats: exact ones of one's own, verified like shrinkc's; those that are written.
         task: what the outputs mean: how files are judged beside being equal; None: told by them.
         metric: your own in place of the task's: of all outputs and labels; higher is better.
-        formats, opset, threads: that are written; of the ONNX file; of measurements here.
-        runs: of each file when it is timed; 0 times nothing.
-        name, command: of the network, None: its file's or class's; as typed; for the report.
-        progress: True shows bars on stderr.
+        opset, threads, runs: of the ONNX file; of every measurement here; of each file when it is
+            timed (0 times nothing).
+        name, command, progress: of the network, in reports (None: its file's or class's); as it was
+            typed, for the report; True shows bars on stderr.
 
-    Returns:
-        The files, in memory; `report.failures` names formats that cannot express the network.
+    Returns the files, in memory. A format that cannot express the network is missing, and named in
+    `report.failures`.
 
     Raises:
-        InputError, ImageError: arguments that do not fit; the message names the parameter.
-        TableError, CaptureError, ModelRunError: an unknown target; a model that does not run.
+        InputError, ImageError, TableError: arguments that do not fit, with the parameter's name.
+        CaptureError, ModelRunError: a model that cannot be captured or run.
         VerificationError: a step or a file that does not compute the same.
     """
     asked = asked_task(task, metric)

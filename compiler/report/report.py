@@ -20,6 +20,7 @@ from shrinkc.compiler.report.sections import (
     Sections,
     TableSection,
 )
+from shrinkc.compiler.report.use_model import use_model
 from shrinkc.compiler.support.json_values import finite
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.tally import ErrorEstimate, Estimate, Judgement
@@ -84,8 +85,9 @@ class Report:
     """Everything about one compilation. "Before" is the network as a plain converter writes it,
     with batch norm folded, in fp32; `predicted_ms_before_in_precision` is the same network in the
     precision of what was written; `target_format` names the artefact that the target runs;
-    `in_torch` is the network in the files, in PyTorch, beside the user's. What else may be there:
-    sections.py."""
+    `labels` are names of the
+    classes, in order, where they are known; `in_torch` is the network in the files, in PyTorch,
+    beside the user's. What else may be there: sections.py."""
 
     model: str
     target: str
@@ -120,6 +122,7 @@ class Report:
     noise: tuple[LayerNoise, ...] = ()
     measured_layers: tuple[LayerTime, ...] = ()
     task: Task = CLASSIFICATION
+    labels: tuple[str, ...] = ()
 
     def extended(self, sections: Sections) -> Report:
         """With what the caller of the compilation knows."""
@@ -137,16 +140,23 @@ class Report:
     def files(self) -> tuple[str, ...]:
         """What is written: the own file only of what could be captured."""
         own = () if self.captured_by == NOT_CAPTURED else ("model.safetensors",)
-        return (*(a.file for a in self.artefacts), *own, "report.html", "report.json")
+        models = (*(a.file for a in self.artefacts), *own)
+        return (*models, *sorted(self.pages(), key=lambda name: not name.startswith("report")))
 
     def pages(self) -> dict[str, bytes]:
-        """`report.json` and `report.html`: file name → content."""
+        """`report.json`, `report.html`, `use_model.py` where a file can be run by it, and
+        `labels.txt` where class names are known: file name → content."""
         found = self.to_json()
-        text = json.dumps(found, indent=2, ensure_ascii=False)
-        return {
+        text, program = json.dumps(found, indent=2, ensure_ascii=False), use_model(found)
+        made = {
             "report.html": html_report(found).encode("utf-8"),
             "report.json": f"{text}\n".encode(),
         }
+        if program is not None:
+            made["use_model.py"] = program.encode("utf-8")
+        if self.labels:
+            made["labels.txt"] = "".join(f"{label}\n" for label in self.labels).encode("utf-8")
+        return made
 
     def __repr__(self) -> str:
         files = ", ".join(artefact.file for artefact in self.artefacts)
@@ -170,6 +180,7 @@ class Report:
             "table": _optional(self.table),
             "max_relative_error": self.max_relative_error,
             "task": _task(self.task),
+            "labels": list(self.labels),
             "original_top1": self.original_top1,
             "in_torch": _optional(self.in_torch),
             "before": asdict(self.before),

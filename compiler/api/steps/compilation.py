@@ -11,7 +11,6 @@ from torch import fx
 from shrinkc.compiler.api.steps.network import require_layers
 from shrinkc.compiler.api.steps.optimise import Optimised, optimise
 from shrinkc.compiler.api.steps.quantise import quantised
-from shrinkc.compiler.api.steps.raw_input import folded, normalisation_of, reading_raw, said
 from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.cost.keys import macs
 from shrinkc.compiler.cost.predict import CostTable, Prediction, predict
@@ -19,6 +18,7 @@ from shrinkc.compiler.devices import describe_host
 from shrinkc.compiler.formats.base import Format
 from shrinkc.compiler.formats.exported import Exported, export
 from shrinkc.compiler.formats.registry import HOST_FORMAT, format_of_runtime
+from shrinkc.compiler.images.files import ImageSet
 from shrinkc.compiler.measure.files import measure
 from shrinkc.compiler.measure.layers import measure_layers
 from shrinkc.compiler.measure.memory import measure_memory
@@ -37,6 +37,7 @@ from shrinkc.compiler.verify.data import Data, split
 from shrinkc.compiler.verify.files import Artefact, Comparison, artefacts, verify
 from shrinkc.compiler.verify.hardly_right import is_hardly_right, why_hardly_right
 from shrinkc.compiler.verify.int8_judged import judge_int8
+from shrinkc.compiler.verify.raw_input import folded, normalisation_of, reading_raw, said
 from shrinkc.compiler.verify.signal import OutputSignal
 from shrinkc.errors import TableError
 from shrinkc.latency_tables.table import LatencyTable
@@ -99,8 +100,9 @@ def compile_graph(
         optimised = optimise(original, table, options)
         notes: tuple[str, ...] = ()
         if raw is not None:
-            optimised = folded(optimised, raw, pads=options.precision == "fp32")
-            notes = (said(optimised, raw),)
+            final, step = folded(optimised.final, raw, pads=options.precision == "fp32")
+            optimised = replace(optimised, final=final, steps=(*optimised.steps, step))
+            notes = (said(step, raw),)
             reference, users = (reading_raw(one, raw) for one in (reference, users))
     with progress.task("Exporting"):
         exported, unchanged = _exported(optimised, before, options)
@@ -270,7 +272,18 @@ def _report(
         noise=files.noise,
         measured_layers=layers,
         task=options.task,
+        labels=_labels(data, exported),
     )
+
+
+def _labels(data: Data, exported: Exported) -> tuple[str, ...]:
+    """The class folders of the images, where there is one for every class in the outputs' order."""
+    images = data.options.images
+    folders = images.folders if isinstance(images, ImageSet) else ()
+    shape = () if exported.program is None else exported.program.outputs[0].shape
+    if len(shape) != 2 or len(folders) != shape[1] or data.options.task.reads != "classes":
+        return ()
+    return tuple(" ".join(folder.split()) for folder in folders)  # one a line
 
 
 def _error(found: Comparison, precision: str) -> float:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from torch import fx
 
-from shrinkc.compiler.api.steps.raw_input import BYTES
 from shrinkc.compiler.formats.base import Batches, Format, Written
 from shrinkc.compiler.formats.exported import Exported
 from shrinkc.compiler.quantise.prepare import Prepared, boundary_grids, prepare
@@ -18,6 +17,7 @@ from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.verify.data import Data
 from shrinkc.compiler.verify.files import Artefact
 from shrinkc.compiler.verify.int8_files import FEW_BATCHES, Making, int8_files
+from shrinkc.compiler.verify.raw_input import BYTES
 from shrinkc.compiler.verify.signal import LEAST_DB, Signal
 from shrinkc.errors import InputError, VerificationError
 

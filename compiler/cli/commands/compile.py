@@ -115,7 +115,7 @@ def compile_command(
     told = (evaluation, train, epochs, output_weights, loss)
     int8 = (int8_tuning, keep_fp32, min_snr_db, calibration)
     _check(exact, images, told, int8, merge, precision)
-    _check_boundary(exact, io, fold_normalisation)
+    _check_files(exact, io != "float32", fold_normalisation)
     if exact:
         how.compile(
             reading.if_given(images),
@@ -141,9 +141,9 @@ def compile_command(
     )
 
 
-def _check_boundary(exact: bool, io: Io, fold_normalisation: bool) -> None:
-    """What files read and return is said when they are compiled. Raises InputError."""
-    for name, given in (("io", io != "float32"), ("fold_normalisation", fold_normalisation)):
+def _check_files(exact: bool, io: bool, fold_normalisation: bool) -> None:
+    """Raise InputError for what a plan's files cannot be."""
+    for name, given in (("io", io), ("fold_normalisation", fold_normalisation)):
         if given and not exact:
             raise InputError(
                 f"`{name}` is for compiling without a goal",

@@ -15,6 +15,7 @@ from shrinkc.compiler.report.html.sections.figures import figures_section
 from shrinkc.compiler.report.html.sections.frontier import frontier_section
 from shrinkc.compiler.report.html.sections.layers import layers_section
 from shrinkc.compiler.report.html.sections.network import network_section
+from shrinkc.compiler.report.html.sections.use import use_section
 from shrinkc.compiler.report.html.sections.verdict import highlights, verdict
 from shrinkc.compiler.report.html.sections.waterfall import waterfall_section
 from shrinkc.compiler.report.html.svg import textures
@@ -28,6 +29,7 @@ _CONTENTS = {
     "choices": "Choices",
     "refused": "Refused",
     "verified": "Verified",
+    "use": "Use it",
     "reproduce": "Do it again",
 }
 
@@ -99,5 +101,6 @@ def _sections(report: Json) -> tuple[Html, ...]:
         choices_section(report),
         refused_section(report),
         verified_section(report),
+        use_section(report),
         reproduce_section(report),
     )

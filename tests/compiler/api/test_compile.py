@@ -52,7 +52,7 @@ def test_the_file_computes_what_the_module_computes(count: int) -> None:
     torch.testing.assert_close(found.module(IMAGES[:count]), evaluated(model)(IMAGES[:count]))
     assert not any(part.training for part in found.module.modules())
     names = ["model.onnx", "model.tflite", "model.safetensors", "report.html", "report.json"]
-    assert list(found.files) == names
+    assert list(found.files) == [*names, "use_model.py"]
     assert all(found.files.values())
 
 

@@ -17,10 +17,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 import shrinkc
-from shrinkc.compiler.api.steps import raw_input
 from shrinkc.compiler.cli.main import main
 from shrinkc.compiler.images.preprocessing import Normalisation, preprocessing_for, read_image
 from shrinkc.compiler.pipeline.run import run_exact_passes
+from shrinkc.compiler.verify import raw_input
 from shrinkc.errors import InputError, VerificationError
 from shrinkc.passes.fold import fold_normalisation
 from shrinkc.passes.fold.fold_normalisation import FoldNormalisation

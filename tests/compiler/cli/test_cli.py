@@ -57,7 +57,7 @@ def test_compile_writes_everything(model: Path, tmp_path: Path, capsys: Streams)
     report = json.loads(captured.out)
     assert captured.err == ""
     names = {"model.onnx", "model.tflite", "model.safetensors", "report.html", "report.json"}
-    assert {p.name for p in out.iterdir()} == names
+    assert {p.name for p in out.iterdir()} == {*names, "use_model.py"}
     assert json.loads((out / "report.json").read_text())["target"] == "rpi4"
     assert report["max_relative_error"] < 1e-4
     assert 0 < report["predicted_ms_after"] <= report["predicted_ms_before"]

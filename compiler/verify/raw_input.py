@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, fx, nn
 
-from shrinkc.compiler.api.steps.optimise import Optimised
 from shrinkc.compiler.images.preprocessing import Normalisation
 from shrinkc.compiler.options import Options
-from shrinkc.compiler.pipeline.run import run_exact_passes
+from shrinkc.compiler.pipeline.run import Step, run_exact_passes
 from shrinkc.compiler.reference.original import Original
 from shrinkc.errors import InputError
 from shrinkc.passes.base import copy_graph
@@ -42,17 +39,18 @@ def reading_raw(original: Original, normalisation: Normalisation) -> Original:
     return original.behind(normalised, example)
 
 
-def folded(optimised: Optimised, normalisation: Normalisation, *, pads: bool) -> Optimised:
+def folded(
+    graph_module: fx.GraphModule, normalisation: Normalisation, *, pads: bool
+) -> tuple[fx.GraphModule, Step]:
     """The network with its normalisation in front, as a layer or in its first convolutions, in
     float64 the same. `pads`: raw images may be padded with something else than zeros."""
-    raw = _with_layer(optimised.final, normalisation)
-    final, steps = run_exact_passes(raw, (FoldNormalisation(LAYER, pads),))
-    return replace(optimised, final=final.float(), steps=(*optimised.steps, *steps))
+    raw = _with_layer(graph_module, normalisation)
+    final, (step,) = run_exact_passes(raw, (FoldNormalisation(LAYER, pads),))
+    return final.float(), step
 
 
-def said(optimised: Optimised, normalisation: Normalisation) -> str:
+def said(step: Step, normalisation: Normalisation) -> str:
     """For the report: what the files read, and where it is normalised."""
-    step = optimised.steps[-1]
     where = "; ".join(f"'{change.node}' {change.detail}" for change in step.changes)
     if not where:
         why = "; ".join(skip.reason for skip in step.skipped)
