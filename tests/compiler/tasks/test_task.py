@@ -41,7 +41,6 @@ OTHERWISE_MEANT = {  # uses of argmax that are not about answers
     "load/onnx/rules/select.py": "the operator",
     "quantise/simulate.py": "the operator",
     "tasks/classification.py": "the place",
-    "tasks/detection/boxes.py": "the surest that is left",
     "tasks/segmentation.py": "the place",
     "verify/contributions.py": "the place",
 }
