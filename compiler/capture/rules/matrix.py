@@ -31,9 +31,10 @@ def _raised(c: Context, x: Any, dim: int) -> fx.Node:
     return c.b.reshape(x, [(1, *s) if dim == 0 else (*s, 1) for s in c.b.shapes(x)])
 
 
-def addmm(c: Context, bias: Any, a: Any, b: Any, beta: float = 1, alpha: float = 1) -> fx.Node:
+def add_product(c: Context, x: Any, a: Any, b: Any, beta: float = 1, alpha: float = 1) -> fx.Node:
+    """β x + α a b"""
     product = scaled(c, matmul(c, a, b), alpha)
-    return c.b.call(ir.add, product, scaled(c, bias, beta))
+    return product if beta == 0 else c.b.call(ir.add, product, scaled(c, x, beta))
 
 
 def attention(
@@ -53,9 +54,6 @@ def attention(
     if enable_gqa:
         k, v = (_repeated_heads(c, x, c.b.shape(q)[-3]) for x in (k, v))
     rank = c.b.rank(k)
-    if is_causal:
-        pairs = torch.ones(c.b.shape(q)[-2], c.b.shape(k)[-2], dtype=torch.bool)
-        attn_mask = Constant(pairs.tril())
     k_t = c.b.permute(k, (*range(rank - 2), rank - 1, rank - 2))
     factor = 1 / math.sqrt(c.b.shape(q)[-1]) if scale is None else scale
     scores = c.b.call(torch.matmul, c.b.call(ir.mul, q, factor), k_t)
@@ -83,7 +81,6 @@ RULES: dict[str, Callable[..., Any]] = {
     "mm": matmul,
     "mv": matmul,
     "dot": matmul,
-    "addmm": addmm,
-    "baddbmm": addmm,
+    **dict.fromkeys(("addmm", "addmv", "baddbmm"), add_product),
     "scaled_dot_product_attention": attention,
 }

@@ -12,7 +12,6 @@ from shrinkc.compiler.capture.builder import Constant
 from shrinkc.compiler.capture.context import Context
 from shrinkc.compiler.capture.rules.arithmetic import scaled
 from shrinkc.compiler.capture.rules.composed.einsum import contract
-from shrinkc.compiler.capture.rules.matrix import matmul
 from shrinkc.passes import ir
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -45,12 +44,6 @@ def tensordot(c: Context, a: Any, b: Any, dims: Any = 2, *args: Any, **kwargs: A
         right[other] = left[mine]
     kept = [i for i in left if i not in right] + [i for i in right if i not in left]
     return contract(c, ["".join(left), "".join(right)], "".join(kept), [a, b])
-
-
-def add_product(c: Context, x: Any, a: Any, b: Any, beta: float = 1, alpha: float = 1) -> fx.Node:
-    """β x + α a b: addmv, baddbmm"""
-    product = scaled(c, matmul(c, a, b), alpha)
-    return product if beta == 0 else c.b.call(ir.add, product, scaled(c, x, beta))
 
 
 def addr(c: Context, x: Any, a: Any, b: Any, beta: float = 1, alpha: float = 1) -> fx.Node:
@@ -136,7 +129,6 @@ RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("outer", "ger"), outer),
     "inner": inner,
     "tensordot": tensordot,
-    **dict.fromkeys(("addmv", "baddbmm"), add_product),
     "addr": addr,
     "kron": kron,
     "cross": cross,

@@ -1,4 +1,4 @@
-"""Reading at places that numbers say: gather, indexing with tensors, scatter, one-hot, embeddings.
+"""Reading at places that numbers say: gather, indexing with tensors, scatter, one-hot.
 
 Known places are `take`; computed ones `pick` rows of a table (B, L, …), everything else being
 moved in front or behind.
@@ -164,16 +164,6 @@ def one_hot(c: Context, index: Any, num_classes: int = -1) -> fx.Node:
     return c.b.call(ir.equal, wide, c.tensor(Constant(torch.arange(num_classes))))
 
 
-def embedding(c: Context, index: Any, weight: Any, *args: Any, **kwargs: Any) -> fx.Node:
-    """Rows of the weight."""
-    if c.aten:
-        index, weight = weight, index
-    index, table = c.tensor(index), c.tensor(weight)
-    rows = c.b.reshape(table, [(1, *s) for s in c.b.shapes(table)])
-    flat = c.b.reshape(index, [(1, math.prod(s)) for s in c.b.shapes(index)])
-    return c.reshape_out(c.b.call(ir.pick, rows, flat))
-
-
 # --- writing -------------------------------------------------------------------------------------
 
 
@@ -284,7 +274,6 @@ RULES: dict[str, Callable[..., Any]] = {
     "take_along_dim": take_along_dim,
     "take": take,
     "one_hot": one_hot,
-    "embedding": embedding,
     "scatter": _scatter(_written),
     "scatter_add": _scatter(_added),
     "index_fill": index_fill,
