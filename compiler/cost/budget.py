@@ -101,9 +101,11 @@ def measured_within(
             low = now
         if low >= high:
             break  # the highest was not enough
+        if best is None:
+            last, now = here, high
+            continue
         aimed = _aimed(last, here, (1 + CLOSE) / 2 * budget_ms)
         last, now = here, aimed if low < aimed < high else (low + high) / 2
-        now = high if best is None else now
     if best is None:
         missed = UnreachableGoalError(
             f"no plan was measured within {budget_ms:.4g} ms; the fastest took {fastest:.4g} ms"

@@ -43,16 +43,19 @@ def _zeros() -> NDArray[np.float64]:
 
 @dataclass
 class Tail:
-    """The largest values on one side of zero: of every image its peak, and how the values of the
-    image with the largest lie between 0 and it."""
+    """The largest values on one side of zero, `sign` 1 or −1: of every image its peak, and how the
+    values of the image with the largest lie between 0 and it."""
 
+    sign: float = 1.0
+    largest: float = 0.0
     peaks: list[float] = field(default_factory=list[float])
     counts: NDArray[np.float64] = field(default_factory=lambda: np.zeros(TAIL_BINS))
 
     def add(self, values: Tensor, peak: float) -> None:
         """Of one image."""
-        if peak > max(self.peaks, default=0.0):
-            self.counts = torch.histc(values.float(), TAIL_BINS, 0.0, peak).double().numpy()
+        if peak > self.largest:
+            self.largest, values = peak, self.sign * values.float()
+            self.counts = torch.histc(values, TAIL_BINS, 0.0, peak).double().numpy()
         self.peaks.append(peak)
 
     def index(self) -> float:
@@ -71,7 +74,7 @@ class Tail:
         if not index or not used.any():
             return np.zeros(len(limits))
         counts = self.counts[used]
-        values = ((np.arange(TAIL_BINS) + 0.5) / TAIL_BINS)[used] * max(self.peaks)
+        values = ((np.arange(TAIL_BINS) + 0.5) / TAIL_BINS)[used] * self.largest
 
         def clipped(times: float) -> NDArray[np.float64]:
             beyond = np.maximum(times * values - limits[:, None], 0)
@@ -88,7 +91,7 @@ class Histogram:
     counts: NDArray[np.float64] = field(default_factory=_zeros)
     low: float = 0.0
     high: float = 0.0
-    below: Tail = field(default_factory=Tail)
+    below: Tail = field(default_factory=lambda: Tail(-1.0))
     above: Tail = field(default_factory=Tail)
 
     def add(self, values: Tensor) -> None:
@@ -102,7 +105,7 @@ class Histogram:
         counted = torch.histc(values.float(), BINS, -self.limit, self.limit)
         self.counts += counted.numpy()
         self.above.add(values, max(0.0, high))
-        self.below.add(-values, max(0.0, -low))
+        self.below.add(values, max(0.0, -low))
 
     def _double(self) -> None:
         pairs = self.counts.reshape(-1, 2).sum(1)

@@ -16,12 +16,17 @@ _aten: Any = torch.ops.aten
 
 
 class EqualInOrder(TorchDispatchMode):
-    """While it is entered, `topk` and `sort` are stable."""
+    """While it is entered, `topk` and `sort` are stable. `met`: there was one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met = False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        self.met |= func in (_aten.topk.default, _aten.sort.default)
         if func is _aten.topk.default:
             return _topk(*args, **kwargs)
         if func is _aten.sort.default:

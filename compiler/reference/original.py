@@ -101,8 +101,10 @@ class Original:
                         error.add(_farther(got, one, weight), one)
             yield errors
         for inputs, want in zip(batches, wanted, strict=True):
-            with EqualInOrder():
+            with EqualInOrder() as order:
                 ordered = self._arrays(inputs)
+            if not order.met:
+                break
             for error, got, one in zip(errors, ordered, want, strict=True):
                 error.add(_farther(got, one, EXACT_WEIGHT), one)
             yield errors
