@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_args
@@ -32,7 +31,7 @@ def asked_of(task: str, metric: str | None = None, weights: str | None = None) -
     imported."""
     from shrinkc.compiler.tasks.asked import AskedTask, own_metric
 
-    function = None if metric is None else imported("metric", metric)
+    function = None if metric is None else function_of("metric", metric)
     return AskedTask(_task(task), own_metric(function, metric), _weights(weights))
 
 
@@ -90,25 +89,18 @@ def _weights(text: str | None) -> tuple[float, ...]:
 
 def loss_of(loss: str | None) -> Any:
     """Of --loss. Raises InputError where it cannot be imported."""
-    return None if loss is None else imported("loss", loss)
+    return None if loss is None else function_of("loss", loss)
 
 
-def imported(option: str, text: str) -> Any:
+def function_of(option: str, text: str) -> Any:
     """What `package.module:name` is, from the current folder too. Raises InputError."""
-    from shrinkc.compiler.load.weights.architecture import current_directory_importable
-    from shrinkc.compiler.support.text import named
+    from shrinkc.compiler.load.weights.architecture import imported
 
     match = _PLACE.fullmatch(text)
     if not match:
         raise InputError(f"`{option}` {text}: give package.module:function")
     module, name = match.groups()
-    with current_directory_importable():
-        try:
-            return getattr(importlib.import_module(module), name)
-        except AttributeError as error:
-            raise InputError(f"`{option}` {text}: {module} has no {name}; check it") from error
-        except Exception as error:  # the user's module runs
-            raise InputError(
-                f"`{option}` {text}: cannot import {module} ({named(error)}); run in the folder "
-                "that holds it"
-            ) from error
+    try:
+        return getattr(imported(option, text, module), name)
+    except AttributeError as error:
+        raise InputError(f"`{option}` {text}: {module} has no {name}; check it") from error

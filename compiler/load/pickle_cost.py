@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from shrinkc.compiler.load.allowlist import is_plain
+from shrinkc.compiler.load.allowlist import PLAIN, is_plain
 from shrinkc.compiler.support.text import shown
 
 MAX_OPERATIONS = 1_000_000  # a pickled ViT-L has about 50,000
@@ -25,22 +25,7 @@ MAX_WORK = 1 << 26  # leaves and characters that hashing and calls look at, in a
 MAX_DEPTH = 500  # of values within values; unpickled ones are walked by recursive functions
 
 # What a saved network calls, of what torch's unpickler would call. All else is recorded only.
-_CALLED = frozenset(
-    {
-        "collections.OrderedDict",
-        "collections.Counter",
-        "__builtin__.set",
-        "builtins.set",
-        "_codecs.encode",
-        "torch.Size",
-        "torch.device",
-        "torch._tensor._rebuild_from_type_v2",
-        "torch._utils._rebuild_parameter",
-        "torch._utils._rebuild_parameter_with_state",
-        "torch._utils._rebuild_tensor",
-        "torch._utils._rebuild_tensor_v2",
-    }
-)
+_CALLED = PLAIN - {"torch.Tensor", "torch.nn.parameter.Parameter"}
 _TENSORS = frozenset(name for name in _CALLED if name.startswith("torch._utils."))
 _ENCODINGS = ("latin1", "latin-1")  # pickle's way of writing bytes in protocol 2
 _ORDERED = "collections.OrderedDict"

@@ -103,14 +103,7 @@ class Architecture:
 
     def imported(self) -> Any:
         """The module that holds it. Raises InputError."""
-        with current_directory_importable():
-            try:
-                return importlib.import_module(self.module)
-            except Exception as error:  # the user's module runs
-                raise InputError(
-                    f"`arch` {self}: cannot import {self.module} ({named(error)}); "
-                    "run in the folder that holds it"
-                ) from error
+        return imported("arch", self, self.module)
 
 
 def advice(
@@ -170,6 +163,19 @@ def _fits(build: Callable[[], nn.Module], fits: Callable[[Mapping[str, Tensor]],
     with suppress(Exception), quiet():  # a factory that has no such argument may do anything
         return fits(build().state_dict())
     return False
+
+
+def imported(option: str, text: object, module: str) -> Any:
+    """A module that the user names with `option`, from the current folder too. Raises
+    InputError."""
+    with current_directory_importable():
+        try:
+            return importlib.import_module(module)
+        except Exception as error:  # the user's module runs
+            raise InputError(
+                f"`{option}` {text}: cannot import {module} ({named(error)}); run in the folder "
+                "that holds it"
+            ) from error
 
 
 @contextmanager
