@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+leaky = partial(nn.LeakyReLU, 0.1)  # as of Darknet
 
 
 def conv_bn_act(i, o, k=3, s=1, g=1, act=nn.SiLU, d=1):

@@ -28,6 +28,7 @@ from benchmarks.shared.deployed.blocks import (
     anchor_points,
     boxes_of_distances,
     conv_bn_act,
+    leaky,
 )
 from benchmarks.shared.deployed.register import listed
 
@@ -50,9 +51,9 @@ class YOLOv3(nn.Module):
     def __init__(self, nc=3):
         super().__init__()
         self.b = nn.Sequential(
-            conv_bn_act(3, 8, 3, 2, act=lambda: nn.LeakyReLU(0.1)),
-            conv_bn_act(8, 16, 3, 2, act=lambda: nn.LeakyReLU(0.1)),
-            conv_bn_act(16, 32, 3, 2, act=lambda: nn.LeakyReLU(0.1)),
+            conv_bn_act(3, 8, 3, 2, act=leaky),
+            conv_bn_act(8, 16, 3, 2, act=leaky),
+            conv_bn_act(16, 32, 3, 2, act=leaky),
         )
         self.h = nn.Conv2d(32, 3 * (5 + nc), 1)
         self.nc = nc
@@ -640,14 +641,10 @@ class YOLOv1(nn.Module):
 
     def __init__(self):
         super().__init__()
-
-        def a():
-            return nn.LeakyReLU(0.1)
-
         self.b = nn.Sequential(
-            conv_bn_act(3, 16, 7, 2, act=a),
+            conv_bn_act(3, 16, 7, 2, act=leaky),
             nn.MaxPool2d(2),
-            conv_bn_act(16, 32, 3, 2, act=a),
+            conv_bn_act(16, 32, 3, 2, act=leaky),
             nn.MaxPool2d(2),
         )
         self.f = nn.Sequential(
@@ -669,18 +666,14 @@ class YOLOv2(nn.Module):
 
     def __init__(self):
         super().__init__()
-
-        def a():
-            return nn.LeakyReLU(0.1)
-
         self.a = nn.Sequential(
-            conv_bn_act(3, 8, act=a),
+            conv_bn_act(3, 8, act=leaky),
             nn.MaxPool2d(2),
-            conv_bn_act(8, 16, act=a),
+            conv_bn_act(8, 16, act=leaky),
             nn.MaxPool2d(2),
-            conv_bn_act(16, 16, 1, act=a),
+            conv_bn_act(16, 16, 1, act=leaky),
         )
-        self.b = nn.Sequential(nn.MaxPool2d(2), conv_bn_act(16, 32, act=a))
+        self.b = nn.Sequential(nn.MaxPool2d(2), conv_bn_act(16, 32, act=leaky))
         self.o = nn.Conv2d(96, 5 * 8, 1)
         self.register_buffer("anchors", torch.rand(5, 2) * 4 + 1)
 
@@ -711,25 +704,21 @@ class YOLOv3Tiny(nn.Module):
 
     def __init__(self):
         super().__init__()
-
-        def a():
-            return nn.LeakyReLU(0.1)
-
         self.a = nn.Sequential(
-            conv_bn_act(3, 8, act=a),
+            conv_bn_act(3, 8, act=leaky),
             nn.MaxPool2d(2, 2),
-            conv_bn_act(8, 16, act=a),
+            conv_bn_act(8, 16, act=leaky),
             nn.MaxPool2d(2, 2),
-            conv_bn_act(16, 32, act=a),
+            conv_bn_act(16, 32, act=leaky),
         )
         self.b = nn.Sequential(
             nn.MaxPool2d(2, 2),
-            conv_bn_act(32, 64, act=a),
+            conv_bn_act(32, 64, act=leaky),
             nn.ZeroPad2d((0, 1, 0, 1)),
             nn.MaxPool2d(2, 1),
-            conv_bn_act(64, 32, 1, act=a),
+            conv_bn_act(64, 32, 1, act=leaky),
         )
-        self.l = conv_bn_act(32, 16, 1, act=a)
+        self.l = conv_bn_act(32, 16, 1, act=leaky)
         self.u = nn.Upsample(scale_factor=2, mode="nearest")
         self.o1 = nn.Conv2d(32, 24, 1)
         self.o2 = nn.Conv2d(48, 24, 1)
@@ -959,18 +948,14 @@ class NanoDet(nn.Module):
 
     def __init__(self):
         super().__init__()
-
-        def a():
-            return nn.LeakyReLU(0.1)
-
         self.a = nn.Sequential(
-            conv_bn_act(3, 16, 3, 2, act=a),
+            conv_bn_act(3, 16, 3, 2, act=leaky),
             nn.MaxPool2d(3, 2, 1),
             ShuffleUnit(16),
-            conv_bn_act(16, 32, 3, 2, act=a),
+            conv_bn_act(16, 32, 3, 2, act=leaky),
             ShuffleUnit(32),
         )
-        self.b = nn.Sequential(conv_bn_act(32, 32, 3, 2, act=a), ShuffleUnit(32))
+        self.b = nn.Sequential(conv_bn_act(32, 32, 3, 2, act=leaky), ShuffleUnit(32))
         self.g = GhostModule(64, 32)
         self.o = nn.Conv2d(32, 3 + 4 * 8, 1)
         self.register_buffer("p", torch.linspace(0, 7, 8))
