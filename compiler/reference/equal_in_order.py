@@ -18,9 +18,7 @@ _aten: Any = torch.ops.aten
 class EqualInOrder(TorchDispatchMode):
     """While it is entered, `topk` and `sort` are stable. `met`: there was one."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.met = False
+    met: bool = False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
