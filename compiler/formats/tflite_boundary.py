@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from shrinkc.compiler.export.tflite.builder import Buffer, packed
 from shrinkc.compiler.formats.boundary import Boundary, Port
+from shrinkc.compiler.formats.tflite_operators import names_of
 from shrinkc.compiler.quantise.rounding import Grid
 from shrinkc.compiler.support.choices import Io
 
@@ -101,12 +102,9 @@ class TfliteFile:
     def _is_float(self, index: int) -> bool:
         return self.graph.tensors[index].type == self.schema.TensorType.FLOAT32
 
-    def _code(self, op: Any) -> int:
-        code = self.model.operatorCodes[op.opcodeIndex]
-        return max(code.builtinCode, code.deprecatedBuiltinCode)
-
     def _is(self, op: Any, kind: str) -> bool:
-        return self._code(op) == getattr(self.schema.BuiltinOperator, kind)
+        code = code_of(self.model.operatorCodes[op.opcodeIndex])
+        return code == getattr(self.schema.BuiltinOperator, kind)
 
     def _grid(self, index: int) -> Grid:
         held = self.graph.tensors[index].quantization
@@ -132,10 +130,7 @@ class TfliteFile:
         code = getattr(self.schema.BuiltinOperator, kind)
         version = _CONVERTS if self._is_float(source) else _REQUANTISES
         version = _FROM_INT8 if kind == "DEQUANTIZE" else version
-        codes = [
-            (max(c.builtinCode, c.deprecatedBuiltinCode), c.version)
-            for c in self.model.operatorCodes
-        ]
+        codes = [(code_of(one), one.version) for one in self.model.operatorCodes]
         if (code, version) not in codes:
             new = self.schema.OperatorCodeT()
             new.builtinCode = new.deprecatedBuiltinCode = code
@@ -173,6 +168,11 @@ def content_of(buffer: Any, data: bytes) -> memoryview:
     return memoryview(b"" if buffer.data is None else buffer.data)
 
 
+def code_of(code: Any) -> int:
+    """The builtin operator, which old files hold in a byte of its own."""
+    return max(code.builtinCode, code.deprecatedBuiltinCode)
+
+
 def with_signature_names(data: bytes) -> bytes:
     """The file with inputs and outputs called as its signature calls them."""
     file = TfliteFile(data)
@@ -194,8 +194,7 @@ def tflite_boundary(data: bytes) -> Boundary:
 
     file: Any = schema
     graph = file.Model.GetRootAs(data, 0).Subgraphs(0)
-    kinds = cast("dict[str, int]", file.TensorType.__dict__)
-    types = {value: name.lower() for name, value in kinds.items()}
+    types = {value: name.lower() for value, name in names_of(file.TensorType).items()}
 
     def port(index: int) -> Port:
         tensor = graph.Tensors(index)

@@ -112,7 +112,7 @@ def read_operators(data: bytes) -> TfliteOperators:
 
 
 def _ops(schema: Any, model: Any, graph: Any) -> Iterator[_Op]:
-    kinds = _names(schema.TensorType)
+    kinds = names_of(schema.TensorType)
     tensors = [
         _tensor(model, graph.Tensors(i), kinds) for i in range(_bounded(graph.TensorsLength(), 1))
     ]
@@ -157,13 +157,14 @@ def _shape(tensor: Any) -> Shape:
 
 
 @cache
-def _names(enum: Any) -> dict[int, str]:
+def names_of(enum: Any) -> dict[int, str]:
+    """Of the values of one of the schema's enumerations."""
     return {getattr(enum, name): name for name in dir(enum) if name.isupper()}
 
 
 def _code(schema: Any, code: Any) -> str:
     number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-    name = _names(schema.BuiltinOperator)[number]
+    name = names_of(schema.BuiltinOperator)[number]
     custom = (code.CustomCode() or b"").decode("utf-8", "replace")
     return f"CUSTOM {shown(custom)}" if name == "CUSTOM" else name
 

@@ -23,7 +23,7 @@ from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.tflite.builder import Buffer, packed
 from shrinkc.compiler.formats.exported import Exported
 from shrinkc.compiler.formats.registry import HOST_FORMAT
-from shrinkc.compiler.formats.tflite_boundary import content_of
+from shrinkc.compiler.formats.tflite_boundary import code_of, content_of
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.profile.host_table import loaded, own_us
 from shrinkc.compiler.support.choices import is_host
@@ -65,7 +65,7 @@ class Cuts:
         file: Any = schema
         code = self._model.operatorCodes[operator.opcodeIndex]
         kinds = {file.BuiltinOperator.QUANTIZE: TO_INT8, file.BuiltinOperator.DEQUANTIZE: TO_FP32}
-        suffix = kinds.get(max(code.builtinCode, code.deprecatedBuiltinCode))
+        suffix = kinds.get(code_of(code))
         if suffix is None:
             return output
         read = str(self._graph.tensors[operator.inputs[0]].name, "utf-8")
