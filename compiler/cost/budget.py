@@ -79,33 +79,35 @@ def measured_within(
     budget_ms: float,
 ) -> tuple[T, float]:
     """The same by measuring. `asked`: lowest, first, highest; the more is asked for, the faster the
-    network. Where the first is not enough, the highest says whether anything is. Between the two by
-    secants, halved in on where they lead out of what is still open. What is nearest below the
-    budget is taken, the lowest where that fits as it is. Raises UnreachableGoalError, which names
-    the fastest."""
+    network, mostly. By secants from the lowest and the first; halved in on where they lead out of
+    what is still open, the highest where nothing fits yet. The highest that misses ends it, unless
+    it is slower than what less was asked for: then what fits may lie between. What is nearest
+    below the budget is taken, the lowest where that fits as it is. Raises UnreachableGoalError,
+    which names the fastest."""
     low, now, high = asked
     now = min(now, high)  # by the table it may not be enough, measured it may
     last = low, cost_ms(chosen := choose(low))
     if last[1] <= budget_ms:
         return chosen, low
     best: tuple[T, float] | None = None
-    fastest = last[1]
+    fastest, highest, ended = last[1], high, False
     for _ in range(MEASUREMENTS):
         here = now, cost_ms(chosen := choose(now))
-        fastest = min(fastest, here[1])
+        slower, fastest = here[1] > fastest, min(fastest, here[1])
+        ended = ended or now >= highest
         if here[1] <= budget_ms:
             best, high = (chosen, now), now
             if here[1] > CLOSE * budget_ms:
                 break
-        else:
+        elif now < highest:
             low = now
+        elif not slower:
+            break
         if low >= high:
-            break  # the highest was not enough
-        if best is None:
-            last, now = here, high
-            continue
+            break
         aimed = _aimed(last, here, (1 + CLOSE) / 2 * budget_ms)
-        last, now = here, aimed if low < aimed < high else (low + high) / 2
+        last = here if best or now < highest else last
+        now = aimed if low < aimed < high else (low + high) / 2 if ended or best else highest
     if best is None:
         missed = UnreachableGoalError(
             f"no plan was measured within {budget_ms:.4g} ms; the fastest took {fastest:.4g} ms"

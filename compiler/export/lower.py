@@ -96,7 +96,8 @@ def _module(s: Lowering, node: fx.Node, module: nn.Module) -> None:
 
 
 def _fuse(s: Lowering, node: fx.Node, module: nn.Module) -> bool:
-    """ReLU and ReLU6 behind an operator that nobody else reads run inside it."""
+    """ReLU and ReLU6 behind an operator that nobody else reads run inside it, and behind one that
+    limits as much already (a block that stood between is left out) not at all."""
     kind: ops.FusedActivation
     if isinstance(module, nn.ReLU):
         kind = "relu"
@@ -106,15 +107,30 @@ def _fuse(s: Lowering, node: fx.Node, module: nn.Module) -> bool:
         return False
     source = ir.input_of(node)
     at = s.producer(source)
-    if at is None or len(source.users) > 1:
+    if at is None:
         return False
     op = s.ops[at]
-    if op.name != source.name or not isinstance(op, FUSABLE) or op.activation != "none":
+    if _limit_of(op) in (kind, "relu6"):
+        s.alias(node, source)
+        return True
+    if (
+        len(source.users) > 1
+        or op.name != source.name
+        or not isinstance(op, FUSABLE)
+        or op.activation != "none"
+    ):
         return False
     fused = replace(op, activation=kind, output=s.value(node))
     s.replace(at, fused)
     s.set(node, fused.output)
     return True
+
+
+def _limit_of(op: ops.Op) -> str:
+    """The activation that the operator ends with."""
+    if isinstance(op, ops.Unary):
+        return op.kind
+    return op.activation if isinstance(op, FUSABLE) else "none"
 
 
 # --- functions -----------------------------------------------------------------------------------

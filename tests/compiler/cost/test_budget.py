@@ -73,3 +73,11 @@ def test_the_most_is_measured_before_the_budget_is_given_up() -> None:
     assert device.within(5.0) == pytest.approx(9.0)
     with pytest.raises(InputError, match="the fastest took 3 ms"):
         device.within(2.0)
+
+
+def test_the_most_may_be_slower_than_less() -> None:
+    """What is left of a network may run worse than what was taken from it."""
+    device = Device(lambda chosen: 12.0 if chosen > 8 else BEFORE - 0.7 * chosen)
+    assert CLOSE * 6 < BEFORE - 0.7 * device.within(6.0) <= 6
+    device = Device(lambda chosen: 12.0 if chosen > 8 else BEFORE - 0.9 * chosen)
+    assert BEFORE - 0.9 * device.within(3.0, first=9.0) <= 3

@@ -9,8 +9,10 @@ import torch
 from both_files import check, errors
 from torch import nn
 
+from shrinkc.compiler.capture import capture
 from shrinkc.compiler.capture.convert import RULES, function_name
 from shrinkc.compiler.capture.module_rules import MODULE_RULES
+from shrinkc.compiler.export.lower import lower
 
 REFUSED: dict[str, str] = {}  # class → a word of the reason
 NEEDED = {"Threshold": ({"threshold": 0.1, "value": -0.3},)}  # arguments without a default
@@ -71,3 +73,24 @@ def _instance(kind: type[nn.Module]) -> nn.Module:
     given = inspect.signature(kind).parameters.values()
     needed = [p for p in given if p.default is p.empty and p.kind == p.POSITIONAL_OR_KEYWORD]
     return kind(*(one.get(p.name, 1) for p in needed))
+
+
+@pytest.mark.parametrize(
+    ("layers", "kinds"),
+    [
+        ((nn.Conv2d(2, 2, 1), nn.ReLU(), nn.ReLU()), ["Conv relu"]),
+        ((nn.Conv2d(2, 2, 1), nn.ReLU6(), nn.ReLU()), ["Conv relu6"]),
+        ((nn.Conv2d(2, 2, 1), nn.ReLU(), nn.ReLU6()), ["Conv relu", "Unary relu6"]),
+        ((nn.MaxPool2d(2), nn.ReLU(), nn.ReLU(), nn.ReLU()), ["MaxPool", "Unary relu"]),
+    ],
+)
+def test_a_limit_behind_one_as_narrow_is_not_computed(
+    layers: tuple[nn.Module, ...], kinds: list[str]
+) -> None:
+    """Such as behind a block that a plan left out."""
+    program = lower(capture(nn.Sequential(*layers).eval(), (torch.randn(1, 2, 4, 4),)))
+    found = [
+        f"{type(op).__name__} {getattr(op, 'activation', getattr(op, 'kind', ''))}"
+        for op in program.ops
+    ]
+    assert [one.strip() for one in found] == kinds
