@@ -1,6 +1,6 @@
 """Do plans keep what they promise? Requests for this machine, their files timed and judged.
 
-    python -m benchmarks.promised --data DIR [--networks cifar,resnet56] [--time]
+    python -m benchmarks.promised --data DIR [--networks cifar,resnet56] [--time] [--out OUT]
 
 MobileNetV2 on ImageNet is fitted to 300 images without labels. A quarter of them is kept away from
 the fits and says what is promised; 400 labelled images tell what was delivered. The networks for
@@ -127,6 +127,7 @@ NETWORKS: dict[str, Callable[[Path], Network]] = {
     "resnet56": lambda data: on_cifar(resnet_cifar.pretrained(data), data),
     "resnet56-500": lambda data: on_cifar(resnet_cifar.pretrained(data), data, 500),
 }
+USUAL = ("mobilenet_v2", "cifar", "resnet56")
 REQUESTS: dict[str, tuple[Request, ...]] = {
     "mobilenet_v2": (
         *(Request("speedup", value) for value in (2.3, 2.6, 3.0)),
@@ -290,8 +291,11 @@ def standard_error(promise: dict[str, Any]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_data_argument(parser)
-    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument(
+        "--networks", default=",".join(USUAL), help=f"some of {', '.join(NETWORKS)}"
+    )
     parser.add_argument("--time", action="store_true", help="plan nothing, time files anew")
+    parser.add_argument("--out", type=Path, default=results.result_path("promised"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     names = arguments.networks.split(",")
@@ -299,11 +303,11 @@ def main() -> None:
         if not arguments.time:
             deliver(name, arguments.data)
         time_files(name)
-    rows = rows_of(list(NETWORKS))
+    rows = rows_of(names)
     if rows:
         show(rows)
         packages = ("torch", "ai-edge-litert", "ai-edge-quantizer")
-        results.write(results.result_path("promised"), "promised", rows, packages)
+        results.write(arguments.out, "promised", rows, packages)
 
 
 if __name__ == "__main__":

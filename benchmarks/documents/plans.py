@@ -160,6 +160,11 @@ def _drops(row: Row) -> tuple[str, str]:
     )
 
 
+def beyond_int8(results: Results) -> Table:
+    rows = [(request(row), _over(row), *_drops(row)) for row in results.rows]
+    return ("asked", "milliseconds, over the budget", "drop promised (95%)", "delivered"), rows
+
+
 def promised_outputs(results: Results) -> Table:
     """A line for each kind of network and output."""
     lines: list[tuple[str, ...]] = []
@@ -201,6 +206,7 @@ TABLES: tuple[Callable[..., Table], ...] = (
     for_this_machine,
     single_moves,
     promised,
+    beyond_int8,
     promised_outputs,
     int8,
 )

@@ -42,7 +42,7 @@ def from_files(read: Files) -> Fragments:
     return {
         "Peers": peers(read),
         "Exact": exact(read),
-        "One plan": (*plans(read), *promises(read), *promised_outputs(read)),
+        "One plan": (*plans(read), *promises(read), *beyond_int8(read), *promised_outputs(read)),
         "Depth, without training": closed_form(read),
         "Depth, with training": depth(read),
         "Width, without training": width(read),
@@ -116,6 +116,20 @@ def promises(read: Files) -> tuple[str, ...]:
         f"the {few['budget_ms'] * few['asked_speedup']:.1f} ms that the original took",
         f"it took {few['original_ms']:.1f} ms when these files were timed",
         f"Its {few['promised']['images']} images promise with caution",
+    )
+
+
+def beyond_int8(read: Files) -> tuple[str, ...]:
+    rows = read("promised_resnet56").rows
+    assert {row["precision"] for row in rows} == {"int8"}
+    assert {(row["promised"]["images"], row["delivered"]["images"]) for row in rows} == {
+        (125, 5000)
+    }
+    assert {round(row["seconds"] / 60) for row in rows} == {1}
+    return (
+        "with 500 training images without labels",
+        "5,000 test images judge",
+        "each took a minute to make",
     )
 
 
