@@ -117,6 +117,8 @@ FIELDS: Mapping[str, Unit | Several | Record] = {
     **dict.fromkeys(("divergence", "loss"), NATS),
     "snr_db": DECIBELS,
     "labelled": FLAG,
+    "metric": TEXT,
+    **dict.fromkeys(("score", "original_score", "mean_absolute_error"), NUMBER),  # of the metric
     **dict.fromkeys(("promised", "delivered"), Record()),
     **dict.fromkeys(("closed_form", "distilled", "int8", "original_int8"), Record()),
     "kept": Several(FLAG),  # by promise
@@ -137,6 +139,7 @@ FIELDS: Mapping[str, Unit | Several | Record] = {
     **dict.fromkeys(("inside", "worst_column_inside"), SHARE),  # of groups of other images
     # --- speed
     **dict.fromkeys(("asked_speedup", "table_speedup", "speedup", "speedup_in_runtime"), RATIO),
+    "int8_speedup": RATIO,  # of int8 alone, over fp32
     **dict.fromkeys(("asked_latency", "latency"), RATIO),  # of the original's time
     **dict.fromkeys(("ratio", "ratio_min", "ratio_max", "factor"), RATIO),
     "rounds_speedup": Several(RATIO),

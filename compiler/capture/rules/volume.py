@@ -132,6 +132,8 @@ def _pool(
     """`over` the image in each frame, then over the frames. It is given a function that takes of
     (depth, height, width) what counts there, and 1 of the other."""
     x = c.tensor(x)
+    if c.b.rank(x) == 4:  # (N, C, H, W) over its channels, too: for PyTorch one (C, D, H, W)
+        x = c.b.reshape(x, [(n[0], 1, *n[1:]) for n in c.b.shapes(x)])
     if c.b.rank(x) != 5:
         raise c.unsupported("3-D pooling of something that is not (N, C, D, H, W)")
     images = over(_frames(c, x), lambda v: (v[1], v[2]))
@@ -181,7 +183,7 @@ def avg_pool3d(
 def _adaptive(kind: Callable[[tuple[int, int]], nn.Module]) -> Callable[..., Any]:
     def rule(c: Context, x: Any, output_size: Any, return_indices: bool = False) -> fx.Node:
         c.refuse_indices(return_indices)
-        depth, height, width = c.out_shapes[0][2:]
+        depth, height, width = c.out_shapes[0][-3:]
         size = (depth, height, width, height * width)
         return _pool(c, x, lambda y, of: c.activation(kind(of(size)), y))
 

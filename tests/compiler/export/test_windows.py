@@ -23,6 +23,9 @@ MAPS: dict[str, nn.Module | Callable[[Tensor], Tensor]] = {
     "more maxima than pixels": nn.AdaptiveMaxPool2d((11, 4)),
     "own divisor": nn.AvgPool2d(2, divisor_override=3),
     "own divisor, padded": nn.AvgPool2d(3, 2, 1, ceil_mode=True, divisor_override=5),
+    "over channels, too": nn.MaxPool3d((1, 3, 3), (2, 1, 2)),
+    "means over channels, too": nn.AvgPool3d((2, 3, 1), 1),
+    "uneven over channels, too": nn.AdaptiveAvgPool3d((3, 4, 5)),
     "norm of windows": nn.LPPool2d(2, 3, 2),
     "cubes of windows": lambda x: F.lp_pool2d(x.abs(), 3.0, (2, 3), 2),
     "compared in five dimensions": lambda x: (
