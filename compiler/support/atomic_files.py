@@ -1,52 +1,65 @@
-"""Results appear whole or not at all.
+"""Results appear whole and all at once, or not at all.
 
-Files are written to a hidden folder inside the output folder (same file system, so a rename
-moves them), forced to disk, and only then take the place of earlier ones. Whatever goes wrong
-before the last rename, a full disk or Ctrl-C included, leaves the output folder as it was.
+Files are written to a hidden folder inside the output folder, forced to disk, and only then take
+the place of earlier ones, behind a screen (`disk/screen.py`) that already shows all of them. What
+they replace is kept until the last one is in place. So whoever looks, whatever goes wrong and
+wherever the process is killed, the folder is all old or all new; where no screen can be had it may
+be some of each for the moment that the renames take. What a killed run left is taken back by the
+next that writes there; a lock keeps runs apart.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
-import secrets
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from shrinkc.compiler.support.disk import screen
+from shrinkc.compiler.support.disk.lock import locked
 from shrinkc.errors import InputError
+
+LOCK, STAGE = ".shrinkc-lock", ".shrinkc-stage"  # in the folder, while a run writes to it
+WAIT_S = 120.0  # for another run's writing
 
 
 @contextmanager
-def atomic_folder(folder: Path) -> Generator[Path]:
-    """Yield an empty folder to write files into; afterwards they are in `folder`.
+def atomic_folder(folder: Path, gone: Iterable[str] = ()) -> Generator[Path]:
+    """Yield an empty folder to write files and folders into; afterwards they are in `folder`.
 
-    Files there of the same name are replaced, others stay. `folder` is made where it is missing.
-    When the body or the replacing raises, `folder` holds exactly what it held before.
+    Files there of the same name are replaced, others stay, but those named in `gone`. `folder` is
+    made where it is missing. When the body or the replacing raises, `folder` holds exactly what it
+    held before. Waits while another run writes there, up to WAIT_S.
 
     Raises InputError where `folder` cannot be written: no permission, a full disk, a file of
-    that name. Other exceptions of the body pass through.
+    that name, another run that does not end. Other exceptions of the body pass through.
     """
-    stage = folder / f".shrinkc-{secrets.token_hex(8)}"
+    real = Path(os.path.realpath(folder))  # whatever links lead there
     missing: list[Path] = []
     try:
-        missing += [path for path in (folder, *folder.parents) if not path.exists()]
-        new, earlier = stage / "new", stage / "earlier"
-        new.mkdir(parents=True)
-        earlier.mkdir()
-        yield new
-        _commit(new, earlier, folder)
+        missing += [path for path in (real, *real.parents) if not path.exists()]
+        real.mkdir(parents=True, exist_ok=True)
+        with locked(real / LOCK, WAIT_S):
+            try:
+                _settle(real)
+                new = real / STAGE / "new"
+                new.mkdir(parents=True)
+                yield new
+                _commit(real, gone)
+            finally:
+                _surely_settle(real)
     except BaseException as error:
-        _remove(stage)
         for path in missing:
             with suppress(OSError):
                 path.rmdir()
-        reason = _reason(error, folder)
+        reason = _reason(error, real)
         if reason:
-            raise InputError(reason) from error
+            raise InputError(f"{folder}: {reason}") from error
         raise
-    _remove(stage)
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -55,38 +68,120 @@ def write_file(path: Path, data: bytes) -> None:
         (stage / path.name).write_bytes(data)
 
 
-def _commit(new: Path, earlier: Path, folder: Path) -> None:
-    """Move every file of `new` to `folder`, or none."""
-    files = sorted(new.iterdir())
-    for path in files:
-        _sync(path)
-    replaced: list[tuple[Path, Path | None]] = []
-    try:
-        for path in files:
-            target = folder / path.name
-            backup = _keep(target, earlier / path.name)
-            replaced.append((target, backup))
-            path.replace(target)
-        if os.name == "posix":
-            _sync(folder)
-    except BaseException:
-        for target, backup in reversed(replaced):
-            if backup is None:
-                target.unlink(missing_ok=True)
-            else:
-                backup.replace(target)
-        raise
+def _commit(folder: Path, gone: Iterable[str]) -> None:
+    """Move every file of the stage to `folder`, or none. `_settle` ends it, either way."""
+    new = folder / STAGE / "new"
+    files = [path.relative_to(new) for path in sorted(new.rglob("*")) if not path.is_dir()]
+    for name in files:
+        _sync(new / name)
+        _check_way(folder / name, folder)
+    removed = [Path(n) for n in gone if os.path.lexists(folder / n) and Path(n) not in files]
+    names = [*files, *removed]
+    _note(folder, names)
+    if len(names) > 1:  # one alone is there or not
+        screen.put_up(folder, new)
+    _exchange_files(screen.place(folder), names)
+    (screen.place(folder) / STAGE / "undo").unlink()  # from here on the new ones hold
 
 
-def _keep(target: Path, backup: Path) -> Path | None:
-    """A second name for what `target` holds; None where there is no such file yet."""
-    if not os.path.lexists(target):
-        return None
+def _check_way(target: Path, folder: Path) -> None:
+    """Raises OSError where a file takes the place of a folder, or a folder that of a file."""
+    if target.is_dir() and not target.is_symlink():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    for above in target.relative_to(folder).parents:
+        if os.path.lexists(folder / above) and not (folder / above).is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target))
+
+
+def _note(folder: Path, names: Sequence[Path]) -> None:
+    """What has to be undone until all is done, on disk before anything is."""
+    there = [name for name in names if os.path.lexists(folder / name)]
+    above = {part for name in names for part in name.parents if not (folder / part).exists()}
+    undo = {
+        "replaced": [name.as_posix() for name in there],
+        "added": [name.as_posix() for name in names if name not in there],
+        "folders": [name.as_posix() for name in sorted(above, reverse=True)],
+    }
+    partial = folder / STAGE / "partial"
+    partial.write_text(json.dumps(undo))
+    _sync(partial)
+    partial.replace(folder / STAGE / "undo")
+
+
+def _exchange_files(folder: Path, names: Sequence[Path]) -> None:
+    new, earlier = folder / STAGE / "new", folder / STAGE / "earlier"
+    for name in names:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(target):
+            _keep(target, earlier / name)
+        if (new / name).exists():
+            (new / name).replace(target)
+        else:
+            target.unlink(missing_ok=True)
+    if os.name == "posix":
+        _sync(folder)
+
+
+def _keep(target: Path, backup: Path) -> None:
+    backup.parent.mkdir(parents=True, exist_ok=True)
     try:
         backup.hardlink_to(target)
     except OSError:  # file systems without hard links
-        shutil.copy2(target, backup)
-    return backup
+        target.rename(backup)
+
+
+def _settle(folder: Path) -> None:
+    """Undo what was begun and not done, here or by a run that was killed, and remove what is left
+    of it. Begun again wherever it was cut off, it comes to the same."""
+    place = screen.place(folder)
+    _undo(place)
+    if place != folder:
+        screen.exchange(place, folder)
+    screen.remove(folder)
+    _remove(folder / STAGE)
+
+
+def _surely_settle(folder: Path) -> None:
+    """Once more where Ctrl-C, or a disk that was full for a moment, came in between."""
+    try:
+        _settle(folder)
+    except BaseException as error:
+        _settle(folder)
+        if not isinstance(error, OSError):
+            raise
+
+
+def _undo(folder: Path) -> None:
+    stage = folder / STAGE
+    try:
+        undo: dict[str, Any] = json.loads((stage / "undo").read_text())
+    except OSError:  # nothing was begun, or all is done
+        return
+    for name in undo["replaced"]:
+        if os.path.lexists(stage / "earlier" / name):
+            (stage / "earlier" / name).replace(_within(folder, name))
+    for name in undo["added"]:
+        _within(folder, name).unlink(missing_ok=True)
+    for name in undo["folders"]:
+        with suppress(OSError):
+            _within(folder, name).rmdir()
+    (stage / "undo").unlink()
+
+
+def _within(folder: Path, name: str) -> Path:
+    """Whoever may write there could have written the note, too."""
+    path = folder / name
+    if not path.parent.resolve().is_relative_to(folder) or ".." in path.parts[len(folder.parts) :]:
+        raise InputError(f"{folder / STAGE}: not shrinkc's own; remove it")
+    return path
+
+
+def _remove(stage: Path) -> None:
+    if stage.is_symlink() or stage.is_file():
+        stage.unlink()
+    elif stage.exists():
+        shutil.rmtree(stage)
 
 
 def _sync(path: Path) -> None:
@@ -96,13 +191,6 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove(stage: Path) -> None:
-    try:
-        shutil.rmtree(stage, ignore_errors=True)
-    finally:  # again where Ctrl-C came in between
-        shutil.rmtree(stage, ignore_errors=True)
 
 
 _REASONS = {
@@ -116,15 +204,20 @@ _REASONS = {
     errno.EEXIST: "not a folder; choose another name",
     errno.EISDIR: "holds a folder where a file goes; choose another folder",
     errno.ENAMETOOLONG: "the name is too long; choose another folder",
+    errno.ELOOP: "a link that leads nowhere; choose another name",
+    errno.EFBIG: "a file is larger than may be written there; raise the limit (ulimit -f)",
     errno.EIO: "the disk reports an error; choose another folder",
 }
 
 
 def _reason(error: BaseException, folder: Path) -> str | None:
-    """One line for an error that the output folder caused, None for any other."""
+    """Why, for an error that the output folder caused; None for any other."""
     if not isinstance(error, OSError) or error.errno not in _REASONS:
         return None
     named = [Path(name) for name in (error.filename, error.filename2) if isinstance(name, str)]
-    if named and not any(p.is_relative_to(folder) or folder.is_relative_to(p) for p in named):
+    places = (folder, screen.beside(folder))
+    if named and not any(
+        p.is_relative_to(place) or place.is_relative_to(p) for p in named for place in places
+    ):
         return None
-    return f"{folder}: {_REASONS[error.errno]}"
+    return _REASONS[error.errno]

@@ -1,17 +1,25 @@
 """Every step of writing results is made to fail: the folder holds all of the old or of the new."""
 
 import errno
+import json
 import os
-from collections.abc import Callable
+import shutil
+import signal
+from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from shrinkc.compiler.support.atomic_files import atomic_folder, write_file
+from shrinkc.compiler.support.disk import screen
 from shrinkc.errors import InputError
 
 # What the module, and the body of its `with`, ask of the operating system.
-STEPS = ("mkdir", "open", "write", "fsync", "close", "link", "replace")
+STEPS = (
+    *("mkdir", "open", "write", "pwrite", "fsync", "close", "link", "symlink", "replace"),
+    *("rename", "unlink", "rmdir", "chmod"),
+)
 FAULTS = (
     KeyboardInterrupt(),
     OSError(errno.ENOSPC, "No space left on device"),
@@ -36,6 +44,10 @@ def write_new(folder: Path, then: Callable[[Path], object] = str) -> None:
         then(stage)
 
 
+def beneath(name: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {name: b"a folder", **{f"{name}/{file}": data for file, data in files.items()}}
+
+
 def content(folder: Path) -> dict[str, bytes]:
     """Everything under `folder`, hidden and nested files included."""
     return {
@@ -50,21 +62,24 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-class FaultyCalls:
-    """Lets call number `step` of STEPS raise `fault`, before or after it has acted."""
+class EveryCall:
+    """Counts the calls of STEPS and of `exchange`, and lets one of them do something else, before
+    it acts or after."""
 
     def __init__(
-        self, patch: pytest.MonkeyPatch, fault: BaseException, step: int, after: bool
+        self, patch: pytest.MonkeyPatch, act: Callable[[], object], step: int, after: bool
     ) -> None:
-        self.calls, self.failed = 0, ""
-        for name in STEPS:
-            patch.setattr(os, name, self._wrap(name, getattr(os, name), fault, step, after))
+        self.calls, self.acted = 0, ""
+        patch.setattr(os, "fsync", lambda _: None)  # what is killed is the process, not the machine
+        for owner, names in ((os, STEPS), (screen, ("exchange",))):
+            for name in names:
+                patch.setattr(owner, name, self._wrap(name, getattr(owner, name), act, step, after))
 
     def _wrap(
         self,
         name: str,
         real: Callable[..., object],
-        fault: BaseException,
+        act: Callable[[], object],
         step: int,
         after: bool,
     ) -> Callable[..., object]:
@@ -72,68 +87,245 @@ class FaultyCalls:
             due = self.calls == step and (name, after) != ("close", True)
             self.calls += 1
             if due:
-                self.failed = name
+                self.acted = name
                 if not after:
-                    raise fault
+                    act()
             result = real(*args, **kwargs)
             if due and after:
-                raise fault
+                act()
             return result
 
         return call
 
 
+def raising(fault: BaseException) -> Callable[[], object]:
+    def act() -> None:
+        raise fault
+
+    return act
+
+
+def without_screen(patch: pytest.MonkeyPatch) -> None:
+    """As on a file system that cannot exchange folders."""
+    patch.setattr(screen, "_renameat2", lambda: None)
+
+
+SCREENED = pytest.mark.parametrize("screened", [True, False], ids=["screen", "no screen"])
+
+
+@SCREENED
 @pytest.mark.parametrize(
     ("fault", "after"),  # after a close the standard library would close once more
     [(fault, False) for fault in FAULTS] + [(KeyboardInterrupt(), True)],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
 )
-def test_a_fault_at_any_step(tmp_path: Path, fault: BaseException, after: bool) -> None:
-    failed: list[str] = []
-    for step in range(200):
-        folder = tmp_path / str(step)
+def test_a_fault_at_any_step(
+    tmp_path: Path, fault: BaseException, after: bool, screened: bool
+) -> None:
+    acted: list[str] = []
+    for step in range(300):
+        folder = tmp_path / str(step) / "out"
+        folder.parent.mkdir()
         write_old(folder)
         raised: BaseException | None = None
         with pytest.MonkeyPatch.context() as patch:
-            calls = FaultyCalls(patch, fault, step, after)
+            if not screened:
+                without_screen(patch)
+            calls = EveryCall(patch, raising(fault), step, after)
             try:
                 write_new(folder)
             except (KeyboardInterrupt, InputError) as error:
                 raised = error
         if calls.calls <= step:
             break
-        if not calls.failed:
+        if not calls.acted:
             continue
-        failed.append(calls.failed)
-        found = content(folder)
+        acted.append(calls.acted)
+        found = content(folder.parent)
+        if raised or calls.acted == "unlink":  # the lock's file alone may stay: the next run's
+            found.pop("out/.shrinkc-lock", None)
+        old, new = beneath("out", OLD), beneath("out", OLD | NEW)
         if isinstance(raised, InputError):
-            assert found == OLD, f"step {step}: {calls.failed}"
+            assert found == old, f"step {step}: {calls.acted}"
         elif isinstance(raised, KeyboardInterrupt):
-            assert found in (OLD, OLD | NEW), f"step {step}: {calls.failed}"
+            assert found in (old, new), f"step {step}: {calls.acted}"
         else:
-            assert found == OLD | NEW, f"step {step}: {calls.failed}"
-    assert content(folder) == OLD | NEW
-    assert set(failed) == set(STEPS) - ({"close"} if after else set[str]())
-    assert failed.count("replace") == len(NEW)
-    assert failed.count("fsync") == len(NEW) + 1
+            assert found == new, f"step {step}: {calls.acted}"
+    else:
+        pytest.fail("the steps have no end")
+    assert content(folder.parent) == beneath("out", OLD | NEW)
+    unused = {"rename"} | ({"close"} if after else set())
+    assert set(acted) >= {*STEPS, "exchange"} - unused
+    assert acted.count("exchange") in ({2, 3} if screened else {1})
 
 
-def test_interrupted_between_renames(output: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        renamed: list[str] = []
-        replace = Path.replace
+def killed(folder: Path, step: int, screened: bool, write: Callable[[Path], object]) -> bool:
+    """Whether a process that writes to `folder` was killed before that step; else it had fewer."""
+    child = os.fork()
+    if child == 0:
+        with pytest.MonkeyPatch.context() as patch:
+            if not screened:
+                without_screen(patch)
+            EveryCall(patch, lambda: os.kill(os.getpid(), signal.SIGKILL), step, after=False)
+            write(folder)
+            os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (-signal.SIGKILL, 0)
+    return code != 0
 
-        def interrupted(self: Path, target: Path) -> Path:
-            renamed.append(target.name)
-            if len(renamed) == len(NEW):
-                raise KeyboardInterrupt
-            return replace(self, target)
 
-        patch.setattr(Path, "replace", interrupted)
-        with pytest.raises(KeyboardInterrupt):
+LATER = {"model.onnx": b"later onnx", "report.json": b"later report"}
+
+
+def write_later(folder: Path) -> None:
+    with atomic_folder(folder) as stage:
+        for name, data in LATER.items():
+            (stage / name).write_bytes(data)
+
+
+def seen(folder: Path) -> dict[str, bytes]:
+    """What a user sees."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for top in folder.iterdir()
+        if not top.name.startswith(".shrinkc")
+        for path in ([top] if not top.is_dir() else top.rglob("*"))
+        if not path.is_dir()
+    }
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="posix only")
+@SCREENED
+def test_a_kill_at_any_step(tmp_path: Path, screened: bool) -> None:
+    """All old or all new at once, or without a screen after the next run; nothing hidden stays."""
+    states = list[str]()
+    own = {"photos/1.jpg": b"the user's own"}
+    whole = {"old": OLD | own, "new": OLD | NEW | own}
+    for step in count():
+        folder = tmp_path / str(step) / "out"
+        folder.parent.mkdir()
+        write_old(folder)
+        (folder / "photos").mkdir()
+        (folder / "photos" / "1.jpg").write_bytes(b"the user's own")
+        if not killed(folder, step, screened, write_new):
+            break
+        found = seen(folder)
+        states += [name for name, files in whole.items() if found == files] or ["mixed"]
+        write_later(folder)
+        assert seen(folder) in [files | LATER for files in whole.values()], f"step {step}"
+        assert nothing_hidden(folder)
+        assert not (folder / "photos").is_symlink()
+    assert len(states) > 40
+    assert set(states) == ({"old", "new"} if screened else {"old", "new", "mixed"})
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="posix only")
+def test_a_kill_while_a_killed_run_is_undone(tmp_path: Path) -> None:
+    for first in count():
+        behind = tmp_path / f"first {first}"
+        behind.mkdir()
+        write_old(behind / "out")
+        assert killed(behind / "out", first, True, write_new)
+        if (behind / "out" / screen.MARK).exists():
+            break
+    for step in count():
+        folder = tmp_path / str(step) / "out"
+        shutil.copytree(behind, folder.parent, symlinks=True)
+        assert seen(folder) == OLD | NEW
+        if not killed(folder, step, True, write_later):
+            break
+        assert seen(folder) in (OLD, OLD | NEW, OLD | LATER), f"step {step}"
+        write_later(folder)
+        assert seen(folder) == OLD | LATER
+        assert nothing_hidden(folder)
+    assert step > 40
+
+
+def nothing_hidden(folder: Path) -> bool:
+    names = [path.name for path in folder.parent.rglob("*")]
+    beside = [path.name for path in folder.parent.iterdir()]
+    return beside == [folder.name] and not [n for n in names if n.startswith(".")]
+
+
+@SCREENED
+def test_folders_in_the_folder_and_files_that_go(
+    output: Path, monkeypatch: pytest.MonkeyPatch, screened: bool
+) -> None:
+    if not screened:
+        without_screen(monkeypatch)
+    (output / "2x").mkdir()
+    (output / "2x" / "plan.json").write_bytes(b"old plan")
+    (output / "2x" / "notes").write_bytes(b"own")
+
+    def write(fail: bool) -> None:
+        with atomic_folder(output, gone=("model.onnx", "never was")) as stage:
+            for name in ("2x", "3x/deep"):
+                (stage / name).mkdir(parents=True)
+                (stage / name / "plan.json").write_bytes(b"new plan")
+            if fail:
+                (stage / "report.json").mkdir()
+                (stage / "report.json" / "no folder").touch()
+
+    before = content(output)
+    with pytest.raises(InputError, match="not a folder"):
+        write(fail=True)
+    assert content(output) == before
+    write(fail=False)
+    assert seen(output) == {
+        **{"report.json": OLD["report.json"], "notes.txt": OLD["notes.txt"]},
+        **{"2x/plan.json": b"new plan", "2x/notes": b"own", "3x/deep/plan.json": b"new plan"},
+    }
+    assert nothing_hidden(output)
+
+
+def test_the_folder_stays_the_one_it_was(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is inside it stays inside, and a link to it stays a link."""
+    output.chmod(0o2750)
+    before = output.stat()
+    link = output.with_name("link")
+    link.symlink_to("out")
+    monkeypatch.chdir(output)
+    write_new(Path())
+    write_new(link)
+    after = output.stat()
+    assert (before.st_ino, before.st_mode) == (after.st_ino, after.st_mode)
+    assert Path("model.tflite").read_bytes() == NEW["model.tflite"]
+    assert link.is_symlink()
+
+
+def test_what_comes_while_the_screen_stands_is_kept(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchanged = screen.exchange
+
+    def exchange(one: Path, other: Path) -> None:
+        exchanged(one, other)
+        if (output / screen.MARK).exists():
+            assert seen(output) == OLD | NEW
+            (output / "from a friend").mkdir()
+            (output / "from a friend" / "1.txt").write_bytes(b"1")
+            (output / "2.txt").write_bytes(b"2")
+            (output / "notes.txt").write_bytes(b"edited")  # through the link
+
+    monkeypatch.setattr(screen, "exchange", exchange)
+    write_new(output)
+    more = {"from a friend/1.txt": b"1", "2.txt": b"2", "notes.txt": b"edited"}
+    assert seen(output) == OLD | NEW | more
+    assert nothing_hidden(output)
+
+
+def test_a_planted_note_does_nothing_elsewhere(output: Path) -> None:
+    victim = output.with_name("victim")
+    victim.write_bytes(b"precious")
+    (output / "way").symlink_to("..")
+    for name in ("../victim", "way/victim", str(victim)):
+        stage = output / ".shrinkc-stage"
+        stage.mkdir(exist_ok=True)
+        note = {"replaced": [], "added": [name], "folders": []}
+        (stage / "undo").write_text(json.dumps(note))
+        with pytest.raises(InputError, match="not shrinkc's own; remove it"):
             write_new(output)
-    assert renamed[:3] == sorted(NEW)
-    assert content(output) == OLD
+        assert victim.read_bytes() == b"precious"
 
 
 def test_without_hard_links(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,132 @@
+"""One run at a time: a lock file that says who holds it.
+
+The kernel holds the lock (flock), so that the dead never do, whatever they leave; the text in the
+file is for whoever waits. Where a file system has no locks a warning says so, and Windows has none.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shlex
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from shrinkc.compiler.support.text import shown
+from shrinkc.errors import InputError
+
+PAUSE_S = 0.05
+_BUSY = (errno.EAGAIN, errno.EACCES)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_NAME = 300  # characters of a command, at most
+
+
+class BusyFolder(UserWarning):
+    """Another run is there, and this one waits for it; or nothing tells whether one is."""
+
+
+@contextmanager
+def locked(path: Path, wait_s: float = 0.0) -> Generator[None]:
+    """Alone with what the lock file `path` stands for, in a folder that is there. The file goes
+    with the lock.
+
+    Waits up to `wait_s` for a run that holds it, with a BusyFolder warning that names that run.
+    Raises InputError, which names it too, when the time is up; OSError where no file can be made.
+    """
+    descriptor = _acquired(path, wait_s)
+    try:
+        with suppress(OSError):  # a full disk: who waits learns less
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, _own_name(), 0)
+        yield
+    finally:
+        try:
+            with suppress(OSError):
+                path.unlink()  # while it is held: nobody locks a file that is about to go
+        finally:
+            with suppress(OSError):
+                os.close(descriptor)
+
+
+def _acquired(path: Path, wait_s: float) -> int:
+    """A descriptor that holds the lock of the file that `path` names now."""
+    deadline, waiting = time.monotonic() + wait_s, False
+    while True:
+        descriptor = _opened(path)
+        try:
+            if _lock(descriptor, path) and _is_named(descriptor, path):
+                return descriptor
+            owner = _owner(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        if time.monotonic() >= deadline:
+            after = f" for more than {wait_s:.0f} s" if wait_s else ""
+            raise InputError(
+                f"{path.parent}: {owner} is at work there{after}",
+                "let it finish, or choose another folder",
+            )
+        if not waiting:
+            waiting = True
+            text = f"{path.parent}: waiting for {owner}, which is at work there"
+            warnings.warn(text, BusyFolder, stacklevel=4)
+        time.sleep(PAUSE_S)
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:  # another user's, held or left behind
+        return os.open(path, os.O_RDONLY)
+
+
+def _lock(descriptor: int, path: Path) -> bool:
+    """False where another process has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _BUSY:
+            return False
+        if error.errno not in _NO_LOCKS:
+            raise
+        text = f"{path.parent}: its file system has no locks; let no two runs write there at once"
+        warnings.warn(text, BusyFolder, stacklevel=5)
+    return True
+
+
+def _is_named(descriptor: int, path: Path) -> bool:
+    """Whether `path` is still this file: who held it before may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _own_name() -> bytes:
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:_NAME]
+    since = datetime.now().astimezone().isoformat(timespec="seconds")
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "command": command}
+    return json.dumps(owner).encode()
+
+
+def _owner(descriptor: int) -> str:
+    """As its file says; it may be anything, or nothing yet."""
+    try:
+        found: Any = json.loads(os.pread(descriptor, 4096, 0))
+        who = f"process {int(found['pid'])} on {found['host']}, since {found['since']}"
+        return shown(f"{who}: {found['command']}", 2 * _NAME)
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another run"

@@ -1,0 +1,131 @@
+"""A screen: a folder of links that stands where another one was, while that is worked on.
+
+Two folders change names in one step (Linux's renameat2), so whoever looks sees the folder as it was
+or the screen, which looks like the folder as it will be: what is new is there under a second name,
+everything else through symbolic links into the folder, which lies hidden beside the screen
+meanwhile. Then they change back: the folder is the one that it was, with its owner, its rights and
+whoever is inside it, and nothing foreign in it was moved or copied.
+
+Where this cannot be had (no such call, a mount point, a parent that may not be written to, a file
+system without links) nothing is screened.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import shutil
+import stat
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+MARK = ".shrinkc-screen"  # in every screen; names the files that are its own
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def beside(folder: Path) -> Path:
+    """Where a folder's screen is made, and where the folder is while the screen stands."""
+    return folder.with_name(f"{MARK}-{folder.name}")
+
+
+def place(folder: Path) -> Path:
+    """Where the folder is."""
+    screened = (folder / MARK).exists() and beside(folder).is_dir()
+    return beside(folder) if screened else folder
+
+
+def put_up(folder: Path, new: Path) -> bool:
+    """Screen `folder`; the screen shows the files of `new`, which lies in `folder`, as if they were
+    there. False where there is no screen, and `folder` as it was."""
+    screen = beside(folder)
+    try:
+        mode = folder.stat()
+        screen.mkdir()
+        own = [path.relative_to(new).as_posix() for path in new.rglob("*") if not path.is_dir()]
+        (screen / MARK).write_text(json.dumps([*own, MARK]))
+        _fill(screen, folder, new, Path("..", screen.name))
+        with suppress(OSError):
+            os.chown(screen, mode.st_uid, mode.st_gid)
+        screen.chmod(stat.S_IMODE(mode.st_mode))
+        exchange(screen, folder)
+    except (OSError, NotImplementedError):
+        remove(folder)
+        return False
+    return True
+
+
+def remove(folder: Path) -> None:
+    """The screen that does not stand any more, or does not yet. What others put into it while it
+    stood goes to the folder; what is no screen stays."""
+    screen = beside(folder)
+    try:
+        own = {Path(name) for name in json.loads((screen / MARK).read_text())}
+    except FileNotFoundError:
+        own = None
+    except (ValueError, TypeError):
+        own = {Path(MARK)}  # its writing was cut off, and nothing followed
+    if own is not None:
+        _empty(screen, folder, Path(), own)
+    try:
+        screen.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two folders change names in one step. Raises OSError, or NotImplementedError."""
+    call = _renameat2()
+    if call is None:
+        raise NotImplementedError
+    names = os.fsencode(one), os.fsencode(other)
+    if call(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
+
+
+@cache
+def _renameat2() -> Any:
+    """None where there is no such call."""
+    try:
+        return ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):  # not Linux; Windows wants a name
+        return None
+
+
+def _fill(screen: Path, folder: Path, new: Path, way: Path) -> None:
+    """`way`: from the screen to where the folder will be."""
+    names = {path.name for path in new.iterdir()}
+    for path in folder.iterdir():
+        if path.name not in names:
+            (screen / path.name).symlink_to(way / path.name)
+    for path in new.iterdir():
+        if not path.is_dir():
+            (screen / path.name).hardlink_to(path)
+            continue
+        (screen / path.name).mkdir()
+        below = folder / path.name
+        if below.is_dir():
+            _fill(screen / path.name, below, path, Path("..", way, path.name))
+        else:
+            shutil.copytree(path, screen / path.name, copy_function=os.link, dirs_exist_ok=True)
+
+
+def _empty(screen: Path, folder: Path, part: Path, own: set[Path]) -> None:
+    """One folder of the screen; links and the files of `own` are the screen's."""
+    for path in (screen / part).iterdir():
+        name = part / path.name
+        if path.is_symlink() or name in own:
+            continue
+        if path.is_dir():
+            _empty(screen, folder, name, own)
+            path.rmdir()
+        elif not os.path.lexists(folder / name):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            path.rename(folder / name)
+    for path in sorted((screen / part).iterdir(), key=lambda path: path.name == MARK):
+        path.unlink()  # the mark last: what was not finished is a screen still
