@@ -18,6 +18,7 @@ Passes, criteria, tasks and formats of one's own are objects that these function
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from shrinkc.version import __version__
@@ -50,6 +51,12 @@ if TYPE_CHECKING:
     from shrinkc.errors import ShrinkcError
     from shrinkc.latency_tables.store import known_targets as tables
     from shrinkc.latency_tables.store import load_table
+
+
+# ONNX Runtime reads these when it is first imported, wherever that is, and would leave a device's
+# identifier and queued events in the user's cache. (Its releases disagree about the name.)
+for _name in ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"):
+    os.environ.setdefault(_name, "1")
 
 _HOMES = {
     "Classification": ("compiler.tasks.classification", "Classification"),

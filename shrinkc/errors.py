@@ -19,7 +19,8 @@
     ├── DeviceError             device: a runtime or device that is not there, or failed
     │   ├── UnknownDeviceError  usage: text that names no device
     │   └── DeviceLostError     … one that was there and is gone; names the model that ran
-    └── StoppedError            interrupted: Ctrl-C or SIGTERM; says what is kept
+    ├── StoppedError            interrupted: Ctrl-C or SIGTERM; says what is kept
+    └── InternalError           internal: a bug; the command line raises it, and keeps the traceback
 
 The kinds, and what the command line exits with:
 
@@ -31,9 +32,8 @@ The kinds, and what the command line exits with:
     unreachable      6  no network meets the goal: ask for less
     device           7  a device or runtime that is absent or failed
     training         8  a training that cannot start, go on or resume
+    internal        70  a bug of shrinkc's; the traceback is in a file that the message names
     interrupted    130  stopped by Ctrl-C or SIGTERM
-
-A failure that is none of these is a bug of shrinkc's: a traceback, exit code 1.
 
 Messages name parameters in backticks, as Python spells them: "`budget_ms` 0: give milliseconds
 above 0". The command line turns them into its options. This module imports nothing of shrinkc, so
@@ -52,6 +52,7 @@ Kind = Literal[
     "unreachable",
     "device",
     "training",
+    "internal",
     "interrupted",
 ]
 
@@ -63,6 +64,7 @@ EXIT_CODES: dict[Kind, int] = {
     "unreachable": 6,
     "device": 7,
     "training": 8,
+    "internal": 70,
     "interrupted": 130,
 }
 
@@ -206,3 +208,9 @@ class StoppedError(ShrinkcError):
     """A run that Ctrl-C or SIGTERM ended; the command line raises it."""
 
     kind = "interrupted"
+
+
+class InternalError(ShrinkcError):
+    """A bug: an exception that nobody expected; the command line raises it."""
+
+    kind = "internal"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from platformdirs import user_cache_dir
 from torch import fx
 
 from shrinkc.compiler.api.steps.much_lost import much_promised
@@ -32,6 +30,7 @@ from shrinkc.compiler.recover.retrain import retrain
 from shrinkc.compiler.report.sections import FrontierPoint, Judged, Sections
 from shrinkc.compiler.support.checks import check_kind, path_of
 from shrinkc.compiler.support.choices import Precision
+from shrinkc.compiler.support.disk.cache import kept
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.support.unread import refuse_unread
@@ -304,10 +303,9 @@ class _Plans:
             held_out = request.decoded(request.evaluation)
         if train is not None:
             teaching = request.training_images()
-        cache = Path(user_cache_dir("shrinkc", appauthor=False), "damages")
         planning = Planning(
             FILE_PRECISIONS if precision is None else (precision,),
-            ClosedForm(cache=cache),
+            ClosedForm(cache=kept("damages")),
             options.threads,
             training="" if teaching is None else f"{teaching.digest} {recipe}",
             folder=request.folder,

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
-from platformdirs import user_cache_dir
 from torch import Tensor, fx
 
 from shrinkc.compiler.api.steps.images import require_labels
@@ -37,6 +35,7 @@ from shrinkc.compiler.report.sections import Judged, PlanSection, Sections
 from shrinkc.compiler.support.checks import check_kind, check_whole
 from shrinkc.compiler.support.choices import DepthMethod as DepthMethodName
 from shrinkc.compiler.support.choices import Precision
+from shrinkc.compiler.support.disk.cache import kept
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.support.unread import refuse_unread
 from shrinkc.compiler.tasks.asked import AskedTask, asked_task
@@ -239,7 +238,7 @@ class _Shrinking:
         request, precision = self.request, self.request.options.precision
         closed = ClosedForm(
             tuning=Tuning() if steps is None else Tuning(steps=steps),
-            cache=Path(user_cache_dir("shrinkc", appauthor=False), "damages"),
+            cache=kept("damages"),
         )
         found = method.shrink(
             DepthTask(

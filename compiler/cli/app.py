@@ -15,8 +15,9 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from shrinkc.compiler.cli.options import PANELS, JsonOption, LogOption, QuietOption
+from shrinkc.compiler.cli.options import PANELS, JsonOption, LogOption, NoCacheOption, QuietOption
 from shrinkc.compiler.cli.output import Log, Run
+from shrinkc.compiler.support.disk.cache import nothing_kept
 from shrinkc.errors import EXIT_CODES, InputError, StoppedError
 
 DEFAULT = "compile"  # `shrinkc MODEL …` is short for `shrinkc compile MODEL …`
@@ -24,12 +25,15 @@ DEFAULT = "compile"  # `shrinkc MODEL …` is short for `shrinkc compile MODEL �
 
 @cache
 def _shared() -> tuple[Any, ...]:
-    """--json, --quiet and --log, as typer reads them off a function."""
+    """--json, --quiet, --log and --no-cache, as typer reads them off a function."""
     of_all = typer.Typer(add_completion=False)
 
     @of_all.command()
     def shared(  # pyright: ignore[reportUnusedFunction]
-        as_json: JsonOption = False, quiet: QuietOption = False, log: LogOption = None
+        as_json: JsonOption = False,
+        quiet: QuietOption = False,
+        log: LogOption = None,
+        no_cache: NoCacheOption = False,
     ) -> None: ...
 
     return tuple(typer.main.get_command(of_all).params)
@@ -53,6 +57,9 @@ def _spoken(context: Any, invoke: Callable[[Any], Any]) -> Any:
         log.write(f"{run.typed}\n")
         run.log = log
     with ExitStack() as stack:
+        if given["no_cache"]:
+            run.keeps = False
+            stack.enter_context(nothing_kept())
         stack.enter_context(run.only_answers())
         try:
             return invoke(context)
@@ -75,7 +82,7 @@ def _prepare_help() -> None:
 
 
 class Command(TyperCommand):
-    """A command that takes --json, --quiet and --log too."""
+    """A command that takes the shared options too."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         _prepare_help()

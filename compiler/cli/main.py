@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -30,14 +31,15 @@ from shrinkc.compiler.cli.commands import (
     prune,
     sensitivity,
     shrink,
-    tables,
 )
+from shrinkc.compiler.cli.commands.kept import cache, tables
+from shrinkc.compiler.cli.last_resort import silence_stdout, told
 from shrinkc.compiler.cli.output import Run, running
 from shrinkc.errors import InputError, ShrinkcError, StoppedError
 
 COMMANDS = (  # each registered itself when it was imported
     *(compile, estimate, inspect, profile, bench, tables, calibrate),
-    *(shrink, prune, sensitivity, apply, compare),
+    *(shrink, prune, sensitivity, apply, compare, cache),
 )
 
 
@@ -82,18 +84,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _guarded(run: Run, call: Callable[[], Any]) -> int:
     try:
-        result = call()
+        return _answered(run, call)
     except ShrinkcError as error:
         return _failed(run, error)
     except typer.TyperException as error:  # of its own parsing
         message = error.format_message().replace("Value error, ", "")  # pydantic's words
         return _failed(run, InputError(message))
-    except typer.Exit as stop:
-        return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return _failed(run, StoppedError("interrupted; nothing was written"))
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        return _failed(run, told(error, run.typed, run.keeps))
+
+
+def _answered(run: Run, call: Callable[[], Any]) -> int:
+    try:
+        result = call()
+    except typer.Exit as stop:
+        result = stop.exit_code
     if run.answer is not None:
         run.print_answer({})
+    sys.stdout.flush()  # now, while it can be told that nothing can be written
     return result if isinstance(result, int) else 0
 
 
@@ -103,5 +115,7 @@ def _failed(run: Run, error: ShrinkcError) -> int:
     if run.as_json:
         hint = None if error.hint is None else run.flagged(error.hint)
         message = " ".join(run.flagged(error.message).split())
-        run.print_answer({"error": {"kind": error.kind, "message": message, "hint": hint}})
+        with suppress(OSError):  # of which this tells, perhaps
+            run.print_answer({"error": {"kind": error.kind, "message": message, "hint": hint}})
+    silence_stdout()
     return error.exit_code

@@ -584,6 +584,14 @@ QuietOption = Annotated[
         "--quiet", "-q", help="Show no progress and no report; errors stay.", rich_help_panel=OUTPUT
     ),
 ]
+NoCacheOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-cache",
+        help="Use and keep nothing in the cache (see shrinkc cache).",
+        rich_help_panel=OUTPUT,
+    ),
+]
 LogOption = Annotated[
     Path | None,
     typer.Option(

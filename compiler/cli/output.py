@@ -53,6 +53,7 @@ class Run:
 
     typed   the whole command, as it was typed
     stdout  where answers go; everything else that is printed goes to stderr
+    keeps   whether anything is kept in the cache
     flags   parameter of the running command → its flag
     answer  the JSON object so far; it is printed at the end, with the error where there is one
     """
@@ -60,6 +61,7 @@ class Run:
     typed: str = ""
     as_json: bool = False
     quiet: bool = False
+    keeps: bool = True
     log: Log | None = None
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
     flags: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -72,7 +74,8 @@ class Run:
     def complain(self, message: str) -> None:
         """One line on stderr."""
         line = f"shrinkc: {' '.join(self.flagged(message).split())}"
-        print(line, file=sys.stderr)
+        with suppress(OSError):  # nobody reads it
+            print(line, file=sys.stderr)
         if self.log is not None:
             with suppress(InputError):  # what is told here may be that it cannot be written
                 self.log.write(f"{line}\n")

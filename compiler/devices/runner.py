@@ -282,6 +282,7 @@ def _tflite() -> tuple[Any, str, str]:
 
 
 def _onnxruntime() -> tuple[Any, str, str]:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported
     try:
         module = importlib.import_module("onnxruntime")
         return module, "onnxruntime", str(module.__version__)

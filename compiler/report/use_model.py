@@ -45,7 +45,8 @@ def use_model(report: Json) -> str | None:
 
 _IMPORTS = {
     TFLITE: "from ai_edge_litert.interpreter import Interpreter",
-    ONNX: "import onnxruntime",
+    ONNX: 'import os\n\nos.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else a device id is kept\n'
+    "import onnxruntime",
 }
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-
-from platformdirs import user_cache_dir
 
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.profile.host_table import HostTable
 from shrinkc.compiler.support.checks import check_kind
 from shrinkc.compiler.support.choices import HOST, Precision, is_host
+from shrinkc.compiler.support.disk.cache import kept
 from shrinkc.latency_tables.store import load_table
 
 Target = str | os.PathLike[str]
@@ -28,7 +26,7 @@ def cost_table(target: Target, threads: int = 1) -> CostTable:
     """The table that prices operators. Raises TableError that lists the known targets."""
     target = target_name(target)
     if is_host(target):
-        return HostTable(threads, Path(user_cache_dir("shrinkc", appauthor=False), HOST))
+        return HostTable(threads, kept(HOST))
     return load_table(target, also=(HOST,))
 
 

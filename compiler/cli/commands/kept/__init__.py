@@ -1,0 +1,1 @@
+"""Commands about what lies on this machine."""
