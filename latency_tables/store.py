@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import tempfile
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -26,13 +25,18 @@ from shrinkc.latency_tables.files import (
     validation_text,
 )
 from shrinkc.latency_tables.kernels.model import FittedModel
-from shrinkc.latency_tables.key import OpKey
+from shrinkc.latency_tables.key import PRECISIONS, OpKey
 from shrinkc.latency_tables.measured import LazyOps, MeasuredOps, Measurement, ops_text, read_ops
 from shrinkc.latency_tables.meta import TableMeta, meta_toml, read_meta
 from shrinkc.latency_tables.table import LatencyTable
 from shrinkc.latency_tables.target import Target
 
 MANY_OPERATORS = 20_000  # more are packed, and read by precision
+
+
+_PACKED = tuple(f"ops.{precision}.csv.gz" for precision in PRECISIONS)
+_PLAIN = ("meta", "ops", "model", "coverage", "validation", "corrections")
+TABLE_FILES = (*(f"{name}.{'toml' if name == 'meta' else 'csv'}" for name in _PLAIN), *_PACKED)
 
 
 def user_tables() -> Path:
@@ -134,7 +138,7 @@ def _data() -> Traversable:
 def _targets_in(folder: Traversable, prefix: str) -> list[str]:
     found: list[str] = []
     for entry in folder.iterdir():
-        if entry.is_dir():
+        if entry.is_dir() and not entry.name.startswith("."):
             name = f"{prefix}{entry.name}"
             if entry.joinpath("meta.toml").is_file():
                 found.append(name)
@@ -198,20 +202,28 @@ def _models(folder: Traversable, meta: TableMeta) -> dict[str, FittedModel]:
 
 
 def write_table(table: LatencyTable, folder: Path) -> None:
-    """Write every file of the table, all or nothing; an earlier table there is replaced.
+    """Write every file of the table; those of an earlier table go.
 
     Raises TableError when the folder cannot be written.
     """
+    files = table_files(table)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-            complete = Path(scratch, "new")
-            complete.mkdir()
-            for name, text in _texts(table).items():
-                _write(complete / name, text)
-            _swap(complete, folder, Path(scratch, "earlier"))
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in TABLE_FILES:
+            if name in files:
+                folder.joinpath(name).write_bytes(files[name])
+            else:
+                folder.joinpath(name).unlink(missing_ok=True)
     except OSError as error:
         raise TableError(f"{folder}: the table cannot be written: {error}") from error
+
+
+def table_files(table: LatencyTable) -> dict[str, bytes]:
+    """Name → content, of TABLE_FILES those that the table needs."""
+    data = {name: text.encode("utf-8") for name, text in _texts(table).items()}
+    for name in data.keys() & _PACKED:  # without a time: the same table gives the same file
+        data[name] = gzip.compress(data[name], mtime=0)
+    return data
 
 
 def _texts(table: LatencyTable) -> dict[str, str]:
@@ -230,22 +242,3 @@ def _texts(table: LatencyTable) -> dict[str, str]:
     if table.corrections:
         texts["corrections.csv"] = corrections_text(table.corrections)
     return texts
-
-
-def _write(path: Path, text: str) -> None:
-    if path.suffix == ".gz":  # without a time, so that the same table gives the same file
-        path.write_bytes(gzip.compress(text.encode("utf-8"), mtime=0))
-    else:
-        path.write_text(text, "utf-8", newline="\n")
-
-
-def _swap(complete: Path, folder: Path, earlier: Path) -> None:
-    """Put `complete` where `folder` is; on failure or interruption `folder` is as before."""
-    try:
-        if folder.exists():
-            folder.rename(earlier)
-        complete.rename(folder)
-    except BaseException:
-        if earlier.exists() and not folder.exists():
-            earlier.rename(folder)
-        raise

@@ -9,10 +9,11 @@ from shrinkc.compiler.devices.jobs import Setup
 from shrinkc.compiler.devices.parse import parse_device
 from shrinkc.compiler.profile.calibrate import PASSES, calibrate_table
 from shrinkc.compiler.profile.reference_networks import REFERENCE_NETWORKS
+from shrinkc.compiler.profile.table_folder import alone_at, save_table
 from shrinkc.compiler.support.checks import check_whole
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.errors import InputError
-from shrinkc.latency_tables.store import load_table, user_tables, write_table
+from shrinkc.latency_tables.store import load_table, user_tables
 from shrinkc.latency_tables.table import LatencyTable
 from shrinkc.latency_tables.target import Target
 
@@ -79,10 +80,11 @@ def calibrate(
     saved = Target.parse(name or table.target)
     setup = Setup(chosen, threads or table.meta.threads)
     total = len(REFERENCE_NETWORKS) * len(precisions) * PASSES
-    with shown_by(progress).task(f"Timing networks on {on}", total) as done:
-        found = calibrate_table(table, device, setup, precisions, done)
     folder = user_tables().joinpath(*saved.folders)
-    write_table(replace(found.table, target=str(saved)), folder)
+    timing = shown_by(progress).task(f"Timing networks on {on}", total)
+    with alone_at(folder), timing as done:
+        found = calibrate_table(table, device, setup, precisions, done)
+        save_table(replace(found.table, target=str(saved)), folder)
     before, after = dict(found.before_percent), dict(found.after_percent)
     return Calibration(str(saved), folder, len(REFERENCE_NETWORKS), before, after)
 

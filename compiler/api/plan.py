@@ -13,6 +13,7 @@ from shrinkc.compiler.api.steps.network import Inputs, Model, subject_of
 from shrinkc.compiler.api.steps.request import Request, plan_section
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
 from shrinkc.compiler.api.steps.target import Target, cost_table, options_of
+from shrinkc.compiler.api.steps.work_folder import alone_in_folder
 from shrinkc.compiler.capture.structure import Structure
 from shrinkc.compiler.cost.goal import PLAN_GOALS, Goal, required
 from shrinkc.compiler.depth.closed_form import ClosedForm
@@ -83,6 +84,7 @@ class Planned(Transformed):
         return f"{speed}, {counted(len(plan.steps), 'step')}{drop}"
 
 
+@alone_in_folder
 def plan(
     model: Model,
     inputs: Inputs = None,
@@ -155,6 +157,7 @@ def plan(
     return plans.made(plans.planner.reach(goal))
 
 
+@alone_in_folder
 def frontier(
     model: Model,
     inputs: Inputs = None,

@@ -14,6 +14,7 @@ from shrinkc.compiler.api.steps.pruning import LIMIT, STRENGTH, TRIED, Asked, Pr
 from shrinkc.compiler.api.steps.request import Request
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
 from shrinkc.compiler.api.steps.target import Target, cost_table, options_of
+from shrinkc.compiler.api.steps.work_folder import alone_in_folder
 from shrinkc.compiler.capture.structure import Structure
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.images.source import Given
@@ -132,6 +133,7 @@ class Pruned(Transformed):
         )
 
 
+@alone_in_folder
 def prune(
     model: Model,
     inputs: Inputs = None,

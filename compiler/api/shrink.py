@@ -16,6 +16,7 @@ from shrinkc.compiler.api.steps.network import Inputs, Model
 from shrinkc.compiler.api.steps.request import FEW, Request, plan_section
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
 from shrinkc.compiler.api.steps.target import Target, cost_table, options_of
+from shrinkc.compiler.api.steps.work_folder import alone_in_folder
 from shrinkc.compiler.capture.structure import Structure
 from shrinkc.compiler.cost.budget import predicted_ms, price_of
 from shrinkc.compiler.cost.goal import Goal
@@ -97,6 +98,7 @@ class Shrunk(Transformed):
         return f"{self.before_ms:.4g} → {self.after_ms:.4g} ms predicted, {self.speedup:.2f}×"
 
 
+@alone_in_folder
 def shrink(
     model: Model,
     inputs: Inputs = None,

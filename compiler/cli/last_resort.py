@@ -39,7 +39,9 @@ def told(error: Exception, typed: str, keep: bool) -> ShrinkcError:
         return InputError(f"{place}{what}", _ADVICE.get(error.errno or 0, "check the path"))
     where = _written(error, typed, keep)
     traced = f"; its traceback is in {where}" if where else ""
-    return InternalError(f"a bug in shrinkc: {named(error).removesuffix(':')}{traced}", "please report it")
+    return InternalError(
+        f"a bug in shrinkc: {named(error).removesuffix(':')}{traced}", "please report it"
+    )
 
 
 def _written(error: Exception, typed: str, keep: bool) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from torch import Tensor
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.files import ImageFile, ImageSet
 from shrinkc.compiler.images.preprocessing import Array, Preprocessing, read_pixels
+from shrinkc.compiler.support.disk.lock import LOCK, locked
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.support.text import shown
 from shrinkc.errors import DataError, ImageError
@@ -190,12 +192,10 @@ def _in_file(
     folder: Path,
     progress: Progress,
 ) -> tuple[list[int], dict[int, str], Tensor]:
-    from filelock import FileLock
-
     stem = folder / _key(images, preprocessing)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{stem}.lock"):
+        with locked(stem.with_suffix(LOCK), folder, math.inf):
             found = _open(stem)
             if found is None:
                 _write(stem, images, preprocessing, reading, progress)

@@ -71,9 +71,9 @@ class Journal:
 
 @contextmanager
 def open_journal(path: Path, header: Mapping[str, Any]) -> Generator[Journal]:
-    """The journal of this profile, begun where there is none; nobody else writes to it meanwhile.
+    """The journal of this profile, begun where there is none. Who opens it is alone at the table.
 
-    Raises InputError: another run has it open, it is of another device, runtime or shrinkc, or the
+    Raises InputError: it is of another device, runtime or shrinkc, or the
     folder cannot be written.
     """
     try:
@@ -82,23 +82,11 @@ def open_journal(path: Path, header: Mapping[str, Any]) -> Generator[Journal]:
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
     try:
-        _lock(descriptor, path)
         journal = Journal(path, descriptor)
         _read(journal, {"schema": SCHEMA, **header})
         yield journal
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise InputError(f"{path}: another run measures this target; let it finish") from None
 
 
 def _read(journal: Journal, header: Mapping[str, Any]) -> None:

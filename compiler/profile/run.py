@@ -16,11 +16,12 @@ from typing import Any
 from shrinkc.compiler.devices.jobs import Device, Session, Setup
 from shrinkc.compiler.profile.journal import Journal, open_journal
 from shrinkc.compiler.profile.measure import REFERENCE_NOTE, Outcome, Plan, profile, reference_us
+from shrinkc.compiler.profile.table_folder import alone_at, save_table
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.errors import DeviceError, DeviceLostError, InputError, ShrinkcError
 from shrinkc.latency_tables.key import PRECISIONS, OpKey
 from shrinkc.latency_tables.meta import TableMeta
-from shrinkc.latency_tables.store import read_table, user_tables, write_table
+from shrinkc.latency_tables.store import read_table, user_tables
 from shrinkc.latency_tables.table import NETWORK, LatencyTable
 from shrinkc.latency_tables.target import Target
 
@@ -136,7 +137,7 @@ def _guarded(job: Job, progress: Progress, stop: threading.Event) -> Result | Sh
 
 def _run(job: Job, progress: Progress, stop: threading.Event) -> Result:
     started, plan = time.monotonic(), job.plan
-    with job.device.open(plan.setup) as session:
+    with alone_at(job.folder), job.device.open(plan.setup) as session:
         earlier = _earlier(job, session.environment)
         header = _header(job, session.environment)
         with open_journal(job.journal, header) as journal:
@@ -146,9 +147,9 @@ def _run(job: Job, progress: Progress, stop: threading.Event) -> Result:
             with progress.task(f"{job.target}: {len(plan.keys)} operators", total) as done:
                 outcome = profile(session, plan, journal, done, stop)
             table = _table(job, session, outcome, journal, earlier)
-    write_table(table, job.folder)
-    if not outcome.missing and not stop.is_set():
-        job.journal.unlink(missing_ok=True)
+        save_table(table, job.folder)
+        if not outcome.missing and not stop.is_set():
+            job.journal.unlink(missing_ok=True)
     return Result(job, table, outcome, time.monotonic() - started)
 
 

@@ -43,7 +43,7 @@ def atomic_folder(folder: Path, gone: Iterable[str] = ()) -> Generator[Path]:
     try:
         missing += [path for path in (real, *real.parents) if not path.exists()]
         real.mkdir(parents=True, exist_ok=True)
-        with locked(real / LOCK, WAIT_S):
+        with locked(real / LOCK, folder, WAIT_S):
             try:
                 _settle(real)
                 new = real / STAGE / "new"

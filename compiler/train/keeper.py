@@ -8,12 +8,13 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
+from shrinkc.compiler.support.disk.lock import alone_in
 from shrinkc.compiler.train.log import Log, Row
 from shrinkc.compiler.train.run import Run
 from shrinkc.compiler.train.settings.config import Keeping
-from shrinkc.compiler.train.state import BEST, LAST, check_same, load, remove_leftovers, save
+from shrinkc.compiler.train.state import BEST, LAST, check_same, load, save
 from shrinkc.compiler.train.stopping import TrainingStopped
-from shrinkc.errors import TrainingError
+from shrinkc.errors import InputError, TrainingError
 
 
 class Keeper:
@@ -96,30 +97,15 @@ def kept(keeping: Keeping | None, run: Run) -> Generator[Keeper]:
     with ExitStack() as stack:
         if run.ranks.rank == 0:
             stack.enter_context(_locked(keeping))
-            remove_leftovers(keeping.folder)
         keeper.resume(keeping)
         yield keeper
 
 
 @contextmanager
 def _locked(keeping: Keeping) -> Generator[None]:
-    """The system frees the lock when a process dies, however it does."""
-    from filelock import FileLock, Timeout
-
-    try:
-        keeping.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(keeping.folder / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise TrainingError(
-            f"{keeping.folder}: another process is training there; wait or give another folder"
-        ) from error
-    except OSError as error:
-        raise TrainingError(
-            f"{keeping.folder}: cannot be written ({(error.strerror or 'error').lower()}); give "
-            "another folder"
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(alone_in(keeping.folder))
+        except InputError as error:
+            raise TrainingError(error.message, error.hint) from error
         yield
-    finally:
-        lock.release()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -65,9 +64,3 @@ def check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) 
                 f"{path.parent}: holds a training with {name} {found.get(name)}, not "
                 f"{wanted[name]}; give another folder, or the former settings to go on"
             )
-
-
-def remove_leftovers(folder: Path) -> None:
-    """What a killed process left while it wrote."""
-    for stage in folder.glob(".shrinkc-*"):
-        shutil.rmtree(stage, ignore_errors=True)

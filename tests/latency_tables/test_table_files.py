@@ -174,31 +174,3 @@ def test_any_text_survives_meta(text: str) -> None:
 
     meta = read_meta(cast(Any, File()))
     assert (meta.source, meta.device) == (f"from {text}", text)
-
-
-def test_writing_replaces_the_whole_table(tmp_path: Path) -> None:
-    folder = tmp_path / "table"
-    write_table(load_table("rpi4/tflite-ruy"), folder)
-    write_table(MEASURED, folder)
-    assert {path.name for path in folder.iterdir()} == {"meta.toml", "ops.csv", "validation.csv"}
-    assert [path.name for path in tmp_path.iterdir()] == ["table"]
-
-
-def test_a_failed_write_leaves_the_earlier_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "table"
-    write_table(MEASURED, folder)
-    rename = Path.rename
-
-    def fails(self: Path, target: Path) -> Path:
-        if self.name == "new":
-            raise OSError(28, "No space left on device")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", fails)
-    with pytest.raises(TableError, match=r"cannot be written: .*No space left"):
-        write_table(load_table("rpi4/tflite-ruy"), folder)
-    monkeypatch.undo()
-    assert load_table(str(folder)).meta == META
-    assert [path.name for path in tmp_path.iterdir()] == ["table"]

@@ -36,7 +36,6 @@ from shrinkc.compiler.report.sections import ChoiceRow, Judged, PlanSection, Sec
 from shrinkc.compiler.support.checks import path_of
 from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Progress, shown_by
-from shrinkc.compiler.support.text import one_line
 from shrinkc.compiler.tasks.asked import AskedTask
 from shrinkc.compiler.tasks.tally import Tally
 from shrinkc.compiler.train.settings.own_loss import Loss, own_loss
@@ -89,7 +88,7 @@ class Request:
     ) -> Request:
         """From what a user gives; `labels`: those of `images` are asked for; `task` None: what the
         outputs mean is told by them. Raises InputError, ImageError, LoadError, ModelRunError."""
-        kept = None if folder is None else _writable(folder)
+        kept = None if folder is None else path_of("folder", folder)
         shown, subject = shown_by(progress), subject_of(model, inputs, name)
         use: LabelUse = "read" if labels else "if they fit"
         found, sources = subject.images(
@@ -191,18 +190,6 @@ class Request:
             extras=extras,
         )
         return Compiled.of(compilation, self.subject), judged
-
-
-def _writable(folder: str | os.PathLike[str]) -> Path:
-    """Made where it is missing. Raises InputError where nothing can be kept in it."""
-    path = path_of("folder", folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"`folder` {path} cannot be made: {one_line(error)}") from error
-    if not os.access(path, os.W_OK):
-        raise InputError(f"`folder` {path}: no permission to write there")
-    return path
 
 
 def plan_section(

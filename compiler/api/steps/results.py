@@ -71,11 +71,7 @@ class Compiled:
 
     def save(self, out: str | os.PathLike[str]) -> Path:
         """Write all files into the folder `out`, or none. Raises InputError where that fails."""
-        folder = path_of("out", out)
-        with atomic_folder(folder) as stage:
-            for name, content in self.files.items():
-                (stage / name).write_bytes(content)
-        return folder
+        return _save({".": self.files}, out)
 
     def __repr__(self) -> str:
         report = self.report
@@ -130,19 +126,20 @@ class Transformed(Restored):
         Raises InputError where that fails, and where the network was trained since its files were
         made: they hold the weights of before.
         """
-        if self.compiled is not None:
-            if _digest(self) != self._compiled_weights:
-                raise InputError(
-                    "the network was trained since its files were made",
-                    "compile it again, or write it alone with shrinkc.save",
-                )
-            return self.compiled.save(out)
-        from shrinkc.compiler.model_file.file import model_bytes
+        return _save({".": self.current_files()}, out)
 
-        folder = path_of("out", out)
-        with atomic_folder(folder) as stage:
-            (stage / "model.safetensors").write_bytes(model_bytes(self.graph_module, {}))
-        return folder
+    def current_files(self) -> Mapping[str, bytes]:
+        """What `save` writes. Raises InputError as it does."""
+        if self.compiled is None:
+            from shrinkc.compiler.model_file.file import model_bytes
+
+            return {"model.safetensors": model_bytes(self.graph_module, {})}
+        if _digest(self) != self._compiled_weights:
+            raise InputError(
+                "the network was trained since its files were made",
+                "compile it again, or write it alone with shrinkc.save",
+            )
+        return self.compiled.files
 
     def _compiled(self) -> Compiled:
         if self.compiled is None:
@@ -155,6 +152,22 @@ class Transformed(Restored):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.summary()})"
+
+
+def save_together(results: Mapping[str, Transformed], out: str | os.PathLike[str]) -> Path:
+    """Write each into a folder of its name in `out`, all of them or none. Raises InputError as
+    their own `save` does."""
+    return _save({name: one.current_files() for name, one in results.items()}, out)
+
+
+def _save(folders: Mapping[str, Mapping[str, bytes]], out: str | os.PathLike[str]) -> Path:
+    folder = path_of("out", out)
+    with atomic_folder(folder) as stage:
+        for name, files in folders.items():
+            (stage / name).mkdir(exist_ok=True)
+            for file, content in files.items():
+                (stage / name / file).write_bytes(content)
+    return folder
 
 
 def _digest(module: nn.Module) -> int:

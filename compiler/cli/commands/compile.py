@@ -286,6 +286,7 @@ class _How:
     ) -> None:
         """Print the plan and the report, or a frontier."""
         from shrinkc.compiler.api import plan as api
+        from shrinkc.compiler.api.steps.results import save_together
         from shrinkc.compiler.cli.inputs import output_folder, shapes_of, work_folder
         from shrinkc.compiler.cli.show.plan import frontier_report, planned_report
         from shrinkc.compiler.recover.recipe import Recipe
@@ -333,6 +334,5 @@ class _How:
             command=current().typed,
             progress=progress(),
         )
-        for point in found:
-            point.save(out / point.label)
+        save_together({point.label: point for point in found}, out)
         frontier_report(found, out)

@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 from shrinkc.compiler.support.text import shown
 from shrinkc.errors import InputError
 
+LOCK = ".lock"
 PAUSE_S = 0.05
 _BUSY = (errno.EAGAIN, errno.EACCES)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -34,14 +35,34 @@ class BusyFolder(UserWarning):
 
 
 @contextmanager
-def locked(path: Path, wait_s: float = 0.0) -> Generator[None]:
-    """Alone with what the lock file `path` stands for, in a folder that is there. The file goes
-    with the lock.
+def alone_in(folder: Path, path: Path | None = None) -> Generator[None]:
+    """No other run works in `folder` meanwhile, which is made where it is missing. `path`: of the
+    lock's file, where that lies elsewhere.
+
+    Raises InputError, which names the run that does, or says why nothing can be written there.
+    """
+    path = folder / LOCK if path is None else path
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(path, folder))
+        except OSError as error:
+            why = (error.strerror or "error").lower()
+            raise InputError(
+                f"{folder}: cannot be written ({why})", "choose another folder"
+            ) from error
+        yield
+
+
+@contextmanager
+def locked(path: Path, folder: Path, wait_s: float = 0.0) -> Generator[None]:
+    """Alone with the lock file `path`, in a folder that is there, and thus with `folder`, as
+    messages call it. The file goes with the lock.
 
     Waits up to `wait_s` for a run that holds it, with a BusyFolder warning that names that run.
     Raises InputError, which names it too, when the time is up; OSError where no file can be made.
     """
-    descriptor = _acquired(path, wait_s)
+    descriptor = _acquired(path, folder, wait_s)
     try:
         with suppress(OSError):  # a full disk: who waits learns less
             os.ftruncate(descriptor, 0)
@@ -56,13 +77,13 @@ def locked(path: Path, wait_s: float = 0.0) -> Generator[None]:
                 os.close(descriptor)
 
 
-def _acquired(path: Path, wait_s: float) -> int:
+def _acquired(path: Path, folder: Path, wait_s: float) -> int:
     """A descriptor that holds the lock of the file that `path` names now."""
     deadline, waiting = time.monotonic() + wait_s, False
     while True:
         descriptor = _opened(path)
         try:
-            if _lock(descriptor, path) and _is_named(descriptor, path):
+            if _lock(descriptor, folder) and _is_named(descriptor, path):
                 return descriptor
             owner = _owner(descriptor)
         except BaseException:
@@ -72,12 +93,12 @@ def _acquired(path: Path, wait_s: float) -> int:
         if time.monotonic() >= deadline:
             after = f" for more than {wait_s:.0f} s" if wait_s else ""
             raise InputError(
-                f"{path.parent}: {owner} is at work there{after}",
+                f"{folder}: {owner} is at work there{after}",
                 "let it finish, or choose another folder",
             )
         if not waiting:
             waiting = True
-            text = f"{path.parent}: waiting for {owner}, which is at work there"
+            text = f"{folder}: waiting for {owner}, which is at work there"
             warnings.warn(text, BusyFolder, stacklevel=4)
         time.sleep(PAUSE_S)
 
@@ -89,7 +110,7 @@ def _opened(path: Path) -> int:
         return os.open(path, os.O_RDONLY)
 
 
-def _lock(descriptor: int, path: Path) -> bool:
+def _lock(descriptor: int, folder: Path) -> bool:
     """False where another process has it."""
     try:
         import fcntl
@@ -102,7 +123,7 @@ def _lock(descriptor: int, path: Path) -> bool:
             return False
         if error.errno not in _NO_LOCKS:
             raise
-        text = f"{path.parent}: its file system has no locks; let no two runs write there at once"
+        text = f"{folder}: its file system has no locks; let no two runs write there at once"
         warnings.warn(text, BusyFolder, stacklevel=5)
     return True
 

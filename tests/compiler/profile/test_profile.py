@@ -272,13 +272,6 @@ def test_a_damaged_journal(tmp_path: Path, text: str) -> None:
         reopened(path)
 
 
-def test_one_run_at_a_time(tmp_path: Path) -> None:
-    pytest.importorskip("fcntl")
-    path = tmp_path / "j"
-    with open_journal(path, HEADER), pytest.raises(InputError, match="another run"):
-        reopened(path)
-
-
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")

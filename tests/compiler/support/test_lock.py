@@ -21,7 +21,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from shrinkc.compiler.support.disk.lock import locked
-with locked(Path(sys.argv[1])):
+with locked(Path(sys.argv[1]), Path('out')):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -53,19 +53,22 @@ class Holder:
 def test_who_is_there_is_named_and_waited_for(path: Path) -> None:
     holder = Holder(path)
     who = rf"process {holder.process.pid} on {socket.gethostname()}, since 20.*: -c "
-    with pytest.raises(InputError, match=rf"{who}.*is at work there; let it finish"), locked(path):
+    with (
+        pytest.raises(InputError, match=rf"{who}.*is at work there; let it finish"),
+        locked(path, path.parent),
+    ):
         pass
     started = time.monotonic()
     with (
         pytest.warns(BusyFolder, match=f"waiting for {who}"),
         pytest.raises(InputError, match="for more than 0 s"),
-        locked(path, 0.2),
+        locked(path, path.parent, 0.2),
     ):
         pass
     assert time.monotonic() - started > 0.2
     holder.let_go()
     assert not path.exists()
-    with locked(path, 10):
+    with locked(path, path.parent, 10):
         assert json.loads(path.read_text())["pid"] == os.getpid()
     assert not path.exists()
 
@@ -74,7 +77,7 @@ def test_the_dead_hold_nothing(path: Path) -> None:
     holder = Holder(path)
     holder.kill()
     assert path.exists()
-    with locked(path):
+    with locked(path, path.parent):
         assert json.loads(path.read_text())["pid"] == os.getpid()
     assert not path.exists()
 
@@ -93,7 +96,7 @@ def test_a_file_that_went_while_it_was_waited_for(
             path.unlink()
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.warns(BusyFolder), locked(path, 10):
+    with pytest.warns(BusyFolder), locked(path, path.parent, 10):
         assert path.exists()
     assert calls == 2
 
@@ -104,7 +107,10 @@ def test_nonsense_in_the_file(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="another run is at work there"), locked(path):
+        with (
+            pytest.raises(InputError, match="another run is at work there"),
+            locked(path, path.parent),
+        ):
             pass
 
 
@@ -113,7 +119,7 @@ def test_a_file_system_without_locks(path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.warns(BusyFolder, match="has no locks; let no two runs"), locked(path):
+    with pytest.warns(BusyFolder, match="has no locks; let no two runs"), locked(path, path.parent):
         pass
 
 
@@ -128,6 +134,6 @@ def test_another_users_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         return real(name, flags, *mode)
 
     monkeypatch.setattr(os, "open", only_read)
-    with locked(path):
+    with locked(path, path.parent):
         pass
     assert not path.exists()

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from filelock import FileLock
 from interruptible import interruptible, started
 from training_examples import FAST, Net, images, net, resumable, rows
 
 from shrinkc.compiler.images.decoded import Data
+from shrinkc.compiler.support.disk.lock import alone_in
 from shrinkc.compiler.train.compute import Ranks
 from shrinkc.compiler.train.keeper import Keeper
 from shrinkc.compiler.train.settings.config import Hooks, Keeping, Training
@@ -104,7 +104,7 @@ def test_killed_and_stopped_and_resumed_is_the_same_training_bit_for_bit(tmp_pat
     assert rows(killed) == rows(whole)
     for name in ("last.pt", "best.pt"):
         assert_same(timeless(load(killed / name)), timeless(load(whole / name)))
-    assert sorted(p.name for p in killed.iterdir()) == [".lock", "best.pt", "last.pt", "log.jsonl"]
+    assert sorted(p.name for p in killed.iterdir()) == ["best.pt", "last.pt", "log.jsonl"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -171,8 +171,8 @@ def test_machines_that_do_not_share_the_folder(tmp_path: Path) -> None:
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     with (
-        FileLock(tmp_path / ".lock"),
-        pytest.raises(TrainingError, match="another process is training there"),
+        alone_in(tmp_path),
+        pytest.raises(TrainingError, match=f"process {os.getpid()} on .* is at work there; let it"),
     ):
         train(net(), Data(images()), short(), keeping=Keeping(tmp_path))
 
@@ -211,5 +211,5 @@ def test_weights_for_another_network(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(TrainingError, match=r"file: cannot be written .*; give another folder"):
+    with pytest.raises(TrainingError, match=r"file: cannot be written .*; choose another"):
         train(net(), Data(images()), short(), keeping=Keeping(tmp_path / "file"))
