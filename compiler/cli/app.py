@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from shrinkc.compiler.cli.options import PANELS, JsonOption, LogOption, NoCacheOption, QuietOption
 from shrinkc.compiler.cli.output import Log, Run
-from shrinkc.compiler.support.disk.cache import nothing_kept
+from shrinkc.compiler.support.disk.cache import kept, nothing_kept
 from shrinkc.errors import EXIT_CODES, InputError, StoppedError
 
 DEFAULT = "compile"  # `shrinkc MODEL …` is short for `shrinkc compile MODEL …`
@@ -60,6 +61,8 @@ def _spoken(context: Any, invoke: Callable[[Any], Any]) -> Any:
         if given["no_cache"]:
             run.keeps = False
             stack.enter_context(nothing_kept())
+        # read when matplotlib is imported, for a plot; else it fills folders of its own
+        os.environ.setdefault("MPLCONFIGDIR", str(kept("fonts") or os.devnull))
         stack.enter_context(run.only_answers())
         try:
             return invoke(context)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from shrinkc.compiler.support.atomic_files import write_file
+from shrinkc.compiler.support.quiet import quiet
+from shrinkc.compiler.support.text import one_line
 from shrinkc.compiler.width.sensitivity import SensitivityCurve
 from shrinkc.errors import InputError, TableError
 from shrinkc.latency_tables.files import Validation
@@ -105,7 +109,8 @@ def require_matplotlib() -> None:
 
 def _figure(size: tuple[float, float] = (6.4, 6.4), aspect: str = "equal") -> tuple[Any, Any]:
     require_matplotlib()
-    from matplotlib.figure import Figure
+    with quiet():  # it tells where it keeps its list of fonts
+        from matplotlib.figure import Figure
 
     figure: Any = Figure(figsize=size, layout="constrained")
     axes: Any = figure.subplots()
@@ -115,7 +120,11 @@ def _figure(size: tuple[float, float] = (6.4, 6.4), aspect: str = "equal") -> tu
 
 
 def _save(figure: Any, path: Path) -> None:
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no such folder")
+    drawn = io.BytesIO()
     try:
-        figure.savefig(path, dpi=130)
-    except (OSError, ValueError) as error:  # ValueError: an unknown ending
-        raise InputError(f"{path} cannot be written: {error}") from error
+        figure.savefig(drawn, dpi=130, format=path.suffix[1:] or "png")
+    except ValueError as error:
+        raise InputError(f"{path} cannot be written: {one_line(error)}") from error
+    write_file(path, drawn.getvalue())

@@ -1,4 +1,4 @@
-"""What runs keep for later ones, by parts: what was measured, and the tracebacks of bugs."""
+"""What runs keep for later ones, by parts: what was measured, fonts, the tracebacks of bugs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Literal, get_args
 
 from platformdirs import user_cache_dir
 
-Part = Literal["damages", "host", "bugs"]
+Part = Literal["damages", "host", "fonts", "bugs"]
 PARTS: dict[Part, str] = {
     "damages": "what merging, pruning and int8 do to a network, measured on images",
     "host": "times of operators on this machine",
+    "fonts": "matplotlib's list of fonts, for plots",
     "bugs": "tracebacks",
 }
 VARIABLE = "SHRINKC_CACHE"  # names another folder; empty: nothing is kept
