@@ -105,7 +105,7 @@ COMMANDS = {
         ("calibrate", "rpi4/tflite-ruy", "--on", "host", "--name", "mine", "--precision", "fp32"),
         "tables/mine",
     ),
-    "sensitivity": Command(("sensitivity", NET, "--target", "rpi4", *INPUT, "--images", "images")),
+    "sensitivity": Command(("sensitivity", NET, *INPUT, "--images", "images")),
     "estimate": Command(("estimate", NET, "--target", "host", *INPUT)),
     "inspect": Command(("inspect", NET, *INPUT)),
     "bench": Command(("bench", "compiled-NET/model.tflite", "--runs", "3")),

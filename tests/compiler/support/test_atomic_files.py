@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
@@ -291,6 +293,27 @@ def test_the_folder_stays_the_one_it_was(output: Path, monkeypatch: pytest.Monke
     assert (before.st_ino, before.st_mode) == (after.st_ino, after.st_mode)
     assert Path("model.tflite").read_bytes() == NEW["model.tflite"]
     assert link.is_symlink()
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs mount namespaces")
+def test_a_folder_that_is_a_mount_point(tmp_path: Path) -> None:
+    """It cannot be exchanged; the files change one by one, and none of them is lost."""
+    (tmp_path / "out").mkdir()
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from shrinkc.compiler.support.atomic_files import atomic_folder\n"
+        "for text in ('old', 'new'):\n"
+        "    with atomic_folder(Path('out')) as stage:\n"
+        "        for name in 'ab': (stage / name).write_text(text)\n"
+        "print(sorted((p.name, p.read_text()) for p in Path('out').iterdir()))\n"
+    )
+    inside = f"mount -t tmpfs none out || exit 77; exec '{sys.executable}' -c \"$0\""
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", inside, program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    if done.returncode == 77 or "unshare failed" in done.stderr:
+        pytest.skip("namespaces are not permitted")
+    assert done.stdout == "[('a', 'new'), ('b', 'new')]\n", done.stderr
+    assert not [path for path in tmp_path.iterdir() if path.name != "out"]
 
 
 def test_what_comes_while_the_screen_stands_is_kept(
