@@ -126,7 +126,7 @@ def cifar_case(data: Path) -> Case:
     graph = run_exact_passes(graph, BASE_PASSES)[0].float()
     preprocessing = preprocessing_for((1, 3, 32, 32), mean=cifar.MEAN, std=cifar.STD)
     seen, test = (
-        load_images(find_images(data / cifar.IMAGES / name, limit=count), preprocessing)
+        load_images(find_images(data / cifar.IMAGES / name).spread(count), preprocessing)
         for name, count in (("train.tar.gz", 300), ("test.tar.gz", 2000))
     )
     assert test.labels is not None

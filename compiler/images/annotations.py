@@ -4,8 +4,9 @@
     masks   a .png (.bmp, .tif) of class indices for each image, of the image's size
     numbers a .npy for each image, as the network returns them
 
-What is named like an image, up to the suffix, is the image's. Boxes and masks follow the image
-where it is resized, cropped or letterboxed.
+What is named like an image, up to the suffix, is the image's: by the path below the folder, or by
+the end of it that both have. Boxes and masks follow the image where it is resized, cropped or
+letterboxed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -46,9 +47,15 @@ Size = tuple[int, int]  # width, height
 
 
 class Annotations(ABC):
-    """Labels of images, by their names."""
+    """Labels by the paths, without suffix, that they are given for; once `matched`, by images'
+    names."""
 
     kind: LabelKind
+
+    @abstractmethod
+    def matched(self, names: Sequence[str]) -> Annotations:
+        """By the names of these images. Raises ImageError where a label is of two, or two are of
+        one."""
 
     @abstractmethod
     def of(self, name: str, size: Size, preprocessing: Preprocessing | None) -> Tensor:
@@ -67,8 +74,9 @@ class Annotations(ABC):
         without = self.missing(names)
         if without:
             raise ImageError(
-                f"{counted(len(without), 'image')} of {len(names):,} have no label in "
-                f"`{parameter}`, first '{shown(without[0])}'; add them, or leave the images out"
+                f"without a label in `{parameter}`: {len(without):,} of "
+                f"{counted(len(names), 'image')}, first '{shown(without[0])}'; add them, or leave "
+                "the images out"
             )
         return self
 
@@ -79,8 +87,8 @@ class Annotations(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Boxes(Annotations):
-    """`boxes`: (count, 6) of an image by its name without suffix: class, left, top, right, bottom,
-    whether it is a crowd; in shares of the image's sides where `shares`, otherwise in pixels.
+    """`boxes`: (count, 6) of an image: class, left, top, right, bottom, whether it is a crowd; in
+    shares of the image's sides where `shares`, otherwise in pixels.
 
     names     of COCO's categories, by their ids; {} where classes are numbered already
     complete  an image that is not named has no objects
@@ -93,10 +101,12 @@ class Boxes(Annotations):
     complete: bool = False
     kind: LabelKind = "boxes"
 
+    def matched(self, names: Sequence[str]) -> Boxes:
+        return replace(self, boxes=_by_images(self.boxes, names, self.path))
+
     def of(self, name: str, size: Size, preprocessing: Preprocessing | None) -> Tensor:
         assert preprocessing is not None  # boxes are of images
-        rows = _found(self.boxes, name)
-        rows = torch.zeros(0, BOX) if rows is None else rows
+        rows = self.boxes.get(name, torch.zeros(0, BOX))
         width, height = size
         corners = rows[:, 1:5] * (torch.tensor([width, height] * 2) if self.shares else 1)
         beyond = max(OUTSIDE, OUTSIDE_SHARE * max(size))
@@ -119,10 +129,9 @@ class Boxes(Annotations):
         return boxes_of(labels)
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        if self.complete:
-            known = [name for name in names if _found(self.boxes, name) is not None]
-            return [] if known else list(names)
-        return [name for name in names if _found(self.boxes, name) is None]
+        if self.complete and self.boxes:
+            return []
+        return [name for name in names if name not in self.boxes]
 
     def numbered(self, classes: int) -> Boxes:
         """COCO's ids by their order where there are as many as classes, else as they are."""
@@ -154,8 +163,11 @@ class Files(Annotations):
     path: Path
     kind: LabelKind
 
+    def matched(self, names: Sequence[str]) -> Files:
+        return replace(self, files=_by_images(self.files, names, self.path))
+
     def of(self, name: str, size: Size, preprocessing: Preprocessing | None) -> Tensor:
-        path = _found(self.files, name)
+        path = self.files.get(name)
         if path is None:
             raise ImageError(f"{self.path}: no label for '{shown(name)}'; add it")
         try:
@@ -168,7 +180,7 @@ class Files(Annotations):
             raise ImageError(f"{path}: {error}") from error
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        return [name for name in names if _found(self.files, name) is None]
+        return [name for name in names if name not in self.files]
 
     def joined(self, labels: Sequence[Tensor]) -> Tensor:
         shapes = {tuple(one.shape) for one in labels}
@@ -191,13 +203,13 @@ def find_annotations(path: Path, parameter: str) -> Annotations:
         raise ImageError(f"{path}: no such file or folder of labels; check `{parameter}`")
     kinds = ((TEXTS, _yolo), (MASKS, _files("masks")), (ARRAYS, _files("numbers")))
     for suffixes, read in kinds:
-        files = {
-            _key(one.relative_to(path).as_posix()): one
+        files = [
+            (one.relative_to(path).as_posix(), one)
             for one in sorted(path.rglob("*"))
             if one.suffix.lower() in suffixes and not one.name.startswith(".")
-        }
+        ]
         if files:
-            return read(path, files)
+            return read(path, _by_path(files, path))
     raise ImageError(
         f"{path}: no labels in it, neither .txt, {', '.join(MASKS)} nor .npy; check `{parameter}`"
     )
@@ -218,13 +230,13 @@ def beside(images: Path) -> Path | None:
 
 
 def _files(kind: LabelKind) -> Callable[[Path, dict[str, Path]], Annotations]:
-    return lambda path, files: Files(_by_name(files), path, kind)
+    return lambda path, files: Files(files, path, kind)
 
 
 def _yolo(path: Path, files: dict[str, Path]) -> Annotations:
     files = {key: one for key, one in files.items() if one.name != "classes.txt"}
     boxes = {key: _yolo_rows(one) for key, one in files.items()}
-    return Boxes(_by_name(boxes), path, shares=True, complete=True)
+    return Boxes(boxes, path, shares=True, complete=True)
 
 
 def _yolo_rows(path: Path) -> Tensor:
@@ -268,7 +280,7 @@ def _coco(path: Path) -> Annotations:
     try:
         images = {int(one["id"]): one for one in parts["images"]}
         names = {int(one["id"]): str(one.get("name", "")) for one in parts["categories"]}
-        files = {one: _key(str(image["file_name"])) for one, image in images.items()}
+        files = {one: str(image["file_name"]) for one, image in images.items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ImageError(
             f"{path}: images need 'id' and 'file_name', categories 'id' ({one_line(error)})"
@@ -291,8 +303,8 @@ def _coco(path: Path) -> Annotations:
             raise ImageError(f"{where}: the box is not finite; correct it")
         if min(width, height) > 0:  # COCO's own has some without an area
             rows[image].append([kind, left, top, left + width, top + height, crowd])
-    boxes = {files[one]: torch.tensor(some).reshape(-1, BOX) for one, some in rows.items()}
-    return Boxes(_by_name(boxes), path, shares=False, names=names)
+    boxes = [(files[one], torch.tensor(some).reshape(-1, BOX)) for one, some in rows.items()]
+    return Boxes(_by_path(boxes, path), path, shares=False, names=names)
 
 
 def _mask(data: bytes, size: Size, preprocessing: Preprocessing) -> Tensor:
@@ -327,21 +339,48 @@ def _key(name: str) -> str:
 T = TypeVar("T")
 
 
-def _by_name(known: Mapping[str, T]) -> dict[str, T]:
-    """By the names alone, too, where they are unique: images may lie in another folder."""
-    names = Counter(PurePosixPath(key).name for key in known)
-    alone = {PurePosixPath(key).name: one for key, one in known.items()}
-    return {name: one for name, one in alone.items() if names[name] == 1} | dict(known)
+def _by_path(labels: Iterable[tuple[str, T]], path: Path) -> dict[str, T]:
+    """By their paths without suffix. Raises ImageError where two have the same."""
+    found: dict[str, T] = {}
+    for name, label in labels:
+        if _key(name) in found:
+            raise ImageError(f"{path}: two labels for '{shown(_key(name))}'; leave one of them")
+        found[_key(name)] = label
+    return found
 
 
-def _found(known: Mapping[str, T], name: str) -> T | None:
-    """By the whole path below the folder, by parts of it, or by the name alone."""
-    parts = PurePosixPath(_key(name)).parts
-    for start in range(len(parts)):
-        found = known.get("/".join(parts[start:]))
-        if found is not None:
-            return found
-    return None
+def _by_images(known: Mapping[str, T], names: Sequence[str], path: Path) -> dict[str, T]:
+    """Labels by the images that they are of: the one with the same path, otherwise one whose path
+    ends with the image's, or with which the image's ends. Raises ImageError where that leaves a
+    choice."""
+    same = {_key(name) for name in names} & known.keys()
+    ends: dict[str, list[str]] = defaultdict(list)
+    for key in known.keys() - same:
+        for end in _ends(key):
+            ends[end].append(key)
+    taken: dict[str, str] = {}
+    found: dict[str, T] = {}
+    for name in names:
+        key = _key(name)
+        of = [key] if key in same else sorted(ends.get(key, ()))
+        of = of or [end for end in _ends(key) if end in known and end not in same][:1]
+        first = taken.setdefault(of[0], name) if of else name
+        if len(of) > 1 or first != name:
+            several, one = (of[:2], name) if len(of) > 1 else ((first, name), of[0])
+            both = " and ".join(f"'{shown(each)}'" for each in several)
+            raise ImageError(
+                f"{path}: {both} both fit '{shown(one)}'; lay labels out in folders as the images "
+                "are, under names of their own"
+            )
+        if of:
+            found[name] = known[of[0]]
+    return found
+
+
+def _ends(key: str) -> list[str]:
+    """The path, then without its first folder, …, then the name alone."""
+    parts = PurePosixPath(key).parts
+    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 def _bytes(path: Path, limit: int) -> bytes:

@@ -207,15 +207,13 @@ def find_images(
     path: Path,
     *,
     classes: Mapping[str, int] | None = None,
-    limit: int | None = None,
     parameter: str = "images",
 ) -> ImageSet:
     """List the images (SUFFIXES) of a folder or a tar (.tar, .gz, .bz2, .xz).
 
     Folders that all images share are ignored; below them, class folders give the labels: their
     index in sorted order, or what `classes` says. One folder alone is no class unless `classes`
-    names it. With `limit`, that many images are taken, spread evenly over the classes and over
-    each class's names.
+    names it.
 
     Raises ImageError: nothing there, no images, images beside class folders, a folder that
     `classes` does not name, `classes` for images without class folders. `parameter` is what
@@ -250,8 +248,7 @@ def find_images(
         ImageFile(name, label, position)
         for (name, position), label in zip(names, labels, strict=True)
     ]
-    chosen = images if limit is None else _spread(images, limit)
-    return ImageSet(path, tuple(chosen), known if classes is None else (), others=others)
+    return ImageSet(path, tuple(images), known if classes is None else (), others=others)
 
 
 def read_classes(path: Path) -> dict[str, int]:

@@ -216,8 +216,12 @@ def image_source(
     classes: Any = given.classes if labelled else None
     if isinstance(classes, str | os.PathLike):
         classes = read_classes(Path(cast("str | os.PathLike[str]", classes)))
-    images = find_images(path, classes=classes, limit=given.limit, parameter=parameter)
+    images = find_images(path, classes=classes, parameter=parameter)
     images = images if labelled else images.without_labels()
+    if annotations is not None:
+        annotations = annotations.matched([one.name for one in images.entries])
+    if given.limit is not None:
+        images = images.spread(given.limit)
     if annotations is not None:
         names = [one.name for one in images.entries]
         if not (optional and annotations.missing(names)):

@@ -211,7 +211,9 @@ def test_masks_that_do_not_fit_are_told(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"masks: no labels in it, neither .txt, .png"):
         image_source(given, SHAPES, "images")
     Image.new("L", WIDE).save(masks / "a.png")
-    with pytest.raises(ImageError, match=r"2 images of 3 have no label in `annotations`, first 'b"):
+    with pytest.raises(
+        ImageError, match=r"without a label in `annotations`: 2 of 3 images, first 'b"
+    ):
         image_source(given, SHAPES, "images")
     Image.new("L", (96, 31)).save(masks / "b.png")
     Image.new("RGB", WIDE).save(masks / "c.png")
@@ -247,6 +249,59 @@ def test_labels_that_are_not_needed_may_be_missing(tmp_path: Path) -> None:
     Image.new("L", WIDE).save(masks / "a.png")
     given = ImageFolder(tmp_path / "images", annotations=masks)
     assert not image_source(given, SHAPES, "images", optional=True).labelled
+
+
+def matching(root: Path, images: list[str], labels: list[str], limit: int | None = None) -> Any:
+    """The mask's class of every image by its path; masks hold their places in `labels`."""
+    for name in images:
+        image_file(root / "images" / name)
+    for place, name in enumerate(labels):
+        (root / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", WIDE, place).save(root / "masks" / name)
+    given = ImageFolder(root / "images", "stretch", annotations=root / "masks", limit=limit)
+    source = image_source(given, SHAPES, "images")
+    found = source.images.all_labels(source.preprocessing)  # pyright: ignore
+    assert found is not None
+    return found.flatten(1).amax(1).tolist()
+
+
+MATCHED: dict[str, tuple[list[str], list[str], list[int]]] = {
+    "by the whole path": (["x/1.jpg", "y/1.jpg"], ["y/1.png", "x/1.png"], [1, 0]),
+    "images further down": (["s/x/1.jpg", "s/y/1.jpg"], ["y/1.png", "x/1.png"], [1, 0]),
+    "labels further down": (["1.jpg", "2.jpg"], ["val/2.png", "val/1.png"], [1, 0]),
+    "by the name alone": (["x/1.jpg", "y/2.jpg"], ["2.png", "1.png"], [1, 0]),
+}
+LACKS = "without a label in `annotations`"
+UNMATCHED: dict[str, tuple[list[str], list[str], str]] = {
+    "one label of two": (["x/1.jpg", "y/1.jpg"], ["1.png"], "'x/1.jpg' and 'y/1.jpg' both fit '1'"),
+    "two labels of one": (["1.jpg"], ["x/1.png", "y/1.png"], "'x/1' and 'y/1' both fit '1.jpg'"),
+    "another's path": (["x/1.jpg", "y/1.jpg"], ["x/1.png"], f"{LACKS}: 1 of 2 images, first 'y/1"),
+    "another folder": (["x/1.jpg"], ["y/1.png"], f"{LACKS}: 1 of 1 image, first 'x/1"),
+    "one name of two": (["1.jpg", "1.png"], ["1.png"], "'1.jpg' and '1.png' both fit '1'"),
+    "one image of two": (["1.jpg"], ["1.png", "1.bmp"], "two labels for '1'; leave one of them"),
+}
+
+
+@pytest.mark.parametrize("case", MATCHED)
+def test_labels_are_of_images_by_their_paths(tmp_path: Path, case: str) -> None:
+    images, labels, wanted = MATCHED[case]
+    assert matching(tmp_path, images, labels) == wanted
+
+
+@pytest.mark.parametrize("case", UNMATCHED)
+def test_labels_of_equal_names_are_never_guessed(tmp_path: Path, case: str) -> None:
+    images, labels, message = UNMATCHED[case]
+    with pytest.raises(ImageError, match=message):
+        matching(tmp_path, images, labels)
+    if "both fit" in message:  # whichever images are looked at
+        with pytest.raises(ImageError, match=message):
+            matching(tmp_path, images, labels, limit=1)
+
+
+def test_two_entries_of_one_name_are_told(tmp_path: Path) -> None:
+    twice = [{"id": 7, "file_name": "a.png"}, {"id": 9, "file_name": "a.png"}]
+    with pytest.raises(ImageError, match=r"x.json: two labels for 'a'; leave one of them"):
+        find_annotations(coco(tmp_path / "x.json", images=twice), "annotations")
 
 
 def test_categories_that_cannot_number_classes(tmp_path: Path) -> None:

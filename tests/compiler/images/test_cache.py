@@ -205,5 +205,5 @@ def test_images_that_do_not_fit_together(changes: dict[str, Any], message: str) 
 
 
 def test_a_limit_below_the_number_of_classes_leaves_folders_out(tmp_path: Path) -> None:
-    images = load_images(find_images(folder(tmp_path / "set"), limit=1), RGB)
+    images = load_images(find_images(folder(tmp_path / "set")).spread(1), RGB)
     assert len(images) == 1

@@ -159,15 +159,15 @@ def test_a_limit_is_spread_over_the_classes(tmp_path: Path) -> None:
     files |= {f"b/{i:02}.png": image(100 + i) for i in range(20)}
     files |= {"c/00.png": image(200)}
     write(tmp_path, files)
-    images = find_images(tmp_path, limit=9)
+    images = find_images(tmp_path).spread(9)
     assert values(images) == [0, 5, 10, 15, 100, 105, 110, 115, 200]
     assert labels(images) == [0, 0, 0, 0, 1, 1, 1, 1, 2]
-    assert len(find_images(tmp_path, limit=1000)) == 41
-    assert values(find_images(tmp_path / "a", limit=4)) == [0, 5, 10, 15]
-    tar = find_images(write_tar(tmp_path / "set.tar.gz", files), limit=9)
+    assert len(find_images(tmp_path).spread(1000)) == 41
+    assert values(find_images(tmp_path / "a").spread(4)) == [0, 5, 10, 15]
+    tar = find_images(write_tar(tmp_path / "set.tar.gz", files)).spread(9)
     assert sorted(values(tar)) == values(images)
     with pytest.raises(ImageError, match="a limit of 0 images"):
-        find_images(tmp_path, limit=0)
+        find_images(tmp_path).spread(0)
 
 
 def test_few_unreadable_images_are_named_and_skipped(tmp_path: Path) -> None:
@@ -229,10 +229,10 @@ def test_a_header_that_asks_for_gigabytes(tmp_path: Path) -> None:
 
 def test_a_limit_below_the_number_of_classes_is_spread_over_them(tmp_path: Path) -> None:
     write(tmp_path, {f"{i}/{j}.png": image(10 * i + j) for i in range(9) for j in range(2)})
-    images = find_images(tmp_path, limit=3)
+    images = find_images(tmp_path).spread(3)
     assert labels(images) == [0, 3, 6]
     assert images.folders == tuple(map(str, range(9)))
-    assert labels(find_images(tmp_path, limit=12)) == [0, 0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8]
+    assert labels(find_images(tmp_path).spread(12)) == [0, 0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8]
 
 
 def class_folders(root: Path, *names: str) -> ImageSet:
