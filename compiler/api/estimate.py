@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from shrinkc.compiler.api.steps.network import Inputs, Model, ModelFile, subject_of
@@ -97,6 +98,6 @@ def _of_file(path: Path, table: CostTable) -> Prediction:
         raise LoadError(f"{path}: {error}") from error
     if found.batch > 1:
         raise InputError(f"{path}: its batch is {found.batch}; tables tell the time of one sample")
-    return predict_keys(
-        ((name, key, 1) for name, key in found.keys), table, found.precision, found.unknown
-    )
+    keys = ((name, key, 1) for name, key in found.keys)
+    prediction = predict_keys(keys, table, found.precision, found.unknown)
+    return replace(prediction, notes=found.notes)

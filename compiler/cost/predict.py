@@ -77,6 +77,7 @@ class Prediction:
     """A network on a target.
 
     unpriced  operator → how many of them no key of a table stands for, so that the sum lacks them
+    notes     what a user should know of how operators are priced
     """
 
     target: str
@@ -84,6 +85,7 @@ class Prediction:
     layers: tuple[LayerLatency, ...]
     overhead_ms: float
     unpriced: Mapping[str, int] = field(default_factory=dict[str, int])
+    notes: tuple[str, ...] = ()
 
     @property
     def total_ms(self) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.onnx import DEFAULT_OPSET
 from shrinkc.compiler.formats.boundary import Boundary
+from shrinkc.compiler.formats.metadata.description import Description
 from shrinkc.compiler.formats.runner import Array, Runner
 from shrinkc.compiler.quantise.rounding import LEVELS, Grid
 from shrinkc.compiler.quantise.simulate import Quantisation
@@ -86,6 +87,10 @@ class Format(ABC):
     def write(self, program: ops.Program, opset: int = DEFAULT_OPSET) -> Written:
         """The file that is deployed. Raises as `encode` does."""
         return Written(self.encode(program, opset))
+
+    def described(self, data: bytes, description: Description) -> bytes:
+        """The file with what apps need to know of it, where the format has a place for that."""
+        return data
 
     def weight_levels(self, here: bool) -> int:
         """How many levels an int8 weight has on each side of zero; `here`: in files for this

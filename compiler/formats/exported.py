@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx
@@ -12,6 +12,7 @@ from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.export.torch_fallback import FALLBACK_NOTE, torch_onnx
 from shrinkc.compiler.formats.base import Format
+from shrinkc.compiler.formats.metadata.description import Description
 from shrinkc.compiler.formats.registry import FALLBACK, FORMATS
 from shrinkc.compiler.pipeline.run import sample_inputs
 from shrinkc.errors import UnsupportedOperatorError
@@ -26,6 +27,15 @@ class Exported:
     files: Mapping[str, bytes]
     failures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def described(self, description: Description, formats: Sequence[Format]) -> Exported:
+        """With what apps need to know in the files."""
+        files = {
+            one.name: one.described(self.files[one.name], description)
+            for one in formats
+            if one.name in self.files
+        }
+        return replace(self, files=files)
 
 
 def export(

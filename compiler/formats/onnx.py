@@ -24,6 +24,8 @@ from shrinkc.compiler.formats.base import (
     tensors_of,
 )
 from shrinkc.compiler.formats.boundary import Boundary
+from shrinkc.compiler.formats.metadata.description import Description
+from shrinkc.compiler.formats.metadata.onnx import described
 from shrinkc.compiler.formats.onnx_boundary import onnx_boundary, with_quantised_boundary
 from shrinkc.compiler.formats.output_steps import onnx_output_steps
 from shrinkc.compiler.formats.runner import Array, random_inputs
@@ -68,6 +70,9 @@ class OnnxFormat(Format):
         else:
             return Written(made)
         return Written(made, (f"{self.file} {what}",))
+
+    def described(self, data: bytes, description: Description) -> bytes:
+        return described(data, description)
 
     def with_io(self, data: bytes, io: Io, grids: Mapping[str, Grid]) -> bytes:
         return with_quantised_boundary(data, io, grids)

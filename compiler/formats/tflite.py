@@ -29,6 +29,8 @@ from shrinkc.compiler.formats.base import (
     tensors_of,
 )
 from shrinkc.compiler.formats.boundary import Boundary
+from shrinkc.compiler.formats.metadata.description import Description
+from shrinkc.compiler.formats.metadata.tflite import described
 from shrinkc.compiler.formats.moved_ranges import moved_ranges
 from shrinkc.compiler.formats.output_steps import tflite_output_steps
 from shrinkc.compiler.formats.runner import Array, Runner
@@ -72,6 +74,9 @@ class TfliteFormat(Format):
         with quantiser("ai-edge-quantizer"):
             made = quantize_tflite(data, program, batches, quantisation.ranges, kept)
             return Written(with_signature_names(made))
+
+    def described(self, data: bytes, description: Description) -> bytes:
+        return described(data, description)
 
     def with_io(self, data: bytes, io: Io, grids: Mapping[str, Grid]) -> bytes:
         return with_quantised_boundary(data, io, grids)

@@ -35,6 +35,14 @@ class TfliteFile:
         """The file."""
         return packed(self.model)
 
+    def add_metadata(self, name: str, content: Buffer) -> None:
+        """A named buffer, in place of an older one of that name."""
+        entries = [one for one in self.model.metadata or () if _text(one.name) != name]
+        entry = self.schema.MetadataT()
+        entry.name, entry.buffer = name, len(self.model.buffers)
+        self.model.metadata = [*entries, entry]
+        self.model.buffers.append(content)
+
     def name_as_signature(self) -> None:
         """Give inputs and outputs the names that the signature has for them. Quantisers leave the
         names to the integers that floats are made from, and call the floats otherwise."""

@@ -14,7 +14,7 @@ from functools import cache
 from math import prod
 from typing import Any
 
-from shrinkc.compiler.support.text import one_line, shown
+from shrinkc.compiler.support.text import counted, one_line, shown
 from shrinkc.errors import DeviceError, LoadError
 from shrinkc.latency_tables.key import OpKey
 
@@ -210,7 +210,8 @@ def _keyed(ops: tuple[_Op, ...], batch: int, others: int, graphs: int) -> Tflite
         keys.append((op.outputs[0].name, replace(key, precision="int8" if whole else "fp32")))
     notes: list[str] = []
     if mixed:
-        notes.append(f"{mixed} operators with int8 weights and float inputs are priced as fp32")
+        what = counted(mixed, "operator")
+        notes.append(f"{what} with int8 weights and float inputs, priced in fp32")
     if others:
         unknown[f"operators of {graphs} more subgraphs"] += others
     return TfliteOperators(tuple(keys), dict(counts), dict(unknown), batch, tuple(notes))

@@ -51,6 +51,7 @@ class Annotations(ABC):
     names."""
 
     kind: LabelKind
+    class_names: tuple[str, ...] = ()  # once `numbered`, where they are known
 
     @abstractmethod
     def matched(self, names: Sequence[str]) -> Annotations:
@@ -100,6 +101,7 @@ class Boxes(Annotations):
     names: Mapping[int, str] = field(default_factory=dict[int, str])
     complete: bool = False
     kind: LabelKind = "boxes"
+    class_names: tuple[str, ...] = ()
 
     def matched(self, names: Sequence[str]) -> Boxes:
         return replace(self, boxes=_by_images(self.boxes, names, self.path))
@@ -152,7 +154,9 @@ class Boxes(Annotations):
         for name, rows in self.boxes.items():
             boxes[name] = rows.clone()
             boxes[name][:, 0] = torch.tensor([order[int(one)] for one in rows[:, 0]])
-        return replace(self, boxes=boxes, names={})
+        named = tuple(" ".join(self.names[one].split()) for one in ids)
+        known = named if len(named) == classes and all(named) else ()
+        return replace(self, boxes=boxes, names={}, class_names=known)
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,6 +50,7 @@ class ImageSet:
              numbered them, and where there are none
     annotations  labels that lie beside the images
     others   images of other kinds, which are left out
+    names    of the classes, in the order of the network's outputs, where all are known
     """
 
     path: Path
@@ -57,6 +58,7 @@ class ImageSet:
     folders: tuple[str, ...] = ()
     annotations: Annotations | None = None
     others: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -100,19 +102,29 @@ class ImageSet:
     def numbering(self, classes: int, parameter: str = "images") -> ImageSet:
         """Labelled by the outputs of a network that tells `classes` apart: class folders number
         them by their places where there is one for each, by their names where those are numbers.
+        `names` are those of just these classes.
 
         Raises InputError, which names `parameter`, where labels are no outputs of the network's.
         """
-        if self.annotations is not None:
-            return replace(self, annotations=self.annotations.numbered(classes))
         labels = [image.label for image in self.entries if image.label is not None]
+        if self.names and not labels and len(self.names) != classes:
+            raise InputError(
+                f"`classes` names {counted(len(self.names), 'class', 'classes')}; the network "
+                f"tells {classes} apart, so give one for each, in the outputs' order"
+            )
+        names = self.names if len(self.names) == classes else ()
+        if self.annotations is not None:
+            annotations = self.annotations.numbered(classes)
+            return replace(self, annotations=annotations, names=names or annotations.class_names)
         if labels and not self.folders and max(labels) >= classes:
             raise InputError(
                 f"`classes` gives an index of {max(labels)} to a folder of `{parameter}`; the "
                 f"network tells {classes} classes apart, 0 to {classes - 1}"
             )
-        if not labels or not self.folders or len(self.folders) == classes:
-            return self
+        if labels and len(self.folders) == classes:
+            return replace(self, names=self.folders)
+        if not labels or not self.folders:
+            return replace(self, names=names)
         named = [int(name) if _is_number(name) else classes for name in self.folders]
         if all(WNID.fullmatch(name) for name in self.folders):
             raise InputError(
@@ -207,17 +219,19 @@ def find_images(
     path: Path,
     *,
     classes: Mapping[str, int] | None = None,
+    labelled: bool = True,
     parameter: str = "images",
 ) -> ImageSet:
     """List the images (SUFFIXES) of a folder or a tar (.tar, .gz, .bz2, .xz).
 
     Folders that all images share are ignored; below them, class folders give the labels: their
     index in sorted order, or what `classes` says. One folder alone is no class unless `classes`
-    names it.
+    names it. Not `labelled`, folders mean nothing. Indices from 0 to one less than `classes` holds
+    give all classes their names.
 
     Raises ImageError: nothing there, no images, images beside class folders, a folder that
-    `classes` does not name, `classes` for images without class folders. `parameter` is what
-    messages call the path.
+    `classes` does not name, `classes` that neither numbers folders nor names all classes.
+    `parameter` is what messages call the path.
     """
     if path.is_dir():
         names = [(name, 0) for name in _walk(path)]
@@ -236,9 +250,11 @@ def find_images(
         raise ImageError(f"{path}: no {', '.join(SUFFIXES)} in it; check `{parameter}`")
     if len(names) > MAX_IMAGES:
         raise ImageError(f"{path}: more than {MAX_IMAGES:,} images; use a smaller set")
-    folders = _class_folders(path, [name for name, _ in names], classes)
+    paths = [name for name, _ in names]
+    folders = _class_folders(path, paths, classes) if labelled else [None] * len(paths)
+    named = _in_order(classes or {})
     known = tuple(sorted({folder for folder in folders if folder is not None}))
-    if classes is not None and not known:
+    if classes is not None and labelled and not known and not named:
         raise ImageError(
             f"{path}: no class folders in it that `classes` could number; leave it out"
         )
@@ -248,7 +264,15 @@ def find_images(
         ImageFile(name, label, position)
         for (name, position), label in zip(names, labels, strict=True)
     ]
-    return ImageSet(path, tuple(images), known if classes is None else (), others=others)
+    numbered = known if classes is None else ()
+    return ImageSet(path, tuple(images), numbered, others=others, names=named)
+
+
+def _in_order(classes: Mapping[str, int]) -> tuple[str, ...]:
+    """Their names by index, where there is one for each."""
+    ordered = sorted(classes, key=classes.__getitem__)
+    complete = [classes[name] for name in ordered] == list(range(len(classes)))
+    return tuple(" ".join(name.split()) for name in ordered) if complete else ()  # one a line
 
 
 def read_classes(path: Path) -> dict[str, int]:

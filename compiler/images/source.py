@@ -39,9 +39,10 @@ class ImageFolder:
     bgr       the channels in reverse
     scale     that pixels of 0–1 are multiplied by before `mean`: 255 leaves them as stored; `mean`
               is 0 and `std` 1 then, where they are not given
-    classes   class folder → class index, or a file that says so: JSON, or a .txt of folders in the
-              outputs' order; default: sorted order, where there is a folder for every class, or the
-              folders' names, where they are numbers
+    classes   class → its index, or a file that says so: JSON, or a .txt of classes in the outputs'
+              order: numbers class folders, and names the classes in files; default: the folders'
+              sorted order, where there is one for every class, or their names, where those are
+              numbers
     annotations  labels beside the images (docs/tasks.md): COCO's .json, or a folder of YOLO's .txt,
               of masks or of .npy; default: a folder `labels` beside `images`, where it has .txt
     labelled  class folders and annotations are labels
@@ -102,6 +103,11 @@ class ImageSource:
         """Of the labels."""
         found: LabelKind | None = self.images.kind
         return found
+
+    @property
+    def named(self) -> bool:
+        """Whether classes are named by the user."""
+        return isinstance(self.images, ImageSet) and bool(self.images.names)
 
     def as_numbers(self) -> ImageSource:
         """With class indices as numbers: ages, counts."""
@@ -213,12 +219,16 @@ def image_source(
             "as they are"
         )
     labelled = labelled and given.labelled and annotations is None
-    classes: Any = given.classes if labelled else None
+    classes: Any = given.classes
     if isinstance(classes, str | os.PathLike):
         classes = read_classes(Path(cast("str | os.PathLike[str]", classes)))
-    images = find_images(path, classes=classes, parameter=parameter)
-    images = images if labelled else images.without_labels()
+    images = find_images(path, classes=classes, labelled=labelled, parameter=parameter)
     if annotations is not None:
+        if classes is not None and not images.names:
+            raise InputError(
+                "`classes` numbers class folders, and `annotations` are other labels",
+                "give a name for every class, in the outputs' order, or leave it out",
+            )
         annotations = annotations.matched([one.name for one in images.entries])
     if given.limit is not None:
         images = images.spread(given.limit)
@@ -244,10 +254,7 @@ def letterboxed(given: Given) -> Given:
 def _annotations(given: ImageFolder, path: Path, parameter: str) -> Annotations | None:
     """As given, or those that lie beside the images. Raises InputError, ImageError."""
     found = None if given.annotations is None else path_of("annotations", given.annotations)
-    if found is None and given.classes is None:
-        found = beside(path)
+    found = beside(path) if found is None else found
     if found is None:
         return None
-    if given.classes is not None:
-        raise InputError("`classes` numbers class folders, and `annotations` are other labels")
     return find_annotations(found, "annotations")

@@ -8,6 +8,7 @@ from typing import Any
 
 from shrinkc.compiler.cost.predict import Prediction
 from shrinkc.compiler.formats.boundary import Port
+from shrinkc.compiler.formats.metadata.description import LABELS, label_file
 from shrinkc.compiler.measure.bench import Timing
 from shrinkc.compiler.measure.layers import LayerTime
 from shrinkc.compiler.pipeline.run import Step
@@ -155,7 +156,7 @@ class Report:
         if program is not None:
             made["use_model.py"] = program.encode("utf-8")
         if self.labels:
-            made["labels.txt"] = "".join(f"{label}\n" for label in self.labels).encode("utf-8")
+            made[LABELS] = label_file(self.labels)
         return made
 
     def __repr__(self) -> str:
@@ -226,6 +227,7 @@ def estimate_json(prediction: Prediction) -> dict[str, Any]:
         "macs": prediction.macs,
         "layers": layers,
         "unpriced": dict(prediction.unpriced),
+        "notes": list(prediction.notes),
     }
 
 

@@ -73,6 +73,9 @@ class Segmentation(PooledTask):
     def judges(self, answer: Answer) -> bool:
         return is_map(answer[0])
 
+    def classes(self, answer: Answer) -> int | None:
+        return self._count(answer[0])
+
     def counts(self, answer: Answer, labels: Tensor) -> bool:
         return self.judges(answer) and not labels.is_floating_point() and labels.ndim in (3, 4)
 

@@ -17,6 +17,7 @@ from shrinkc.compiler.cost.predict import CostTable, Prediction, predict
 from shrinkc.compiler.devices import describe_host
 from shrinkc.compiler.formats.base import Format
 from shrinkc.compiler.formats.exported import Exported, export
+from shrinkc.compiler.formats.metadata.description import Description
 from shrinkc.compiler.formats.registry import HOST_FORMAT, format_of_runtime
 from shrinkc.compiler.images.files import ImageSet
 from shrinkc.compiler.measure.files import measure
@@ -96,6 +97,7 @@ def compile_graph(
     users = users or reference
     raw = normalisation_of(options)
     data = split(original, options, reference, raw)
+    description = _description(name, data.options)
     with progress.task("Simplifying, folding, merging; each pass verified in float64"):
         optimised = optimise(original, table, options)
         notes: tuple[str, ...] = ()
@@ -105,13 +107,13 @@ def compile_graph(
             notes = (said(step, raw),)
             reference, users = (reading_raw(one, raw) for one in (reference, users))
     with progress.task("Exporting"):
-        exported, unchanged = _exported(optimised, before, options)
+        exported, unchanged = _exported(optimised, before, options, description)
     compared = _Compared(reference, users, data)
     files = _verified(exported, optimised.final, compared, progress)
     if options.precision == "int8":
-        files = _in_int8(files, optimised.final, compared, progress)
+        files = _in_int8(files, optimised.final, compared, description, progress)
     report = _report(
-        name,
+        description,
         networks=(original if before is None else before, optimised.final),
         unchanged=unchanged,
         files=replace(files, steps=(*optimised.steps, *files.steps)),
@@ -156,16 +158,23 @@ class _Files:
 
 
 def _exported(
-    optimised: Optimised, before: fx.GraphModule | None, options: Options
+    optimised: Optimised,
+    before: fx.GraphModule | None,
+    options: Options,
+    description: Description,
 ) -> tuple[Exported, Exported]:
     """The optimised network's files, and those of the network that it is compared with."""
-    after = export(optimised.final, options.opset, options.formats)
+
+    def files_of(graph_module: fx.GraphModule) -> Exported:
+        made = export(graph_module, options.opset, options.formats)
+        return made.described(description, options.formats)
+
+    after = files_of(optimised.final)
     if after.program is not None:
         check_layers(after.program, options.keep_fp32)
     if before is None and not optimised.merged:
         return after, after
-    unchanged = optimised.baseline if before is None else before
-    return after, export(unchanged, options.opset, options.formats)
+    return after, files_of(optimised.baseline if before is None else before)
 
 
 def _verified(
@@ -180,13 +189,18 @@ def _verified(
 
 
 def _in_int8(
-    files: _Files, final: fx.GraphModule, compared: _Compared, progress: Progress
+    files: _Files,
+    final: fx.GraphModule,
+    compared: _Compared,
+    description: Description,
+    progress: Progress,
 ) -> _Files:
     """The same network's int8 files, which are judged instead: they are not expected to be
     equal."""
     data = compared.data
     here = is_host(data.options.target)
     exported, prepared = quantised(files.exported, final, data, here, progress)
+    exported = exported.described(description, data.options.formats)
     loaded = artefacts(
         *(exported, data.graph_module, data.options.formats, data.apart),
         load=lambda one, file: one.open_to_judge(file, here),
@@ -203,7 +217,7 @@ def _in_int8(
 
 
 def _report(
-    name: str,
+    description: Description,
     *,
     networks: tuple[fx.GraphModule, fx.GraphModule],
     unchanged: Exported,
@@ -236,7 +250,7 @@ def _report(
         for file in files.loaded
     )
     return Report(
-        model=name,
+        model=description.name,
         target=options.target,
         precision=options.precision,
         input_shapes=original.meta["input_shapes"],
@@ -272,18 +286,17 @@ def _report(
         noise=files.noise,
         measured_layers=layers,
         task=options.task,
-        labels=_labels(data, exported),
+        labels=description.labels,
     )
 
 
-def _labels(data: Data, exported: Exported) -> tuple[str, ...]:
-    """The class folders of the images, where there is one for every class in the outputs' order."""
-    images = data.options.images
-    folders = images.folders if isinstance(images, ImageSet) else ()
-    shape = () if exported.program is None else exported.program.outputs[0].shape
-    if len(shape) != 2 or len(folders) != shape[1] or data.options.task.reads != "classes":
-        return ()
-    return tuple(" ".join(folder.split()) for folder in folders)  # one a line
+def _description(name: str, options: Options) -> Description:
+    """What the files say of themselves."""
+    sources = (options.images, options.calibration)
+    named = (one.names for one in sources if isinstance(one, ImageSet))
+    labels = next((names for names in named if names), ())
+    task = options.task
+    return Description(name, task.name, options.preprocessing, labels)
 
 
 def _error(found: Comparison, precision: str) -> float:

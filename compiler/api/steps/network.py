@@ -157,7 +157,8 @@ class Subject:
             for name, one in labelled.items()
             if given[name][1] == "if they fit" and not one.in_memory and not _fits(answer, one)
         }
-        said = not images or len(optional) < len(labelled)
+        named = any(one.named for one in images.values())
+        said = not images or named or len(optional) < len(labelled)
         others = [one for one in labelled.values() if one.kind != "classes"]
         kind: LabelKind | None = others[0].kind if others else None
         task = asked.task or task_of(answer, samples, said=said, labels=kind)
@@ -170,6 +171,8 @@ class Subject:
             if asked.metric is not None:  # it is tried on answers and labels of the same images
                 answer, samples = self._answers([one])
             images[name] = _labelled(one, name, task, (answer, samples))
+        for name in images.keys() - labelled.keys():
+            images[name] = _numbered(images[name], name, task, answer)
         if asked.metric is not None and not any(one.labelled for one in images.values()):
             raise InputError(
                 "`metric` compares outputs with labels, and no images come with any",
@@ -432,9 +435,8 @@ def _labelled(source: ImageSource, name: str, task: Task, known: tuple[Answer, i
         if not source.in_memory:
             return source.without_labels()
         source = source.as_numbers() if task.reads == "numbers" else source
-    if source.kind in ("classes", "boxes") and task.judges(answer):
-        classes = task.classes(answer)
-        source = source if classes is None else source.numbering(classes, name)
+    if source.kind != "numbers":
+        source = _numbered(source, name, task, answer)
     if task.reads not in (None, source.kind):
         raise InputError(
             f"`{name}` comes with {source.kind} as labels; {task.name} reads {task.reads}",
@@ -446,6 +448,15 @@ def _labelled(source: ImageSource, name: str, task: Task, known: tuple[Answer, i
         if all(len(one) == samples for one in answer):
             task.check_labels(tuple(one[:few] for one in answer), examples[1][:few], name)
     return source
+
+
+def _numbered(source: ImageSource, name: str, task: Task, answer: Answer) -> ImageSource:
+    """With labels and names of classes by the outputs, where those are classes. Raises
+    InputError."""
+    if source.named and task.reads == "numbers":
+        raise InputError(f"`classes`: outputs of {task.name} are no classes; leave it out")
+    classes = task.classes(answer) if task.judges(answer) else None
+    return source if classes is None else source.numbering(classes, name)
 
 
 def _fits(answer: Answer, source: ImageSource) -> bool:

@@ -27,3 +27,5 @@ def prediction(p: Prediction) -> None:
     if p.unpriced:
         listed = ", ".join(f"{count} × {name}" for name, count in p.unpriced.items())
         console.print(f"without what no table knows: {escape(listed)}")
+    for note in p.notes:
+        console.print(f"note: {escape(note)}")

@@ -100,6 +100,8 @@ def test_coco_is_numbered_by_order_or_by_ids(tmp_path: Path, classes: int) -> No
     given = ImageFolder(tmp_path / "images", annotations=labels)
     _, found = read(image_source(given, SHAPES, "images").numbering(classes, "images"))
     assert found[0, 0].tolist() == [{2: 1, 9: 8}[classes], 6, 12, 18, 20, 1]
+    named = image_source(given, SHAPES, "images").numbering(classes, "images").images
+    assert named.names == {2: ("cat", "dog"), 9: ()}[classes]  # pyright: ignore
 
 
 def test_masks_follow_their_images(tmp_path: Path) -> None:
@@ -239,7 +241,12 @@ def test_labels_that_are_not_there(tmp_path: Path) -> None:
             image_source(
                 ImageFolder(tmp_path / "images", annotations=tmp_path / name), SHAPES, "images"
             )
-    given = ImageFolder(tmp_path / "images", annotations=tmp_path, classes={"a": 0})
+    masks = tmp_path / "masks"
+    for name in ("a", "b", "c"):
+        Image.new("L", WIDE).save(masks / f"{name}.png")
+    named = ImageFolder(tmp_path / "images", annotations=masks, classes={"sky": 0, "sea": 1})
+    assert image_source(named, SHAPES, "images").images.names == ("sky", "sea")  # pyright: ignore
+    given = ImageFolder(tmp_path / "images", annotations=masks, classes={"a": 3})
     with pytest.raises(InputError, match="`classes` numbers class folders, and `annotations`"):
         image_source(given, SHAPES, "images")
 

@@ -241,7 +241,8 @@ def class_folders(root: Path, *names: str) -> ImageSet:
 
 def test_class_folders_number_the_outputs_or_are_refused(tmp_path: Path) -> None:
     three = class_folders(tmp_path / "words", "cat", "cow", "dog")
-    assert three.numbering(3) is three
+    assert three.numbering(3).entries == three.entries
+    assert three.numbering(3).names == ("cat", "cow", "dog")
     for classes in (2, 4):
         message = rf"words: 3 class folders cannot number the {classes} classes .*`classes`"
         with pytest.raises(InputError, match=message):
@@ -264,4 +265,4 @@ def test_folders_that_are_numbers_are_outputs(tmp_path: Path) -> None:
 
 def test_classes_for_images_without_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no class folders in it that `classes` could number"):
-        find_images(write(tmp_path, {"1.png": image(1)}), classes={"cat": 0})
+        find_images(write(tmp_path, {"1.png": image(1)}), classes={"cat": 3})

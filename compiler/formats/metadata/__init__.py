@@ -1,0 +1,1 @@
+"""What a file says of itself, for those who use it without the report."""
