@@ -334,8 +334,9 @@ EvaluationOption = Annotated[
 ClassesOption = Annotated[
     Path | None,
     typer.Option(
-        help="Class folder → class index: JSON, or a .txt of folders, one a line. Default: sorted "
-        "order, of a folder for every class, or the folders' names where they are numbers.",
+        help="The classes in the outputs' order: a .txt, one a line, or JSON, class → index. "
+        "Numbers class folders, and names the classes in files. Default: the folders, sorted, "
+        "where there is one for every class, or their names where they are numbers.",
         rich_help_panel=IMAGES,
     ),
 ]

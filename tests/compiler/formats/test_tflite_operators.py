@@ -12,10 +12,12 @@ from torch import nn
 
 import shrinkc
 from shrinkc.compiler.capture import capture
+from shrinkc.compiler.cli.main import main
 from shrinkc.compiler.cost.keys import keyed
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.formats.tflite import TFLITE
+from shrinkc.compiler.formats.tflite_boundary import TfliteFile
 from shrinkc.compiler.formats.tflite_operators import read_operators
 from shrinkc.errors import InputError, LoadError
 
@@ -54,6 +56,19 @@ def test_keys_are_those_of_the_program(program: ops.Program) -> None:
     assert sorted(map(str, (key for _, key in found.keys))) == sorted(map(str, want))
     assert {key.op for key in want} >= {"conv2d", "depthwise_conv2d", "conv_transpose2d", "linear"}
     assert (found.unknown, found.batch, found.precision) == ({}, 1, "fp32")
+
+
+def test_operators_with_integer_weights_alone_are_told(
+    program: ops.Program, tmp_path: Any, capsys: Any
+) -> None:
+    file = TfliteFile(TFLITE.encode(program))
+    for op in file.graph.operators:
+        if file.model.operatorCodes[op.opcodeIndex].builtinCode == schema.BuiltinOperator.CONV_2D:
+            file.graph.tensors[op.inputs[1]].type = schema.TensorType.INT8
+    (tmp_path / "weights.tflite").write_bytes(file.bytes())
+    assert main(["estimate", str(tmp_path / "weights.tflite"), "--target", "rpi4"]) == 0
+    said = "note: 2 operators with int8 weights and float inputs, priced in fp32"
+    assert said in capsys.readouterr().out
 
 
 def test_an_estimate_of_the_file(program: ops.Program, tmp_path: Any) -> None:

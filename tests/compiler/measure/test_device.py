@@ -23,6 +23,8 @@ from shrinkc.compiler.formats.base import Format
 from shrinkc.compiler.formats.onnx import ONNX, quantize_onnx
 from shrinkc.compiler.formats.tflite import TFLITE, quantize_tflite
 from shrinkc.compiler.measure.device import Agreement, bench_files, compared
+from shrinkc.compiler.quantise.rounding import Grid
+from shrinkc.compiler.support.choices import Io
 from shrinkc.errors import EXIT_CODES, DeviceError, InputError, LoadError
 
 Streams = pytest.CaptureFixture[str]
@@ -197,6 +199,21 @@ def test_the_step_of_an_int8_file_is_that_between_its_outputs(
     assert float(gaps.min()) == pytest.approx(steps[0], rel=1e-3)
     (same,) = bench_files(Elsewhere(), [tmp_path / name], SETUP, 2).files
     assert same.agreement == Agreement(0.0, "quantisation steps", True)
+
+
+@pytest.mark.parametrize("io", ["int8", "uint8"])
+@pytest.mark.parametrize(("name", "form"), [("net.tflite", TFLITE), ("net.onnx", ONNX)])
+def test_integers_in_and_out(
+    int8: dict[str, bytes], name: str, form: Format, io: Io, tmp_path: Path
+) -> None:
+    program = network(8)
+    grids = {value.name: Grid(0.1, 0) for value in (*program.inputs, *program.outputs)}
+    (tmp_path / name).write_bytes(form.with_io(int8[name], io, grids))
+    (same,) = bench_files(Elsewhere(), [tmp_path / name], SETUP, 2).files
+    assert same.agreement == Agreement(0.0, "quantisation steps", True)
+    (other,) = bench_files(Elsewhere(1.5), [tmp_path / name], SETUP, 2).files
+    assert other.agreement is not None
+    assert not other.agreement.equal
 
 
 def test_a_float_file_has_no_steps(files: dict[str, Path]) -> None:
