@@ -51,12 +51,14 @@ class Annotations(ABC):
     names."""
 
     kind: LabelKind
+    path: Path
     class_names: tuple[str, ...] = ()  # once `numbered`, where they are known
+    places: Mapping[str, Path]  # once `matched`: which image each label is of
 
     @abstractmethod
-    def matched(self, names: Sequence[str]) -> Annotations:
-        """By the names of these images. Raises ImageError where a label is of two, or two are of
-        one."""
+    def matched(self, folder: Path, names: Sequence[str]) -> Annotations:
+        """By the names of the images in a folder. Raises ImageError where a label is of two, or two
+        are of one."""
 
     @abstractmethod
     def of(self, name: str, size: Size, preprocessing: Preprocessing | None) -> Tensor:
@@ -102,9 +104,12 @@ class Boxes(Annotations):
     complete: bool = False
     kind: LabelKind = "boxes"
     class_names: tuple[str, ...] = ()
+    places: Mapping[str, Path] = field(default_factory=dict[str, Path])
 
-    def matched(self, names: Sequence[str]) -> Boxes:
-        return replace(self, boxes=_by_images(self.boxes, names, self.path))
+    def matched(self, folder: Path, names: Sequence[str]) -> Boxes:
+        found = _by_images(self.boxes, folder, names, self.path)
+        boxes = {name: self.boxes[key] for name, key in found.items()}
+        return replace(self, boxes=boxes, places=_placed(found, folder))
 
     def of(self, name: str, size: Size, preprocessing: Preprocessing | None) -> Tensor:
         assert preprocessing is not None  # boxes are of images
@@ -166,9 +171,12 @@ class Files(Annotations):
     files: Mapping[str, Path]
     path: Path
     kind: LabelKind
+    places: Mapping[str, Path] = field(default_factory=dict[str, Path])
 
-    def matched(self, names: Sequence[str]) -> Files:
-        return replace(self, files=_by_images(self.files, names, self.path))
+    def matched(self, folder: Path, names: Sequence[str]) -> Files:
+        found = _by_images(self.files, folder, names, self.path)
+        files = {name: self.files[key] for name, key in found.items()}
+        return replace(self, files=files, places=_placed(found, folder))
 
     def of(self, name: str, size: Size, preprocessing: Preprocessing | None) -> Tensor:
         path = self.files.get(name)
@@ -353,32 +361,55 @@ def _by_path(labels: Iterable[tuple[str, T]], path: Path) -> dict[str, T]:
     return found
 
 
-def _by_images(known: Mapping[str, T], names: Sequence[str], path: Path) -> dict[str, T]:
-    """Labels by the images that they are of: the one with the same path, otherwise one whose path
-    ends with the image's, or with which the image's ends. Raises ImageError where that leaves a
-    choice."""
+def _by_images(
+    known: Mapping[str, object], folder: Path, names: Sequence[str], path: Path
+) -> dict[str, str]:
+    """Which label each image has: that of the same path below the folder; otherwise the longest
+    that the image's whole path ends with; otherwise the one that ends with the image's. Raises
+    ImageError where that leaves a choice."""
     same = {_key(name) for name in names} & known.keys()
-    ends: dict[str, list[str]] = defaultdict(list)
-    for key in known.keys() - same:
-        for end in _ends(key):
-            ends[end].append(key)
+    others = known.keys() - same
+    longer: dict[str, list[str]] = defaultdict(list)
+    for key in others:
+        for end in _ends(key)[1:]:
+            longer[end].append(key)
+    stem = folder if folder.is_dir() else folder.with_name(folder.name.partition(".")[0])  # a tar
     taken: dict[str, str] = {}
-    found: dict[str, T] = {}
+    found: dict[str, str] = {}
     for name in names:
         key = _key(name)
-        of = [key] if key in same else sorted(ends.get(key, ()))
-        of = of or [end for end in _ends(key) if end in known and end not in same][:1]
+        whole = _ends((stem.absolute() / key).as_posix())
+        of = [key] if key in same else [end for end in whole if end in others][:1]
+        of = of or sorted(longer.get(key, ()))
         first = taken.setdefault(of[0], name) if of else name
         if len(of) > 1 or first != name:
             several, one = (of[:2], name) if len(of) > 1 else ((first, name), of[0])
-            both = " and ".join(f"'{shown(each)}'" for each in several)
-            raise ImageError(
-                f"{path}: {both} both fit '{shown(one)}'; lay labels out in folders as the images "
-                "are, under names of their own"
-            )
+            raise _several(path, several, one)
         if of:
-            found[name] = known[of[0]]
+            found[name] = of[0]
     return found
+
+
+def _several(path: Path, several: Iterable[object], one: str) -> ImageError:
+    both = " and ".join(f"'{shown(str(each))}'" for each in several)
+    return ImageError(
+        f"{path}: {both} both fit '{shown(one)}'; lay labels out in folders as the images are, "
+        "under names of their own"
+    )
+
+
+def _placed(found: Mapping[str, str], folder: Path) -> dict[str, Path]:
+    return {key: folder.resolve() / name for name, key in found.items()}
+
+
+def require_apart(given: Iterable[Annotations]) -> None:
+    """Raise ImageError where a label is of images in two folders."""
+    places: dict[tuple[Path, str], Path] = {}
+    for one in given:
+        for key, place in one.places.items():
+            first = places.setdefault((one.path.resolve(), key), place)
+            if first != place:
+                raise _several(one.path, (first, place), key)
 
 
 def _ends(key: str) -> list[str]:

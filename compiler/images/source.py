@@ -105,6 +105,10 @@ class ImageSource:
         return found
 
     @property
+    def annotations(self) -> Annotations | None:
+        return self.images.annotations if isinstance(self.images, ImageSet) else None
+
+    @property
     def named(self) -> bool:
         """Whether classes are named by the user."""
         return isinstance(self.images, ImageSet) and bool(self.images.names)
@@ -229,7 +233,7 @@ def image_source(
                 "`classes` numbers class folders, and `annotations` are other labels",
                 "give a name for every class, in the outputs' order, or leave it out",
             )
-        annotations = annotations.matched([one.name for one in images.entries])
+        annotations = annotations.matched(path, [one.name for one in images.entries])
     if given.limit is not None:
         images = images.spread(given.limit)
     if annotations is not None:

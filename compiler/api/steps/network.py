@@ -18,6 +18,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.capture.names import returned_nodes, with_output_names, word
 from shrinkc.compiler.capture.structure import Restored, Structure, structure_of
+from shrinkc.compiler.images.annotations import require_apart
 from shrinkc.compiler.images.source import Given, ImageSource, image_source, letterboxed
 from shrinkc.compiler.load.file_kind import identify
 from shrinkc.compiler.load.load import MAX_BYTES, read_model, refuse_architecture
@@ -150,6 +151,7 @@ class Subject:
             for name, (one, use) in given.items():
                 if one is not None and images[name].preprocessing is not None:
                     images[name] = read(name, letterboxed(one), use)
+        require_apart(x for one in images.values() if (x := one.annotations) is not None)
         answer, samples = self._answers(images.values())
         labelled = {name: one for name, one in images.items() if one.labelled}
         optional = {  # what is not read where it does not fit

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
+from shrinkc.compiler.api.steps.network import subject_of
 from shrinkc.compiler.images.annotations import find_annotations
 from shrinkc.compiler.images.preprocessing import Preprocessing, preprocessing_for
 from shrinkc.compiler.images.source import ImageFolder, ImageSource, image_source
 from shrinkc.compiler.support.progress import Silent
+from shrinkc.compiler.tasks.asked import asked_task
+from shrinkc.compiler.tasks.detection.detection import Detection
 from shrinkc.errors import ImageError, InputError
 
 SHAPES = ((1, 3, 32, 48),)  # height 32, width 48
@@ -276,6 +279,7 @@ MATCHED: dict[str, tuple[list[str], list[str], list[int]]] = {
     "by the whole path": (["x/1.jpg", "y/1.jpg"], ["y/1.png", "x/1.png"], [1, 0]),
     "images further down": (["s/x/1.jpg", "s/y/1.jpg"], ["y/1.png", "x/1.png"], [1, 0]),
     "labels further down": (["1.jpg", "2.jpg"], ["val/2.png", "val/1.png"], [1, 0]),
+    "by the images' own folder": (["1.jpg"], ["other/1.png", "images/1.png"], [1]),
     "by the name alone": (["x/1.jpg", "y/2.jpg"], ["2.png", "1.png"], [1, 0]),
 }
 LACKS = "without a label in `annotations`"
@@ -303,6 +307,24 @@ def test_labels_of_equal_names_are_never_guessed(tmp_path: Path, case: str) -> N
     if "both fit" in message:  # whichever images are looked at
         with pytest.raises(ImageError, match=message):
             matching(tmp_path, images, labels, limit=1)
+
+
+def test_two_folders_do_not_share_labels(tmp_path: Path) -> None:
+    network = subject_of(
+        nn.Sequential(nn.Conv2d(3, 14, 8, 8), nn.Sigmoid(), nn.Flatten(2)), (1, 3, 32, 48)
+    )
+
+    def labels(annotations: str | None) -> list[Any]:
+        read = {
+            name: (ImageFolder(yolo(tmp_path / name), annotations=annotations), "read")
+            for name in ("images", "calibration")
+        }
+        _, found = network.images(cast(Any, read), asked_task(Detection(layout="yolov8")))
+        return [found[name].images.annotations.path.parent.name for name in read]  # pyright: ignore
+
+    assert labels(None) == ["images", "calibration"]
+    with pytest.raises(ImageError, match=r"labels: '.*/images/a.png' and '.*/images/a.png' both"):
+        labels(str(tmp_path / "images/labels"))
 
 
 def test_two_entries_of_one_name_are_told(tmp_path: Path) -> None:
