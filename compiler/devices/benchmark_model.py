@@ -31,13 +31,15 @@ from shrinkc.compiler.devices.jobs import (
     Ran,
     Setup,
 )
-from shrinkc.compiler.devices.link import last_words
+from shrinkc.compiler.devices.link import Drain, last_words
 from shrinkc.compiler.devices.runner import cpu_name
+from shrinkc.compiler.support.text import one_line
 from shrinkc.errors import DeviceError, DeviceLostError
 
 FOLDER = "/data/local/tmp"
 ROUNDS = 3  # each is a process of RUNS runs
 RUNS, RUN_SECONDS = 10, 0.2
+MAX_SAID = 1 << 20  # bytes of what a command there prints that are kept, the last
 # ELF's e_machine → what `uname -m` says there.
 _MACHINES = {
     3: ("i686", "i386", "x86_64"),
@@ -70,7 +72,7 @@ class BenchmarkModel:
         try:
             tool = self.tool
             if Path(tool).is_file():
-                _require_machine(self.name, Path(tool), adb.shell("uname -m").strip())
+                _require_machine(self.name, Path(tool), one_line(adb.shell("uname -m")))
                 adb.push(Path(tool), f"{folder}/benchmark_model")
                 tool = f"{folder}/benchmark_model"
                 adb.shell(f"chmod 755 {tool}")
@@ -87,12 +89,12 @@ class BenchmarkSession:
     def __init__(self, adb: _Adb, setup: Setup, tool: str, folder: str) -> None:
         self._adb, self._setup, self._tool, self._folder = adb, setup, tool, folder
         self._conditions: Mapping[str, Any] = {}
-        model = adb.shell("getprop ro.product.model").strip()
-        machine, system = adb.shell("uname -m").strip(), adb.shell("uname -sr").strip()
-        cpu = cpu_name(adb.shell("cat /proc/cpuinfo")) or "unknown"
+        model = one_line(adb.shell("getprop ro.product.model"))
+        machine, system = one_line(adb.shell("uname -m")), one_line(adb.shell("uname -sr"))
+        cpu = one_line(cpu_name(adb.shell("cat /proc/cpuinfo")) or "unknown")
         self.environment: Mapping[str, Any] = {
             "cpu": model or cpu,
-            "cores": int(adb.shell("nproc").strip() or 1),
+            "cores": next(_numbers(adb.shell("nproc")), 1),
             "machine": machine,
             "system": system,
             **self._seen(),
@@ -117,7 +119,7 @@ class BenchmarkSession:
                 if model.name not in failed:
                     said, code = self._bench(model)
                     found = inference_us(said)
-                    if code == 0 and found is not None:
+                    if code == 0 and found is not None and found <= self._setup.timeout_s * 1e6:
                         times[model.name].append(found)
                     else:
                         failed[model.name] = last_words(said) or f"exit code {code}"
@@ -177,19 +179,23 @@ class BenchmarkSession:
             f"cat {cpus}/cpu*/cpufreq/scaling_cur_freq 2>/dev/null || true"
         )
         zones = self._adb.shell("cat /sys/class/thermal/thermal_zone*/temp 2>/dev/null || true")
-        known = [int(f) / 1000 for f in frequencies.split() if f.isdecimal()]
-        degrees = [int(t) / 1000 for t in zones.split() if t.isdecimal()]
         return {
-            "governor": governor.strip() or None,
-            "frequency_mhz": max(known, default=None),
-            "temperature_c": max(degrees, default=None),
+            "governor": one_line(governor) or None,
+            "frequency_mhz": max((f / 1000 for f in _numbers(frequencies)), default=None),
+            "temperature_c": max((t / 1000 for t in _numbers(zones)), default=None),
             "load": None,
         }
 
 
-_AVERAGE = re.compile(r"Inference \(avg\): ([\d.e+]+)")
-_MEDIAN = re.compile(r"\bcount=\d+.*?\bmedian=([\d.e+]+)")
-_PEAK = re.compile(r"peak memory footprint \(MB\) via periodic monitoring: ([\d.]+)")
+def _numbers(said: str) -> Iterator[int]:
+    """The whole numbers that stand alone."""
+    return (int(word) for word in said.split() if re.fullmatch(r"[1-9][0-9]{0,9}", word))
+
+
+_NUMBER = r"(\d{1,12}(?:\.\d{1,20})?(?:e\+?\d{1,2})?)\b"
+_AVERAGE = re.compile(rf"Inference \(avg\): {_NUMBER}", re.ASCII)
+_MEDIAN = re.compile(rf"\bcount=\d+.{{0,1000}}?\bmedian={_NUMBER}", re.ASCII)
+_PEAK = re.compile(rf"peak memory footprint \(MB\) via periodic monitoring: {_NUMBER}", re.ASCII)
 
 
 def inference_us(said: str) -> float | None:
@@ -250,23 +256,30 @@ class _Adb:
 
     def _adb(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         try:
-            return subprocess.run(
+            process = subprocess.Popen(
                 ("adb", "-s", self._serial, *arguments),
-                capture_output=True,
-                text=True,
-                errors="replace",
                 stdin=subprocess.DEVNULL,
-                timeout=self._timeout_s,
-                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
             )
-        except subprocess.TimeoutExpired:
-            raise self._lost(
-                f"it hangs: no word for {self._timeout_s:g} s; `timeout_s` allows it more"
-            ) from None
         except OSError as error:
             raise DeviceError(
                 f"adb cannot be started ({error.strerror}): install Android's platform tools"
             ) from error
+        assert process.stdout is not None
+        assert process.stderr is not None
+        said = [Drain(pipe, MAX_SAID) for pipe in (process.stdout, process.stderr)]
+        try:
+            code = process.wait(self._timeout_s)
+        except subprocess.TimeoutExpired:
+            raise self._lost(
+                f"it hangs: no end after {self._timeout_s:g} s; `timeout_s` allows it more"
+            ) from None
+        finally:
+            process.kill()
+            process.wait()
+        output, errors = (one.text() for one in said)
+        return subprocess.CompletedProcess(process.args, code, output, errors)
 
     def _lost(self, why: str) -> DeviceError:
         if not self.doing:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
-import tempfile
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.resources import files
-from typing import IO, Any, cast
+from typing import IO, Any
 
+from shrinkc.compiler.devices.answers import NonsenseError
 from shrinkc.compiler.devices.runner import MARK
+from shrinkc.compiler.support.text import shown
 from shrinkc.errors import DeviceError
 
 # One line without single quotes, so that any shell takes it in single quotes. A folder of the
@@ -24,6 +27,7 @@ BOOT = (
 )
 _ERROR = re.compile(r"^[\w.]*(Error|Exception): |ERROR")
 TAIL_BYTES = 4000  # of what the other end wrote on stderr
+MAX_LINE = 1 << 28  # bytes of one answer: the outputs of a network in base64
 
 
 class LinkEndedError(Exception):
@@ -39,28 +43,56 @@ def last_words(said: str) -> str:
     """The last line that names an error, behind which advice may stand, else the last line."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line for line in lines if _ERROR.search(line)]
-    return (errors or lines or [""])[-1][:200]
+    return shown((errors or lines or [""])[-1], 200)
+
+
+class Drain:
+    """Reads a pipe to its end, however much comes, and keeps the last `most` bytes."""
+
+    def __init__(self, pipe: IO[bytes], most: int) -> None:
+        self._pipe, self._most, self._kept = pipe, most, b""
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def text(self) -> str:
+        """Of a process that has ended: one that it started may keep the pipe open."""
+        self._thread.join(1)
+        return self._kept.decode("utf-8", "replace")
+
+    def _read(self) -> None:
+        with self._pipe:
+            while chunk := os.read(self._pipe.fileno(), 1 << 16):
+                self._kept = (self._kept + chunk)[-self._most :]
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """The process, and what it has started where it leads a session: that holds its pipes too."""
+    with suppress(OSError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
 
 
 class Link:
-    """Objects and files to the runner, objects back."""
+    """Objects and files to the runner, lines of JSON back."""
 
     def __init__(self, argv: Sequence[str], timeout_s: float, send_runner: bool = True) -> None:
         """Raises DeviceError when `argv[0]` cannot be started, LinkEndedError as all methods."""
         self._timeout_s, self._timed_out = timeout_s, False
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in close)
         try:
             # a session of its own: Ctrl-C is ours to handle, not the child's
             self._process = subprocess.Popen(
                 list(argv),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._stderr,
+                stderr=subprocess.PIPE,
                 start_new_session=True,
             )
         except OSError as error:
-            self._stderr.close()
             raise DeviceError(f"{argv[0]} cannot be started: {error.strerror}") from error
+        assert self._process.stderr is not None
+        self._stderr = Drain(self._process.stderr, TAIL_BYTES)
         if send_runner:
             source = files(__package__ or __name__).joinpath("runner.py").read_bytes()
             try:
@@ -72,17 +104,21 @@ class Link:
     def send(self, message: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
         self._write([json.dumps(message).encode("utf-8") + b"\n", *blobs])
 
-    def receive(self) -> dict[str, Any]:
-        """The next object; what libraries over there print is passed over."""
+    def receive(self) -> bytes:
+        """The JSON of the next answer; what libraries over there print is passed over, for as long
+        as the time-out allows. Raises NonsenseError for an answer without end."""
         assert self._process.stdout is not None
-        while True:
-            with self._deadline():
-                line = self._process.stdout.readline()
-            if not line.endswith(b"\n"):
-                raise self._ended()
-            _, mark, text = line.partition(MARK)
-            if mark:
-                return cast("dict[str, Any]", json.loads(text))
+        with self._deadline():
+            while True:
+                line = self._process.stdout.readline(MAX_LINE)
+                if not line.endswith(b"\n"):
+                    break
+                _, mark, text = line.partition(MARK)
+                if mark:
+                    return text
+        if len(line) == MAX_LINE:
+            raise NonsenseError(f"more than {MAX_LINE >> 20} MiB in one line")
+        raise self._ended()
 
     def close(self) -> None:
         """Hang up; the runner ends by itself, or is ended."""
@@ -93,10 +129,9 @@ class Link:
         try:
             self._process.wait(2)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            kill(self._process)
             self._process.wait()
         self._process.stdout.close()
-        self._stderr.close()
 
     def _write(self, parts: Sequence[bytes]) -> None:
         assert self._process.stdin is not None
@@ -122,15 +157,15 @@ class Link:
 
     def _expire(self) -> None:
         self._timed_out = True
-        self._process.kill()
+        kill(self._process)
 
     def _ended(self) -> LinkEndedError:
         try:
             code = self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        self._stderr.seek(0, 2)
-        self._stderr.seek(max(0, self._stderr.tell() - TAIL_BYTES))
-        said = self._stderr.read().decode("utf-8", "replace")
-        return LinkEndedError(code, said, self._timeout_s if self._timed_out else None)
+        except subprocess.TimeoutExpired:  # it goes on with its pipe closed
+            kill(self._process)
+            self._process.wait()
+            code = 0
+        return LinkEndedError(
+            code, self._stderr.text(), self._timeout_s if self._timed_out else None
+        )

@@ -8,11 +8,32 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
-from shrinkc.compiler.devices.jobs import Array, Failed, Measured, Method, Model, Ran, Setup
+from shrinkc.compiler.devices.answers import (
+    Answer,
+    At,
+    Done,
+    FailedAnswer,
+    MeasuredAnswer,
+    NonsenseError,
+    RanAnswer,
+    Refusal,
+    Version,
+    read_answer,
+    read_hello,
+)
+from shrinkc.compiler.devices.jobs import (
+    REFERENCE,
+    Array,
+    Failed,
+    Measured,
+    Method,
+    Model,
+    Ran,
+    Setup,
+)
 from shrinkc.compiler.devices.link import Link, LinkEndedError, last_words
 from shrinkc.compiler.devices.runner import PROTOCOL
+from shrinkc.compiler.support.text import shown
 from shrinkc.errors import DeviceError, DeviceLostError
 
 # Exit codes of a process ended by a signal, as shells report it (128 + n) or Popen does (−n).
@@ -62,17 +83,22 @@ class RunnerSession:
 
     def __init__(self, place: Place, setup: Setup, link: Link) -> None:
         self._place, self._setup, self._link = place, setup, link
+        self._asked: frozenset[str] = frozenset()
         self._model, self._doing = "", ""
         self._conditions: Mapping[str, Any] = {}
         with self._told():
             link.send({"job": "hello", "runtime": setup.runtime})
-            self._hello = self._receive()
-        if self._hello["protocol"] != PROTOCOL:
-            raise DeviceError(f"{place.name}: its runner speaks another protocol")
-
-    @property
-    def environment(self) -> Mapping[str, Any]:
-        return {k: v for k, v in self._hello.items() if k not in ("event", "protocol")}
+            text = link.receive()
+            answer = self._answer(text)
+            if not isinstance(answer, Version):
+                raise NonsenseError(f"a hello is expected, and it says {answer.event}")
+            if answer.protocol != PROTOCOL:
+                raise DeviceError(
+                    f"{place.name}: a runner of another shrinkc answers (protocol "
+                    f"{answer.protocol}, here {PROTOCOL}); end it there, and see what "
+                    f"{place.python} is"
+                )
+            self.environment: Mapping[str, Any] = read_hello(text).model_dump()
 
     @property
     def conditions(self) -> Mapping[str, Any]:
@@ -89,29 +115,48 @@ class RunnerSession:
             "kernels": method.kernels,
             "undisturbed": method.undisturbed,
         }
+        left = {model.name for model in models if model.name != REFERENCE}
         with self._told():
             self._send(job, models)
-            while (answer := self._receive())["event"] != "done":
-                if answer["event"] == "failed":
-                    yield Failed(answer["model"], answer["error"])
-                elif answer["event"] == "measured":
-                    times, reference = tuple(answer["times_us"]), tuple(answer["reference_us"])
-                    yield Measured(answer["model"], times, reference, answer["kernels"])
-            self._conditions = answer["after"]
+            for answer in self._answers(len(models) * (method.warmup + method.rounds[1] + 3) + 1):
+                if isinstance(answer, Done) and not left:
+                    self._conditions = answer.after.model_dump()
+                    return
+                if isinstance(answer, FailedAnswer) and answer.model in (*left, REFERENCE):
+                    left.discard(answer.model)
+                    yield Failed(answer.model, answer.error)
+                elif isinstance(answer, MeasuredAnswer) and answer.model in left:
+                    left.remove(answer.model)
+                    yield self._measured(answer, method)
+                elif not isinstance(answer, At):
+                    raise NonsenseError(f"{answer.event} of what was not asked")
 
     def run(self, model: Model, inputs: Sequence[Array] | None) -> Ran | Failed:
         given = None if inputs is None else [_encoded(array) for array in inputs]
         with self._told():
             self._send({"job": "run", "inputs": given}, (model,))
-            while (answer := self._receive())["event"] == "at":
-                pass
-        if answer["event"] == "failed":
-            return Failed(model.name, answer["error"])
-        used = inputs if inputs is not None else [_decoded(a) for a in answer["inputs"]]
-        outputs = tuple(_decoded(array) for array in answer["outputs"])
-        memory = answer["idle_memory_bytes"], answer["peak_memory_bytes"]
-        runtime = f"{answer['runtime']} {answer['runtime_version']}"
+            answer = next(a for a in self._answers(3) if not isinstance(a, At))
+            if isinstance(answer, FailedAnswer):
+                return Failed(model.name, answer.error)
+            if not isinstance(answer, RanAnswer):
+                raise NonsenseError(f"{answer.event} of what was not asked")
+            used = inputs if inputs is not None else [one.array() for one in answer.inputs]
+            outputs = tuple(one.array() for one in answer.outputs)
+        memory = answer.idle_memory_bytes, answer.peak_memory_bytes
+        runtime = f"{answer.runtime} {answer.runtime_version}"
         return Ran(tuple(used), outputs, *memory, runtime)
+
+    def _measured(self, answer: MeasuredAnswer, method: Method) -> Measured:
+        """Raises NonsenseError for times that the rounds asked for cannot take."""
+        times, reference = answer.times_us, answer.reference_us
+        if len(times) > method.rounds[1] or len(reference) not in (0, len(times)):
+            raise NonsenseError(f"{len(times)} times beside {len(reference)} of the reference")
+        if max((*times, *reference)) > self._setup.timeout_s * 1e6:
+            raise NonsenseError("a run that took longer than it may be silent")
+        own = method.undisturbed or method.kernels  # what is left of a run may be nothing
+        if not own and min(times) == 0:
+            raise NonsenseError("a run that took no time")
+        return Measured(answer.model, times, reference, answer.kernels)
 
     def _send(self, job: dict[str, Any], models: Sequence[Model]) -> None:
         listed: list[dict[str, Any]] = [
@@ -123,20 +168,30 @@ class RunnerSession:
             }
             for model in models
         ]
+        self._asked = frozenset(model.name for model in models)
         common = {"threads": self._setup.threads, "models": listed}
         self._link.send({**job, **common}, [model.data for model in models])
 
-    def _receive(self) -> dict[str, Any]:
-        answer = self._link.receive()
-        if answer["event"] == "refused":
+    def _answers(self, most: int) -> Iterator[Answer]:
+        """Answers to one job. A runner says a word before every run, and one result: one that says
+        more never ends. Raises NonsenseError."""
+        for _ in range(most):
+            yield self._answer(self._link.receive())
+        raise NonsenseError(f"over {most:,} answers to one job")
+
+    def _answer(self, text: bytes) -> Answer:
+        answer = read_answer(text)
+        if isinstance(answer, Refusal):
             raise DeviceError(f"{self._place.name}: {self._refusal(answer)}")
-        if answer["event"] == "at":
-            self._model, self._doing = answer["model"], answer["doing"]
+        if isinstance(answer, At):
+            if answer.model not in self._asked:
+                raise NonsenseError(f"it runs {shown(answer.model)}, which nobody sent")
+            self._model, self._doing = answer.model, answer.doing
         return answer
 
-    def _refusal(self, answer: dict[str, Any]) -> str:
-        python, error = self._place.python, answer["error"]
-        match answer["kind"]:
+    def _refusal(self, answer: Refusal) -> str:
+        python, error = self._place.python, answer.error
+        match answer.kind:
             case "no-numpy":
                 return f"{python} has no numpy: {python} -m pip install numpy ({error})"
             case "new-numpy":
@@ -156,11 +211,16 @@ class RunnerSession:
         """The end of the link as a DeviceError; once models run, it names the one that did."""
         try:
             yield
+        except NonsenseError as nonsense:
+            raise DeviceError(
+                f"{self._place.name}: answers what no runner says ({nonsense}); restart it, and "
+                f"see what {self._place.python} there is"
+            ) from None
         except LinkEndedError as ended:
             why = _why(self._place, ended)
             if not self._model:
                 raise DeviceError(f"{self._place.name}: {why}") from None
-            at = f"while {self._doing} {self._model}"
+            at = f"while {self._doing} {shown(self._model)}"
             # a connection that breaks ends the transport: silence is the model's own
             crashed = ended.silent_s is not None or _crash(ended.code) is not None
             text = f"{self._place.name}: lost {at}: {why}"
@@ -184,8 +244,3 @@ def _crash(code: int) -> str | None:
 def _encoded(array: Array) -> dict[str, Any]:
     data = base64.b64encode(array.tobytes()).decode("ascii")
     return {"dtype": array.dtype.name, "shape": list(array.shape), "data": data}
-
-
-def _decoded(value: Mapping[str, Any]) -> Array:
-    flat = np.frombuffer(base64.b64decode(value["data"]), np.dtype(value["dtype"]))
-    return flat.reshape(value["shape"])
