@@ -4,14 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-arm lint typecheck pytest wheel clean
+# Seconds that `make fuzz` gives every reader, and `make test`; CI may take a minute: FUZZ_SECONDS=60.
+SECONDS ?= 60
+FUZZ_SECONDS ?= 1
+
+.PHONY: demo test test-arm lint typecheck pytest wheel fuzz clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
 
 # Side by side: what checks types or builds the wheel has one thread, and the tests end unevenly.
 test: $(STAMP)
-	$(MAKE) --jobs=2 lint pytest typecheck wheel
+	$(MAKE) --jobs=2 lint pytest typecheck wheel fuzz SECONDS=$(FUZZ_SECONDS)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -40,10 +44,15 @@ test-arm: $(STAMP)
 	$(BIN)/python tests/arm/build_root.py .arm-root
 	SHRINKC_ARM=.arm-root OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/arm
 
+# Hostile inputs for every reader, by a seed that is printed. What is read wrong is kept in
+# fuzz-findings, where `tests/fuzz/run.py --replay FOLDER` reads it again.
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)
+
 # The wheel must work where only its own dependencies are. It is built in the folder that typecheck
 # makes anew.
 wheel: $(STAMP) | typecheck
 	$(BIN)/python tests/check_wheel.py
 
 clean:
-	rm -rf $(VENV) .arm-root build dist *.egg-info
+	rm -rf $(VENV) .arm-root build dist fuzz-findings *.egg-info
