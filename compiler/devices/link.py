@@ -46,6 +46,18 @@ def last_words(said: str) -> str:
     return shown((errors or lines or [""])[-1], 200)
 
 
+def next_answer(stream: IO[bytes]) -> bytes | None:
+    """The JSON of the next answer, None at the end; what libraries over there print is passed over.
+    Raises NonsenseError for a line without end."""
+    while (line := stream.readline(MAX_LINE)).endswith(b"\n"):
+        _, mark, text = line.partition(MARK)
+        if mark:
+            return text
+    if len(line) == MAX_LINE:
+        raise NonsenseError(f"more than {MAX_LINE >> 20} MiB in one line")
+    return None
+
+
 class Drain:
     """Reads a pipe to its end, however much comes, and keeps the last `most` bytes."""
 
@@ -105,20 +117,14 @@ class Link:
         self._write([json.dumps(message).encode("utf-8") + b"\n", *blobs])
 
     def receive(self) -> bytes:
-        """The JSON of the next answer; what libraries over there print is passed over, for as long
-        as the time-out allows. Raises NonsenseError for an answer without end."""
+        """The JSON of the next answer, which must come within the time-out. Raises NonsenseError
+        for one without end."""
         assert self._process.stdout is not None
         with self._deadline():
-            while True:
-                line = self._process.stdout.readline(MAX_LINE)
-                if not line.endswith(b"\n"):
-                    break
-                _, mark, text = line.partition(MARK)
-                if mark:
-                    return text
-        if len(line) == MAX_LINE:
-            raise NonsenseError(f"more than {MAX_LINE >> 20} MiB in one line")
-        raise self._ended()
+            answer = next_answer(self._process.stdout)
+        if answer is None:
+            raise self._ended()
+        return answer
 
     def close(self) -> None:
         """Hang up; the runner ends by itself, or is ended."""

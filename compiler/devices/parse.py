@@ -9,6 +9,7 @@ from shrinkc.compiler.devices.host import Host
 from shrinkc.compiler.devices.jobs import Device
 from shrinkc.compiler.support.checks import check_kind
 from shrinkc.compiler.support.choices import HOST, is_host
+from shrinkc.compiler.support.text import shown
 from shrinkc.errors import InputError, UnknownDeviceError
 
 FORMS = (HOST, ssh.FORM, adb.FORM, "cuda")
@@ -33,4 +34,4 @@ def parse_device(text: str, benchmark_model: str | None = None) -> Device:
     board = ssh.Ssh.parse(text)
     if board is not None:
         return board
-    raise UnknownDeviceError(f"no device '{text}': write one of {', '.join(FORMS)}")
+    raise UnknownDeviceError(f"no device '{shown(text)}': write one of {', '.join(FORMS)}")

@@ -37,6 +37,7 @@ from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.onnx_session import onnx_session
 from shrinkc.compiler.support.quiet import silent
 from shrinkc.compiler.support.text import one_line
+from shrinkc.errors import LoadError
 
 SIMPLIFIED_TOLERANCE = 1e-5  # of the output's range
 
@@ -224,11 +225,18 @@ class OnnxRunner:
 
     @property
     def input_types(self) -> tuple[np.dtype[Any], ...]:
-        """Of tensor(float), tensor(int64), …"""
-        kinds = (
+        """Of tensor(float), tensor(int64), … Raises LoadError for what NumPy has no type for."""
+        kinds = [
             i.type.removeprefix("tensor(").removesuffix(")") for i in self._session.get_inputs()
-        )
-        return tuple(np.dtype({"float": "float32"}.get(kind, kind)) for kind in kinds)
+        ]
+        try:
+            return tuple(np.dtype({"float": "float32"}.get(kind, kind)) for kind in kinds)
+        except TypeError as error:
+            raise LoadError(f"its inputs are {', '.join(kinds)}, no arrays of numbers") from error
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
-        return self._session.run(None, dict(zip(self._names, inputs, strict=True)))
+        """Raises LoadError where the file does not run."""
+        try:
+            return self._session.run(None, dict(zip(self._names, inputs, strict=True)))
+        except Exception as error:  # ONNX Runtime's own
+            raise LoadError(f"ONNX Runtime cannot run the file: {one_line(error)}") from error

@@ -249,10 +249,10 @@ class TfliteRunner:
                     experimental_preserve_all_tensors=keep_all,
                 )
                 self._it.allocate_tensors()
+            self._inputs: list[Any] = self._it.get_input_details()
+            self._outputs: list[Any] = self._it.get_output_details()
         except (ValueError, RuntimeError) as error:
             raise LoadError(f"TFLite cannot load the file: {one_line(error)}") from error
-        self._inputs: list[Any] = self._it.get_input_details()
-        self._outputs: list[Any] = self._it.get_output_details()
 
     def __reduce__(self) -> tuple[type, tuple[bytes, int, bool]]:
         """Copied and pickled as what it was loaded from."""
@@ -267,13 +267,13 @@ class TfliteRunner:
         return tuple(np.dtype(i["dtype"]) for i in self._inputs)
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
-        for detail, array in zip(self._inputs, inputs, strict=True):
-            self._it.set_tensor(detail["index"], array)
         try:
+            for detail, array in zip(self._inputs, inputs, strict=True):
+                self._it.set_tensor(detail["index"], array)
             self._it.invoke()
-        except RuntimeError as error:  # such as an int8 division by what rounds to 0
+            return [self._it.get_tensor(o["index"]) for o in self._outputs]
+        except (RuntimeError, ValueError) as error:  # such as int8 divided by what rounds to 0
             raise LoadError(f"TFLite cannot run the file: {one_line(error)}") from error
-        return [self._it.get_tensor(o["index"]) for o in self._outputs]
 
     def tensor(self, name: str) -> Array | None:
         """An inner tensor after `run`, for a runner made with `keep_all`."""

@@ -6,6 +6,7 @@ must lie beside the file, and operators of unknown domains end the load.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ Proto = Any  # protobuf's classes say nothing of types
 Array = np.ndarray[Any, Any]
 MOST_BYTES = (2 << 30) - 1  # protobuf's own limit, weights that lie beside the file included
 OPSETS = range(7, 27)
+MOST_DIMENSIONS, MOST_NUMBERS = 16, 1 << 28  # of an input: 1 GiB
 _AGAIN = "copy or export it again"
 _STANDARD = ("", "ai.onnx")
 
@@ -105,7 +107,14 @@ class OnnxFile:
                 )
         if len(one.dims) < 2:
             raise InputError(f"the file's input '{name}' has no batch; export it as (N, …)")
-        return tuple(size if isinstance(size, int) else 1 for size in one.dims)
+        shape = tuple(size if isinstance(size, int) else 1 for size in one.dims)
+        if len(shape) > MOST_DIMENSIONS or math.prod(shape) > MOST_NUMBERS:
+            raise InputError(
+                f"the file's input '{name}' is of shape {shown(','.join(map(str, shape)))}, which "
+                f"is no network's: the most are {MOST_DIMENSIONS} dimensions of {MOST_NUMBERS:,} "
+                "numbers"
+            )
+        return shape
 
 
 def read_onnx(path: Path, max_bytes: int = MOST_BYTES) -> OnnxFile:
