@@ -87,6 +87,8 @@ class Archive:
             if header[:4] != _LOCAL or len(header) < 30:
                 raise DamagedError("no header")
             file.seek(sum(struct.unpack("<HH", header[26:30])), 1)
+            if entry.compress_size > self.path.stat().st_size:
+                raise DamagedError("larger than the file")
             stored = file.read(entry.compress_size)
         if entry.compress_type == zipfile.ZIP_DEFLATED:
             decompressor = zlib.decompressobj(-15)

@@ -9,6 +9,7 @@ when it crashed or hung; the input itself lies in SCRATCH/case.
 
 from __future__ import annotations
 
+import io
 import json
 import mmap
 import os
@@ -17,9 +18,11 @@ import struct
 import sys
 import time
 import traceback
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +30,14 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "tests/support"))
 
 from guard import MEMORY_BYTES, Guard, leftovers, peak_bytes, resident_bytes  # noqa: E402
-from reader import Files, Reader, case, write  # noqa: E402
+from reader import Files, Reader, case  # noqa: E402
 from readers import find  # noqa: E402
 
+from shrinkc.compiler.cli.output import current  # noqa: E402
 from shrinkc.errors import ShrinkcError  # noqa: E402
 
 Finding = tuple[str, str, str]  # its kind; where, alike for inputs that meet the same; text
+_TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 AT = struct.Struct("<qqd")  # which reader, which input, and when it began on time.monotonic
 SECONDS = 10.0  # of one input
 MAX_MESSAGE = 4000  # characters; messages name paths
@@ -61,7 +66,7 @@ class Worker:
         """What is sound is read; and everything is imported before it counts."""
         for files in self.sound[reader.name]:
             _emptied(self.folder)
-            write(self.folder, files)
+            reader.prepare(self.folder, files)
             try:
                 reader.read(self.folder)
             except Exception as error:
@@ -91,14 +96,15 @@ class Worker:
     def _keep(self, name: str, index: int, files: Files, found: Finding) -> None:
         place = self._found / f"{name}-{index}"
         place.mkdir()
-        write(place, files)
+        for file, content in files.items():
+            (place / file).write_bytes(content)
         kind, where, text = found
         self.say(reader=name, index=index, kind=kind, where=where, text=text, place=str(place))
 
     def read(self, reader: Reader, files: Files) -> tuple[str, Finding | None]:
         """How it went, and what is wrong with that."""
         _emptied(self.folder)
-        write(self.folder, files)
+        reader.prepare(self.folder, files)
         self.guard.findings.clear()
         before, started = peak_bytes(), time.process_time()
         self.guard.armed = True
@@ -124,7 +130,7 @@ def _emptied(folder: Path) -> None:
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path)
         else:
-            Path(entry.path).unlink()
+            os.unlink(entry.path)  # noqa: PTH108  (a million times)
 
 
 def _outcome(reader: Reader, folder: Path) -> tuple[str, Finding | None]:
@@ -138,16 +144,28 @@ def _outcome(reader: Reader, folder: Path) -> tuple[str, Finding | None]:
 
 
 def _judged(error: ShrinkcError) -> Finding | None:
-    """A message is one printable line; and nothing was refused for want of memory alone."""
-    text = str(error)
-    if not text.isprintable() or len(text) > MAX_MESSAGE:
-        return "message", _where(error), f"{text!r:.300}"
+    """The command line tells it in one line that a terminal shows as it is; and nothing was refused
+    for want of memory alone."""
+    told = io.StringIO()
+    with redirect_stderr(told):
+        current().complain(str(error))
+    line = told.getvalue().removesuffix("\n")
+    if len(line) > MAX_MESSAGE or not (line.isprintable() or all(map(_seen, line))):
+        return "message", _where(error), f"{line!r:.300}"
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, MemoryError) or "t allocate memory" in str(cause):
             return "memory", _where(error), f"{type(cause).__name__} {cause!s:.200}"
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def _seen(character: str) -> bool:
+    """Whether a terminal shows it, and does not obey it."""
+    kind = unicodedata.category(character)
+    return (
+        kind not in ("Cc", "Cs", "Zl", "Zp") and unicodedata.bidirectional(character) not in _TURNS
+    )
 
 
 def _described(error: BaseException) -> tuple[str, str]:

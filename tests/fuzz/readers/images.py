@@ -236,7 +236,7 @@ def _make(path: Path, kind: str, image: bytes) -> None:
             path.chmod(0 if kind == "locked" else 0o600)
 
 
-def _read_tree(folder: Path) -> None:
+def _lay_tree(folder: Path) -> None:
     image, root = _images()[3]["a.png"], folder / "root"
     root.mkdir()
     for entry in json.loads((folder / "tree.json").read_text()):
@@ -246,7 +246,10 @@ def _read_tree(folder: Path) -> None:
             _make(path, entry["kind"], image)
         except OSError:
             continue
-    images = find_images(root)
+
+
+def _read_tree(folder: Path) -> None:
+    images = find_images(folder / "root")
     _read_all(images)
     load_images(images, _PREPROCESSING)
 
@@ -375,7 +378,7 @@ def _read_cache(folder: Path) -> None:
 READERS = (
     Reader("image", _images, _changed_image, _read_image),
     Reader("tar", _tars, _changed_tar, _read_tar),
-    Reader("folder", _trees, _changed_tree, _read_tree),
+    Reader("folder", _trees, _changed_tree, _read_tree, _lay_tree),
     Reader("labels", _labels, _changed_labels, _read_labels),
     Reader("arrays", _arrays, _changed_arrays, _read_arrays),
     Reader("cache", _kept, _changed_cache, _read_cache),
