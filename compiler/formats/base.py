@@ -129,6 +129,10 @@ class Format(ABC):
 
     # --- running ---------------------------------------------------------------------------------
 
+    def check(self, data: bytes) -> None:
+        """Raise LoadError for a file of any origin that would end the process, not just fail."""
+        return
+
     @abstractmethod
     def open(self, data: bytes, threads: int = 1) -> Runner:
         """Load a file into its runtime on this machine. Raises LoadError, and DeviceError where

@@ -41,6 +41,10 @@ def read_model(path: Path) -> tuple[Format, bytes]:
 
 
 def open_runner(path: Path, threads: int = 1) -> Runner:
-    """The runner for a model file. Raises LoadError."""
+    """The runner for a model file of any origin. Raises LoadError."""
     found, data = read_model(path)
-    return found.open(data, threads)
+    try:
+        found.check(data)
+        return found.open(data, threads)
+    except LoadError as error:
+        raise LoadError(f"{path}: {error}") from error

@@ -39,6 +39,7 @@ from shrinkc.compiler.formats.tflite_boundary import (
     with_quantised_boundary,
     with_signature_names,
 )
+from shrinkc.compiler.formats.tflite_operators import read_operators
 from shrinkc.compiler.quantise.ranges import Range
 from shrinkc.compiler.quantise.rounding import Grid
 from shrinkc.compiler.quantise.simulate import Quantisation
@@ -87,6 +88,10 @@ class TfliteFormat(Format):
     def encode_int8_operator(self, program: ops.Program, batch: tuple[Tensor, ...]) -> bytes:
         """Its inputs and outputs are int8, too: what one operator hands to the next."""
         return _quantised_throughout(self.encode(program), program, batch)
+
+    def check(self, data: bytes) -> None:
+        """The interpreter believes every offset."""
+        read_operators(data)
 
     def open(self, data: bytes, threads: int = 1) -> TfliteRunner:
         return TfliteRunner(data, threads)

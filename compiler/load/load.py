@@ -87,7 +87,11 @@ def read_model(
         loaded = _from_checkpoint(path, kind, arch, trust)
     model = loaded.model.eval()
     notes = rounded((*model.parameters(), *model.buffers()))
-    check_finite(path, model.float())
+    try:
+        model = model.float()
+    except (TypeError, AttributeError, RuntimeError) as error:  # attributes are the file's
+        raise _of_another_version(path, error) from error
+    check_finite(path, model)
     return Loaded(model, (*loaded.notes, *notes))
 
 
@@ -152,12 +156,16 @@ def _rebuilt(path: Path, inert: Any, unpacked: int) -> Any:
             f"{path}: it holds {error}, which could run code; {TRUST_ADVICE}"
         ) from error
     except (TypeError, AttributeError, RecursionError) as error:
-        raise LoadError(
-            f"{path}: damaged, or of another version of its library ({one_line(error)}); "
-            "save a state dict and give `arch` package.module:factory"
-        ) from error
+        raise _of_another_version(path, error) from error
     check_sizes(path, rebuilder.tensors, unpacked)
     return model
+
+
+def _of_another_version(path: Path, error: Exception) -> LoadError:
+    return LoadError(
+        f"{path}: damaged, or of another version of its library ({one_line(error)}); "
+        "save a state dict and give `arch` package.module:factory"
+    )
 
 
 def _with_architecture(path: Path, weights: Weights, arch: str | None) -> Loaded:
