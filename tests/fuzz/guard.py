@@ -88,7 +88,7 @@ class Guard:
         caller = sys._getframe(2).f_code.co_filename
         own = name.startswith((*_OWN_CODE, _GRAPHS)) or "/site-packages/" in name
         if not own and caller not in _RECORDS:
-            self._found("exec", name)
+            self._found("exec", f"{name} by {caller}")
 
     def _check_source(self, source: Any, name: Any) -> None:
         text = source if isinstance(source, str) else ""

@@ -28,18 +28,20 @@ _KEYS = (
 )
 
 
+def _times(key: OpKey, n: int) -> OpKey:
+    groups = key.groups * n if key.groups > 1 else 1
+    channels = key.in_channels * n, key.out_channels * n
+    return replace(key, in_channels=channels[0], out_channels=channels[1], groups=groups)
+
+
+def _wider(key: OpKey) -> OpKey:
+    """One that was not measured."""
+    return _times(key, 9)
+
+
 @cache
 def _tables() -> list[Files]:
-    keys = [
-        replace(
-            key,
-            in_channels=key.in_channels * n,
-            out_channels=key.out_channels * n,
-            groups=key.groups * n if key.groups > 1 else 1,
-        )
-        for key in _KEYS
-        for n in (1, 2, 3, 4, 5, 6)
-    ]
+    keys = [_times(key, n) for key in _KEYS for n in range(1, 7)]
     measured = {key: Measurement(10.0 + i, 0.5, 20) for i, key in enumerate(keys)}
     words = ("device", "soc", "runtime", "runtime_version", "governor", "source", "licence")
     about: dict[str, Any] = dict.fromkeys(words, "ours")
@@ -115,15 +117,8 @@ def _read(folder: Path) -> None:
     for precision in table.precisions:
         table.network_overhead_ms(precision)
         table.mean_error_percent(precision)
-        for key in _KEYS:
-            estimate = table.estimate(
-                replace(
-                    key,
-                    precision=precision,
-                    in_channels=key.in_channels,
-                    out_channels=key.out_channels,
-                )
-            )
+        for key in (*_KEYS, *map(_wider, _KEYS)):
+            estimate = table.estimate(replace(key, precision=precision))
             assert 0 <= estimate.ms < float("inf"), f"{estimate.ms} ms"
 
 
