@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from shrinkc.compiler.measure.bench import bench
 from shrinkc.compiler.measure.compare_files import ComparedFiles, compare_files
 from shrinkc.compiler.support.checks import check_whole, path_of
 from shrinkc.compiler.support.difference import relative_error
+from shrinkc.compiler.support.reading.regular_file import read_regular
+from shrinkc.compiler.support.reading.strict_json import parse_json
 from shrinkc.compiler.support.unread import refuse_unread
 from shrinkc.errors import InputError, LoadError
 
@@ -99,11 +100,9 @@ def compare(
 def _report(folder: Path) -> dict[str, Any]:
     path = folder / "report.json"
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise LoadError(f"{path}: larger than {MAX_BYTES >> 20} MB; no report of shrinkc's")
-        report: Any = json.loads(path.read_text("utf-8"))
+        report = parse_json(read_regular(path, MAX_BYTES))
         names = [artefact["file"] for artefact in report["artefacts"]]
-    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, LookupError) as error:
         raise LoadError(f"{path}: not a report of shrinkc's; give the folder it wrote") from error
     if not all(isinstance(name, str) and Path(name).name == name for name in names):
         raise LoadError(f"{path}: names files outside its folder; give the folder shrinkc wrote")

@@ -18,6 +18,7 @@ from shrinkc.compiler.options import Options
 from shrinkc.compiler.support.checks import path_of
 from shrinkc.compiler.support.choices import Merge, Precision, is_host
 from shrinkc.compiler.support.progress import Progress, shown_by
+from shrinkc.compiler.support.reading.regular_file import open_regular
 from shrinkc.compiler.support.unread import refuse_unread
 from shrinkc.errors import InputError, LoadError
 
@@ -78,7 +79,7 @@ def _tflite_file(model: Model) -> Path | None:
         return None
     path = path_of("model", given)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             found = TFLITE.marks(file.read(16))
     except OSError:
         return None  # loading says what is wrong

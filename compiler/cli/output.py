@@ -16,11 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderHook, RenderResult
 from rich.markup import escape
+from rich.segment import Segment
 
 from shrinkc.compiler.support.json_values import finite
 from shrinkc.compiler.support.progress import Advance, Progress, Silent, Terminal
+from shrinkc.compiler.support.reading.regular_file import require_writable
+from shrinkc.compiler.support.text import UNSEEN, visible
 from shrinkc.errors import InputError
 
 NOT_JUDGED = "not judged: give --evaluation DIR, images that it has not seen"
@@ -37,10 +40,12 @@ class Log:
 
     def write(self, text: str) -> None:
         """Whole lines go to the file, the rest of the last one waits. Raises InputError."""
-        *lines, rest = ("".join(self._rest) + _STYLES.sub("", text)).split("\n")
+        text = visible(_STYLES.sub("", text))
+        *lines, rest = ("".join(self._rest) + text).split("\n")
         self._rest[:] = [rest]
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         try:
+            require_writable(self.path)
             with self.path.open("a", encoding="utf-8") as file:
                 file.writelines(f"{now} {line.rstrip()}\n" for line in lines)
         except OSError as error:
@@ -73,7 +78,7 @@ class Run:
 
     def complain(self, message: str) -> None:
         """One line on stderr."""
-        line = f"shrinkc: {' '.join(self.flagged(message).split())}"
+        line = visible(f"shrinkc: {' '.join(self.flagged(message).split())}")
         with suppress(OSError):  # nobody reads it
             print(line, file=sys.stderr)
         if self.log is not None:
@@ -83,6 +88,7 @@ class Run:
     def print_answer(self, more: Mapping[str, Any]) -> None:
         """The JSON object, with what is added to it, on stdout."""
         text = json.dumps(finite({**(self.answer or {}), **more}), indent=2, ensure_ascii=False)
+        text = UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # as JSON writes them
         print(text, file=self.stdout, flush=True)
         if self.log is not None:
             self.log.write(f"{text}\n")
@@ -178,10 +184,27 @@ class _Shown(io.TextIOBase):
         return self._run.stdout.isatty()
 
 
+@dataclass(frozen=True)
+class _Plain:
+    """What a console shows, its text visible: rich's own styles are the only commands in it."""
+
+    shown: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for text, style, control in console.render(self.shown, options):
+            yield Segment(text if control else visible(text), style, control)
+
+
+class _Visible(RenderHook):
+    def process_renderables(self, renderables: list[Any]) -> list[Any]:
+        return [_Plain(one) for one in renderables]
+
+
 def wide_console() -> Console:
     """As wide as the terminal, or wide enough for tables in a file."""
     shown = cast(TextIO, _Shown(current()))  # as much of one as rich asks for
     console = Console(file=shown, highlight=False)
+    console.push_render_hook(_Visible())
     if not console.is_terminal:
         console.width = 120
     return console

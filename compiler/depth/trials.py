@@ -37,7 +37,7 @@ def damages(
     recipe = trainer.recipe
     settings = {n: v for n, v in asdict(recipe).items() if n not in ("epochs", "search_epochs")}
     seen = f"{settings} {trainer.task!r} {trainer.trial.images.digest} {trainer.judged.digest}"
-    journal = Journal(trainer.folder, digest_of(net.graph, seen))
+    journal = Journal(trainer.folder, digest_of(net.graph, seen), count=1)
     plans = {AS_IT_IS: DepthPlan()} | {option.label: option.plan for option in options}
     left = [name for name in plans if name not in journal.entries]
     width = WAITING * (recipe.parallel if isinstance(recipe.parallel, int) else 8)

@@ -9,8 +9,10 @@ from shrinkc.compiler.formats.base import Format
 from shrinkc.compiler.formats.onnx import ONNX
 from shrinkc.compiler.formats.runner import Runner
 from shrinkc.compiler.formats.tflite import TFLITE
+from shrinkc.compiler.support.reading.regular_file import read_regular
 from shrinkc.errors import LoadError
 
+MAX_BYTES = (2 << 30) - 1  # of a file; both formats' own limit
 FORMATS: tuple[Format, ...] = (ONNX, TFLITE)
 FALLBACK: Format = ONNX  # what torch.onnx writes, of a network that cannot be lowered
 HOST_FORMAT: Format = TFLITE  # what this machine prices operators and times changed networks in
@@ -29,7 +31,7 @@ def format_of_device(runtime: str) -> Format:
 def read_model(path: Path) -> tuple[Format, bytes]:
     """A model file and its format, told by its content, else by its suffix. Raises LoadError."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path, MAX_BYTES)
     except OSError as error:
         raise LoadError(f"cannot read {path}: {error.strerror}") from error
     marked = [one for one in FORMATS if one.marks(data)]

@@ -11,7 +11,6 @@ letterboxed.
 
 from __future__ import annotations
 
-import json
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -32,6 +31,8 @@ from shrinkc.compiler.images.preprocessing import (
     put,
     read_numbers,
 )
+from shrinkc.compiler.support.reading.regular_file import read_regular
+from shrinkc.compiler.support.reading.strict_json import parse_json
 from shrinkc.compiler.support.text import counted, one_line, shown
 from shrinkc.compiler.tasks.task import LabelKind
 from shrinkc.errors import ImageError
@@ -282,8 +283,8 @@ def _yolo_rows(path: Path) -> Tensor:
 
 def _coco(path: Path) -> Annotations:
     try:
-        found: Any = json.loads(_bytes(path, MAX_BYTES))
-    except (ValueError, RecursionError) as error:
+        found = parse_json(_bytes(path, MAX_BYTES))
+    except ValueError as error:
         raise ImageError(f"{path}: not readable as JSON ({one_line(error)})") from error
     parts = cast("dict[str, Any]", found if isinstance(found, dict) else {})
     for name in ("images", "annotations", "categories"):
@@ -420,9 +421,7 @@ def _ends(key: str) -> list[str]:
 
 def _bytes(path: Path, limit: int) -> bytes:
     try:
-        if path.stat().st_size > limit:
-            raise ImageError(f"{path}: more than {limit:,} bytes")
-        return path.read_bytes()
+        return read_regular(path, limit)
     except OSError as error:
         raise ImageError(
             f"{path}: cannot be read ({(error.strerror or 'error').lower()})"

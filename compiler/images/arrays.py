@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from shrinkc.compiler.images.files import ImageSet
 from shrinkc.compiler.images.labels import labels_of
 from shrinkc.compiler.images.preprocessing import Array, read_numbers
 from shrinkc.compiler.images.tensors import MEMORY_BYTES, TensorImages
+from shrinkc.compiler.support.reading.regular_file import read_regular
 from shrinkc.compiler.support.text import counted, one_line, shown
 from shrinkc.errors import ImageError
 
@@ -92,9 +92,11 @@ def read_stacked(
 
 
 def _file(path: Path) -> Array:
-    if path.stat().st_size > MEMORY_BYTES:
-        raise ImageError(f"{path}: more than {MEMORY_BYTES >> 30} GiB; give fewer inputs")
-    return _array(f"{path}", path.read_bytes())
+    try:
+        data = read_regular(path, MEMORY_BYTES)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    return _array(f"{path}", data)
 
 
 def _members(path: Path) -> dict[str, Array]:
@@ -109,7 +111,9 @@ def _members(path: Path) -> dict[str, Array]:
                 )
                 for one in members
             }
-    except (zipfile.BadZipFile, OSError, EOFError, zlib.error, RuntimeError) as error:
+    except ImageError:
+        raise
+    except Exception as error:  # damaged archives raise whatever comes
         raise ImageError(f"{path}: not a readable .npz ({one_line(error)})") from error
 
 

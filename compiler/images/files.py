@@ -6,7 +6,6 @@ is read as a stream and never unpacked to disk; the names in it only serve as la
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import defaultdict
@@ -20,7 +19,9 @@ from torch import Tensor
 
 from shrinkc.compiler.images.annotations import Annotations
 from shrinkc.compiler.images.preprocessing import Preprocessing, read_image, size_of_file
-from shrinkc.compiler.images.tars import member_bytes, open_tar, read_limited, tar_files
+from shrinkc.compiler.images.tars import MAX_BYTES, member_bytes, open_tar, tar_files
+from shrinkc.compiler.support.reading.regular_file import read_regular
+from shrinkc.compiler.support.reading.strict_json import parse_json
 from shrinkc.compiler.support.text import counted, shown
 from shrinkc.compiler.tasks.task import LabelKind
 from shrinkc.errors import ImageError, InputError
@@ -31,6 +32,7 @@ OTHERS = (".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ppm", ".pgm", ".t
 WNID = re.compile(r"n\d{8}")  # a class of ImageNet
 MAX_IMAGES = 2_000_000
 MAX_UNREADABLE = 0.05
+MAX_CLASSES = 64 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -233,9 +235,9 @@ def find_images(
     `classes` does not name, `classes` that neither numbers folders nor names all classes.
     `parameter` is what messages call the path.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path's raises for names that are too long
         names = [(name, 0) for name in _walk(path)]
-    elif path.is_file():
+    elif os.path.isfile(path):  # noqa: PTH113
         with open_tar(path) as tar:
             names = [(member.name, position) for position, member in tar_files(tar, path)]
     else:
@@ -279,16 +281,18 @@ def read_classes(path: Path) -> dict[str, int]:
     """Class folder → class index: a JSON object, or a text of folders, one a line, in the order of
     the network's outputs. Raises ImageError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, MAX_CLASSES).decode("utf-8")
     except OSError as error:
-        raise ImageError(f"{path}: cannot be read; check `classes`") from error
+        raise ImageError(
+            f"{path}: cannot be read ({(error.strerror or 'error').lower()}); check `classes`"
+        ) from error
     except UnicodeDecodeError as error:
         raise ImageError(f"{path}: no text; `classes` needs one, or JSON") from error
     if path.suffix.lower() == ".txt":
         return _listed_classes(path, text)
     try:
-        found: Any = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(text)
+    except ValueError as error:
         raise ImageError(
             f"{path}: not JSON; `classes` needs an object, folder → index, or a .txt with one "
             "folder a line"
@@ -385,7 +389,6 @@ def _spread(images: list[ImageFile], limit: int) -> list[ImageFile]:
 
 def _file_bytes(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return read_limited(file)
+        return read_regular(path, MAX_BYTES)
     except OSError as error:
         raise ImageError(f"cannot be read ({(error.strerror or 'error').lower()})") from error

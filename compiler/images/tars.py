@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
+from shrinkc.compiler.support.reading.regular_file import open_regular
 from shrinkc.errors import ImageError
 
 MAX_BYTES = 1 << 28  # of one member
@@ -40,7 +41,7 @@ class _Bounded(io.RawIOBase):
 @contextmanager
 def open_tar(path: Path) -> Generator[tarfile.TarFile]:
     """Open a .tar, .tar.gz, .tar.bz2 or .tar.xz. Raises ImageError where it is none."""
-    with path.open("rb") as raw, _decompressed(raw) as stream:
+    with _opened(path) as raw, _decompressed(raw) as stream:
         try:
             tar = tarfile.open(fileobj=_Bounded(stream), mode="r:")  # noqa: SIM115
         except _DAMAGED as error:
@@ -49,6 +50,13 @@ def open_tar(path: Path) -> Generator[tarfile.TarFile]:
             ) from error
         with tar:
             yield tar
+
+
+def _opened(path: Path) -> io.BufferedReader:
+    try:
+        return cast(io.BufferedReader, open_regular(path))
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror}); check `images`") from error
 
 
 def _decompressed(raw: io.BufferedReader) -> IO[bytes]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from shrinkc.compiler.load.zip_archive import open_archive
+from shrinkc.compiler.support.reading.regular_file import open_regular
 from shrinkc.errors import LoadError, UnsafeFileError
 
 # "zip" and "legacy" are the two formats of torch.save, since and before PyTorch 1.6.
@@ -34,11 +35,10 @@ def identify(path: Path, max_bytes: int) -> FileKind:
     than `max_bytes` (unpacked, for zip archives), truncated, or of no kind that shrinkc loads.
     """
     try:
-        size = path.stat().st_size
         if path.is_dir():
             raise LoadError(f"{path}: a folder; {_WANTED}")
-        with path.open("rb") as file:
-            head = file.read(1024)
+        with open_regular(path) as file:
+            size, head = path.stat().st_size, file.read(1024)
     except FileNotFoundError as error:
         raise LoadError(f"{path}: no such file; check the path") from error
     except OSError as error:

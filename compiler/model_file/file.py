@@ -19,6 +19,8 @@ from shrinkc.compiler.model_file.decode import decode
 from shrinkc.compiler.model_file.encode import encode
 from shrinkc.compiler.model_file.schema import MAX_HEADER, VERSION, GraphEntry, VersionEntry
 from shrinkc.compiler.support.atomic_files import write_file
+from shrinkc.compiler.support.reading.regular_file import open_regular
+from shrinkc.compiler.support.reading.strict_json import parse_json
 from shrinkc.compiler.support.text import one_line
 from shrinkc.errors import IllegalGraphError, LoadError
 from shrinkc.passes import ir
@@ -86,13 +88,13 @@ def is_model_file(path: Path) -> bool:
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata of a `.safetensors`, its length checked before it is parsed."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             prefix = file.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
             if not 0 < length <= MAX_HEADER:
                 raise LoadError(_damaged(path, f"a header of {length:,} bytes"))
-            header: Any = json.loads(file.read(length))
-    except (ValueError, RecursionError) as error:
+            header = parse_json(file.read(length))
+    except ValueError as error:
         raise LoadError(_damaged(path, "its header is not JSON")) from error
     except OSError as error:
         raise LoadError(f"{path}: cannot be read ({error.strerror}); check the path") from error

@@ -35,7 +35,7 @@ class FileTiming:
     ) -> None:
         self.original, self.inputs, self.threads = original, inputs, threads
         self.progress = progress
-        self._times = Journal(folder, digest_of(original, f"{threads} threads, in turns"))
+        self._times = Journal(folder, digest_of(original, f"{threads} threads, in turns"), count=1)
 
     @cached_property
     def _file(self) -> bytes:

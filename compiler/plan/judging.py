@@ -73,7 +73,7 @@ class Judge:
         """What a network that computes what the original does loses by it; kept."""
         sample = self.sample
         seen = f"int8 {self.task!r} {sample.images.digest} {sample.size} {sample.indices}"
-        journal = Journal(self.cache, digest_of(graph, f"{seen} {options}"))
+        journal = Journal(self.cache, digest_of(graph, f"{seen} {options}"), count=1)
         if "" not in journal.entries:
             prepared = self.in_int8(graph, options)
             with self.progress.task("Measuring what int8 costs"):

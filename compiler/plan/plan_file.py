@@ -18,6 +18,7 @@ from torch import Tensor
 
 from shrinkc.compiler.model_file.file import read_tensors
 from shrinkc.compiler.model_file.schema import Identifier, Strict
+from shrinkc.compiler.support.reading.regular_file import read_regular
 from shrinkc.errors import LoadError
 
 INT8 = "int8."
@@ -138,9 +139,7 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, Tensor]]:
     """From plan.json, or the folder that it is in. Raises LoadError."""
     path = path / NAME if path.is_dir() else path
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise LoadError(f"{path}: larger than {MAX_BYTES >> 20} MB; not a plan of shrinkc's")
-        text = path.read_text("utf-8")
+        text = read_regular(path, MAX_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "no text"
         raise LoadError(f"{path}: cannot be read ({reason}); check the path") from error

@@ -3,9 +3,10 @@ killed goes on where it was."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,10 +14,16 @@ from typing import Any, cast
 
 from shrinkc.compiler.devices.jobs import key_from_json
 from shrinkc.compiler.devices.samples import Sample
+from shrinkc.compiler.support.journal import is_measured
+from shrinkc.compiler.support.json_values import finite
+from shrinkc.compiler.support.reading.checked_lines import append_lines, read_lines
+from shrinkc.compiler.support.reading.regular_file import require_writable
+from shrinkc.compiler.support.text import one_line
 from shrinkc.errors import InputError
 from shrinkc.latency_tables.key import OpKey
 
-SCHEMA = 1
+SCHEMA = 2
+READ_CONDITIONS = {"frequency_mhz": "MHz", "temperature_c": "°C"}
 CRASHES = 2  # of the device at the same operator, after which it is left out
 
 
@@ -36,6 +43,7 @@ class Journal:
 
     path: Path
     _descriptor: int
+    _of: str  # which profile's lines these are: of what its header says
     entries: list[Entry] = field(default_factory=list[Entry])
     conditions: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
 
@@ -43,9 +51,32 @@ class Journal:
         """Raises InputError when it cannot be written."""
         lines = [_entry_json(entry) for entry in entries]
         lines += [{"conditions": dict(conditions)}] if conditions else []
-        _write(self._descriptor, lines, self.path)
+        self._write([{"of": self._of, **line} for line in lines])
         self.entries += entries
         self.conditions += [conditions] if conditions else []
+
+    def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        try:
+            append_lines(self._descriptor, [finite(line) for line in lines])
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def _read(self, header: Mapping[str, Any]) -> None:
+        """What is there of this profile. A damaged line is measured again."""
+        known = False
+        for line in _objects(self.path):
+            if "header" in line:
+                _require_same(line["header"], header, self.path)
+                known = True
+            elif line.get("of") != self._of:
+                continue
+            elif "conditions" in line:
+                self.conditions += [line["conditions"]] if _are_conditions(line) else []
+            else:
+                self.entries += _entries(line)
+        if not known:
+            self._write([{"header": dict(header)}])
 
     def samples(self) -> dict[OpKey, list[Sample]]:
         found: dict[OpKey, list[Sample]] = {}
@@ -76,58 +107,43 @@ def open_journal(path: Path, header: Mapping[str, Any]) -> Generator[Journal]:
     Raises InputError: it is of another device, runtime or shrinkc, or the
     folder cannot be written.
     """
+    header = {"schema": SCHEMA, **header}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        require_writable(path)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
     try:
-        journal = Journal(path, descriptor)
-        _read(journal, {"schema": SCHEMA, **header})
+        journal = Journal(path, descriptor, _digest(header))
+        journal._read(header)  # pyright: ignore[reportPrivateUsage]
         yield journal
     finally:
         os.close(descriptor)
 
 
-def _read(journal: Journal, header: Mapping[str, Any]) -> None:
-    """A last line that was cut off by the end of the run before is dropped."""
-    data = journal.path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    os.ftruncate(journal._descriptor, len(whole))  # pyright: ignore[reportPrivateUsage]
-    lines = whole.splitlines()
-    if not lines:
-        _write(journal._descriptor, [dict(header)], journal.path)  # pyright: ignore
-        return
+def _digest(header: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _objects(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        found, *rest = (json.loads(line) for line in lines)
-        _require_same(cast("dict[str, Any]", found), header, journal.path)
-        for value in rest:
-            if "conditions" in value:
-                journal.conditions.append(value["conditions"])
-            else:
-                journal.entries.append(_entry(value))
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{journal.path}: damaged ({error}); delete it to start again") from None
+        for value in read_lines(path):
+            if isinstance(value, dict):
+                yield cast("dict[str, Any]", value)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); delete it") from error
 
 
-def _require_same(found: dict[str, Any], header: Mapping[str, Any], path: Path) -> None:
+def _require_same(found: Any, header: Mapping[str, Any], path: Path) -> None:
+    there = cast("dict[str, Any]", found if isinstance(found, dict) else {})
     for name, value in header.items():
-        if found.get(name) != value:
+        if there.get(name) != value:
+            before = one_line(str(there.get(name)), 60)
             raise InputError(
-                f"{path}: an unfinished run with {name} {found.get(name)}, now {value}; "
+                f"{path}: an unfinished run with {name} {before}, now {value}; "
                 "delete it to start again, or choose another `target`"
             )
-
-
-def _write(descriptor: int, lines: Sequence[Mapping[str, Any]], path: Path) -> None:
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    data = text.encode("utf-8")
-    try:
-        while data:
-            data = data[os.write(descriptor, data) :]
-        os.fsync(descriptor)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:
@@ -135,9 +151,26 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
     return {"key": asdict(entry.key), **(asdict(entry.sample) if entry.sample else outcome)}
 
 
-def _entry(value: Mapping[str, Any]) -> Entry:
-    key = key_from_json(value["key"])
-    if "failure" in value:
-        return Entry(key, failure=value["failure"], crash=value["crash"])
-    times, reference = tuple(value["times_us"]), tuple(value["reference_us"])
-    return Entry(key, Sample(times, value["base_us"], reference))
+def _are_conditions(line: Mapping[str, Any]) -> bool:
+    """By name, and numbers where they are read as such."""
+    found: Any = line["conditions"]
+    if not isinstance(found, dict):
+        return False
+    values = [cast("dict[str, Any]", found).get(name) for name in READ_CONDITIONS]
+    return all(value is None or is_measured(value) for value in values)
+
+
+def _entries(line: Mapping[str, Any]) -> list[Entry]:
+    """The one in it; none where it holds something else."""
+    try:
+        key = key_from_json(line["key"])
+        hash(key)
+        if "failure" in line:
+            return [Entry(key, failure=str(line["failure"]), crash=bool(line["crash"]))]
+        times, reference = tuple(line["times_us"]), tuple(line["reference_us"])
+        numbers = (line["base_us"], *times, *reference)
+    except (KeyError, TypeError):
+        return []
+    sound = bool(times) and all(is_measured(one) and one >= 0 for one in numbers)
+    fits = not reference or len(reference) == len(times)
+    return [Entry(key, Sample(times, line["base_us"], reference))] if sound and fits else []

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from shrinkc.compiler.devices.jobs import Device, Session, Setup
-from shrinkc.compiler.profile.journal import Journal, open_journal
+from shrinkc.compiler.profile.journal import READ_CONDITIONS, Journal, open_journal
 from shrinkc.compiler.profile.measure import REFERENCE_NOTE, Outcome, Plan, profile, reference_us
 from shrinkc.compiler.profile.table_folder import alone_at, save_table
 from shrinkc.compiler.support.progress import Progress
@@ -222,7 +222,7 @@ def _meta(
 def _note(journal: Journal, environment: Mapping[str, Any]) -> str:
     """Conditions over the whole run, those that the system shows."""
     parts: list[str] = []
-    for name, unit in (("frequency_mhz", "MHz"), ("temperature_c", "°C")):
+    for name, unit in READ_CONDITIONS.items():
         seen = [c[name] for c in journal.conditions if c.get(name) is not None]
         if seen:
             parts.append(f"{min(seen):.0f}–{max(seen):.0f} {unit}")

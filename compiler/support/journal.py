@@ -1,40 +1,74 @@
-"""What was measured, kept at once: lines of JSON, so that an interrupted run goes on."""
+"""What was measured, kept at once: lines in a file, so that an interrupted run goes on."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 from torch import fx
+
+from shrinkc.compiler.support.reading.checked_lines import append_lines, read_lines
 
 
 class Journal:
     """Numbers by label, in a file named after what they depend on (`about`); without a folder in
-    memory."""
+    memory.
 
-    def __init__(self, folder: Path | None, about: str) -> None:
+    count  how many numbers each has; None: as many as it has
+    """
+
+    def __init__(self, folder: Path | None, about: str, count: int | None = None) -> None:
         self.path = None if folder is None else folder / f"{about}.jsonl"
         self.entries: dict[str, list[float]] = {}
-        if self.path is not None and self.path.exists():
-            self.entries = dict(_lines(self.path))
+        if self.path is not None:
+            self.entries = {k: v for k, v in _entries(self.path) if count in (None, len(v))}
 
     def put(self, label: str, numbers: list[float]) -> None:
+        """Keep them; in the file, unless the first is NaN, which is no measurement."""
         self.entries[label] = numbers
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([label, *numbers]) + "\n")
-
-
-def _lines(path: Path) -> Iterator[tuple[str, list[float]]]:
-    for line in path.read_text("utf-8").splitlines():
+        if self.path is None or (numbers and math.isnan(numbers[0])):
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            label, *numbers = json.loads(line)
-            yield str(label), [float(n) for n in numbers]
-        except (ValueError, TypeError):
-            continue  # the line that was being written when the run ended
+            append_lines(descriptor, [[label, *map(_stored, numbers)]])
+        finally:
+            os.close(descriptor)
+
+
+_NO_NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}  # in JSON
+
+
+def _stored(number: float) -> float | str:
+    return number if math.isfinite(number) else str(number)
+
+
+def _entries(path: Path) -> Iterator[tuple[str, list[float]]]:
+    """Of a file that cannot be read, nothing is known."""
+    try:
+        for value in read_lines(path):
+            label, *rest = cast("list[Any]", value if isinstance(value, list) and value else [None])
+            numbers = [float(_NO_NUMBERS.get(n, n)) for n in rest if _is_stored(n)]
+            wrong = len(numbers) < len(rest) or (numbers and math.isnan(numbers[0]))
+            if isinstance(label, str) and not wrong:
+                yield label, numbers
+    except OSError:
+        return
+
+
+def _is_stored(value: object) -> bool:
+    return is_measured(value) or (isinstance(value, str) and value in _NO_NUMBERS)
+
+
+def is_measured(value: object) -> bool:
+    """A finite number."""
+    if type(value) is int:
+        return abs(value) < 1 << 63
+    return type(value) is float and math.isfinite(value)
 
 
 def digest_of(graph: fx.GraphModule, settings: str) -> str:

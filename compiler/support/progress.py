@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
+from shrinkc.compiler.support.text import visible
 from shrinkc.errors import InputError
 
 
@@ -46,10 +47,10 @@ class Terminal:
                 self._bars = _bars()
                 self._bars.start()
             self._tasks += 1
-            bars, task = self._bars, self._bars.add_task(text, total=total)
+            bars, task = self._bars, self._bars.add_task(visible(text), total=total)
 
         def advance(note: str = "") -> None:
-            bars.update(task, advance=1, description=f"{text} {note}" if note else text)
+            bars.update(task, advance=1, description=visible(f"{text} {note}" if note else text))
 
         try:
             yield advance
@@ -93,6 +94,6 @@ def _bars() -> Any:
         def render(self, task: Task) -> Text:
             return super().render(task) if task.total is not None else Text("")
 
-    text = TextColumn("{task.description}")
+    text = TextColumn("{task.description}", markup=False)
     columns = (SpinnerColumn(), text, BarColumn(), Count(""), Left())
     return Progress(*columns, console=Console(stderr=True), transient=True)

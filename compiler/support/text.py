@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
+# Control characters but for tabs and ends of lines, those that turn the direction of writing, ends
+# of lines of Unicode's own, and halves of characters, such as names of files that are no UTF-8
+# have. A terminal obeys them, or cannot encode them.
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def visible(text: str) -> str:
+    """The text with such characters written out, as in \\x1b."""
+    return UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
 
 def one_line(error: BaseException | str, limit: int = 160) -> str:
     """The text on one line, printable, at most `limit` characters; an empty error's class."""

@@ -61,7 +61,7 @@ class MeasuredDamage:
         teacher = copy_graph(graph).eval()
         wanted = [_answer(teacher, inputs) for inputs, _ in held]
         seen = f"bears {self.task!r} {self.seen} {self.compensates}"
-        journal = Journal(self.folder, digest_of(graph, seen))
+        journal = Journal(self.folder, digest_of(graph, seen), count=1)
         points = {name: _points(widths) for name, widths in space.candidates.items()}
         total = sum(map(len, points.values()))
         found: dict[str, Floats] = {}

@@ -18,6 +18,7 @@ from interruptible import started
 from torch import nn
 
 from shrinkc.compiler.cli.main import main
+from shrinkc.compiler.support.reading.checked_lines import read_lines
 from shrinkc.errors import EXIT_CODES
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.measured import Measurement
@@ -165,8 +166,7 @@ def profiling(environment: dict[str, str], *arguments: str | Path) -> subprocess
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    data = path.read_bytes() if path.exists() else b""
-    return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
+    return list(read_lines(path))
 
 
 def measured(path: Path) -> int:
