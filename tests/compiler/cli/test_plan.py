@@ -61,8 +61,14 @@ def test_planned_replayed_without_images_and_compared(
     assert found["compiled"]["predicted_ms_after"] == pytest.approx(plan["after_ms"])
     applied = run(capsys, "apply", model, str(out / "plan.json"), *INPUT, "-o", str(again))
     assert applied["precision"] == "int8"
-    for name in ("model.tflite", "model.onnx", "plan.json", "plan.safetensors"):
+    plans = ("plan.json", "plan.safetensors")
+    for name in plans:
         assert (again / name).read_bytes() == (out / name).read_bytes(), name
+    seen = tmp_path / "seen"  # images tell what files say of their input
+    assert main(["apply", model, str(out), *INPUT, "--images", images, "-o", str(seen)]) == 0
+    for name in (*plans, "model.tflite", "model.onnx"):
+        assert (seen / name).read_bytes() == (out / name).read_bytes(), name
+    capsys.readouterr()
     compared = run(capsys, "compare", str(out), str(again), "--runs", "3")
     assert compared["files"]["model.tflite"]["difference"] == 0
     assert compared["files"]["model.tflite"]["speedup"] > 0
