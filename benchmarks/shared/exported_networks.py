@@ -167,4 +167,5 @@ EXPORTED = (
     Exported("own", "unet", UNet, _SMALL),
     Exported("own", "detector", Detector, _SMALL),
     Exported("own", "sequence", Sequence, (1, 20, 40)),
+    Exported("timm", "repvgg_a0", _timm("repvgg_a0"), _SMALL),
 )

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from shrinkc.compiler.reference.approximated import Approximated
 from shrinkc.compiler.reference.equal_in_order import EqualInOrder
 from shrinkc.compiler.reference.probes import Probe
 from shrinkc.compiler.reference.reference import Reference
+from shrinkc.compiler.reference.rounded import Rounded
 from shrinkc.compiler.support.difference import Array, OutputError
 from shrinkc.errors import ModelRunError
 from shrinkc.passes.base import copy_graph
@@ -87,7 +87,7 @@ class Original:
 
     def rounding(self, batches: Sequence[tuple[Tensor, ...]]) -> Iterator[list[OutputError]]:
         """How far each output moves when the inputs move by what float32 rounds, how far it is from
-        the same where functions are off by what runtimes may be, where equal numbers are sorted in
+        the same where operators are off by what runtimes round, where equal numbers are sorted in
         another order, which PyTorch leaves open, and from the same in float64: no file can be
         closer to the network than that. The tally grows from one yield to the next, float64 last,
         so that one may stop when enough is known."""
@@ -103,12 +103,13 @@ class Original:
                         error.add(_farther(got, one, weight), one)
             yield errors
         for inputs, want in zip(batches, wanted, strict=True):
-            with Approximated(generator) as functions:
-                moved = self._arrays(inputs)
-            if not functions.met:
+            for _ in range(2):
+                with Rounded(generator) as operators:
+                    moved = self._arrays(inputs)
+                for error, got, one in zip(errors, moved, want, strict=True):
+                    error.add(got, one)
+            if not operators.met:
                 break
-            for error, got, one in zip(errors, moved, want, strict=True):
-                error.add(got, one)
             yield errors
         for inputs, want in zip(batches, wanted, strict=True):
             with EqualInOrder() as order:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from shrinkc.compiler.load.onnx.file import OnnxFile
 from shrinkc.compiler.reference.reference import tensors_of
+from shrinkc.compiler.reference.rounded import Rounded
 from shrinkc.compiler.support.onnx_session import onnx_session
 from shrinkc.errors import LoadError
 
@@ -19,7 +20,7 @@ class OnnxOriginal(nn.Module):
 
     A file knows float32 alone. For inputs in float64 what it computes is corrected by what float64
     changes in its translation: that is what float32 rounds, whether the translation is right or
-    not.
+    not. So is what it computes where operators are `Rounded`.
     """
 
     def __init__(self, file: OnnxFile, translation: nn.Module) -> None:
@@ -39,20 +40,26 @@ class OnnxOriginal(nn.Module):
             if one.dims is not None and not one.admits(x.shape):
                 raise ValueError(f"the file has '{one.name}' as {one.dims_shown}")
         outputs = self._session.run(tuple(x.float() for x in inputs))
+        mode = Rounded.entered()
+        if mode is not None:
+            moved = tensors_of(self.translation(*inputs))
+            with mode.paused():
+                outputs = _corrected(outputs, moved, tensors_of(self.translation(*inputs)))
         if inputs[0].dtype == torch.float64:
-            outputs = self._corrected(outputs, inputs)
+            narrow = copy.deepcopy(self.translation).float()
+            exact = tensors_of(self.translation(*inputs))
+            outputs = _corrected(outputs, exact, tensors_of(narrow(*(x.float() for x in inputs))))
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _corrected(
-        self, outputs: tuple[Tensor, ...], inputs: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
-        narrow = copy.deepcopy(self.translation).float()
-        exact = tensors_of(self.translation(*inputs))
-        rounded = tensors_of(narrow(*(x.float() for x in inputs)))
-        return tuple(
-            known + (e - r) if known.is_floating_point() else known
-            for known, e, r in zip(outputs, exact, rounded, strict=True)
-        )
+
+def _corrected(
+    outputs: tuple[Tensor, ...], other: tuple[Tensor, ...], usual: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """By how far the translation is from what it usually says."""
+    return tuple(
+        known + (o - u) if known.is_floating_point() else known
+        for known, o, u in zip(outputs, other, usual, strict=True)
+    )
 
 
 class _Session:
