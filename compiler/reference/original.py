@@ -20,6 +20,7 @@ from shrinkc.passes.base import copy_graph
 Answering = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]  # inputs → the outputs
 KEPT_BYTES = 64 << 20  # of outputs
 TINY = ((2.0**-22, 30.0), (2.0**-18, 1.0))  # relative changes of the input, how much they count
+DRAWS = 4  # of what operators round, for each batch
 EXACT_WEIGHT = 4.0  # of what float32 rounds: another order of the same sums rounds otherwise
 
 
@@ -103,11 +104,11 @@ class Original:
                         error.add(_farther(got, one, weight), one)
             yield errors
         for inputs, want in zip(batches, wanted, strict=True):
-            for _ in range(2):
+            for _ in range(DRAWS):
                 with Rounded(generator) as operators:
                     moved = self._arrays(inputs)
                 for error, got, one in zip(errors, moved, want, strict=True):
-                    error.add(got, one)
+                    error.add(_farther(got, one, EXACT_WEIGHT), one)
             if not operators.met:
                 break
             yield errors

@@ -1,7 +1,7 @@
 """A network whose operators are as far off as those of another runtime may be.
 
-A sum of n products that is added up in another order, or whose weights were folded, is off as if
-each of its terms were off by √n half units of float32's last place. How much of that reaches the
+A sum of n products that is added up in another order, or whose weights were folded, is off about as
+if each of its terms were off by √n quarters of float32's last place. How much of that reaches the
 outputs is the network's own doing: Monte Carlo arithmetic (Parker, 1997) tells it, for inputs that
 hardly reach the outputs, too, and without relying on the one error that PyTorch happens to make.
 
@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _aten: Any = torch.ops.aten
-HALF_PLACE = 2.0**-24  # of a number in float32, as a share of it
-OFF = 2.0**-21  # twice what ONNX Runtime's tanh is off, between −40 and 40
+QUARTER = 2.0**-25  # of the last place of a number in float32, as a share of it
+OFF = 2.0**-22  # about what ONNX Runtime's tanh is off, between −40 and 40
 _OF_ONE = (_aten.sigmoid.default, _aten.sigmoid_.default, _aten.tanh.default, _aten.tanh_.default)
 _TIMES_X = (_aten.silu.default, _aten.silu_.default, _aten.mish.default, _aten.mish_.default)
 
@@ -67,7 +67,7 @@ class Rounded(TorchDispatchMode):
         count = None if self._paused else _TERMS.get(func)
         if count is not None:
             self.met = True
-            step = math.sqrt(max(1, count(args))) * HALF_PLACE
+            step = math.sqrt(max(1, count(args))) * QUARTER
             args = tuple(self._moved(x, step) for x in args)
         result = func(*args, **kwargs)
         if not self._paused and func in _OF_ONE + _TIMES_X:

@@ -72,7 +72,7 @@ def test_more_than_that_is_not_forgiven() -> None:
             return (model(*inputs),)
 
     (want,) = (x.numpy() for x in answer((X,)))
-    for wrong, allowed in ((OFF / 2, True), (OFF * 4, False)):
+    for wrong, allowed in ((OFF, True), (OFF * 16, False)):
         error = OutputError()
         error.add(want + np.float32(wrong), want)
         for rounding in Original(answer).rounding([(X,)]):
