@@ -6,8 +6,8 @@
 `kill` starts commands on a small network and ends each by SIGKILL at a random moment, renames and
 the like slowed down so that many moments lie among them. OUT must then hold all of the old files or
 all of the new ones, and a folder and a file of the user's; the same command, run again, must make
-the files of a run that nobody disturbed, and leave nothing hidden. `pairs` starts a command for two
-networks into one OUT at once: one run's files must be there. Of reports, what took how long is left
+the files of a run that nobody disturbed, and leave nothing hidden. `pairs` starts two
+commands for two networks into one OUT at once: what both write must be of one of them. Of reports, what took how long is left
 out of the comparison, and report.html, which is drawn from report.json. What profile and calibrate
 measure on is played. Every run is a fork of this process, which has imported everything.
 """
@@ -242,21 +242,26 @@ class Workshop:
         return f"{state}, while writing" if inside else state
 
     def paired(self, name: str, command: Command) -> str:
-        """Two runs at once; whose files are there."""
-        results = {net: self.reference(name, command, net)[0] for net in NETWORKS}
+        """It and another command at once, each for a network of its own; what became of them."""
+        others = [one for one, other in COMMANDS.items() if other.out == "out"]
+        pair = ((name, NETWORKS[0]), (self.dice.choice(others), NETWORKS[1]))
+        results = [self.reference(one, COMMANDS[one], net)[0] for one, net in pair]
         place = self.copied()
-        children = [start(place, command, net) for net in NETWORKS]
+        children = [start(place, COMMANDS[one], net) for one, net in pair]
         codes = [ended(child) for child in children]
         refused = [told for code, told in codes if code == 2 and "is at work there" in told]
         if any(code for code, told in codes if told not in refused) or len(refused) > 1:
             return f"WRONG: {codes}"
-        state = _named(_content(place / "out"), results)
+        done = [found for found, (code, _) in zip(results, codes, strict=True) if code == 0]
+        if not _one_runs(_content(place / "out"), done):
+            return f"WRONG: some of each of {pair}"
         if left := _hidden(place):
             return f"WRONG: stays: {left}"
-        waited = any("waiting for process" in told for _, told in codes)
-        how = "refused" if refused else "waited" if waited else "not at once"
         shutil.rmtree(place)
-        return state if state.startswith("WRONG") else f"one run's, other {how}"
+        if refused:
+            return "other one refused"
+        waited = any("waiting for process" in told for _, told in codes)
+        return "other one waited" if waited else "not writing at once"
 
 
 def start(place: Path, command: Command, net: str) -> tuple[int, Path]:
@@ -372,6 +377,15 @@ def _named(found: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]]) ->
             return name
     differ = {n for n in found if any(found[n] != files.get(n) for files in states.values())}
     return f"WRONG: neither: {sorted(differ)}"
+
+
+def _one_runs(found: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether what several wrote is all of one of them, and everything is there."""
+    everything = set[str]().union(*results)
+    several = {name for name in everything if sum(name in one for one in results) > 1}
+    whole = any(all(found.get(name) == one[name] for name in several) for one in results)
+    alone = (one[name] == found.get(name) for one in results for name in one if name not in several)
+    return set(found) == everything and whole and all(alone)
 
 
 def _hidden(place: Path) -> list[str]:
