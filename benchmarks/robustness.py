@@ -6,10 +6,11 @@
 `kill` starts commands on a small network and ends each by SIGKILL at a random moment, renames and
 the like slowed down so that many moments lie among them. OUT must then hold all of the old files or
 all of the new ones, and a folder and a file of the user's; the same command, run again, must make
-the files of a run that nobody disturbed, and leave nothing hidden. `pairs` starts two
-commands for two networks into one OUT at once: what both write must be of one of them. Of reports, what took how long is left
-out of the comparison, and report.html, which is drawn from report.json. What profile and calibrate
-measure on is played. Every run is a fork of this process, which has imported everything.
+the files of a run that nobody disturbed, and leave nothing hidden. `pairs` starts two commands for
+two networks into one OUT at once: what both write must be of one of them. Of reports, what took how
+long is left out of the comparison, and report.html, which is drawn from report.json. What profile
+and calibrate measure on is played. Every run is a fork of this process, which has imported
+everything.
 """
 
 from __future__ import annotations

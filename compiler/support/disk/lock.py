@@ -66,7 +66,7 @@ def locked(path: Path, folder: Path, wait_s: float = 0.0) -> Generator[None]:
     try:
         with suppress(OSError):  # a full disk: who waits learns less
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, _own_name(), 0)
+            os.write(descriptor, _own_name())
         yield
     finally:
         try:
@@ -75,6 +75,8 @@ def locked(path: Path, folder: Path, wait_s: float = 0.0) -> Generator[None]:
         finally:
             with suppress(OSError):
                 os.close(descriptor)
+            if os.name == "nt":  # where no open file can be removed
+                path.unlink(missing_ok=True)
 
 
 def _acquired(path: Path, folder: Path, wait_s: float) -> int:
@@ -146,7 +148,7 @@ def _own_name() -> bytes:
 def _owner(descriptor: int) -> str:
     """As its file says; it may be anything, or nothing yet."""
     try:
-        found: Any = json.loads(os.pread(descriptor, 4096, 0))
+        found: Any = json.loads(os.read(descriptor, 4096))
         who = f"process {int(found['pid'])} on {found['host']}, since {found['since']}"
         return shown(f"{who}: {found['command']}", 2 * _NAME)
     except (OSError, ValueError, KeyError, TypeError):

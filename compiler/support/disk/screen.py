@@ -42,6 +42,8 @@ def put_up(folder: Path, new: Path) -> bool:
     """Screen `folder`; the screen shows the files of `new`, which lies in `folder`, as if they were
     there. False where there is no screen, and `folder` as it was."""
     screen = beside(folder)
+    if _renameat2() is None:
+        return False
     try:
         mode = folder.stat()
         screen.mkdir()
@@ -52,7 +54,7 @@ def put_up(folder: Path, new: Path) -> bool:
             os.chown(screen, mode.st_uid, mode.st_gid)
         screen.chmod(stat.S_IMODE(mode.st_mode))
         exchange(screen, folder)
-    except (OSError, NotImplementedError):
+    except OSError:
         remove(folder)
         return False
     return True
@@ -78,12 +80,9 @@ def remove(folder: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Let two folders change names in one step. Raises OSError, or NotImplementedError."""
-    call = _renameat2()
-    if call is None:
-        raise NotImplementedError
+    """Let two folders change names in one step. Raises OSError."""
     names = os.fsencode(one), os.fsencode(other)
-    if call(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) != 0:
+    if _renameat2()(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(one), None, str(other))
 
