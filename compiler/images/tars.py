@@ -32,6 +32,8 @@ class _Bounded(io.RawIOBase):
         return self._stream.read(size)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
+        if offset >= 1 << 63:
+            raise tarfile.ReadError("a header that points nowhere")
         return self._stream.seek(offset, whence)
 
     def tell(self) -> int:

@@ -8,6 +8,7 @@ batch size to the next is one that follows the batch.
 
 from __future__ import annotations
 
+import keyword
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -288,7 +289,8 @@ _TAKEN = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph())))
 
 
 def _free(part: str) -> str:
-    return f"{part}_" if part in _TAKEN or part.startswith("constant_") else part
+    taken = part in _TAKEN or keyword.iskeyword(part) or part.startswith("constant_")
+    return f"{part}_" if taken else part
 
 
 def _at(index: int, value: Any) -> Any:

@@ -9,8 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx_files import one_node, written
 from torch import nn
 
 import shrinkc
@@ -27,6 +30,7 @@ from shrinkc.compiler.formats.registry import (
     open_runner,
     read_model,
 )
+from shrinkc.compiler.formats.runner import random_inputs
 from shrinkc.compiler.formats.tflite import TFLITE
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.quantise.stored import StoredCalibration
@@ -158,6 +162,27 @@ def test_files_are_told_by_content_then_by_suffix(model: nn.Module, tmp_path: Pa
     assert open_runner(disguised).input_shapes == ((1, 16, 16, 3),)
     with pytest.raises(LoadError, match=r"neither a \.onnx nor a \.tflite file"):
         read_model(tmp_path / "report.json")
+
+
+def test_files_that_do_not_run_are_one_line(model: nn.Module, tmp_path: Path) -> None:
+    """The interpreter would follow an offset out of the file, and the process end there."""
+    path = tmp_path / "model.tflite"
+    shrinkc.compile(model, SHAPES, target="rpi4", runs=0).save(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[:4] = (len(data) - 4).to_bytes(4, "little")  # of the root table
+    path.write_bytes(data)
+    with pytest.raises(LoadError, match=r"model\.tflite: a damaged \.tflite"):
+        open_runner(path)
+    text = one_node("Identity", (1, 2))
+    text.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.STRING
+    with pytest.raises(LoadError, match="its inputs are string, no arrays"):
+        random_inputs(open_runner(written(text, tmp_path)))
+    large = one_node("Identity", (1 << 20, 1 << 20))
+    with pytest.raises(LoadError, match=r"an input of shape 1048576×1048576 is no network's"):
+        random_inputs(open_runner(written(large, tmp_path)))
+    odd = open_runner(written(one_node("Reshape", (1, 4), [np.array([3])]), tmp_path))
+    with pytest.raises(LoadError, match="ONNX Runtime cannot run the file"):
+        odd.run([np.zeros((1, 4), np.float32)])
 
 
 def test_every_runtime_of_a_shipped_table_has_its_format() -> None:

@@ -105,6 +105,17 @@ def test_a_tar_gives_the_same_as_the_folder(tmp_path: Path, mode: str) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["images", "images.tar"]
 
 
+def test_a_tar_whose_header_points_nowhere(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"a.png": image(1), "b.png": image(2)}, "w:")
+    raw = bytearray(path.read_bytes())
+    raw[124:136] = b"\x80" + b"\xff" * 11  # of the first: how long it is
+    raw[148:156] = b" " * 8
+    raw[148:156] = b"%06o\0 " % sum(raw[:512])
+    path.write_bytes(raw)
+    with pytest.raises(ImageError, match="the tar is damaged or cut off"):
+        find_images(path)
+
+
 def test_names_in_a_tar_are_only_labels(tmp_path: Path) -> None:
     """Nothing is written, links are not followed, the same name twice is two images."""
     path = tmp_path / "evil.tar"

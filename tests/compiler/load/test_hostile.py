@@ -387,6 +387,19 @@ def test_nesting_without_end(tmp_path: Path, data: bytes) -> None:
     refused(archive(tmp_path / "model.pt", data), tmp_path / "ran", "asks for values within values")
 
 
+def test_a_weight_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Casting collects them by names that the file gives."""
+
+    def state(model: nn.LSTM) -> dict[str, Any]:
+        known = vars(model) | {"_flat_weights_names": ["training"]}
+        return {k: v for k, v in known.items() if not k.startswith("_flat_weight_refs")}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.LSTM, "__getstate__", state)
+        path = dump(nn.Sequential(nn.LSTM(3, 4)), tmp_path / "model.pt")
+    refused(path, tmp_path / "ran", "of another version of its library")
+
+
 def test_random_damage_is_always_one_line(tmp_path: Path) -> None:
     """Flipped bytes in the pickle lead to the same model, or to a LoadError; never elsewhere."""
     stream = io.BytesIO()

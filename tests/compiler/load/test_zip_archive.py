@@ -80,6 +80,18 @@ def test_entries_of_other_kinds(saved: Path, offset: int, value: int, match: str
     refused(saved, match)
 
 
+def test_an_entry_larger_than_the_file(saved: Path) -> None:
+    """Whose bytes would be asked of the system before they are found missing."""
+    sizes = struct.pack("<II", 0xFFFFFFF0, 0xFFFFFFF0)
+
+    def claim(data: bytearray) -> None:
+        at = data.index(b"PK\1\2") + 20
+        data[at : at + 8] = sizes
+
+    changed(saved, claim)
+    refused(saved, "is not what was written|GiB|bytes")
+
+
 def test_a_compressed_archive_loads(saved: Path) -> None:
     with zipfile.ZipFile(saved) as file:
         contents = {name: file.read(name) for name in file.namelist()}

@@ -19,6 +19,8 @@ from torch import Tensor
 from shrinkc.compiler.load.onnx.build import FollowsBatch, Value
 from shrinkc.compiler.load.onnx.context import Context, Rule
 
+MOST_PIXELS = 1 << 15  # of a side
+
 
 @dataclass(frozen=True)
 class _How:
@@ -84,6 +86,8 @@ def _resized(c: Context, how: _How, by_axis: dict[int, tuple[int, float]]) -> Va
             continue
         if axis < 2:
             raise c.unsupported("resizing the batch or the channels")
+        if not (0 < after <= MOST_PIXELS and scale > 0):
+            raise c.unsupported(f"resizing {x.shape[axis]:,} pixels to {after:,}")
         matrices[axis] = _matrix(how, x.shape[axis], after, scale)
     if not matrices:
         return x

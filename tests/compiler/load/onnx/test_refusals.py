@@ -114,6 +114,11 @@ OPERATORS: dict[str, tuple[onnx.ModelProto, str]] = {
         ),
         r"node 'Resize_0' \(Resize\): resizing by tf_crop_and_resize",
     ),
+    "endless": (
+        one_node("Resize", (1, 3, 8, 8), [None, np.array([1, 1, 1e9, 1], np.float32)]),
+        r"node 'Resize_0' \(Resize\): resizing 8 pixels to 8,000,000,000",
+    ),
+    "a large input": (conv_net(shape=("N", 3, 1 << 14, 1 << 14)), "which is no network's"),
     "indices": (
         one_node("MaxPool", IMAGE, outputs=2, kernel_shape=[2, 2]),
         r"node 'MaxPool_0' \(MaxPool\): it returns indices",
@@ -145,6 +150,13 @@ def test_what_cannot_be_translated_is_named(name: str, tmp_path: Path) -> None:
     error = refusal(model, tmp_path)
     assert re.search(message, str(error)), error
     assert isinstance(error, CaptureError | InputError)
+
+
+def test_a_layer_may_have_any_name(tmp_path: Path) -> None:
+    """Names become attributes in Python source."""
+    model = conv_net()
+    model.graph.node[0].name = "net/import/lambda"
+    assert shrinkc.estimate(written(model, tmp_path), target="rpi4").total_ms > 0
 
 
 def test_a_branch_that_is_known_is_taken(tmp_path: Path) -> None:
