@@ -241,6 +241,8 @@ def _lay_tree(folder: Path) -> None:
     root.mkdir()
     for entry in json.loads((folder / "tree.json").read_text()):
         path = root / entry["path"]
+        if os.path.lexists(path):
+            continue
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _make(path, entry["kind"], image)
