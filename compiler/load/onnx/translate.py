@@ -163,6 +163,11 @@ class _Translator:
                 found[one.name] = torch_tensor(array_of(self.file.path, one.t))
             elif one.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
                 raise CaptureError(f"{self.file.path}: {_unknown([node])}")
+            elif one.ref_attr_name:
+                raise LoadError(
+                    f"{self.file.path}: damaged: attribute '{shown(one.name)}' of no function; "
+                    "copy or export it again"
+                )
             else:
                 found[one.name] = onnx.helper.get_attribute_value(one)
         return found

@@ -152,6 +152,12 @@ def test_what_cannot_be_translated_is_named(name: str, tmp_path: Path) -> None:
     assert isinstance(error, CaptureError | InputError)
 
 
+def test_an_attribute_of_a_function_that_is_none(tmp_path: Path) -> None:
+    model = conv_net()
+    model.graph.node[0].attribute.add(name="group", type=onnx.AttributeProto.INT, ref_attr_name="g")
+    assert "attribute 'group' of no function" in str(refusal(model, tmp_path))
+
+
 def test_a_layer_may_have_any_name(tmp_path: Path) -> None:
     """Names become attributes in Python source."""
     model = conv_net()
