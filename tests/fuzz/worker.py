@@ -52,6 +52,7 @@ class Worker:
         self._found = scratch / "found"
         self._out = os.fdopen(os.dup(1), "w")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries print
+        sys.stderr = os.fdopen(os.dup(2), "w")  # for a traceback of the worker's own
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         warnings.simplefilter("ignore")
         self._at = mmap.mmap(os.open(scratch / "at", os.O_RDWR), AT.size)
@@ -64,13 +65,13 @@ class Worker:
 
     def _begin(self, reader: Reader) -> None:
         """What is sound is read; and everything is imported before it counts."""
-        for files in self.sound[reader.name]:
+        for number, files in enumerate(self.sound[reader.name], 1):
             _emptied(self.folder)
             reader.prepare(self.folder, files)
             try:
                 reader.read(self.folder)
             except Exception as error:
-                self._keep(reader.name, -1, files, ("sound input", *_described(error)))
+                self._keep(reader.name, -number, files, ("sound input", *_described(error)))
 
     def say(self, **message: Any) -> None:
         self._out.write(json.dumps(message) + "\n")

@@ -309,8 +309,10 @@ def _read_labels(folder: Path) -> None:
         read_classes(folder / names.pop())
         return
     place = folder / "coco.json" if "coco.json" in names else folder
-    found = find_annotations(place, "annotations").numbered(2)
-    found.joined([found.of(f"{name}.png", (12, 9), _PREPROCESSING) for name in _NAMES])
+    images = [f"{name}.png" for name in _NAMES]
+    found = find_annotations(place, "annotations").matched(folder, images).numbered(2)
+    found.missing(images)
+    found.joined([found.of(name, (12, 9), _PREPROCESSING) for name in images])
 
 
 def _arrays() -> list[Files]:
