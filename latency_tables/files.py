@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
@@ -18,7 +19,15 @@ from shrinkc.latency_tables.kernels.model import (
 )
 from shrinkc.latency_tables.key import PRECISIONS
 from shrinkc.latency_tables.meta import ModelShape
-from shrinkc.latency_tables.rows import Row, csv_text, iterate_rows, read_rows, unique
+from shrinkc.latency_tables.rows import (
+    LARGEST,
+    Row,
+    csv_text,
+    iterate_rows,
+    limited_text,
+    read_rows,
+    unique,
+)
 
 MODEL_COLUMNS = ("precision", "feature", "unit", "coefficient", "floor", "prior")
 COVERAGE_COLUMNS = (
@@ -154,13 +163,14 @@ def mean_errors_percent(path: Traversable) -> dict[tuple[str, str], float]:
     `read_validation`. Raises TableError for numbers that are none."""
     sums: dict[tuple[str, str], tuple[float, int]] = {}
     try:
-        with path.open("r", encoding="utf-8") as file:
-            rows = csv.reader(file)
-            next(rows, None)
-            for _, precision, measured_ms, predicted_ms, held_out in rows:
-                total, count = sums.get((precision, held_out), (0.0, 0))
-                error = abs(float(predicted_ms) / float(measured_ms) - 1)
-                sums[precision, held_out] = total + error, count + 1
+        rows = csv.reader(io.StringIO(limited_text(path)))
+        next(rows, None)
+        for _, precision, measured_ms, predicted_ms, held_out in rows:
+            total, count = sums.get((precision, held_out), (0.0, 0))
+            error = abs(float(predicted_ms) / float(measured_ms) - 1)
+            if not error <= LARGEST:
+                raise ValueError(f"{predicted_ms} predicted, {measured_ms} measured")
+            sums[precision, held_out] = total + error, count + 1
     except (OSError, ValueError, ZeroDivisionError, csv.Error) as error:
         raise TableError(f"{path}: cannot be read: {error}") from None
     return {key: 100 * total / count for key, (total, count) in sums.items()}

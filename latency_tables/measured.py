@@ -14,17 +14,28 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources.abc import Traversable
 from itertools import chain
+from typing import IO, Literal
 
 import numpy as np
 
 from shrinkc.errors import TableError
 from shrinkc.latency_tables.columns import NUMBERS, FloatArray, IntArray, OpColumns, numbers
 from shrinkc.latency_tables.key import PRECISIONS, OpKey
-from shrinkc.latency_tables.rows import MAX_DIGITS, Readable, Row, csv_text, read_rows, unique
+from shrinkc.latency_tables.rows import (
+    LARGEST,
+    LEAST,
+    MAX_BYTES,
+    MAX_DIGITS,
+    Readable,
+    Row,
+    csv_text,
+    limited_text,
+    read_rows,
+    unique,
+)
 
 OPS_COLUMNS = ("op", *NUMBERS, "activation", "precision", "median_us", "iqr_us", "runs")
 ACTIVATIONS = ("none", "relu", "relu6")
-MAX_BYTES = 256 << 20  # of one file, unpacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +157,7 @@ def read_ops(path: Traversable) -> MeasuredOps:
 def _read_at_once(path: Readable) -> MeasuredOps | None:
     """None for a file with anything wrong; reading it row by row tells what."""
     try:
-        header, *lines = csv.reader(io.StringIO(path.read_text("utf-8")), strict=True)
+        header, *lines = csv.reader(io.StringIO(limited_text(path)), strict=True)
         columns: dict[str, tuple[str, ...]]
         columns = dict(zip(header, zip(*lines, strict=True), strict=True))
         digits = [columns[name] for name in NUMBERS]
@@ -168,14 +179,14 @@ def _read_at_once(path: Readable) -> MeasuredOps | None:
 
 
 def _sound(ops: MeasuredOps, columns: Mapping[str, tuple[str, ...]]) -> bool:
-    stated = np.array([bool(text) for text in columns["iqr_us"]])
+    iqr = ops.iqr_us[[bool(text) for text in columns["iqr_us"]]]
     return (
         set(columns["activation"]) <= set(ACTIVATIONS)
         and set(columns["precision"]) <= set(PRECISIONS)
         and all(columns["op"])
         and bool((ops.table >= 1).all())
-        and bool(np.isfinite(ops.median_us).all() and (ops.median_us > 0).all())
-        and bool((ops.iqr_us[stated] >= 0).all() and np.isfinite(ops.iqr_us[stated]).all())
+        and bool(((ops.median_us >= LEAST) & (ops.median_us <= LARGEST)).all())
+        and bool(((iqr == 0) | (iqr >= LEAST) & (iqr <= LARGEST)).all())
         and all(ops.runs[[bool(text) for text in columns["runs"]]] >= 1)
         and ops.distinct
     )
@@ -230,15 +241,12 @@ class _Unpacked:
     def __str__(self) -> str:
         return str(self.path)
 
-    def read_text(self, encoding: str | None = None) -> str:
+    def open(self, mode: Literal["rb"], /) -> IO[bytes]:
         try:
             with self.path.open("rb") as packed, gzip.open(packed) as stream:
-                content = stream.read(MAX_BYTES + 1)
+                return io.BytesIO(stream.read(MAX_BYTES + 1))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise TableError(f"{self.path}: not a whole gzip file: {error}") from None
-        if len(content) > MAX_BYTES:
-            raise TableError(f"{self.path}: more than {MAX_BYTES >> 20} MB unpacked")
-        return content.decode(encoding or "utf-8")
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,11 @@ from shrinkc.latency_tables.interpolate import CLIFFS
 from shrinkc.latency_tables.kernels.features import Caches, Tiles
 from shrinkc.latency_tables.kernels.registry import KERNELS, Kernels
 from shrinkc.latency_tables.key import PRECISIONS
+from shrinkc.latency_tables.rows import limited_text
 
 SCHEMA = 1
+MAX_BYTES = 1 << 20
+MAX_COUNT = 10**12
 _DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?|unknown")
 Kind = Literal["measured", "fitted"]
 
@@ -62,10 +65,12 @@ _KNOWN = frozenset({"schema", "kind", "precisions", "note", "model", "cliffs", *
 def read_meta(path: Traversable) -> TableMeta:
     """Raises TableError for what is missing, unknown, of the wrong type or newer than this."""
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        content = tomllib.loads(limited_text(path, MAX_BYTES))
     except (OSError, UnicodeDecodeError) as error:
         raise TableError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise TableError(f"{path}: not valid TOML: nested too deep; correct it") from None
+    except ValueError as error:  # of numbers and dates as well
         raise TableError(f"{path}: not valid TOML: {error}; correct it") from None
     return _Reader(path, content).meta()
 
@@ -123,7 +128,7 @@ class _Reader:
 
     def _schema(self) -> None:
         schema = self.content.get("schema")
-        if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        if type(schema) is not int or not 1 <= schema <= MAX_COUNT:
             raise self._error("schema must be a positive integer")
         if schema > SCHEMA:
             raise self._error(
@@ -138,7 +143,7 @@ class _Reader:
             case "fitted":
                 return "fitted"
             case other:
-                raise self._error(f"kind is {other!r}; write measured or fitted")
+                raise self._error(f"kind is {_told(other)}; write measured or fitted")
 
     def _text(self, name: str) -> str:
         value = self.content.get(name)
@@ -152,29 +157,32 @@ class _Reader:
 
     def _count(self, values: Mapping[str, object], name: str, where: str = "") -> int:
         value = values.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if type(value) is not int or not 1 <= value <= MAX_COUNT:
             raise self._error(f"{where}{name} must be a positive integer")
         return value
 
     def _precisions(self) -> tuple[str, ...]:
         values = self.content.get("precisions")
         names = cast("list[object]", values) if isinstance(values, list) else []
-        if not names or len(set(names)) < len(names) or not set(names) <= set(PRECISIONS):
+        known = [name for name in names if name in PRECISIONS]
+        if not names or len(set(known)) < len(names):
             raise self._error(f"precisions must list some of {', '.join(PRECISIONS)}, each once")
-        return tuple(cast("list[str]", names))
+        return tuple(cast("list[str]", known))
 
     def _cliffs(self) -> str:
         value = self.content.get("cliffs", "cpu")
-        if value not in CLIFFS:
-            raise self._error(f"cliffs is {value!r}; write one of {', '.join(CLIFFS)}")
-        return cast(str, value)
+        if not isinstance(value, str) or value not in CLIFFS:
+            raise self._error(f"cliffs is {_told(value)}; write one of {', '.join(CLIFFS)}")
+        return value
 
     def _model(self) -> ModelShape:
         model = self._section(self.content, "model")
         self._only(model, frozenset({"kernels", "caches", "tiles"}), "model.")
         kernels = model.get("kernels")
         if not isinstance(kernels, str) or kernels not in KERNELS:
-            raise self._error(f"model.kernels is {kernels!r}; write one of {', '.join(KERNELS)}")
+            raise self._error(
+                f"model.kernels is {_told(kernels)}; write one of {', '.join(KERNELS)}"
+            )
         tiles = self._section(model, "tiles", "model.")
         if set(tiles) != set(self._precisions()):
             raise self._error("model.tiles must have one section for each of the precisions")
@@ -205,6 +213,11 @@ class _Reader:
 
     def _error(self, problem: str) -> TableError:
         return TableError(f"{self.path}: {problem}")
+
+
+def _told(value: object) -> str:
+    """A text as it is, of anything else what it is."""
+    return f"{value[:40]!r}" if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 _TILE_NAMES = tuple(field.name for field in fields(Tiles))

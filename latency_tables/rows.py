@@ -7,18 +7,30 @@ import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import IO, Literal, Protocol, TypeVar
 
 from shrinkc.errors import TableError
 
 T = TypeVar("T")
 MAX_DIGITS = 12
+MAX_BYTES = 256 << 20  # of one file, unpacked
+LARGEST, LEAST = 1e15, 1e-9  # number that is a time, a share or a count, and that is not 0
 
 
 class Readable(Protocol):
-    """A file whose name its `str` is."""
+    """A file whose name its `str` is; opened for bytes."""
 
-    def read_text(self, encoding: str | None = None) -> str: ...
+    def open(self, mode: Literal["rb"], /) -> IO[bytes]: ...
+
+
+def limited_text(path: Readable, most: int = MAX_BYTES) -> str:
+    """Of a file of at most so many bytes. Raises TableError, and OSError, ValueError for what is
+    no text."""
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise TableError(f"{path}: more than {most >> 20} MB")
+    return content.decode("utf-8")
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,7 @@ class Row:
         return value
 
     def number(self, column: str) -> float:
-        """Finite and not negative."""
+        """Finite, not negative, and of a size that it can have."""
         text = self.values[column]
         try:
             value = float(text)
@@ -62,6 +74,8 @@ class Row:
                 f"{column} is {text}; it must be finite and not negative: "
                 "measure again or delete the row"
             )
+        if value > LARGEST or 0 < value < LEAST:
+            raise self.error(f"{column} is {text}; it must be 0, or from {LEAST:g} to {LARGEST:g}")
         return value
 
     def error(self, problem: str) -> TableError:
@@ -76,7 +90,7 @@ def read_rows(path: Readable, columns: Sequence[str]) -> list[Row]:
 def iterate_rows(path: Readable, columns: Sequence[str]) -> Iterator[Row]:
     """The same, one after the other: nothing is kept of a row that was read."""
     try:
-        lines = csv.reader(io.StringIO(path.read_text("utf-8")), strict=True)
+        lines = csv.reader(io.StringIO(limited_text(path)), strict=True)
         header = next(lines, list[str]())
         if header != list(columns):
             raise TableError(f"{path} line 1: {_header_problem(header, columns)}")

@@ -6,6 +6,7 @@ import gzip
 import os
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import lru_cache, partial
 from importlib.resources import files
@@ -98,12 +99,12 @@ def read_statement(target: str) -> tuple[TableMeta, Mapping[tuple[str, str], flo
 
 def _own_targets() -> frozenset[str]:
     folder = user_tables()
-    return frozenset(_targets_in(folder, "")) if _is_folder(folder) else frozenset()
+    return frozenset(_targets_in(folder)) if _is_folder(folder) else frozenset()
 
 
 @lru_cache
 def _shipped_targets() -> frozenset[str]:
-    return frozenset(_targets_in(_data(), ""))
+    return frozenset(_targets_in(_data()))
 
 
 @lru_cache
@@ -135,14 +136,17 @@ def _data() -> Traversable:
     return files(__package__ or __name__).joinpath("data")
 
 
-def _targets_in(folder: Traversable, prefix: str) -> list[str]:
+def _targets_in(folder: Traversable, prefix: str = "") -> list[str]:
+    """Devices and, within them, runtimes: a target's name has at most these two parts."""
     found: list[str] = []
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.name.startswith("."):
-            name = f"{prefix}{entry.name}"
-            if entry.joinpath("meta.toml").is_file():
-                found.append(name)
-            found += _targets_in(entry, f"{name}/")
+    with suppress(OSError):  # a folder that cannot be read has no tables
+        for entry in folder.iterdir():
+            if entry.is_dir() and not entry.name.startswith("."):
+                name = f"{prefix}{entry.name}"
+                if entry.joinpath("meta.toml").is_file():
+                    found.append(name)
+                if not prefix:
+                    found += _targets_in(entry, f"{name}/")
     return found
 
 

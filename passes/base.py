@@ -11,6 +11,8 @@ from __future__ import annotations
 import copy
 import gc
 from collections import OrderedDict
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -70,20 +72,24 @@ class Pass(Protocol):
 
 
 def copy_graph(graph_module: fx.GraphModule) -> fx.GraphModule:
-    """A deep copy: own parameters, own graph, `meta` kept.
-
-    The collector waits meanwhile: so many new objects make it look through all there are, twice as
-    long as ResNet-50 takes to copy.
-    """
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    """A deep copy: own parameters, own graph, `meta` kept."""
+    with collector_waits():
         memo: dict[int, Any] = {}
         for module in reversed(list(graph_module.modules())):  # parts before their owners
             known = type(module) in MODULES or type(module) is nn.Module
             if known and id(module) not in memo:
                 memo[id(module)] = _copy_module(module, memo)
         return copy.deepcopy(graph_module, memo)
+
+
+@contextmanager
+def collector_waits() -> Generator[None]:
+    """Where a network is made: so many new objects make the collector look through all there are,
+    twice as long as ResNet-50 takes to copy."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
         if collecting:
             gc.enable()

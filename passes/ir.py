@@ -396,8 +396,8 @@ def _attribute_problem(graph_module: fx.GraphModule, target: str) -> str | None:
 
 def _module_problem(graph_module: fx.GraphModule, node: fx.Node) -> str | None:
     try:
-        module = graph_module.get_submodule(cast(str, node.target))
-    except AttributeError:
+        module = module_of(graph_module, node)
+    except KeyError:
         return f"module '{node.target}' does not exist"
     most = 1
     if isinstance(module, Recurrent):

@@ -14,6 +14,7 @@ from shrinkc.compiler.formats.runner import random_inputs
 from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.measure.bench import bench
 from shrinkc.compiler.measure.compare_files import ComparedFiles, compare_files
+from shrinkc.compiler.report.html.reading import part
 from shrinkc.compiler.support.checks import check_whole, path_of
 from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.reading.regular_file import read_regular
@@ -106,6 +107,10 @@ def _report(folder: Path) -> dict[str, Any]:
         raise LoadError(f"{path}: not a report of shrinkc's; give the folder it wrote") from error
     if not all(isinstance(name, str) and Path(name).name == name for name in names):
         raise LoadError(f"{path}: names files outside its folder; give the folder shrinkc wrote")
+    told = [report.get(name) for name in ("model", "target", "precision")]
+    judged = [part(report, "task").get(name, "") for name in ("metric", "style")]
+    if not all(isinstance(text, str | None) for text in (*told, *judged)):
+        raise LoadError(f"{path}: damaged; compile again, or give another folder")
     return cast("dict[str, Any]", report)
 
 

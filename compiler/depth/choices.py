@@ -104,7 +104,7 @@ def _merges(spans: Sequence[Span], price: Price, refused: list[NoSpan]) -> list[
     which remove fewer activations."""
     found: list[Choice] = []
     for span in sorted(spans, key=lambda s: len(s.nodes)):
-        reason, saving = _why_no_fit(span.window), span.saving(price)
+        reason, saving = why_no_fit(span.window), span.saving(price)
         if reason is not None:
             refused.append(NoSpan(span.sink, reason))
         elif saving > inner_savings(span, [(c.span, c.saving_ms) for c in found]):
@@ -151,7 +151,8 @@ def is_smallest(span: Span, spans: Sequence[Span]) -> bool:
     )
 
 
-def _why_no_fit(window: Window) -> str | None:
+def why_no_fit(window: Window) -> str | None:
+    """Why no dense convolution is fitted in its place; None where one can be."""
     numbers = window.in_channels * window.kernel[0] * window.kernel[1]
     if window.groups > 1:
         return "the convolution would have groups"

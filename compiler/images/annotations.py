@@ -328,7 +328,8 @@ def _mask(data: bytes, size: Size, preprocessing: Preprocessing) -> Tensor:
     if image.size != size:
         found, wanted = ("×".join(map(str, one)) for one in (image.size, size))
         raise ImageError(f"a mask of {found} for an image of {wanted}; they must be equal")
-    array = np.array(image).astype(np.int32)  # of a palette the indices
+    array = np.array(image)  # of a palette the indices
+    array = array.astype(np.uint8 if image.mode in ("L", "P", "1") else np.int32)
     place = preprocessing.placed(*size)
     fitted = put(
         Image.fromarray(array), place, preprocessing.size, Image.Resampling.NEAREST, IGNORED

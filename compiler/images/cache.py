@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,11 +28,14 @@ from shrinkc.compiler.images.files import ImageFile, ImageSet
 from shrinkc.compiler.images.preprocessing import Array, Preprocessing, read_pixels
 from shrinkc.compiler.support.disk.lock import LOCK, locked
 from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.compiler.support.reading.regular_file import read_regular, require_regular
+from shrinkc.compiler.support.reading.strict_json import parse_json
 from shrinkc.compiler.support.text import shown
 from shrinkc.errors import DataError, ImageError
 
 MEMORY_BYTES = 2 << 30  # of images held without a cache folder
 MAX_UNREADABLE = 0.01
+_MAX_ABOUT = 1 << 30  # bytes of a description
 _CHUNK_FILES, _CHUNK_BYTES = 256, 64 << 20  # read at a time, before decoding
 
 Decoded = tuple[ImageFile, Array | ImageError]
@@ -196,10 +200,10 @@ def _in_file(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(stem.with_suffix(LOCK), folder, math.inf):
-            found = _open(stem)
+            found = _open(stem, images, preprocessing)
             if found is None:
                 _write(stem, images, preprocessing, reading, progress)
-                found = _open(stem)
+                found = _open(stem, images, preprocessing)
     except OSError as error:
         raise DataError(
             f"{folder}: decoded images cannot be kept there ({error.strerror or error}); "
@@ -224,34 +228,54 @@ def _write(
     try:
         with partial.open("wb") as file:
             arrays = _readable(images, preprocessing, reading, progress, skipped)
-            count, shape, dtype = _written(file, arrays)
+            about = _written(file, arrays)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(stem.with_suffix(".pixels"))
-        about = {"shape": [count, *shape], "type": dtype, "skipped": list(skipped.items())}
-        partial.write_text(json.dumps(about))
+        partial.write_text(json.dumps({**about, "skipped": list(skipped.items())}))
         partial.replace(stem.with_suffix(".json"))
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _written(file: IO[bytes], arrays: Iterator[tuple[int, Array]]) -> tuple[int, list[int], str]:
-    count, shape, dtype = 0, list[int](), "uint8"
+def _written(file: IO[bytes], arrays: Iterator[tuple[int, Array]]) -> dict[str, Any]:
+    """What they are, all together."""
+    count, checksum, shape, dtype = 0, 0, list[int](), "uint8"
     for _, array in arrays:
         count, shape, dtype = count + 1, list(array.shape), array.dtype.name
-        file.write(np.ascontiguousarray(array).data)
-    return count, shape, dtype
+        data = np.ascontiguousarray(array).data
+        checksum = zlib.crc32(data, checksum)
+        file.write(data)
+    return {"shape": [count, *shape], "type": dtype, "checksum": checksum}
 
 
-def _open(stem: Path) -> tuple[dict[int, str], Tensor] | None:
+def _open(
+    stem: Path, images: ImageSet, preprocessing: Preprocessing
+) -> tuple[dict[int, str], Tensor] | None:
+    """None where there is none, or one that is damaged."""
     try:
-        about: Any = json.loads(stem.with_suffix(".json").read_text())
-        shape, path = tuple(about["shape"]), stem.with_suffix(".pixels")
+        about = parse_json(read_regular(stem.with_suffix(".json"), _MAX_ABOUT))
+        skipped = {int(i): shown(str(reason), 400) for i, reason in about["skipped"]}
+        shape = (len(images) - len(skipped), *preprocessing.size, preprocessing.channels)
+        sound = about["shape"] == list(shape) and about["type"] in ("uint8", "float32")
+        if not sound or shape[0] < 1 or not set(skipped) <= set(range(len(images))):
+            return None
+        path = stem.with_suffix(".pixels")
+        require_regular(path)
         # copy on write: torch wants memory it may write to, the file must stay as it is
         pixels = np.memmap(path, np.dtype(about["type"]), mode="c", shape=shape)
-        return {int(i): str(reason) for i, reason in about["skipped"]}, _tensor(pixels)
-    except (OSError, ValueError, KeyError, TypeError):
+        if pixels.nbytes != path.stat().st_size or _checksum(pixels) != about["checksum"]:
+            return None
+        return skipped, _tensor(pixels)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
+
+
+def _checksum(pixels: Any) -> int:
+    found = 0
+    for one in pixels:
+        found = zlib.crc32(one, found)
+    return found
 
 
 def _tensor(array: Any) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import tokenize
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,8 +25,29 @@ from shrinkc.errors import ImageError, InputError
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GREY_MEAN, GREY_STD = (0.449,), (0.226,)  # the averages of ImageNet's
 MAX_PIXELS = 100_000_000  # a larger image is taken for a decompression bomb
+MAX_DEEP_PIXELS = MAX_PIXELS // 4  # of 16 bits and floats, which take four times the memory
+# JPEG's own way of decoding to an eighth of the size and more, for what takes much memory
+# otherwise; it changes the last bits, so that images of usual size are resized from all pixels.
+DRAFTED_PIXELS = 16_000_000
+_DRAFT = 2  # times the target's sides that are decoded at least
 _SMALL = 64  # inputs up to this size are made for images of just that size
-_ORIENTATION, _TURNED = 0x0112, 5  # EXIF's tag, and the first value that swaps the sides
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and the values that swap the sides
+_PLAIN = (
+    "1",
+    "L",
+    "LA",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+    "LAB",
+    "HSV",
+    "La",
+    "RGBa",
+)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's mode "L"
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -236,10 +256,14 @@ def read_pixels(data: bytes, name: str, preprocessing: Preprocessing) -> Array:
     """
     if name.lower().endswith(".npy"):
         bands = _from_array(read_array(data), preprocessing.channels)
+        size = bands[0].size
     else:
-        bands = _decode(data, preprocessing.channels)
-    fitted = [np.atleast_3d(np.asarray(_fit(b, preprocessing))) for b in bands]
+        bands, size = _decode(data, preprocessing)
+    place = preprocessing.placed(*size)
+    fitted = [np.atleast_3d(np.asarray(_fit(band, place, preprocessing.size))) for band in bands]
     pixels = np.concatenate(fitted, 2)
+    if pixels.shape[2] == 1:  # one band for all channels
+        pixels = np.repeat(pixels, preprocessing.channels, 2)
     return pixels[:, :, ::-1] if preprocessing.bgr else pixels
 
 
@@ -248,8 +272,17 @@ def size_of_file(data: bytes, name: str, channels: int) -> tuple[int, int]:
     if name.lower().endswith(".npy"):
         height, width = _channels_last(read_array(data), channels).shape[:2]
         return width, height
-    image = opened(data)
-    turned = image.getexif().get(_ORIENTATION, 1) >= _TURNED
+    return _seen_size(opened(data))
+
+
+def _seen_size(image: Image.Image) -> tuple[int, int]:
+    """Once it is turned as its EXIF data say. Raises ImageError with the reason alone."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
+    except Exception as error:
+        raise _unreadable(error) from error
     return (image.height, image.width) if turned else (image.width, image.height)
 
 
@@ -260,41 +293,56 @@ def opened(data: bytes) -> Image.Image:
             warnings.simplefilter("ignore")  # among them Pillow's own limit of pixels
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:  # decoders meet damaged data with whatever comes
-        raise ImageError(f"not a readable {_named(FORMATS)} ({one_line(error)})") from error
-    if image.width * image.height > MAX_PIXELS:
+        raise _unreadable(error) from error
+    most = MAX_PIXELS if image.mode in _PLAIN else MAX_DEEP_PIXELS
+    if image.width * image.height > most:
         raise ImageError(f"{image.width}×{image.height} pixels are too many")
     return image
 
 
 def decode(data: bytes) -> Image.Image:
     """Turned as its EXIF data say. Raises ImageError with the reason alone."""
-    image = opened(data)
+    return _loaded(opened(data))
+
+
+def _loaded(image: Image.Image) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image.load()
-            return ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)
+            return image
     except Exception as error:
-        raise ImageError(f"not a readable {_named(FORMATS)} ({one_line(error)})") from error
+        raise _unreadable(error) from error
 
 
-def _named(formats: Sequence[str]) -> str:
-    *most, last = formats
-    return f"{', '.join(most)} or {last}"
+def _unreadable(error: Exception) -> ImageError:
+    *most, last = FORMATS
+    return ImageError(f"not a readable {', '.join(most)} or {last} ({one_line(error)})")
 
 
-def _decode(data: bytes, channels: int) -> list[Image.Image]:
+def _decode(data: bytes, preprocessing: Preprocessing) -> tuple[list[Image.Image], tuple[int, int]]:
+    """The image, and the size (width, height) that it has in the file."""
+    channels = preprocessing.channels
     if channels not in (1, 3):
         raise ImageError(f"an image has 1 or 3 channels, the network input {channels}")
-    image = decode(data)
+    image = opened(data)
+    size = _seen_size(image)
+    if image.width * image.height > DRAFTED_PIXELS:
+        width, height = preprocessing.placed(*size).target
+        target = (width, height) if size == image.size else (height, width)
+        image.draft(None, (_DRAFT * target[0], _DRAFT * target[1]))  # pyright: ignore[reportArgumentType] - keeps the mode
+    image = _loaded(image)
     if image.mode.startswith("I"):  # 16-bit grey
-        grey = np.asarray(image).astype(np.float32) / np.float32(65535)
-        return _from_array(grey, channels)
+        grey = np.asarray(image).astype(np.float32)
+        grey /= np.float32(65535)
+        return _from_array(grey, channels), size
     if image.mode == "F":
-        return _from_array(np.asarray(image), channels)
+        return _from_array(np.asarray(image), channels), size
     if "transparency" in image.info:
         image = image.convert("RGBA")
-    return [image.convert("L" if channels == 1 else "RGB")]
+    wanted = "L" if channels == 1 else "RGB"
+    return [image if image.mode == wanted else image.convert(wanted)], size
 
 
 def read_array(data: bytes) -> Array:
@@ -317,34 +365,39 @@ def read_numbers(data: bytes) -> Array:
             else np.lib.format.read_array_header_2_0
         )
         shape, fortran_order, dtype = read_header(stream)
-    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
+    except Exception as error:  # of Python's parser, which reads the header
         raise ImageError(f"not a .npy file ({one_line(error)})") from error
     if dtype.kind not in "uifb" or dtype.itemsize > 8:
         raise ImageError(f"an array of {dtype}; numbers are needed")
     body = memoryview(data)[stream.tell() :]
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(body):
-        raise ImageError(f"shape {shape} does not fit its {len(body)} bytes")
-    array = np.frombuffer(body, dtype).reshape(shape, order="F" if fortran_order else "C")
+        told = one_line(str(shape), 60)
+        raise ImageError(f"shape {told} does not fit its {len(body)} bytes")
+    try:
+        array = np.frombuffer(body, dtype).reshape(shape, order="F" if fortran_order else "C")
+    except ValueError as error:  # more dimensions than there can be, or larger ones of nothing
+        raise ImageError(f"an array of shape {one_line(str(shape), 60)}") from error
     if dtype.kind != "f":
         return array
-    if not np.isfinite(array).all():
-        raise ImageError("NaN or infinite values")
-    return array.astype(np.float32)
+    with np.errstate(over="ignore"):
+        floats = array.astype(np.float32)
+    if not np.isfinite(floats).all():
+        raise ImageError("NaN or infinite values, or larger ones than float32 has")
+    return floats
 
 
 def _from_array(array: Array, channels: int) -> list[Image.Image]:
-    """(H, W), (H, W, C) or (C, H, W) → images of `channels` bands together."""
+    """(H, W), (H, W, C) or (C, H, W) → images of `channels` bands together, or one of a single."""
     array = _channels_last(array, channels)
     found = array.shape[2]
     if found == 3 and channels == 1:
         if array.dtype == np.uint8:
             return [Image.fromarray(array).convert("L")]
         array = (array * np.array(_LUMA, np.float32)).sum(2, keepdims=True)
-    elif found == 1:
-        array = np.repeat(array, channels, 2)
-    elif found != channels:
+    elif found not in (1, channels):
         raise ImageError(f"{found} channels, the network input has {channels}")
-    return [Image.fromarray(np.ascontiguousarray(array[:, :, i])) for i in range(channels)]
+    bands = range(array.shape[2])
+    return [Image.fromarray(np.ascontiguousarray(array[:, :, i])) for i in bands]
 
 
 def _channels_last(array: Array, channels: int) -> Array:
@@ -360,12 +413,11 @@ def _channels_last(array: Array, channels: int) -> Array:
     raise ImageError(f"shape {array.shape} has no dimension of {channels} channels")
 
 
-def _fit(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """One band, or all of them, where `placed` says."""
-    place = preprocessing.placed(image.width, image.height)
+def _fit(image: Image.Image, place: Placement, size: tuple[int, int]) -> Image.Image:
+    """One band, or all of them."""
     grey = PADDING / 255 if image.mode == "F" else PADDING
     fill = (PADDING,) * 3 if image.mode == "RGB" else grey
-    return put(image, place, preprocessing.size, Image.Resampling.BILINEAR, fill)
+    return put(image, place, size, Image.Resampling.BILINEAR, fill)
 
 
 def put(

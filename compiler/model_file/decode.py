@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from typing import Any, cast
 
 import torch
@@ -17,24 +18,28 @@ from shrinkc.compiler.model_file.schema import (
     Special,
 )
 from shrinkc.passes import ir
+from shrinkc.passes.analysis.shapes import check_shapes
+from shrinkc.passes.signatures import wrong_arguments, wrong_field
 
-_MAX_INPUT = 2**28  # elements: 1 GiB of float32
+_MAX_VALUE = 2**28  # numbers of one input or other value: 1 GiB of float32
+_CONTAINERS = (dict, OrderedDict, set)
+_COUNTS = "num_batches_tracked"  # the one tensor of the closed set that holds integers
 _MODULES = {kind.__name__: (kind, fields) for kind, fields in ir.MODULES.items()}
 
 
 def decode(entry: GraphEntry, tensors: dict[str, Tensor]) -> fx.GraphModule:
     """The graph, in eval mode. Raises ValueError or IllegalGraphError where parts do not fit."""
     graph_module = fx.GraphModule(nn.Module(), fx.Graph())
-    shelf = _Shelf(entry, tensors)
+    shelf, kinds = _Shelf(entry, tensors), _Kinds()
     modules: dict[str, nn.Module] = {}
     for path, item in entry.modules.items():
         if isinstance(item, ModuleEntry):
-            modules[path] = _module(path, item, shelf)
+            modules[path] = kinds.module(path, item, shelf)
         elif item.same_as in modules:
             modules[path] = modules[item.same_as]
         else:
             raise ValueError(f"no module '{item.same_as}'")
-        _place(graph_module, path).add_module(_name(path), modules[path])
+        vars(_place(graph_module, path))["_modules"][_name(path)] = modules[path]
     for path, attribute in entry.attributes.items():
         owner, name = _place(graph_module, path), _name(path)
         if attribute.kind == "parameter":
@@ -46,14 +51,16 @@ def decode(entry: GraphEntry, tensors: dict[str, Tensor]) -> fx.GraphModule:
             owner.register_buffer(name, tensor, persistent=attribute.kind == "buffer")
     shelf.require_all_used()
     for name, shape in entry.inputs.items():
-        if not shape or min(shape) < 1 or math.prod(shape) > _MAX_INPUT:
+        if not shape or min(shape) < 1 or math.prod(shape) > _MAX_VALUE:
             raise ValueError(f"input '{name}' of shape {shape}")
     graph_module.meta.update(entry.meta)
     graph_module.meta["input_shapes"] = dict(entry.inputs)
-    graph_module.eval()
+    graph_module.training = False  # all parts were made so
     try:
         graph_module.graph = _graph(entry)
         ir.check_legal(graph_module)
+        _check_types(graph_module)
+        check_shapes(graph_module, _MAX_VALUE)
     except (RuntimeError, SyntaxError) as error:  # torch's own checks
         raise ValueError(str(error)) from error
     return graph_module
@@ -103,30 +110,63 @@ class _Shelf:
         return tensor.permute(order).contiguous().permute(inverse)
 
 
-def _module(path: str, entry: ModuleEntry, shelf: _Shelf) -> nn.Module:
-    """Built without memory of its own, then given tensors of exactly its shapes."""
+class _Kinds:
+    """Modules without memory of their own, made once for each kind and its fields: constructors
+    take longer than all the rest of a layer."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[nn.Module, dict[str, torch.Size], frozenset[str]]] = {}
+
+    def module(self, path: str, entry: ModuleEntry, shelf: _Shelf) -> nn.Module:
+        """One of the entry's kind, with tensors of exactly its shapes."""
+        name = f"{entry.kind} {entry.fields}"
+        if name not in self._made:
+            made = _without_memory(path, entry)
+            parameters = dict(made.named_parameters(recurse=False))
+            all_ = {**parameters, **dict(made.named_buffers(recurse=False))}
+            shapes = {k: v.shape for k, v in all_.items()}
+            self._made[name] = made, shapes, frozenset(parameters)
+        made, shapes, parameters = self._made[name]
+        if shapes.keys() != entry.tensors.keys():
+            needed = ", ".join(shapes) or "none"
+            raise ValueError(f"{entry.kind} '{path}' needs the tensors {needed}")
+        module = _twin(made)
+        for name, key in entry.tensors.items():
+            tensor = shelf.parameter(key) if name in parameters else shelf.buffer(key)
+            if tensor.shape != shapes[name]:
+                given, wanted = tuple(tensor.shape), tuple(shapes[name])
+                raise ValueError(f"{entry.kind} '{path}' needs a {name} of {wanted}, not {given}")
+            place = "_parameters" if name in parameters else "_buffers"
+            vars(module)[place][name] = tensor
+        return module
+
+
+def _without_memory(path: str, entry: ModuleEntry) -> nn.Module:
     kind, fields = _MODULES.get(entry.kind, (None, ()))
     if kind is None:
         raise ValueError(f"module '{path}' is of unknown kind {entry.kind}")
     if entry.fields.keys() != set(fields):
         raise ValueError(f"{entry.kind} '{path}' needs the fields {', '.join(fields) or 'none'}")
     arguments: dict[str, Any] = {k: _value(v) for k, v in entry.fields.items()}
+    wrong = wrong_field(kind, arguments)
+    if wrong is not None:
+        raise ValueError(f"{entry.kind} '{path}' cannot have the {wrong} {arguments[wrong]!r}")
     try:
         with torch.device("meta"):
-            module = kind(**arguments)
+            return kind(**arguments).eval()
     except Exception as error:  # constructors check in many ways
         raise ValueError(f"{entry.kind} '{path}': {error}") from error
-    parameters = dict(module.named_parameters(recurse=False))
-    shapes = {k: v.shape for k, v in (*parameters.items(), *module.named_buffers(recurse=False))}
-    if shapes.keys() != entry.tensors.keys():
-        raise ValueError(f"{entry.kind} '{path}' needs the tensors {', '.join(shapes) or 'none'}")
-    for name, key in entry.tensors.items():
-        tensor = shelf.parameter(key) if name in parameters else shelf.buffer(key)
-        if tensor.shape != shapes[name]:
-            given, needed = tuple(tensor.shape), tuple(shapes[name])
-            raise ValueError(f"{entry.kind} '{path}' needs a {name} of {needed}, not {given}")
-        setattr(module, name, tensor)
-    return module
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """Another one that shares nothing which can change."""
+    state = vars(module).copy()
+    for name, value in state.items():
+        if type(value) in _CONTAINERS:
+            state[name] = value.copy()
+    twin = object.__new__(type(module))
+    vars(twin).update(state)
+    return twin
 
 
 def _graph(entry: GraphEntry) -> fx.Graph:
@@ -135,6 +175,10 @@ def _graph(entry: GraphEntry) -> fx.Graph:
     for item in entry.nodes:
         target = _target(item)
         args = tuple(_argument(value, nodes) for value in item.args)
+        if item.op == "call_function" and (wrong := wrong_arguments(item.target, args)):
+            raise ValueError(f"node '{item.name}': {wrong}")
+        if item.op in ("placeholder", "get_attr") and args:
+            raise ValueError(f"node '{item.name}': an {item.op} takes no arguments")
         node = graph.create_node(item.op, target, args, {}, name=item.name)
         if node.name != item.name:
             raise ValueError(f"node name '{item.name}' is taken, or reserved")
@@ -170,21 +214,51 @@ def _value(value: Any) -> Any:
     return tuple(map(_value, cast(Any, value))) if isinstance(value, tuple) else value
 
 
+def _check_types(graph_module: fx.GraphModule) -> None:
+    """Raise ValueError unless all numbers of the graph are floats of one type."""
+    state = {**dict(graph_module.named_parameters()), **dict(graph_module.named_buffers())}
+    read = [node.target for node in graph_module.graph.nodes if node.op == "get_attr"]
+    state |= {name: _attribute(graph_module, name) for name in read}
+    kinds: dict[torch.dtype, str] = {}
+    for name, tensor in state.items():
+        if not _is_count(name, tensor):
+            kinds.setdefault(tensor.dtype, name)
+    if len(kinds) > 1 or not all(kind.is_floating_point for kind in kinds):
+        told = " and ".join(f"'{name}' of {kind}" for kind, name in list(kinds.items())[:2])
+        raise ValueError(f"tensor {told}, not floats of one type")
+
+
+def _is_count(name: str, tensor: Tensor) -> bool:
+    return _name(name) == _COUNTS and tensor.dtype == torch.int64
+
+
+def _attribute(graph_module: fx.GraphModule, path: str) -> Tensor:
+    owner, _, name = path.rpartition(".")
+    return getattr(graph_module.get_submodule(owner), name)
+
+
 def _place(root: nn.Module, path: str) -> nn.Module:
     """The container of `path`, made where it is missing; the last name in it must be free."""
     *parents, name = path.split(".")
     owner = root
     for part in parents:
-        child: object = getattr(owner, part, None)
+        child = vars(owner)["_modules"].get(part)
         if child is None:
-            child = nn.Module()
-            owner.add_module(part, child)
+            _require_free(owner, part, path)
+            child = vars(owner)["_modules"][part] = nn.Module().eval()
         if type(child) is not nn.Module:
             raise ValueError(f"'{path}' lies inside something that is no container")
         owner = child
-    if hasattr(owner, name):
-        raise ValueError(f"'{path}' is taken")
+    _require_free(owner, name, path)
     return owner
+
+
+def _require_free(owner: nn.Module, name: str, path: str) -> None:
+    """As `hasattr`, which takes long for what is not there."""
+    own = vars(owner)
+    kept = (own, *(own[kind] for kind in ("_modules", "_parameters", "_buffers")))
+    if any(name in place for place in kept) or hasattr(type(owner), name):
+        raise ValueError(f"'{path}' is taken")
 
 
 def _name(path: str) -> str:

@@ -24,6 +24,7 @@ from shrinkc.compiler.support.reading.strict_json import parse_json
 from shrinkc.compiler.support.text import one_line
 from shrinkc.errors import IllegalGraphError, LoadError
 from shrinkc.passes import ir
+from shrinkc.passes.base import collector_waits
 
 _KEY = "shrinkc"  # one metadata key only: safetensors writes several in random order
 
@@ -73,8 +74,9 @@ def load_model_file(path: Path) -> tuple[fx.GraphModule, dict[str, Any]]:
             raise LoadError(
                 f"{path}: format {version}, this shrinkc reads up to {VERSION}; update shrinkc"
             )
-        entry = GraphEntry.model_validate_json(text)
-        graph_module = decode(entry, read_tensors(path))
+        with collector_waits():
+            entry = GraphEntry.model_validate_json(text)
+            graph_module = decode(entry, read_tensors(path))
     except (IllegalGraphError, ValueError) as error:
         raise LoadError(_damaged(path, _reason(error))) from error
     return graph_module, cast(dict[str, Any], entry.extra)

@@ -7,6 +7,7 @@ name is a plain identifier: `torch.fx` writes names into the Python source that 
 from __future__ import annotations
 
 import keyword
+import re
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -27,9 +28,12 @@ _MAX_SIZE = 2**24  # of a module's field: channels, kernel, padding, …
 
 
 def _no_keyword(text: str) -> str:
-    if any(keyword.iskeyword(part) or part.startswith("__") for part in text.split(".")):
+    if _NO_NAME.search(text):
         raise ValueError(f"'{text}' is no name")
     return text
+
+
+_NO_NAME = re.compile(rf"(?:^|\.)(?:__|(?:{'|'.join(keyword.kwlist)})(?:\.|$))")
 
 
 Identifier = Annotated[
@@ -74,8 +78,9 @@ class Special(Strict):
     float: Literal["inf", "-inf", "nan"]
 
 
-Scalar = None | bool | Integer | Real | Word | Special
-Item = Scalar | Reference
+# No value is of two of these kinds: the first that fits is the one.
+_IN_ORDER = Field(union_mode="left_to_right")
+Item = Annotated[bool | Integer | Real | Word | Reference | Special | None, _IN_ORDER]
 Items = Annotated[tuple[Item, ...], Field(max_length=10_000)]
 
 
@@ -85,8 +90,11 @@ class ListEntry(Strict):
     list: Items
 
 
-Argument = Item | Items | ListEntry
-ModuleField = None | bool | Size | Real | Word | Special | tuple[Size | Real | Special | None, ...]
+Argument = Annotated[
+    Reference | bool | Integer | Real | Word | Items | ListEntry | Special | None, _IN_ORDER
+]
+_Sizes = tuple[Annotated[Size | Real | Special | None, _IN_ORDER], ...]
+ModuleField = Annotated[bool | Size | Real | Word | _Sizes | Special | None, _IN_ORDER]
 
 
 class NodeEntry(Strict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from shrinkc.compiler.plan.replay import replay
 from shrinkc.compiler.quantise.noise import LayerNoise
 from shrinkc.compiler.support.atomic_files import atomic_folder
 from shrinkc.compiler.support.journal import digest_of
+from shrinkc.errors import InputError, LoadError
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +43,10 @@ class FinishedPlans:
     def get(self, name: str) -> Planned | None:
         place = self._place
         if name not in self._here and place is not None and (place / name / NAME).exists():
-            plan, tensors = read_plan(place / name)
-            graph = replay(self.captured, plan, tensors)[1]
-            self._here[name] = Planned(plan, tensors, graph)
+            with suppress(InputError, LoadError):  # damaged: it is planned again
+                plan, tensors = read_plan(place / name)
+                graph = replay(self.captured, plan, tensors)[1]
+                self._here[name] = Planned(plan, tensors, graph)
         return self._here.get(name)
 
     def put(self, name: str, planned: Planned) -> None:
@@ -56,7 +59,10 @@ class FinishedPlans:
     def all(self) -> dict[str, Plan]:
         """What was asked → the plan."""
         kept = [] if self._place is None else sorted(self._place.glob(f"*/{NAME}"))
-        found = {path.parent.name: read_plan(path)[0] for path in kept}
+        found: dict[str, Plan] = {}
+        for path in kept:
+            with suppress(LoadError):
+                found[path.parent.name] = read_plan(path)[0]
         return found | {name: planned.plan for name, planned in self._here.items()}
 
     @cached_property

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import safetensors.torch
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from torch import Tensor
 
 from shrinkc.compiler.model_file.file import read_tensors
@@ -24,6 +24,7 @@ from shrinkc.errors import LoadError
 INT8 = "int8."
 NAME, TENSORS = "plan.json", "plan.safetensors"
 FORMAT = 2
+LARGEST = 1e30  # number of a network
 MAX_BYTES = 16 << 20  # of plan.json
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
 Place = Annotated[  # a node, or a channel group: a layer's path, numbered where it starts several
@@ -33,6 +34,15 @@ Place = Annotated[  # a node, or a channel group: a layer's path, numbered where
 Drop = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Ratio = Annotated[float, Field(ge=0)]
+
+
+def _rising(found: tuple[float, float]) -> tuple[float, float]:
+    if not -LARGEST <= found[0] <= found[1] <= LARGEST:
+        raise ValueError(f"a range is two rising numbers up to {LARGEST:g}")
+    return found
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 
 
 class Step(Strict):
@@ -117,9 +127,7 @@ class Plan(Strict):
     measured_speedup: Annotated[float, Field(gt=0)] | None = None
     promise: Promise | None = None
     steps: Annotated[tuple[Step, ...], Field(max_length=10_000)] = ()
-    ranges: Annotated[
-        dict[str, tuple[float, float]], Field(max_length=100_000, default_factory=dict)
-    ]
+    ranges: Annotated[dict[str, Range], Field(max_length=100_000, default_factory=dict)]
     keep_fp32: Annotated[tuple[Identifier, ...], Field(max_length=10_000)] = ()
 
     @property

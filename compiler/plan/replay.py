@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, fx
 
 from shrinkc.compiler.depth.choice_sets import outline
-from shrinkc.compiler.depth.choices import Choice
+from shrinkc.compiler.depth.choices import Choice, why_no_fit
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.pipeline.deployed import channels_last, deployed
 from shrinkc.compiler.plan.plan_file import INT8, Plan, Step
@@ -17,7 +18,7 @@ from shrinkc.compiler.quantise.stored import StoredCalibration
 from shrinkc.compiler.support.journal import digest_of
 from shrinkc.errors import InputError, LoadError
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
-from shrinkc.passes.analysis.linear.spans import find_spans
+from shrinkc.passes.analysis.linear.spans import Span, find_spans
 from shrinkc.passes.base import copy_graph
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.channels.slice_channels import SliceChannels
@@ -58,13 +59,14 @@ def replay(
     start = _merged(original, [step for step in plan.steps if step.kind == "exact"])
     slicing = _sliced(start, [step for step in plan.steps if step.kind == "slice"])
     spans = {(s.source, s.sink): s for s in find_spans(slicing).spans}
-    chosen: list[Choice] = []
+    chosen, used = list[Choice](), set[str]()
     for step in plan.steps:
         if step.kind in ("exact", "slice"):
             continue
         span = spans.get((step.source, step.sink))
-        if span is None or not _possible(step, span.hidden and span.hidden.channels):
+        if span is None or not _possible(step, span) or not used.isdisjoint(span.nodes):
             raise _cannot(step)
+        used.update(span.nodes)
         chosen.append(Choice(span, step.kind, step.saving_ms, step.channels))
     graph = outline(slicing, chosen)
     own = {name: t for name, t in tensors.items() if not name.startswith(INT8)}
@@ -133,8 +135,11 @@ def stored_calibration(plan: Plan, tensors: Mapping[str, Tensor]) -> StoredCalib
 def _check_fit(graph: fx.GraphModule, numbers: Mapping[str, Tensor]) -> None:
     state = graph.state_dict()
     for name, tensor in numbers.items():
-        shape = state[name].shape if name in state else _new_bias(state, name)
-        if shape != tensor.shape:
+        known = state.get(name)
+        shape = _new_bias(state, name) if known is None else known.shape
+        dtype = torch.float32 if known is None else known.dtype
+        sound = tensor.dtype == dtype and bool(tensor.isfinite().all())
+        if shape != tensor.shape or not sound:
             raise LoadError(f"the plan's numbers for '{name}' do not fit the network")
 
 
@@ -144,5 +149,11 @@ def _new_bias(state: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
     return None if weight is None or not name.endswith(".bias") else (weight.shape[0],)
 
 
-def _possible(step: Step, hidden: int | None) -> bool:
-    return step.kind != "narrow" or (hidden is not None and 0 < step.channels < hidden)
+def _possible(step: Step, span: Span) -> bool:
+    match step.kind:
+        case "merge":
+            return why_no_fit(span.window) is None
+        case "drop":
+            return span.identity
+        case _:
+            return span.hidden is not None and 0 < step.channels < span.hidden.channels

@@ -9,10 +9,18 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from shrinkc.compiler.support.disk.lock import alone_in
+from shrinkc.compiler.support.text import named
 from shrinkc.compiler.train.log import Log, Row
 from shrinkc.compiler.train.run import Run
 from shrinkc.compiler.train.settings.config import Keeping
-from shrinkc.compiler.train.state import BEST, LAST, check_same, load, save
+from shrinkc.compiler.train.state import (
+    BEST,
+    LAST,
+    check_same,
+    damaged,
+    load_whole,
+    save,
+)
 from shrinkc.compiler.train.stopping import TrainingStopped
 from shrinkc.errors import InputError, TrainingError
 
@@ -31,9 +39,12 @@ class Keeper:
         """Go on from `last.pt` where there is one."""
         path = keeping.folder / LAST
         if path.exists():
-            state = load(path)
+            state = load_whole(path)
             check_same(path, state["settings"], self._run.settings)
-            self._run.restore(state)
+            try:
+                self._run.restore(state)
+            except Exception as error:  # torch's loaders check in many ways
+                raise damaged(path, named(error)) from error
             self._saved = self._run.step
         self._check_ranks()
         self.log.start(self._run.step, self._run.epochs)

@@ -12,9 +12,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from shrinkc.compiler.support.reading.regular_file import read_regular
+from shrinkc.compiler.support.reading.strict_json import parse_json
 from shrinkc.compiler.train.compute import ALONE, Ranks
 
 Row = dict[str, Any]
+MAX_BYTES = 1 << 30
 
 
 @dataclass
@@ -110,19 +113,22 @@ def rows_of(tensor: Tensor) -> list[list[float]]:
 
 
 def _before(row: Row, steps: int, epochs: int) -> bool:
-    return row["epoch"] < epochs if row["event"] == "epoch" else row["step"] <= steps
+    """Rows that hold something else do not count."""
+    name, finished = ("epoch", epochs - 1) if row.get("event") == "epoch" else ("step", steps)
+    return type(row.get(name)) is int and row[name] <= finished
 
 
 def _rows(path: Path) -> list[Row]:
     """Complete rows; a killed process may have left half of one."""
     rows: list[Row] = []
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
+        lines = read_regular(path, MAX_BYTES).splitlines()
+    except OSError:
         return rows
     for line in lines:
         try:
-            rows.append(json.loads(line))
+            row = parse_json(line)
         except ValueError:
             continue
+        rows += [cast(Row, row)] if isinstance(row, dict) else []
     return rows

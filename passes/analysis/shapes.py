@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from shrinkc.errors import IllegalGraphError
 from shrinkc.passes.analysis.usage import attribute
 from shrinkc.passes.ir import (
     BROADCASTING,
     ELEMENTWISE_MODULES,
     REDUCTIONS,
+    UNARY,
     input_shapes,
     module_of,
+    take,
 )
 from shrinkc.passes.recurrent import Recurrent
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
+Rule = Callable[[Any, Shape], Shape]  # of a module
 
-# Their rules are known, and PyTorch takes up to 2 ms to work them out on meta tensors; the first
-# convolution there also imports a symbolic algebra system for a second.
-_SAME_SHAPE = (
-    *(*ELEMENTWISE_MODULES, nn.PReLU, nn.Identity, nn.Dropout, nn.Softmax, nn.LogSoftmax),
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm),
-)
+_UNARY, _REDUCTIONS = frozenset(UNARY.values()), frozenset(REDUCTIONS.values())
 _broadcast: Callable[..., Shape] = cast(Any, torch).broadcast_shapes
 
 
@@ -39,13 +39,32 @@ def shapes(graph_module: fx.GraphModule, batch_factor: int = 1) -> Shapes:
     multiplies the first dimension of every input. Raises RuntimeError (PyTorch's own) where the
     graph cannot run, say at a batch size it is not made for.
     """
+    return {node.name: shape for node, shape in _shapes(graph_module, batch_factor)}
+
+
+def check_shapes(graph_module: fx.GraphModule, most: int) -> None:
+    """Raise IllegalGraphError naming the first node that cannot run on the inputs that the graph
+    was captured with, or whose value has more than `most` numbers."""
+    nodes = [node for node in graph_module.graph.nodes if node.op != "output"]
+    found, done = _shapes(graph_module), 0
+    try:
+        for _, shape in found:
+            if math.prod(shape) > most:
+                form = "×".join(map(str, shape))
+                raise RuntimeError(f"a value of {form}, the limit is {most:,} numbers")
+            done += 1
+    except Exception as error:  # PyTorch's functions check in many ways
+        raise IllegalGraphError(f"node '{nodes[done].name}' cannot run: {error}") from error
+
+
+def _shapes(graph_module: fx.GraphModule, batch_factor: int = 1) -> Iterator[tuple[fx.Node, Shape]]:
     values: dict[fx.Node, Tensor] = {}
     modules: dict[int, Callable[..., Tensor]] = {}
     with torch.no_grad():
         for node in graph_module.graph.nodes:
             if node.op != "output":
                 values[node] = _run(graph_module, node, values, modules, batch_factor)
-    return {node.name: tuple(value.shape) for node, value in values.items()}
+                yield node, tuple(values[node].shape)
 
 
 def _run(
@@ -76,48 +95,133 @@ def meta_call(function: Callable[..., Any], args: tuple[Any, ...]) -> Tensor:
         same = all(size == sizes[0] for size in sizes)
         shape = sizes[0] if same else _broadcast(*sizes)
         return torch.empty(shape, device="meta")
-    if function in REDUCTIONS.values():
+    if function in _UNARY:
+        return args[0]
+    if function in _REDUCTIONS:
         x, dims, keep = args
+        _require(len(set(dims)) == len(dims) and all(d < x.ndim for d in dims), "its dimensions")
         kept = (1 if i in dims else n for i, n in enumerate(x.shape) if keep or i not in dims)
         return torch.empty(tuple(kept), device="meta")
+    if function is take:
+        x, dim, indices = args
+        _require(dim < x.ndim and max(indices) < x.shape[dim], "its indices")
     return function(*args)
+
+
+def _require(right: bool, what: str) -> None:
+    if not right:
+        raise RuntimeError(f"{what} do not fit its input")
+
+
+def _pair(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) or value is None else value
+
+
+def _same(m: nn.Module, x: Shape) -> Shape:
+    return x
+
+
+def _normalised(m: Any, x: Shape) -> Shape:
+    kind = type(m)
+    if kind is nn.LayerNorm:
+        _require(x[-len(m.normalized_shape) :] == tuple(m.normalized_shape), "its features")
+    elif kind is nn.PReLU:
+        _require(m.num_parameters == 1 or x[1:2] == (m.num_parameters,), "its channels")
+    elif kind is nn.GroupNorm:
+        _require(x[1:2] == (m.num_channels,), "its channels")
+    else:
+        ranks = (4,) if kind is nn.BatchNorm2d else (2, 3)
+        _require(len(x) in ranks and x[1] == m.num_features, "its channels")
+    return x
+
+
+def _along(m: Any, x: Shape) -> Shape:
+    _require(m.dim < len(x), "its dimension")
+    return x
 
 
 def _conv(m: Any, x: Shape) -> Shape:
     """⌊(n + 2p − d(k − 1) − 1)/s⌋ + 1"""
+    _require(len(x) == 4 and x[1] == m.in_channels, "its channels")
     axes = zip(x[2:], m.kernel_size, m.stride, m.padding, m.dilation, strict=True)
-    size = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
-    return (x[0], m.out_channels, *size)
+    return _sized(
+        (x[0], m.out_channels), ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+    )
+
+
+def _transposed(m: Any, x: Shape) -> Shape:
+    """(n − 1)s − 2p + d(k − 1) + o + 1"""
+    _require(len(x) == 4 and x[1] == m.in_channels, "its channels")
+    more, s, d = m.output_padding, m.stride, m.dilation
+    _require(all(o < max(a, b) for o, a, b in zip(more, s, d, strict=True)), "its output padding")
+    axes = zip(x[2:], m.kernel_size, s, m.padding, d, more, strict=True)
+    size = ((n - 1) * s - 2 * p + d * (k - 1) + o + 1 for n, k, s, p, d, o in axes)
+    return _sized((x[0], m.out_channels), size)
+
+
+def _pooled(m: Any, x: Shape) -> Shape:
+    """As `_conv`, but rounded up on request, as long as the last window begins in the image."""
+    _require(len(x) in (3, 4), "its dimensions")
+    fields = (m.kernel_size, m.stride, m.padding, getattr(m, "dilation", 1))
+    size: list[int] = []
+    for n, k, s, p, d in zip(x[-2:], *map(_pair, fields), strict=True):
+        _require(2 * p <= k, "its padding")
+        room = n + 2 * p - d * (k - 1) - 1
+        steps = -(-room // s) if m.ceil_mode else room // s
+        beyond = m.ceil_mode and steps * s >= n + p
+        size.append(steps + (0 if beyond else 1))
+    return _sized(x[:-2], size)
+
+
+def _sized(before: Shape, size: Iterable[int]) -> Shape:
+    found = tuple(size)
+    _require(min(found) > 0, "its windows")
+    return (*before, *found)
 
 
 def _linear(m: Any, x: Shape) -> Shape:
+    _require(x[-1:] == (m.in_features,), "its features")
     return (*x[:-1], m.out_features)
 
 
 def _adaptive(m: Any, x: Shape) -> Shape:
-    size = m.output_size
-    pair = (size, size) if isinstance(size, int) or size is None else size
-    return (*x[:-2], *(n if k is None else k for n, k in zip(x[-2:], pair, strict=True)))
+    _require(len(x) in (3, 4), "its dimensions")
+    pair = zip(x[-2:], _pair(m.output_size), strict=True)
+    return (*x[:-2], *(n if k is None else k for n, k in pair))
 
 
-_FORMULAS: dict[type[nn.Module], Callable[[Any, Shape], Shape]] = {
+def _recurrent(m: Recurrent, x: Shape) -> Shape:
+    _require(len(x) == 3 and x[2] == m.input_size, "its features")
+    return m.output_shape(x)
+
+
+# Their rules are known, and PyTorch takes up to 2 ms to work them out on meta tensors; the first
+# convolution there also imports a symbolic algebra system for a second.
+_RULES: dict[type[nn.Module], Rule] = {
+    **dict.fromkeys((*ELEMENTWISE_MODULES, nn.Identity, nn.Dropout), _same),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm), _normalised),
+    **dict.fromkeys((nn.GroupNorm, nn.PReLU), _normalised),
+    **dict.fromkeys((nn.Softmax, nn.LogSoftmax), _along),
     nn.Conv2d: _conv,
+    nn.ConvTranspose2d: _transposed,
     nn.Linear: _linear,
-    nn.AdaptiveAvgPool2d: _adaptive,
-    nn.AdaptiveMaxPool2d: _adaptive,
-    Recurrent: Recurrent.output_shape,
+    **dict.fromkeys((nn.MaxPool2d, nn.AvgPool2d), _pooled),
+    **dict.fromkeys((nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d), _adaptive),
+    Recurrent: _recurrent,
 }
 
 
 def meta_twin(module: nn.Module) -> Callable[..., Tensor]:
     """The module on meta tensors: a twin that shares everything but parameters and buffers."""
-    if isinstance(module, _SAME_SHAPE):
-        return _same
-    if type(module) in _FORMULAS:
-        formula = _FORMULAS[type(module)]
+    rule = _RULES.get(type(module))
+    if rule is not None:
 
-        def run(x: Tensor, *_: Tensor) -> Tensor:
-            return torch.empty(formula(module, tuple(x.shape)), device="meta")
+        def run(x: Tensor, *states: Tensor) -> Tensor:
+            if isinstance(module, Recurrent):
+                sizes = (module.output_size, module.hidden_size)
+                _require(all(s.shape == (len(x), n) for s, n in zip(states, sizes)), "its states")  # noqa: B905
+            shape = rule(module, tuple(x.shape))
+            return x if shape == x.shape else torch.empty(shape, device="meta")
 
         return run
     twin = copy.copy(module)
@@ -126,10 +230,6 @@ def meta_twin(module: nn.Module) -> Callable[..., Tensor]:
         state[kind] = {k: None if v is None else _meta(v) for k, v in state[kind].items()}
     twin.training = False
     return twin
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
 
 
 def _meta(tensor: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Damaged tables are refused with one line that names file, line and remedy; good ones survive."""
 
+import io
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from shrinkc.latency_tables.files import Validation
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.measured import OPS_COLUMNS, Measurement
 from shrinkc.latency_tables.meta import TableMeta, meta_toml, read_meta
-from shrinkc.latency_tables.store import load_table, write_table
+from shrinkc.latency_tables.store import known_targets, load_table, write_table
 from shrinkc.latency_tables.table import LatencyTable
 
 SHIPPED = Path(str(files("shrinkc.latency_tables"))) / "data" / "rpi4" / "tflite-ruy"
@@ -169,8 +170,59 @@ def test_ops_columns_carry_their_units() -> None:
 @given(st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1).filter(str.strip))
 def test_any_text_survives_meta(text: str) -> None:
     class File:
-        def read_text(self, encoding: str) -> str:
-            return meta_toml(replace(META, source=f"from {text}", device=text))
+        def open(self, mode: str) -> io.BytesIO:
+            told = meta_toml(replace(META, source=f"from {text}", device=text))
+            return io.BytesIO(told.encode())
 
     meta = read_meta(cast(Any, File()))
     assert (meta.source, meta.device) == (f"from {text}", text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(f"x = {'1' * 5000}", f"x = {'[' * 2000}", f"x = {'[' * 2000}{']' * 2000}"),
+        *("precisions = [[1]]", 'precisions = "fp32"', "precisions = []", "kind = [[[]]]"),
+        *("cliffs = []", "cliffs = {a = 1}", f"threads = {'9' * 4000}", "threads = true"),
+        *(f"schema = {'9' * 4000}", "schema = 1.0", "date = 2024-05-01", "model = 1"),
+        *("model = {kernels = [1]}", "batch = nan", "a" * (2 << 20), "\0", "device = []"),
+    ],
+    ids=lambda line: line[:20],
+)
+def test_descriptions_of_other_kinds(tmp_path: Path, line: str) -> None:
+    folder = tmp_path / "t"
+    write_table(MEASURED, folder)
+    name = line.partition(" ")[0]
+    kept = [
+        one
+        for one in (folder / "meta.toml").read_text("utf-8").splitlines()
+        if one.partition(" ")[0] != name
+    ]
+    (folder / "meta.toml").write_text("\n".join([line, *kept]), "utf-8")
+    with pytest.raises(TableError) as caught:
+        load_table(str(folder))
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "value", ["nan", "inf", "-1", "1e400", "1e300", "1e-300", "0x1", "", "1" * 5000]
+)
+@pytest.mark.parametrize("name", ["ops.csv", "validation.csv"])
+def test_times_that_are_none(tmp_path: Path, name: str, value: str) -> None:
+    folder = tmp_path / "t"
+    write_table(MEASURED, folder)
+    old = "120.5" if name == "ops.csv" else "10.0000"
+    edited(folder / name, old, value)
+    with pytest.raises(TableError) as caught:
+        load_table(str(folder))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_folders_that_lead_in_circles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHRINKC_TABLES", str(tmp_path))
+    write_table(MEASURED, tmp_path / "mine")
+    for name in ("a", "b", "c"):
+        (tmp_path / name).symlink_to(tmp_path)
+    assert {"mine", "a/mine"} <= set(known_targets())
+    assert not any(name.count("/") > 1 for name in known_targets())

@@ -40,19 +40,22 @@ def comparison(found: Compared) -> None:
     for name in sorted(dict.fromkeys(names), reverse=True):
         files = [_artefact(report, name) for report in reports]
         if any(files):
-            table.add_row(f"{name}, size", *(_number(f.get("bytes"), "B") for f in files))
-            table.add_row(f"{name}, {counted}", *map(_score, reports, files))
+            label = escape(name)
+            table.add_row(f"{label}, size", *(_number(f.get("bytes"), "B") for f in files))
+            table.add_row(f"{label}, {counted}", *map(_score, reports, files))
         times = timed.get(name)
         if times is not None and times.speedup is not None:
             first, second = (f"{ms:.3f} ms" for ms in (times.first_ms, times.second_ms))
-            table.add_row(f"{name}, measured here", first, second)
+            table.add_row(f"{escape(name)}, measured here", first, second)
     console.print(table)
     for name, times in timed.items():
         if times.speedup is not None:
-            console.print(f"{name}: the second is {times.speedup:.2f} times as fast as the first")
+            console.print(
+                f"{escape(name)}: the second is {times.speedup:.2f} times as fast as the first"
+            )
         if times.difference is not None:
             share = f"{times.difference:.1%}"
-            console.print(f"{name}: on random inputs their outputs differ by up to {share}")
+            console.print(f"{escape(name)}: on random inputs their outputs differ by up to {share}")
 
 
 def files_json(found: ComparedFiles) -> dict[str, Any]:

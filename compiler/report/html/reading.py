@@ -13,7 +13,8 @@ Json = dict[str, Any]
 
 def part(report: Json, key: str) -> Json:
     """An object; empty where there is none."""
-    return report.get(key) or {}
+    found = report.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def metric(report: Json) -> str:

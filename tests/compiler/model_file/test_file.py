@@ -157,7 +157,7 @@ MODULES: list[nn.Module] = [
     nn.BatchNorm1d(4, 1e-3, None),
     nn.BatchNorm2d(4, affine=False),
     nn.BatchNorm2d(4, track_running_stats=False),
-    nn.LayerNorm((4, 5), 1e-6, bias=False),
+    nn.LayerNorm((5, 4), 1e-6, bias=False),
     nn.LayerNorm(4, elementwise_affine=False),
     nn.GroupNorm(2, 4),
     nn.LeakyReLU(0.3),
@@ -178,6 +178,13 @@ MODULES: list[nn.Module] = [
     nn.PixelShuffle(2),
     nn.PixelUnshuffle(2),
 ]
+
+
+SHAPES: dict[type[nn.Module], tuple[int, ...]] = {  # that they read, where it is no (2, 4, 8, 8)
+    **dict.fromkeys((Recurrent, nn.BatchNorm1d), (2, 4, 5)),
+    nn.Linear: (2, 4),
+    nn.LayerNorm: (2, 4, 5, 4),
+}
 
 
 def chain(*modules: nn.Module) -> fx.GraphModule:
@@ -204,7 +211,7 @@ def one_module(module: nn.Module, shape: tuple[int, ...] = (2, 4, 8, 8)) -> fx.G
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_every_kind_of_module(tmp_path: Path, module: nn.Module) -> None:
-    saved = one_module(module, (2, 4, 5)) if isinstance(module, Recurrent) else one_module(module)
+    saved = one_module(module, SHAPES.get(type(module), (2, 4, 8, 8)))
     loaded = round_trip(saved, tmp_path)
     require_same(loaded, saved)
     again = loaded.get_submodule("block1-0.m")
@@ -244,7 +251,7 @@ def test_memory_layout(tmp_path: Path) -> None:
     assert same_outputs(loaded, saved, torch.randn(1, 16, 33, 33))
     part = nn.Linear(4, 3)
     part.weight = nn.Parameter(torch.randn(9, 8)[::3, ::2])  # a view of a larger matrix
-    loaded = round_trip(one_module(part), tmp_path)
+    loaded = round_trip(one_module(part, (2, 4)), tmp_path)
     assert torch.equal(loaded.get_parameter("block1-0.m.weight"), part.weight)
 
 
@@ -320,7 +327,7 @@ def unsaveable() -> dict[str, tuple[Callable[[], fx.GraphModule], str]]:
             extra_buffer,
             r"cannot be saved: ReLU 'block1-0\.m' needs the tensors none",
         ),
-        "data type": (complex_weight, r"a file cannot hold tensors of torch\.complex128"),
+        "data type": (complex_weight, r"m\.weight' of torch\.complex128 and .* not floats of one"),
         "not canonical": (not_canonical, "module class LSTM is not in the closed set"),
     }
 

@@ -48,6 +48,17 @@ def rename(entry: Json, old: str, new: str) -> None:
     entry.update(json.loads(text))
 
 
+def doubled(entry: Json, times: int) -> None:
+    """The output concatenated with itself so often."""
+    *nodes, output = entry["nodes"]
+    name = output["args"][0][0]["node"]
+    for index in range(times):
+        args = [[{"node": name}, {"node": name}], 1]
+        name = f"twice_{index}"
+        nodes.append({"op": "call_function", "name": name, "target": "cat", "args": args})
+    entry["nodes"] = [*nodes, {**output, "args": [[{"node": name}]]}]
+
+
 INJECTION = 'x"); __import__("os").system("touch ran"); ("'
 CHANGES: dict[str, tuple[Callable[[Json], object], str]] = {
     "unknown field": (lambda e: e.update(code="print(1)"), "code: Extra inputs are not permitted"),
@@ -122,7 +133,54 @@ CHANGES: dict[str, tuple[Callable[[Json], object], str]] = {
         "Conv2d '0' needs the fields in_channels",
     ),
     "wrong groups": (lambda e: e["modules"]["0"]["fields"].update(groups=2), "Conv2d '0': "),
-    "wrong type": (lambda e: e["modules"]["0"]["fields"].update(in_channels="3"), "Conv2d '0': "),
+    "wrong type": (
+        lambda e: e["modules"]["0"]["fields"].update(in_channels="3"),
+        "Conv2d '0' cannot have the in_channels '3'",
+    ),
+    "a number for truth": (
+        lambda e: e["modules"]["0"]["fields"].update(bias=1),
+        "Conv2d '0' cannot have the bias 1",
+    ),
+    "no stride": (
+        lambda e: e["modules"]["0"]["fields"].update(stride=[1, 0]),
+        r"Conv2d '0' cannot have the stride \(1, 0\)",
+    ),
+    "no arguments": (lambda e: first(e, "call_function").update(args=[]), "reshape takes 2"),
+    "a word as shape": (
+        lambda e: first(e, "call_function")["args"].__setitem__(1, "abc"),
+        "reshape cannot take that as argument 2",
+    ),
+    "another shape": (
+        lambda e: first(e, "call_function")["args"].__setitem__(1, [1, 7]),
+        r"node '\w+' cannot run: .*shape",
+    ),
+    "a huge shape": (
+        lambda e: first(e, "call_function").update(
+            target="pad", args=[{"node": "_2"}, [2**30, 2**30], "constant", 0.0]
+        ),
+        r"cannot run: a value of 1×4×6×2147483654, the limit is 268,435,456 numbers",
+    ),
+    "doubled again and again": (lambda e: doubled(e, 60), "the limit is 268,435,456 numbers"),
+    "many dimensions": (
+        lambda e: first(e, "call_function")["args"].__setitem__(1, [1] * 65),
+        "reshape cannot take that as argument 2",
+    ),
+    "another input": (
+        lambda e: e.update(inputs={"input_1": [1, 5, 8, 8]}),
+        "node '_0' cannot run: its channels do not fit its input",
+    ),
+    "an input of one dimension": (
+        lambda e: e.update(inputs={"input_1": [3]}),
+        "node '_0' cannot run: its channels do not fit its input",
+    ),
+    "too small an input": (
+        lambda e: e.update(inputs={"input_1": [1, 3, 2, 8]}),
+        "node '_0' cannot run: its windows do not fit its input",
+    ),
+    "an input that reads": (
+        lambda e: first(e, "placeholder").update(args=[1]),
+        "takes no arguments",
+    ),
     "gigabytes": (
         lambda e: e["modules"]["0"]["fields"].update(in_channels=2**24, out_channels=2**24),
         r"Conv2d '0' needs a weight of \(16777216, 16777216, 3, 3\), not \(4, 3, 3, 3\)",
