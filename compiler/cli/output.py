@@ -4,7 +4,6 @@ and all of it, with the time, in the file of `--log`."""
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import sys
@@ -20,10 +19,10 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderHook, Re
 from rich.markup import escape
 from rich.segment import Segment
 
-from shrinkc.compiler.support.json_values import finite
+from shrinkc.compiler.support.json_values import finite, json_text
 from shrinkc.compiler.support.progress import Advance, Progress, Silent, Terminal
 from shrinkc.compiler.support.reading.regular_file import require_writable
-from shrinkc.compiler.support.text import UNSEEN, visible
+from shrinkc.compiler.support.text import visible
 from shrinkc.errors import InputError
 
 NOT_JUDGED = "not judged: give --evaluation DIR, images that it has not seen"
@@ -87,8 +86,7 @@ class Run:
 
     def print_answer(self, more: Mapping[str, Any]) -> None:
         """The JSON object, with what is added to it, on stdout."""
-        text = json.dumps(finite({**(self.answer or {}), **more}), indent=2, ensure_ascii=False)
-        text = UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # as JSON writes them
+        text = json_text(finite({**(self.answer or {}), **more}))
         print(text, file=self.stdout, flush=True)
         if self.log is not None:
             self.log.write(f"{text}\n")

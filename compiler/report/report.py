@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -22,7 +21,7 @@ from shrinkc.compiler.report.sections import (
     TableSection,
 )
 from shrinkc.compiler.report.use_model import use_model
-from shrinkc.compiler.support.json_values import finite
+from shrinkc.compiler.support.json_values import finite, json_text
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.tally import ErrorEstimate, Estimate, Judgement
 from shrinkc.compiler.tasks.task import Task
@@ -148,13 +147,13 @@ class Report:
         """`report.json`, `report.html`, `use_model.py` where a file can be run by it, and
         `labels.txt` where class names are known: file name → content."""
         found = self.to_json()
-        text, program = json.dumps(found, indent=2, ensure_ascii=False), use_model(found)
+        text, program = json_text(found), use_model(found)
         made = {
-            "report.html": html_report(found).encode("utf-8"),
+            "report.html": html_report(found).encode(),
             "report.json": f"{text}\n".encode(),
         }
         if program is not None:
-            made["use_model.py"] = program.encode("utf-8")
+            made["use_model.py"] = program.encode("utf-8", "backslashreplace")
         if self.labels:
             made[LABELS] = label_file(self.labels)
         return made

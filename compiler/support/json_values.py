@@ -1,8 +1,17 @@
-"""Numbers that JSON lacks."""
+"""Values as JSON: numbers that it lacks, text that a terminal would obey."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+from shrinkc.compiler.support.text import UNSEEN
+
+
+def json_text(value: Any) -> str:
+    """For people and programs: indented, and as it reads but for what `visible` writes out too."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def finite(value: Any) -> Any:

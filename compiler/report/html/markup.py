@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from shrinkc.compiler.support.text import visible
+
 Attribute = str | int | float | bool | None
 Attributes = Mapping[str, Attribute]
 _VOID = frozenset({"meta", "input", "br", "col"})
@@ -52,7 +54,7 @@ def number(value: float) -> str:
 def _child(child: Child) -> str:
     if child is None:
         return ""
-    return child.text if isinstance(child, Html) else escape(child)
+    return child.text if isinstance(child, Html) else escape(visible(child))
 
 
 def _attribute(name: str, value: Attribute) -> str:
@@ -61,4 +63,4 @@ def _attribute(name: str, value: Attribute) -> str:
     if value is True:
         return f" {name}"
     text = number(value) if isinstance(value, float) else str(value)
-    return f' {name}="{escape(text)}"'
+    return f' {name}="{escape(visible(text))}"'

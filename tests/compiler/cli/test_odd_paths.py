@@ -1,0 +1,104 @@
+"""Pipes, devices, sockets, links to themselves and names that are no UTF-8, wherever a command
+takes a path: one line, an exit code of its kind, and nobody waits."""
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from shrinkc.compiler.cli.main import main
+
+Streams = pytest.CaptureFixture[str]
+
+
+def bound(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+KINDS: dict[str, Callable[[Path], object]] = {
+    "pipe": os.mkfifo,
+    "socket": bound,
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a link to nothing": lambda path: path.symlink_to("nothing"),
+    "zeros without end": lambda path: path.symlink_to("/dev/zero"),
+    "a device": lambda path: path.symlink_to("/dev/full"),
+    "a file of proc": lambda path: path.symlink_to("/proc/self/pagemap"),
+    "a folder": lambda path: path.mkdir(),
+    "nonsense": lambda path: path.write_bytes(b"\x1b[31m\0\xff" * 99),
+    "nothing": lambda path: path.touch(),
+}
+IMAGES = ("shrink", "{model}", "--target", "rpi4", "--speedup", "1.1", "--images")
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "model": ("inspect", "{odd}", "--input", "1,3,8,8"),
+    "model to compile": ("{odd}", "--target", "rpi4"),
+    "model to price": ("estimate", "{odd}", "--target", "rpi4"),
+    "model to time": ("bench", "{odd}"),
+    "table": ("tables", "show", "{odd}"),
+    "target": ("estimate", "{model}", "--target", "{odd}", "--input", "1,3,8,8"),
+    "log": ("tables", "--log", "{odd}"),
+    "images": (*IMAGES, "{odd}"),
+    "class indices": (*IMAGES, "{images}", "--classes", "{odd}"),
+    "labels": (*IMAGES, "{images}", "--annotations", "{odd}"),
+    "plan": ("apply", "{model}", "{odd}"),
+    "folder to compare": ("compare", "{odd}", "{odd}"),
+    "file to compare": ("compare", "{odd}", "{model}"),
+}
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("given")
+    torch.save(nn.Sequential(nn.Conv2d(3, 4, 3)), folder / "m.pt")
+    for name in ("cat", "dog"):
+        (folder / "images" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "images" / name / "a.png")
+    return {"model": str(folder / "m.pt"), "images": str(folder / "images")}
+
+
+@contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    def late(*_: object) -> None:
+        raise AssertionError("it waits")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", COMMANDS)
+def test_paths(
+    given: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Streams,
+    place: str,
+    kind: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    odd = Path(os.fsdecode(b"\xff\x1b[31m"))
+    KINDS[kind](odd)
+    command = [word.format(**given, odd=odd) for word in COMMANDS[place]]
+    with at_most(10):
+        code = main(command)
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    if place == "log" and kind in ("nonsense", "nothing", "a link to nothing"):
+        assert code == 0
+        return
+    assert 2 <= code <= 8
+    assert len(err.splitlines()) == 1, err
+    assert out == ""
