@@ -26,6 +26,7 @@ from shrinkc.latency_tables.rows import (
     iterate_rows,
     limited_text,
     read_rows,
+    table_error,
     unique,
 )
 
@@ -172,7 +173,7 @@ def mean_errors_percent(path: Traversable) -> dict[tuple[str, str], float]:
                 raise ValueError(f"{predicted_ms} predicted, {measured_ms} measured")
             sums[precision, held_out] = total + error, count + 1
     except (OSError, ValueError, ZeroDivisionError, csv.Error) as error:
-        raise TableError(f"{path}: cannot be read: {error}") from None
+        raise table_error(path, f"cannot be read: {error}") from None
     return {key: 100 * total / count for key, (total, count) in sums.items()}
 
 

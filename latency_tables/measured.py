@@ -18,7 +18,6 @@ from typing import IO, Literal
 
 import numpy as np
 
-from shrinkc.errors import TableError
 from shrinkc.latency_tables.columns import NUMBERS, FloatArray, IntArray, OpColumns, numbers
 from shrinkc.latency_tables.key import PRECISIONS, OpKey
 from shrinkc.latency_tables.rows import (
@@ -31,6 +30,7 @@ from shrinkc.latency_tables.rows import (
     csv_text,
     limited_text,
     read_rows,
+    table_error,
     unique,
 )
 
@@ -246,7 +246,7 @@ class _Unpacked:
             with self.path.open("rb") as packed, gzip.open(packed) as stream:
                 return io.BytesIO(stream.read(MAX_BYTES + 1))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise TableError(f"{self.path}: not a whole gzip file: {error}") from None
+            raise table_error(self.path, f"not a whole gzip file: {error}") from None
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from shrinkc.latency_tables.interpolate import CLIFFS
 from shrinkc.latency_tables.kernels.features import Caches, Tiles
 from shrinkc.latency_tables.kernels.registry import KERNELS, Kernels
 from shrinkc.latency_tables.key import PRECISIONS
-from shrinkc.latency_tables.rows import limited_text
+from shrinkc.latency_tables.rows import limited_text, table_error, told
 
 SCHEMA = 1
 MAX_BYTES = 1 << 20
@@ -67,11 +67,11 @@ def read_meta(path: Traversable) -> TableMeta:
     try:
         content = tomllib.loads(limited_text(path, MAX_BYTES))
     except (OSError, UnicodeDecodeError) as error:
-        raise TableError(f"{path}: cannot be read: {error}") from None
+        raise table_error(path, f"cannot be read: {error}") from None
     except RecursionError:
         raise TableError(f"{path}: not valid TOML: nested too deep; correct it") from None
     except ValueError as error:  # of numbers and dates as well
-        raise TableError(f"{path}: not valid TOML: {error}; correct it") from None
+        raise table_error(path, f"not valid TOML: {error}; correct it") from None
     return _Reader(path, content).meta()
 
 
@@ -152,7 +152,7 @@ class _Reader:
         if name == "source" and value.strip().lower() == "unknown":
             raise self._error("source is unknown; name where the figures come from")
         if name == "date" and not _DATE.fullmatch(value):
-            raise self._error(f"date is '{value}'; write YYYY-MM-DD, YYYY-MM, YYYY or unknown")
+            raise self._error(f"date is {told(value)}; write YYYY-MM-DD, YYYY-MM, YYYY or unknown")
         return value
 
     def _count(self, values: Mapping[str, object], name: str, where: str = "") -> int:
@@ -209,15 +209,16 @@ class _Reader:
     def _only(self, values: Mapping[str, object], known: frozenset[str], where: str) -> None:
         unknown = sorted(set(values) - known)
         if unknown:
-            raise self._error(f"unknown key {where}{unknown[0]}; known: {', '.join(sorted(known))}")
+            key = f"{where}{unknown[0][:60]}"
+            raise self._error(f"unknown key {key}; known: {', '.join(sorted(known))}")
 
     def _error(self, problem: str) -> TableError:
-        return TableError(f"{self.path}: {problem}")
+        return table_error(self.path, problem)
 
 
 def _told(value: object) -> str:
     """A text as it is, of anything else what it is."""
-    return f"{value[:40]!r}" if isinstance(value, str) else f"a {type(value).__name__}"
+    return told(value) if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 _TILE_NAMES = tuple(field.name for field in fields(Tiles))

@@ -13,8 +13,20 @@ from shrinkc.errors import TableError
 
 T = TypeVar("T")
 MAX_DIGITS = 12
+MAX_SAID = 500  # letters of what is wrong
 MAX_BYTES = 256 << 20  # of one file, unpacked
 LARGEST, LEAST = 1e15, 1e-9  # number that is a time, a share or a count, and that is not 0
+
+
+def told(value: str) -> str:
+    """A value of unknown length, quoted."""
+    return f"'{value}'" if len(value) <= 60 else f"'{value[:60]}…'"
+
+
+def table_error(where: object, problem: str) -> TableError:
+    """In a line that can be read, whatever was found."""
+    shortened = problem if len(problem) <= MAX_SAID else f"{problem[:MAX_SAID]}…"
+    return TableError(f"{where}: {shortened}")
 
 
 class Readable(Protocol):
@@ -46,14 +58,16 @@ class Row:
         if not value:
             raise self.error(f"{column} is empty; fill it in or delete the row")
         if allowed and value not in allowed:
-            raise self.error(f"{column} is '{value}'; use one of {', '.join(allowed)}")
+            raise self.error(f"{column} is {told(value)}; use one of {', '.join(allowed)}")
         return value
 
     def count(self, column: str, least: int = 1) -> int:
         value = self.values[column]
         digits = value.isascii() and value.isdecimal() and len(value) <= MAX_DIGITS
         if not digits or int(value) < least:
-            raise self.error(f"{column} is '{value}'; it must be an integer of at least {least}")
+            raise self.error(
+                f"{column} is {told(value)}; it must be an integer of at least {least}"
+            )
         return int(value)
 
     def positive(self, column: str) -> float:
@@ -68,18 +82,20 @@ class Row:
         try:
             value = float(text)
         except ValueError:
-            raise self.error(f"{column} is '{text}', not a number; correct it") from None
+            raise self.error(f"{column} is {told(text)}, not a number; correct it") from None
         if not math.isfinite(value) or value < 0:
             raise self.error(
-                f"{column} is {text}; it must be finite and not negative: "
+                f"{column} is {told(text)}; it must be finite and not negative: "
                 "measure again or delete the row"
             )
         if value > LARGEST or 0 < value < LEAST:
-            raise self.error(f"{column} is {text}; it must be 0, or from {LEAST:g} to {LARGEST:g}")
+            raise self.error(
+                f"{column} is {told(text)}; it must be 0, or from {LEAST:g} to {LARGEST:g}"
+            )
         return value
 
     def error(self, problem: str) -> TableError:
-        return TableError(f"{self.path} line {self.line}: {problem}")
+        return table_error(f"{self.path} line {self.line}", problem)
 
 
 def read_rows(path: Readable, columns: Sequence[str]) -> list[Row]:
@@ -93,7 +109,7 @@ def iterate_rows(path: Readable, columns: Sequence[str]) -> Iterator[Row]:
         lines = csv.reader(io.StringIO(limited_text(path)), strict=True)
         header = next(lines, list[str]())
         if header != list(columns):
-            raise TableError(f"{path} line 1: {_header_problem(header, columns)}")
+            raise table_error(f"{path} line 1", _header_problem(header, columns))
         for number, values in enumerate(lines, 2):
             if len(values) != len(columns):
                 raise TableError(
@@ -102,7 +118,7 @@ def iterate_rows(path: Readable, columns: Sequence[str]) -> Iterator[Row]:
                 )
             yield Row(path, number, dict(zip(columns, values, strict=True)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TableError(f"{path}: cannot be read: {error}") from None
+        raise table_error(path, f"cannot be read: {error}") from None
 
 
 def _header_problem(header: Sequence[str], columns: Sequence[str]) -> str:
@@ -110,7 +126,7 @@ def _header_problem(header: Sequence[str], columns: Sequence[str]) -> str:
     missing = [name for name in columns if name not in header]
     expected = f"the columns are {','.join(columns)} (units are part of the names)"
     if unknown:
-        return f"unknown column '{unknown[0]}'; {expected}"
+        return f"unknown column {told(unknown[0])}; {expected}"
     if missing:
         return f"column '{missing[0]}' is missing; {expected}"
     return f"columns repeated or out of order; {expected}"

@@ -21,6 +21,7 @@ Dimensions are counted from 0, never negative, except `pad`'s (torch's own rever
 
 from __future__ import annotations
 
+import keyword
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -302,6 +303,12 @@ BROADCASTING: tuple[Function, ...] = (
 )
 
 
+def is_input_name(name: str) -> bool:
+    """Whether torch.fx may write it as an argument into the code that it makes of a graph."""
+    taken = name in ("self", "torch", "_operator") or name.startswith("shrinkc_")
+    return name.isidentifier() and not keyword.iskeyword(name) and not taken
+
+
 def is_node(value: object) -> TypeGuard[fx.Node]:
     return isinstance(value, fx.Node)
 
@@ -364,7 +371,8 @@ def _problem(graph_module: fx.GraphModule, node: fx.Node) -> str | None:
         return "keyword arguments"
     match node.op:
         case "placeholder":
-            return None
+            right = is_input_name(cast(str, node.target))
+            return None if right else f"'{node.target}' cannot name an input"
         case "output":
             outputs = node.args[0]
             legal = isinstance(outputs, tuple) and len(outputs) > 0 and all(map(is_node, outputs))

@@ -22,6 +22,7 @@ from torch.utils import _pytree as tree  # pyright: ignore[reportPrivateImportUs
 
 from shrinkc.compiler.capture.names import word
 from shrinkc.errors import CaptureError
+from shrinkc.passes.ir import is_input_name
 
 Shape = tuple[int, ...]
 MOST_NUMBERS = 1 << 28  # of one tensor: 1 GiB
@@ -77,14 +78,16 @@ class Build:
     def __init__(self, names: Sequence[str], shapes: Sequence[Sequence[Shape]]) -> None:
         """`shapes`: of every input at each batch size."""
         self.graph, self.root = fx.Graph(), nn.Module()
+        words = [word(name) for name in names]  # of several names one may be left
+        usable = all(map(is_input_name, words)) and len(set(words)) == len(words)
         self.count = len(shapes[0])
         self.batches = tuple(one[0] for one in shapes[0])
         self.inputs = tuple(
             Value(
                 tuple(torch.empty(s, device="meta") for s in of_one),
-                self.graph.placeholder(word(name) or f"input_{index}"),
+                self.graph.placeholder(name if usable else f"input_{index}"),
             )
-            for index, (name, of_one) in enumerate(zip(names, shapes, strict=True))
+            for index, (name, of_one) in enumerate(zip(words, shapes, strict=True))
         )
         self._batch = self.graph.call_method("size", (self.inputs[0].node, 0))
         self._modules: dict[tuple[Any, ...], str] = {}

@@ -177,6 +177,10 @@ CHANGES: dict[str, tuple[Callable[[Json], object], str]] = {
         lambda e: e.update(inputs={"input_1": [1, 3, 2, 8]}),
         "node '_0' cannot run: its windows do not fit its input",
     ),
+    "an input named as fx names its module": (
+        lambda e: first(e, "placeholder").update(target="torch"),
+        "'torch' cannot name an input",
+    ),
     "an input that reads": (
         lambda e: first(e, "placeholder").update(args=[1]),
         "takes no arguments",
