@@ -35,9 +35,10 @@ class Readable(Protocol):
     def open(self, mode: Literal["rb"], /) -> IO[bytes]: ...
 
 
-def limited_text(path: Readable, most: int = MAX_BYTES) -> str:
-    """Of a file of at most so many bytes. Raises TableError, and OSError, ValueError for what is
-    no text."""
+def limited_text(path: Readable, most: int | None = None) -> str:
+    """Of a file of at most so many bytes, else MAX_BYTES. Raises TableError, and OSError,
+    ValueError for what is no text."""
+    most = MAX_BYTES if most is None else most
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -85,7 +86,7 @@ class Row:
             raise self.error(f"{column} is {told(text)}, not a number; correct it") from None
         if not math.isfinite(value) or value < 0:
             raise self.error(
-                f"{column} is {told(text)}; it must be finite and not negative: "
+                f"{column} is {text[:60]}; it must be finite and not negative: "
                 "measure again or delete the row"
             )
         if value > LARGEST or 0 < value < LEAST:

@@ -82,7 +82,7 @@ def test_the_file_reads_back_and_refuses_damage(tmp_path: Path) -> None:
     path.write_text(corrections_text(given))
     assert read_corrections(path) == given
     for old, new, message in (
-        ("1.5", "-1.5", "line 2: scale is '-1.5'"),
+        ("1.5", "-1.5", "line 2: scale is -1.5"),
         ("all", "dense_conv", "is already in line 2"),
         ("all", "other", "no row 'all'"),
         ("offset_us", "offset_ms", "unknown column 'offset_ms'"),
