@@ -258,7 +258,9 @@ NormaliseOption = Annotated[
 MultipleOption = Annotated[
     int | None,
     typer.Option(
-        help="Widths are multiples of this number. Default: the target's.", rich_help_panel=METHOD
+        help="Widths are multiples of this number. Default: the target's, halved while every layer "
+        "is too narrow for it.",
+        rich_help_panel=METHOD,
     ),
 ]
 FloorOption = Annotated[

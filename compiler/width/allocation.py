@@ -57,7 +57,8 @@ class Allocation:
 
     kind        see the module; None: uniform for a keep ratio, otherwise knapsack
     normalise   scores; None: share
-    multiple    of channels, as the target's kernels like them; None: the target's own
+    multiple    of channels, as the target's kernels like them; None: the target's own, or a half, a
+                quarter … of it where every group is too narrow for that
     floor       share of a group that always stays
     candidates  widths of a group that are priced, at most, evenly spread; None: 16, 64 where no
                 latency is asked for
@@ -76,6 +77,18 @@ class Allocation:
             raise InputError(f"a floor of {self.floor:g}; give 0 or more, below 1")
         if self.candidates is not None and self.candidates < 2:
             raise InputError(f"{self.candidates} candidate widths; give 2 or more")
+
+    def multiple_of(self, groups: Groups, target: int) -> int:
+        """Of channels; `target`: that its kernels like."""
+        if self.multiple is not None:
+            return self.multiple
+        multiple = target
+        while multiple > 1 and not any(
+            len(candidate_widths(group, self.floor * group.size, CANDIDATES, multiple)) > 1
+            for group in groups.groups
+        ):
+            multiple //= 2
+        return multiple
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from math import fsum, prod
 from numbers import Real
 from pathlib import Path
@@ -326,14 +326,18 @@ class _Round:
     number: int
     rounds: int
 
-    @property
+    @cached_property
+    def groups(self) -> Groups:
+        return channel_groups(self.graph)
+
+    @cached_property
     def multiple(self) -> int:
-        return self.run.options.allocation.multiple or channel_multiple(self.run.table)
+        target = channel_multiple(self.run.table)
+        return self.run.options.allocation.multiple_of(self.groups, target)
 
     def chosen(self) -> tuple[Mapping[str, int], Selection, tuple[Skip, ...]]:
         """Group → width, what stays, groups that stay whole."""
-        run, options = self.run, self.run.options.allocation
-        groups = channel_groups(self.graph)
+        run, options, groups = self.run, self.run.options.allocation, self.groups
         scores = self._scores(groups)
         if run.goal is None:
             widths, skipped = per_group(groups, run.options.keep, self.multiple)
@@ -369,8 +373,7 @@ class _Round:
         run = self.run
         assert run.trainer is not None
         assert run.goal is not None
-        groups = channel_groups(self.graph)
-        options = run.options.allocation
+        groups, options = self.groups, run.options.allocation
         scores, unit = EqualScores().scores(self.graph, groups), run.goal.unit
         space = space_of(groups, scores, options, self.multiple)
         _, price = self._price(groups, space, unit)

@@ -22,6 +22,7 @@ from shrinkc.passes.ir import module_of
 from shrinkc.passes.recognise.region import Numbers, Region
 
 TOLERANCE = 1e-10  # a tenth of what an exact pass may change
+GUARD = 1e-6  # less keeps what follows from dividing by 0 or its logarithm: 1e-12 is not 0 then
 FINITE = 30.0  # up to here nothing may overflow: beyond, what is written out may, the operator not
 # Without Softplus: runtimes take longer for it than for log(1 + exp(x)).
 _KNOWN: tuple[nn.Module, ...] = (
@@ -73,6 +74,16 @@ class _Function:
                 for threshold in _thresholds(node, module_of(self.graph_module, node)):
                     yield args[0] - threshold
 
+    def has_guard(self) -> bool:
+        """Whether a number next to 0 is in it, which would pass for 0 here and not further on."""
+        for node in self.region.nodes:
+            module = module_of(self.graph_module, node)
+            read = (self.numbers(x) if ir.is_node(x) else x for x in node.args)
+            given = [x for x in read if isinstance(x, float)]
+            if any(0 < abs(x) < GUARD for x in (*given, *_thresholds(node, module))):
+                return True
+        return False
+
     def is_regular(self, x: Tensor) -> bool:
         """Roots, logarithms and powers that are not whole read positive numbers alone."""
         values = self._values(x)
@@ -117,7 +128,7 @@ def activation(graph_module: fx.GraphModule, region: Region, numbers: Numbers) -
     """The activation that the region is of its source, or None."""
     function = _Function(graph_module, region, numbers)
     probes, values = _PROBES, function(_PROBES)
-    if not bool(values.isfinite().all()):
+    if function.has_guard() or not bool(values.isfinite().all()):
         return None
     for known in _candidates(function):
         if _agree(probes, values, known(probes)) and _same(function, known):
@@ -129,7 +140,8 @@ def is_activation(
     graph_module: fx.GraphModule, region: Region, numbers: Numbers, known: nn.Module
 ) -> bool:
     """Whether the region is this activation of its source."""
-    return _same(_Function(graph_module, region, numbers), known)
+    function = _Function(graph_module, region, numbers)
+    return not function.has_guard() and _same(function, known)
 
 
 def _candidates(function: _Function) -> Iterator[nn.Module]:

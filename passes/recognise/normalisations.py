@@ -22,7 +22,8 @@ TOLERANCE = 1e-10
 REDUCTIONS = (ir.mean, ir.sum_, ir.amax)
 _ANALYTIC = (*ir.ARITHMETIC, torch.sqrt, torch.rsqrt, torch.exp, torch.log, ir.neg, torch.reshape)
 _LARGEST_EPS = 0.1
-_SCALES = ((1.0, 0.3), (0.05, 0.0), (6.0, -2.0))  # of the inputs that are compared, and their shift
+# Of the inputs that are compared, and their shift; the least, beside which any eps is large, last.
+_SCALES = ((1.0, 0.3), (0.05, 0.0), (6.0, -2.0), (1e-9, 0.0))
 
 
 @dataclass(frozen=True, eq=False)

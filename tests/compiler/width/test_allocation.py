@@ -345,6 +345,15 @@ def test_groups_that_cannot_become_narrower_say_why() -> None:
         space_of(groups, broken, Allocation(), 1)
 
 
+def test_multiples_are_halved_while_every_group_is_too_narrow() -> None:
+    _, groups, _, _ = looked_at("residual")
+    widest = max(group.size for group in groups.groups)
+    assert Allocation().multiple_of(groups, 2) == 2
+    assert Allocation().multiple_of(groups, 4 * widest) == widest // 2
+    assert Allocation(multiple=512).multiple_of(groups, 8) == 512
+    assert Allocation(floor=0.99).multiple_of(groups, 8) == 1
+
+
 def test_a_share_for_each_group() -> None:
     _, groups, _, _ = looked_at("residual")
     first = groups.groups[0].name

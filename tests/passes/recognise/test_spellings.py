@@ -219,6 +219,10 @@ ALMOST: dict[str, Callable[[Net, fx.Node], fx.Node]] = {
         mul, x, n.call(nn.Sigmoid(), n.function(mul, x, 1.702))
     ),
     "a higher limit": lambda n, x: n.function(clamp, x, 0.0, 6.00001),
+    # what keeps the next operator from a logarithm of 0 or dividing by it
+    "a guard": lambda n, x: n.function(clamp, x, 1e-12, None),
+    "a guard that is added": lambda n, x: n.function(add, n.call(nn.Sigmoid(), x), 1e-12),
+    "a guarded gate": lambda n, x: n.function(clamp, n.call(nn.Sigmoid(), x), 1e-15, 1.0),
     "abs": lambda n, x: n.function(torch.maximum, x, n.function(neg, x)),
     "affine": lambda n, x: n.function(div, n.function(add, n.function(mul, x, 3.0), 1.0), 2.0),
     "singular": lambda n, x: n.function(torch.sqrt, n.function(pow_, x, 2)),
