@@ -40,7 +40,7 @@ from shrinkc.compiler.capture.rules import (
 )
 from shrinkc.compiler.capture.rules.composed import einsum, functions, products, scans
 from shrinkc.compiler.capture.rules.lookup import gather, sampling, unpool
-from shrinkc.compiler.capture.rules.sequence import embedding, recurrent, spectrum
+from shrinkc.compiler.capture.rules.sequence import embedding, fourier, recurrent, spectrum
 from shrinkc.compiler.capture.writes import Place
 from shrinkc.compiler.reference.reference import leaves
 from shrinkc.errors import CaptureError
@@ -70,7 +70,9 @@ RULES: dict[str, Callable[..., Any]] = {
     **recurrent.RULES,
     **embedding.RULES,
     **spectrum.RULES,
+    **fourier.RULES,
 }
+COMPLEX_RULES = spectrum.COMPLEX_RULES | fourier.COMPLEX_RULES
 
 COMPLEX = "computes with complex numbers; take abs, real, imag or view_as_real of them first"
 _op: Any = operator  # typeshed leaves some of its functions without types
@@ -187,8 +189,8 @@ class _Converter:
             return self._module(c, args, kwargs)
         name = _operator(c.node)
         first = args[0] if args else kwargs.get("input")
-        number = isinstance(first, spectrum.Complex)
-        rule = (spectrum.COMPLEX_RULES if number else RULES).get(name)
+        number = any(isinstance(x, spectrum.Complex) for x in (first, *args[1:2]))
+        rule = (COMPLEX_RULES if number else RULES).get(name)
         if number and rule is None:
             raise c.unsupported(COMPLEX)
         if rule is None:

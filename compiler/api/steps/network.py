@@ -475,5 +475,6 @@ def _fits(answer: Answer, source: ImageSource) -> bool:
 def require_layers(graph_module: fx.GraphModule) -> None:
     """Raise InputError for a network that has nothing to make smaller or faster."""
     layers = any(isinstance(m, LAYERS) for m in graph_module.modules())
-    if not layers and not any(n.target is ir.dynamic_conv for n in graph_module.graph.nodes):
+    products = (ir.dynamic_conv, torch.matmul)
+    if not layers and not any(n.target in products for n in graph_module.graph.nodes):
         raise InputError("the model has no convolution, linear or recurrent layer")

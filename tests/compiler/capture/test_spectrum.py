@@ -94,7 +94,42 @@ def test_one_signal_without_a_batch() -> None:
     assert torch.allclose(got, model(x), atol=1e-4)
 
 
+class Through(nn.Module):
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+        self.register_buffer("filter", torch.rand(33) + 0.5)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self, x)
+
+
+FOURIER = {
+    "autocorrelation": lambda s, x: torch.fft.irfft(torch.fft.rfft(x) * torch.fft.rfft(x).conj()),
+    "scaled": lambda s, x: torch.fft.irfft(torch.fft.rfft(x) * s.filter / 2, n=64),
+    "an odd length": lambda s, x: torch.fft.irfft(torch.fft.rfft(x[..., :63]), n=63),
+    "another dimension": lambda s, x: torch.fft.rfft(x, dim=1, norm="ortho").abs(),
+    "there and back, forward": lambda s, x: torch.fft.irfft(
+        torch.fft.rfft(x, norm="forward") - 0.5 * torch.fft.rfft(x.flip(1), norm="forward"),
+        norm="forward",
+    ),
+    "a sum": lambda s, x: (torch.fft.rfft(x) + -torch.fft.rfft(x * x)).imag,
+}
+
+
+@pytest.mark.parametrize("name", FOURIER)
+def test_transforms_of_real_numbers(name: str) -> None:
+    x = torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(0))
+    require_close(Through(FOURIER[name]), x)
+
+
+def test_another_number_of_frequencies_is_refused() -> None:
+    model = Through(lambda s, x: torch.fft.irfft(torch.fft.rfft(x), n=32)).eval()
+    with pytest.raises(CaptureError, match="32 numbers of 33 frequencies, which have 64"):
+        capture(model, (torch.randn(2, 5, 64),))
+
+
 def test_what_else_is_complex_is_refused_by_name() -> None:
-    model = Spectrum(lambda x: (x * x.conj()).real, return_complex=True)
-    with pytest.raises(CaptureError, match=r"\(conj\): computes with complex numbers; take abs"):
+    model = Spectrum(lambda x: (x @ x.conj().mT).real, return_complex=True)
+    with pytest.raises(CaptureError, match=r"\(matmul\): computes with complex numbers; take abs"):
         capture(model.eval(), (signal(),))
