@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.coverage_one import STAGES
+from benchmarks.deployed import summary
 from benchmarks.documents.cells import Row, Table, part, those
 from benchmarks.prune_coverage_one import STAGES as PRUNE_STAGES
 from benchmarks.shared.results import Results
@@ -36,9 +37,14 @@ def pruned(results: Results) -> Table:
     )
 
 
+def deployed(results: Results) -> Table:
+    header = ("family", "networks", "captured", "ONNX equal", "TFLite equal", "pruned and equal")
+    return (*header, "all four"), summary(results.rows)
+
+
 def _libraries(results: Results) -> list[tuple[str, list[Row]]]:
     found = [(name, those(results.rows, library=name)) for name in LIBRARIES]
     return [*found, ("all", list(results.rows))]
 
 
-TABLES: tuple[Callable[..., Table], ...] = (compiled, pruned)
+TABLES: tuple[Callable[..., Table], ...] = (compiled, pruned, deployed)
