@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -62,6 +62,8 @@ class HostTable:
             ms = self._measured_ms(key)
             self._kept.put(label, [] if ms is None else [ms])
         numbers = self._kept.entries[label]
+        if not numbers and key.precision != "fp32":  # then it stays fp32 in a network
+            return self.estimate(replace(key, precision="fp32"))
         if not numbers:
             return OpEstimate(NO_FILE_MS, "not measured: no one-operator file", True)
         return OpEstimate(numbers[0], "measured here", False)
@@ -74,7 +76,10 @@ class HostTable:
         if key.precision not in self._tiny:
             self._tiny[key.precision] = loaded(tiny_file(key.precision, RUNTIME), self._threads)
         models = {"op": loaded(data, self._threads), "tiny": self._tiny[key.precision]}
-        times, _ = runner.measure(models, 2, ROUNDS, SECONDS, BALLAST_BYTES, lambda _: None)
+        try:
+            times, _ = runner.measure(models, 2, ROUNDS, SECONDS, BALLAST_BYTES, lambda _: None)
+        except RuntimeError:  # TFLite's: of int8, a divisor that rounds to 0
+            return None
         own = {name: own_us(taken, self._threads) for name, taken in times.items()}
         sample = Sample(tuple(own["op"]), median(own["tiny"]))
         return settle((sample,), None).median_us / 1e3

@@ -178,8 +178,14 @@ def operators(program: ops.Program, layers: Sequence[str]) -> frozenset[str]:
 
 
 def _always_fp32(program: ops.Program) -> frozenset[str]:
-    """Recurrent layers: no quantiser takes them, and noise adds up over their steps."""
-    return frozenset(op.name for op in program.ops if isinstance(op, ops.Recurrent))
+    """Recurrent layers: no quantiser takes them, and noise adds up over their steps. Divisions by
+    what is computed: TFLite ends a run in which a divisor rounds to 0."""
+    return frozenset(
+        op.name
+        for op in program.ops
+        if isinstance(op, ops.Recurrent)
+        or (isinstance(op, ops.Binary) and op.kind == "div" and isinstance(op.b, ops.Value))
+    )
 
 
 def check_layers(program: ops.Program, layers: Sequence[str]) -> None:

@@ -140,6 +140,25 @@ def test_everything_may_stay_fp32(graph: fx.GraphModule) -> None:
     assert not any(onnx_int8(made).values())
 
 
+def test_divisions_by_what_is_computed_stay_fp32() -> None:
+    """A divisor that rounds to 0 would end a run in TFLite, also of images that come later."""
+
+    class Quotient(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x) / (self.b(x).sigmoid() + 0.01) / 3
+
+    torch.manual_seed(0)
+    made = prepare(deployed(Quotient()), SEEN, Int8())
+    divisions = {
+        op.name for op in made.quantisation.program.ops if getattr(op, "kind", "") == "div"
+    }
+    assert len(divisions & made.quantisation.keep_fp32) == 1  # by 3 is a product
+
+
 def test_a_layer_that_is_not_there(graph: fx.GraphModule) -> None:
     with pytest.raises(
         InputError,
