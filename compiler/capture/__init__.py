@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from shrinkc.compiler.capture.convert import convert
 from shrinkc.compiler.capture.observe import observe, remove_unused
+from shrinkc.compiler.capture.refused import packed_sequence
 from shrinkc.compiler.capture.trace import export, symbolic_trace
 from shrinkc.compiler.capture.writes import UnclearWrites
 from shrinkc.compiler.reference.original import Original
@@ -99,7 +100,7 @@ class _Capture:
                 with quiet():
                     graph_module = self._made(attempt)
             except Exception as error:  # the model's own Python may raise anything
-                reasons.append((attempt, error))
+                reasons.append((attempt, packed_sequence(self.model, error) or error))
                 continue
             free = len(attempt.batches) > 1
             graph_module.meta["captured_by"] = attempt.method

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+from torch.nn.utils import rnn
+
 from shrinkc.compiler.capture.context import Context
+from shrinkc.errors import CaptureError
 
 _FOLLOWS = "its shape follows the numbers; leave selecting to whoever reads the files"
 _BOXES = "as many boxes come out as the numbers say; cut the decoded head before NMS"
@@ -19,6 +24,22 @@ _REASONS = {
     **dict.fromkeys(("ps_roi_align", "ps_roi_pool"), "regions have no operator in the runtimes"),
     **dict.fromkeys(("lgamma", "digamma", "erfinv", "i0", "polygamma"), "no runtime computes it"),
 }
+
+
+def packed_sequence(model: nn.Module, error: Exception) -> CaptureError | None:
+    """What to do, where tracing failed on packed sequences, whose operators look at lengths."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    packing = [f.f_code.co_name for f in frames if f.f_code.co_filename == rnn.__file__]
+    if not packing:
+        return None
+    paths = {id(module): path for path, module in model.named_modules()}
+    callers = [paths.get(id(frame.f_locals.get("self"))) for frame in frames]
+    path = [one for one in callers if one is not None][-1:]
+    where = f" in '{path[0]}'" if path and path[0] else ""
+    return CaptureError(
+        f"{packing[0]}{where}: packed sequences follow their lengths; give the recurrent layer "
+        "padded sequences, all of one length"
+    )
 
 
 def _refusal(reason: str) -> Callable[..., Any]:

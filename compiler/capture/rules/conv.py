@@ -13,7 +13,7 @@ from shrinkc.compiler.capture.builder import Constant, Expanded
 from shrinkc.compiler.capture.context import Context
 from shrinkc.compiler.capture.lift import lift, pair, raise_to_map
 from shrinkc.compiler.capture.rules.matrix import matmul
-from shrinkc.compiler.capture.rules.shape import unfold_dim
+from shrinkc.compiler.capture.rules.shape import flip, unfold_dim
 from shrinkc.passes import ir
 
 
@@ -160,6 +160,10 @@ def conv_transpose2d(
 ) -> fx.Node:
     # torch takes the last two by place, too, as nn.ConvTranspose2d passes them.
     groups, dilation = (*by_place, *(groups, dilation)[len(by_place) :])
+    if isinstance(weight, fx.Node):
+        spread = _spread(c, c.tensor(x), weight, (stride, padding, output_padding, dilation))
+        filters = _turned(c, weight, groups)
+        return _dynamic_conv(c, spread, filters, bias, (1, 0, dilation, groups))
     weight, bias = c.weight(weight), c.parameter(bias, "bias")
     inputs, per_group, kh, kw = weight.tensor.shape
     stride, padding, extra, dilation = map(pair, (stride, padding, output_padding, dilation))
@@ -173,6 +177,44 @@ def conv_transpose2d(
         )
 
     return lift(c, c.tensor(x), make, {"weight": weight, "bias": bias}, config)
+
+
+def _spread(c: Context, x: fx.Node, weight: fx.Node, how: tuple[Any, ...]) -> fx.Node:
+    """What a convolution reads that is a transposed one: x with zeros between its pixels and around
+    them. Rows of zeros are behind each row where they are columns of it, `stride` times as wide."""
+    (sh, sw), padding, extra, dilation = map(pair, how)
+    for step, wide in ((sh, True), (sw, False)):
+        if step == 1:
+            continue
+        shapes = c.b.shapes(x)
+        flat = x if wide else c.b.reshape(x, [(n, ch, h * w, 1) for n, ch, h, w in shapes])
+        zeros = (step - 1) * c.b.shape(flat)[3]
+        flat = c.b.call(F.pad, flat, (0, zeros), "constant", 0.0)
+        scale = (step, 1) if wide else (1, step)
+        sizes = [(n, ch, h * scale[0], w * scale[1]) for n, ch, h, w in shapes]
+        x = c.b.reshape(flat, sizes)
+    amounts: list[int] = []
+    kernel = c.b.shape(weight)[2:]
+    for dim, step in ((1, sw), (0, sh)):
+        reach = dilation[dim] * (kernel[dim] - 1) - padding[dim]
+        behind = reach + extra[dim] - (step - 1)
+        size = c.b.shape(x)[2 + dim]
+        if min(reach, behind) < 0:
+            x = c.b.slice(x, 2 + dim, max(0, -reach), size + min(0, behind))
+        amounts += [max(0, reach), max(0, behind)]
+    return c.b.call(F.pad, x, tuple(amounts), "constant", 0.0) if any(amounts) else x
+
+
+def _turned(c: Context, weight: fx.Node, groups: int) -> fx.Node:
+    """(in, out / groups, kh, kw) of a transposed convolution as (out, in / groups, kh, kw)."""
+    inputs, per_group, kh, kw = c.b.shape(weight)
+    turned = flip(c, weight, 2, 3)
+    shapes = (
+        (groups, inputs // groups, per_group, kh * kw),
+        (per_group * groups, inputs // groups, kh, kw),
+    )
+    one, other = ([shape] * len(c.b.shapes(weight)) for shape in shapes)
+    return c.b.reshape(c.b.permute(c.b.reshape(turned, one), (0, 2, 1, 3)), other)
 
 
 def conv_transpose1d(
@@ -189,8 +231,12 @@ def conv_transpose1d(
 ) -> fx.Node:
     """Over a map of height 1."""
     groups, dilation = (*by_place, *(groups, dilation)[len(by_place) :])
-    weight = c.weight(weight)
-    raised = Constant(weight.tensor.unsqueeze(2), weight.path)
+    raised: Any
+    if isinstance(weight, fx.Node):
+        raised = raise_to_map(c, weight)
+    else:
+        weight = c.weight(weight)
+        raised = Constant(weight.tensor.unsqueeze(2), weight.path)
     (_, s), (_, p), (_, extra), (_, d) = map(pair, (stride, padding, output_padding, dilation))
     sizes = ((1, s), (0, p), (0, extra))
     flat = raise_to_map(c, c.tensor(x))

@@ -144,15 +144,27 @@ class Packed(nn.Module):
         super().__init__()
         self.layer = nn.GRU(FEATURES, HIDDEN, batch_first=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        lengths = torch.full((x.shape[0],), STEPS)
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        lengths = torch.full((x.shape[0],), STEPS) if lengths is None else lengths
         packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
         return self.layer(packed)[1][0]
 
 
-def test_packed_sequences_are_refused() -> None:
-    with pytest.raises(CaptureError, match="cannot capture the model"):
-        capture(Packed().eval(), (torch.randn(2, STEPS, FEATURES),))
+@pytest.mark.parametrize("inputs", [1, 2], ids=["one length", "lengths of the input"])
+def test_packed_sequences_are_refused_by_name(inputs: int) -> None:
+    given = torch.randn(2, STEPS, FEATURES), torch.tensor([STEPS, STEPS - 1])
+    message = r"pack_padded_sequence in 'inner': packed sequences follow .* padded sequences"
+    with pytest.raises(CaptureError, match=message):
+        capture(Inner(Packed()).eval(), given[:inputs])
+
+
+class Inner(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return self.inner(x, lengths)
 
 
 class TimeFirst(nn.Module):

@@ -80,6 +80,15 @@ FUNCTIONS: dict[str, Function] = {
         x, x[0, :, :3, :3].unsqueeze(1), x[0, :, 0, 0], padding=1, groups=8
     ),
     "filters of a signal": lambda x: F.conv1d(x[:, :, 0], x[0, :, :1, :3], groups=8),
+    "transposed filters of the input": lambda x: F.conv_transpose2d(
+        x, x[0, :, :6, :6].reshape(8, 4, 3, 3), stride=(2, 1), padding=(1, 3), dilation=(1, 2)
+    ),
+    "transposed groups of the input": lambda x: F.conv_transpose2d(
+        x, x[0, :, :2, :3].reshape(8, 3, 2, 1), None, (1, 2), 1, (0, 1), 2
+    ),
+    "transposed filters of a signal": lambda x: F.conv_transpose1d(
+        x[:, :, 0], x[0, :, :2, :3], x[0, :2, 0, 0], stride=2
+    ),
     "positions of maxima": lambda x: F.max_pool2d(x, 2, return_indices=True),
     "positions in overlapping windows": lambda x: F.max_pool2d(x, 3, 2, 1, return_indices=True),
     "positions in adaptive windows": lambda x: F.adaptive_max_pool2d(x, (3, 5), True),
