@@ -80,6 +80,20 @@ PLAIN = frozenset(
         "torch._utils._rebuild_tensor_v2",
     }
 )
+# Settings in OmegaConf's classes (Hydra), and what those name of Python's.
+_OMEGACONF = (
+    *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
+    *(f"omegaconf.base.{name}" for name in ("ContainerMetadata", "Metadata", "UnionNode")),
+    *(
+        f"omegaconf.nodes.{kind}Node"
+        for kind in ("Any", "Boolean", "Bytes", "Enum", "Float", "Integer", "Path", "String")
+    ),
+    *("typing.Any", "collections.defaultdict"),
+    *(
+        f"__builtin__.{name}"
+        for name in ("bool", "bytes", "dict", "float", "int", "list", "long", "str", "unicode")
+    ),
+)
 # What checkpoints carry beside the weights: kept as an inert record that nothing ever reads.
 IGNORED = frozenset(
     {
@@ -88,6 +102,7 @@ IGNORED = frozenset(
         "numpy.ndarray",
         "pathlib.PosixPath",
         "pathlib.WindowsPath",
+        *_OMEGACONF,
         *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
         *(f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")),
     }

@@ -91,7 +91,7 @@ def load_inert(path: Path, kind: Literal["zip", "legacy"]) -> Any:
             f"{path}: a whole model ({module.name}) in the format of PyTorch before 1.6, which "
             f"cannot be read without running code; save it again with torch.save, {TRUST_ADVICE}"
         )
-    allowed: Any = [*dictionaries, *((s, s.name) for s in stand_ins)]
+    allowed: Any = [*dictionaries, *((s, _as_looked_up(s.name)) for s in stand_ins)]
     try:
         with warnings.catch_warnings(), safe_globals(allowed):
             warnings.simplefilter("ignore")
@@ -110,6 +110,14 @@ def _stand_in(path: Path, name: str, file: Survey) -> type[StandIn]:
             raise LoadError(f"{names}; {TRUST_ADVICE.split(',')[0]}")
         raise UnsafeFileError(f"{names}, so loading it could run any code; {_risk(name)}")
     return _StandInType("Named", (StandIn,), {"__slots__": (), "name": name, "allowed": found})
+
+
+def _as_looked_up(name: str) -> str:
+    """Pickles of protocol 2 name Python 2's builtins; torch looks for what they are called now."""
+    module, _, attribute = name.rpartition(".")
+    if module != "__builtin__":
+        return name
+    return f"builtins.{ {'long': 'int', 'unicode': 'str'}.get(attribute, attribute) }"
 
 
 def _risk(name: str) -> str:

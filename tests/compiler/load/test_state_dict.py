@@ -2,8 +2,9 @@
 
 import argparse
 import sys
+from collections import defaultdict
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -230,13 +231,41 @@ def test_settings_that_lightning_saves(tmp_path: Path, zoo: str) -> None:
     check(load_model(tmp_path / "model.ckpt", arch=f"{zoo}:Net"))
 
 
+def test_settings_of_hydra(tmp_path: Path, zoo: str) -> None:
+    """As OmegaConf pickles them, whether or not it is installed here."""
+    names = {"DictConfig": "dictconfig", "ListConfig": "listconfig", "AnyNode": "nodes"}
+    names |= {"ContainerMetadata": "base", "Metadata": "base"}
+    kinds = {name: type(name, (), {"__module__": f"omegaconf.{m}"}) for name, m in names.items()}
+
+    def made(kind: str, **state: Any) -> Any:
+        one = kinds[kind]()
+        vars(one).update(state)
+        return one
+
+    about = {"ref_type": Any, "object_type": dict, "element_type": int, "key_type": Any}
+    whole = made("ContainerMetadata", **about, resolver_cache=defaultdict(dict))
+    node = made(
+        "AnyNode", _metadata=made("Metadata", ref_type=Any, key="lr"), _val=0.1, _parent=None
+    )
+    listed = made("ListConfig", _metadata=whole, _content=[node], _parent=None)
+    settings = made("DictConfig", _metadata=whole, _content={"lr": node, "l": listed}, _parent=None)
+    vars(node)["_parent"] = settings
+    checkpoint = {"state_dict": prefixed("model."), "hyper_parameters": settings}
+    with ExitStack() as stack:
+        for kind in kinds.values():
+            stack.enter_context(importable(kind))
+        torch.save(checkpoint, tmp_path / "model.ckpt")
+    check(load_model(tmp_path / "model.ckpt", arch=f"{zoo}:Net"))
+
+
 @contextmanager
 def importable(cls: type) -> Generator[None]:
     """While it is pickled."""
     names = cls.__module__.split(".")
     with pytest.MonkeyPatch.context() as patch:
         for count in range(1, len(names) + 1):
-            patch.setitem(sys.modules, ".".join(names[:count]), ModuleType(names[count - 1]))
+            path = ".".join(names[:count])
+            patch.setitem(sys.modules, path, sys.modules.get(path, ModuleType(names[count - 1])))
         vars(sys.modules[cls.__module__])[cls.__name__] = cls
         yield
 
