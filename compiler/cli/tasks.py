@@ -15,12 +15,19 @@ if TYPE_CHECKING:
 
 Field = Callable[[str], Any]
 SAME = {"classification": "classify", "regression": "regress"}  # names of earlier versions
+
+
+def yes(text: str) -> bool:
+    """Of yes or no. Raises ValueError."""
+    return ("no", "yes").index(text) == 1
+
+
 FIELDS: dict[str, dict[str, Field]] = {  # that the command line can give, of each task
     "segment": {"ignore": int},
     "dense": {"by": str, "peak": float},
     "detect": {
         **{"layout": str, "form": str, "scale": str, "background": int},
-        **{"overlap": float, "least": float, "sure": float},
+        **{"overlap": float, "least": float, "sure": float, "nms": yes},
     },
 }
 _PLACE = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
@@ -76,7 +83,8 @@ def _fields(name: str, text: str) -> dict[str, Any]:
         try:
             found[field] = known[field](value)
         except ValueError:
-            raise InputError(f"`task` {name}: {field} {value} is no number; give one") from None
+            what = "neither yes nor no" if known[field] is yes else "no number"
+            raise InputError(f"`task` {name}: {field} {value} is {what}; give one") from None
     return found
 
 

@@ -25,6 +25,7 @@ from shrinkc.compiler.quantise.simulate import Quantisation
 from shrinkc.compiler.support.choices import Io, Precision
 from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.text import one_line
+from shrinkc.compiler.tasks.detection.boxes import Suppression
 from shrinkc.errors import ExportError, InputError, ShrinkcError
 
 FILE_PRECISIONS: tuple[str, ...] = get_args(Precision)  # that files are written in
@@ -91,6 +92,12 @@ class Format(ABC):
     def described(self, data: bytes, description: Description) -> bytes:
         """The file with what apps need to know of it, where the format has a place for that."""
         return data
+
+    def with_suppression(self, data: bytes, suppression: Suppression) -> bytes | None:
+        """A file of a detector that ends with the suppression of its boxes, where the format has
+        that: `detections` (count, 7), image, left, top, right, bottom, score and class, the surest
+        first; as `Suppression.detections`, but for how many boxes are looked at and kept."""
+        return None
 
     def weight_levels(self, here: bool) -> int:
         """How many levels an int8 weight has on each side of zero; `here`: in files for this

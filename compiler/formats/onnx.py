@@ -15,6 +15,7 @@ from torch import Tensor
 
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.onnx import DEFAULT_OPSET, simplified, write_onnx
+from shrinkc.compiler.export.onnx.suppression import with_suppression
 from shrinkc.compiler.formats.base import (
     FILE_PRECISIONS,
     Batches,
@@ -37,6 +38,7 @@ from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.onnx_session import onnx_session
 from shrinkc.compiler.support.quiet import silent
 from shrinkc.compiler.support.text import one_line
+from shrinkc.compiler.tasks.detection.boxes import Suppression
 from shrinkc.errors import LoadError
 
 SIMPLIFIED_TOLERANCE = 1e-5  # of the output's range
@@ -74,6 +76,9 @@ class OnnxFormat(Format):
 
     def described(self, data: bytes, description: Description) -> bytes:
         return described(data, description)
+
+    def with_suppression(self, data: bytes, suppression: Suppression) -> bytes | None:
+        return with_suppression(data, suppression)
 
     def with_io(self, data: bytes, io: Io, grids: Mapping[str, Grid]) -> bytes:
         return with_quantised_boundary(data, io, grids)

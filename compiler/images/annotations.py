@@ -229,8 +229,10 @@ def find_annotations(path: Path, parameter: str) -> Annotations:
 
 
 def beside(images: Path) -> Path | None:
-    """The folder `labels` that stands for the last `images` in a path, as YOLO's data sets have it,
-    where there are `.txt` in it."""
+    """The folder `labels` that stands for the last `images` in a path, or that lies in it beside
+    `images`, as YOLO's data sets have it, where there are `.txt` in it."""
+    if (images / "images").is_dir() and any((images / "labels").rglob("*.txt")):
+        return images / "labels"
     parts = list(images.absolute().parts)
     for place in reversed(range(len(parts))):
         if parts[place] == "images":

@@ -86,7 +86,8 @@ class Report:
     with batch norm folded, in fp32; `predicted_ms_before_in_precision` is the same network in the
     precision of what was written; `target_format` names the artefact that the target runs;
     `labels` are names of the
-    classes, in order, where they are known; `in_torch` is the network in the files, in PyTorch,
+    classes, in order, where they are known; `ends` are files of the network and what is done
+    behind it; `in_torch` is the network in the files, in PyTorch,
     beside the user's. What else may be there: sections.py."""
 
     model: str
@@ -123,6 +124,7 @@ class Report:
     measured_layers: tuple[LayerTime, ...] = ()
     task: Task = CLASSIFICATION
     labels: tuple[str, ...] = ()
+    ends: tuple[str, ...] = ()
 
     def extended(self, sections: Sections) -> Report:
         """With what the caller of the compilation knows."""
@@ -140,7 +142,7 @@ class Report:
     def files(self) -> tuple[str, ...]:
         """What is written: the own file only of what could be captured."""
         own = () if self.captured_by == NOT_CAPTURED else ("model.safetensors",)
-        models = (*(a.file for a in self.artefacts), *own)
+        models = (*(a.file for a in self.artefacts), *self.ends, *own)
         return (*models, *sorted(self.pages(), key=lambda name: not name.startswith("report")))
 
     def pages(self) -> dict[str, bytes]:
@@ -181,6 +183,7 @@ class Report:
             "max_relative_error": self.max_relative_error,
             "task": _task(self.task),
             "labels": list(self.labels),
+            "ends": list(self.ends),
             "original_top1": self.original_top1,
             "in_torch": _optional(self.in_torch),
             "before": asdict(self.before),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx
 
+from shrinkc.compiler.api.steps.detections import detections
 from shrinkc.compiler.api.steps.network import require_layers
 from shrinkc.compiler.api.steps.optimise import Optimised, optimise
 from shrinkc.compiler.api.steps.quantise import quantised
@@ -112,6 +113,7 @@ def compile_graph(
     files = _verified(exported, optimised.final, compared, progress)
     if options.precision == "int8":
         files = _in_int8(files, optimised.final, compared, description, progress)
+    ends = detections(files.loaded, data)
     report = _report(
         description,
         networks=(original if before is None else before, optimised.final),
@@ -121,9 +123,10 @@ def compile_graph(
         data=data,
         progress=progress,
         notes=notes,
+        ends=tuple(ends),
     ).extended(sections)
     written = _written(report, optimised.final, files.exported, options.formats)
-    return Compilation(report, {**written, **(extras or {})}, optimised.final, files.loaded)
+    return Compilation(report, {**written, **ends, **(extras or {})}, optimised.final, files.loaded)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,6 +229,7 @@ def _report(
     data: Data,
     progress: Progress,
     notes: tuple[str, ...] = (),
+    ends: tuple[str, ...] = (),
 ) -> Report:
     """Predict and measure. `networks`: before and after; `unchanged`: the files before."""
     options, original, exported = data.options, data.graph_module, files.exported
@@ -287,6 +291,7 @@ def _report(
         measured_layers=layers,
         task=options.task,
         labels=description.labels,
+        ends=ends,
     )
 
 
@@ -325,7 +330,10 @@ def _hardly_right(network: fx.GraphModule, data: Data, found: Judgement) -> tupl
         return ()
     options = data.options
     if options.task.pooled:
-        return ()
+        score = f"{options.task.metric} of your own model is {found.original_score:.3f}"
+        return (
+            f"{score}: check that the labels are of these images, and how `task` reads outputs",
+        )
     given = options.preprocessing if data.raw is None else data.raw.given
     return why_hardly_right(network, data.evaluation, given, options.task)
 

@@ -102,6 +102,25 @@ def decoded(answer: Answer, how: Convention, size: tuple[int, int]) -> tuple[Ten
     return boxes, scores
 
 
+@dataclass(frozen=True)
+class Suppression:
+    """What is done behind a network: of boxes of one class that overlap by more than `overlap` the
+    surest stays, and none that is no surer than `least`. size: (height, width) of the input."""
+
+    how: Convention
+    size: tuple[int, int]
+    least: float
+    overlap: float
+
+    def decoded(self, answer: Answer) -> tuple[Tensor, Tensor]:
+        return decoded(answer, self.how, self.size)
+
+    def detections(self, answer: Answer) -> list[Tensor]:
+        """Of each image, as `suppressed` has them."""
+        pairs = zip(*(x.detach().cpu().float() for x in self.decoded(answer)), strict=True)
+        return [suppressed(*pair, self.least, self.overlap) for pair in pairs]
+
+
 def as_dicts(labels: Iterable[Tensor]) -> list[dict[str, Tensor]]:
     """Labelled boxes (count, 6) of each image, filled up with class −1, as
     {"boxes": (count, 4), "labels": int64 (count,), "iscrowd": bool (count,)}."""

@@ -22,11 +22,10 @@ from shrinkc.compiler.tasks.detection.boxes import (
     Form,
     Layout,
     Scale,
+    Suppression,
     areas,
-    decoded,
     layout_of,
     parts,
-    suppressed,
 )
 from shrinkc.compiler.tasks.outputs import Output, check_weights, outputs_of, summed
 from shrinkc.compiler.tasks.task import Answer, Evidence, LabelKind, PooledTask, Style
@@ -48,6 +47,7 @@ class Detection(PooledTask):
     overlap  intersection over union above which the less sure of two boxes goes
     least    score below which a box does not count
     sure     score from which the original's detections are the truth
+    nms      beside each file that can hold it, one whose network ends with the suppression
     outputs  by a network's own answers (`scaled`)
     weights  of every output in the divergence, but that boxes and scores weigh as the first
     size     (height, width) of the network's input
@@ -60,6 +60,7 @@ class Detection(PooledTask):
     overlap: float = 0.65
     least: float = 0.001
     sure: float = 0.25
+    nms: bool = False
     outputs: tuple[Output, ...] = ()
     weights: tuple[float, ...] = ()
     size: tuple[int, int] | None = None
@@ -74,10 +75,10 @@ class Detection(PooledTask):
             ("scale", self.scale, get_args(Scale)),
         ):
             if value not in (None, *known):
-                raise InputError(f"`{name}` {value}: choose {', '.join(known)}")
+                raise InputError(f"`task` detect: {name} {value}; choose {', '.join(known)}")
         for name, share in (("overlap", self.overlap), ("least", self.least), ("sure", self.sure)):
             if not 0 <= share <= 1:
-                raise InputError(f"`{name}` {share:g}: give a number from 0 to 1")
+                raise InputError(f"`task` detect: {name} {share:g}; give a number from 0 to 1")
 
     @property
     def name(self) -> str:
@@ -109,6 +110,11 @@ class Detection(PooledTask):
         assert self.layout is not None  # known once it is `scaled`
         form = self.form or ("xyxy" if self.layout == "pair" else "xywh")
         return Convention(self.layout, form, self.scale or "pixels", self.background)
+
+    @property
+    def suppression(self) -> Suppression:
+        """Of the network's answers."""
+        return Suppression(self.convention, self.size or (1, 1), self.least, self.overlap)
 
     def of_inputs(self, shapes: tuple[tuple[int, ...], ...]) -> Detection:
         if self.size is not None or len(shapes[0]) != 4:
@@ -153,11 +159,11 @@ class Detection(PooledTask):
             )
 
     def classes(self, answer: Answer) -> int | None:
-        return self._decoded(answer)[1].shape[2]
+        return self.suppression.decoded(answer)[1].shape[2]
 
     def truth(self, reference: Answer) -> Tensor:
         """Boxes (n, most, 6), filled up with class −1."""
-        found = [one[one[:, 4] >= self.sure] for one in self._detections(reference)]
+        found = [one[one[:, 4] >= self.sure] for one in self.suppression.detections(reference)]
         rows = torch.full((len(found), max(1, *map(len, found)), BOX), -1.0)
         for place, one in enumerate(found):
             no_crowd = torch.zeros(len(one), 1)
@@ -170,7 +176,7 @@ class Detection(PooledTask):
         wanted = [one[one[:, 0] >= 0] for one in rows]
         return [
             Found(*(one.double().numpy().astype(np.float64) for one in pair))
-            for pair in zip(self._detections(answer), wanted, strict=True)
+            for pair in zip(self.suppression.detections(answer), wanted, strict=True)
         ]
 
     def score(self, evidence: Evidence) -> float:
@@ -192,7 +198,7 @@ class Detection(PooledTask):
         probabilities, at least 1: Σ KL of every class's probability in nats, and Σ w · (1 − GIoU)
         of the boxes (Rezatofighi et al., 2019); of further outputs the squared error over their
         variance: (n,)."""
-        (boxes, q), (wanted, p) = self._decoded(answer), self._decoded(reference)
+        (boxes, q), (wanted, p) = map(self.suppression.decoded, (answer, reference))
         p, q = (x.double().clamp(LEAST, 1 - LEAST) for x in (p, q))
         apart = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
         sure = p.amax(2)
@@ -205,16 +211,6 @@ class Detection(PooledTask):
         outputs = self.outputs or outputs_of(reference, len(reference[0]), self.weights)
         rest = summed(answer[own:], reference[own:], outputs[own:], None, self.weights[own:])
         return weight * found + rest
-
-    def _decoded(self, answer: Answer) -> tuple[Tensor, Tensor]:
-        return decoded(answer, self.convention, self.size or (1, 1))
-
-    def _detections(self, answer: Answer) -> list[Tensor]:
-        """(count, 6) of each image."""
-        boxes, scores = (x.detach().cpu().float() for x in self._decoded(answer))
-        return [
-            suppressed(*pair, self.least, self.overlap) for pair in zip(boxes, scores, strict=True)
-        ]
 
     def _single(self, evidence: Evidence, answer: Answer) -> Tensor:
         """An image without objects is right where nothing is seen in it."""

@@ -119,7 +119,8 @@ def test_on_the_command_line(
         (["--metric", "own:lost"], "--metric own:lost: own has no lost; check it"),
         (["--metric", "nowhere:found"], "--metric nowhere:found: cannot import nowhere"),
         (["--metric", "own"], "--metric own: give package.module:function"),
-        (["--task", "detect:layout=ssd"], "layout ssd: choose yolov8, rows, yolov5, pair"),
+        (["--task", "detect:layout=ssd"], "layout ssd; choose yolov8, rows, yolov5, pair"),
+        (["--task", "detect:nms=maybe"], "detect: nms maybe is neither yes nor no; give one"),
         (["--task", "detect:size=3"], "--task detect: no field size=3; it has layout, form"),
         (["--task", "segmant"], "--task segmant: choose auto, classify, segment, detect"),
         (["--output-weights", "1,x"], "--output-weights 1,x: give numbers like 1,0.5"),
@@ -129,6 +130,16 @@ def test_on_the_command_line(
     ):
         assert main([*command, *extra, "-o", "other"]) == 2, extra
         assert message in " ".join(capsys.readouterr().err.split()), extra
+
+
+def test_labels_of_other_images_are_suspected() -> None:
+    model = nn.Conv2d(3, 30, 1).eval()
+    seen = torch.rand(24, 3, 8, 8), torch.randint(30, (24, 8, 8))
+    given: dict[str, Any] = {"target": "rpi4", "task": shrinkc.Segmentation(), "runs": 0}
+    notes = shrinkc.compile(model, seen[0][:1], images=seen, **given).report.notes
+    assert any("mIoU of your own model is 0.0" in note for note in notes)
+    right = seen[0], model(seen[0]).argmax(1)
+    assert not shrinkc.compile(model, seen[0][:1], images=right, **given).report.notes
 
 
 def test_a_metric_needs_labels() -> None:

@@ -90,6 +90,13 @@ def test_boxes_are_letterboxed_unless_said_otherwise(tmp_path: Path) -> None:
     assert float(x[0, :, :8].min()) == float(x[0, :, 24:].max()) == pytest.approx(114 / 255)
 
 
+def test_the_folder_of_a_data_set_has_images_and_labels(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    source = image_source(tmp_path, SHAPES, "images")
+    assert source.kind == "boxes"
+    assert read(source)[1][0, 0, 0] == 1
+
+
 def test_what_a_crop_leaves_nothing_of_is_no_object(tmp_path: Path) -> None:
     folder = yolo(tmp_path, "0 0.05 0.5 0.05 0.5\n1 0.25 0.5 0.25 0.5\n")
     _, labels = read(image_source(ImageFolder(folder, resize=32), SHAPES, "images"))
