@@ -27,11 +27,16 @@ _ADVICE = {
     errno.ENOMEM: "end other programs, or take a machine with more memory",
 }
 
+_NO_MEMORY = (  # in PyTorch's words, the loader's and C++'s
+    *("can't allocate memory", "Cannot allocate memory"),
+    *("failed to map segment", "std::bad_alloc"),
+)
+
 
 def told(error: Exception, typed: str, keep: bool) -> ShrinkcError:
     """The failure in one line. `typed` is the command; a bug's traceback is kept in the cache, or
     where that is not wanted or not possible among temporary files."""
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # PyTorch's words
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
         return InputError("there is not enough memory", _ADVICE[errno.ENOMEM])
     if isinstance(error, OSError):
         place = "" if error.filename is None else f"{shown(str(error.filename))}: "

@@ -24,11 +24,19 @@ LIMIT_BYTES = 256 << 20
 
 
 def cache_folder() -> Path | None:
-    """None where nothing is kept."""
+    """None where nothing is kept, or nothing can be."""
     given = os.environ.get(VARIABLE)
-    if given is None:
-        return Path(user_cache_dir("shrinkc", appauthor=False))
-    return Path(given) if given else None
+    folder = Path(user_cache_dir("shrinkc", appauthor=False) if given is None else given)
+    return folder if given != "" and _writable(folder) else None
+
+
+def _writable(folder: Path) -> bool:
+    """Or to be made: a container's user may have no home."""
+    try:
+        there = next((one for one in (folder, *folder.parents) if one.exists()), folder)
+        return there.is_dir() and os.access(there, os.W_OK)
+    except OSError:
+        return False
 
 
 @contextmanager

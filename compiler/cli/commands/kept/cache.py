@@ -56,7 +56,7 @@ def _show(described: dict[str, Any]) -> None:
         return
     console = wide_console()
     if described["folder"] is None:
-        console.print("nothing is kept")
+        console.print("nothing is kept: its folder cannot be written, or that was asked for")
         return
     limit = f"{_size(described['bytes'])} of at most {_size(described['limit_bytes'])}"
     console.print(escape(f"{described['folder']}: {limit}"), soft_wrap=True)
