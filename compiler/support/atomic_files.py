@@ -21,10 +21,14 @@ from typing import Any
 
 from shrinkc.compiler.support.disk import screen
 from shrinkc.compiler.support.disk.lock import locked
+from shrinkc.compiler.support.reading.regular_file import read_regular
+from shrinkc.compiler.support.reading.strict_json import parse_json
 from shrinkc.errors import InputError
 
-LOCK, STAGE = ".shrinkc-lock", ".shrinkc-stage"  # in the folder, while a run writes to it
+STAGE = ".shrinkc-stage"  # in the folder, while a run writes to it
 WAIT_S = 120.0  # for another run's writing
+MOST_BYTES = 16 << 20  # of a note
+_NOTED = ("replaced", "added", "folders")
 
 
 @contextmanager
@@ -43,7 +47,7 @@ def atomic_folder(folder: Path, gone: Iterable[str] = ()) -> Generator[Path]:
     try:
         missing += [path for path in (real, *real.parents) if not path.exists()]
         real.mkdir(parents=True, exist_ok=True)
-        with locked(real / LOCK, folder, WAIT_S):
+        with locked(real / screen.LOCK, folder, WAIT_S):
             try:
                 _settle(real)
                 new = real / STAGE / "new"
@@ -79,17 +83,19 @@ def _commit(folder: Path, gone: Iterable[str]) -> None:
     names = [*files, *removed]
     _note(folder, names)
     if len(names) > 1:  # one alone is there or not
-        screen.put_up(folder, new)
+        screen.put_up(folder, new, removed)
     _exchange_files(screen.place(folder), names)
     (screen.place(folder) / STAGE / "undo").unlink()  # from here on the new ones hold
 
 
 def _check_way(target: Path, folder: Path) -> None:
-    """Raises OSError where a file takes the place of a folder, or a folder that of a file."""
+    """Raises OSError where a file takes the place of a folder, or a folder that of something else:
+    through a link to one, files would get out of `folder`."""
     if target.is_dir() and not target.is_symlink():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-    for above in target.relative_to(folder).parents:
-        if os.path.lexists(folder / above) and not (folder / above).is_dir():
+    for above in target.relative_to(folder).parents[:-1]:
+        way = folder / above
+        if os.path.lexists(way) and (way.is_symlink() or not way.is_dir()):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target))
 
 
@@ -97,13 +103,11 @@ def _note(folder: Path, names: Sequence[Path]) -> None:
     """What has to be undone until all is done, on disk before anything is."""
     there = [name for name in names if os.path.lexists(folder / name)]
     above = {part for name in names for part in name.parents if not (folder / part).exists()}
-    undo = {
-        "replaced": [name.as_posix() for name in there],
-        "added": [name.as_posix() for name in names if name not in there],
-        "folders": [name.as_posix() for name in sorted(above, reverse=True)],
-    }
+    new = [name for name in names if name not in there]
+    noted = (there, new, sorted(above, reverse=True))
+    note = {k: [n.as_posix() for n in v] for k, v in zip(_NOTED, noted, strict=True)}
     partial = folder / STAGE / "partial"
-    partial.write_text(json.dumps(undo))
+    partial.write_text(json.dumps(note))
     _sync(partial)
     partial.replace(folder / STAGE / "undo")
 
@@ -153,27 +157,34 @@ def _surely_settle(folder: Path) -> None:
 
 
 def _undo(folder: Path) -> None:
+    """Whoever may write to `folder` can have written the note, too: nothing of it leads out."""
     stage = folder / STAGE
     try:
-        undo: dict[str, Any] = json.loads((stage / "undo").read_text())
+        note: Any = parse_json(read_regular(stage / "undo", MOST_BYTES))
+        replaced, added, folders = (
+            [_within(folder, name) for name in note[what]] for what in _NOTED
+        )
+        earlier = [_within(stage / "earlier", name) for name in note["replaced"]]
     except OSError:  # nothing was begun, or all is done
         return
-    for name in undo["replaced"]:
-        if os.path.lexists(stage / "earlier" / name):
-            (stage / "earlier" / name).replace(_within(folder, name))
-    for name in undo["added"]:
-        _within(folder, name).unlink(missing_ok=True)
-    for name in undo["folders"]:
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{stage}: not shrinkc's own", "remove it") from error
+    for backup, target in zip(earlier, replaced, strict=True):
+        if os.path.lexists(backup):
+            backup.replace(target)
+    for path in added:
+        path.unlink(missing_ok=True)
+    for path in folders:
         with suppress(OSError):
-            _within(folder, name).rmdir()
+            path.rmdir()
     (stage / "undo").unlink()
 
 
 def _within(folder: Path, name: str) -> Path:
-    """Whoever may write there could have written the note, too."""
+    """Raises ValueError where links or dots lead elsewhere."""
     path = folder / name
-    if not path.parent.resolve().is_relative_to(folder) or ".." in path.parts[len(folder.parts) :]:
-        raise InputError(f"{folder / STAGE}: not shrinkc's own; remove it")
+    if ".." in Path(name).parts or not path.parent.resolve().is_relative_to(folder):
+        raise ValueError(name)
     return path
 
 
@@ -204,7 +215,7 @@ _REASONS = {
     errno.EEXIST: "not a folder; choose another name",
     errno.EISDIR: "holds a folder where a file goes; choose another folder",
     errno.ENAMETOOLONG: "the name is too long; choose another folder",
-    errno.ELOOP: "a link that leads nowhere; choose another name",
+    errno.ELOOP: "a link where none may be; choose another folder",
     errno.EFBIG: "a file is larger than may be written there; raise the limit (ulimit -f)",
     errno.EIO: "the disk reports an error; choose another folder",
 }

@@ -27,6 +27,7 @@ LOCK = ".lock"
 PAUSE_S = 0.05
 _BUSY = (errno.EAGAIN, errno.EACCES)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_FIRST = b'{"pid": '  # of what is written there
 _NAME = 300  # characters of a command, at most
 
 
@@ -65,8 +66,10 @@ def locked(path: Path, folder: Path, wait_s: float = 0.0) -> Generator[None]:
     descriptor = _acquired(path, folder, wait_s)
     try:
         with suppress(OSError):  # a full disk: who waits learns less
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, _own_name())
+            if os.read(descriptor, len(_FIRST)) in (b"", _FIRST):  # else not a lock's file
+                os.ftruncate(descriptor, 0)
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                os.write(descriptor, _own_name())
         yield
     finally:
         try:
@@ -106,10 +109,12 @@ def _acquired(path: Path, folder: Path, wait_s: float) -> int:
 
 
 def _opened(path: Path) -> int:
+    """Not through a link, which whoever made the folder could have led anywhere."""
+    way = getattr(os, "O_NOFOLLOW", 0)
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT | way, 0o666)
     except PermissionError:  # another user's, held or left behind
-        return os.open(path, os.O_RDONLY)
+        return os.open(path, os.O_RDONLY | way)
 
 
 def _lock(descriptor: int, folder: Path) -> bool:

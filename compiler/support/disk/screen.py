@@ -18,11 +18,16 @@ import json
 import os
 import shutil
 import stat
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from shrinkc.compiler.support.reading.regular_file import read_regular
+from shrinkc.compiler.support.reading.strict_json import parse_json
+
+LOCK = ".shrinkc-lock"  # in the folder, while a run writes to it
 MARK = ".shrinkc-screen"  # in every screen; names the files that are its own
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
@@ -38,9 +43,9 @@ def place(folder: Path) -> Path:
     return beside(folder) if screened else folder
 
 
-def put_up(folder: Path, new: Path) -> bool:
+def put_up(folder: Path, new: Path, gone: Sequence[Path] = ()) -> bool:
     """Screen `folder`; the screen shows the files of `new`, which lies in `folder`, as if they were
-    there. False where there is no screen, and `folder` as it was."""
+    there, and those in `gone` no more. False where there is no screen, and `folder` as it was."""
     screen = beside(folder)
     if _renameat2() is None:
         return False
@@ -48,8 +53,9 @@ def put_up(folder: Path, new: Path) -> bool:
         mode = folder.stat()
         screen.mkdir()
         own = [path.relative_to(new).as_posix() for path in new.rglob("*") if not path.is_dir()]
-        (screen / MARK).write_text(json.dumps([*own, MARK]))
-        _fill(screen, folder, new, Path("..", screen.name))
+        (screen / MARK).write_text(json.dumps([*own, LOCK, MARK]))
+        (screen / LOCK).hardlink_to(folder / LOCK)  # whoever comes waits at the same one
+        _fill(screen, folder, new, Path("..", screen.name), {LOCK, *(path.name for path in gone)})
         with suppress(OSError):
             os.chown(screen, mode.st_uid, mode.st_gid)
         screen.chmod(stat.S_IMODE(mode.st_mode))
@@ -65,8 +71,8 @@ def remove(folder: Path) -> None:
     stood goes to the folder; what is no screen stays."""
     screen = beside(folder)
     try:
-        own = {Path(name) for name in json.loads((screen / MARK).read_text())}
-    except FileNotFoundError:
+        own = {Path(name) for name in parse_json(read_regular(screen / MARK, 16 << 20))}
+    except OSError:
         own = None
     except (ValueError, TypeError):
         own = {Path(MARK)}  # its writing was cut off, and nothing followed
@@ -96,9 +102,11 @@ def _renameat2() -> Any:
         return None
 
 
-def _fill(screen: Path, folder: Path, new: Path, way: Path) -> None:
+def _fill(
+    screen: Path, folder: Path, new: Path, way: Path, without: Set[str] = frozenset()
+) -> None:
     """`way`: from the screen to where the folder will be."""
-    names = {path.name for path in new.iterdir()}
+    names = {path.name for path in new.iterdir()} | without
     for path in folder.iterdir():
         if path.name not in names:
             (screen / path.name).symlink_to(way / path.name)
@@ -123,8 +131,8 @@ def _empty(screen: Path, folder: Path, part: Path, own: set[Path]) -> None:
         if path.is_dir():
             _empty(screen, folder, name, own)
             path.rmdir()
-        elif not os.path.lexists(folder / name):
+        elif not (folder / name).is_dir():  # the latest counts
             (folder / part).mkdir(parents=True, exist_ok=True)
-            path.rename(folder / name)
+            path.replace(folder / name)
     for path in sorted((screen / part).iterdir(), key=lambda path: path.name == MARK):
         path.unlink()  # the mark last: what was not finished is a screen still

@@ -280,6 +280,19 @@ def test_folders_in_the_folder_and_files_that_go(
     assert nothing_hidden(output)
 
 
+def test_what_goes_is_gone_at_once(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exchanged, behind = screen.exchange, list[set[str]]()
+
+    def exchange(one: Path, other: Path) -> None:
+        exchanged(one, other)
+        behind.append({path.name for path in output.iterdir() if path.name[0] != "."})
+
+    monkeypatch.setattr(screen, "exchange", exchange)
+    with atomic_folder(output, gone=("model.onnx",)) as stage:
+        (stage / "model.tflite").write_bytes(b"new")
+    assert behind == [{"model.tflite", "report.json", "notes.txt"}] * 2
+
+
 def test_the_folder_stays_the_one_it_was(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is inside it stays inside, and a link to it stays a link."""
     output.chmod(0o2750)
@@ -320,35 +333,86 @@ def test_what_comes_while_the_screen_stands_is_kept(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exchanged = screen.exchange
+    (output / "own.txt").write_bytes(b"before")
 
     def exchange(one: Path, other: Path) -> None:
         exchanged(one, other)
         if (output / screen.MARK).exists():
-            assert seen(output) == OLD | NEW
+            assert seen(output) == OLD | NEW | {"own.txt": b"before"}
             (output / "from a friend").mkdir()
             (output / "from a friend" / "1.txt").write_bytes(b"1")
             (output / "2.txt").write_bytes(b"2")
             (output / "notes.txt").write_bytes(b"edited")  # through the link
+            (output / "in place").write_bytes(b"3")  # as editors do: a new file, renamed
+            (output / "in place").replace(output / "own.txt")
 
     monkeypatch.setattr(screen, "exchange", exchange)
     write_new(output)
-    more = {"from a friend/1.txt": b"1", "2.txt": b"2", "notes.txt": b"edited"}
+    more = {"from a friend/1.txt": b"1", "2.txt": b"2", "notes.txt": b"edited", "own.txt": b"3"}
     assert seen(output) == OLD | NEW | more
     assert nothing_hidden(output)
 
 
-def test_a_planted_note_does_nothing_elsewhere(output: Path) -> None:
+NOTHING: dict[str, list[str]] = {"replaced": [], "added": [], "folders": []}
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        *({**NOTHING, "added": [name]} for name in ("../victim", "way/victim", "/etc/victim")),
+        *({**NOTHING, "replaced": [name]} for name in ("../victim", "victim")),
+        *({**NOTHING, "folders": ["../empty"]}, {**NOTHING, "added": [3]}, NOTHING | {"added": 1}),
+        *({"replaced": []}, [], 7, "text"),
+    ],
+    ids=str,
+)
+def test_a_planted_note_does_nothing_elsewhere(output: Path, note: object) -> None:
+    victim, stage = output.with_name("victim"), output / ".shrinkc-stage"
+    victim.write_bytes(b"precious")
+    output.with_name("empty").mkdir()
+    (output / "way").symlink_to("..")
+    stage.mkdir()
+    (stage / "earlier").symlink_to("../..")
+    (stage / "undo").write_text(json.dumps(note))
+    with pytest.raises(InputError, match="stage: not shrinkc's own; remove it"):
+        write_new(output)
+    assert victim.read_bytes() == b"precious"
+    assert output.with_name("empty").is_dir()
+    shutil.rmtree(stage)
+    write_new(output)
+
+
+def test_planted_links_and_pipes(output: Path) -> None:
+    """What stands under the names of a run's own files is not followed and not waited for."""
     victim = output.with_name("victim")
     victim.write_bytes(b"precious")
-    (output / "way").symlink_to("..")
-    for name in ("../victim", "way/victim", str(victim)):
-        stage = output / ".shrinkc-stage"
-        stage.mkdir(exist_ok=True)
-        note = {"replaced": [], "added": [name], "folders": []}
-        (stage / "undo").write_text(json.dumps(note))
-        with pytest.raises(InputError, match="not shrinkc's own; remove it"):
-            write_new(output)
-        assert victim.read_bytes() == b"precious"
+    (output / ".shrinkc-lock").symlink_to("../victim")
+    with pytest.raises(InputError, match="a link where none may be"):
+        write_new(output)
+    (output / ".shrinkc-lock").unlink()
+    (output / ".shrinkc-lock").hardlink_to(victim)
+    (output / ".shrinkc-stage").symlink_to("../elsewhere")
+    write_new(output)
+    assert victim.read_bytes() == b"precious"
+    (output / ".shrinkc-stage").mkdir()
+    for path in (output / ".shrinkc-stage" / "undo", output / screen.MARK):
+        os.mkfifo(path)
+    write_new(output)
+    assert (output / "model.tflite").read_bytes() == NEW["model.tflite"]
+
+
+def test_a_folder_of_results_that_is_a_link_is_refused(output: Path) -> None:
+    (output / "2x").symlink_to("..")
+
+    def write() -> None:
+        with atomic_folder(output) as stage:
+            (stage / "2x").mkdir()
+            (stage / "2x" / "victim").write_bytes(b"new")
+
+    with pytest.raises(InputError, match="not a folder"):
+        write()
+    assert not output.with_name("victim").exists()
+    assert {path.name for path in output.iterdir()} == {*OLD, "2x"}
 
 
 def test_without_hard_links(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
