@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,6 +54,7 @@ from benchmarks.shared.played_board import PlayedBoard
 from shrinkc.compiler.cli.main import main as shrinkc_main
 from shrinkc.compiler.profile import calibrate
 from shrinkc.compiler.profile.reference_networks import REFERENCE_NETWORKS
+from shrinkc.compiler.support import atomic_files
 from shrinkc.compiler.support.disk import screen
 
 SLOW = ("replace", "rename", "link", "symlink", "unlink", "mkdir", "fsync")
@@ -114,6 +115,8 @@ COMMANDS = {
     "tables": Command(("tables",)),
     "cache clear": Command(("cache", "clear")),
 }
+
+ALONE = ("compile", "compile, int8", "apply")  # without a folder of work, which only one may have
 
 
 def main() -> None:
@@ -244,29 +247,25 @@ class Workshop:
 
     def paired(self, name: str, command: Command) -> str:
         """It and another command at once, each for a network of its own; what became of them."""
-        others = [one for one, other in COMMANDS.items() if other.out == "out"]
-        pair = ((name, NETWORKS[0]), (self.dice.choice(others), NETWORKS[1]))
+        pair = ((name, NETWORKS[0]), (self.dice.choice(ALONE), NETWORKS[1]))
         results = [self.reference(one, COMMANDS[one], net)[0] for one, net in pair]
         place = self.copied()
-        children = [start(place, COMMANDS[one], net) for one, net in pair]
+        children = [start(place, COMMANDS[one], net, meet=True) for one, net in pair]
         codes = [ended(child) for child in children]
-        refused = [told for code, told in codes if code == 2 and "is at work there" in told]
-        if any(code for code, told in codes if told not in refused) or len(refused) > 1:
+        if any(code for code, _ in codes):
             return f"WRONG: {codes}"
-        done = [found for found, (code, _) in zip(results, codes, strict=True) if code == 0]
-        if not _one_runs(_content(place / "out"), done):
+        if not _one_runs(_content(place / "out"), results):
             return f"WRONG: some of each of {pair}"
         if left := _hidden(place):
             return f"WRONG: stays: {left}"
         shutil.rmtree(place)
-        if refused:
-            return "other one refused"
         waited = any("waiting for process" in told for _, told in codes)
         return "other one waited" if waited else "not writing at once"
 
 
-def start(place: Path, command: Command, net: str) -> tuple[int, Path]:
-    """A fork that runs the command in `place`, and the file of what it says."""
+def start(place: Path, command: Command, net: str, meet: bool = False) -> tuple[int, Path]:
+    """A fork that runs the command in `place`, and the file of what it says. `meet`: it begins to
+    write when the run for the other network does, or is done."""
     words = [word.replace(NET, net) for word in command.words]
     said = place / f"said {net}"
     child = os.fork()
@@ -288,9 +287,12 @@ def start(place: Path, command: Command, net: str) -> tuple[int, Path]:
         os.dup2(stream, 1)
         os.dup2(stream, 2)
         _slow_down()
+        if meet:
+            _meet(place, net)
         code = shrinkc_main(words)
         sys.stdout.flush()
     finally:
+        (place / f"ready {net}").touch()
         os._exit(code)
 
 
@@ -309,6 +311,19 @@ def _slow_down() -> None:
     for owner, names in ((os, SLOW), (screen, ("exchange",))):
         for name in names:
             setattr(owner, name, _slowed(getattr(owner, name)))
+
+
+def _meet(place: Path, net: str) -> None:
+    locked = atomic_files.locked
+
+    def together(path: Path, folder: Path, wait_s: float) -> AbstractContextManager[None]:
+        if path.parent == place / "out":
+            (place / f"ready {net}").touch()
+            while not all((place / f"ready {one}").exists() for one in NETWORKS):
+                time.sleep(0.01)
+        return locked(path, folder, wait_s)
+
+    atomic_files.locked = together
 
 
 def _slowed(call: Callable[..., Any]) -> Callable[..., Any]:
