@@ -24,6 +24,7 @@ from shrinkc.latency_tables.columns import FloatArray
 from shrinkc.latency_tables.files import Validation
 from shrinkc.latency_tables.kernels.features import operator_class
 from shrinkc.latency_tables.key import PRECISIONS, OpKey
+from shrinkc.latency_tables.rows import LEAST as NUMBER
 from shrinkc.latency_tables.rows import Row, csv_text, read_rows, unique
 
 PULL = (0.05 / 0.5) ** 2
@@ -140,8 +141,13 @@ def corrections_text(corrections: Mapping[str, Corrections]) -> str:
     return csv_text(
         COLUMNS,
         (
-            (precision, name, f"{c.scale:.6g}", f"{c.offset_us:.6g}")
+            (precision, name, _told(c.scale), _told(c.offset_us))
             for precision, of_precision in corrections.items()
             for name, c in of_precision.by_class.items()
         ),
     )
+
+
+def _told(value: float) -> str:
+    """What is left of 0 by rounding is 0."""
+    return f"{value if value >= NUMBER else 0.0:.6g}"
