@@ -136,10 +136,10 @@ def main() -> None:
         workshop = Workshop(Path(root), random.Random(seed))
         workshop.prepare()
         try_one = workshop.killed if options.what == "kill" else workshop.paired
-        rows = [
-            (name, *_counted(partial(try_one, name, COMMANDS[name]), times))
-            for name, times in _shared_out(names, options.times)
-        ]
+        rows: list[tuple[str, Counter[str]]] = []
+        for name, times in _shared_out(names, options.times):
+            rows.append((name, Counter(try_one(name, COMMANDS[name]) for _ in range(times))))
+            print(f"{name}: {dict(rows[-1][1])}", flush=True)
     seen = sorted({state for _, counts in rows for state in counts})
     print_table(("command", *seen), [(name, *(str(c[s]) for s in seen)) for name, c in rows])
     wrong = sum(n for _, counts in rows for state, n in counts.items() if state.startswith("WRONG"))
@@ -150,10 +150,6 @@ def main() -> None:
 def _shared_out(names: Sequence[str], times: int) -> Iterator[tuple[str, int]]:
     for i, name in enumerate(names):
         yield name, times * (i + 1) // len(names) - times * i // len(names)
-
-
-def _counted(try_one: Callable[[], str], times: int) -> tuple[Counter[str]]:
-    return (Counter(try_one() for _ in range(times)),)
 
 
 def _play() -> None:
@@ -212,7 +208,8 @@ class Workshop:
     def copied(self) -> Path:
         self.count += 1
         place = self.root / str(self.count)
-        shutil.copytree(self.root / "first", place)
+        former = shutil.ignore_patterns("said *", "ready *")
+        shutil.copytree(self.root / "first", place, ignore=former)
         return place
 
     def killed(self, name: str, command: Command) -> str:
