@@ -61,7 +61,7 @@ def decode(entry: GraphEntry, tensors: dict[str, Tensor]) -> fx.GraphModule:
         ir.check_legal(graph_module)
         _check_types(graph_module)
         check_shapes(graph_module, _MAX_VALUE)
-    except (RuntimeError, SyntaxError) as error:  # torch's own checks
+    except (RuntimeError, SyntaxError, IndexError) as error:  # torch's own checks
         raise ValueError(str(error)) from error
     return graph_module
 

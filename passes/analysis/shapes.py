@@ -44,17 +44,20 @@ def shapes(graph_module: fx.GraphModule, batch_factor: int = 1) -> Shapes:
 
 def check_shapes(graph_module: fx.GraphModule, most: int) -> None:
     """Raise IllegalGraphError naming the first node that cannot run on the inputs that the graph
-    was captured with, or whose value has more than `most` numbers."""
+    was captured with, or on twice as many where it says that any batch will do; or whose value has
+    more than `most` numbers."""
     nodes = [node for node in graph_module.graph.nodes if node.op != "output"]
-    found, done = _shapes(graph_module), 0
-    try:
-        for _, shape in found:
-            if math.prod(shape) > most:
-                form = "×".join(map(str, shape))
-                raise RuntimeError(f"a value of {form}, the limit is {most:,} numbers")
-            done += 1
-    except Exception as error:  # PyTorch's functions check in many ways
-        raise IllegalGraphError(f"node '{nodes[done].name}' cannot run: {error}") from error
+    for factor in (1, 2) if graph_module.meta.get("dynamic_batch") else (1,):
+        done = 0
+        try:
+            for _, shape in _shapes(graph_module, factor):
+                if math.prod(shape) > most * factor:
+                    form = "×".join(map(str, shape))
+                    raise RuntimeError(f"a value of {form}, the limit is {most:,} numbers")
+                done += 1
+        except Exception as error:  # PyTorch's functions check in many ways
+            at = " at twice the batch" if factor > 1 else ""
+            raise IllegalGraphError(f"node '{nodes[done].name}' cannot run{at}: {error}") from error
 
 
 def _shapes(graph_module: fx.GraphModule, batch_factor: int = 1) -> Iterator[tuple[fx.Node, Shape]]:

@@ -19,7 +19,8 @@ def part(report: Json, key: str) -> Json:
 
 def metric(report: Json) -> str:
     """What is counted on labelled images, in a sentence: "top-1"."""
-    return part(report, "task").get("metric", "top-1")
+    found = part(report, "task").get("metric")
+    return found if isinstance(found, str) else "top-1"
 
 
 def score(report: Json, value: float | None) -> str:

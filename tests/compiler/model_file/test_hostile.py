@@ -218,6 +218,11 @@ CHANGES: dict[str, tuple[Callable[[Json], object], str]] = {
     ),
     "empty input": (lambda e: e.update(inputs={"input_1": [1, 0, 8]}), "input 'input_1' of shape"),
     "no output": (lambda e: e["nodes"].pop(), "0 output nodes"),
+    "an output of nothing": (lambda e: e["nodes"][-1].update(args=[]), "damaged"),
+    "a batch that is fixed": (
+        lambda e: e["nodes"][-2]["args"].__setitem__(1, [1, 144]),
+        "cannot run at twice the batch",
+    ),
     "two outputs": (lambda e: e["nodes"].append(dict(e["nodes"][-1], name="out2")), "damaged"),
 }
 

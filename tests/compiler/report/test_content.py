@@ -12,6 +12,7 @@ import pytest
 from sample_reports import plain, rich, uncaptured
 
 from shrinkc.compiler.report.html import html_report, units
+from shrinkc.compiler.report.html.reading import metric
 from shrinkc.compiler.report.html.sections.verdict import verdict
 
 Reports = pytest.mark.parametrize("report", [plain, rich, uncaptured])
@@ -103,6 +104,12 @@ def test_a_report_that_does_not_say_what_the_target_runs_still_has_a_verdict() -
     onnx["measured_ms"], tflite["measured_ms"] = 3.0, 2.0
     assert verdict(report).startswith("model.tflite is 1.17× as fast")
     html_report(report)
+
+
+def test_a_metric_that_is_no_text() -> None:
+    """In a report of any origin; `compare` reads it, too."""
+    assert metric({"task": {"metric": None}}) == metric({"task": 5}) == metric({}) == "top-1"
+    assert metric({"task": {"metric": "mIoU"}}) == "mIoU"
 
 
 def test_verdict_on_images() -> None:
