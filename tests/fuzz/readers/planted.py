@@ -19,7 +19,7 @@ def _traceback() -> None:
 
 
 def _message() -> None:
-    raise LoadError("two lines\n\x1b[31mred")
+    raise LoadError("as long as the file" * 1000)
 
 
 def _memory() -> None:
