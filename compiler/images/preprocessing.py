@@ -7,6 +7,7 @@ Pillow and torchvision do), centre-cropped, normalised.
 from __future__ import annotations
 
 import io
+import logging
 import math
 import warnings
 from collections.abc import Sequence
@@ -52,6 +53,9 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's mode "L"
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 PADDING = 114  # grey of 255 around letterboxed images, as YOLO pads
+
+# It writes on stderr what it raises as well.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 Array = NDArray[Any]  # uint8, or float32
 Fit = Literal["crop", "letterbox", "stretch"]

@@ -1,6 +1,7 @@
 """One image to one tensor: sizes, crops, channels, number ranges, damaged and hostile files."""
 
 import io
+import logging
 import struct
 import zlib
 
@@ -119,6 +120,24 @@ def test_a_palette_with_transparency() -> None:
     image = Image.fromarray(random_rgb(8, 8)).convert("P")
     image.info["transparency"] = bytes(range(256))
     assert read_image(encode(image), "a.png", PLAIN).shape == (3, 8, 8)
+
+
+def test_what_is_wrong_with_an_image_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pillow logs some of it, too."""
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's own
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(stream, "TIFF")
+    samples = struct.pack("<HHI", 277, 3, 1)  # the tag SamplesPerPixel, one number
+    data = stream.getvalue()
+    assert data.count(samples) == 1
+    at = data.index(samples) + len(samples)
+    with pytest.raises(ImageError, match="not a readable"):
+        read_image(
+            data[:at] + b"\xff\xff" + data[at + 2 :], "a.tif", preprocessing_for((1, 3, 4, 4))
+        )
+    assert not capsys.readouterr().err
 
 
 def test_sixteen_bit_grey() -> None:
