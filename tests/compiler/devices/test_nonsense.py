@@ -2,13 +2,15 @@
 
 import time
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
+import device_doubles as doubles
 import pytest
 from fake_board import CONDITIONS, DONE, HELLO, at, line, measured, ran, says
 
 from shrinkc.compiler.devices import link
-from shrinkc.compiler.devices.benchmark_model import inference_us
+from shrinkc.compiler.devices.benchmark_model import BenchmarkModel, inference_us
 from shrinkc.compiler.devices.jobs import REFERENCE, Failed, Measured, Method, Model, Setup
 from shrinkc.compiler.devices.session import Place, open_session
 from shrinkc.errors import DeviceError, DeviceLostError
@@ -169,3 +171,37 @@ def test_what_a_lost_board_was_running_is_named() -> None:
 def test_times_of_the_tool_that_are_none(said: str) -> None:
     found = inference_us(f"count=3 median={said} Inference (avg): {said}")
     assert found is None or 0 <= found < 1e112
+
+
+def phone(folder: Path, says: str, monkeypatch: pytest.MonkeyPatch) -> BenchmarkModel:
+    """An adb whose phone answers like that, and everything else with an escape code."""
+    doubles.program(folder / "adb", f'case "$*" in {says} *) printf "\\033[31mred\\n";; esac')
+    monkeypatch.setenv("PATH", doubles.in_front(folder))
+    return BenchmarkModel("SERIAL", "/data/tool")
+
+
+def test_a_phone_that_answers_nonsense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    says = f"""*nproc*) echo "x {"9" * 5000}";; *temp*) echo "{"7" * 5000} -3 51000";;
+        *good.tflite*|*676f6f64*) echo "Inference (avg): 12.5";;
+        */data/tool*) echo "Inference (avg): nan";;"""
+    with phone(tmp_path, says, monkeypatch).open(SETUP) as session:
+        found = session.environment
+        assert (found["cores"], found["temperature_c"]) == (1, 51.0)
+        assert all(str(value).isprintable() for value in found.values())
+        answers = list(session.measure([Model("good", b""), Model("bad", b"")], METHOD))
+    good, bad = answers
+    assert isinstance(good, Measured)
+    assert set(good.times_us) == {12.5}
+    assert isinstance(bad, Failed)
+    assert bad.reason.isprintable()
+
+
+def test_a_phone_that_floods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    floods = phone(tmp_path, "*getprop*) exec yes;;", monkeypatch)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DeviceError, match="no end after 2 s"), floods.open(SETUP):
+            pass
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
