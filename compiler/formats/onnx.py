@@ -216,8 +216,14 @@ class OnnxRunner:
 
         self._made_of = (model, threads, optimise)
         self._session: Any = onnx_session(model, threads, optimise=optimise)
-        self._names = [i.name for i in self._session.get_inputs()]
         self.runtime = f"onnxruntime {ort.__version__}"
+        try:
+            given = [(i.name, i.type, tuple(i.shape)) for i in self._session.get_inputs()]
+        except UnicodeDecodeError as error:
+            raise LoadError(f"its inputs have names that are no text ({error.reason})") from error
+        self._names = [name for name, _, _ in given]
+        self._types = [kind.removeprefix("tensor(").removesuffix(")") for _, kind, _ in given]
+        self._shapes = [shape for _, _, shape in given]
 
     def __reduce__(self) -> tuple[type, tuple[bytes, int, bool]]:
         """Copied and pickled as what it was loaded from."""
@@ -225,19 +231,16 @@ class OnnxRunner:
 
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
-        inputs: list[Any] = self._session.get_inputs()
-        return tuple(tuple(d if isinstance(d, int) else 1 for d in i.shape) for i in inputs)
+        return tuple(tuple(d if isinstance(d, int) else 1 for d in s) for s in self._shapes)
 
     @property
     def input_types(self) -> tuple[np.dtype[Any], ...]:
         """Of tensor(float), tensor(int64), … Raises LoadError for what NumPy has no type for."""
-        kinds = [
-            i.type.removeprefix("tensor(").removesuffix(")") for i in self._session.get_inputs()
-        ]
         try:
-            return tuple(np.dtype({"float": "float32"}.get(kind, kind)) for kind in kinds)
+            return tuple(np.dtype({"float": "float32"}.get(kind, kind)) for kind in self._types)
         except TypeError as error:
-            raise LoadError(f"its inputs are {', '.join(kinds)}, no arrays of numbers") from error
+            kinds = ", ".join(self._types)
+            raise LoadError(f"its inputs are {kinds}, no arrays of numbers") from error
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Raises LoadError where the file does not run."""

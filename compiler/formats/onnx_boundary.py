@@ -114,7 +114,8 @@ def onnx_boundary(data: bytes) -> Boundary:
 
     def port(one: onnx.ValueInfoProto, conversion: onnx.NodeProto | None) -> Port:
         kind = one.type.tensor_type
-        dtype = str(helper.tensor_dtype_to_np_dtype(kind.elem_type))
+        known_type = kind.elem_type in helper.get_all_tensor_dtypes()  # outputs need not say theirs
+        dtype = str(helper.tensor_dtype_to_np_dtype(kind.elem_type)) if known_type else "float32"
         shape = tuple(d.dim_value or d.dim_param for d in kind.shape.dim)
         if conversion is None or any(x not in known for x in conversion.input[1:]):
             return Port(one.name, dtype, shape)

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+import numpy as np
 import onnx
 import torch
 
@@ -103,10 +105,17 @@ class _File:
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         try:
-            outputs = self.runner.run(self.boundary.stored(inputs))
+            outputs = self.boundary.floats(self.runner.run(self.boundary.stored(inputs)))
         except Exception as error:  # runtimes raise what they like
             raise LoadError(f"{self.path}: does not run on float32 ({one_line(error)})") from error
-        return self.boundary.floats(outputs)
+        if not outputs or not all(map(_is_numbers, outputs)):
+            raise LoadError(f"{self.path}: returns no arrays of numbers")
+        return outputs
+
+
+def _is_numbers(output: Any) -> bool:
+    """And neither texts nor a list of arrays."""
+    return isinstance(output, np.ndarray) and output.dtype.kind in "biuf"
 
 
 def _opened(path: Path, threads: int) -> tuple[FileSide, _File]:
@@ -116,8 +125,14 @@ def _opened(path: Path, threads: int) -> tuple[FileSide, _File]:
         runner = found.open(data, threads)
     except LoadError as error:
         raise LoadError(f"{path}: {error}") from error
+    try:
+        boundary = found.boundary(data)
+    except Exception as error:  # such as an index of no tensor
+        raise LoadError(
+            f"{path}: its inputs and outputs are damaged ({one_line(error)})"
+        ) from error
     side = FileSide(path, len(data), runner.runtime, operators)
-    return side, _File(path, runner, found.boundary(data))
+    return side, _File(path, runner, boundary)
 
 
 def _onnx_operators(data: bytes) -> dict[str, int]:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import onnx_files
 import pytest
 import torch
 from noise_images import noise_images
@@ -104,6 +105,15 @@ def test_files_that_cannot_be_compared(tmp_path: Path) -> None:
         assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(InputError, match="give two folders or two files"):
         compared(good, tmp_path)
+
+
+def test_outputs_of_any_kind(tmp_path: Path) -> None:
+    """An ONNX file need not say of what type they are."""
+    path = onnx_files.written(onnx_files.one_node("Relu", (1, 4)), tmp_path)
+    assert compared(path, path, runs=0).difference == 0.0
+    lists = onnx_files.one_node("SequenceConstruct", (1, 4))
+    with pytest.raises(LoadError, match=r"net\.onnx: returns no arrays of numbers"):
+        compared(onnx_files.written(lists, tmp_path), path, runs=0)
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

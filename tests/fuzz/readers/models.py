@@ -31,6 +31,7 @@ from shrinkc.compiler.formats.registry import open_runner
 from shrinkc.compiler.formats.runner import random_inputs
 from shrinkc.compiler.formats.tflite_operators import read_operators
 from shrinkc.compiler.load.load import load_model
+from shrinkc.compiler.measure.compare_files import compare_files
 from shrinkc.compiler.model_file.file import model_bytes
 from shrinkc.errors import LoadError
 
@@ -244,7 +245,10 @@ def _changed_file(rng: Random, files: Files) -> Files:
 
 
 def _run(folder: Path) -> None:
-    runner = open_runner(next(folder.iterdir()))
+    """As `compare` does, of two files and of two folders."""
+    path = next(folder.iterdir())
+    compare_files(path, path, None, 1, 0)
+    runner = open_runner(path)
     runner.run(random_inputs(runner))
 
 
