@@ -83,20 +83,20 @@ class Survey:
     holds: Mapping[str, str]
 
 
-def survey(stream: IO[bytes], pickles: int) -> Survey:
-    """What so many pickles of a file name and hold.
+def survey(stream: IO[bytes], pickles: int = 1, place: int = 0) -> Survey:
+    """What so many pickles of a file name, and what the one at `place` holds.
 
     Raises CostError where loading would take too long, too much memory or what no saved network
     needs; OtherProtocolError; ValueError, IndexError, UnicodeDecodeError, OverflowError where the
     bytes are no pickle.
     """
     names, holds = set[str](), dict[str, str]()
-    for _ in range(pickles):
+    for number in range(pickles):
         run = _Run()
         for operation, argument, _ in pickletools.genops(stream):
             run.step(operation.name, argument)
         names |= run.names
-        holds = run.holds
+        holds = run.holds if number == place else holds
     return Survey(frozenset(names), holds)
 
 

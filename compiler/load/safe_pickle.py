@@ -41,7 +41,8 @@ from shrinkc.errors import LoadError, UnsafeFileError
 TRUST_ADVICE = (
     "save a state dict and give `arch` package.module:factory, or take the risk with `trust`"
 )
-_LEGACY_PICKLES = 4  # magic number, protocol version, system information, the object
+# The magic number, protocol version, system information, the object, the keys of its storages.
+_LEGACY_PICKLES, _LEGACY_OBJECT = 5, 3
 
 
 class _StandInType(type):
@@ -133,12 +134,13 @@ def _risk(name: str) -> str:
 
 def _survey(path: Path, kind: Literal["zip", "legacy"]) -> Survey:
     if kind == "zip":
-        stream, pickles = io.BytesIO(open_archive(path).read("data.pkl")), 1
+        stream, pickles, place = io.BytesIO(open_archive(path).read("data.pkl")), 1, 0
     else:
         with path.open("rb") as file:
-            stream, pickles = io.BytesIO(file.read(MAX_PICKLE)), _LEGACY_PICKLES
+            stream = io.BytesIO(file.read(MAX_PICKLE))
+        pickles, place = _LEGACY_PICKLES, _LEGACY_OBJECT
     try:
-        return survey(stream, pickles)
+        return survey(stream, pickles, place)
     except OtherProtocolError as error:
         raise LoadError(
             f"{path}: written with another pickle protocol than torch.save's default; "
