@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickletools
 import struct
 from collections.abc import Callable
@@ -258,3 +259,13 @@ def operations(given: bytes) -> list[bytes]:
     """The operations of a pickle, each with its argument."""
     starts = [position for _, _, position in pickletools.genops(given) if position is not None]
     return [given[a:b] for a, b in zip(starts, [*starts[1:], len(given)], strict=True)]
+
+
+def several(given: bytes, count: int) -> list[bytes]:
+    """So many pickles behind one another, and what comes then."""
+    stream, ends = io.BytesIO(given), [0]
+    for _ in range(count):
+        for _ in pickletools.genops(stream):
+            pass
+        ends.append(stream.tell())
+    return [given[a:b] for a, b in zip(ends, [*ends[1:], len(given)], strict=True)]

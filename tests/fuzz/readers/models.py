@@ -92,7 +92,13 @@ def _changed_pt(rng: Random, files: Files) -> Files:
 
 
 def _changed_legacy(rng: Random, files: Files) -> Files:
-    return {"m.pt": mutate.data(rng, files["m.pt"])}
+    """One of its five pickles, or bytes."""
+    if rng.random() < 0.4:
+        return {"m.pt": mutate.data(rng, files["m.pt"])}
+    *parts, rest = pickles.several(files["m.pt"], 5)
+    at = rng.choice((0, 1, 2, 3, 3, 4))
+    parts[at] = pickles.changed(rng, parts[at])
+    return {"m.pt": b"".join((*parts, rest))}
 
 
 def _changed_pickle(rng: Random, files: Files) -> Files:
