@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import sys
 import tarfile
 import zlib
 from collections.abc import Generator, Iterator
@@ -17,23 +18,30 @@ from shrinkc.compiler.support.reading.regular_file import open_regular
 from shrinkc.errors import ImageError
 
 MAX_BYTES = 1 << 28  # of one member
+# Bytes that a compressed tar may unpack to for each of its own, and in any case: images hardly
+# shrink, nothing but a bomb shrinks so much, and going through one takes hours.
+MOST_PACKED, LEAST_UNPACKED = 100, 1 << 28
 _DAMAGED = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
 
 
 class _Bounded(io.RawIOBase):
     """A stream that refuses reads larger than one image: tar headers may ask for any length."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
+    def __init__(self, stream: IO[bytes], most: int) -> None:
+        self._stream, self._most = stream, most
 
     def read(self, size: int = -1, /) -> bytes:
         if not 0 <= size <= MAX_BYTES + 1:
             raise tarfile.ReadError("a header of unreasonable length")
+        self._check(self._stream.tell())
         return self._stream.read(size)
 
+    def _check(self, place: int) -> None:
+        if place > self._most:
+            raise tarfile.ReadError("it points nowhere, or unpacks to far more than it holds")
+
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        if offset >= 1 << 63:
-            raise tarfile.ReadError("a header that points nowhere")
+        self._check(offset if whence == 0 else 0)
         return self._stream.seek(offset, whence)
 
     def tell(self) -> int:
@@ -45,7 +53,9 @@ def open_tar(path: Path) -> Generator[tarfile.TarFile]:
     """Open a .tar, .tar.gz, .tar.bz2 or .tar.xz. Raises ImageError where it is none."""
     with _opened(path) as raw, _decompressed(raw) as stream:
         try:
-            tar = tarfile.open(fileobj=_Bounded(stream), mode="r:")  # noqa: SIM115
+            packed = path.stat().st_size
+            most = sys.maxsize if stream is raw else max(MOST_PACKED * packed, LEAST_UNPACKED)
+            tar = tarfile.open(fileobj=_Bounded(stream, most), mode="r:")  # noqa: SIM115
         except _DAMAGED as error:
             raise ImageError(
                 f"{path}: neither a folder nor a readable tar; check `images`"

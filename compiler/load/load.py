@@ -79,7 +79,7 @@ def read_model(
             refuse_architecture(path, arch)
             graph_module, _ = load_model_file(path)
             check_finite(path, graph_module)
-            return Loaded(graph_module)
+            return Loaded(graph_module.float())
         loaded = _with_architecture(path, Weights(read_tensors(path)), arch)
     elif kind == "exported" or kind == "torchscript":
         loaded = Loaded(_trusted(path, kind, trust))

@@ -95,6 +95,37 @@ def test_writing_into_mapped_images_leaves_the_file(tmp_path: Path) -> None:
     assert load_images(images, RGB, reading).pixels.any()
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"shape": shape} for shape in ([-3, 6, 6, 3], [1e400, 6, 6, 3], [2**70, 6, 6, 3], 5)),
+        *({"shape": shape} for shape in ([0, 6, 6, 3], [11, 6, 6, 3], [12, 3, 12, 3], [12])),
+        *({"type": kind} for kind in ("int8", "object", "S1", "float32", 5, None)),
+        *({"skipped": some} for some in ([[1]], [["a", "b"]], [[99, "x"]], [[0, 1e400]])),
+        {"checksum": 0},
+    ],
+    ids=str,
+)
+def test_descriptions_of_other_images_are_made_anew(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    images, reading = find_images(folder(tmp_path / "set")), in_file(tmp_path / "cache")
+    wanted = load_images(images, RGB, reading).pixels.clone()
+    (path,) = (tmp_path / "cache").glob("*.json")
+    before = path.read_text()
+    path.write_text(json.dumps(json.loads(before) | wrong))
+    assert torch.equal(load_images(images, RGB, reading).pixels, wanted)
+    assert path.read_text() == before
+
+
+def test_a_bit_of_the_cache_that_changed(tmp_path: Path) -> None:
+    images, reading = find_images(folder(tmp_path / "set")), in_file(tmp_path / "cache")
+    wanted = load_images(images, RGB, reading).pixels.clone()
+    (path,) = (tmp_path / "cache").glob("*.pixels")
+    damaged = bytearray(path.read_bytes())
+    damaged[100] ^= 4
+    path.write_bytes(damaged)
+    assert torch.equal(load_images(images, RGB, reading).pixels, wanted)
+
+
 @pytest.mark.parametrize("damage", ["json", "pixels", "killed"])
 def test_incomplete_files_are_made_anew(tmp_path: Path, damage: str) -> None:
     images, reading = find_images(folder(tmp_path / "set")), in_file(tmp_path / "cache")

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -228,6 +229,26 @@ def test_a_member_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     skipped: list[tuple[str, str]] = []
     assert sum(len(x) for x, _ in images.batches(GREY, 32, lambda *s: skipped.append(s))) == 29
     assert skipped == [("29.png", "100,000 bytes are too many")]
+
+
+def test_a_tar_of_nothing_is_not_gone_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tars, "LEAST_UNPACKED", 1 << 20)
+    path = write_tar(tmp_path / "a.tar.gz", {"a.png": image(1), "b.bin": bytes(4 << 20)})
+    with pytest.raises(ImageError, match="the tar is damaged or cut off"):
+        find_images(path)
+    plain = write_tar(tmp_path / "a.tar", {"a.png": image(1), "b.bin": bytes(4 << 20)}, "w")
+    assert len(find_images(plain)) == 1
+
+
+def test_what_is_no_file_among_images_is_left_out(tmp_path: Path) -> None:
+    write(tmp_path, {f"{i:02}.png": image(i) for i in range(30)})
+    os.mkfifo(tmp_path / "x.png")
+    skipped: list[tuple[str, str]] = []
+    images = find_images(tmp_path)
+    assert sum(len(x) for x, _ in images.batches(GREY, 32, lambda *s: skipped.append(s))) == 30
+    assert skipped == [("x.png", "cannot be read (a pipe, no file)")]
 
 
 def test_a_header_that_asks_for_gigabytes(tmp_path: Path) -> None:

@@ -10,8 +10,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
-from shrinkc.compiler.images.preprocessing import Preprocessing, preprocessing_for, read_image
+from shrinkc.compiler.images import preprocessing
+from shrinkc.compiler.images.preprocessing import (
+    Preprocessing,
+    preprocessing_for,
+    read_image,
+    size_of_file,
+)
 from shrinkc.errors import ImageError, InputError
 
 PLAIN = Preprocessing(resize=8, size=(8, 8), mean=(0.0,), std=(1.0,), channels=3)
@@ -231,3 +238,64 @@ def test_images_that_cannot_be_used(name: str, data: bytes, reason: str) -> None
     with pytest.raises(ImageError, match=reason) as caught:
         read_image(data, name, large)
     assert "\n" not in str(caught.value)
+
+
+def test_large_jpegs_are_decoded_near_the_size_they_are_read_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Turned ones too; what comes out is nearly the same."""
+    smooth = np.add.outer(np.arange(640) * 0.2, np.arange(900) * 0.1).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    loaded: list[tuple[int, int]] = []
+    load = JpegImageFile.load
+    monkeypatch.setattr(JpegImageFile, "load", lambda self: (load(self), loaded.append(self.size)))
+    for turned in (Image.Exif(), exif):
+        stream = io.BytesIO()
+        Image.fromarray(np.stack([smooth] * 3, 2)).save(
+            stream, "JPEG", quality=95, exif=turned or Image.Exif()
+        )
+        data = stream.getvalue()
+        for fit in (64, "letterbox", "stretch"):
+            reading = preprocessing_for((1, 3, 48, 64), resize=fit, scale=255)
+            monkeypatch.setattr(preprocessing, "DRAFTED_PIXELS", 1 << 40)
+            whole = read_image(data, "a.jpg", reading)
+            monkeypatch.setattr(preprocessing, "DRAFTED_PIXELS", 0)
+            drafted = read_image(data, "a.jpg", reading)
+            assert drafted.shape == whole.shape == (3, 48, 64)
+            assert float((drafted - whole).abs().max()) <= 4
+            assert max(loaded[-1]) * 4 <= 900
+            assert size_of_file(data, "a.jpg", 3) == ((640, 900) if turned else (900, 640))
+
+
+def test_deep_images_may_have_fewer_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preprocessing, "MAX_DEEP_PIXELS", 99)
+    grey = preprocessing_for((1, 1, 8, 8))
+    read_image(encode(Image.new("L", (10, 10))), "a.png", grey)
+    with pytest.raises(ImageError, match="10×10 pixels are too many"):
+        read_image(encode(Image.fromarray(np.ones((10, 10), np.uint16))), "a.png", grey)
+
+
+def test_many_frames_are_one_image() -> None:
+    stream = io.BytesIO()
+    frames = [Image.new("L", (8, 8), value) for value in (50, 200, 100)]
+    frames[0].save(stream, "TIFF", save_all=True, append_images=frames[1:])
+    read = read_image(stream.getvalue(), "a.tif", preprocessing_for((1, 1, 8, 8), scale=255))
+    assert read.unique().round().tolist() == [50]
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300, 1e39, np.inf])
+def test_numbers_beyond_float32(value: float) -> None:
+    array = np.ones((8, 8, 3))
+    array[0, 0, 0] = value
+    with pytest.raises(ImageError, match="NaN or infinite values, or larger"):
+        read_image(npy(array), "a.npy", preprocessing_for((1, 3, 8, 8)))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    ["(0, 4611686018427387904)", "(" + "1, " * 70 + ")", "((" * 400 + "))" * 400, "(2**9,)"],
+)
+def test_headers_of_odd_shapes(shape: str) -> None:
+    with pytest.raises(ImageError):
+        read_image(header_only(shape), "a.npy", preprocessing_for((1, 3, 8, 8)))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, fx, nn
 
+from shrinkc.compiler.capture import capture
+from shrinkc.compiler.pipeline.deployed import deployed
 from shrinkc.compiler.plan.plan_file import Plan, Step, plan_files, read_plan
+from shrinkc.compiler.plan.replay import model_digest, replay
 from shrinkc.errors import LoadError
+from shrinkc.passes.analysis.linear.spans import find_spans
 
 PLAN = Plan(
     shrinkc="0.1.0",
@@ -53,6 +59,8 @@ def test_comes_back_from_file_or_folder(tmp_path: Path) -> None:
         ({"steps": [{"kind": "drop", "source": "a; import os", "sink": "b"}]}, "steps.0.source"),
         ({"steps": [{"kind": "drop", "source": "a", "sink": "b", "channels": -1}]}, "channels"),
         ({"ranges": {"a": [0.0]}}, "ranges.a"),
+        ({"ranges": {"a": [1.0, 0.0]}}, "rising numbers"),
+        ({"ranges": {"a": [0.0, 1e39]}}, "rising numbers"),
     ],
 )
 def test_what_shrinkc_would_not_have_written(
@@ -78,3 +86,66 @@ def test_missing_damaged_or_too_large(tmp_path: Path, monkeypatch: pytest.Monkey
     path.write_bytes(b" " * (17 << 20))
     with pytest.raises(LoadError, match=r"17,825,792 bytes, the limit is 16,777,216"):
         read_plan(path)
+
+
+class Net(nn.Module):
+    """Two blocks with a shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(8, 8, 3, padding=1),
+                nn.BatchNorm2d(8),
+                nn.ReLU(),
+                nn.Conv2d(8, 8, 3, padding=1),
+            )
+            for _ in range(2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = torch.relu(x + block(x))
+        return x.mean((2, 3))
+
+
+@pytest.fixture(scope="module")
+def graph() -> fx.GraphModule:
+    return capture(Net().eval(), (torch.zeros(1, 3, 8, 8),))
+
+
+@pytest.fixture(scope="module")
+def empty(graph: fx.GraphModule) -> Plan:
+    return PLAN.model_copy(
+        update={"model": model_digest(graph), "precision": "fp32", "steps": (), "ranges": {}}
+    )
+
+
+def test_steps_share_no_layers_and_do_what_can_be_done(graph: fx.GraphModule, empty: Plan) -> None:
+    """Any two steps: a network that runs, or one line."""
+    steps = [
+        Step(kind=kind, source=s.source, sink=s.sink, channels=4, channels_before=8)
+        for s in find_spans(deployed(graph)).spans
+        for kind in ("merge", "drop", "narrow")
+    ]
+    refused = 0
+    for pair in itertools.product(steps, repeat=2):
+        try:
+            _, changed = replay(graph, empty.model_copy(update={"steps": pair}), {})
+        except LoadError:
+            refused += 1
+        else:
+            with torch.no_grad():
+                changed(torch.zeros(1, 3, 8, 8))
+    assert len(steps) <= refused < len(steps) ** 2  # the same twice, at least
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_of_a_plan_are_finite(graph: fx.GraphModule, empty: Plan, number: float) -> None:
+    name, tensor = next(iter(deployed(graph).state_dict().items()))
+    replay(graph, empty, {name: tensor})
+    for wrong in (torch.full_like(tensor, number), tensor.double(), tensor[:1]):
+        with pytest.raises(LoadError, match="do not fit the network"):
+            replay(graph, empty, {name: wrong})

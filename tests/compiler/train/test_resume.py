@@ -1,5 +1,6 @@
 """Killed, stopped and resumed trainings equal uninterrupted ones."""
 
+import math
 import os
 import signal
 import subprocess
@@ -187,6 +188,42 @@ def test_damaged_checkpoints(tmp_path: Path, data: bytes | None) -> None:
     torch.save({"model": {}}, path)
     with pytest.raises(TrainingError, match="not a checkpoint of this version"):
         load_weights(net(), path)
+
+
+def test_every_part_of_a_checkpoint_is_checked(tmp_path: Path) -> None:
+    """Other types, another network's numbers, one changed bit of the weights."""
+    train(net(), Data(images()), short(), keeping=Keeping(tmp_path))
+    path = tmp_path / "last.pt"
+    state = load(path)
+    wrong: list[dict[str, Any]] = [
+        *({name: 5} for name in state if name not in ("version", "step", "epochs", "best")),
+        *({name: "five"} for name in state if name != "version"),
+        *({"step": -1}, {"seconds": math.nan}, {"model": {"a": 1}}, {"optimiser": {"state": 3}}),
+        *({"epoch": {"more": 1}}, {"settings": {}}),
+    ]
+    for change in wrong:
+        torch.save({**state, **change}, path)
+        with pytest.raises(TrainingError, match=r"last\.pt: damaged|holds a training with"):
+            train(net(), Data(images()), short(), keeping=Keeping(tmp_path))
+    torch.save(state, path)
+    data = bytearray(path.read_bytes())
+    bias = next(x for x in state["model"].values() if x.ndim == 1 and x.any())
+    data[data.index(bias.numpy().tobytes()) + 1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(TrainingError, match=r"last\.pt: not a readable checkpoint .*checksum"):
+        train(net(), Data(images()), short(), keeping=Keeping(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "line", ["[]", "5", "{}", '{"event": "step"}', '{"step": "a"}', "[" * 9999]
+)
+def test_a_log_of_other_lines(tmp_path: Path, line: str) -> None:
+    train(net(), Data(images()), short(), keeping=Keeping(tmp_path))
+    log = tmp_path / "log.jsonl"
+    whole = log.read_text()
+    log.write_text(f"{line}\n{whole}")
+    train(net(), Data(images()), short(), keeping=Keeping(tmp_path))
+    assert log.read_text() == whole
 
 
 def test_a_checkpoint_runs_nothing(tmp_path: Path) -> None:
