@@ -22,6 +22,7 @@ from shrinkc.passes.analysis.shapes import check_shapes
 from shrinkc.passes.signatures import wrong_arguments, wrong_field
 
 _MAX_VALUE = 2**28  # numbers of one input or other value: 1 GiB of float32
+_ARGUMENTS = {"placeholder": 0, "get_attr": 0, "output": 1}
 _CONTAINERS = (dict, OrderedDict, set)
 _COUNTS = "num_batches_tracked"  # the one tensor of the closed set that holds integers
 _MODULES = {kind.__name__: (kind, fields) for kind, fields in ir.MODULES.items()}
@@ -177,8 +178,8 @@ def _graph(entry: GraphEntry) -> fx.Graph:
         args = tuple(_argument(value, nodes) for value in item.args)
         if item.op == "call_function" and (wrong := wrong_arguments(item.target, args)):
             raise ValueError(f"node '{item.name}': {wrong}")
-        if item.op in ("placeholder", "get_attr") and args:
-            raise ValueError(f"node '{item.name}': an {item.op} takes no arguments")
+        if len(args) != _ARGUMENTS.get(item.op, len(args)):
+            raise ValueError(f"node '{item.name}': {item.op} takes {_ARGUMENTS[item.op]} arguments")
         node = graph.create_node(item.op, target, args, {}, name=item.name)
         if node.name != item.name:
             raise ValueError(f"node name '{item.name}' is taken, or reserved")

@@ -6,6 +6,7 @@ import functools
 import importlib
 import io
 import os
+import pickletools
 import struct
 import sys
 import zipfile
@@ -424,3 +425,26 @@ def test_random_damage_is_always_one_line(tmp_path: Path) -> None:
             messages.append(str(error))
     assert len(messages) > 100
     assert not any(len(message.splitlines()) > 1 for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        (b"\x80\x02X\xff\xff\xff\x7f", "truncated or damaged"),
+        (b"\x80\x02cos\nsystem\n.", r"os\.system"),
+        (b"\x80\x02" + b"c_codecs\nencode\n" + b"X\x01\0\0\0aX\x09\0\0\0hex_codec\x86R.", "encode"),
+    ],
+    ids=["gigabytes", "a name", "a bomb"],
+)
+def test_every_pickle_of_an_old_file_is_looked_at(
+    tmp_path: Path, last: bytes, message: str
+) -> None:
+    """Behind the object lie the keys of its storages, which torch unpickles too."""
+    path = dump({"a": torch.ones(2)}, tmp_path / "model.pt", legacy=True)
+    stream = io.BytesIO(path.read_bytes())
+    for _ in range(4):
+        for _ in pickletools.genops(stream):
+            pass
+    path.write_bytes(stream.getvalue()[: stream.tell()] + last)
+    with pytest.raises(LoadError, match=message):
+        load_model(path)
