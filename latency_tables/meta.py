@@ -167,7 +167,7 @@ class _Reader:
         known = [name for name in names if name in PRECISIONS]
         if not names or len(set(known)) < len(names):
             raise self._error(f"precisions must list some of {', '.join(PRECISIONS)}, each once")
-        return tuple(cast("list[str]", known))
+        return tuple(known)
 
     def _cliffs(self) -> str:
         value = self.content.get("cliffs", "cpu")

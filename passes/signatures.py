@@ -49,8 +49,10 @@ def _one_of(words: Collection[str]) -> Test:
 
 def _all(test: Test, least: int = 1, most: int = 10_000) -> Test:
     def are(value: Any) -> bool:
-        sequence = isinstance(value, tuple | list)
-        return sequence and least <= len(cast(Any, value)) <= most and all(map(test, value))
+        if not isinstance(value, tuple | list):
+            return False
+        items = cast("list[Any]", value)
+        return least <= len(items) <= most and all(map(test, items))
 
     return are
 

@@ -52,7 +52,7 @@ def _entries(path: Path) -> Iterator[tuple[str, list[float]]]:
     try:
         for value in read_lines(path):
             label, *rest = cast("list[Any]", value if isinstance(value, list) and value else [None])
-            numbers = [float(_NO_NUMBERS.get(n, n)) for n in rest if _is_stored(n)]
+            numbers = [number for one in rest if (number := _number(one)) is not None]
             wrong = len(numbers) < len(rest) or (numbers and math.isnan(numbers[0]))
             if isinstance(label, str) and not wrong:
                 yield label, numbers
@@ -60,8 +60,10 @@ def _entries(path: Path) -> Iterator[tuple[str, list[float]]]:
         return
 
 
-def _is_stored(value: object) -> bool:
-    return is_measured(value) or (isinstance(value, str) and value in _NO_NUMBERS)
+def _number(stored: Any) -> float | None:
+    if isinstance(stored, str):
+        return _NO_NUMBERS.get(stored)
+    return float(stored) if is_measured(stored) else None
 
 
 def is_measured(value: object) -> bool:

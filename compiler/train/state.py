@@ -80,7 +80,7 @@ def load_whole(path: Path) -> dict[str, Any]:
     """A checkpoint that a training goes on from. Raises TrainingError."""
     state = load(path)
     for name, kinds in _PARTS.items():
-        value = state.get(name)
+        value: Any = state.get(name)
         if not isinstance(value, kinds) or (name in _COUNTED and not value >= 0):
             raise damaged(path, name)
     return state

@@ -125,7 +125,7 @@ def _same(m: nn.Module, x: Shape) -> Shape:
 
 
 def _normalised(m: Any, x: Shape) -> Shape:
-    kind = type(m)
+    kind: Any = type(m)
     if kind is nn.LayerNorm:
         _require(x[-len(m.normalized_shape) :] == tuple(m.normalized_shape), "its features")
     elif kind is nn.PReLU:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from shrinkc.compiler.report.html import units
 from shrinkc.compiler.support.choices import is_host
@@ -14,7 +14,7 @@ Json = dict[str, Any]
 def part(report: Json, key: str) -> Json:
     """An object; empty where there is none."""
     found = report.get(key)
-    return found if isinstance(found, dict) else {}
+    return cast(Json, found) if isinstance(found, dict) else {}
 
 
 def metric(report: Json) -> str:
