@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx
 
-from shrinkc.compiler.api.steps.detections import detections
 from shrinkc.compiler.api.steps.network import require_layers
 from shrinkc.compiler.api.steps.optimise import Optimised, optimise
 from shrinkc.compiler.api.steps.quantise import quantised
@@ -36,6 +35,7 @@ from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.tasks.tally import Judgement
 from shrinkc.compiler.verify.data import Data, split
+from shrinkc.compiler.verify.detections import detections
 from shrinkc.compiler.verify.files import Artefact, Comparison, artefacts, verify
 from shrinkc.compiler.verify.hardly_right import is_hardly_right, why_hardly_right
 from shrinkc.compiler.verify.int8_judged import judge_int8

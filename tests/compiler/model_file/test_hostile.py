@@ -223,7 +223,6 @@ CHANGES: dict[str, tuple[Callable[[Json], object], str]] = {
         "output takes 1 arguments",
     ),
     "no output": (lambda e: e["nodes"].pop(), "0 output nodes"),
-    "an output of nothing": (lambda e: e["nodes"][-1].update(args=[]), "damaged"),
     "a batch that is fixed": (
         lambda e: e["nodes"][-2]["args"].__setitem__(1, [1, 144]),
         "cannot run at twice the batch",
