@@ -33,6 +33,7 @@ from shrinkc.compiler.cli.commands import (
     shrink,
 )
 from shrinkc.compiler.cli.commands.kept import cache, tables
+from shrinkc.compiler.cli.heap import keep_freed_memory
 from shrinkc.compiler.cli.last_resort import silence_stdout, told
 from shrinkc.compiler.cli.output import Run, running
 from shrinkc.errors import InputError, ShrinkcError, StoppedError
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     # OpenMP threads that spin at barriers starve on busy machines; read when torch is imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as for Ctrl-C
     given = list(sys.argv[1:] if arguments is None else arguments)
