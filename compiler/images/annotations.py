@@ -2,7 +2,8 @@
 
     boxes   COCO's JSON, or YOLO's .txt for each image: class, centre x, y, width, height in shares
     masks   a .png (.bmp, .tif) of class indices for each image, of the image's size
-    numbers a .npy for each image, as the network returns them
+    numbers a .npy for each image, as the network returns them, or a .png that the network is to
+            return, of 0 to 1
 
 What is named like an image, up to the suffix, is the image's: by the path below the folder, or by
 the end of it that both have. Boxes and masks follow the image where it is resized, cropped or
@@ -30,6 +31,7 @@ from shrinkc.compiler.images.preprocessing import (
     decode,
     put,
     read_numbers,
+    read_target,
 )
 from shrinkc.compiler.support.reading.regular_file import read_regular
 from shrinkc.compiler.support.reading.strict_json import parse_json
@@ -167,7 +169,7 @@ class Boxes(Annotations):
 
 @dataclass(frozen=True, eq=False)
 class Files(Annotations):
-    """Masks or arrays, each a file."""
+    """Masks, arrays or maps of numbers as images, each a file."""
 
     files: Mapping[str, Path]
     path: Path
@@ -185,9 +187,11 @@ class Files(Annotations):
             raise ImageError(f"{self.path}: no label for '{shown(name)}'; add it")
         try:
             data = _bytes(path, MAX_FILE)
-            if self.kind == "numbers":
+            if path.suffix.lower() in ARRAYS:
                 return _numbers(data)
-            assert preprocessing is not None  # masks are of images
+            assert preprocessing is not None  # masks and maps are of images
+            if self.kind == "numbers":
+                return torch.tensor(read_target(data, size, preprocessing))
             return _mask(data, size, preprocessing)
         except ImageError as error:
             raise ImageError(f"{path}: {error}") from error

@@ -271,6 +271,35 @@ def read_pixels(data: bytes, name: str, preprocessing: Preprocessing) -> Array:
     return pixels[:, :, ::-1] if preprocessing.bgr else pixels
 
 
+def read_target(data: bytes, size: tuple[int, int], preprocessing: Preprocessing) -> Array:
+    """An image that the network is to return for one of `size` (width, height): float32 (channels,
+    height, width), grey or RGB, of 0 to 1 times `scale`. It is placed as the other one is; one that
+    is a whole number of times as large comes out as much larger. Raises ImageError with the reason
+    alone."""
+    image = decode(data)
+    times = image.width // size[0]
+    if times < 1 or image.size != (times * size[0], times * size[1]):
+        found, wanted = ("×".join(map(str, one)) for one in (image.size, size))
+        raise ImageError(
+            f"a map of {found} for an image of {wanted}; it must be as large, or a whole number "
+            "of times as large"
+        )
+    grey = image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
+    place = preprocessing.placed(*size)
+    target = place.target[0] * times, place.target[1] * times
+    larger = Placement(target, place.left * times, place.top * times)
+    height, width = (times * side for side in preprocessing.size)
+    bands: list[Array] = []
+    for band in _decode(data, 1 if grey else 3):
+        fill = {"RGB": (PADDING,) * 3, "F": PADDING / 255}.get(band.mode, PADDING)
+        fitted = put(band, larger, (height, width), Image.Resampling.BILINEAR, fill)
+        pixels = np.atleast_3d(np.asarray(fitted))
+        bands.append(pixels.astype(np.float32) / np.float32(255 if band.mode != "F" else 1))
+    whole = np.concatenate(bands, 2) * np.float32(preprocessing.scale)
+    whole = whole[:, :, ::-1] if preprocessing.bgr else whole
+    return np.ascontiguousarray(whole.transpose(2, 0, 1))
+
+
 def size_of_file(data: bytes, name: str, channels: int) -> tuple[int, int]:
     """(width, height) of an image as it is seen, without decoding it. Raises ImageError."""
     if name.lower().endswith(".npy"):

@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 import torch
 from torch import Tensor
 
-from shrinkc.compiler.images.annotations import Annotations, beside, find_annotations
+from shrinkc.compiler.images.annotations import Annotations, Files, beside, find_annotations
 from shrinkc.compiler.images.arrays import read_arrays, read_stacked
 from shrinkc.compiler.images.cache import Reading, load_images, with_margin
 from shrinkc.compiler.images.decoded import Images
@@ -114,8 +114,11 @@ class ImageSource:
         return isinstance(self.images, ImageSet) and bool(self.images.names)
 
     def as_numbers(self) -> ImageSource:
-        """With class indices as numbers: ages, counts."""
+        """With class indices as numbers: ages, counts; with masks as images to be returned."""
         images = self.images
+        if isinstance(images, ImageSet) and isinstance(images.annotations, Files):
+            maps = replace(images.annotations, kind="numbers")
+            return replace(self, images=replace(images, annotations=maps))
         if isinstance(images, TensorImages) and images.labels is not None:
             images = replace(images, labels=images.labels.float())
         return replace(self, images=images)

@@ -36,6 +36,7 @@ from shrinkc.compiler.support.text import named
 from shrinkc.compiler.tasks.asked import AskedTask
 from shrinkc.compiler.tasks.by_outputs import task_of
 from shrinkc.compiler.tasks.classification import has_scores
+from shrinkc.compiler.tasks.dense import Dense
 from shrinkc.compiler.tasks.task import Answer, LabelKind, Task
 from shrinkc.errors import InputError
 from shrinkc.passes import ir
@@ -137,12 +138,14 @@ class Subject:
         shapes, sources = self.input_shapes, dict[str, ImageSource | None].fromkeys(given)
 
         def read(name: str, one: Given, use: LabelUse) -> ImageSource:
-            return image_source(
+            found = image_source(
                 *(one, shapes, name),
                 labelled=use != "unread",
                 optional=use == "if they fit",
                 dtype=self.inputs[0].dtype,
             )
+            maps = found.annotations is not None and isinstance(asked.task, Dense)
+            return found.as_numbers() if maps else found
 
         images = {
             name: read(name, one, use) for name, (one, use) in given.items() if one is not None

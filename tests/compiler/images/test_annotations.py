@@ -18,6 +18,7 @@ from shrinkc.compiler.images.preprocessing import Preprocessing, preprocessing_f
 from shrinkc.compiler.images.source import ImageFolder, ImageSource, image_source
 from shrinkc.compiler.support.progress import Silent
 from shrinkc.compiler.tasks.asked import asked_task
+from shrinkc.compiler.tasks.dense import Dense
 from shrinkc.compiler.tasks.detection.detection import Detection
 from shrinkc.errors import ImageError, InputError
 
@@ -155,6 +156,39 @@ def test_arrays_are_labels_as_they_are(tmp_path: Path) -> None:
     source = image_source(given, SHAPES, "images")
     assert source.kind == "numbers"
     assert read(source)[1].tolist() == [[0, 1.5], [1, 1.5]]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("resize", [32, "letterbox", "stretch"])
+def test_images_to_be_returned_follow_their_images(tmp_path: Path, times: int, resize: Any) -> None:
+    image_file(tmp_path / "images" / "a.png")
+    (tmp_path / "maps").mkdir()
+    with Image.open(tmp_path / "images" / "a.png") as image:
+        larger = image.resize((WIDE[0] * times, WIDE[1] * times), Image.Resampling.NEAREST)
+    larger.save(tmp_path / "maps" / "a.png")
+    annotations = tmp_path / "maps"
+    given = ImageFolder(tmp_path / "images", resize, scale=255, annotations=annotations)
+    network = subject_of(nn.Upsample(scale_factor=times), (1, 3, 32, 48))
+    task, found = network.images({"images": (given, "read")}, asked_task(Dense()))
+    x, labels = read(found["images"])  # pyright: ignore
+    assert labels.shape == (1, 3, 32 * times, 48 * times)
+    assert float(labels.max()) == 255
+    known = torch.nn.functional.interpolate(x, scale_factor=times)
+    assert float(task.correct((known,), labels)) > 0.97
+    larger.resize((100, 32)).save(tmp_path / "maps" / "a.png")
+    with pytest.raises(ImageError, match=r"a.png: a map of 100×32 for an image of 96×32; it must"):
+        network.images({"images": (given, "read")}, asked_task(Dense()))
+
+
+def test_maps_of_one_channel_and_16_bits(tmp_path: Path) -> None:
+    image_file(tmp_path / "images" / "a.png")
+    (tmp_path / "maps").mkdir()
+    depth = np.arange(96 * 32, dtype=np.uint16).reshape(32, 96) * 16
+    Image.fromarray(depth).save(tmp_path / "maps" / "a.png")
+    given = ImageFolder(tmp_path / "images", "stretch", annotations=tmp_path / "maps")
+    source = image_source(given, ((1, 3, 32, 96),), "images").as_numbers()
+    labels = read(source)[1]
+    np.testing.assert_allclose(labels[0, 0].numpy(), depth / 65535, atol=1e-6)
 
 
 LINES = {
