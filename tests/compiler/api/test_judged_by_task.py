@@ -196,3 +196,45 @@ def test_pruned_and_trained_by_a_loss_of_ones_own(tmp_path: Path) -> None:
     assert judged.changed_top1 > judged.original_top1  # which was never trained
     with pytest.raises(InputError, match="`loss` has no effect here: it is for a training"):
         shrinkc.prune(net, X, goal=Goal.macs(0.6), loss=loss)
+
+
+class Small(nn.Module):
+    """Three convolutions and YOLOv8's layout: sixteen boxes, three classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(
+            *(nn.Conv2d(3, 12, 3, 2, 1), nn.ReLU(), nn.Conv2d(12, 12, 3, 1, 1), nn.ReLU()),
+            *(nn.Conv2d(12, 12, 3, 2, 1), nn.ReLU(), nn.Conv2d(12, 7, 2, 2)),
+        )
+        rows, columns = torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij")
+        self.middles: Tensor
+        self.register_buffer("middles", 8.0 * torch.stack((columns, rows)).reshape(1, 2, 16) + 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x).reshape(-1, 7, 16)
+        middles, sizes = self.middles + 4 * y[:, :2].tanh(), 6 + 12 * y[:, 2:4].sigmoid()
+        return torch.cat((middles, sizes, (24 * y[:, 4:]).sigmoid()), 1)
+
+
+def test_a_plan_keeps_the_drop_of_map_that_it_is_given() -> None:
+    """Counted by the labels of images that it is not fitted to."""
+    pytest.importorskip("pycocotools")
+    model = Small().eval()
+    x = torch.randn(32, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    task = shrinkc.Detection(layout="yolov8", scale="pixels", size=(32, 32))
+    with torch.no_grad():
+        found = [rows[rows[:, 4] > 0.95] for rows in task.suppression.detections((model(x),))]
+    labels = [{"boxes": rows[:, :4], "labels": rows[:, 5].long()} for rows in found]
+    judged = [(x[i : i + 1], [labels[i]]) for i in range(16, 32)]
+    how: dict[str, Any] = {"target": "rpi4", "precision": "fp32", "task": task, "runs": 0}
+    plan = shrinkc.plan(
+        *(model, x[:1]), images=x[:16], evaluation=judged, goal=Goal.max_drop(25), **how
+    )
+    assert plan.report.original_top1 is not None
+    assert plan.report.original_top1 > 0.5
+    assert plan.report.after.macs < plan.report.before.macs  # pyright: ignore
+    for file in plan.report.artefacts:
+        assert file.drop is not None
+        assert 0 < file.drop.value <= 0.25
