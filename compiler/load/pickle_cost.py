@@ -46,6 +46,7 @@ class _Value:
     leaves  of it as a tree
     depth   of the tree
     text    of a string; of a global its name
+    number  of a whole number
     kind    str, global, list, dict, tuple, other; or the name of what made it
     items   of a tuple; of a dictionary its keys and values in turn
     """
@@ -54,6 +55,7 @@ class _Value:
     leaves: int = 1
     depth: int = 1
     text: str | None = None
+    number: int | None = None
     items: list[_Value] = field(default_factory=list["_Value"])
 
     def take(self, others: list[_Value]) -> None:
@@ -83,8 +85,8 @@ class Survey:
     holds: Mapping[str, str]
 
 
-def survey(stream: IO[bytes], pickles: int = 1, place: int = 0) -> Survey:
-    """What so many pickles of a file name, and what the one at `place` holds.
+def survey(stream: IO[bytes], pickles: int = 1, place: int = 0, size: int = 1 << 50) -> Survey:
+    """What so many pickles of a file of `size` bytes name, and what the one at `place` holds.
 
     Raises CostError where loading would take too long, too much memory or what no saved network
     needs; OtherProtocolError; ValueError, IndexError, UnicodeDecodeError, OverflowError where the
@@ -92,7 +94,7 @@ def survey(stream: IO[bytes], pickles: int = 1, place: int = 0) -> Survey:
     """
     names, holds = set[str](), dict[str, str]()
     for number in range(pickles):
-        run = _Run()
+        run = _Run(size)
         for operation, argument, _ in pickletools.genops(stream):
             run.step(operation.name, argument)
         names |= run.names
@@ -103,8 +105,9 @@ def survey(stream: IO[bytes], pickles: int = 1, place: int = 0) -> Survey:
 class _Run:
     """One pickle on records. The stack and its marks are as in torch's unpickler."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         self.names, self.holds = set[str](), dict[str, str]()
+        self._size = size
         self._stack: list[_Value] = []
         self._memo: dict[int, _Value] = {}
         self._count = self._work = 0
@@ -140,7 +143,7 @@ class _Run:
             self.names.add(text)
             self._stack.append(_Value("global", text=text))
         elif name in _ATOMS:
-            self._stack.append(_Value())
+            self._stack.append(_Value(number=argument if type(argument) is int else None))
         elif name in _EMPTY:
             self._stack.append(_Value(_EMPTY[name]))
         elif name in _TUPLES:
@@ -237,5 +240,7 @@ class _Run:
         key = self._stack.pop()
         if key.kind != "tuple" or key.leaves > 50 or (key.items and key.items[0].text is None):
             raise CostError("a storage that is named by no tuple")
+        if any(item.number is not None and item.number > self._size for item in key.items[4:5]):
+            raise ValueError("more numbers than the file has bytes")
         whole = [item.text for item in key.items[:1]] == ["module"]  # before PyTorch 1.6: a class
         self._stack.append(key.items[1] if whole else _Value("storage"))

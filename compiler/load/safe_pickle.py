@@ -32,7 +32,7 @@ from shrinkc.compiler.load.allowlist import (
     is_plain,
     look_up,
 )
-from shrinkc.compiler.load.file_kind import MAX_PICKLE
+from shrinkc.compiler.load.file_kind import MAX_PICKLE, unpacked_bytes
 from shrinkc.compiler.load.pickle_cost import CostError, OtherProtocolError, Survey, survey
 from shrinkc.compiler.load.zip_archive import open_archive
 from shrinkc.compiler.support.text import one_line, shown
@@ -140,7 +140,7 @@ def _survey(path: Path, kind: Literal["zip", "legacy"]) -> Survey:
             stream = io.BytesIO(file.read(MAX_PICKLE))
         pickles, place = _LEGACY_PICKLES, _LEGACY_OBJECT
     try:
-        return survey(stream, pickles, place)
+        return survey(stream, pickles, place, unpacked_bytes(path, kind))
     except OtherProtocolError as error:
         raise LoadError(
             f"{path}: written with another pickle protocol than torch.save's default; "

@@ -115,6 +115,19 @@ def test_every_pickle_of_the_older_format_is_looked_at(
         load_model(path)
 
 
+def test_numbers_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for them is asked of the system before the file is found to end."""
+    path = tmp_path / "m.pt"
+    weights = {"weight": torch.zeros(256)}
+    torch.save(weights, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    found = data.index(b"M\x00\x01", data.index(b"cpuq"))  # 256, in two bytes
+    path.write_bytes(data[:found] + b"M\xff\xff" + data[found + 3 :])
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(LoadError, match="more numbers than the file has bytes"):
+        load_model(path)
+
+
 def test_the_same_pickles_are_sound_where_they_are_small(tmp_path: Path) -> None:
     """What is refused above is refused for its size, not for its form."""
     once = b"q\x00h\x00\x86"
