@@ -31,6 +31,8 @@ from shrinkc.compiler.support.text import one_line
 from shrinkc.errors import LoadError, UnsafeFileError
 
 MAX_BYTES = 4 << 30
+# What a library's own code raises on modules whose attributes a file chose.
+STRANGE = (TypeError, AttributeError, LookupError, ValueError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def read_model(
     notes = rounded((*model.parameters(), *model.buffers()))
     try:
         model = model.float()
-    except (TypeError, AttributeError, RuntimeError) as error:  # attributes are the file's
+    except STRANGE as error:
         raise _of_another_version(path, error) from error
     check_finite(path, model)
     return Loaded(model, (*loaded.notes, *notes))
@@ -155,7 +157,7 @@ def _rebuilt(path: Path, inert: Any, unpacked: int) -> Any:
         raise UnsafeFileError(
             f"{path}: it holds {error}, which could run code; {TRUST_ADVICE}"
         ) from error
-    except (TypeError, AttributeError, RecursionError) as error:
+    except STRANGE as error:
         raise _of_another_version(path, error) from error
     check_sizes(path, rebuilder.tensors, unpacked)
     return model

@@ -388,11 +388,14 @@ def test_nesting_without_end(tmp_path: Path, data: bytes) -> None:
     refused(archive(tmp_path / "model.pt", data), tmp_path / "ran", "asks for values within values")
 
 
-def test_a_weight_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Casting collects them by names that the file gives."""
+@pytest.mark.parametrize("wrong", [{"_flat_weights_names": ["training"]}, {"_all_weights": []}])
+def test_a_weight_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
+) -> None:
+    """torch collects them by names that the file gives."""
 
     def state(model: nn.LSTM) -> dict[str, Any]:
-        known = vars(model) | {"_flat_weights_names": ["training"]}
+        known = vars(model) | wrong
         return {k: v for k, v in known.items() if not k.startswith("_flat_weight_refs")}
 
     with monkeypatch.context() as patch:
