@@ -78,7 +78,7 @@ _OTHER_PROTOCOLS = {"FRAME", "STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT
 @dataclass(frozen=True)
 class Survey:
     """names  every global that the pickles name, as `module.name`
-    holds  what the last one is made by, under ""; of a dictionary, key → what makes its value
+    holds  what the object is made by, under ""; of a dictionary, key → what makes its value
     """
 
     names: frozenset[str]

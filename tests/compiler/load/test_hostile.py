@@ -435,9 +435,10 @@ def test_random_damage_is_always_one_line(tmp_path: Path) -> None:
     [
         (b"\x80\x02X\xff\xff\xff\x7f", "truncated or damaged"),
         (b"\x80\x02cos\nsystem\n.", r"os\.system"),
+        (b"\x80\x02})" + b"q\x00h\x00\x86" * 40 + b"K\x01s.", "values within values"),
         (b"\x80\x02" + b"c_codecs\nencode\n" + b"X\x01\0\0\0aX\x09\0\0\0hex_codec\x86R.", "encode"),
     ],
-    ids=["gigabytes", "a name", "a bomb"],
+    ids=["gigabytes", "a name", "a key of itself", "a bomb"],
 )
 def test_every_pickle_of_an_old_file_is_looked_at(
     tmp_path: Path, last: bytes, message: str
