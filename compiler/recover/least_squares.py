@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 _linalg: Any = torch.linalg  # its results have no types
+LAZY = 64  # rows
 LAMBDAS = tuple(10.0**e for e in (-7, -6, -5, -4, -3, -2.5, -2, -1.5, -1, -0.5, 0, 1))
 
 
@@ -141,27 +142,60 @@ def elimination_order(normal: Normal, group: int, fewest: int) -> list[int]:
     gram, cross = normal.centred()
     size, channels = len(gram), len(gram) // group
     ridge = 1e-5 * float(gram.diagonal().mean()) + 1e-12
-    inverse: Tensor = _linalg.inv(gram + ridge * torch.eye(size, dtype=torch.float64))
-    solution = inverse @ cross
+    left = _Left(_linalg.inv(gram + ridge * torch.eye(size, dtype=torch.float64)), group)
+    solution = left.inverse @ cross
     alive = torch.ones(channels, dtype=torch.bool)
     order: list[int] = []
-    index = torch.arange(channels)
     for _ in range(channels - fewest):
-        blocks = inverse.reshape(channels, group, channels, group)[index, :, index]
-        blocks = blocks + 1e-15 * torch.eye(group, dtype=torch.float64)
         part = solution.reshape(channels, group, -1)
-        weighed: Tensor = _linalg.solve(blocks, part)
-        cost = (part * weighed).sum((1, 2))
+        cost = (part * _divided(part, left.blocks)).sum((1, 2))
         worst = int(torch.where(alive, cost, torch.inf).argmin())
-        rows = slice(worst * group, (worst + 1) * group)
-        pivot: Tensor = _linalg.solve(blocks[worst], inverse[rows].clone())
-        gone: Tensor = _linalg.solve(blocks[worst], solution[rows].clone())
-        solution -= inverse[:, rows] @ gone
-        inverse -= inverse[:, rows].clone() @ pivot
-        inverse[rows] = 0
-        inverse[:, rows] = 0
-        inverse[rows, rows] = torch.eye(group, dtype=torch.float64)
+        rows, block = slice(worst * group, (worst + 1) * group), left.blocks[worst].clone()
+        taken = left.without(worst)
+        solution.addmm_(taken.T, _divided(solution[rows], block), alpha=-1)
         solution[rows] = 0
         alive[worst] = False
         order.append(worst)
     return order
+
+
+def _divided(rows: Tensor, blocks: Tensor) -> Tensor:
+    """blocks⁻¹ rows, block by block."""
+    return rows / blocks if blocks.shape[-1] == 1 else _linalg.solve(blocks, rows)
+
+
+class _Left:
+    """G⁻¹ of the channels that are left. Those of a channel that is gone are 0, its block is 1.
+
+    Taking a channel out is a product of its rows, as tall as G is wide. These are kept and
+    subtracted `LAZY` at once, as one matrix product; only the blocks on the diagonal are always up
+    to date.
+    """
+
+    def __init__(self, inverse: Tensor, group: int) -> None:
+        self.inverse, self.group = inverse, group
+        channels, index = len(inverse) // group, torch.arange(len(inverse) // group)
+        blocks = inverse.reshape(channels, group, channels, group)[index, :, index]
+        self.blocks = blocks + 1e-15 * torch.eye(group, dtype=torch.float64)
+        self._rows: list[Tensor] = []
+        self._pivots: list[Tensor] = []
+        self._gone = torch.zeros(len(inverse), dtype=torch.bool)
+
+    def without(self, channel: int) -> Tensor:
+        """Takes a channel out; its rows (group, size) as they were."""
+        rows = slice(channel * self.group, (channel + 1) * self.group)
+        now = self.inverse[rows].clone()
+        if self._rows:
+            now.addmm_(torch.cat(self._rows)[:, rows].T, torch.cat(self._pivots), alpha=-1)
+        now[:, self._gone] = 0
+        pivot = _divided(now, self.blocks[channel])
+        each = (x.reshape(self.group, -1, self.group) for x in (now, pivot))
+        self.blocks -= torch.einsum("gcr,gcs->crs", *each)
+        self._gone[rows] = True
+        self.blocks[channel] = torch.eye(self.group, dtype=torch.float64)
+        self._rows.append(now)
+        self._pivots.append(pivot)
+        if len(self._rows) * self.group >= LAZY:
+            self.inverse.addmm_(torch.cat(self._rows).T, torch.cat(self._pivots), alpha=-1)
+            self._rows, self._pivots = [], []
+        return now

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from shrinkc.compiler.recover import least_squares as least_squares_module
 from shrinkc.compiler.recover.least_squares import Normal, best, elimination_order, solve
 
 
@@ -90,9 +91,13 @@ def test_a_part_of_the_numbers() -> None:
     assert torch.allclose(solve(whole, 0.01).weight, solve(part, 0.01).weight, atol=1e-5)
 
 
+@pytest.mark.parametrize("lazy", [1, 3, 64])
 @pytest.mark.parametrize("group", [1, 2])
 @pytest.mark.parametrize("seed", range(5))
-def test_each_step_removes_what_is_missed_least(group: int, seed: int) -> None:
+def test_each_step_removes_what_is_missed_least(
+    group: int, seed: int, lazy: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(least_squares_module, "LAZY", lazy)
     x, y = rows(500, size=6, seed=seed)
     channels = 6 // group
     alive = list(range(channels))
