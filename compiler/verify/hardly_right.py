@@ -83,7 +83,8 @@ def why_hardly_right(
 
     preprocessing  None: `images` are as the network reads them
     """
-    batch = next(iter(graph.meta["input_shapes"].values()))[0]
+    shape = next(iter(graph.meta["input_shapes"].values()))
+    batch = shape[0]
     if len(images) < batch:  # no batch is whole
         return ()
     trial = _Trial(graph, images.spread(max(MOST, batch)), preprocessing, task)
@@ -93,8 +94,11 @@ def why_hardly_right(
         return ()
     way = trial.best_way()
     order, in_order = best_order([int(a) for a in chosen], [int(y) for y in labels], classes)
-    said = f"the network itself is right on {now:.1%} of the images as they are prepared"
+    what = "images" if len(shape) == 4 else "inputs"
+    said = f"the network itself is right on {now:.1%} of the {what} as they are prepared"
     if max(order, trial.share(way)) < now + CLEARLY:
+        if len(shape) != 4:  # no images
+            return (f"{said}: check its weights, and that the labels are of these inputs",)
         said += ", and no usual way to normalise, resize or number them makes it right: check "
         return (f"{said}its weights, `mean`, `std`, `resize` and `classes`",)
     if order > trial.share(way):

@@ -106,6 +106,18 @@ def test_tensors_are_taken_for_pixels_where_they_can_be(images: ImageSet) -> Non
     assert "no usual way" in told(pixels - 0.5)
 
 
+def test_what_is_no_image_is_not_normalised() -> None:
+    graph = capture(nn.Linear(40, 12).eval(), (torch.randn(1, 40),))
+    x, labels = torch.randn(48, 40), torch.arange(48) % 12
+    with torch.no_grad():
+        labels = (graph(x)[0].argmax(1) + 1 + labels % 11) % 12
+    (said,) = why_hardly_right(graph, TensorImages(x, labels), None, CLASSIFICATION)
+    assert said.endswith(
+        "of the inputs as they are prepared: check its weights, and that the "
+        "labels are of these inputs"
+    )
+
+
 def test_one_image_of_a_class_tells_no_order() -> None:
     generator = np.random.default_rng(0)
     labels = list(range(60))
