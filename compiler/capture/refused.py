@@ -32,7 +32,8 @@ def packed_sequence(model: nn.Module, error: Exception) -> CaptureError | None:
     packing = [f.f_code.co_name for f in frames if f.f_code.co_filename == rnn.__file__]
     if not packing:
         return None
-    paths = {id(module): path for path, module in model.named_modules()}
+    named: Any = model.named_modules()
+    paths: dict[int, str] = {id(module): path for path, module in named}
     callers = [paths.get(id(frame.f_locals.get("self"))) for frame in frames]
     path = [one for one in callers if one is not None][-1:]
     where = f" in '{path[0]}'" if path and path[0] else ""

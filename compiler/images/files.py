@@ -253,7 +253,9 @@ def find_images(
     if len(names) > MAX_IMAGES:
         raise ImageError(f"{path}: more than {MAX_IMAGES:,} images; use a smaller set")
     paths = [name for name, _ in names]
-    folders = _class_folders(path, paths, classes) if labelled else [None] * len(paths)
+    folders: list[str | None] = [None] * len(paths)
+    if labelled:
+        folders = _class_folders(path, paths, classes)
     named = _in_order(classes or {})
     known = tuple(sorted({folder for folder in folders if folder is not None}))
     if classes is not None and labelled and not known and not named:

@@ -104,8 +104,9 @@ class Original:
                         error.add(_farther(got, one, weight), one)
             yield errors
         for inputs, want in zip(batches, wanted, strict=True):
+            operators = Rounded(generator)
             for _ in range(DRAWS):
-                with Rounded(generator) as operators:
+                with operators:
                     moved = self._arrays(inputs)
                 for error, got, one in zip(errors, moved, want, strict=True):
                     error.add(_farther(got, one, EXACT_WEIGHT), one)

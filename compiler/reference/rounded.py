@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class Rounded(TorchDispatchMode):
     _entered: ClassVar[list[Rounded]] = []
 
     def __init__(self, generator: torch.Generator) -> None:
-        super().__init__()
+        cast(Any, super()).__init__()
         self._generator, self._paused = generator, False
 
     @classmethod
@@ -58,7 +58,7 @@ class Rounded(TorchDispatchMode):
 
     def __exit__(self, *failure: Any) -> None:
         self._entered.pop()
-        super().__exit__(*failure)
+        cast(Any, super()).__exit__(*failure)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -12,7 +12,7 @@ import io
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import flatbuffers
 
@@ -117,7 +117,7 @@ def _referred(builder: Any, value: Any) -> int:
     if isinstance(value, str):
         return builder.CreateString(value)
     if isinstance(value, dict):
-        return _packed(builder, value)
+        return _packed(builder, cast(_Table, value))
     numbers = isinstance(value[0], float)
     items = value if numbers else [_referred(builder, one) for one in value]
     builder.StartVector(4, len(items), 4)

@@ -117,8 +117,10 @@ class Suppression:
 
     def detections(self, answer: Answer) -> list[Tensor]:
         """Of each image, as `suppressed` has them."""
-        pairs = zip(*(x.detach().cpu().float() for x in self.decoded(answer)), strict=True)
-        return [suppressed(*pair, self.least, self.overlap) for pair in pairs]
+        boxes, scores = (x.detach().cpu().float() for x in self.decoded(answer))
+        return [
+            suppressed(*pair, self.least, self.overlap) for pair in zip(boxes, scores, strict=True)
+        ]
 
 
 def as_dicts(labels: Iterable[Tensor]) -> list[dict[str, Tensor]]:
