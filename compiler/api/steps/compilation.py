@@ -33,6 +33,7 @@ from shrinkc.compiler.report.report import ArtefactReport, Network, Report, arte
 from shrinkc.compiler.report.sections import Sections, TableSection
 from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.compiler.support.text import shown, visible
 from shrinkc.compiler.tasks.tally import Judgement
 from shrinkc.compiler.verify.data import Data, split
 from shrinkc.compiler.verify.detections import detections
@@ -296,12 +297,13 @@ def _report(
 
 
 def _description(name: str, options: Options) -> Description:
-    """What the files say of themselves."""
+    """What the files say of themselves: in text that files can hold, on a line each."""
     sources = (options.images, options.calibration)
     named = (one.names for one in sources if isinstance(one, ImageSet))
     labels = next((names for names in named if names), ())
     task = options.task
-    return Description(name, task.name, options.preprocessing, labels)
+    told = tuple(shown(label, 1000) for label in labels)
+    return Description(visible(name), task.name, options.preprocessing, told)
 
 
 def _error(found: Comparison, precision: str) -> float:

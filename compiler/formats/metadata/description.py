@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shrinkc.compiler.images.preprocessing import Preprocessing
-from shrinkc.compiler.support.text import shown
 
 LABELS = "labels.txt"  # in a file that packs files, and beside it
 COLOURS = {1: "grey", 3: "RGB"}
@@ -65,5 +64,5 @@ class Description:
 
 
 def label_file(labels: Sequence[str]) -> bytes:
-    """A class a line, whatever is in its name."""
-    return "".join(f"{shown(label, 1000)}\n" for label in labels).encode()
+    """A class a line."""
+    return "".join(f"{label}\n" for label in labels).encode("utf-8")
