@@ -15,7 +15,7 @@ from shrinkc.compiler.devices.samples import iqr, without_outliers
 from shrinkc.compiler.formats.base import Format
 from shrinkc.compiler.formats.registry import FORMATS, read_model
 from shrinkc.compiler.measure.bench import TURN, Timing
-from shrinkc.compiler.support.text import shown
+from shrinkc.compiler.support.text import shown, visible
 from shrinkc.compiler.verify.files import FP32_TOLERANCE
 from shrinkc.errors import DeviceError, InputError
 
@@ -99,7 +99,7 @@ def _model(device: Device, path: Path) -> tuple[Format, Model]:
     if runtime is None:
         suffixes = " and ".join(one.suffix for one in FORMATS if _runtime(device, one))
         raise InputError(f"{device.name} runs {suffixes} files, and {path} is none")
-    return form, Model(str(path), data, runtime=runtime)
+    return form, Model(visible(str(path)), data, runtime=runtime)
 
 
 def _runtime(device: Device, form: Format) -> str | None:

@@ -21,7 +21,7 @@ from shrinkc.compiler.model_file.schema import MAX_HEADER, VERSION, GraphEntry, 
 from shrinkc.compiler.support.atomic_files import write_file
 from shrinkc.compiler.support.reading.regular_file import open_regular
 from shrinkc.compiler.support.reading.strict_json import parse_json
-from shrinkc.compiler.support.text import one_line
+from shrinkc.compiler.support.text import one_line, visible
 from shrinkc.errors import IllegalGraphError, LoadError
 from shrinkc.passes import ir
 from shrinkc.passes.base import collector_waits
@@ -110,6 +110,10 @@ def read_metadata(path: Path) -> dict[str, str]:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors, in memory of their own: the file may be replaced later. Raises LoadError."""
     try:
+        if visible(str(path)) != str(
+            path
+        ):  # a name that is no UTF-8, which safetensors cannot open
+            return safetensors.torch.load(path.read_bytes())
         opened: Any = safetensors.safe_open(path, framework="pt", device="cpu")
         with opened as file:
             return {name: file.get_tensor(name).clone() for name in sorted(file.keys())}

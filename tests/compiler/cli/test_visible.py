@@ -1,6 +1,7 @@
 """Text of files is text: what would command a terminal is written out, whoever planted it."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -177,3 +178,26 @@ def test_text_stays_as_it_is(text: str) -> None:
 
 def test_what_is_written_out() -> None:
     assert visible("\x1b\r\x9b\u202e\udcff\u2028") == r"\x1b\r\x9b\u202e\udcff\u2028"
+
+
+def test_names_that_are_no_utf8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Streams
+) -> None:
+    """Of the model, a class and the folder of results: written out in what is made of them."""
+    monkeypatch.chdir(tmp_path)
+    model, images, out = (os.fsdecode(name) for name in (b"m\xff.pt", b"i\xfe", b"o\xfd"))
+    torch.save(nn.Sequential(*network(), nn.Linear(4, 2)), model)
+    for name in (b"a\xfc", b"b\x1b[31m"):
+        folder = Path(images, os.fsdecode(name))
+        folder.mkdir(parents=True)
+        for index in range(2):
+            Image.new("RGB", (8, 8), (index, 9, 9)).save(folder / f"{index}.png")
+    given = [model, "--input", "1,3,8,8", "--target", "rpi4", "--images", images]
+    assert main([*given, "--runs", "0", "-o", out, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == r"m\udcff.pt"
+    assert Path(out, "labels.txt").read_text("utf-8") == "'a\\udcfc'\n'b\\x1b[31m'\n"
+    for name in ("report.json", "report.html", "use_model.py"):
+        assert not UNSEEN.search(Path(out, name).read_text("utf-8"))
+    assert main(["inspect", str(Path(out, "model.safetensors"))]) == 0
+    assert main(["compare", out, out, "--runs", "0"]) == 0
+    assert not UNSEEN.search("".join(capsys.readouterr()))
