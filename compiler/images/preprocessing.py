@@ -288,14 +288,12 @@ def read_target(data: bytes, size: tuple[int, int], preprocessing: Preprocessing
     place = preprocessing.placed(*size)
     target = place.target[0] * times, place.target[1] * times
     larger = Placement(target, place.left * times, place.top * times)
+    bands = _bands(image, 1 if grey else 3)
     height, width = (times * side for side in preprocessing.size)
-    bands: list[Array] = []
-    for band in _decode(data, 1 if grey else 3):
-        fill = {"RGB": (PADDING,) * 3, "F": PADDING / 255}.get(band.mode, PADDING)
-        fitted = put(band, larger, (height, width), Image.Resampling.BILINEAR, fill)
-        pixels = np.atleast_3d(np.asarray(fitted))
-        bands.append(pixels.astype(np.float32) / np.float32(255 if band.mode != "F" else 1))
-    whole = np.concatenate(bands, 2) * np.float32(preprocessing.scale)
+    fitted = [np.atleast_3d(np.asarray(_fit(band, larger, (height, width)))) for band in bands]
+    pixels = np.concatenate(fitted, 2)
+    scale = preprocessing.scale / (255 if pixels.dtype == np.uint8 else 1)
+    whole = pixels.astype(np.float32) * np.float32(scale)
     whole = whole[:, :, ::-1] if preprocessing.bgr else whole
     return np.ascontiguousarray(whole.transpose(2, 0, 1))
 
@@ -365,17 +363,21 @@ def _decode(data: bytes, preprocessing: Preprocessing) -> tuple[list[Image.Image
         width, height = preprocessing.placed(*size).target
         target = (width, height) if size == image.size else (height, width)
         image.draft(None, (_DRAFT * target[0], _DRAFT * target[1]))  # pyright: ignore[reportArgumentType] - keeps the mode
-    image = _loaded(image)
+    return _bands(_loaded(image), channels), size
+
+
+def _bands(image: Image.Image, channels: int) -> list[Image.Image]:
+    """Of 1 channel or 3: one image of uint8, or one float a channel of more than 8 bits."""
     if image.mode.startswith("I"):  # 16-bit grey
         grey = np.asarray(image).astype(np.float32)
         grey /= np.float32(65535)
-        return _from_array(grey, channels), size
+        return _from_array(grey, channels)
     if image.mode == "F":
-        return _from_array(np.asarray(image), channels), size
+        return _from_array(np.asarray(image), channels)
     if "transparency" in image.info:
         image = image.convert("RGBA")
     wanted = "L" if channels == 1 else "RGB"
-    return [image if image.mode == wanted else image.convert(wanted)], size
+    return [image if image.mode == wanted else image.convert(wanted)]
 
 
 def read_array(data: bytes) -> Array:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import shrinkc
-from shrinkc.compiler.api.steps import detections
 from shrinkc.compiler.formats.onnx import ONNX
 from shrinkc.compiler.formats.tflite import TFLITE
 from shrinkc.compiler.tasks.detection.boxes import Suppression
+from shrinkc.compiler.verify import detections
 from shrinkc.errors import InputError, VerificationError
 
 CELLS, CLASSES = 16, 3
