@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from torch.nn.utils import rnn
@@ -32,7 +32,7 @@ def packed_sequence(model: nn.Module, error: Exception) -> CaptureError | None:
     packing = [f.f_code.co_name for f in frames if f.f_code.co_filename == rnn.__file__]
     if not packing:
         return None
-    named: Any = model.named_modules()
+    named: Any = cast(Any, model).named_modules()
     paths: dict[int, str] = {id(module): path for path, module in named}
     callers = [paths.get(id(frame.f_locals.get("self"))) for frame in frames]
     path = [one for one in callers if one is not None][-1:]

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from shrinkc.compiler.api.compile import compile as compiled
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.formats.base import Batches, Written
+from shrinkc.compiler.formats.metadata.description import Description
 from shrinkc.compiler.formats.onnx import ONNX
 from shrinkc.compiler.formats.registry import FORMATS
 from shrinkc.compiler.formats.tflite import TFLITE, TfliteFormat
@@ -321,6 +322,12 @@ class Tampered(TfliteFormat):
         written = super().write_int8(quantisation, batches, opset)
         self.made.add(written.data)
         return written
+
+    def described(self, data: bytes, description: Description) -> bytes:
+        described = super().described(data, description)
+        if data in self.made:
+            self.made.add(described)
+        return described
 
     def run(self, runner: Any, program: Any, inputs: Any) -> Any:
         outputs = super().run(runner, program, inputs)
