@@ -3,13 +3,13 @@
     python -m benchmarks.robustness kill --times 200
     python -m benchmarks.robustness pairs --times 50
 
-`kill` starts commands on a small network and ends each by SIGKILL at a random moment, renames and
-the like slowed down so that many moments lie among them. OUT must then hold all of the old files or
-all of the new ones, and a folder and a file of the user's; the same command, run again, must make
-the files of a run that nobody disturbed, and leave nothing hidden. `pairs` starts two commands for
-two networks into one OUT at once: what both write must be of one of them. Of reports, what took how
-long is left out of the comparison, and report.html, which is drawn from report.json. What profile
-and calibrate measure on is played. Every run is a fork of this process, which has imported
+`kill` starts commands on a small network and ends each by SIGKILL at a random moment, every second
+one while it writes, with renames and the like slowed down. OUT must then hold all of the old files
+or all of the new ones, and a folder and a file of the user's; the same command, run again, must
+make the files of a run that nobody disturbed, and leave nothing hidden. `pairs` starts two commands
+for two networks into one OUT at once: what both write must be of one of them. Of reports, what took
+how long is left out of the comparison, and report.html, which is drawn from report.json. What
+profile and calibrate measure on is played. Every run is a fork of this process, which has imported
 everything.
 """
 
@@ -55,10 +55,13 @@ from shrinkc.compiler.cli.main import main as shrinkc_main
 from shrinkc.compiler.profile import calibrate
 from shrinkc.compiler.profile.reference_networks import REFERENCE_NETWORKS
 from shrinkc.compiler.support import atomic_files
+from shrinkc.compiler.support.atomic_files import STAGE
 from shrinkc.compiler.support.disk import screen
 
 SLOW = ("replace", "rename", "link", "symlink", "unlink", "mkdir", "fsync")
 PAUSE_S = 0.004  # before each of them
+WRITING_S = 0.5  # about what writing takes then
+_ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
 OWN = {"notes.txt": b"the user's own", "photos/1.jpg": b"the user's, too"}
 UNSTABLE = ("seconds", "measured", "environment")  # of reports
 NETWORKS = ("one.pt", "two.pt")
@@ -220,7 +223,7 @@ class Workshop:
             place = self.copied()
             out, old = place / command.out, _old(place, command, new)
             child = start(place, command, net)
-            time.sleep(self.dice.uniform(0, seconds))
+            self.wait(child[0], out if command.out else None, seconds)
             code, told = ended(child, kill=True)
             if code == -signal.SIGKILL:
                 break
@@ -230,7 +233,7 @@ class Workshop:
         found = _content(out) if command.out else {}
         new = {**old, **new} if command.out == "out" else new
         state = "nothing to write" if not command.out else _named(found, {"old": old, "new": new})
-        inside = bool(list(place.rglob(".shrinkc-stage")))
+        inside = bool(list(place.rglob(STAGE)))
         try:
             self.whole(place, command, net)
         except RuntimeError as error:
@@ -241,6 +244,15 @@ class Workshop:
             return f"WRONG: stays: {left}"
         shutil.rmtree(place)
         return f"{state}, while writing" if inside else state
+
+    def wait(self, pid: int, out: Path | None, seconds: float) -> None:
+        """For a moment of the run, or as often for one while it writes."""
+        if out is None or self.dice.random() < 0.5:
+            time.sleep(self.dice.uniform(0, seconds))
+            return
+        while not (out / STAGE).exists() and not os.waitid(os.P_PID, pid, _ENDED):
+            time.sleep(0.002)
+        time.sleep(self.dice.uniform(0, WRITING_S))
 
     def paired(self, name: str, command: Command) -> str:
         """It and another command at once, each for a network of its own; what became of them."""
