@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,12 +15,17 @@ from shrinkc.compiler.plan.replay import replay
 from shrinkc.compiler.quantise.noise import LayerNoise
 from shrinkc.compiler.support.atomic_files import atomic_folder
 from shrinkc.compiler.support.journal import digest_of
+from shrinkc.compiler.support.reading.regular_file import read_regular
+from shrinkc.compiler.support.reading.strict_json import parse_json
 from shrinkc.errors import InputError, LoadError
+
+NOISE = "noise.json"  # beside a plan: for the report of a run that goes on
+MOST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """A plan and its network. `noise`: of every layer in int8, where the plan was made just now."""
+    """A plan and its network. `noise`: of every layer in int8; none where a plan file was read."""
 
     plan: Plan
     tensors: dict[str, Tensor]
@@ -46,7 +52,8 @@ class FinishedPlans:
             with suppress(InputError, LoadError):  # damaged: it is planned again
                 plan, tensors = read_plan(place / name)
                 graph = replay(self.captured, plan, tensors)[1]
-                self._here[name] = Planned(plan, tensors, graph)
+                noise = _noise(place / name / NOISE)
+                self._here[name] = Planned(plan, tensors, graph, noise)
         return self._here.get(name)
 
     def put(self, name: str, planned: Planned) -> None:
@@ -55,6 +62,8 @@ class FinishedPlans:
             with atomic_folder(self._place / name) as folder:
                 for file, content in plan_files(planned.plan, planned.tensors).items():
                     (folder / file).write_bytes(content)
+                told = [(one.layer, str(one.snr_db), one.precision) for one in planned.noise]
+                (folder / NOISE).write_text(json.dumps(told), "utf-8")
 
     def all(self) -> dict[str, Plan]:
         """What was asked → the plan."""
@@ -70,3 +79,12 @@ class FinishedPlans:
         if self.folder is None:
             return None
         return self.folder / digest_of(self.captured, str((FORMAT, *self.settings)))
+
+
+def _noise(path: Path) -> tuple[LayerNoise, ...]:
+    """Raises LoadError where it is missing or damaged."""
+    try:
+        told = parse_json(read_regular(path, MOST_BYTES))
+        return tuple(LayerNoise(str(layer), float(db), str(as_)) for layer, db, as_ in told)
+    except (OSError, ValueError, TypeError) as error:
+        raise LoadError(f"{path}: damaged") from error

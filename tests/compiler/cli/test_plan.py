@@ -58,6 +58,10 @@ def test_planned_replayed_without_images_and_compared(
     assert not plan["promise"]["labelled"]
     names = {"plan.json", "plan.safetensors", "model.onnx", "model.tflite", "report.json"}
     assert {p.name for p in out.iterdir()} >= names
+    noise = json.loads((out / "report.json").read_text())["noise"]
+    assert noise
+    run(capsys, *given, "--speedup", "1.55", "-o", str(out))  # of the plan that is kept
+    assert json.loads((out / "report.json").read_text())["noise"] == noise
     assert found["compiled"]["predicted_ms_after"] == pytest.approx(plan["after_ms"])
     applied = run(capsys, "apply", model, str(out / "plan.json"), *INPUT, "-o", str(again))
     assert applied["precision"] == "int8"
