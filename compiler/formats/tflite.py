@@ -39,7 +39,7 @@ from shrinkc.compiler.formats.tflite_boundary import (
     with_quantised_boundary,
     with_signature_names,
 )
-from shrinkc.compiler.formats.tflite_operators import read_operators
+from shrinkc.compiler.formats.tflite_operators import require_numbers
 from shrinkc.compiler.quantise.ranges import Range
 from shrinkc.compiler.quantise.rounding import Grid
 from shrinkc.compiler.quantise.simulate import Quantisation
@@ -90,8 +90,8 @@ class TfliteFormat(Format):
         return _quantised_throughout(self.encode(program), program, batch)
 
     def check(self, data: bytes) -> None:
-        """The interpreter believes every offset."""
-        read_operators(data)
+        """The interpreter believes every offset and type."""
+        require_numbers(data)
 
     def open(self, data: bytes, threads: int = 1) -> TfliteRunner:
         return TfliteRunner(data, threads)

@@ -111,6 +111,26 @@ def read_operators(data: bytes) -> TfliteOperators:
         ) from error
 
 
+def require_numbers(data: bytes) -> None:
+    """Raise LoadError for a file that is damaged, or has tensors of texts or handles, which kernels
+    made for numbers write into as if they were those."""
+    read_operators(data)
+    schema: Any = importlib.import_module("ai_edge_litert.schema_py_generated")
+    kinds, model = names_of(schema.TensorType), schema.Model.GetRootAs(data, 0)
+    try:
+        graphs = [model.Subgraphs(i) for i in range(model.SubgraphsLength())]
+        found = {kinds[g.Tensors(i).Type()] for g in graphs for i in range(g.TensorsLength())}
+    except _DAMAGE as error:
+        raise LoadError(
+            f"a damaged .tflite ({one_line(error)}); copy or convert it again"
+        ) from error
+    others = sorted(found & {"STRING", "RESOURCE", "VARIANT"})
+    if others:
+        raise LoadError(
+            f"it has tensors of kind {others[0]}; only files of numbers can be compared"
+        )
+
+
 def _ops(schema: Any, model: Any, graph: Any) -> Iterator[_Op]:
     kinds = names_of(schema.TensorType)
     tensors = [

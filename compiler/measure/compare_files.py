@@ -122,6 +122,7 @@ def _opened(path: Path, threads: int) -> tuple[FileSide, _File]:
     found, data = read_model(path)
     try:
         operators = _onnx_operators(data) if found is ONNX else read_operators(data).counts
+        found.check(data)
         runner = found.open(data, threads)
     except LoadError as error:
         raise LoadError(f"{path}: {error}") from error

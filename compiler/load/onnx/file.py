@@ -26,6 +26,7 @@ Array = np.ndarray[Any, Any]
 MOST_BYTES = (2 << 30) - 1  # protobuf's own limit, weights that lie beside the file included
 OPSETS = range(7, 27)
 MOST_DIMENSIONS, MOST_NUMBERS = 16, 1 << 28  # of an input: 1 GiB
+MOST_BATCH = 1 << 12
 _AGAIN = "copy or export it again"
 _STANDARD = ("", "ai.onnx")
 
@@ -108,6 +109,11 @@ class OnnxFile:
         if len(one.dims) < 2:
             raise InputError(f"the file's input '{name}' has no batch; export it as (N, …)")
         shape = tuple(size if isinstance(size, int) else 1 for size in one.dims)
+        if shape[0] > MOST_BATCH:
+            raise InputError(
+                f"the file's input '{name}' has a batch of {shape[0]:,}, the most is "
+                f"{MOST_BATCH:,}; export it with an open one"
+            )
         if len(shape) > MOST_DIMENSIONS or math.prod(shape) > MOST_NUMBERS:
             raise InputError(
                 f"the file's input '{name}' is of shape {shown(','.join(map(str, shape)))}, which "

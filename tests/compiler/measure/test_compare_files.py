@@ -1,9 +1,11 @@
 """Two model files of any origin beside each other."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import onnx_files
 import pytest
 import torch
@@ -114,6 +116,20 @@ def test_outputs_of_any_kind(tmp_path: Path) -> None:
     lists = onnx_files.one_node("SequenceConstruct", (1, 4))
     with pytest.raises(LoadError, match=r"net\.onnx: returns no arrays of numbers"):
         compared(onnx_files.written(lists, tmp_path), path, runs=0)
+
+
+def test_a_file_of_texts(tmp_path: Path) -> None:
+    """A kernel for numbers would write them over pointers."""
+    schema: Any = importlib.import_module("ai_edge_litert.schema_py_generated")
+    path = written(tmp_path, "a.tflite", network())
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    graph = model.subgraphs[0]
+    graph.tensors[graph.outputs[0]].type = schema.TensorType.STRING
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (tmp_path / "b.tflite").write_bytes(builder.Output())
+    with pytest.raises(LoadError, match=r"b\.tflite: it has tensors of kind STRING"):
+        compared(path, tmp_path / "b.tflite", runs=0)
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,6 +118,7 @@ OPERATORS: dict[str, tuple[onnx.ModelProto, str]] = {
         one_node("Resize", (1, 3, 8, 8), [None, np.array([1, 1, 1e9, 1], np.float32)]),
         r"node 'Resize_0' \(Resize\): resizing 8 pixels to 8,000,000,000",
     ),
+    "a large batch": (conv_net(shape=(10**6, 3, 8, 8)), "has a batch of 1,000,000, the most is"),
     "a large input": (conv_net(shape=("N", 3, 1 << 14, 1 << 14)), "which is no network's"),
     "indices": (
         one_node("MaxPool", IMAGE, outputs=2, kernel_shape=[2, 2]),
