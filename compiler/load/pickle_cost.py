@@ -79,10 +79,14 @@ _OTHER_PROTOCOLS = {"FRAME", "STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT
 class Survey:
     """names  every global that the pickles name, as `module.name`
     holds  what the object is made by, under ""; of a dictionary, key → what makes its value
+    storages  key → (type, how many numbers)
+    end    of the pickles, in the file
     """
 
     names: frozenset[str]
     holds: Mapping[str, str]
+    storages: Mapping[str, tuple[str, int]]
+    end: int
 
 
 def survey(stream: IO[bytes], pickles: int = 1, place: int = 0, size: int = 1 << 50) -> Survey:
@@ -93,13 +97,15 @@ def survey(stream: IO[bytes], pickles: int = 1, place: int = 0, size: int = 1 <<
     bytes are no pickle.
     """
     names, holds = set[str](), dict[str, str]()
+    storages: dict[str, tuple[str, int]] = {}
     for number in range(pickles):
         run = _Run(size)
         for operation, argument, _ in pickletools.genops(stream):
             run.step(operation.name, argument)
         names |= run.names
         holds = run.holds if number == place else holds
-    return Survey(frozenset(names), holds)
+        storages |= run.storages
+    return Survey(frozenset(names), holds, storages, stream.tell())
 
 
 class _Run:
@@ -107,6 +113,7 @@ class _Run:
 
     def __init__(self, size: int) -> None:
         self.names, self.holds = set[str](), dict[str, str]()
+        self.storages: dict[str, tuple[str, int]] = {}
         self._size = size
         self._stack: list[_Value] = []
         self._memo: dict[int, _Value] = {}
@@ -242,5 +249,7 @@ class _Run:
             raise CostError("a storage that is named by no tuple")
         if any(item.number is not None and item.number > self._size for item in key.items[4:5]):
             raise ValueError("more numbers than the file has bytes")
+        if len(key.items) > 4 and key.items[1].text and key.items[2].text is not None:
+            self.storages[key.items[2].text] = key.items[1].text, key.items[4].number or 0
         whole = [item.text for item in key.items[:1]] == ["module"]  # before PyTorch 1.6: a class
         self._stack.append(key.items[1] if whole else _Value("storage"))

@@ -92,6 +92,8 @@ def load_inert(path: Path, kind: Literal["zip", "legacy"]) -> Any:
             f"{path}: a whole model ({module.name}) in the format of PyTorch before 1.6, which "
             f"cannot be read without running code; save it again with torch.save, {TRUST_ADVICE}"
         )
+    if kind == "legacy":
+        _check_numbers(path, found)
     allowed: Any = [*dictionaries, *((s, _as_looked_up(s.name)) for s in stand_ins)]
     try:
         with warnings.catch_warnings(), safe_globals(allowed):
@@ -154,3 +156,38 @@ def _survey(path: Path, kind: Literal["zip", "legacy"]) -> Survey:
         raise LoadError(
             f"{path}: truncated or damaged ({one_line(error)}); copy or save it again"
         ) from error
+
+
+def _check_numbers(path: Path, found: Survey) -> None:
+    """Raise LoadError unless behind the pickles of an old file every storage stands as it was
+    announced, in any order: how many numbers, and these. torch asks for memory before it looks."""
+    kinds = {(count, _ITEM_BYTES.get(kind)) for kind, count in found.storages.values()}
+    if any(size is None for _, size in kinds):
+        return
+    places, end = {found.end}, path.stat().st_size
+    with path.open("rb") as file:
+        for _ in found.storages:
+            behind: set[int] = set()
+            for place in places:
+                file.seek(place)
+                count = int.from_bytes(file.read(8), "little")
+                behind |= {place + 8 + n * (size or 0) for n, size in kinds if n == count}
+            places = {place for place in behind if place <= end}
+            if not places:
+                raise LoadError(
+                    f"{path}: truncated or damaged (its numbers are not those that it announces); "
+                    "copy or save it again"
+                )
+
+
+_ITEM_BYTES = {
+    f"torch.{name}Storage": size
+    for size, names in {
+        1: ("Byte", "Char", "Bool"),
+        2: ("Short", "Half", "BFloat16"),
+        4: ("Int", "Float"),
+        8: ("Long", "Double", "ComplexFloat"),
+        16: ("ComplexDouble",),
+    }.items()
+    for name in names
+}

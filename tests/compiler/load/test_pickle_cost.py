@@ -105,6 +105,10 @@ def test_numbers_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(LoadError, match="more numbers than the file has bytes"):
         load_model(path)
+    at = data.rindex((256).to_bytes(8, "little"))  # again, in front of the numbers
+    path.write_bytes(data[:at] + (1 << 40).to_bytes(8, "little") + data[at + 8 :])
+    with pytest.raises(LoadError, match="not those that it announces"):
+        load_model(path)
 
 
 def test_the_same_pickles_are_sound_where_they_are_small(tmp_path: Path) -> None:
