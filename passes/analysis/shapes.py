@@ -124,17 +124,28 @@ def _same(m: nn.Module, x: Shape) -> Shape:
     return x
 
 
-def _normalised(m: Any, x: Shape) -> Shape:
-    kind: Any = type(m)
-    if kind is nn.LayerNorm:
-        _require(x[-len(m.normalized_shape) :] == tuple(m.normalized_shape), "its features")
-    elif kind is nn.PReLU:
-        _require(m.num_parameters == 1 or x[1:2] == (m.num_parameters,), "its channels")
-    elif kind is nn.GroupNorm:
-        _require(x[1:2] == (m.num_channels,), "its channels")
-    else:
-        ranks = (4,) if kind is nn.BatchNorm2d else (2, 3)
-        _require(len(x) in ranks and x[1] == m.num_features, "its channels")
+def _by_channel(m: Any, x: Shape) -> Shape:
+    """Batch norms"""
+    ranks = (4,) if isinstance(m, nn.BatchNorm2d) else (2, 3)
+    _require(len(x) in ranks and x[1] == m.num_features, "its channels")
+    return x
+
+
+def _by_features(m: Any, x: Shape) -> Shape:
+    """Layer norm"""
+    _require(x[-len(m.normalized_shape) :] == tuple(m.normalized_shape), "its features")
+    return x
+
+
+def _by_group(m: Any, x: Shape) -> Shape:
+    """Group norm"""
+    _require(x[1:2] == (m.num_channels,), "its channels")
+    return x
+
+
+def _by_slope(m: Any, x: Shape) -> Shape:
+    """PReLU"""
+    _require(m.num_parameters == 1 or x[1:2] == (m.num_parameters,), "its channels")
     return x
 
 
@@ -202,8 +213,10 @@ def _recurrent(m: Recurrent, x: Shape) -> Shape:
 # convolution there also imports a symbolic algebra system for a second.
 _RULES: dict[type[nn.Module], Rule] = {
     **dict.fromkeys((*ELEMENTWISE_MODULES, nn.Identity, nn.Dropout), _same),
-    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm), _normalised),
-    **dict.fromkeys((nn.GroupNorm, nn.PReLU), _normalised),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d), _by_channel),
+    nn.LayerNorm: _by_features,
+    nn.GroupNorm: _by_group,
+    nn.PReLU: _by_slope,
     **dict.fromkeys((nn.Softmax, nn.LogSoftmax), _along),
     nn.Conv2d: _conv,
     nn.ConvTranspose2d: _transposed,
