@@ -26,8 +26,8 @@ from benchmarks.shared import results
 from benchmarks.shared.common import add_data_argument, print_table
 from shrinkc.latency_tables.kernels.registry import RUY
 from shrinkc.latency_tables.makers import rpi4_ruy
-from shrinkc.latency_tables.makers.fbnet_blocks import read_blocks
 from shrinkc.latency_tables.makers.fit import Fit, Sample
+from shrinkc.latency_tables.makers.sources.fbnet_blocks import read_blocks
 
 WEIGHTS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.03, 0.1)
 FACTORS = np.geomspace(1.0, 6.0, 37)

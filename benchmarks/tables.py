@@ -21,20 +21,23 @@ from typing import Any, Literal
 
 from benchmarks.shared import results
 from benchmarks.shared.common import ROOT, add_data_argument, print_table
-from shrinkc.latency_tables.accuracy import Accuracy, accuracy
 from shrinkc.latency_tables.makers import (
+    boards_ruy,
     pixel3,
     pixel4_cpu,
     pixel4_gpu,
     rpi4_ruy,
     rpi4_xnnpack,
+    rpi5_xnnpack,
     v100,
+    xnnpack_t1,
 )
-from shrinkc.latency_tables.makers.networks import mobilenet_v2
+from shrinkc.latency_tables.makers.sources.networks import mobilenet_v2
 from shrinkc.latency_tables.store import load_table, read_table
 from shrinkc.latency_tables.table import LatencyTable
+from shrinkc.latency_tables.tested.accuracy import Accuracy, accuracy
 
-HeldOut = Literal["network", "family"]
+HeldOut = Literal["network", "family", "unlike"]
 REPEATS = 9
 _UNITS = {"%": "error", " ms": "ms", "": "rank"}
 
@@ -82,17 +85,21 @@ Section = Callable[[Path], list[Measure]]
 
 
 def on_pixel4(data: Path) -> list[Measure]:
-    """One large core, whole networks."""
-    table = pixel4_cpu.build(data / "latency" / "qed_pixel4")
-    measures = [_shipped(table)]
-    for precision, mean, within, order in (("fp32", 3.0, 97.0, 0.995), ("int8", 6.0, 85.0, 0.99)):
-        found = _found(table, precision, "network")
-        measures += [
-            _mean(found, mean),
-            _measure(found, "within ±10%", found.within_10_percent, within, True, 0),
-            _measure(found, "Spearman", found.spearman, order, True, 4, ""),
-            _mean(_found(table, precision, "family")),
-        ]
+    """Whole networks as shrinkc compiles them, on one large core and on several of others."""
+    measures: list[Measure] = []
+    for target in pixel4_cpu.CORES:
+        table = pixel4_cpu.build(data / "latency" / "qed_pixel4", target)
+        measures.append(_shipped(table))
+        alone = target == "pixel4/tflite-cpu"
+        for precision, mean, order in (("fp32", 3.0, 0.995), ("int8", 5.0, 0.99)):
+            found = _found(table, precision, "network")
+            measures += [
+                _mean(found, mean if alone else None),
+                _measure(found, "within ±10%", found.within_10_percent, None, True, 0),
+                _measure(found, "Spearman", found.spearman, order if alone else None, True, 4, ""),
+                _mean(_found(table, precision, "family")),
+                _inside(table, precision, "network"),
+            ]
     return measures
 
 
@@ -108,19 +115,69 @@ def on_rpi4_with_ruy(data: Path) -> list[Measure]:
 
 
 def on_rpi4_with_xnnpack(data: Path) -> list[Measure]:
-    """Six published figures."""
-    table = rpi4_xnnpack.build()
-    return [_shipped(table), *(_mean(_found(table, p, "network")) for p in table.precisions)]
+    """Published figures, and networks unlike them that no part of the fit is of."""
+    table = rpi4_xnnpack.build(data / "latency")
+    network, family = (_found(table, "fp32", held_out) for held_out in ("network", "family"))
+    worst = max(network.worst_percent, family.worst_percent)
+    return [
+        _shipped(table),
+        _mean(network, 6.0),
+        _mean(family, 9.0),
+        _measure(network, "worst error, and family", worst, 20.0),
+        _mean(_found(table, "fp32", "unlike"), 20.0),
+        _inside(table, "fp32", "unlike", 90.0),
+        _mean(_found(table, "int8", "network")),
+        _mean(_found(table, "int8", "unlike")),
+        _inside(table, "int8", "unlike", 90.0),
+    ]
+
+
+def on_one_core_with_xnnpack(data: Path) -> list[Measure]:
+    """MLPerf's networks on servers with such cores."""
+    measures: list[Measure] = []
+    for target in xnnpack_t1.CORES:
+        table = xnnpack_t1.build(data / "latency", target)
+        on_pi4 = target.startswith("rpi4")
+        measures += [
+            _shipped(table),
+            _mean(_found(table, "fp32", "network"), 2.5 if on_pi4 else None),
+            _mean(_found(table, "fp32", "family"), 7.0 if on_pi4 else None),
+            _inside(table, "fp32", "network"),
+        ]
+    return measures
+
+
+def on_rpi5_with_xnnpack(data: Path) -> list[Measure]:
+    """NetsPresso's networks."""
+    table = rpi5_xnnpack.build(data / "latency")
+    return [
+        _shipped(table),
+        _mean(_found(table, "fp32", "network"), 15.0),
+        _mean(_found(table, "fp32", "family")),
+        _inside(table, "fp32", "network", 90.0),
+    ]
+
+
+def on_boards_with_ruy(data: Path) -> list[Measure]:
+    """MLPerf's networks."""
+    measures: list[Measure] = []
+    for target in boards_ruy.BOARDS:
+        table = boards_ruy.build(data / "latency", target)
+        measures.append(_shipped(table))
+        for precision, bar in (("fp32", 7.0), ("int8", 4.0)):
+            measures += [
+                _mean(_found(table, precision, "network"), bar if "rk3588" in target else None),
+                _mean(_found(table, precision, "family")),
+                _inside(table, precision, "network"),
+            ]
+    return measures
 
 
 def on_pixel3(data: Path) -> list[Measure]:
-    """Blocks."""
-    table = pixel3.build(data / "latency" / "fbnet_blocks_rpi4_pixel3")
-    return [
-        _shipped(table),
-        _mean(_found(table, "fp32", "network")),
-        _mean(_found(table, "fp32", "family")),
-    ]
+    """Nine published figures."""
+    table = pixel3.build(data / "latency" / "qed_pixel4")
+    found = [_found(table, p, h) for p in table.precisions for h in ("network", "family")]
+    return [_shipped(table), *map(_mean, found)]
 
 
 def on_pixel4_gpu(data: Path) -> list[Measure]:
@@ -173,6 +230,9 @@ SECTIONS: tuple[Section, ...] = (
     on_pixel4_gpu,
     on_rpi4_with_ruy,
     on_rpi4_with_xnnpack,
+    on_one_core_with_xnnpack,
+    on_rpi5_with_xnnpack,
+    on_boards_with_ruy,
     on_pixel3,
     on_v100,
     speed,
@@ -202,6 +262,19 @@ def _measure(
     table = f"{found.target} {found.precision}"
     described = f"{name}, {found.held_out} held out ({found.networks})"
     return Measure(table, described, reached, bar, higher_is_better, digits, unit)
+
+
+def _inside(
+    table: LatencyTable, precision: str, held_out: HeldOut, bar: float | None = None
+) -> Measure:
+    """The share of measurements within the interval that the table states."""
+    rows = [v for v in table.validation if (v.precision, v.held_out) == (precision, held_out)]
+    spread = table.spread(precision, float(held_out == "unlike"))
+    assert spread is not None
+    inside = [1 / spread <= v.measured_ms / v.predicted_ms <= spread for v in rows]
+    name = f"inside its interval (× or ÷ {spread:.2f}), {held_out} held out ({len(rows)})"
+    share = 100 * sum(inside) / len(inside)
+    return Measure(f"{table.target} {precision}", name, share, bar, True, 0)
 
 
 def _shipped(built: LatencyTable) -> Measure:

@@ -35,14 +35,16 @@ COVERAGE_COLUMNS = (
     *("precision", "operator_class", "networks"),
     *chain.from_iterable((f"{name}_min", f"{name}_max") for name in EXTENTS),
 )
-HELD_OUT = ("none", "network", "family", "operator")
+UNLIKE = "unlike"
+HELD_OUT = ("none", "network", "family", "operator", UNLIKE)
 VALIDATION_COLUMNS = ("network", "precision", "measured_ms", "predicted_ms", "held_out")
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
     """A whole network, or one operator. `held_out` says what is behind `predicted_ms` had not
-    seen: none, this network, its whole family, or this operator."""
+    seen: none, this network, its whole family, this operator; unlike: it is of a kind, or a source,
+    that no part of the fit is of."""
 
     network: str
     precision: str

@@ -149,7 +149,7 @@ class MeasuredOps(Mapping[OpKey, Measurement]):
 
 def read_ops(path: Traversable) -> MeasuredOps:
     """Raises TableError for damaged rows and for an operator that stands there twice."""
-    file = _Unpacked(path) if path.name.endswith(".gz") else path
+    file = Unpacked(path) if path.name.endswith(".gz") else path
     ops = _read_at_once(file)
     return ops if ops is not None else _read_row_by_row(file)
 
@@ -193,7 +193,7 @@ def _sound(ops: MeasuredOps, columns: Mapping[str, tuple[str, ...]]) -> bool:
 
 
 def _read_row_by_row(path: Readable) -> MeasuredOps:
-    rows = [(row, _op_key(row)) for row in read_rows(path, OPS_COLUMNS)]
+    rows = [(row, op_key(row)) for row in read_rows(path, OPS_COLUMNS)]
     unique(rows, lambda key: f"the same {key.op}")
     return MeasuredOps.of({key: _measurement(row) for row, key in rows})
 
@@ -204,7 +204,8 @@ def _measurement(row: Row) -> Measurement:
     return Measurement(row.positive("median_us"), iqr, runs)
 
 
-def _op_key(row: Row) -> OpKey:
+def op_key(row: Row) -> OpKey:
+    """Of a row that has the columns of `OPS_COLUMNS` up to `precision`."""
     names = ("kernel", "stride", "dilation", "in", "out")
     pairs = {name: (row.count(f"{name}_h"), row.count(f"{name}_w")) for name in names}
     return OpKey(
@@ -233,7 +234,7 @@ def ops_text(ops: MeasuredOps) -> str:
 
 
 @dataclass(frozen=True)
-class _Unpacked:
+class Unpacked:
     """A packed file, read like a plain one."""
 
     path: Traversable

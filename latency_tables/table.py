@@ -16,6 +16,7 @@ from shrinkc.latency_tables.kernels.model import FittedModel
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.measured import LazyOps, MeasuredOps, Measurement
 from shrinkc.latency_tables.meta import TableMeta
+from shrinkc.latency_tables.tested.interval import spread
 
 CACHED_ESTIMATES = 1 << 16
 MIN_MEASURED = 5  # operators of a kind; from fewer nothing is interpolated
@@ -76,6 +77,10 @@ class LatencyTable:
         """Mean absolute relative error of `validation`; None where it has no such rows."""
         rows = [v for v in self.validation if (v.precision, v.held_out) == (precision, held_out)]
         return 100 * sum(abs(v.relative_error) for v in rows) / len(rows) if rows else None
+
+    def spread(self, precision: str, unlike_share: float) -> float | None:
+        """The factor by which a network may be slower or faster than predicted; see `interval`."""
+        return spread(self.validation, precision, unlike_share)
 
     @cached_property
     def _cached(self) -> Callable[[OpKey], OpEstimate]:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from benchmarks.documents.cells import Table, percent
 from benchmarks.shared.results import Results
-from shrinkc.latency_tables.accuracy import Accuracy, accuracy
 from shrinkc.latency_tables.table import LatencyTable
+from shrinkc.latency_tables.tested.accuracy import Accuracy, accuracy
 
 
 def operators(*tables: LatencyTable) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -21,23 +22,41 @@ def keyed(program: ops.Program, precision: str) -> list[tuple[ops.Op, OpKey]]:
     return [
         (op, key)
         for op in program.ops
-        for key, times in op_keys(op, precision)
+        for key, times in op_keys(op, precision, batch_of(program))
         for _ in range(times)
     ]
 
 
-def op_keys(op: ops.Op, precision: str) -> tuple[tuple[OpKey, int], ...]:
-    """The latency keys of an operator, and how often each is computed; none for what is free. A
-    recurrent layer is the products it consists of: one of the whole sequence, then one a step."""
+def batch_of(program: ops.Program) -> int:
+    """How many samples the program's shapes are of."""
+    return next((v.shape[0] for v in program.inputs if v.batch_axis == 0), 1)
+
+
+def op_keys(op: ops.Op, precision: str, batch: int = 1) -> tuple[tuple[OpKey, int], ...]:
+    """The latency keys of an operator on one of `batch` samples, and how often each is computed;
+    none for what is free. A recurrent layer is the products it consists of: one of the whole
+    sequence, then one a step."""
     if isinstance(op, ops.Recurrent):
         return _recurrent(op, precision)
-    key = op_key(op, precision)
+    key = op_key(op, precision, batch)
     return () if key is None else ((key, 1),)
 
 
-def op_key(op: ops.Op, precision: str) -> OpKey | None:
-    """The latency key of an operator that is one; None for what is free."""
-    return _KEYS[type(op)](op, precision)
+def op_key(op: ops.Op, precision: str, batch: int = 1) -> OpKey | None:
+    """The latency key of an operator that is one; None for what is free. What a sample folds into
+    the first dimension, as windows of attention are, counts as more rows."""
+    key = _KEYS[type(op)](op, precision)
+    if key is None:
+        return None
+    before = max((_folded(x, batch) for x in op.operands()), default=1)
+    after = _folded(op.output, batch)
+    (height, width), (rows, columns) = key.in_size, key.out_size
+    return replace(key, in_size=(before * height, width), out_size=(after * rows, columns))
+
+
+def _folded(operand: ops.Operand, batch: int) -> int:
+    shape = operand.shape
+    return max(1, shape[0] // batch) if len(shape) > 1 else 1
 
 
 def _recurrent(op: ops.Recurrent, precision: str) -> tuple[tuple[OpKey, int], ...]:

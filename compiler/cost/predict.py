@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from shrinkc.compiler.cost.keys import op_keys, operand_sizes
+from shrinkc.compiler.cost.keys import batch_of, op_keys, operand_sizes
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.support.text import counted
 from shrinkc.errors import InputError
@@ -23,6 +23,8 @@ class CostTable(Protocol):
     def estimate(self, key: OpKey) -> OpEstimate: ...
 
     def network_overhead_ms(self, precision: str) -> float: ...
+
+    def spread(self, precision: str, unlike_share: float) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class AsMeasured:
 
     def network_overhead_ms(self, precision: str) -> float:
         return self.table.network_overhead_ms(precision) * self.factors[precision]
+
+    def spread(self, precision: str, unlike_share: float) -> float | None:
+        return self.table.spread(precision, unlike_share)
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,9 @@ class NoTable:
         """Raises InputError."""
         raise InputError("milliseconds are counted by a target's latency table; give `target`")
 
+    def spread(self, precision: str, unlike_share: float) -> float | None:
+        return None
+
 
 @dataclass(frozen=True, repr=False)
 class Prediction:
@@ -78,6 +86,8 @@ class Prediction:
 
     unpriced  operator → how many of them no key of a table stands for, so that the sum lacks them
     notes     what a user should know of how operators are priced
+    spread    nine of ten such networks take no more than this many times as long, or as short; None
+              where the table was never tested on networks
     """
 
     target: str
@@ -86,10 +96,19 @@ class Prediction:
     overhead_ms: float
     unpriced: Mapping[str, int] = field(default_factory=dict[str, int])
     notes: tuple[str, ...] = ()
+    spread: float | None = None
 
     @property
     def total_ms(self) -> float:
         return self.overhead_ms + sum(layer.ms for layer in self.layers)
+
+    @property
+    def total_ms_low(self) -> float | None:
+        return None if self.spread is None else self.total_ms / self.spread
+
+    @property
+    def total_ms_high(self) -> float | None:
+        return None if self.spread is None else self.total_ms * self.spread
 
     @property
     def macs(self) -> int:
@@ -124,13 +143,17 @@ def predict_keys(
 ) -> Prediction:
     """The same of operators as (name, key, how often); `unpriced`: what has no key, counted."""
     layers: list[LayerLatency] = []
+    unlike_ms = 0.0
     for name, key, times in keys:
         estimate = table.estimate(key)
         source = f"{estimate.source}, extrapolated" if estimate.extrapolated else estimate.source
         op = key.op if times == 1 else f"{key.op} × {times}"
         layers.append(LayerLatency(name, op, estimate.ms * times, source, key.macs * times))
+        unlike_ms += estimate.extrapolated * estimate.ms * times
     overhead_ms = table.network_overhead_ms(precision)
-    return Prediction(table.target, precision, tuple(layers), overhead_ms, unpriced or {})
+    found = Prediction(table.target, precision, tuple(layers), overhead_ms, unpriced or {})
+    unlike_share = unlike_ms / found.total_ms if unlike_ms else 0.0
+    return replace(found, spread=table.spread(precision, unlike_share))
 
 
 def _priced(
@@ -139,6 +162,7 @@ def _priced(
     """Name and key of what takes time, and how often it is computed, in execution order."""
     in_fp32 = {op.output.name: op.name in keep_fp32 for op in program.ops}
     converted: set[tuple[str, bool]] = set()
+    batch = batch_of(program)
     for op in program.ops:
         here = in_fp32[op.output.name]
         for x in op.operands():
@@ -147,5 +171,5 @@ def _priced(
                 channels, size = operand_sizes(x)
                 key = OpKey("add", channels, channels, in_size=size, out_size=size)
                 yield f"{x.name} to {'fp32' if here else precision}", key, 1
-        for key, times in op_keys(op, "fp32" if here else precision):
+        for key, times in op_keys(op, "fp32" if here else precision, batch):
             yield op.name, key, times

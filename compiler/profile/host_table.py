@@ -56,6 +56,9 @@ class HostTable:
     def network_overhead_ms(self, precision: str) -> float:
         return 0.0
 
+    def spread(self, precision: str, unlike_share: float) -> float | None:
+        return None
+
     def _looked_up(self, key: OpKey) -> OpEstimate:
         label = json.dumps(asdict(key), sort_keys=True)
         if label not in self._kept.entries:

@@ -225,6 +225,8 @@ def estimate_json(prediction: Prediction) -> dict[str, Any]:
         "target": prediction.target,
         "precision": prediction.precision,
         "total_ms": prediction.total_ms,
+        "total_ms_low": prediction.total_ms_low,
+        "total_ms_high": prediction.total_ms_high,
         "overhead_ms": prediction.overhead_ms,
         "macs": prediction.macs,
         "layers": layers,

@@ -88,6 +88,10 @@ class FittedModel:
         counted = self.kernels.amounts(key, self.tiles, self.caches)
         return sum(price * amount for price, amount in zip(self._prices, counted, strict=True))
 
+    def total_ms(self, operators: Iterable[OpKey]) -> float:
+        """Of a network."""
+        return (self.network_us() + sum(map(self.operator_us, operators))) / 1e3
+
     def network_us(self) -> float:
         """What an inference costs besides its operators."""
         return self.coefficients["network"].value

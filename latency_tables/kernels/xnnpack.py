@@ -5,7 +5,8 @@ Convolution Algorithm"). A block of a few pixels is multiplied with all weights 
 block begins, so weights that do not stay in L1 are read again for every block. Grouped
 convolutions are a product for each group, whose output channels are rounded up to the tile.
 Transposed convolution needs no extra pass, nor does the padding in front of a window, which is no
-operator here.
+operator here. Everything else costs the instructions that were counted (`counted`) and the bytes it
+moves; what XNNPACK does not take runs in TFLite's own kernels, on one core.
 """
 
 from __future__ import annotations
@@ -13,46 +14,48 @@ from __future__ import annotations
 from math import prod
 from typing import NamedTuple
 
+from shrinkc.latency_tables.kernels.counted import per_value, values
 from shrinkc.latency_tables.kernels.features import (
     MATRIX_OPS,
-    POOLING_OPS,
     Caches,
     Tiles,
     kilobytes,
     operand_kilobytes,
     round_up,
-    thousand_functions,
     uncached_kilobytes,
-    window_kilobytes,
 )
 from shrinkc.latency_tables.key import OpKey
+
+NOT_COUNTED = (5.0, False)  # instructions for a value of any other operator, as of a comparison
 
 
 class Amounts(NamedTuple):
     """Of one operator; a table prices each."""
 
     gemm: float = 0.0  # million multiply-accumulates of tiled matrix products
+    tokens: float = 0.0  # those of them on rows of tokens, which no window slides over
     streamed: float = 0.0  # KB of weights beyond L1, read for every block of pixels
     depthwise: float = 0.0  # million multiply-accumulates of depthwise convolutions
     activations: float = 0.0  # KB that convolutions read and write
     uncached: float = 0.0  # the part of them beyond what stays in cache, tensor by tensor
     weights: float = 0.0  # KB of weights fetched from memory once
-    pooling: float = 0.0  # KB of pooling windows read and results written
     elementwise: float = 0.0  # KB every other operator reads and writes
-    functions: float = 0.0  # thousand exponentials and the like
+    vector: float = 0.0  # million instructions of its own kernels for them
+    built_in: float = 0.0  # million instructions of kernels that are not its own
     operator: float = 1.0
 
 
 FEATURES = {
     "gemm": "us_per_mmac",
+    "tokens": "us_per_mmac",
     "streamed": "us_per_kb",
     "depthwise": "us_per_mmac",
     "activations": "us_per_kb",
     "uncached": "us_per_kb",
     "weights": "us_per_kb",
-    "pooling": "us_per_kb",
     "elementwise": "us_per_kb",
-    "functions": "us_per_thousand",
+    "vector": "us_per_million",
+    "built_in": "us_per_million",
     "operator": "us_per_op",
     "network": "us_per_network",
 }
@@ -60,13 +63,15 @@ FEATURES = {
 
 def amounts(key: OpKey, tiles: Tiles, caches: Caches) -> Amounts:
     """The operator's amount of every feature but the last, in the order of `FEATURES`."""
-    if key.op in MATRIX_OPS or key.op == "conv_transpose2d":
+    each, taken = per_value().get(key.op, NOT_COUNTED)
+    if taken and (key.op in MATRIX_OPS or key.op == "conv_transpose2d"):
         return _product(key, tiles, caches)
     if key.op == "depthwise_conv2d":
         return _depthwise(key, tiles, caches)
-    if key.op in POOLING_OPS:
-        return Amounts(pooling=window_kilobytes(key))
-    return Amounts(elementwise=operand_kilobytes(key), functions=thousand_functions(key))
+    million, moved = each * values(key) / 1e6, operand_kilobytes(key)
+    if taken:
+        return Amounts(elementwise=moved, vector=million)
+    return Amounts(elementwise=moved, built_in=million)
 
 
 def _product(key: OpKey, tiles: Tiles, caches: Caches) -> Amounts:
@@ -81,8 +86,10 @@ def _product(key: OpKey, tiles: Tiles, caches: Caches) -> Amounts:
     blocks, again = round_up(pixels, tiles.pixels), rows * depth * key.element_bytes
     tensors = (key.input_elements, key.output_elements)
     beyond_l1 = max(0, again - caches.l1_bytes) / 1e3
+    gemm = key.groups * rows * depth * blocks / 1e6
     return Amounts(
-        gemm=key.groups * rows * depth * blocks / 1e6,
+        gemm=gemm,
+        tokens=gemm if key.op == "linear" else 0.0,
         streamed=key.groups * blocks // tiles.pixels * beyond_l1,
         activations=kilobytes(key, *tensors),
         uncached=uncached_kilobytes(key, caches, *tensors),

@@ -23,8 +23,8 @@ from shrinkc.errors import TableError
 from shrinkc.latency_tables.correct import ALL, Correction, Corrections
 from shrinkc.latency_tables.files import Validation
 from shrinkc.latency_tables.key import OpKey
-from shrinkc.latency_tables.makers.op_listing import read_timed
 from shrinkc.latency_tables.makers.script import read_csv, run
+from shrinkc.latency_tables.makers.sources.op_listing import read_timed
 from shrinkc.latency_tables.measured import Measurement
 from shrinkc.latency_tables.meta import TableMeta
 from shrinkc.latency_tables.table import NETWORK, LatencyTable

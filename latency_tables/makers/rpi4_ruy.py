@@ -7,16 +7,15 @@ MLPerf Inference (repositories mlcommons/inference_results_*, Apache-2.0), with 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from shrinkc.errors import TableError
 from shrinkc.latency_tables.kernels.features import Caches, Tiles
 from shrinkc.latency_tables.kernels.registry import RUY
-from shrinkc.latency_tables.makers import networks
 from shrinkc.latency_tables.makers.fit import Expectation, Fit, Sample
 from shrinkc.latency_tables.makers.script import fitted, read_csv, run
+from shrinkc.latency_tables.makers.sources.mlperf import sample
 from shrinkc.latency_tables.meta import ModelShape, TableMeta
 from shrinkc.latency_tables.table import LatencyTable
 
@@ -113,63 +112,6 @@ def read_samples(path: Path) -> list[Sample]:
         raise TableError(f"{path}: no result of {SYSTEM} in round {ROUND}")
     return sorted(samples, key=lambda s: s.network)
 
-
-def sample(name: str, measured_ms: float) -> Sample:
-    """The network that MLPerf's submitter calls `name`. Raises TableError for other names."""
-    for family, pattern, generate in _FAMILIES:
-        match = pattern.fullmatch(name)
-        if match:
-            ops = generate(match)
-            return Sample(name, family, ops[0].precision, ops, measured_ms)
-    raise TableError(f"'{name}' is no network this script knows; add it to rpi4_ruy._FAMILIES")
-
-
-def _precision(match: re.Match[str]) -> str:
-    return "fp32" if match["kind"] in ("non-quantized", "float") else "int8"
-
-
-def _v1(match: re.Match[str]) -> networks.OpList:
-    return networks.mobilenet_v1(float(match["width"]), int(match["size"]), _precision(match))
-
-
-def _v2(match: re.Match[str]) -> networks.OpList:
-    return networks.mobilenet_v2(float(match["width"]), int(match["size"]), _precision(match))
-
-
-def _v3(match: re.Match[str]) -> networks.OpList:
-    return networks.mobilenet_v3(
-        "large" if match["variant"] == "large" else "small",
-        float(match["width"]),
-        int(match["size"]),
-        _precision(match),
-        minimalistic=match["minimalistic"] is not None,
-    )
-
-
-def _lite(match: re.Match[str]) -> networks.OpList:
-    return networks.efficientnet_lite(int(match["variant"]), _precision(match))
-
-
-def _resnet50(match: re.Match[str]) -> networks.OpList:
-    return networks.resnet50(224, "fp32")
-
-
-_KIND = r"(?P<kind>non-quantized|quantized)"
-_SCALES = r"(?P<width>[\d.]+)-(?P<size>\d+)"
-_FAMILIES: tuple[tuple[str, re.Pattern[str], Callable[[re.Match[str]], networks.OpList]], ...] = (
-    ("mobilenet-v1", re.compile(rf"mobilenet-v1-{_SCALES}-{_KIND}"), _v1),
-    ("mobilenet-v2", re.compile(rf"mobilenet-v2-{_SCALES}-{_KIND}"), _v2),
-    (
-        "mobilenet-v3",
-        re.compile(
-            r"mobilenet-v3-(?P<variant>large|small)(?P<minimalistic>-minimalistic)?"
-            r"_(?P<size>\d+)_(?P<width>[\d.]+)_(?P<kind>float|uint8)"
-        ),
-        _v3,
-    ),
-    ("efficientnet-lite", re.compile(rf"efficientnet-lite(?P<variant>[0-4])-{_KIND}"), _lite),
-    ("resnet", re.compile(r"resnet50"), _resnet50),
-)
 
 if __name__ == "__main__":
     main()

@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from shrinkc.errors import TableError
-from shrinkc.latency_tables.accuracy import summary
-from shrinkc.latency_tables.files import Validation
+from shrinkc.latency_tables.files import UNLIKE, Validation
 from shrinkc.latency_tables.makers.fit import Fit, Sample
 from shrinkc.latency_tables.meta import TableMeta
 from shrinkc.latency_tables.store import write_table
 from shrinkc.latency_tables.table import LatencyTable
 from shrinkc.latency_tables.target import Target
+from shrinkc.latency_tables.tested.accuracy import summary
 
+SHIPPED = Path(__file__).parent.parent / "data"
 PLAUSIBLE = 3.0  # a measurement further from what all others say is not of that network
 
 
@@ -30,15 +31,23 @@ def run(
     _write(lambda: build(options.data), options.out)
 
 
-def run_without_data(
-    target: str, build: Callable[[], LatencyTable], arguments: Sequence[str] | None
+def run_all(
+    targets: Iterable[str],
+    build: Callable[[Path, str], LatencyTable],
+    arguments: Sequence[str] | None,
 ) -> None:
-    """Like `run`, for a script that holds its few figures itself."""
-    _write(build, _parser(target).parse_args(arguments).out)
+    """A script that reads `--data` and makes several tables, in the folder `--out`."""
+    parser = argparse.ArgumentParser(description=f"Fit the tables {', '.join(targets)}.")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the measurements")
+    parser.add_argument("--out", type=Path, default=SHIPPED, help="folder of the tables")
+    options = parser.parse_args(arguments)
+    for target in targets:
+        folder = options.out.joinpath(*Target.parse(target).folders)
+        _write(lambda target=target: build(options.data, target), folder)
 
 
 def _parser(target: str) -> argparse.ArgumentParser:
-    shipped = Path(__file__).parent.parent.joinpath("data", *Target.parse(target).folders)
+    shipped = SHIPPED.joinpath(*Target.parse(target).folders)
     parser = argparse.ArgumentParser(description=f"Fit the latency table {target}.")
     parser.add_argument("--out", type=Path, default=shipped, help="folder of the table")
     return parser
@@ -55,15 +64,26 @@ def _write(build: Callable[[], LatencyTable], out: Path) -> None:
 
 
 def fitted(
-    target: str, meta: TableMeta, fits: Mapping[str, Fit], samples: Iterable[Sample]
+    target: str,
+    meta: TableMeta,
+    fits: Mapping[str, Fit],
+    samples: Iterable[Sample],
+    unlike: Iterable[Sample] = (),
 ) -> LatencyTable:
-    """Fit each precision on its own. Raises TableError for implausible samples."""
+    """Fit each precision on its own; what it says of the networks `unlike` those of the fit is
+    stated. Raises TableError for implausible samples."""
     known = tuple(samples)
     groups = {p: tuple(s for s in known if s.precision == p) for p in meta.precisions}
     validation = tuple(v for p, group in groups.items() for v in fits[p].validate(group))
     check(validation)
     models = {p: fits[p].model(group) for p, group in groups.items()}
-    return LatencyTable(target, meta, models=models, validation=validation)
+    others = tuple(
+        Validation(
+            s.network, s.precision, s.measured_ms, models[s.precision].total_ms(s.ops), UNLIKE
+        )
+        for s in unlike
+    )
+    return LatencyTable(target, meta, models=models, validation=(*validation, *others))
 
 
 def check(validation: Iterable[Validation]) -> None:

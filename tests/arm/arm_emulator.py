@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,12 +73,28 @@ class Job:
     counted: int = 3
 
 
+class Counts(NamedTuple):
+    """Executed instructions: all, and those of them that compute on vectors or floats, load and
+    store."""
+
+    all: int
+    vector: int
+    loads: int
+    stores: int
+
+
 @dataclass(frozen=True)
 class Result:
-    """One output per sample; the instructions of each counted inference, none without plugin."""
+    """One output per sample; the instructions of each counted inference, none without plugin.
+    `delegated`: TFLite handed operators of the file to XNNPACK."""
 
     outputs: tuple[Array, ...]
-    instructions: tuple[int, ...]
+    counts: tuple[Counts, ...]
+    delegated: bool
+
+    @property
+    def instructions(self) -> tuple[int, ...]:
+        return tuple(counted.all for counted in self.counts)
 
 
 class EmulatorError(Exception):
@@ -112,7 +128,7 @@ class Emulator:
             self.python(*guest, site=runtime.site, plugin=self.plugin, marks=marks)
             counts = iter(between(marks.read_text()) if marks.exists() else ())
             return [
-                Result(_outputs(scratch, i), tuple(islice(counts, job.counted)))
+                _result(scratch, i, tuple(islice(counts, job.counted)))
                 for i, job in enumerate(jobs)
             ]
 
@@ -189,15 +205,19 @@ def _written(job: Job, folder: Path, number: int) -> dict[str, object]:
     return {**paths, "counted": job.counted}
 
 
-def _outputs(folder: Path, number: int) -> tuple[Array, ...]:
+def _result(folder: Path, number: int, counts: tuple[Counts, ...]) -> Result:
     with np.load(folder / f"{number}-outputs.npz") as file:
-        return tuple(file[f"arr_{i}"] for i in range(len(file.files)))
+        outputs = tuple(file[name] for name in file.files if name.startswith("arr_"))
+        return Result(outputs, counts, bool(file["delegated"]))
 
 
-def between(marks: str) -> list[int]:
-    """Instructions from each BEGIN to its END; the lines are "mark count". Raises EmulatorError."""
+def between(marks: str) -> list[Counts]:
+    """Instructions from each BEGIN to its END, of every kind; the lines are "mark counts". Raises
+    EmulatorError."""
     rows = [[int(word) for word in line.split()] for line in marks.splitlines()]
-    if [mark for mark, _ in rows] != [BEGIN, END] * (len(rows) // 2):
+    if [mark for mark, *_ in rows] != [BEGIN, END] * (len(rows) // 2):
         raise EmulatorError("the plugin's marks do not come in pairs")
-    counts = [count for _, count in rows]
-    return [end - begin for begin, end in zip(counts[::2], counts[1::2], strict=True)]
+    return [
+        Counts(*(after - before for before, after in zip(begin[1:], end[1:], strict=True)))
+        for begin, end in zip(rows[::2], rows[1::2], strict=True)
+    ]

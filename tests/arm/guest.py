@@ -23,35 +23,38 @@ Infer = Callable[[Any], Any]
 TFLITE = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
 
 
-def load(package: str, kernels: str, model: str) -> Infer:
-    """Sample → output."""
+def load(package: str, kernels: str, model: str) -> tuple[Infer, bool]:
+    """Sample → output; further inputs are ones. And whether a delegate, XNNPACK, took operators."""
     return onnx(model) if package == "onnxruntime" else tflite(TFLITE[package], kernels, model)
 
 
-def tflite(package: str, kernels: str, model: str) -> Infer:
+def tflite(package: str, kernels: str, model: str) -> tuple[Infer, bool]:
     module: Any = importlib.import_module(f"{package}.interpreter")
     resolvers = module.OpResolverType
     without = resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     resolver = without if kernels == "ruy" else resolvers.AUTO
     interpreter = module.Interpreter(model, num_threads=1, experimental_op_resolver_type=resolver)
     interpreter.allocate_tensors()
-    (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+    delegated = any(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details())
+    (source, *others), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
 
     def infer(sample: Any) -> Any:
         interpreter.set_tensor(source["index"], sample)
+        for other in others:
+            interpreter.set_tensor(other["index"], np.ones(other["shape"], other["dtype"]))
         interpreter.invoke()
         return interpreter.get_tensor(result["index"])
 
-    return infer
+    return infer, delegated
 
 
-def onnx(model: str) -> Infer:
+def onnx(model: str) -> tuple[Infer, bool]:
     runtime: Any = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda sample: session.run(None, {name: sample})[0]
+    return lambda sample: session.run(None, {name: sample})[0], False
 
 
 def main() -> None:
@@ -60,8 +63,9 @@ def main() -> None:
     for job in json.loads(Path(listing).read_text()):
         with np.load(job["inputs"]) as file:
             samples = [file[f"arr_{i}"] for i in range(len(file.files))]
-        infer = load(package, kernels, job["model"])
-        np.savez(job["outputs"], *[infer(sample) for sample in samples])
+        infer, delegated = load(package, kernels, job["model"])
+        outputs = [infer(sample) for sample in samples]
+        np.savez(job["outputs"], *outputs, delegated=np.array(delegated))
         for _ in range(job["counted"]):
             kernel(ctypes.c_long(MARK), ctypes.c_long(BEGIN))
             infer(samples[0])

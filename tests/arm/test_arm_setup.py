@@ -12,7 +12,10 @@ SCRIPT = Path(__file__).with_name("build_root.py")
 
 
 def test_instructions_between_marks() -> None:
-    assert between("0 100\n1 350\n0 400\n1 401\n") == [250, 1]
+    assert between("0 100 9 9 9\n1 350 19 29 39\n0 400 40 40 40\n1 401 41 40 40\n") == [
+        (250, 10, 20, 30),
+        (1, 1, 0, 0),
+    ]
     assert between("") == []
 
 

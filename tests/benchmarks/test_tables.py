@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.tables import Measure, on_rpi4_with_xnnpack, speed
+from benchmarks.tables import Measure, speed
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,6 @@ def test_what_has_no_bar_is_only_stated() -> None:
     measure = Measure("table", "mean error", 17.66)
     assert measure.met
     assert measure.row() == ("table", "mean error", "17.7%", "", "")
-
-
-def test_the_shipped_xnnpack_table_is_the_present_codes() -> None:
-    shipped, *errors = on_rpi4_with_xnnpack(Path("no data"))
-    assert shipped.reached < 0.01
-    assert [error.table.rsplit(" ", 1)[1] for error in errors] == ["fp32", "int8"]
 
 
 def test_tables_are_fast_enough_to_plan_with() -> None:

@@ -3,11 +3,11 @@
 import pytest
 
 from shrinkc.errors import TableError
-from shrinkc.latency_tables.accuracy import Accuracy, accuracy, summary
 from shrinkc.latency_tables.files import Validation
 from shrinkc.latency_tables.makers.script import check
 from shrinkc.latency_tables.meta import TableMeta
 from shrinkc.latency_tables.table import LatencyTable
+from shrinkc.latency_tables.tested.accuracy import Accuracy, accuracy, summary
 
 META = TableMeta(
     *("measured", "board", "soc", "TFLite", "2.14", 1, "unknown"),

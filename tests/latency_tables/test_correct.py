@@ -20,7 +20,12 @@ from shrinkc.latency_tables.correct import (
     validate,
 )
 from shrinkc.latency_tables.key import OpKey
-from shrinkc.latency_tables.makers.networks import OpList, mobilenet_v1, mobilenet_v2, resnet50
+from shrinkc.latency_tables.makers.sources.networks import (
+    OpList,
+    mobilenet_v1,
+    mobilenet_v2,
+    resnet50,
+)
 
 NETWORKS: dict[str, OpList] = {
     **{f"v1-{w}-{s}": mobilenet_v1(w, s, "fp32") for w in (0.5, 1.0) for s in (128, 224)},

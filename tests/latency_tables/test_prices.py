@@ -135,9 +135,8 @@ def test_elements_cost_more_the_more_there_are(target: str, precision: str) -> N
             for size in (28, 112, 448)
         ]
         assert 0 < ms[0] < ms[1] < ms[2]
-        assert (
-            ms[2] > 8 * ms[1] or ms[1] < 0.05
-        )  # of sixteen times as many; what is small is overhead
+        # of sixteen times as many; what is small is overhead
+        assert ms[2] > 8 * ms[1] or ms[1] < 0.1
 
 
 @pytest.mark.parametrize(("target", "precision"), WHERE)

@@ -1,8 +1,8 @@
 """Operator lists of published networks that no shipped CPU table is fitted to, 224×224."""
 
 from shrinkc.latency_tables.key import OpKey
-from shrinkc.latency_tables.makers.networks import OpList
-from shrinkc.latency_tables.makers.sequence import OpSequence
+from shrinkc.latency_tables.makers.sources.networks import OpList
+from shrinkc.latency_tables.makers.sources.sequence import OpSequence
 from shrinkc.latency_tables.table import LatencyTable
 
 

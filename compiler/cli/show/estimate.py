@@ -24,6 +24,12 @@ def prediction(p: Prediction) -> None:
     table.add_section()
     table.add_row("total", "", f"{p.macs / 1e6:.2f}", f"{p.total_ms:.3f}", known_by(p))
     console.print(table)
+    if p.total_ms_low is not None and p.total_ms_high is not None:
+        off = max(p.total_ms_high - p.total_ms, p.total_ms - p.total_ms_low)
+        console.print(
+            f"{p.total_ms:.3g} ms ± {off:.2g}: nine of ten such networks take "
+            f"{p.total_ms_low:.3g} to {p.total_ms_high:.3g} ms"
+        )
     if p.unpriced:
         listed = ", ".join(f"{count} × {name}" for name, count in p.unpriced.items())
         console.print(f"without what no table knows: {escape(listed)}")

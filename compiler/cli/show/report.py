@@ -63,7 +63,7 @@ def _before_after(r: Report) -> Table:
     table.add_row("graph nodes", str(r.before.nodes), str(r.after.nodes))
     table.add_row(
         f"predicted on {escape(r.target)}",
-        *(_ms(None if p is None else p.total_ms) for p in (r.predicted_before, r.predicted_after)),
+        *(_predicted(p) for p in (r.predicted_before, r.predicted_after)),
     )
     for a in r.artefacts:
         table.add_row(f"measured here, {a.runtime}", _ms(a.measured_ms_before), _ms(a.measured_ms))
@@ -186,6 +186,12 @@ def _error(a: ArtefactReport) -> str:
 
 def _ms(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f} ms"
+
+
+def _predicted(p: Prediction | None) -> str:
+    if p is None or p.total_ms_low is None or p.total_ms_high is None:
+        return _ms(None if p is None else p.total_ms)
+    return f"{_ms(p.total_ms)} ({p.total_ms_low:.2f} to {p.total_ms_high:.2f})"
 
 
 def _bytes(value: int | None) -> str:

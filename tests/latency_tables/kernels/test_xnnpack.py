@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from shrinkc.latency_tables.kernels.counted import COLUMNS, FILE, RUNTIME, per_value
 from shrinkc.latency_tables.kernels.features import Caches, Tiles
 from shrinkc.latency_tables.kernels.xnnpack import amounts
 from shrinkc.latency_tables.key import OpKey
+from shrinkc.latency_tables.rows import read_rows
 
 TILES, CACHES = Tiles(8, 4, 1, 4), Caches(32 * 1024, 512 * 1024)
 SMALL = (7, 7)
@@ -71,12 +73,40 @@ def test_a_transposed_convolution_costs_its_multiply_accumulates() -> None:
     assert counted(key)["gemm"] == pytest.approx(key.macs / 1e6)
 
 
-def test_everything_else_moves_bytes() -> None:
+def test_products_with_tokens_are_told_from_convolutions() -> None:
+    key = OpKey("linear", 192, 768, in_size=(196, 1), out_size=(196, 1))
+    assert counted(key)["tokens"] == counted(key)["gemm"] == pytest.approx(key.macs / 1e6)
+
+
+def test_everything_else_moves_bytes_and_executes_what_was_counted() -> None:
     """An operator that pads, too: what a window pads is part of the window."""
     add = OpKey("add", 16, 16, in_size=SMALL, out_size=SMALL)
-    assert counted(add) == pytest.approx({"elementwise": 3 * 784 * 4 / 1e3, "operator": 1})
-    pad = {"elementwise": (784 + 16 * 81) * 4 / 1e3, "operator": 1}
-    assert counted(replace(add, op="pad", out_size=(9, 9))) == pytest.approx(pad)
-    assert counted(replace(add, op="silu"))["functions"] == pytest.approx(0.784)
-    mean = OpKey("mean", 16, 16, in_size=SMALL)
-    assert counted(mean)["pooling"] == pytest.approx((784 + 16) * 4 / 1e3)
+    assert counted(add)["elementwise"] == pytest.approx(3 * 784 * 4 / 1e3)
+    pad = counted(replace(add, op="pad", out_size=(9, 9)))
+    assert pad["elementwise"] == pytest.approx((784 + 16 * 81) * 4 / 1e3)
+    assert (
+        counted(replace(add, op="silu"))["vector"] > 4 * counted(replace(add, op="relu"))["vector"]
+    )
+    pool = OpKey("max_pool", 16, 16, (3, 3), in_size=SMALL, out_size=SMALL)
+    assert counted(pool)["vector"] == pytest.approx(9 * 784 * per_value()["max_pool"][0] / 1e6)
+
+
+def test_what_xnnpack_does_not_take_is_built_in() -> None:
+    gelu = OpKey("gelu", 16, 16, in_size=SMALL, out_size=SMALL)
+    assert counted(gelu)["built_in"] > 80 * 784 / 1e6
+    assert "vector" not in counted(gelu)
+    product = OpKey("matmul", 64, 196, in_size=(196, 1), out_size=(196, 1))
+    assert counted(product)["built_in"] == pytest.approx(
+        product.macs * per_value()["matmul"][0] / 1e6
+    )
+
+
+def test_the_catalogue_holds_what_the_exporter_writes() -> None:
+    """Every operator was counted in several shapes, and instructions are of some kind."""
+    rows = read_rows(FILE, COLUMNS)
+    assert {row.text("runtime") for row in rows} >= {RUNTIME, "litert-2/xnnpack"}
+    kinds = {"conv2d", "depthwise_conv2d", "conv_transpose2d", "linear", "matmul", "resize"}
+    assert kinds | {"silu", "gelu", "softmax", "layer_norm"} <= per_value().keys()
+    for row in rows:
+        parts = sum(row.count(name, least=0) for name in ("vector", "loads", "stores"))
+        assert parts <= 1.01 * row.count("instructions", least=0) + 2000

@@ -8,8 +8,8 @@ import pytest
 from shrinkc.latency_tables.kernels.features import Caches, Tiles
 from shrinkc.latency_tables.kernels.registry import RUY
 from shrinkc.latency_tables.makers.fit import Expectation, Fit, Sample, solve
-from shrinkc.latency_tables.makers.networks import OpList
 from shrinkc.latency_tables.makers.rpi4_ruy import sample
+from shrinkc.latency_tables.makers.sources.networks import OpList
 from shrinkc.latency_tables.store import load_table
 
 TILES, CACHES = Tiles(8, 8, 1, 4), Caches(32 * 1024, 512 * 1024)

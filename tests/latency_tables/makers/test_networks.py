@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from shrinkc.latency_tables.key import OpKey
-from shrinkc.latency_tables.makers.networks import (
+from shrinkc.latency_tables.makers.sources.networks import (
     OpList,
     efficientnet_lite,
     make_divisible,

@@ -1,4 +1,4 @@
-"""The scripts of the Pixel tables, on small data of the sources' form with planted prices."""
+"""The scripts of the Pixel tables, on planted prices of real networks."""
 
 import csv
 from pathlib import Path
@@ -8,14 +8,21 @@ import pytest
 from shrinkc.errors import TableError
 from shrinkc.latency_tables.kernels.ruy import amounts
 from shrinkc.latency_tables.makers import pixel3, pixel4_cpu
-from shrinkc.latency_tables.makers.fbnet_blocks import read_blocks
-from shrinkc.latency_tables.makers.networks import OpList
-from shrinkc.latency_tables.makers.op_listing import KERNEL_COLUMN, read_networks
+from shrinkc.latency_tables.makers.sources.fbnet_blocks import read_blocks
+from shrinkc.latency_tables.makers.sources.lists import read_lists
+from shrinkc.latency_tables.makers.sources.networks import OpList
 from shrinkc.latency_tables.store import read_table
 
 PLANTED = {"gemm": 50.0, "activations": 0.06, "depthwise": 200.0, "operator": 2.0}
 NETWORK_US = 300.0
-LISTING, TOTALS = "tflite_cnn_ops_gpu.csv", "tflite_cnn_e2e.csv"
+FILE = "tflite_cnn_e2e.csv"
+COLUMNS = tuple(
+    f"pixel4|{cores.column}|{kind}|mean"
+    for cores in pixel4_cpu.CORES.values()
+    for kind in ("float", "quant")
+)
+LARGE = "pixel4/tflite-cpu"
+EVERY_THIRD = sorted(read_lists("qed"))[::3]
 
 
 def planted_us(ops: OpList) -> float:
@@ -30,75 +37,49 @@ def write(path: Path, header: tuple[str, ...], rows: list[tuple[object, ...]]) -
         writer.writerows(rows)
 
 
-def separable(width: int) -> list[tuple[str, dict[str, object], str]]:
-    """A pointwise and a padded depthwise convolution at two sizes."""
-    rows: list[tuple[str, dict[str, object], str]] = []
-    for index, (side, channels) in enumerate(((56, width), (28, 2 * width))):
-        shape = {"Input_shape": str(side), "Input_channel": channels, "Output_shape": str(side)}
-        first = 5 * index
-        rows.append(
-            (
-                "CONV_2D",
-                {**shape, "Stride": "1", "Kernel": "1", "Filter": str(channels), "Group": "1"},
-                f"convolution_2d_{first}_linked_:_relu_{first + 1}",
-            )
-        )
-        padded = {**shape, "Input_shape": str(side + 2), "Stride": "1", "Kernel": "3"}
-        rows.append(
-            (
-                "DEPTHWISE_CONV_2D",
-                {**padded, "Filter": "1", "Group": "1"},
-                f"depthwise_convolution_{first + 3}_linked_:_relu_{first + 4}",
-            )
-        )
-    return rows
-
-
 @pytest.fixture
 def pixel4_data(tmp_path: Path) -> Path:
-    widths = (8, 16, 24, 40, 64, 96, 160, 256)
-    listing = [(f"net_w{w}", *row) for w in widths for row in separable(w)]
-    write(tmp_path / LISTING, ("model", "operation", "feature", KERNEL_COLUMN), listing)
-    totals = [
-        (name, NETWORK_US + planted_us(ops), 0.4 * (NETWORK_US + planted_us(ops)))
-        for name, ops in read_networks(tmp_path / LISTING, "fp32").items()
-    ]
-    write(tmp_path / TOTALS, ("model", *pixel4_cpu.COLUMNS.values()), totals)
+    lists = read_lists("qed")
+    us = {name: NETWORK_US + planted_us(lists[name]) for name in EVERY_THIRD}
+    write(tmp_path / FILE, ("model", *COLUMNS), [(n, *(us[n], 0.4 * us[n]) * 4) for n in us])
     return tmp_path
 
 
-def test_pixel4_is_made_of_two_files(pixel4_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--data", str(pixel4_data), "--out", str(pixel4_data / "table")]
+def test_pixel4_is_made_of_whole_networks(
+    pixel4_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", str(pixel4_data), "--out", str(pixel4_data / "tables")]
     pixel4_cpu.main(arguments)
-    assert "pixel4/tflite-cpu int8, network held out" in capsys.readouterr().out
-    table = read_table(pixel4_data / "table", "pixel4/tflite-cpu")
-    held_out = table.mean_error_percent("fp32", "network")
+    said = capsys.readouterr().out
+    assert all(f"{target} int8, network held out" in said for target in pixel4_cpu.CORES)
+    folder = pixel4_data / "tables" / "pixel4" / "tflite-cpu"
+    held_out = read_table(folder, LARGE).mean_error_percent("fp32", "network")
     assert held_out is not None
     assert held_out < 3
-    texts = {path.name: path.read_text("utf-8") for path in (pixel4_data / "table").iterdir()}
+    texts = {path.name: path.read_text("utf-8") for path in folder.iterdir()}
     pixel4_cpu.main(arguments)
-    assert texts == {p.name: p.read_text("utf-8") for p in (pixel4_data / "table").iterdir()}
+    assert texts == {p.name: p.read_text("utf-8") for p in folder.iterdir()}
 
 
 def test_a_column_in_milliseconds_is_noticed(pixel4_data: Path) -> None:
     """One network a thousand times too fast: the others say so."""
-    path = pixel4_data / TOTALS
+    path = pixel4_data / FILE
     lines = path.read_text("utf-8").splitlines()
-    name, us, quantised = lines[3].split(",")
-    lines[3] = f"{name},{float(us) / 1e3},{quantised}"
+    name, us, *rest = lines[3].split(",")
+    lines[3] = ",".join((name, str(float(us) / 1e3), *rest))
     path.write_text("\n".join(lines) + "\n", "utf-8")
     with pytest.raises(TableError, match=rf"{name} \(fp32\): .*check the unit"):
-        pixel4_cpu.build(pixel4_data)
+        pixel4_cpu.build(pixel4_data, LARGE)
 
 
 def test_a_network_without_operators_is_refused(pixel4_data: Path) -> None:
-    with (pixel4_data / TOTALS).open("a", encoding="utf-8") as file:
-        file.write("alexnet,1000,500\n")
-    with pytest.raises(TableError, match="network alexnet has no operators"):
-        pixel4_cpu.build(pixel4_data)
-    (pixel4_data / TOTALS).write_text("model\nnet_w8\n", "utf-8")
+    with (pixel4_data / FILE).open("a", encoding="utf-8") as file:
+        file.write("alexnet" + ",1000" * len(COLUMNS) + "\n")
+    with pytest.raises(TableError, match="alexnet has no operators"):
+        pixel4_cpu.build(pixel4_data, LARGE)
+    (pixel4_data / FILE).write_text("model\nresnet10\n", "utf-8")
     with pytest.raises(TableError, match="not a list of networks"):
-        pixel4_cpu.build(pixel4_data)
+        pixel4_cpu.build(pixel4_data, LARGE)
 
 
 def test_families_are_held_out_together() -> None:
@@ -107,38 +88,22 @@ def test_families_are_held_out_together() -> None:
     assert families == ["mobilenetv2", "mobilenetv1", "preresnet", "resnet", "vovnet27s"]
 
 
+def test_pixel3_is_the_pixel4_at_the_speed_of_its_figures(pixel4_data: Path) -> None:
+    table = pixel3.build(pixel4_data)
+    assert {v.network for v in table.validation} == {s.network for s in pixel3.published()}
+    held_out = table.mean_error_percent("fp32", "network")
+    assert held_out is not None
+    assert held_out < 20
+    known = pixel4_cpu.build(pixel4_data, LARGE).models["fp32"].coefficients
+    ours = table.models["fp32"].coefficients
+    ratios = [ours[name].value / known[name].value for name in ("gemm", "depthwise")]
+    assert max(ratios) < 2 * min(ratios)
+
+
 BLOCK_COLUMNS = (
     *("device", "h_in", "cin", "cout", "expansion", "kernel", "stride", "groups_1x1", "op"),
     "rel_to_skip_ms",
 )
-
-
-def test_pixel3_is_made_of_blocks(tmp_path: Path) -> None:
-    path = tmp_path / "recovered_fbnet_cifar_lut.csv"
-    shapes = [
-        (h, cin, cout, e, k, s, 1, f"k{k}_e{e}")
-        for h, cin, cout, s in ((32, 16, 16, 1), (32, 24, 32, 2), (16, 32, 64, 2), (8, 64, 64, 1))
-        for e in (1, 3, 6)
-        for k in (3, 5)
-    ]
-    blank: list[tuple[object, ...]] = [("pixel3", *shape, 1.0) for shape in shapes]
-    write(path, BLOCK_COLUMNS, blank)
-    us = {s.network: planted_us(s.ops) - planted_us(s.less) for s in read_blocks(path, "pixel3")}
-    timed = [
-        ("pixel3", *s, us[f"block-{s[0]}-{s[1]}-{s[2]}-{s[7]}"] / 250) for s in shapes
-    ]  # four times slower than planted
-    others = [
-        ("raspi4", *shapes[0], 99.0),
-        ("pixel3", 32, 16, 16, 1, 3, 1, 2, "k3_e1_g2", 99.0),
-        ("pixel3", *[""] * 7, "CONST", 2.8),
-    ]
-    write(path, BLOCK_COLUMNS, [*timed, *others])
-    table = pixel3.build(tmp_path)
-    assert {v.network for v in table.validation} == set(us)
-    held_out = table.mean_error_percent("fp32", "network")
-    assert held_out is not None
-    assert held_out < 5
-    assert table.models["fp32"].coefficients["gemm"].value == pytest.approx(200, rel=0.15)
 
 
 def test_blocks_that_are_none_are_refused(tmp_path: Path) -> None:

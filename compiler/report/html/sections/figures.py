@@ -38,7 +38,7 @@ def _figures(report: Json) -> Html:
     before, after = report["before"], report["after"]
     predicted = (
         units.ms(report.get("predicted_ms_before")),
-        units.ms(report.get("predicted_ms_after")),
+        units.ms(report.get("predicted_ms_after")) + _more_or_less(report),
     )
     rows = [_row(f"Latency on {place(report)}", predicted, known_by(report))]
     rows += [_measured_row(report, file) for file in report["artefacts"]]
@@ -52,6 +52,16 @@ def _figures(report: Json) -> Html:
     headers = ("", "Before, fp32", f"After, {report['precision']}", "How it is known")
     caption = "The network as a plain converter writes it, and what was written"
     return table(caption, headers, rows, _NUMBERS, kind="stacked")
+
+
+def _more_or_less(report: Json) -> str:
+    """' ± 3.1 ms', as far as nine of ten networks are off."""
+    prediction = report.get("prediction") or {}
+    low, high = (prediction.get(f"total_ms_{end}") for end in ("low", "high"))
+    if low is None or high is None:
+        return ""
+    total = prediction["total_ms"]
+    return f" ± {units.ms(max(high - total, total - low))}"
 
 
 def _row(name: Child, sides: tuple[str, str], how: Child) -> Html:

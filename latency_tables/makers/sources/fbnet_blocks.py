@@ -13,9 +13,9 @@ from pathlib import Path
 
 from shrinkc.errors import TableError
 from shrinkc.latency_tables.makers.fit import Sample
-from shrinkc.latency_tables.makers.networks import OpList
 from shrinkc.latency_tables.makers.script import read_csv
-from shrinkc.latency_tables.makers.sequence import OpSequence
+from shrinkc.latency_tables.makers.sources.networks import OpList
+from shrinkc.latency_tables.makers.sources.sequence import OpSequence
 
 
 def read_blocks(path: Path, device: str) -> list[Sample]:

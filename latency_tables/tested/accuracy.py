@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shrinkc.latency_tables.files import Validation
+from shrinkc.latency_tables.files import UNLIKE, Validation
 from shrinkc.latency_tables.table import LatencyTable
 
 
@@ -35,7 +35,10 @@ class Accuracy:
         )
 
 
-_HELD_OUT = {"none": "in the fit", "network": "network held out", "family": "family held out"}
+_HELD_OUT = {
+    **{"none": "in the fit", "network": "network held out", "family": "family held out"},
+    UNLIKE: "unlike the fit's",
+}
 
 
 def accuracy(table: LatencyTable, precision: str, held_out: str = "network") -> Accuracy | None:

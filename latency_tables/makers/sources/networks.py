@@ -15,7 +15,7 @@ from math import ceil
 from typing import Literal
 
 from shrinkc.latency_tables.key import OpKey
-from shrinkc.latency_tables.makers.sequence import OpSequence
+from shrinkc.latency_tables.makers.sources.sequence import OpSequence
 
 OpList = tuple[OpKey, ...]
 
