@@ -75,21 +75,32 @@ def stated(target: str, held_out: str, digits: int = 1) -> list[str]:
     return [f"{error:.{digits}f}" for error in errors if error is not None]
 
 
+def held_out(row: str, target: str) -> None:
+    network, family = (stated(target, held_out) for held_out in ("network", "family"))
+    assert (
+        f"networks held out: {network[0]}% fp32, {network[1]}% int8; "
+        f"families held out: {family[0]}%, {family[1]}%"
+    ) in row
+
+
 def test_readmes_targets_state_the_errors_that_their_tables_state() -> None:
     rows = {
         line.split("|")[1].split("`")[1]: line.rpartition(" | ")[2]
         for line in readme().splitlines()
         if line.startswith("| `")
     }
-    fp32, int8 = stated("rpi4/tflite-xnnpack", "network", 0)
-    assert f"each figure held out: {fp32}% fp32, {int8}% int8" in rows["rpi4/tflite-xnnpack"]
-    for target in ("rpi4/tflite-ruy", "pixel4/tflite-cpu"):
-        network, family = (stated(target, held_out) for held_out in ("network", "family"))
-        assert (
-            f"networks held out: {network[0]}% fp32, {network[1]}% int8; "
-            f"families held out: {family[0]}%, {family[1]}%"
-        ) in rows[target]
-    assert f"blocks held out: {stated('pixel3', 'network')[0]}%" in rows["pixel3"]
+    for target in ("rpi4/tflite-xnnpack", "rpi4/tflite-ruy", "rk3588/tflite-ruy", "pixel3"):
+        held_out(rows[target], target)
+    for target in ("vim4/tflite-ruy", "odroid-n2/tflite-ruy", "pixel4/tflite-cpu"):
+        held_out(rows[target], target)
+    fp32, int8 = stated("rpi4/tflite-xnnpack", "unlike")
+    assert f"in no fit: {fp32}%, {int8}%" in rows["rpi4/tflite-xnnpack"]
+    for target in ("rpi4/tflite-xnnpack-t1", "rpi5/tflite-xnnpack", "rpi5/tflite-xnnpack-t1"):
+        (network,), (family,) = (stated(target, out) for out in ("network", "family"))
+        assert f"networks held out: {network}%; families held out: {family}%" in rows[target]
+    several = [stated(f"pixel4/tflite-cpu-t{n}", "network") for n in (2, 3, 4)]
+    fp32, int8 = (", ".join(f"{of[i]}%" for of in several) for i in (0, 1))
+    assert f"networks held out: {fp32} fp32; {int8} int8" in rows["pixel4/tflite-cpu-t2"]
     assert (
         f"networks held out: {stated('pixel4/tflite-gpu', 'network')[0]}%"
         in (rows["pixel4/tflite-gpu"])
@@ -107,6 +118,6 @@ def test_the_benchmark_of_tables_found_what_the_tables_state() -> None:
         if not row["measure"].startswith("mean error"):
             continue
         target, precision = row["table"].split()
-        held_out = row["measure"].split()[2].replace("convolutions", "operator")
-        error = load_table(target).mean_error_percent(precision, held_out)
+        out = row["measure"].split()[2].replace("convolutions", "operator")
+        error = load_table(target).mean_error_percent(precision, out)
         assert error == pytest.approx(100 * row["reached"], abs=0.02)
