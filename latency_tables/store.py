@@ -78,7 +78,8 @@ def load_table(target: str, also: tuple[str, ...] = ()) -> LatencyTable:
     meant = f"did you mean {near[0]}? " if near else ""
     raise UnknownTargetError(
         f"unknown target '{target}'",
-        f"{meant}known: {', '.join(names)}, or the path of a table's folder",
+        f"{meant}known: {', '.join(names)}, or the path of a table's folder; "
+        "`shrinkc profile --target NAME --on DEVICE` measures a device of your own",
     )
 
 

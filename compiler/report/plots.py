@@ -17,11 +17,12 @@ from shrinkc.latency_tables.files import Validation
 
 _NEEDED = "images need matplotlib: pip install 'shrinkc[plot]'"
 _COLOURS = {"fp32": "#1b6ca8", "fp16": "#2a9d5c", "int8": "#c4581c"}
-_MARKS = {"none": "x", "network": "o", "family": "^", "operator": "."}
+_MARKS = {"none": "x", "network": "o", "family": "^", "operator": ".", "unlike": "s"}
 _NAMES = {
     "none": "fitted to it",
     "network": "network held out",
     "family": "family held out",
+    "unlike": "in no fit, unlike it",
     "operator": "operator held out",
 }
 

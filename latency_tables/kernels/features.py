@@ -25,6 +25,12 @@ FUNCTION_OPS = frozenset(
 )
 # By more than their bytes.
 PRICED_OPS = MATRIX_OPS | POOLING_OPS | FUNCTION_OPS | {"depthwise_conv2d", "conv_transpose2d"}
+# What `operator_class` says of the operators that networks mostly have.
+CLASSES = (
+    *("image_conv", "dense_conv", "pointwise_conv", "depthwise_conv2d", "grouped_conv"),
+    *("conv_transpose2d", "matrix_vector", "matrix_product", "elementwise", "concat", "resize"),
+    *("max_pool", "avg_pool", "mean", "sigmoid", "silu", "gelu", "softmax", "layer_norm"),
+)
 IMAGE_CHANNELS = 4  # a convolution on so few channels reads the image
 
 

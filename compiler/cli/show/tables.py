@@ -10,11 +10,32 @@ from rich.table import Table
 
 from shrinkc.errors import TableError
 from shrinkc.latency_tables.files import HELD_OUT, Validation
+from shrinkc.latency_tables.kernels.features import CLASSES
+from shrinkc.latency_tables.kernels.model import MIN_NETWORKS
 from shrinkc.latency_tables.key import OpKey
-from shrinkc.latency_tables.store import read_statement, resolve
+from shrinkc.latency_tables.store import load_table, read_statement, resolve
 from shrinkc.latency_tables.table import NETWORK, LatencyTable
 
-SHOWN = ("target", "device", "batch", "kind", "stated_error")
+HEADERS = ("target", "for", "error", "9 of 10", "dated")
+
+
+def shown(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of HEADERS: narrow enough for 80 columns, a precision a line."""
+    threads, batch = row["threads"], row["batch"]
+    place = row["device"] if row["device"].startswith("NVIDIA") else f"{row['device']}, {threads}T"
+    where = place if batch == 1 else f"{place}, batch {batch}"
+    errors = [f"{p} {row['errors'][p]:.1f}%" for p in row["precisions"] if p in row["errors"]]
+    within = [
+        "–" if row["interval"][p] is None else f"±{100 * (row['interval'][p] - 1):.0f}%"
+        for p in row["precisions"]
+    ]
+    return (
+        row["target"],
+        where,
+        "\n".join(errors) or "not stated",
+        "\n".join(within),
+        row["date"][:7],
+    )
 
 
 def line(name: str) -> dict[str, Any]:
@@ -33,8 +54,29 @@ def line(name: str) -> dict[str, Any]:
         "batch": meta.batch,
         "kind": meta.kind,
         "precisions": list(meta.precisions),
+        "date": meta.date,
         "stated_error": _stated(meta.precisions, errors),
+        "errors": _hardest(meta.precisions, errors),
+        "interval": _intervals(name, meta.precisions, errors),
     }
+
+
+def _intervals(
+    name: str, precisions: Sequence[str], errors: Mapping[tuple[str, str], float]
+) -> dict[str, float | None]:
+    """By precision, of networks like those that it was tested on; None where there were none."""
+    if not any(held_out in ("network", "family") for _, held_out in errors):
+        return dict.fromkeys(precisions)
+    table = load_table(name)
+    return {precision: table.spread(precision, 0.0) for precision in precisions}
+
+
+def _hardest(
+    precisions: Sequence[str], errors: Mapping[tuple[str, str], float]
+) -> dict[str, float]:
+    tests = ("network", "operator", "none")
+    found = {p: next((errors[p, h] for h in tests if (p, h) in errors), None) for p in precisions}
+    return {p: error for p, error in found.items() if error is not None}
 
 
 def _stated(precisions: Sequence[str], errors: Mapping[tuple[str, str], float]) -> str:
@@ -52,6 +94,7 @@ _HELD_OUT = {
     "network": "networks held out",
     "family": "families held out",
     "operator": "operators held out",
+    "unlike": "in no fit, unlike it",
 }
 
 
@@ -67,6 +110,8 @@ def describe(table: LatencyTable) -> dict[str, Any]:
             for held_out in HELD_OUT
             if (error := _error(table.validation, precision, held_out))
         ],
+        "interval": {p: table.spread(p, 0.0) for p in table.precisions},
+        "never_tried": {p: _never_tried(table, p) for p in table.models},
         "coverage": _measured_coverage(table) + _fitted_coverage(table),
         "corrected": sorted(table.corrections),
     }
@@ -88,6 +133,16 @@ def _error(rows: tuple[Validation, ...], precision: str, held_out: str) -> dict[
         "worst_percent": 100 * max(errors),
         "within_10_percent": 100 * sum(e <= 0.1 for e in errors) / len(errors),
     }
+
+
+def _never_tried(table: LatencyTable, precision: str) -> list[str]:
+    """Operator classes that the fit has seen in fewer networks than tell their price."""
+    seen = table.models[precision].coverage
+    return sorted(
+        name
+        for name in CLASSES
+        if not any(c.networks >= MIN_NETWORKS for n, c in seen.items() if n == name)
+    )
 
 
 def _measured_coverage(table: LatencyTable) -> list[dict[str, Any]]:

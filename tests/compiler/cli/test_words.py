@@ -53,7 +53,10 @@ def test_near_words_are_named(words: list[str], meant: str, capsys: Streams) -> 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("shrinkc estimate --target rp", {"rpi4", "rpi4/tflite-ruy", "rpi4/tflite-xnnpack"}),
+        (
+            "shrinkc estimate --target rpi5",
+            {"rpi5", "rpi5/tflite-xnnpack", "rpi5/tflite-xnnpack-t1"},
+        ),
         ("shrinkc model.pt --target hos", {"host"}),
         ("shrinkc prune --criterion h", {"hrank", "he"}),
         ("shrinkc shrink --method two", {"two-stage-dp"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from shrinkc.compiler.cli.app import Command, Group, app
 from shrinkc.compiler.cli.completion import targets
-from shrinkc.compiler.cli.options import PlotOption
+from shrinkc.compiler.cli.options import NameOption, PlotOption
 from shrinkc.compiler.cli.output import as_json, print_json, wide_console
 
 tables = typer.Typer(cls=Group, help="Show what latency tables there are, and what they know.")
@@ -20,7 +21,8 @@ app.add_typer(tables, name="tables")
 @tables.callback(invoke_without_command=True)
 def tables_list(context: typer.Context) -> None:
     """List the targets and the error that each table states."""
-    from shrinkc.compiler.cli.show.tables import SHOWN, line
+    from shrinkc.compiler.cli.show.tables import HEADERS, line
+    from shrinkc.compiler.cli.show.tables import shown as cells
     from shrinkc.latency_tables.store import known_targets
 
     if context.invoked_subcommand is not None:
@@ -29,19 +31,21 @@ def tables_list(context: typer.Context) -> None:
     if as_json():
         print_json({"tables": rows})
         return
-    shown = Table(title="latency tables", title_justify="left")
-    for header in ("target", "device", "batch", "known by", "error"):
+    shown = Table(box=None, padding=(0, 2, 0, 0))  # 80 columns do
+    for header in HEADERS:
         shown.add_column(header, overflow="fold")
     for row in rows:
         if "error" in row:
             shown.add_row(escape(row["target"]), f"damaged: {escape(row['error'])}")
         elif not row["stands_for"]:
-            shown.add_row(*(escape(str(row[name])) for name in SHOWN))
+            shown.add_row(*map(escape, cells(row)))
     console = wide_console()
     console.print(shown)
     short = (f"{r['target']} = {r['stands_for']}" for r in rows if r["stands_for"])
     console.print(f"short names: {escape(', '.join(short))}")
     console.print("host: this machine, measured when asked")
+    console.print("error: the mean, of networks held out; 9 of 10 such networks are within ±")
+    console.print("your own device: shrinkc profile --target NAME --on DEVICE")
 
 
 @tables.command("show", cls=Command)
@@ -73,6 +77,49 @@ def tables_show(
     for name, value in described["provenance"].items():
         console.print(f"{name}: {escape(str(value))}")
     console.print(errors(described["errors"]))
+    for precision, factor in described["interval"].items():
+        if factor is not None:
+            console.print(
+                f"{precision}: 9 of 10 networks like these are within × or ÷ {factor:.2f}"
+            )
+    for precision, names in described["never_tried"].items():
+        console.print(f"{precision}, tried on fewer than 3 networks: {', '.join(names)}")
     console.print(coverage(described["coverage"]))
     if plot is not None:
         console.print(f"{escape(str(plot))}: predicted against measured")
+
+
+@tables.command("export", cls=Command)
+def tables_export(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="A target, or a table's folder.", autocompletion=targets
+        ),
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")],
+) -> None:
+    """Write a table as one file to hand on, with its source and a digest."""
+    from shrinkc.compiler.profile.table_file import export_table
+
+    export_table(target, file)
+    if as_json():
+        print_json({"target": target, "file": str(file)})
+        return
+    wide_console().print(escape(f"{file}: {target}"), soft_wrap=True)
+
+
+@tables.command("import", cls=Command)
+def tables_import(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `tables export` wrote.")],
+    *,
+    name: NameOption = None,
+) -> None:
+    """Make the table of a file your own."""
+    from shrinkc.compiler.profile.table_file import import_table
+
+    target = import_table(file, name)
+    if as_json():
+        print_json({"target": target, "file": str(file)})
+        return
+    wide_console().print(escape(f"{target} now means the table of {file}"), soft_wrap=True)
