@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -115,7 +115,7 @@ class _File:
 
 def _is_numbers(output: Any) -> bool:
     """And neither texts nor a list of arrays."""
-    return isinstance(output, np.ndarray) and output.dtype.kind in "biuf"
+    return isinstance(output, np.ndarray) and cast(Array, output).dtype.kind in "biuf"
 
 
 def _opened(path: Path, threads: int) -> tuple[FileSide, _File]:
