@@ -35,7 +35,7 @@ def rfft(
         raise c.unsupported("a Fourier transform of another length than its input's; pad or cut it")
     bins = size // 2 + 1
     both = kernels(torch.ones(size), bins) * _FACTORS[norm](size)[0]
-    return Complex(*(_along(c, x, dim, part) for part in both.split(bins)))
+    return Complex(_along(c, x, dim, both[:bins]), _along(c, x, dim, both[bins:]))
 
 
 def irfft(
@@ -53,9 +53,9 @@ def irfft(
     if size % 2 == 0:
         weights[-1] = 1.0
     scaled = kernels(torch.ones(size), bins) * (_FACTORS[norm](size)[1] / size)
-    cosines, sines = (part * weights[:, None] for part in scaled.split(bins))
-    parts = (_along(c, p, dim, m.T) for p, m in ((x.real, cosines), (x.imag, sines)))
-    return c.b.call(ir.add, *parts)
+    cosines, sines = scaled[:bins] * weights[:, None], scaled[bins:] * weights[:, None]
+    real, imag = _along(c, x.real, dim, cosines.T), _along(c, x.imag, dim, sines.T)
+    return c.b.call(ir.add, real, imag)
 
 
 def _along(c: Context, x: fx.Node, dim: int, matrix: Tensor) -> fx.Node:
@@ -69,6 +69,10 @@ def _along(c: Context, x: fx.Node, dim: int, matrix: Tensor) -> fx.Node:
 
 def conj(c: Context, x: Complex) -> Complex:
     return Complex(x.real, c.b.call(ir.neg, x.imag))
+
+
+def same(c: Context, x: Complex) -> Complex:
+    return x
 
 
 def neg(c: Context, x: Complex) -> Complex:
@@ -111,7 +115,7 @@ RULES: dict[str, Callable[..., Any]] = {"fft_rfft": rfft}
 COMPLEX_RULES: dict[str, Callable[..., Any]] = {
     "fft_irfft": irfft,
     "conj": conj,
-    "resolve_conj": lambda c, x: x,
+    "resolve_conj": same,
     "neg": neg,
     "mul": mul,
     "multiply": mul,
