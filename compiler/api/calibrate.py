@@ -25,6 +25,9 @@ class Calibration:
     networks              that were timed
     error_before_percent  precision → mean absolute error of the table as it was
     error_after_percent   of the corrected one, each network held out in turn
+    disagreeing           precision → networks further from what the others say of them than the
+                          table's interval, which are left out of the correction
+    throttled             how the device got hot meanwhile; empty where it did not
     """
 
     target: str
@@ -32,6 +35,8 @@ class Calibration:
     networks: int
     error_before_percent: dict[str, float]
     error_after_percent: dict[str, float]
+    disagreeing: dict[str, tuple[str, ...]]
+    throttled: str
 
     def __repr__(self) -> str:
         errors = ", ".join(
@@ -86,7 +91,8 @@ def calibrate(
         found = calibrate_table(table, device, setup, precisions, done)
         save_table(replace(found.table, target=str(saved)), folder)
     before, after = dict(found.before_percent), dict(found.after_percent)
-    return Calibration(str(saved), folder, len(REFERENCE_NETWORKS), before, after)
+    said = dict(found.disagreeing), found.throttled
+    return Calibration(str(saved), folder, len(REFERENCE_NETWORKS), before, after, *said)
 
 
 def _precisions(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import exp
 
 import torch
 
@@ -17,14 +19,17 @@ from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.formats.registry import format_of_device
 from shrinkc.compiler.profile.measure import REFERENCE_NOTE, reference_model
+from shrinkc.compiler.profile.pace import Pace
 from shrinkc.compiler.profile.reference_networks import REFERENCE_NETWORKS, ReferenceNetwork
 from shrinkc.compiler.quantise.simulate import Quantisation
-from shrinkc.errors import DeviceError
+from shrinkc.errors import DeviceError, TableError
 from shrinkc.latency_tables import correct
 from shrinkc.latency_tables.measured import Measurement
 from shrinkc.latency_tables.table import LatencyTable
+from shrinkc.latency_tables.tested.interval import UNTRIED
 
 TOGETHER, PASSES = 3, 3  # networks timed side by side, each beside others in every pass
+RESTING_S = 300.0  # after that a hot device is taken as it is
 METHOD = Method(warmup=2, rounds=(5, 20), seconds=3.0, undisturbed=True, turn=5)
 
 
@@ -63,6 +68,7 @@ class Timed:
 
     networks: Mapping[str, Measurement]
     reference_us: float | None
+    throttled: str = ""  # how the device got hot; empty where it did not
 
 
 def time_networks(
@@ -79,11 +85,17 @@ def time_networks(
     files = {n.name: network_file(n.program, setup.runtime, precision) for n in networks}
     answers: dict[str, list[Measured]] = {name: [] for name in files}
     dice, speeds = random.Random(0), list[float]()
+    pace = Pace(time.monotonic() + RESTING_S)
     for _ in range(PASSES):
         names = dice.sample(list(files), len(files))
         for start in range(0, len(names), TOGETHER):
             models = [Model(name, files[name]) for name in names[start : start + TOGETHER]]
-            for answer in session.measure([reference_model(setup, precision), *models], METHOD):
+            timed = [reference_model(setup, precision), *models]
+            found = pace.settled(
+                lambda timed=timed: list(session.measure(timed, METHOD)),
+                lambda: session.conditions,
+            )
+            for answer in found:
                 if isinstance(answer, Failed):
                     raise DeviceError(f"the device refuses {answer.model}: {answer.reason}")
                 answers[answer.model].append(answer)
@@ -94,7 +106,7 @@ def time_networks(
         name: settle([Sample(a.times_us, reference_us=a.reference_us) for a in found], usual)
         for name, found in answers.items()
     }
-    return Timed(settled, usual_us(speeds))
+    return Timed(settled, usual_us(speeds), str(pace))
 
 
 def _reference_times(session: Session, setup: Setup, precision: str) -> tuple[float, ...]:
@@ -129,11 +141,14 @@ def runs(
 @dataclass(frozen=True)
 class Calibrated:
     """`table` has the corrections and states their error; percent errors by precision: of the table
-    as it was, and of networks left out of the correction."""
+    as it was, and of networks left out of the correction. `disagreeing`, by precision, are networks
+    that the others put further off than the table's interval: no part of the correction."""
 
     table: LatencyTable
     before_percent: dict[str, float]
     after_percent: dict[str, float]
+    disagreeing: dict[str, tuple[str, ...]]
+    throttled: str
 
 
 def calibrate_table(
@@ -150,18 +165,25 @@ def calibrate_table(
     """
     networks = list(reference_networks())
     by_precision: dict[str, list[correct.Run]] = {}
-    speeds: list[float] = []
+    speeds, throttled = list[float](), ""
     with device.open(setup) as session:
         environment = session.environment
         for precision in precisions:
             timed = time_networks(session, setup, networks, precision, done)
             by_precision[precision] = runs(table, networks, timed.networks, precision)
             speeds += [] if timed.reference_us is None else [timed.reference_us]
+            throttled = timed.throttled or throttled
+    disagreeing = {p: _disagreeing(table, found, p) for p, found in by_precision.items()}
+    agreeing = {
+        p: [run for run in found if run.network not in disagreeing[p]]
+        for p, found in by_precision.items()
+    }
     validation = tuple(v for p, found in by_precision.items() for v in correct.validate(found, p))
     untouched = tuple(v for v in table.validation if v.precision not in by_precision)
     cpu, version = (environment.get(n, "unknown") for n in ("cpu", "runtime_version"))
+    used = len(networks) - max(map(len, disagreeing.values()), default=0)
     note = (
-        f"corrected by {len(networks)} networks on {device.name} ({cpu}, {setup.runtime} "
+        f"corrected by {used} networks on {device.name} ({cpu}, {setup.runtime} "
         f"{version}, {setup.threads} threads, {datetime.now(UTC):%Y-%m-%d})"
     )
     corrected = replace(
@@ -170,14 +192,35 @@ def calibrate_table(
         validation=(*untouched, *validation),
         corrections={
             **table.corrections,
-            **{p: correct.fit(found) for p, found in by_precision.items()},
+            **{p: correct.fit(found) for p, found in agreeing.items()},
         },
     )
     return Calibrated(
         corrected,
         {p: _mean_percent(found) for p, found in by_precision.items()},
         {p: corrected.mean_error_percent(p) or 0.0 for p in by_precision},
+        disagreeing,
+        throttled,
     )
+
+
+def _disagreeing(
+    table: LatencyTable, found: Sequence[correct.Run], precision: str
+) -> tuple[str, ...]:
+    """Networks further from what a correction by all others says of them than the table says that
+    networks may be. Raises TableError where that is every second: they have no correction."""
+    factor = table.spread(precision, 1.0) or exp(UNTRIED)
+    rows = correct.validate(found, precision)
+    off = {v.network: v.predicted_ms / v.measured_ms for v in rows}
+    names = tuple(name for name, ratio in off.items() if not 1 / factor <= ratio <= factor)
+    if 2 * len(names) >= len(found):
+        shown = ", ".join(f"{name} × {1 / off[name]:.2f}" for name in names[:3])
+        raise TableError(
+            f"{table.target}: {len(names)} of {len(found)} networks disagree with what the others "
+            f"say of them by more than a factor of {factor:.2f} ({shown}): no correction fits; "
+            "measure a table of this device with shrinkc profile"
+        )
+    return names
 
 
 def _noted(earlier: str, note: str, speeds: Sequence[float]) -> str:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 
 from shrinkc.compiler.devices.jobs import REFERENCE, Failed, Measured, Method, Model, Session, Setup
@@ -19,6 +20,7 @@ from shrinkc.compiler.devices.samples import Sample, noisy, settle, usual_us
 from shrinkc.compiler.profile.journal import Entry, Journal
 from shrinkc.compiler.profile.op_files import NoFileError, op_file, tiny_file
 from shrinkc.compiler.profile.op_sets import NETWORK_BYTES
+from shrinkc.compiler.profile.pace import Pace
 from shrinkc.errors import DeviceLostError
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.measured import Measurement
@@ -47,12 +49,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is known now. `missing` were not reached in the budget; `failed` have their reasons."""
+    """What is known now. `missing` were not reached in the budget; `failed` have their reasons.
+    `throttled` says how the device got hot; empty where it did not."""
 
     measured: dict[OpKey, Measurement]
     failed: dict[OpKey, str]
     missing: tuple[OpKey, ...]
     noisy: tuple[OpKey, ...]
+    throttled: str = ""
 
 
 def described(key: OpKey) -> str:
@@ -87,16 +91,15 @@ def profile(
 
     Raises DeviceError; what was measured is in the journal by then.
     """
-    deadline = time.monotonic() + plan.budget_s
-    keys = plan.keys
+    pace, keys = Pace(time.monotonic() + plan.budget_s, stop), plan.keys
     for number in range(plan.passes):
-        _one_pass(session, plan, journal, keys, number, deadline, done, stop)
+        _one_pass(session, plan, journal, keys, number, pace, done)
     again = tuple(_noisy(_settled(journal)))
     if again and not stop.is_set():
         counts = {key: len(samples) for key, samples in journal.samples().items()}
         if all(counts[key] <= plan.passes for key in again):
-            _one_pass(session, plan, journal, again, plan.passes, deadline, lambda: None, stop)
-    return outcome(plan, journal)
+            _one_pass(session, plan, journal, again, plan.passes, pace, lambda: None)
+    return replace(outcome(plan, journal), throttled=str(pace))
 
 
 def outcome(plan: Plan, journal: Journal) -> Outcome:
@@ -112,9 +115,8 @@ def _one_pass(
     journal: Journal,
     keys: Sequence[OpKey],
     number: int,
-    deadline: float,
+    pace: Pace,
     done: Callable[[], None],
-    stop: threading.Event,
 ) -> None:
     """Every operator that was not measured `number` + 1 times yet, in groups."""
     counts = {key: len(samples) for key, samples in journal.samples().items()}
@@ -124,12 +126,12 @@ def _one_pass(
         done()
     groups = _groups(left, journal.crashed(), plan.seed + number)
     for index, group in enumerate(groups):
-        remaining = deadline - time.monotonic()
-        if stop.is_set() or remaining <= 0:
+        if pace.over:
             return
-        share = remaining / (len(groups) - index) / max(plan.passes - number, 1)
+        share = pace.remaining_s / (len(groups) - index) / max(plan.passes - number, 1)
+        timed = partial(measure_group, session, plan.setup, group, share)
         try:
-            entries = measure_group(session, plan.setup, group, share)
+            entries = pace.settled(timed, lambda: session.conditions)
         except DeviceLostError as lost:
             at = [key for key in group if lost.model in (described(key), _base(described(key)))]
             crashed = at if lost.crashed else []

@@ -192,7 +192,7 @@ def _table(
     if not measured:
         reason = next(iter(outcome.failed.values()), "the time was up")
         raise DeviceError(f"{job.target}: nothing was measured: {reason}")
-    note = _note(journal, session.environment)
+    note = _note(journal, outcome.throttled)
     meta = _meta(job, session.environment, _precisions(measured), note)
     return LatencyTable(job.target, meta, measured)
 
@@ -219,7 +219,7 @@ def _meta(
     )
 
 
-def _note(journal: Journal, environment: Mapping[str, Any]) -> str:
+def _note(journal: Journal, throttled: str) -> str:
     """Conditions over the whole run, those that the system shows."""
     parts: list[str] = []
     for name, unit in READ_CONDITIONS.items():
@@ -228,6 +228,7 @@ def _note(journal: Journal, environment: Mapping[str, Any]) -> str:
             parts.append(f"{min(seen):.0f}–{max(seen):.0f} {unit}")
     speed = reference_us(journal)
     parts += [f"{REFERENCE_NOTE} {speed:.1f} µs"] if speed else []
+    parts += [throttled] if throttled else []
     return "; ".join(parts)
 
 

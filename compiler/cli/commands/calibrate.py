@@ -18,7 +18,7 @@ from shrinkc.compiler.cli.options import (
     RuntimeOption,
     ThreadsOption,
 )
-from shrinkc.compiler.cli.output import as_json, print_json, progress, wide_console
+from shrinkc.compiler.cli.output import as_json, print_json, progress, warn, wide_console
 
 
 @app.command(cls=Command)
@@ -48,6 +48,14 @@ def calibrate(
         name=name,
         progress=progress(),
     )
+    for one, names in found.disagreeing.items():
+        if names:
+            warn(
+                f"{one}: {', '.join(names)} disagree with the other networks by more than the "
+                "table's interval and are no part of the correction"
+            )
+    if found.throttled:
+        warn(f"the device was {found.throttled}; a fan or a heat sink makes it even")
     if as_json():
         print_json({**asdict(found), "folder": str(found.folder)})
         return

@@ -62,6 +62,8 @@ def _kind(key: OpKey) -> str:
 
 
 def _warn_noisy(result: Result) -> None:
+    if result.outcome.throttled:
+        warn(f"the device was {result.outcome.throttled}; a fan or a heat sink makes it even")
     noisy = result.outcome.noisy
     if noisy:
         names = ", ".join(described(key) for key in noisy[:2])
@@ -89,6 +91,7 @@ def profile_json(result: Result) -> dict[str, Any]:
         "not_measured": [{"reason": r, "operators": n} for r, n in reasons(outcome.failed)],
         "missing": len(outcome.missing),
         "noisy": [described(key) for key in outcome.noisy],
+        "throttled": result.outcome.throttled or None,
         "seconds": round(result.seconds, 1),
     }
 

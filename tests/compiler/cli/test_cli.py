@@ -296,7 +296,7 @@ OTHERS: dict[tuple[str, ...], Kind] = {
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--target", "rpi9"), "known: host, gpu, pixel"),
+        (("--target", "rpi9"), "known: host, gpu, odroid-n2"),
         (("--input", "1,5,32,32"), "--input"),
         (("--input", "banana"), "--input banana"),
         (("--precision", "int4"), "'fp32', 'int8'"),

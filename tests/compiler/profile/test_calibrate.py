@@ -17,7 +17,7 @@ from shrinkc.compiler.devices.jobs import REFERENCE, Failed, Measured, Method, M
 from shrinkc.compiler.profile import calibrate as calibration
 from shrinkc.compiler.profile.calibrate import PASSES, calibrate_table, reference_networks
 from shrinkc.compiler.profile.reference_networks import REFERENCE_NETWORKS
-from shrinkc.errors import DeviceError
+from shrinkc.errors import DeviceError, TableError
 from shrinkc.latency_tables.store import load_table
 
 FEW = REFERENCE_NETWORKS[:4]
@@ -90,6 +90,26 @@ def test_a_second_correction_starts_from_the_table_as_shipped() -> None:
     once = calibrate_table(TABLE, Board(), setup, ("fp32",), lambda: None)
     twice = calibrate_table(once.table, Board(), setup, ("fp32",), lambda: None)
     assert twice.table.corrections == once.table.corrections
+
+
+def test_a_network_that_disagrees_is_said_and_not_averaged() -> None:
+    board = Board()
+    board.us[FEW[2].name] *= 4
+    found = calibrate_table(TABLE, board, Setup("tflite"), ("fp32",), lambda: None)
+    assert FEW[2].name in found.disagreeing["fp32"]
+    scales = [c.scale for c in found.table.corrections["fp32"].by_class.values()]
+    assert max(scales) < 2.5
+    for name in board.us:
+        board.us[name] *= 3 if name in (FEW[0].name, FEW[2].name) else 1
+    with pytest.raises(TableError, match=r"of 4 networks disagree .* shrinkc profile"):
+        calibrate_table(TABLE, board, Setup("tflite"), ("fp32",), lambda: None)
+
+
+def test_a_hot_board_rests_and_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shrinkc.compiler.profile.pace.RESTS_S", (0.01,))
+    board = Board(conditions={"temperature_c": 85.0})
+    found = calibrate_table(TABLE, board, Setup("tflite"), ("fp32",), lambda: None)
+    assert "85 °C" in found.throttled
 
 
 def test_a_network_that_the_device_refuses_is_named() -> None:
