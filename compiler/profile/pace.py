@@ -58,8 +58,8 @@ class Pace:
         slow = mhz is not None and mhz < SLOWED * self._fastest_mhz
         if not hot and not (warm and slow):
             return False
-        said = (celsius is not None and f"{celsius:.0f} °C", mhz is not None and f"{mhz:.0f} MHz")
-        self.worst = ", ".join(filter(None, said))
+        units = ((celsius, "°C"), (mhz, "MHz"))
+        self.worst = ", ".join(f"{value:.0f} {unit}" for value, unit in units if value is not None)
         return True
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ priors from the hardware.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,7 +85,9 @@ EXPECTED = {
         **_COMMON,
     },
 }
-SHARED = dict.fromkeys(("gemm", "tokens", "depthwise", "vector"), 1 / 4)  # by four cores
+SHARED: Mapping[str, float] = dict.fromkeys(  # by four cores
+    ("gemm", "tokens", "depthwise", "vector"), 1 / 4
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,10 +4,11 @@ import time
 from dataclasses import replace
 from importlib.resources import files
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from unlike_networks import total_ms
 
@@ -124,36 +125,62 @@ def test_widths_have_cliffs_where_the_kernels_have_blocks(target: str, precision
     assert min(steps[0], steps[block]) > 3 * max(steps[1:block])
 
 
-@given(
-    st.sampled_from(EVERY),
-    st.sampled_from(["conv2d", "depthwise_conv2d", "linear", "conv_transpose2d", "add"]),
-    st.tuples(st.integers(1, 600), st.integers(1, 600), st.integers(1, 64)),
-    st.sampled_from([1, 3, 5]),
-)
+WINDOWED = ("conv2d", "depthwise_conv2d", "conv_transpose2d", "max_pool", "avg_pool")
+KEEPING = ("max_pool", "avg_pool", "mean", "add", "mul", "hard_swish", "silu", "gelu", "softmax")
+KEEPING = (*KEEPING, "layer_norm", "resize", "transpose", "concat", "pad")
+OPS = (*WINDOWED[:3], "linear", "matmul", *KEEPING)
+EXTENTS = st.tuples(st.integers(1, 600), st.integers(1, 600), st.integers(1, 64))
+
+
+def sized(op: str, channels: int, out: int, size: int, taps: int, precision: str) -> OpKey:
+    depthwise = op == "depthwise_conv2d"
+    kernel = taps if op in WINDOWED else 1
+    return OpKey(
+        *(op, channels, channels if depthwise or op in KEEPING else out),
+        kernel=(kernel, kernel),
+        groups=channels if depthwise else 1,
+        in_size=(size, size),
+        out_size=(1, 1) if op == "mean" else (size, size),
+        precision=precision,
+    )
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(EVERY), st.sampled_from(OPS), EXTENTS, st.sampled_from([1, 3, 5]))
 def test_more_of_anything_never_costs_less(
     where: tuple[str, str], op: str, extents: tuple[int, int, int], kernel: int
 ) -> None:
     table = load_table(where[0])
 
-    def ms(channels: int, out: int, size: int, taps: int) -> float:
-        depthwise = op == "depthwise_conv2d"
-        key = OpKey(
-            *(op, channels, channels if depthwise else out),
-            kernel=(taps, taps),
-            groups=channels if depthwise else 1,
-            in_size=(size, size),
-            out_size=(size, size),
-            precision=where[1],
-        )
-        return table.estimate(key).ms
+    def ms(*shape: int) -> float:
+        return table.estimate(sized(op, *shape, precision=where[1])).ms
 
     channels, out, size = extents
     base = ms(channels, out, size, kernel)
     assert base > 0
     assert ms(channels + 1, out, size, kernel) >= base
     assert ms(channels, out + 1, size, kernel) >= base
+    # a product with one column is another kernel: a cliff that is real
     assert size == 1 or ms(channels, out, size + 1, kernel) >= base
     assert ms(channels, out, size, kernel + 2) >= base
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(EVERY), st.sampled_from(OPS), EXTENTS, st.sampled_from([1, 3, 5]))
+def test_nothing_outruns_arithmetic_or_memory(
+    where: tuple[str, str], op: str, extents: tuple[int, int, int], kernel: int
+) -> None:
+    """The floors of prices are what the device can do at most."""
+    table = load_table(where[0])
+    key = sized(op, *extents, kernel, precision=where[1])
+    prices = table.models[where[1]].coefficients
+    us = 1e3 * table.estimate(key).ms
+    vector = prod(key.out_size) == 1  # bound by reading its weights
+    if key.macs and not vector:
+        assert us >= 0.999 * prices["gemm"].floor * key.macs / 1e6
+    streamed = key.weight_elements if vector else key.input_elements + key.output_elements
+    if not key.macs or vector:
+        assert us >= 0.999 * prices["elementwise"].floor * key.element_bytes * streamed / 1e3
 
 
 @pytest.mark.parametrize("target", FITTED)

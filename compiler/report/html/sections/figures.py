@@ -56,11 +56,13 @@ def _figures(report: Json) -> Html:
 
 def _more_or_less(report: Json) -> str:
     """' ± 3.1 ms', as far as nine of ten networks are off."""
-    prediction = report.get("prediction") or {}
-    low, high = (prediction.get(f"total_ms_{end}") for end in ("low", "high"))
-    if low is None or high is None:
+    prediction: Json | None = report.get("prediction")
+    if not prediction:
         return ""
-    total = prediction["total_ms"]
+    low, high = (units.finite(prediction.get(f"total_ms_{end}")) for end in ("low", "high"))
+    total = units.finite(prediction["total_ms"])
+    if low is None or high is None or total is None:
+        return ""
     return f" ± {units.ms(max(high - total, total - low))}"
 
 
