@@ -105,6 +105,9 @@ class HostTable(HostOperators):
     def network_overhead_ms(self, precision: str) -> float:
         return self.offset_ms
 
+    def spread(self, precision: str, unlike_share: float) -> float | None:
+        return None
+
 
 def table() -> HostTable:
     return HostTable(cifar.OUT / "operators.json")

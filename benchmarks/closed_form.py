@@ -91,6 +91,9 @@ class HostOperators:
     def network_overhead_ms(self, precision: str) -> float:
         return 0.0
 
+    def spread(self, precision: str, unlike_share: float) -> float | None:
+        return None
+
 
 def _operator_ms(key: OpKey) -> float:
     """The lower quartile: whoever else computes here only adds. What the quantiser cannot write

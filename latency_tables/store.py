@@ -79,7 +79,7 @@ def load_table(target: str, also: tuple[str, ...] = ()) -> LatencyTable:
     raise UnknownTargetError(
         f"unknown target '{target}'",
         f"{meant}known: {', '.join(names)}, or the path of a table's folder; "
-        "`shrinkc profile --target NAME --on DEVICE` measures a device of your own",
+        "`shrinkc profile` measures a device of your own",
     )
 
 

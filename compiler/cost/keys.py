@@ -16,13 +16,16 @@ def macs(program: ops.Program) -> int:
     return sum(key.macs for _, key in keyed(program, "fp32"))
 
 
-def keyed(program: ops.Program, precision: str) -> list[tuple[ops.Op, OpKey]]:
+def keyed(
+    program: ops.Program, precision: str, batch: int | None = None
+) -> list[tuple[ops.Op, OpKey]]:
     """Every operator that takes time, with its key, as often as it is computed; reshapes move
-    nothing and are left out."""
+    nothing and are left out. `batch`: of the program, where it does not say so itself."""
+    batch = batch_of(program) if batch is None else batch
     return [
         (op, key)
         for op in program.ops
-        for key, times in op_keys(op, precision, batch_of(program))
+        for key, times in op_keys(op, precision, batch)
         for _ in range(times)
     ]
 
@@ -48,7 +51,9 @@ def op_key(op: ops.Op, precision: str, batch: int = 1) -> OpKey | None:
     key = _KEYS[type(op)](op, precision)
     if key is None:
         return None
-    before = max((_folded(x, batch) for x in op.operands()), default=1)
+    rank = len(op.output.shape)  # what has fewer dimensions is broadcast, without the batch
+    whole = (x for x in op.operands() if len(x.shape) >= rank)
+    before = max((_folded(x, batch) for x in whole), default=1)
     after = _folded(op.output, batch)
     (height, width), (rows, columns) = key.in_size, key.out_size
     return replace(key, in_size=(before * height, width), out_size=(after * rows, columns))

@@ -19,3 +19,6 @@ class ByMacs:
 
     def network_overhead_ms(self, precision: str) -> float:
         return 0.01
+
+    def spread(self, precision: str, unlike_share: float) -> float | None:
+        return None

@@ -25,3 +25,6 @@ class Steps:
 
     def network_overhead_ms(self, precision: str) -> float:
         return 0.0
+
+    def spread(self, precision: str, unlike_share: float) -> float | None:
+        return None

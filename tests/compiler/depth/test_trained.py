@@ -65,6 +65,9 @@ class ByWork:
     def network_overhead_ms(self, precision: str) -> float:
         return 0.0
 
+    def spread(self, precision: str, unlike_share: float) -> float | None:
+        return None
+
 
 def small_network(seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)

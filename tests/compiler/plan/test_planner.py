@@ -67,6 +67,9 @@ class Device:
     def network_overhead_ms(self, precision: str) -> float:
         return 0.001
 
+    def spread(self, precision: str, unlike_share: float) -> float | None:
+        return None
+
 
 class OnlyFp32(Device):
     def network_overhead_ms(self, precision: str) -> float:
