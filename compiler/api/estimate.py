@@ -10,6 +10,7 @@ from shrinkc.compiler.api.steps.network import Inputs, Model, ModelFile, subject
 from shrinkc.compiler.api.steps.optimise import optimise
 from shrinkc.compiler.api.steps.target import Target, cost_table, target_name
 from shrinkc.compiler.cost.predict import CostTable, Prediction, predict, predict_keys
+from shrinkc.compiler.cost.which_file import which_file
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.formats.registry import read_model
 from shrinkc.compiler.formats.tflite import TFLITE
@@ -69,7 +70,8 @@ def estimate(
     subject = subject_of(model, inputs)
     with shown_by(progress).task("Estimating"):
         optimised = optimise(subject.graph, table, options)
-        return predict(lower(optimised.final), table, precision)
+        found = predict(lower(optimised.final), table, precision)
+        return replace(found, notes=which_file(found))
 
 
 def _tflite_file(model: Model) -> Path | None:

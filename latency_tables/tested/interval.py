@@ -4,7 +4,8 @@ Nine of ten lie within a factor of it, which follows from the networks that the 
 (split conformal prediction: Lei 2018, "Distribution-Free Predictive Inference"): of n errors |log
 (measured / predicted)| the ⌈0.9 (n + 1)⌉-th; the largest and half of it more where there are too
 few. Where only part of a network's time is in operators like those of the fit, the rest is as
-uncertain as networks unlike the fit's were, or as a factor of two where none was measured.
+uncertain as networks unlike the fit's were, or as a factor of two where none was measured. So is
+everything where fewer than four networks were tested.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from shrinkc.latency_tables.files import UNLIKE, Validation
 
 LEVEL = 0.9
 UNTRIED = log(2.0)
-FEWEST = 4  # networks that tell how wrong the table is of those unlike its fit
+FEWEST = 4  # networks that tell how wrong the table is of such
 TOO_FEW = 1.5
 _HARDEST_FIRST = ("family", "network", "operator")  # that a table may have been tested by
 
@@ -34,7 +35,8 @@ def spread(validation: Sequence[Validation], precision: str, unlike_share: float
         return None
     alike, others = _quantile(tested), errors.get(UNLIKE, [])
     unlike = _quantile(others) if len(others) >= FEWEST else UNTRIED
-    return exp(alike + unlike_share * max(0.0, unlike - alike))
+    share = unlike_share if len(tested) >= FEWEST else 1.0
+    return exp(alike + share * max(0.0, unlike - alike))
 
 
 def _quantile(errors: Sequence[float]) -> float:

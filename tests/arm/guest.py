@@ -53,8 +53,10 @@ def onnx(model: str) -> tuple[Infer, bool]:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda sample: session.run(None, {name: sample})[0], False
+    source, *others = session.get_inputs()
+    sizes = {o.name: [n if isinstance(n, int) else 1 for n in o.shape] for o in others}
+    ones = {name: np.ones(size, np.float32) for name, size in sizes.items()}
+    return lambda sample: session.run(None, {source.name: sample, **ones})[0], False
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from shrinkc.latency_tables.kernels.features import Caches, Tiles
 from shrinkc.latency_tables.kernels.registry import RUY
-from shrinkc.latency_tables.makers.fit import Expectation, Fit, Sample, solve
-from shrinkc.latency_tables.makers.rpi4_ruy import sample
+from shrinkc.latency_tables.makers.fit import Donor, Expectation, Fit, Sample, solve
+from shrinkc.latency_tables.makers.sources.mlperf import sample
 from shrinkc.latency_tables.makers.sources.networks import OpList
 from shrinkc.latency_tables.store import load_table
 
@@ -118,3 +118,37 @@ def test_coverage_counts_networks_and_bounds_extents(samples: list[Sample]) -> N
         (512, 512, 3136, 3),
     )
     assert "grouped_conv" not in coverage
+
+
+def test_what_samples_cannot_tell_apart_follows_another_device(samples: list[Sample]) -> None:
+    """One half as fast, and three networks here, by a fit that expects every price to be 10."""
+    blind = replace(FIT, expected={name: Expectation(0.0, 10.0) for name in PLANTED})
+    donor = Donor(FIT, tuple(replace(s, measured_ms=2 * s.measured_ms) for s in samples[3:]))
+    own = [samples[0], samples[len(samples) // 2], samples[-1]]
+    unseen = [sample for sample in samples if sample not in own]
+
+    def wrong(fit: Fit) -> float:
+        model = fit.model(own)
+        return float(np.mean([abs(model.total_ms(s.ops) / s.measured_ms - 1) for s in unseen]))
+
+    assert wrong(replace(blind, donors=(donor,))) < 0.05 < wrong(blind)
+
+
+def test_a_donor_has_not_seen_what_is_held_out(samples: list[Sample]) -> None:
+    """A network that the donor alone knows to be slow is not known to be slow when held out."""
+    own = samples[:6]
+    slow = replace(samples[0], network="another name", measured_ms=10 * samples[0].measured_ms)
+    with_slow, without = (
+        replace(FIT, donors=(Donor(FIT, tuple(known)),))
+        for known in ([slow, *samples[1:]], samples[1:])
+    )
+
+    def first(fit: Fit) -> float:
+        (found,) = (
+            v.predicted_ms
+            for v in fit.validate(own)
+            if (v.network, v.held_out) == (own[0].network, "network")
+        )
+        return found
+
+    assert first(with_slow) == pytest.approx(first(without))
