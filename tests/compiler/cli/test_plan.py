@@ -50,17 +50,17 @@ def test_planned_replayed_without_images_and_compared(
 ) -> None:
     out, again = tmp_path / "out", tmp_path / "again"
     given = (model, "--target", "rpi4", *INPUT, "--images", images)
-    found = run(capsys, *given, "--speedup", "1.55", "-o", str(out))
+    found = run(capsys, *given, "--speedup", "1.45", "-o", str(out))
     plan = found["plan"]
     assert plan["precision"] == "int8"
-    assert plan["before_ms"] / plan["after_ms"] >= 1.55
+    assert plan["before_ms"] / plan["after_ms"] >= 1.45
     assert plan["promise"]["images"] == 6
     assert not plan["promise"]["labelled"]
     names = {"plan.json", "plan.safetensors", "model.onnx", "model.tflite", "report.json"}
     assert {p.name for p in out.iterdir()} >= names
     noise = json.loads((out / "report.json").read_text())["noise"]
     assert noise
-    run(capsys, *given, "--speedup", "1.55", "-o", str(out))  # of the plan that is kept
+    run(capsys, *given, "--speedup", "1.45", "-o", str(out))  # of the plan that is kept
     assert json.loads((out / "report.json").read_text())["noise"] == noise
     assert found["compiled"]["predicted_ms_after"] == pytest.approx(plan["after_ms"])
     applied = run(capsys, "apply", model, str(out / "plan.json"), *INPUT, "-o", str(again))

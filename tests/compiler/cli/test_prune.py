@@ -53,9 +53,9 @@ def test_no_images_are_needed_for_norms(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, plot = tmp_path / "out", tmp_path / "widths.png"
-    result = pruned(capsys, model, out, "--speedup", "1.06", "--plot", str(plot))
+    result = pruned(capsys, model, out, "--speedup", "1.03", "--plot", str(plot))
     shown = result["pruned"]
-    assert shown["predicted_ms_after"] <= shown["predicted_ms_before"] / 1.06
+    assert shown["predicted_ms_after"] <= shown["predicted_ms_before"] / 1.03
     assert all(w["after"] % 8 == 0 for w in shown["widths"])
     assert any(w["after"] < w["before"] for w in shown["widths"])
     compiled = result["compiled"]
