@@ -3,12 +3,11 @@
     python tests/arm/build_root.py FOLDER
     python -m benchmarks.count_operators --root FOLDER
 
-Every kind of operator, in a grid of shapes, alone in a TFLite file, on one emulated core: with the
-kernels of tflite-runtime 2.14 (XNNPACK, and ruy's), of ai-edge-litert 2 (XNNPACK) and of ONNX
-Runtime (MLAS, from a file of ONNX). What an
-inference of a next-to-empty file executes is taken off. Writes `latency_tables/kernels/counts.csv`,
-which XNNPACK's price model reads. In a second run half of the counts were equal to 0.02%, and 19 of 20
-to 0.4%; they are no times.
+Every kind of operator, in a grid of shapes, alone in a file, on one emulated core: with the kernels
+of tflite-runtime 2.14 (XNNPACK, and ruy's), of ai-edge-litert 2 (XNNPACK) and of ONNX Runtime. What
+an inference of a next-to-empty file executes is taken off. Writes
+`latency_tables/kernels/counts.csv`, which XNNPACK's price model reads. In a second run half of the
+counts were equal to 0.02%, and 19 of 20 to 0.4%. They are no times.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from pathlib import Path
 from shrinkc.latency_tables.kernels.features import Caches, Tiles
 from shrinkc.latency_tables.kernels.registry import RUY
 from shrinkc.latency_tables.makers import rpi4_ruy
-from shrinkc.latency_tables.makers.fit import Donor, Expectation, Fit
+from shrinkc.latency_tables.makers.fit import NETWORK_ERROR, Donor, Expectation, Fit
 from shrinkc.latency_tables.makers.script import fitted, run_all
 from shrinkc.latency_tables.makers.sources.mlperf import read_results
 from shrinkc.latency_tables.meta import ModelShape, TableMeta
@@ -32,7 +32,7 @@ DOT_PRODUCTS = {**rpi4_ruy.TILES, "int8": Tiles(8, 8, 4, 8)}
 @dataclass(frozen=True)
 class Board:
     """`gmacs` are the peak of its four large cores in float and in 8 bits, a ns; `memory_gbs` the
-    peak of its memory."""
+    peak of its memory; `noise` is how well its timings in float agree with each other."""
 
     device: str  # as the results name it
     name: str
@@ -41,6 +41,7 @@ class Board:
     caches: Caches
     gmacs: Mapping[str, float]
     memory_gbs: float
+    noise: float = NETWORK_ERROR
 
 
 # Cortex-A76 at 2.4 GHz: two 4-wide FMAs, or two dot products of 16, a cycle. Cortex-A73 at 2.2 and
@@ -54,6 +55,7 @@ BOARDS = {
         Caches(l1_bytes=64 * 1024, resident_bytes=512 * 1024),
         {"fp32": 76.8, "int8": 307.2},
         34.1,  # LPDDR4X-4266, 64 bits
+        0.15,
     ),
     "vim4/tflite-ruy": Board(
         "Khadas VIM4 (vim4)",
@@ -63,6 +65,7 @@ BOARDS = {
         Caches(l1_bytes=32 * 1024, resident_bytes=512 * 1024),
         {"fp32": 35.2, "int8": 70.4},
         17.1,
+        0.06,
     ),
     "odroid-n2/tflite-ruy": Board(
         "Odroid N2+ (odroid)",
@@ -87,15 +90,18 @@ def build(data: Path, target: str) -> LatencyTable:
     others = [(b, read_results(data / FILE, {b.device: 1.0})) for b in BOARDS.values()]
     fits: dict[str, Fit] = {}
     for precision, expected in rpi4_ruy.EXPECTED.items():
-        fit = Fit(RUY, board.tiles[precision], board.caches, _expected(board, precision))
+        noise = board.noise if precision == "fp32" else NETWORK_ERROR
         loose = {name: replace(e, floor=0.0) for name, e in expected.items()}
-        donors = [Donor(Fit(RUY, rpi4_ruy.TILES[precision], rpi4_ruy.CACHES, loose), tuple(pi))]
-        donors += [
-            Donor(Fit(RUY, b.tiles[precision], b.caches, loose), tuple(samples))
-            for b, samples in others
-            if b is not board
-        ]
-        fits[precision] = replace(fit, donors=tuple(d.of(precision) for d in donors))
+        known = [(rpi4_ruy.TILES, rpi4_ruy.CACHES, pi)]
+        known += [(b.tiles, b.caches, samples) for b, samples in others if b is not board]
+        donors = tuple(
+            Donor(
+                Fit(RUY, tiles[precision], caches, loose, network_error=noise), tuple(samples)
+            ).of(precision)
+            for tiles, caches, samples in known
+        )
+        floors = _expected(board, precision)
+        fits[precision] = Fit(RUY, board.tiles[precision], board.caches, floors, donors, noise)
     return fitted(target, _meta(board), fits, read_results(data / FILE, {board.device: 1.0}))
 
 
