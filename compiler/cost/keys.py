@@ -31,8 +31,10 @@ def keyed(
 
 
 def batch_of(program: ops.Program) -> int:
-    """How many samples the program's shapes are of."""
-    return next((v.shape[0] for v in program.inputs if v.batch_axis == 0), 1)
+    """How many samples the program's shapes are of: the first dimension of what it reads."""
+    whole = [v for v in program.inputs if len(v.shape) > 1]
+    first = next((v for v in whole if v.batch_axis == 0), next(iter(whole), None))
+    return 1 if first is None else first.shape[0]
 
 
 def op_keys(op: ops.Op, precision: str, batch: int = 1) -> tuple[tuple[OpKey, int], ...]:

@@ -45,7 +45,7 @@ META = TableMeta(
 
 # One core at 2.8 GHz with two 4-wide FMAs a cycle: 22.4 GMAC/s, 44.6 µs per MMAC; 16 of 8 bits,
 # half of that. Quad-channel LPDDR4X-3733, 64 bits together: 29.9 GB/s, 0.033 µs per KB.
-_MEMORY = dict.fromkeys(("weights", "vector_weights", "elementwise"), 0.033)
+_MEMORY = dict.fromkeys(("weights", "vector_weights", "elementwise", "pooling"), 0.033)
 _FLOORS = {
     "fp32": {"gemm": 44.6, "depthwise": 89.2, **_MEMORY},
     "int8": {"gemm": 22.3, "depthwise": 44.6, **_MEMORY},

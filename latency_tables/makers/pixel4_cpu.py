@@ -66,7 +66,7 @@ _COMMON = {
     "weights": Expectation(_DRAM, 0.2),
     "vector_weights": Expectation(_DRAM, 0.06),
     "patch_rows": Expectation(0.0, 5.0),
-    "pooling": Expectation(0.0, 0.3),
+    "pooling": Expectation(_DRAM, 0.3),
     "elementwise": Expectation(_DRAM, 0.1),
     "functions": Expectation(0.0, 5.0),
     "operator": Expectation(0.0, 1.0),

@@ -60,7 +60,7 @@ _COMMON = {
     "weights": Expectation(_DRAM, 0.5),
     "vector_weights": Expectation(_DRAM, 0.25),
     "patch_rows": Expectation(0.0, 20.0),
-    "pooling": Expectation(0.0, 0.5),
+    "pooling": Expectation(_DRAM, 0.5),
     "elementwise": Expectation(_DRAM, 0.5),
     "functions": Expectation(0.0, 8.0),
     "operator": Expectation(0.0, 5.0),
