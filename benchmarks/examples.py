@@ -2,9 +2,9 @@
 
     python -m benchmarks.examples [--only segmenter]
 
-A detector, a U-Net and a regression. Each compiles in fp32 and int8 and is judged on 2,000 labelled
+A detector, a U-Net and a regression. Each compiles in fp32 and int8 and is judged on 800 labelled
 test images by its own metric (mAP, mIoU, mean absolute error), in both runtimes. Then it is planned
-for this machine, to be 1.5× as fast as its int8 file, or as fast as it gets; 2,000 training images
+for this machine, to be 1.5× as fast as its int8 file, or as fast as it gets; 800 training images
 without labels fit it, a quarter of them promises. The files are timed in turns, int8 against int8.
 Data and, where they are not stored, weights are made in out/examples.
 """
@@ -33,7 +33,7 @@ from shrinkc.compiler.tasks.task import Task
 from shrinkc.errors import UnreachableGoalError
 
 OUT = ROOT / "out" / "examples"
-IMAGES = 2000
+IMAGES = 800
 ASKED = (1.5, 1.4, 1.3, 1.2, 1.1)  # over the int8 file: the first that can be reached
 MAE = "mean absolute error"
 PACKAGES = ("torch", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer")
