@@ -22,7 +22,7 @@ from shrinkc.compiler.support.reading.strict_json import parse_json
 from shrinkc.compiler.support.unread import refuse_unread
 from shrinkc.errors import InputError, LoadError
 
-MAX_BYTES = 64 << 20  # of a report.json
+MAX_BYTES = 8 << 20  # of a report.json; a thousand layers take one
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch.serialization import safe_globals
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from shrinkc.compiler.load.allowlist import (
     DICTIONARIES,
@@ -43,6 +44,7 @@ TRUST_ADVICE = (
 )
 # The magic number, protocol version, system information, the object, the keys of its storages.
 _LEGACY_PICKLES, _LEGACY_OBJECT = 5, 3
+_aten: Any = torch.ops.aten
 
 
 class _StandInType(type):
@@ -96,11 +98,27 @@ def load_inert(path: Path, kind: Literal["zip", "legacy"]) -> Any:
         _check_numbers(path, found)
     allowed: Any = [*dictionaries, *((s, _as_looked_up(s.name)) for s in stand_ins)]
     try:
-        with warnings.catch_warnings(), safe_globals(allowed):
+        with warnings.catch_warnings(), safe_globals(allowed), _NoLargerThanStored():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever damaged bytes lead to
         raise LoadError(f"{path}: damaged ({one_line(error)}); copy or save it again") from error
+
+
+class _NoLargerThanStored(TorchDispatchMode):
+    """A tensor's shape must lie in the numbers that the file holds for it: torch would take memory
+    for what is missing."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is _aten.set_.source_Storage_storage_offset:
+            tensor, storage, offset, size, *strides = args
+            stride = strides[0] if strides else ()  # of a single number
+            last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+            if 0 not in size and (last + 1) * tensor.element_size() > storage.nbytes():
+                raise ValueError(f"a tensor of {list(size)} is larger than what is stored of it")
+        return func(*args, **(kwargs or {}))
 
 
 def _stand_in(path: Path, name: str, file: Survey) -> type[StandIn]:

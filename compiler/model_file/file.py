@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -75,11 +76,49 @@ def load_model_file(path: Path) -> tuple[fx.GraphModule, dict[str, Any]]:
                 f"{path}: format {version}, this shrinkc reads up to {VERSION}; update shrinkc"
             )
         with collector_waits():
+            _require_shallow(text)
             entry = GraphEntry.model_validate_json(text)
             graph_module = decode(entry, read_tensors(path))
     except (IllegalGraphError, ValueError) as error:
         raise LoadError(_damaged(path, _reason(error))) from error
     return graph_module, cast(dict[str, Any], entry.extra)
+
+
+def _require_shallow(text: str) -> None:
+    """Raise ValueError for a long text whose arguments or fields hold very many lists and objects:
+    pydantic copies a value for every kind that it is not, which takes seconds a megabyte."""
+    if len(text) < _LONG:
+        return
+    entry: Any = parse_json(text)
+    parts = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
+    for value in (
+        parts.get("meta"),
+        *_each(parts.get("modules"), "fields"),
+        *_each(parts.get("nodes"), "args"),
+    ):
+        waiting: list[Any] = [value]
+        count = 0
+        while waiting and count <= _CONTAINERS:
+            waiting += [x for x in _inner(waiting.pop()) if isinstance(x, dict | list)]
+            count += 1
+        if count > _CONTAINERS:
+            raise ValueError(f"a value of over {_CONTAINERS:,} lists and objects")
+
+
+def _each(entries: Any, name: str) -> Iterator[Any]:
+    """One part of every entry; an entry that has no parts, whole."""
+    for one in _inner(entries):
+        parts: Any = one
+        yield parts.get(name) if isinstance(one, dict) else one
+
+
+def _inner(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return cast("dict[str, Any]", value).values()
+    return cast("list[Any]", value) if isinstance(value, list) else ()
+
+
+_LONG, _CONTAINERS = 1 << 20, 20_000
 
 
 def is_model_file(path: Path) -> bool:

@@ -45,7 +45,8 @@ def load(path: Path) -> dict[str, Any]:
         raise TrainingError(
             f"{path}: not a readable checkpoint ({one_line(reason, 80)}); remove it to start anew"
         ) from error
-    if not isinstance(state, dict) or cast(dict[str, Any], state).get("version") != VERSION:
+    version = cast(dict[str, Any], state).get("version") if isinstance(state, dict) else None
+    if type(version) is not int or version != VERSION:
         raise TrainingError(f"{path}: not a checkpoint of this version; remove it to start anew")
     return cast(dict[str, Any], state)
 

@@ -20,6 +20,7 @@ from torch import nn
 
 from shrinkc.compiler.load import allowlist
 from shrinkc.compiler.load.load import load_model
+from shrinkc.compiler.load.safe_pickle import load_inert
 from shrinkc.errors import LoadError, UnsafeFileError
 
 # Stands for an installed model library: classes as such libraries have them, each of which gives
@@ -452,3 +453,21 @@ def test_every_pickle_of_an_old_file_is_looked_at(
     path.write_bytes(stream.getvalue()[: stream.tell()] + last)
     with pytest.raises(LoadError, match=message):
         load_model(path)
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+@pytest.mark.parametrize("old", [False, True])
+def test_a_tensor_larger_than_its_numbers(tmp_path: Path, old: bool) -> None:
+    """torch would take memory for what is missing."""
+
+    class Claims:
+        def __reduce__(self) -> tuple[object, ...]:
+            rebuild: object = torch._utils._rebuild_tensor_v2  # pyright: ignore
+            storage = torch.zeros(4).untyped_storage()
+            typed = torch.storage.TypedStorage(wrap_storage=storage, dtype=torch.float32)
+            return rebuild, (typed, 0, (1 << 30, 8), (8, 1), False, collections.OrderedDict())
+
+    path = tmp_path / "model.pt"
+    torch.save({"weight": Claims()}, path, _use_new_zipfile_serialization=not old)
+    with pytest.raises(LoadError, match="is larger than what is stored of it"):
+        load_inert(path, "legacy" if old else "zip")

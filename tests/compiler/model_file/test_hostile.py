@@ -349,3 +349,16 @@ def test_many_nodes_load_fast(tmp_path: Path) -> None:
     graph_module, _ = load_model_file(path)
     assert time.process_time() - started < 2
     assert len(graph_module.graph.nodes) == count
+
+
+def test_fields_of_very_many_objects_are_refused_at_once(
+    tmp_path: Path, sound: tuple[str, dict[str, Tensor]]
+) -> None:
+    entry, tensors = json.loads(sound[0]), sound[1]
+    first_module = next(m for m in entry["modules"].values() if "fields" in m)
+    first_module["fields"]["padding"] = [{"list": [1]}] * 100_000
+    path = write(tmp_path / "model.safetensors", entry, tensors)
+    started = time.process_time()
+    with pytest.raises(LoadError, match="lists and objects"):
+        load_model(path)
+    assert time.process_time() - started < 1
