@@ -130,8 +130,18 @@ Answer = Version | At | FailedAnswer | MeasuredAnswer | RanAnswer | Done | Refus
 _ANSWER: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="event")])
 
 
+MOST_CONTAINERS = 10_000  # of a line: pydantic copies what is wrong, seconds a megabyte of them
+
+
+def _require_few(text: bytes) -> None:
+    """No runner says a line of very many objects and lists. Raises NonsenseError."""
+    if text.count(b"{") + text.count(b"[") > MOST_CONTAINERS:
+        raise NonsenseError(f"a line of over {MOST_CONTAINERS:,} objects and lists")
+
+
 def read_answer(text: bytes) -> Answer:
     """One line of a runner. Raises NonsenseError."""
+    _require_few(text)
     try:
         return _ANSWER.validate_json(text)
     except ValidationError as error:
@@ -140,6 +150,7 @@ def read_answer(text: bytes) -> Answer:
 
 def read_hello(text: bytes) -> Hello:
     """What it says of itself, once the protocol is known to be ours. Raises NonsenseError."""
+    _require_few(text)
     try:
         return Hello.model_validate_json(text)
     except ValidationError as error:

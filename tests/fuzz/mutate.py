@@ -163,12 +163,14 @@ Places = list[tuple[Any, Any]]
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every (container, key or index)."""
-    if isinstance(value, dict | list):
-        items = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
-        for key, inner in items:
-            yield value, key
-            yield from _places(inner)
+    """Every (container, key or index), however deep."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict | list):
+            for key, inner in list(one.items() if isinstance(one, dict) else enumerate(one)):
+                yield one, key
+                waiting.append(inner)
 
 
 def _other(rng: Random, parent: Any, key: Any, places: Places, values: Sequence[Any]) -> None:

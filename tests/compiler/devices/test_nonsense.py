@@ -10,6 +10,7 @@ import pytest
 from fake_board import CONDITIONS, DONE, HELLO, at, line, measured, ran, says
 
 from shrinkc.compiler.devices import link
+from shrinkc.compiler.devices.answers import NonsenseError, read_answer, read_hello
 from shrinkc.compiler.devices.benchmark_model import BenchmarkModel, inference_us
 from shrinkc.compiler.devices.jobs import REFERENCE, Failed, Measured, Method, Model, Setup
 from shrinkc.compiler.devices.session import Place, open_session
@@ -205,3 +206,10 @@ def test_a_phone_that_floods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_a_line_of_very_many_objects_is_told_at_once() -> None:
+    line = b'{"event": "done", "after": ' + b"[{}," * 100_000 + b"1" + b"]" * 100_000 + b"}"
+    for read in (read_hello, read_answer):
+        with pytest.raises(NonsenseError, match="over 10,000 objects and lists"):
+            read(line)
