@@ -16,12 +16,10 @@ def macs(program: ops.Program) -> int:
     return sum(key.macs for _, key in keyed(program, "fp32"))
 
 
-def keyed(
-    program: ops.Program, precision: str, batch: int | None = None
-) -> list[tuple[ops.Op, OpKey]]:
+def keyed(program: ops.Program, precision: str) -> list[tuple[ops.Op, OpKey]]:
     """Every operator that takes time, with its key, as often as it is computed; reshapes move
-    nothing and are left out. `batch`: of the program, where it does not say so itself."""
-    batch = batch_of(program) if batch is None else batch
+    nothing and are left out."""
+    batch = batch_of(program)
     return [
         (op, key)
         for op in program.ops

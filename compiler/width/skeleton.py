@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx, nn
 
-from shrinkc.compiler.cost.keys import batch_of, keyed
+from shrinkc.compiler.cost.keys import keyed
 from shrinkc.compiler.export.lower import lower
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.passes.analysis.channels.channel_groups import Groups
@@ -53,7 +53,6 @@ class Skeleton:
 
     def __init__(self, folded: fx.GraphModule, groups: Groups) -> None:
         self._graph = copy_graph(folded).float()
-        self._batch = batch_of(lower(self._graph))
         self._graph.meta["dynamic_batch"] = False  # a batch of two has the same operators
         self._groups = groups
         self._nodes = {node.name: node for node in self._graph.graph.nodes}
@@ -65,7 +64,7 @@ class Skeleton:
     def facts(self, widths: Mapping[str, int]) -> Facts:
         """Of the network whose groups keep so many channels; those not named stay whole."""
         with self._sized(widths):
-            operators = keyed(lower(self._graph), "fp32", self._batch)
+            operators = keyed(lower(self._graph), "fp32")
             parameters = {
                 name: tuple(tensor.shape)
                 for name, tensor in self._graph.named_parameters()  # what is shared: once
