@@ -78,6 +78,14 @@ def explicit_padding(
     return c.b.call(F.pad, x, amounts, "constant", 0.0), (0, 0)
 
 
+def _raised(c: Context, weight: Any) -> Any:
+    """Filters over a line as filters over a map of height 1."""
+    if isinstance(weight, fx.Node):
+        return raise_to_map(c, weight)
+    known = c.weight(weight)
+    return Constant(known.tensor.unsqueeze(2), known.path)
+
+
 def conv1d(
     c: Context,
     x: Any,
@@ -89,12 +97,7 @@ def conv1d(
     groups: int = 1,
 ) -> fx.Node:
     """A convolution over a map of height 1."""
-    raised: Any
-    if isinstance(weight, fx.Node):
-        raised = raise_to_map(c, weight)
-    else:
-        weight = c.weight(weight)
-        raised = Constant(weight.tensor.unsqueeze(2), weight.path)
+    raised = _raised(c, weight)
     flat = raise_to_map(c, c.tensor(x))
     one = [pair(v)[1] for v in (stride, dilation)]
     across = padding if isinstance(padding, str) else (0, pair(padding)[1])
@@ -231,12 +234,7 @@ def conv_transpose1d(
 ) -> fx.Node:
     """Over a map of height 1."""
     groups, dilation = (*by_place, *(groups, dilation)[len(by_place) :])
-    raised: Any
-    if isinstance(weight, fx.Node):
-        raised = raise_to_map(c, weight)
-    else:
-        weight = c.weight(weight)
-        raised = Constant(weight.tensor.unsqueeze(2), weight.path)
+    raised = _raised(c, weight)
     (_, s), (_, p), (_, extra), (_, d) = map(pair, (stride, padding, output_padding, dilation))
     sizes = ((1, s), (0, p), (0, extra))
     flat = raise_to_map(c, c.tensor(x))
