@@ -70,13 +70,15 @@ def load_model_file(path: Path) -> tuple[fx.GraphModule, dict[str, Any]]:
     if text is None:
         raise LoadError(f"{path}: not written by shrinkc; give `arch` to load weights")
     try:
-        version = VersionEntry.model_validate_json(text).version
-        if version > VERSION:
-            raise LoadError(
-                f"{path}: format {version}, this shrinkc reads up to {VERSION}; update shrinkc"
-            )
         with collector_waits():
-            _require_shallow(text)
+            parsed = parse_json(text)
+            version = VersionEntry.model_validate(parsed).version
+            if version > VERSION:
+                raise LoadError(
+                    f"{path}: format {version}, this shrinkc reads up to {VERSION}; update shrinkc"
+                )
+            _require_shallow(parsed)
+            del parsed
             entry = GraphEntry.model_validate_json(text)
             graph_module = decode(entry, read_tensors(path))
     except (IllegalGraphError, ValueError) as error:
@@ -84,12 +86,9 @@ def load_model_file(path: Path) -> tuple[fx.GraphModule, dict[str, Any]]:
     return graph_module, cast(dict[str, Any], entry.extra)
 
 
-def _require_shallow(text: str) -> None:
-    """Raise ValueError for a long text whose arguments or fields hold very many lists and objects:
-    pydantic copies a value for every kind that it is not, which takes seconds a megabyte."""
-    if len(text) < _LONG:
-        return
-    entry: Any = parse_json(text)
+def _require_shallow(entry: Any) -> None:
+    """Raise ValueError where arguments or fields hold very many lists and objects: pydantic copies
+    a value for every kind that it is not, which takes seconds a megabyte."""
     parts = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
     for value in (
         parts.get("meta"),
@@ -118,7 +117,7 @@ def _inner(value: Any) -> Iterable[Any]:
     return cast("list[Any]", value) if isinstance(value, list) else ()
 
 
-_LONG, _CONTAINERS = 1 << 20, 20_000
+_CONTAINERS = 20_000
 
 
 def is_model_file(path: Path) -> bool:
