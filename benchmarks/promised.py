@@ -107,7 +107,7 @@ def mobilenet_v2(data: Path) -> Network:
 
 
 def on_cifar(model: nn.Module, data: Path, count: int = FITTED) -> Network:
-    """Fitted to so many images; with as many as usual, test images promise."""
+    """Fitted to so many images; every second test image promises, the others judge."""
     seen, test = cifar.images(data)
     promising, delivering = (test.part(torch.arange(start, len(test), 2)) for start in (0, 1))
     assert delivering.labels is not None
@@ -118,14 +118,16 @@ def on_cifar(model: nn.Module, data: Path, count: int = FITTED) -> Network:
             yield delivering.inputs(pixels), few
 
     fitted = replace(seen.part(torch.arange(0, len(seen), len(seen) // count)), labels=None)
-    return Network(model.eval(), cifar.SIZE, fitted, promising if count == FITTED else None, others)
+    return Network(model.eval(), cifar.SIZE, fitted, promising, others)
 
 
 NETWORKS: dict[str, Callable[[Path], Network]] = {
     "mobilenet_v2": mobilenet_v2,
     "cifar": lambda data: on_cifar(cifar.trained(data)[0], data),
     "resnet56": lambda data: on_cifar(resnet_cifar.pretrained(data), data),
-    "resnet56-500": lambda data: on_cifar(resnet_cifar.pretrained(data), data, 500),
+    "resnet56-500": lambda data: replace(
+        on_cifar(resnet_cifar.pretrained(data), data, 500), promising=None
+    ),
 }
 USUAL = ("mobilenet_v2", "cifar", "resnet56")
 REQUESTS: dict[str, tuple[Request, ...]] = {

@@ -107,7 +107,8 @@ def measured_within(
             break
         aimed = _aimed(last, here, (1 + CLOSE) / 2 * budget_ms)
         last = here if best or now < highest else last
-        now = aimed if low < aimed < high else (low + high) / 2 if ended or best else highest
+        otherwise = (low + high) / 2 if ended or best else highest
+        now = aimed if low < aimed < high else otherwise
     if best is None:
         missed = UnreachableGoalError(
             f"no plan was measured within {budget_ms:.4g} ms; the fastest took {fastest:.4g} ms"
