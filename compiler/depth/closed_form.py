@@ -152,7 +152,7 @@ def fitted(
     taken = [plans.found[i] for i in chosen]
     shrunk = apply(graph, taken, sample, options.rebuilding, progress)
     tuned = None
-    if options.tuning.steps and (taken or teacher is not None):
+    if options.tuning.steps != 0 and (taken or teacher is not None):
         given = (shrunk.graph_module, teacher or graph, sample, options.tuning, progress)
         tuned = tune(*given, task=task)
     return Shrunk(

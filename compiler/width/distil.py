@@ -26,7 +26,7 @@ def distilled(
     task: Task = CLASSIFICATION,
 ) -> Pruned:
     """With a deployed network whose weights have moved; `trainable` stays as it was."""
-    if not options.steps:
+    if options.steps == 0:
         return pruned
     sample = Sample(images, size_of(pruned.original))
     given = (pruned.graph_module, pruned.original, sample, options, progress or Silent())

@@ -297,10 +297,11 @@ class Pruner:
         trained = f"trained for {counted(recipe.epochs, 'epoch')} on {counted(images, 'image')}"
         return (said, trained, *recipe.batch_notes(images))
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Of distillation, where nothing is trained."""
-        return Tuning().steps if self.asked.steps is None else self.asked.steps
+        seen = 0 if self.seen is None else len(self.seen)
+        return Tuning(steps=self.asked.steps).steps_for(self.graph, seen)
 
     def pruned(self) -> tuple[Found, tuple[Skip, ...]]:
         """The result, and layers that were not compensated."""

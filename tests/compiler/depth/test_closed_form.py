@@ -31,6 +31,7 @@ from shrinkc.compiler.depth.closed_form import (
     candidates,
     shrink_closed_form,
 )
+from shrinkc.compiler.recover import distil
 from shrinkc.compiler.recover.distil import Tuning, tune, views
 from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.errors import InputError
@@ -253,6 +254,45 @@ def test_a_loss_that_is_no_number_ends_the_tuning_and_keeps_the_network() -> Non
     assert tuned.stopped is not None
     assert "loss became" in tuned.stopped
     assert outputs(tuned.graph_module).isfinite().all()
+
+
+def perturbed(graph: fx.GraphModule) -> fx.GraphModule:
+    torch.manual_seed(0)
+    student = copy_graph(graph)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.mul_(1 + 0.1 * torch.randn(parameter.shape))
+    return student
+
+
+def test_rates_that_destroy_are_left_for_smaller_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = small(NETWORKS["mobilenet_v2"]())
+    student, few = perturbed(graph), Tuning(steps=40, batch=8)
+    by_hand = tune(student, graph, sample(), replace(few, learning_rate=0.01), _silent())
+    monkeypatch.setattr(distil, "RATES", (1e30, 10.0, 0.01, 1e-9))
+    found = tune(student, graph, sample(), few, _silent())
+    assert found.losses == by_hand.losses
+    assert found.stopped is None
+
+
+def test_a_student_that_no_rate_improves_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = small(NETWORKS["vgg"]())
+    tuned = tune(graph, graph, sample(), Tuning(steps=40, batch=8), _silent())
+    assert tuned.stopped is not None
+    assert torch.equal(outputs(tuned.graph_module), outputs(graph))
+    monkeypatch.setattr(distil, "RATES", (1e30,))
+    spoilt = tune(perturbed(graph), graph, sample(), Tuning(steps=40, batch=8), _silent())
+    assert torch.equal(outputs(spoilt.graph_module), outputs(perturbed(graph)))
+
+
+def test_the_work_says_how_many_steps_there_are() -> None:
+    graph = small(NETWORKS["vgg"]())
+    assert Tuning(steps=7).steps_for(graph, 300) == 7
+    assert Tuning().steps_for(graph, 20) == 200
+    assert Tuning(batch=10).steps_for(graph, 100) == 1500
+    assert Tuning().steps_for(graph, 10**6) == 2000
+    heavy = replace(Tuning(), batch=10**12)
+    assert heavy.steps_for(graph, 10**20) == 200
 
 
 def test_tuning_sees_the_images_of_its_sample_alone() -> None:
