@@ -10,7 +10,7 @@ from shrinkc.compiler.devices.parse import parse_device
 from shrinkc.compiler.profile.calibrate import PASSES, calibrate_table
 from shrinkc.compiler.profile.reference_networks import REFERENCE_NETWORKS
 from shrinkc.compiler.profile.table_folder import alone_at, save_table
-from shrinkc.compiler.support.checks import check_whole
+from shrinkc.compiler.support.checks import check_number, check_whole
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.errors import InputError
 from shrinkc.latency_tables.store import load_table, user_tables
@@ -22,11 +22,12 @@ from shrinkc.latency_tables.target import Target
 class Calibration:
     """A corrected table, and where it was written: `target` means it from now on.
 
-    networks              that were timed
+    networks              that were timed, in the precision that has the fewest
     error_before_percent  precision → mean absolute error of the table as it was
     error_after_percent   of the corrected one, each network held out in turn
     disagreeing           precision → networks further from what the others say of them than the
                           table's interval, which are left out of the correction
+    missing               precision → networks that the time did not suffice for
     throttled             how the device got hot meanwhile; empty where it did not
     """
 
@@ -36,6 +37,7 @@ class Calibration:
     error_before_percent: dict[str, float]
     error_after_percent: dict[str, float]
     disagreeing: dict[str, tuple[str, ...]]
+    missing: dict[str, tuple[str, ...]]
     throttled: str
 
     def __repr__(self) -> str:
@@ -53,6 +55,7 @@ def calibrate(
     runtime: str | None = None,
     threads: int | None = None,
     precision: str | None = None,
+    budget_minutes: float = 1.0,
     benchmark_model: str | None = None,
     name: str | None = None,
     progress: Progress | bool = False,
@@ -65,6 +68,8 @@ def calibrate(
         runtime: "tflite" or "onnxruntime"; None: the device's first.
         threads: of the runtime; None: as the table was measured.
         precision: None: all that table and device have.
+        budget_minutes: for all of it; a device that is too slow for a dozen networks is corrected by
+            the quickest, six at least.
         benchmark_model: TFLite's benchmark_model, for adb.
         name: target to save it as; None: `target`, which it then means.
         progress: True shows a bar on stderr.
@@ -76,6 +81,7 @@ def calibrate(
     """
     if threads is not None:
         check_whole("threads", threads, 1)
+    check_number("budget_minutes", budget_minutes)
     table = load_table(target)
     device = parse_device(on, benchmark_model)
     chosen = runtime or next(iter(device.runtimes))
@@ -88,11 +94,18 @@ def calibrate(
     folder = user_tables().joinpath(*saved.folders)
     timing = shown_by(progress).task(f"Timing networks on {on}", total)
     with alone_at(folder), timing as done:
-        found = calibrate_table(table, device, setup, precisions, done)
+        found = calibrate_table(table, device, setup, precisions, done, budget_minutes * 60)
         save_table(replace(found.table, target=str(saved)), folder)
-    before, after = dict(found.before_percent), dict(found.after_percent)
-    said = dict(found.disagreeing), found.throttled
-    return Calibration(str(saved), folder, len(REFERENCE_NETWORKS), before, after, *said)
+    return Calibration(
+        str(saved),
+        folder,
+        len(REFERENCE_NETWORKS) - max(map(len, found.missing.values())),
+        found.before_percent,
+        found.after_percent,
+        found.disagreeing,
+        found.missing,
+        found.throttled,
+    )
 
 
 def _precisions(

@@ -34,7 +34,7 @@ def profile(
     precision: MeasuredPrecision = "fp32",
     runtime: str = "",
     threads: int = 1,
-    budget_minutes: float = 10.0,
+    budget_minutes: float = 5.0,
     timeout_s: float = 120.0,
     benchmark_model: str | None = None,
     progress: Progress | bool = False,

@@ -659,7 +659,7 @@ BudgetMinutesOption = Annotated[
     typer.Option(
         min=0,
         metavar="MINUTES",
-        help="Minutes for each device; what is left over goes on later.",
+        help="Minutes for each device; `profile` goes on with what is left over later.",
         rich_help_panel=MEASURING,
     ),
 ]

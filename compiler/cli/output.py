@@ -208,6 +208,14 @@ def wide_console() -> Console:
     return console
 
 
+def narrow_console() -> Console:
+    """As wide as the terminal; in a file or a pipe as wide as the narrowest usual one."""
+    console = wide_console()
+    if not console.is_terminal:
+        console.width = 80
+    return console
+
+
 def show_warning(warning: str | None) -> None:
     """That a network lost much, before anything else."""
     if warning is not None:

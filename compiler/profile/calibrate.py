@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from math import exp
+from math import exp, inf
 
 import torch
 
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.keys import keyed
+from shrinkc.compiler.cost.predict import predict
 from shrinkc.compiler.devices.jobs import Device, Failed, Measured, Method, Model, Session, Setup
 from shrinkc.compiler.devices.samples import Sample, settle, usual_us
 from shrinkc.compiler.export import ops
@@ -29,6 +30,7 @@ from shrinkc.latency_tables.table import LatencyTable
 from shrinkc.latency_tables.tested.interval import UNTRIED
 
 TOGETHER, PASSES = 3, 3  # networks timed side by side, each beside others in every pass
+HANDFUL = 6  # networks that are timed however slow the device is
 RESTING_S = 300.0  # after that a hot device is taken as it is
 METHOD = Method(warmup=2, rounds=(5, 20), seconds=3.0, undisturbed=True, turn=5)
 
@@ -77,36 +79,51 @@ def time_networks(
     networks: Sequence[Network],
     precision: str,
     done: Callable[[], None],
+    seconds: float = inf,
 ) -> Timed:
     """Time them in turns, in several passes. `done` is called once for each network and pass.
 
+    When `seconds` are over no further pass is begun, and none of the first one's networks after
+    HANDFUL: it takes them in the order given. What a hot device rests comes on top.
     Raises DeviceError: the device is lost, or refuses a network.
     """
     files = {n.name: network_file(n.program, setup.runtime, precision) for n in networks}
-    answers: dict[str, list[Measured]] = {name: [] for name in files}
-    dice, speeds = random.Random(0), list[float]()
+    answers: dict[str, list[Measured]] = {}
+    speeds, ends = list[float](), time.monotonic() + seconds
     pace = Pace(time.monotonic() + RESTING_S)
-    for _ in range(PASSES):
-        names = dice.sample(list(files), len(files))
-        for start in range(0, len(names), TOGETHER):
-            models = [Model(name, files[name]) for name in names[start : start + TOGETHER]]
-            timed = [reference_model(setup, precision), *models]
-            found = pace.settled(
-                lambda timed=timed: list(session.measure(timed, METHOD)),
-                lambda: session.conditions,
-            )
-            for answer in found:
-                if isinstance(answer, Failed):
-                    raise DeviceError(f"the device refuses {answer.model}: {answer.reason}")
-                answers[answer.model].append(answer)
-                done()
-            speeds += _reference_times(session, setup, precision)
+    for names, turns in _turns(list(files), answers):
+        left_s = max(ends + pace.rested_s - time.monotonic(), 0.0)
+        if not left_s and len(answers) >= min(HANDFUL, len(files)):
+            break
+        method = replace(METHOD, seconds=min(METHOD.seconds, left_s / turns))
+        timed = [reference_model(setup, precision), *(Model(name, files[name]) for name in names)]
+        found = pace.settled(
+            lambda timed=timed, method=method: list(session.measure(timed, method)),
+            lambda: session.conditions,
+        )
+        for answer in found:
+            if isinstance(answer, Failed):
+                raise DeviceError(f"the device refuses {answer.model}: {answer.reason}")
+            answers.setdefault(answer.model, []).append(answer)
+            done()
+        speeds += _reference_times(session, setup, precision)
     usual = usual_us(t for found in answers.values() for a in found for t in a.reference_us)
     settled = {
         name: settle([Sample(a.times_us, reference_us=a.reference_us) for a in found], usual)
         for name, found in answers.items()
     }
     return Timed(settled, usual_us(speeds), str(pace))
+
+
+def _turns(names: Sequence[str], timed: Mapping[str, object]) -> Iterator[tuple[list[str], int]]:
+    """Who is timed side by side, and how many such turns are left, this one included. Later passes
+    shuffle those that the first has `timed`."""
+    dice = random.Random(0)
+    for number in range(PASSES):
+        order = dice.sample(list(timed), len(timed)) if number else list(names)
+        groups = [order[i : i + TOGETHER] for i in range(0, len(order), TOGETHER)]
+        for index, group in enumerate(groups):
+            yield group, len(groups) * (PASSES - number) - index
 
 
 def _reference_times(session: Session, setup: Setup, precision: str) -> tuple[float, ...]:
@@ -142,12 +159,14 @@ def runs(
 class Calibrated:
     """`table` has the corrections and states their error; percent errors by precision: of the table
     as it was, and of networks left out of the correction. `disagreeing`, by precision, are networks
-    that the others put further off than the table's interval: no part of the correction."""
+    that the others put further off than the table's interval: no part of the correction;
+    `missing` are those that the time did not suffice for."""
 
     table: LatencyTable
     before_percent: dict[str, float]
     after_percent: dict[str, float]
     disagreeing: dict[str, tuple[str, ...]]
+    missing: dict[str, tuple[str, ...]]
     throttled: str
 
 
@@ -157,19 +176,26 @@ def calibrate_table(
     setup: Setup,
     precisions: Sequence[str],
     done: Callable[[], None],
+    seconds: float = inf,
 ) -> Calibrated:
     """Correct `table` by the reference networks, measured on `device`; `done` is called once for
-    each network, precision and pass.
+    each network, precision and pass. `seconds` are shared by the precisions; see `time_networks`.
 
     Raises DeviceError, TableError for a precision that the table lacks.
     """
-    networks = list(reference_networks())
+    started = time.monotonic()
     by_precision: dict[str, list[correct.Run]] = {}
+    missing: dict[str, tuple[str, ...]] = {}
     speeds, throttled = list[float](), ""
-    with device.open(setup) as session:
+    with device.open(setup) as session:  # what cannot be reached is told at once
         environment = session.environment
-        for precision in precisions:
-            timed = time_networks(session, setup, networks, precision, done)
+        networks = list(reference_networks())
+        for index, precision in enumerate(precisions):
+            share = (started + seconds - time.monotonic()) / (len(precisions) - index)
+            quickest = _quickest_first(networks, table, precision)
+            timed = time_networks(session, setup, quickest, precision, done, share)
+            names = (network.name for network in quickest)
+            missing[precision] = tuple(name for name in names if name not in timed.networks)
             by_precision[precision] = runs(table, networks, timed.networks, precision)
             speeds += [] if timed.reference_us is None else [timed.reference_us]
             throttled = timed.throttled or throttled
@@ -181,7 +207,7 @@ def calibrate_table(
     validation = tuple(v for p, found in by_precision.items() for v in correct.validate(found, p))
     untouched = tuple(v for v in table.validation if v.precision not in by_precision)
     cpu, version = (environment.get(n, "unknown") for n in ("cpu", "runtime_version"))
-    used = len(networks) - max(map(len, disagreeing.values()), default=0)
+    used = min(map(len, agreeing.values()))
     note = (
         f"corrected by {used} networks on {device.name} ({cpu}, {setup.runtime} "
         f"{version}, {setup.threads} threads, {datetime.now(UTC):%Y-%m-%d})"
@@ -200,8 +226,15 @@ def calibrate_table(
         {p: _mean_percent(found) for p, found in by_precision.items()},
         {p: corrected.mean_error_percent(p) or 0.0 for p in by_precision},
         disagreeing,
+        missing,
         throttled,
     )
+
+
+def _quickest_first(
+    networks: Sequence[Network], table: LatencyTable, precision: str
+) -> list[Network]:
+    return sorted(networks, key=lambda n: predict(n.program, table, precision).total_ms)
 
 
 def _disagreeing(
@@ -214,7 +247,7 @@ def _disagreeing(
     off = {v.network: v.predicted_ms / v.measured_ms for v in rows}
     names = tuple(name for name, ratio in off.items() if not 1 / factor <= ratio <= factor)
     if 2 * len(names) >= len(found):
-        shown = ", ".join(f"{name} × {1 / off[name]:.2f}" for name in names[:3])
+        shown = "; ".join(f"{name} × {1 / off[name]:.2f}" for name in names[:3])
         raise TableError(
             f"{table.target}: {len(names)} of {len(found)} networks disagree with what the others "
             f"say of them by more than a factor of {factor:.2f} ({shown}): no correction fits; "

@@ -12,6 +12,7 @@ from shrinkc.compiler.cli.app import Command, app
 from shrinkc.compiler.cli.completion import targets
 from shrinkc.compiler.cli.options import (
     BenchmarkModelOption,
+    BudgetMinutesOption,
     MeasuredPrecisionOption,
     NameOption,
     OnOption,
@@ -19,6 +20,7 @@ from shrinkc.compiler.cli.options import (
     ThreadsOption,
 )
 from shrinkc.compiler.cli.output import as_json, print_json, progress, warn, wide_console
+from shrinkc.compiler.support.text import counted
 
 
 @app.command(cls=Command)
@@ -32,6 +34,7 @@ def calibrate(
     runtime: RuntimeOption = None,
     threads: ThreadsOption = None,
     precision: MeasuredPrecisionOption = None,
+    budget_minutes: BudgetMinutesOption = 1.0,
     benchmark_model: BenchmarkModelOption = None,
     name: NameOption = None,
 ) -> None:
@@ -44,6 +47,7 @@ def calibrate(
         runtime=runtime,
         threads=threads,
         precision=precision,
+        budget_minutes=budget_minutes,
         benchmark_model=benchmark_model,
         name=name,
         progress=progress(),
@@ -51,8 +55,14 @@ def calibrate(
     for one, names in found.disagreeing.items():
         if names:
             warn(
-                f"{one}: {', '.join(names)} disagree with the other networks by more than the "
+                f"{one}: {'; '.join(names)} disagree with the other networks by more than the "
                 "table's interval and are no part of the correction"
+            )
+    for one, names in found.missing.items():
+        if names:
+            warn(
+                f"{one}: the time was up before {counted(len(names), 'network')}; a longer "
+                "`budget_minutes` times them too"
             )
     if found.throttled:
         warn(f"the device was {found.throttled}; a fan or a heat sink makes it even")

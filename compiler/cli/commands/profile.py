@@ -44,7 +44,7 @@ def profile(
     precision: MeasuredPrecisionOption = None,
     runtime: RuntimeOption = None,
     threads: ThreadsOption = None,
-    budget_minutes: BudgetMinutesOption = 10.0,
+    budget_minutes: BudgetMinutesOption = 5.0,
     benchmark_model: BenchmarkModelOption = None,
     timeout_s: TimeoutOption = 120.0,
     arch: ArchOption = None,

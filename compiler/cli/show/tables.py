@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
+from shrinkc.compiler.support.text import counted
 from shrinkc.errors import TableError
 from shrinkc.latency_tables.files import HELD_OUT, Validation
 from shrinkc.latency_tables.kernels.features import CLASSES
@@ -19,10 +22,44 @@ from shrinkc.latency_tables.table import NETWORK, LatencyTable
 HEADERS = ("target", "for", "error", "9 of 10", "dated")
 
 
-def shown(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """A row of HEADERS: narrow enough for 80 columns, a precision a line."""
+NAME_WIDTH = 24  # of targets that are not broken, however narrow the console
+DATED_FROM = 76  # columns; narrower consoles leave the date to `tables show`
+
+
+def listed(rows: Sequence[Mapping[str, Any]], width: int) -> Table:
+    """Every table in at most `width` columns: devices wrap beside the lines of their precisions."""
+    headers = HEADERS if width >= DATED_FROM else HEADERS[:-1]
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    longest = max((len(row["target"]) for row in rows if not row["stands_for"]), default=0)
+    table.add_column(headers[0], overflow="fold", min_width=min(longest, NAME_WIDTH))
+    table.add_column(headers[1], overflow="fold")
+    for header in headers[2:]:
+        table.add_column(header, no_wrap=True)
+    for row in rows:
+        if "error" in row:
+            table.add_row(escape(row["target"]), f"damaged: {escape(row['error'])}")
+        elif not row["stands_for"]:
+            table.add_row(*map(escape, _cells(row)[: len(headers)]))
+    return table
+
+
+def short_names(rows: Sequence[Mapping[str, Any]], width: int) -> str:
+    """Lines that break between names only."""
+    pairs = (f"{row['target']} = {row['stands_for']}" for row in rows if row["stands_for"])
+    unbroken = ", ".join(pair.replace(" ", _NO_BREAK) for pair in pairs)
+    text = textwrap.fill(
+        f"short names: {unbroken}", width, subsequent_indent="  ", break_on_hyphens=False
+    )
+    return text.replace(_NO_BREAK, " ")
+
+
+_NO_BREAK = "\u00a0"
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """One of each of HEADERS, a precision a line."""
     threads, batch = row["threads"], row["batch"]
-    place = row["device"] if row["device"].startswith("NVIDIA") else f"{row['device']}, {threads}T"
+    place = row["device"] if row["cliffs"] == "gpu" else f"{row['device']}, {threads}T"
     where = place if batch == 1 else f"{place}, batch {batch}"
     errors = [f"{p} {row['errors'][p]:.1f}%" for p in row["precisions"] if p in row["errors"]]
     within = [
@@ -52,6 +89,7 @@ def line(name: str) -> dict[str, Any]:
         "runtime": f"{meta.runtime} {meta.runtime_version}",
         "threads": meta.threads,
         "batch": meta.batch,
+        "cliffs": meta.cliffs,
         "kind": meta.kind,
         "precisions": list(meta.precisions),
         "date": meta.date,
@@ -201,14 +239,16 @@ def errors(rows: list[dict[str, Any]]) -> Table:
 
 
 def coverage(rows: list[dict[str, Any]]) -> Table:
-    shown = Table(title="covers (outside, estimates say extrapolated)", title_justify="left")
+    title = "covers (outside, estimates say extrapolated)"
+    shown = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for header in ("", "operators", "known by", "in", "out", "pixels", "kernels"):
         shown.add_column(header, overflow="fold")
     for row in rows:
         ranges = (
             "–".join(map(str, row[name])) for name in ("in_channels", "out_channels", "pixels")
         )
-        known = f"{row['count']} {'measured' if row['known_by'] == 'measured' else 'networks'}"
+        measured = row["known_by"] == "measured"
+        known = f"{row['count']} measured" if measured else counted(row["count"], "network")
         kernels = ", ".join(map(str, dict.fromkeys(row["kernels"])))
         shown.add_row(row["precision"], row["operators"], known, *ranges, kernels)
     return shown

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import pytest
 
@@ -83,6 +83,35 @@ def test_a_slower_board_is_learnt_and_the_new_error_stated() -> None:
     assert (
         "corrected by 4 networks on board (a chip, tflite 2.3, 4 threads" in found.table.meta.note
     )
+
+
+def test_when_the_time_is_up_the_quickest_handful_is_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calibration, "TOGETHER", 1)
+    monkeypatch.setattr(calibration, "HANDFUL", 3)
+    counted: list[None] = []
+    found = calibrate_table(
+        TABLE, Board(), Setup("tflite"), ("fp32",), lambda: counted.append(None), seconds=0.0
+    )
+    assert len(counted) == 3
+    slowest = max(Board().us.items(), key=lambda item: item[1])[0]
+    assert found.missing == {"fp32": (slowest,)}
+    assert {row.network for row in found.table.validation if row.precision == "fp32"} == {
+        network.name for network in FEW if network.name != slowest
+    }
+    assert "corrected by 3 networks" in found.table.meta.note
+
+
+def test_a_device_is_reached_before_networks_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(Board):
+        def open(self, setup: Setup) -> Never:
+            raise DeviceError("it is switched off")
+
+    board = Gone()
+    monkeypatch.setattr(calibration, "reference_networks", lambda: pytest.fail("too early"))
+    with pytest.raises(DeviceError, match="switched off"):
+        calibrate_table(TABLE, board, Setup("tflite"), ("fp32",), lambda: None)
 
 
 def test_a_second_correction_starts_from_the_table_as_shipped() -> None:

@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from shrinkc.compiler.cli.app import Command, Group, app
 from shrinkc.compiler.cli.completion import targets
 from shrinkc.compiler.cli.options import NameOption, PlotOption
-from shrinkc.compiler.cli.output import as_json, print_json, wide_console
+from shrinkc.compiler.cli.output import as_json, narrow_console, print_json, wide_console
 
 tables = typer.Typer(cls=Group, help="Show what latency tables there are, and what they know.")
 app.add_typer(tables, name="tables")
@@ -21,8 +20,7 @@ app.add_typer(tables, name="tables")
 @tables.callback(invoke_without_command=True)
 def tables_list(context: typer.Context) -> None:
     """List the targets and the error that each table states."""
-    from shrinkc.compiler.cli.show.tables import HEADERS, line
-    from shrinkc.compiler.cli.show.tables import shown as cells
+    from shrinkc.compiler.cli.show.tables import line, listed, short_names
     from shrinkc.latency_tables.store import known_targets
 
     if context.invoked_subcommand is not None:
@@ -31,18 +29,9 @@ def tables_list(context: typer.Context) -> None:
     if as_json():
         print_json({"tables": rows})
         return
-    shown = Table(box=None, padding=(0, 2, 0, 0))  # 80 columns do
-    for header in HEADERS:
-        shown.add_column(header, overflow="fold")
-    for row in rows:
-        if "error" in row:
-            shown.add_row(escape(row["target"]), f"damaged: {escape(row['error'])}")
-        elif not row["stands_for"]:
-            shown.add_row(*map(escape, cells(row)))
-    console = wide_console()
-    console.print(shown)
-    short = (f"{r['target']} = {r['stands_for']}" for r in rows if r["stands_for"])
-    console.print(f"short names: {escape(', '.join(short))}")
+    console = narrow_console()
+    console.print(listed(rows, console.width))
+    console.print(escape(short_names(rows, console.width)))
     console.print("host: this machine, measured when asked")
     console.print("error: the mean, of networks held out; 9 of 10 such networks are within ±")
     console.print("your own device: shrinkc profile --target NAME --on DEVICE")
@@ -73,10 +62,15 @@ def tables_show(
     if as_json():
         print_json(described)
         return
-    console = wide_console()
+    console = narrow_console()
     for name, value in described["provenance"].items():
-        console.print(f"{name}: {escape(str(value))}")
-    console.print(errors(described["errors"]))
+        text = ", ".join(value) if isinstance(value, tuple) else str(value)
+        console.print(f"{name}: {escape(text)}")
+    if described["errors"]:
+        console.print(errors(described["errors"]))
+    else:
+        name = escape(table.target)
+        console.print(f"stated error: none; shrinkc calibrate {name} --on DEVICE makes it state one")
     for precision, factor in described["interval"].items():
         if factor is not None:
             console.print(
