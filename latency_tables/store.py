@@ -58,6 +58,12 @@ def resolve(target: str) -> str:
     return target if target in _own_targets() else _resolved(target)
 
 
+def shipped_table(target: str) -> str | None:
+    """The shipped table that a name means without one of the user's; None where there is none."""
+    name = _resolved(target)
+    return name if name in _shipped_targets() else None
+
+
 def load_table(target: str, also: tuple[str, ...] = ()) -> LatencyTable:
     """A table by name, the user's own before a shipped one, or by its folder's path.
 

@@ -68,8 +68,8 @@ def calibrate(
         runtime: "tflite" or "onnxruntime"; None: the device's first.
         threads: of the runtime; None: as the table was measured.
         precision: None: all that table and device have.
-        budget_minutes: for all of it; a device that is too slow for a dozen networks is corrected by
-            the quickest, six at least.
+        budget_minutes: for all of it; a device too slow for a dozen networks is corrected by the
+            quickest, six at least.
         benchmark_model: TFLite's benchmark_model, for adb.
         name: target to save it as; None: `target`, which it then means.
         progress: True shows a bar on stderr.

@@ -36,15 +36,42 @@ REFERENCE = "reference"  # the model that is timed in every round to follow the 
 # --- the device ----------------------------------------------------------------------------------
 
 
+ARM = "0x41"  # its cores by "CPU part" of /proc/cpuinfo
+ARM_CORES = {
+    **{"0xd03": "Cortex-A53", "0xd04": "Cortex-A35", "0xd05": "Cortex-A55", "0xd07": "Cortex-A57"},
+    **{"0xd08": "Cortex-A72", "0xd09": "Cortex-A73", "0xd0a": "Cortex-A75", "0xd0b": "Cortex-A76"},
+    **{
+        "0xd0c": "Neoverse-N1",
+        "0xd0d": "Cortex-A77",
+        "0xd40": "Neoverse-V1",
+        "0xd41": "Cortex-A78",
+    },
+    **{
+        "0xd42": "Cortex-A78AE",
+        "0xd44": "Cortex-X1",
+        "0xd46": "Cortex-A510",
+        "0xd47": "Cortex-A710",
+    },
+}
+
+
 def cpu_name(cpuinfo: str) -> str | None:
     """The processor in the text of Linux's /proc/cpuinfo. Arm boards without a "model name" give
-    their board's ("Raspberry Pi 4 Model B Rev 1.4"); None where neither stands."""
+    their board's ("Raspberry Pi 4 Model B Rev 1.4") or their cores ("4 Cortex-A55, 4 Cortex-A76");
+    None where none of these stands."""
     fields: dict[str, str] = {}
+    cores: dict[str, int] = {}
+    maker = ""
     for line in cpuinfo.splitlines():
-        name, _, value = line.partition(":")
-        fields.setdefault(name.strip().lower(), value.strip())
+        name, _, value = (part.strip() for part in line.partition(":"))
+        fields.setdefault(name.lower(), value)
+        if name == "CPU implementer":
+            maker = value
+        elif name == "CPU part" and maker == ARM and value in ARM_CORES:
+            cores[ARM_CORES[value]] = cores.get(ARM_CORES[value], 0) + 1
     board = fields.get("model", "")  # on x86 a number
-    return fields.get("model name") or (None if board.isdecimal() else board) or None
+    named = fields.get("model name") or (None if board.isdecimal() else board)
+    return named or ", ".join(f"{count} {core}" for core, count in cores.items()) or None
 
 
 def describe() -> dict[str, Any]:

@@ -62,7 +62,9 @@ def read_table_file(path: Path) -> LatencyTable:
     """Raises TableError, in one line, for a file that is none, is newer, or is not as written."""
     try:
         content = parse_json(read_regular(path, MAX_BYTES))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise TableError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
         raise TableError(f"{path}: not a table's file: {error}") from None
     if not isinstance(content, dict) or cast("dict[str, Any]", content).get("format") != FORMAT:
         raise TableError(f"{path}: not a file that `shrinkc tables export` wrote")

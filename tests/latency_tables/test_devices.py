@@ -18,4 +18,7 @@ def test_the_processor_in_cpuinfo() -> None:
     assert cpu_name(x86) == "AMD EPYC 7R32"
     assert cpu_name(board) == "Raspberry Pi 4 Model B Rev 1.4"
     assert cpu_name("model : 49\n") is None
+    core = "processor : {}\nCPU implementer : {}\nCPU part : {}\n\n"
+    cores = [(0, "0x41", "0xd05"), (1, "0x41", "0xd0b"), (2, "0x41", "0xd0b"), (3, "0x51", "0xd0b")]
+    assert cpu_name("".join(core.format(*one) for one in cores)) == "1 Cortex-A55, 2 Cortex-A76"
     assert cpu_name("") is None

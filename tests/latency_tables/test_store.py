@@ -17,6 +17,7 @@ from shrinkc.latency_tables.store import (
     load_table,
     read_statement,
     resolve,
+    shipped_table,
     user_tables,
     write_table,
 )
@@ -55,6 +56,12 @@ def test_a_table_of_ones_own_goes_before_the_shipped_one(own: Path) -> None:
     write_table(mine("rpi4"), own / "rpi4")
     assert load_table("rpi4").meta.device == "a board"
     assert load_table("rpi4").estimate(ONE).ms == 0.005
+
+
+def test_what_a_name_means_without_a_table_of_ones_own() -> None:
+    assert shipped_table("rpi4") == "rpi4/tflite-xnnpack"
+    assert shipped_table("rpi4/tflite-ruy") == "rpi4/tflite-ruy"
+    assert shipped_table("mypi") is None
 
 
 def test_a_new_name_is_known_once_it_is_written(own: Path) -> None:

@@ -16,8 +16,10 @@ from shrinkc.compiler.profile.run import Result, reasons
 from shrinkc.compiler.support.text import counted
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.measured import Measurement
+from shrinkc.latency_tables.store import shipped_table
 
 SHOWN = 5  # reasons, noisy operators
+SHOWN_US = 0.1  # less is what an inference costs anyway
 
 
 def profile(result: Result) -> None:
@@ -44,6 +46,7 @@ def profile(result: Result) -> None:
             "run the same command again to go on"
         )
     console.print(f"{result.seconds:.0f} s; {escape(str(result.job.folder))}")
+    _warn_hidden(result)
     _warn_noisy(result)
 
 
@@ -61,6 +64,15 @@ def _kind(key: OpKey) -> str:
     return f"{key.op} {key.kernel[0]}×{key.kernel[1]}" if conv else key.op
 
 
+def _warn_hidden(result: Result) -> None:
+    shipped = shipped_table(result.job.target)
+    if shipped is not None:
+        warn(
+            f"{result.job.target} means this table from now on, no longer the shipped {shipped}; "
+            f"without {result.job.folder} it does again"
+        )
+
+
 def _warn_noisy(result: Result) -> None:
     if result.outcome.throttled:
         warn(f"the device was {result.outcome.throttled}; a fan or a heat sink makes it even")
@@ -76,6 +88,7 @@ def _warn_noisy(result: Result) -> None:
 
 def profile_json(result: Result) -> dict[str, Any]:
     meta, outcome = result.table.meta, result.outcome
+    _warn_hidden(result)
     _warn_noisy(result)
     return {
         "target": result.job.target,
@@ -158,4 +171,6 @@ def _file_json(f: FileBench) -> dict[str, Any]:
 
 
 def _us(value: float) -> str:
+    if value < SHOWN_US:
+        return f"< {SHOWN_US} µs"
     return f"{value / 1e3:.2f} ms" if value >= 1e3 else f"{value:.1f} µs"

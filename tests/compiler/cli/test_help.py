@@ -16,7 +16,8 @@ from shrinkc.compiler.width.methods import NAMES
 from shrinkc.passes.criteria import base
 
 SAME_NAME = {"--target", "--precision"}  # profile names the table it makes, measures fp16 too
-OWN_DEFAULT = {"--target", "--on"}  # asked for where nothing can be done without
+# asked for where nothing can be done without; a calibration is a minute, a profile five
+OWN_DEFAULT = {"--target", "--on", "--budget-minutes"}
 SEVERAL = {"--target", "--on"}  # profile takes several
 
 

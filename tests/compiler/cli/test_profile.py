@@ -107,6 +107,18 @@ def test_several_devices_side_by_side(model: Path, tables: Path, capsys: Streams
     assert {p.name for p in tables.iterdir()} == {"many-1", "many-3"}
 
 
+def test_a_shipped_tables_name_is_told_to_mean_another_one(
+    model: Path, tables: Path, capsys: Streams
+) -> None:
+    quick = ("--widths", "1", "--budget-minutes", "0.01")
+    assert profile(model, "--target", "rpi4", "--on", "host", *quick) == 0
+    told = capsys.readouterr().err
+    assert "rpi4 means this table from now on, no longer the shipped rpi4/tflite-xnnpack" in told
+    assert load_table("rpi4").meta.kind == "measured"
+    assert profile(model, "--target", "mypi", "--on", "host", *quick) == 0
+    assert "from now on" not in capsys.readouterr().err
+
+
 def test_a_table_of_another_device_is_not_mixed_with(tables: Path, capsys: Streams) -> None:
     meta = TableMeta(
         *("measured", "Other Board", "unknown", "ai-edge-litert", "1", 1, "unknown", ("fp32",), 1),

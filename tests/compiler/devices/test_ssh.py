@@ -1,11 +1,8 @@
 """ssh devices against a real sshd on loopback."""
 
 import getpass
-import os
 import shutil
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +10,7 @@ from pathlib import Path
 import device_doubles as doubles
 import numpy as np
 import pytest
+import ssh_server
 
 from shrinkc.compiler.devices.host import Host
 from shrinkc.compiler.devices.jobs import Measured, Method, Model, Ran, Setup
@@ -24,12 +22,7 @@ from shrinkc.compiler.profile.one_operator import one_operator
 from shrinkc.errors import DeviceError, DeviceLostError
 from shrinkc.latency_tables.key import OpKey
 
-SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-SSH = shutil.which("ssh")
-pytestmark = pytest.mark.skipif(
-    SSHD is None or SSH is None,
-    reason="no sshd and ssh here (Debian: openssh-server)",
-)
+pytestmark = pytest.mark.skipif(not ssh_server.INSTALLED, reason=ssh_server.MISSING)
 
 QUICK = Method(warmup=1, rounds=(3, 3), seconds=0.0)
 SETUP = Setup("tflite", timeout_s=20)
@@ -45,18 +38,7 @@ class Server:
 
     def client(self, monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
         """Put an `ssh` on the path that uses the test's files instead of the user's."""
-        settings = {
-            "UserKnownHostsFile": str(self.folder / "known_hosts"),
-            "GlobalKnownHostsFile": "/dev/null",
-            "IdentityFile": str(self.folder / "user_key"),
-            "IdentitiesOnly": "yes",
-            "IdentityAgent": "none",
-            **changes,
-        }
-        config = self.folder / "config"
-        config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
-        doubles.program(self.folder / "bin" / "ssh", f"exec {SSH} -F '{config}' \"$@\"")
-        monkeypatch.setenv("PATH", doubles.in_front(self.folder / "bin"))
+        ssh_server.client(self.folder, monkeypatch, **changes)
 
     def with_python(self, name: str, **environment: str | Path) -> Ssh:
         return replace(
@@ -67,48 +49,8 @@ class Server:
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
     folder = tmp_path_factory.mktemp("sshd")
-    folder.chmod(0o700)
-    for name in ("host_key", "other_key", "user_key", "stranger_key"):
-        command = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name))
-        subprocess.run(command, check=True)
-    (folder / "authorized_keys").write_text((folder / "user_key.pub").read_text())
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where it separates its privileges
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = {
-        "ListenAddress": "127.0.0.1",
-        "Port": port,
-        "HostKey": folder / "host_key",
-        "AuthorizedKeysFile": folder / "authorized_keys",
-        "PidFile": "none",
-        "StrictModes": "no",
-        "UsePAM": "no",
-        "PasswordAuthentication": "no",
-        "PermitRootLogin": "yes",
-    }
-    (folder / "sshd_config").write_text("".join(f"{k} {v}\n" for k, v in settings.items()))
-    assert SSHD is not None
-    log = (folder / "log").open("w")
-    process = subprocess.Popen((SSHD, "-D", "-e", "-f", folder / "sshd_config"), stderr=log)
-    try:
-        _wait_for(port)
+    with ssh_server.running(folder) as port:
         yield folder, port
-    finally:
-        process.terminate()
-        process.wait()
-        log.close()
-
-
-def _wait_for(port: int) -> None:
-    for _ in range(100):
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError("sshd did not start")
 
 
 @pytest.fixture

@@ -82,3 +82,10 @@ def test_unknown_targets_and_files_that_cannot_be_written(file: Path, tmp_path: 
     assert "profile" in str(error.value)
     with pytest.raises(InputError, match="cannot be written"):
         export_table(FITTED, tmp_path / "no" / "file.json")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere.json"
+    with pytest.raises(TableError) as refused:
+        import_table(path)
+    assert str(refused.value) == f"{path}: cannot be read: No such file or directory"

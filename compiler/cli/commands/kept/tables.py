@@ -64,13 +64,15 @@ def tables_show(
         return
     console = narrow_console()
     for name, value in described["provenance"].items():
-        text = ", ".join(value) if isinstance(value, tuple) else str(value)
+        text = ", ".join(value) if name == "precisions" else str(value)
         console.print(f"{name}: {escape(text)}")
     if described["errors"]:
         console.print(errors(described["errors"]))
     else:
         name = escape(table.target)
-        console.print(f"stated error: none; shrinkc calibrate {name} --on DEVICE makes it state one")
+        console.print(
+            f"stated error: none; shrinkc calibrate {name} --on DEVICE makes it state one"
+        )
     for precision, factor in described["interval"].items():
         if factor is not None:
             console.print(
