@@ -17,7 +17,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -100,7 +100,7 @@ def tune(
         tuned = descent.at(rate, before)
         if tuned.stopped is None:
             return tuned
-    return replace(tuned, graph_module=copy_graph(student))
+    return Tuned(copy_graph(student), (), "no rate gained anything")
 
 
 class _Descent:
