@@ -24,7 +24,7 @@ def double(in_channels: int, out_channels: int) -> nn.Sequential:
 class UNet(nn.Module):
     """(N, 1, 64, 64) in 0–1 → (N, 11, 64, 64) scores."""
 
-    def __init__(self, widths: tuple[int, ...] = (8, 12, 20, 32)) -> None:
+    def __init__(self, widths: tuple[int, ...] = (16, 24, 32, 48)) -> None:
         super().__init__()
         self.down = nn.ModuleList(
             double(before, width) for before, width in zip((1, *widths), widths, strict=False)

@@ -19,4 +19,4 @@ if __name__ == "__main__":
         images, canvas = drawn.batch(16)
         return images, masks_of(canvas)
 
-    fit(unet, loss, batch, Path(__file__).parent / "segmenter.pt", steps=1000, rate=8e-3)
+    fit(unet, loss, batch, Path(__file__).parent / "segmenter.pt", steps=1500, rate=4e-3)
