@@ -145,6 +145,11 @@ class Format(ABC):
         """Load a file into its runtime on this machine. Raises LoadError, and DeviceError where
         the runtime is not installed."""
 
+    def open_apart(self, data: bytes, threads: int = 1) -> Runner:
+        """As `open`, for a file of any origin: in a process of its own where what runs it could
+        end this one. Outputs that are no arrays of numbers are None."""
+        return self.open(data, threads)
+
     def open_to_judge(self, data: bytes, here: bool) -> Runner:
         """An int8 file, run so that it computes what it says even where this machine's kernels do
         not, unless it is written for this machine (`here`)."""

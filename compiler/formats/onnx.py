@@ -33,6 +33,7 @@ from shrinkc.compiler.formats.runner import Array, random_inputs
 from shrinkc.compiler.quantise.ranges import Range
 from shrinkc.compiler.quantise.rounding import LEVELS, LEVELS_OF_7_BITS, Grid
 from shrinkc.compiler.quantise.simulate import Quantisation
+from shrinkc.compiler.support.apart.runner import ApartRunner
 from shrinkc.compiler.support.choices import Io
 from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.onnx_session import onnx_session
@@ -88,6 +89,9 @@ class OnnxFormat(Format):
 
     def open(self, data: bytes, threads: int = 1) -> OnnxRunner:
         return OnnxRunner(data, threads)
+
+    def open_apart(self, data: bytes, threads: int = 1) -> ApartRunner:
+        return ApartRunner("onnxruntime", data, threads)
 
     def open_to_judge(self, data: bytes, here: bool) -> OnnxRunner:
         return OnnxRunner(data, optimise=here or not int8_saturates())

@@ -43,10 +43,10 @@ def read_model(path: Path) -> tuple[Format, bytes]:
 
 
 def open_runner(path: Path, threads: int = 1) -> Runner:
-    """The runner for a model file of any origin. Raises LoadError."""
+    """The runner for a model file of any origin, in a process of its own. Raises LoadError."""
     found, data = read_model(path)
     try:
         found.check(data)
-        return found.open(data, threads)
+        return found.open_apart(data, threads)
     except LoadError as error:
         raise LoadError(f"{path}: {error}") from error

@@ -43,6 +43,7 @@ from shrinkc.compiler.formats.tflite_operators import require_numbers
 from shrinkc.compiler.quantise.ranges import Range
 from shrinkc.compiler.quantise.rounding import Grid
 from shrinkc.compiler.quantise.simulate import Quantisation
+from shrinkc.compiler.support.apart.runner import ApartRunner
 from shrinkc.compiler.support.choices import Io
 from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.quiet import silent
@@ -95,6 +96,9 @@ class TfliteFormat(Format):
 
     def open(self, data: bytes, threads: int = 1) -> TfliteRunner:
         return TfliteRunner(data, threads)
+
+    def open_apart(self, data: bytes, threads: int = 1) -> ApartRunner:
+        return ApartRunner("tflite", data, threads)
 
     def run(self, runner: Runner, program: ops.Program, inputs: Sequence[Array]) -> list[Array]:
         stored = [

@@ -10,6 +10,7 @@ from typing import Any
 
 from shrinkc.compiler.formats.runner import Runner, random_inputs
 from shrinkc.compiler.measure.crowd import watched
+from shrinkc.compiler.support.apart.runner import ApartRunner
 
 TURN, TURN_MS = 10, 500  # counted runs of one model before the next has its turn, at most
 SETTLING = 0.01  # seconds before them; an int8 MobileNetV2 of 1.5 ms needs six runs
@@ -56,38 +57,40 @@ def bench(
     """
     inputs = [random_inputs(r) for r in runners] if inputs is None else inputs
     warm = [
-        _timed_ms(runner, arrays)
+        time_ms
         for runner, arrays in zip(runners, inputs, strict=True)
-        for _ in range(warmup)
+        for time_ms in _times_ms(runner, arrays, warmup)
     ]
     slowest = max(warm, default=0.0)
     turn = max(1, min(TURN, int(TURN_MS / slowest))) if slowest else TURN
     times: list[list[float]] = [[] for _ in runners]
     started = time.perf_counter()
-    with watched():
+    apart = [runner for runner in runners if isinstance(runner, ApartRunner)]
+    with watched(lambda: sum(runner.cpu_seconds for runner in apart)):
         while len(times[0]) < runs:
             if len(times[0]) >= FEWEST and time.perf_counter() - started > max_seconds:
                 break
             count = min(turn, runs - len(times[0]))
             for kept, runner, arrays in zip(times, runners, inputs, strict=True):
-                if len(runners) > 1:
-                    _settle(runner, arrays)
-                kept += (_timed_ms(runner, arrays) for _ in range(count))
+                kept += _times_ms(runner, arrays, count, SETTLING if len(runners) > 1 else 0.0)
             if on_run is not None:
                 for _ in range(count):
                     on_run()
     return tuple(Timing(tuple(kept)) for kept in times)
 
 
-def _settle(runner: Runner, arrays: Sequence[Any]) -> None:
+def _times_ms(
+    runner: Runner, arrays: Sequence[Any], count: int, settling: float = 0.0
+) -> list[float]:
+    """Of `count` runs, by the clock where they are, behind `settling` seconds of uncounted ones."""
+    if isinstance(runner, ApartRunner):
+        return runner.times_ms(arrays, count, settling)
     started = time.perf_counter()
-    while True:
+    while settling and time.perf_counter() - started < settling:
         runner.run(arrays)
-        if time.perf_counter() - started >= SETTLING:
-            return
-
-
-def _timed_ms(runner: Runner, arrays: Sequence[Any]) -> float:
-    begun = time.perf_counter_ns()
-    runner.run(arrays)
-    return (time.perf_counter_ns() - begun) / 1e6
+    times: list[float] = []
+    for _ in range(count):
+        begun = time.perf_counter_ns()
+        runner.run(arrays)
+        times.append((time.perf_counter_ns() - begun) / 1e6)
+    return times

@@ -105,10 +105,14 @@ class _File:
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         try:
-            outputs = self.boundary.floats(self.runner.run(self.boundary.stored(inputs)))
+            outputs = self.runner.run(self.boundary.stored(inputs))
+            numbers = bool(outputs) and all(map(_is_numbers, outputs))
+            outputs = self.boundary.floats(outputs) if numbers else []
+        except LoadError as error:
+            raise LoadError(f"{self.path}: {error}") from error
         except Exception as error:  # runtimes raise what they like
             raise LoadError(f"{self.path}: does not run on float32 ({one_line(error)})") from error
-        if not outputs or not all(map(_is_numbers, outputs)):
+        if not outputs:
             raise LoadError(f"{self.path}: returns no arrays of numbers")
         return outputs
 
@@ -123,7 +127,7 @@ def _opened(path: Path, threads: int) -> tuple[FileSide, _File]:
     try:
         operators = _onnx_operators(data) if found is ONNX else read_operators(data).counts
         found.check(data)
-        runner = found.open(data, threads)
+        runner = found.open_apart(data, threads)
     except LoadError as error:
         raise LoadError(f"{path}: {error}") from error
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,15 +22,16 @@ class CrowdedMachine(UserWarning):
 
 
 @contextmanager
-def watched() -> Generator[None]:
+def watched(workers: Callable[[], float] = lambda: 0.0) -> Generator[None]:
     """Warn where others took more than `MOST` of the cores meanwhile; where the system does not
-    tell, say nothing."""
-    started, busy, own = time.monotonic(), _busy_seconds(), time.process_time()
+    tell, say nothing. `workers`: seconds of processors that processes of ours have used."""
+    started, busy, own = time.monotonic(), _busy_seconds(), time.process_time() + workers()
     yield
     took, ended = time.monotonic() - started, _busy_seconds()
     if busy is None or ended is None or took < SHORTEST:
         return
-    others = (ended - busy - (time.process_time() - own)) / (took * (os.cpu_count() or 1))
+    ours = time.process_time() + workers() - own
+    others = (ended - busy - ours) / (took * (os.cpu_count() or 1))
     if others > MOST:
         warnings.warn(
             "other programs use this machine's cores while files are timed, so times and what is "

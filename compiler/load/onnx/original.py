@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from shrinkc.compiler.load.onnx.file import OnnxFile
 from shrinkc.compiler.reference.reference import tensors_of
 from shrinkc.compiler.reference.rounded import Rounded
-from shrinkc.compiler.support.onnx_session import onnx_session
+from shrinkc.compiler.support.apart.runner import ApartRunner
 from shrinkc.errors import LoadError
 
 
@@ -63,18 +63,17 @@ def _corrected(
 
 
 class _Session:
-    """Without a `__dict__`, so that nobody looks into it for numbers of a network that change."""
+    """In a process of its own: the file is anybody's. Without a `__dict__`, so that nobody looks
+    into it for numbers of a network that change."""
 
     __slots__ = ("_made",)
 
     def __init__(self, model: bytes) -> None:
-        self._made = onnx_session(model)
+        self._made = ApartRunner("onnxruntime", model)
 
     def __deepcopy__(self, memo: Any) -> _Session:
         return self  # it changes nothing of itself
 
     def run(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        names = [one.name for one in self._made.get_inputs()]
-        given = {name: x.contiguous().numpy() for name, x in zip(names, inputs, strict=True)}
         tensor: Any = cast(Any, torch).from_numpy
-        return tuple(tensor(array) for array in self._made.run(None, given))
+        return tuple(tensor(array) for array in self._made.run([x.numpy() for x in inputs]))

@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,16 +120,49 @@ def test_outputs_of_any_kind(tmp_path: Path) -> None:
         compared(onnx_files.written(lists, tmp_path), path, runs=0)
 
 
-def test_a_file_of_texts(tmp_path: Path) -> None:
-    """A kernel for numbers would write them over pointers."""
+def changed(source: Path, path: Path, change: Callable[[Any, Any], None]) -> Path:
+    """A .tflite with something else in its first subgraph."""
     schema: Any = importlib.import_module("ai_edge_litert.schema_py_generated")
-    path = written(tmp_path, "a.tflite", network())
-    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
-    graph = model.subgraphs[0]
-    graph.tensors[graph.outputs[0]].type = schema.TensorType.STRING
+    model = schema.ModelT.InitFromPackedBuf(source.read_bytes(), 0)
+    change(schema, model.subgraphs[0])
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
-    (tmp_path / "b.tflite").write_bytes(builder.Output())
+    path.write_bytes(builder.Output())
+    return path
+
+
+def without_weights(schema: Any, graph: Any) -> None:
+    """The kernel follows a null pointer."""
+    first = graph.operators[0]
+    first.inputs = [first.inputs[0], -1, *first.inputs[2:]]
+
+
+def test_a_file_that_crashes_its_runtime(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two files, two folders, and the runtime is whole for the next."""
+    path = written(tmp_path, "model.tflite", network())
+    (tmp_path / "other").mkdir()
+    bad = changed(path, tmp_path / "other/model.tflite", without_weights)
+    match = r"other/model\.tflite: TFLite crashed \(SIG[A-Z]+\) when it was to load the file"
+    with pytest.raises(LoadError, match=match):
+        compared(path, bad)
+    report = {"artefacts": [{"file": "model.tflite"}]}
+    for folder in (tmp_path, tmp_path / "other"):
+        (folder / "report.json").write_text(json.dumps(report))
+    assert main(["compare", str(tmp_path), str(tmp_path / "other")]) == 3
+    assert re.search(match, capsys.readouterr().err)
+    assert compared(path, path).difference == 0.0
+
+
+def test_a_file_of_texts(tmp_path: Path) -> None:
+    """A kernel for numbers would write them over pointers."""
+
+    def texts(schema: Any, graph: Any) -> None:
+        graph.tensors[graph.outputs[0]].type = schema.TensorType.STRING
+
+    path = written(tmp_path, "a.tflite", network())
+    changed(path, tmp_path / "b.tflite", texts)
     with pytest.raises(LoadError, match=r"b\.tflite: it has tensors of kind STRING"):
         compared(path, tmp_path / "b.tflite", runs=0)
 
