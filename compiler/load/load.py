@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import torch
 from torch import fx, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -29,6 +30,7 @@ from shrinkc.compiler.load.zip_archive import open_archive
 from shrinkc.compiler.model_file.file import is_model_file, load_model_file, read_tensors
 from shrinkc.compiler.support.text import one_line
 from shrinkc.errors import LoadError, UnsafeFileError
+from shrinkc.passes.base import collector_waits
 
 MAX_BYTES = 4 << 30
 # What a library's own code raises on modules whose attributes a file chose.
@@ -79,9 +81,12 @@ def read_model(
     if kind == "safetensors":
         if is_model_file(path):
             refuse_architecture(path, arch)
-            graph_module, _ = load_model_file(path)
-            check_finite(path, graph_module)
-            return Loaded(graph_module.float())
+            with collector_waits():
+                graph_module, _ = load_model_file(path)
+                check_finite(path, graph_module)
+                kinds = {t.dtype for t in (*graph_module.parameters(), *graph_module.buffers())}
+                floats = {kind for kind in kinds if kind.is_floating_point}
+                return Loaded(graph_module if floats <= {torch.float32} else graph_module.float())
         loaded = _with_architecture(path, Weights(read_tensors(path)), arch)
     elif kind == "exported" or kind == "torchscript":
         loaded = Loaded(_trusted(path, kind, trust))

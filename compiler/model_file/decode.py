@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -21,6 +22,7 @@ from shrinkc.passes import ir
 from shrinkc.passes.analysis.shapes import check_shapes
 from shrinkc.passes.signatures import wrong_arguments, wrong_field
 
+_LONG = 20_000  # nodes
 _MAX_VALUE = 2**28  # numbers of one input or other value: 1 GiB of float32
 _ARGUMENTS = {"placeholder": 0, "get_attr": 0, "output": 1}
 _CONTAINERS = (dict, OrderedDict, set)
@@ -58,7 +60,7 @@ def decode(entry: GraphEntry, tensors: dict[str, Tensor]) -> fx.GraphModule:
     graph_module.meta["input_shapes"] = dict(entry.inputs)
     graph_module.training = False  # all parts were made so
     try:
-        graph_module.graph = _graph(entry)
+        _set_graph(graph_module, _graph(entry))
         ir.check_legal(graph_module)
         _check_types(graph_module)
         check_shapes(graph_module, _MAX_VALUE)
@@ -116,30 +118,49 @@ class _Kinds:
     take longer than all the rest of a layer."""
 
     def __init__(self) -> None:
-        self._made: dict[str, tuple[nn.Module, dict[str, torch.Size], frozenset[str]]] = {}
+        self._made: dict[str, _Kind] = {}
 
     def module(self, path: str, entry: ModuleEntry, shelf: _Shelf) -> nn.Module:
         """One of the entry's kind, with tensors of exactly its shapes."""
         name = f"{entry.kind} {entry.fields}"
         if name not in self._made:
-            made = _without_memory(path, entry)
-            parameters = dict(made.named_parameters(recurse=False))
-            all_ = {**parameters, **dict(made.named_buffers(recurse=False))}
-            shapes = {k: v.shape for k, v in all_.items()}
-            self._made[name] = made, shapes, frozenset(parameters)
-        made, shapes, parameters = self._made[name]
-        if shapes.keys() != entry.tensors.keys():
-            needed = ", ".join(shapes) or "none"
+            self._made[name] = _Kind(_without_memory(path, entry))
+        kind = self._made[name]
+        if kind.shapes.keys() != entry.tensors.keys():
+            needed = ", ".join(kind.shapes) or "none"
             raise ValueError(f"{entry.kind} '{path}' needs the tensors {needed}")
-        module = _twin(made)
+        module = kind.twin()
         for name, key in entry.tensors.items():
-            tensor = shelf.parameter(key) if name in parameters else shelf.buffer(key)
-            if tensor.shape != shapes[name]:
-                given, wanted = tuple(tensor.shape), tuple(shapes[name])
+            parameter = name in kind.parameters
+            tensor = shelf.parameter(key) if parameter else shelf.buffer(key)
+            if tensor.shape != kind.shapes[name]:
+                given, wanted = tuple(tensor.shape), tuple(kind.shapes[name])
                 raise ValueError(f"{entry.kind} '{path}' needs a {name} of {wanted}, not {given}")
-            place = "_parameters" if name in parameters else "_buffers"
-            vars(module)[place][name] = tensor
+            vars(module)["_parameters" if parameter else "_buffers"][name] = tensor
         return module
+
+
+class _Kind:
+    """A module without memory, and what makes others of it."""
+
+    def __init__(self, made: nn.Module) -> None:
+        parameters = dict(made.named_parameters(recurse=False))
+        all_ = {**parameters, **dict(made.named_buffers(recurse=False))}
+        self.shapes = {name: tensor.shape for name, tensor in all_.items()}
+        self.parameters = frozenset(parameters)
+        self._type, self._state = type(made), vars(made)
+        self._changing = [
+            (name, value.copy) for name, value in self._state.items() if type(value) in _CONTAINERS
+        ]
+
+    def twin(self) -> nn.Module:
+        """Another one that shares nothing which can change."""
+        state = self._state.copy()
+        for name, copied in self._changing:
+            state[name] = copied()
+        twin: nn.Module = object.__new__(self._type)
+        object.__setattr__(twin, "__dict__", state)
+        return twin
 
 
 def _without_memory(path: str, entry: ModuleEntry) -> nn.Module:
@@ -159,15 +180,29 @@ def _without_memory(path: str, entry: ModuleEntry) -> nn.Module:
         raise ValueError(f"{entry.kind} '{path}': {error}") from error
 
 
-def _twin(module: nn.Module) -> nn.Module:
-    """Another one that shares nothing which can change."""
-    state = vars(module).copy()
-    for name, value in state.items():
-        if type(value) in _CONTAINERS:
-            state[name] = value.copy()
-    twin = object.__new__(type(module))
-    vars(twin).update(state)
-    return twin
+def _set_graph(graph_module: fx.GraphModule, graph: fx.Graph) -> None:
+    """Python compiles the code of a long graph for as long as all the rest takes, and passes make
+    graphs of their own: that waits until it is called, or its code is asked for."""
+    if len(graph.nodes) <= _LONG:
+        graph_module.graph = graph
+        return
+    own: Any = type(graph_module)  # of this graph module alone; `recompile` puts `forward` there
+
+    def forward(self: Any, *args: Any) -> Any:
+        self.recompile()
+        return self.forward(*args)
+
+    def code(self: Any) -> str:
+        self.recompile()
+        return self._code
+
+    def reduced(self: Any) -> Any:  # a pickle holds the code that is known when it is asked for
+        self.recompile()
+        return fx.GraphModule.__reduce__(self)
+
+    own.forward, own.code, own.__reduce__ = forward, property(code), reduced
+    cast(Any, graph_module)._graph = graph
+    graph.owning_module = graph_module
 
 
 def _graph(entry: GraphEntry) -> fx.Graph:
@@ -257,9 +292,15 @@ def _place(root: nn.Module, path: str) -> nn.Module:
 def _require_free(owner: nn.Module, name: str, path: str) -> None:
     """As `hasattr`, which takes long for what is not there."""
     own = vars(owner)
-    kept = (own, *(own[kind] for kind in ("_modules", "_parameters", "_buffers")))
-    if any(name in place for place in kept) or hasattr(type(owner), name):
+    taken = name in own["_modules"] or name in own["_parameters"] or name in own["_buffers"]
+    if taken or name in own or name in _names_of(type(owner)):
         raise ValueError(f"'{path}' is taken")
+
+
+@cache
+def _names_of(kind: type) -> frozenset[str]:
+    """Of everything that its instances have from it."""
+    return frozenset(name for one in kind.__mro__ for name in vars(one))
 
 
 def _name(path: str) -> str:

@@ -66,8 +66,8 @@ def _shapes(graph_module: fx.GraphModule, batch_factor: int = 1) -> Iterator[tup
     with torch.no_grad():
         for node in graph_module.graph.nodes:
             if node.op != "output":
-                values[node] = _run(graph_module, node, values, modules, batch_factor)
-                yield node, tuple(values[node].shape)
+                values[node] = found = _run(graph_module, node, values, modules, batch_factor)
+                yield node, tuple(found.shape)
 
 
 def _run(
@@ -82,10 +82,12 @@ def _run(
         return torch.empty(batch * batch_factor, *rest, device="meta")
     if node.op == "get_attr":
         return _meta(attribute(graph_module, node))
-    args = cast("tuple[Any, ...]", map_arg(node.args, lambda n: values[n]))
+    args = cast("tuple[Any, ...]", map_arg(node.args, values.__getitem__))
     module = module_of(graph_module, node)
     if module is None:
         return meta_call(cast("Callable[..., Any]", node.target), args)
+    if type(module) in _SAME and len(args) == 1:
+        return args[0]
     if id(module) not in modules:
         modules[id(module)] = meta_twin(module)
     return modules[id(module)](*args)
@@ -95,8 +97,8 @@ def meta_call(function: Callable[..., Any], args: tuple[Any, ...]) -> Tensor:
     """A canonical function on meta tensors."""
     if function in BROADCASTING:
         sizes = [tuple(x.shape) for x in args if isinstance(x, Tensor)]
-        same = all(size == sizes[0] for size in sizes)
-        shape = sizes[0] if same else _broadcast(*sizes)
+        first = sizes[0]
+        shape = first if all(size == first for size in sizes) else _broadcast(*sizes)
         return torch.empty(shape, device="meta")
     if function in _UNARY:
         return args[0]
@@ -211,8 +213,9 @@ def _recurrent(m: Recurrent, x: Shape) -> Shape:
 
 # Their rules are known, and PyTorch takes up to 2 ms to work them out on meta tensors; the first
 # convolution there also imports a symbolic algebra system for a second.
+_SAME = frozenset((*ELEMENTWISE_MODULES, nn.Identity, nn.Dropout))
 _RULES: dict[type[nn.Module], Rule] = {
-    **dict.fromkeys((*ELEMENTWISE_MODULES, nn.Identity, nn.Dropout), _same),
+    **dict.fromkeys(_SAME, _same),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d), _by_channel),
     nn.LayerNorm: _by_features,
     nn.GroupNorm: _by_group,

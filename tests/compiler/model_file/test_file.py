@@ -1,6 +1,7 @@
 """shrinkc's own file: what is saved comes back bit for bit."""
 
 import operator
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
+from shrinkc.compiler.model_file import decode
 from shrinkc.compiler.model_file.file import (
     is_model_file,
     load_model_file,
@@ -21,6 +23,7 @@ from shrinkc.compiler.model_file.file import (
 )
 from shrinkc.errors import IllegalGraphError, InputError
 from shrinkc.passes import ir
+from shrinkc.passes.base import copy_graph
 from shrinkc.passes.recurrent import Recurrent
 
 
@@ -137,6 +140,37 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert not any(module.training for module in loaded.modules())
     assert same_outputs(loaded, saved, torch.randn(1, 3, 16, 12))
     assert same_outputs(loaded, saved, torch.randn(3, 3, 16, 12))
+
+
+def test_a_long_graph_is_compiled_when_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it, a copy, or what comes out of a pickle is called first, or asked for its code."""
+    saved = everything_graph()
+    at_once, x = round_trip(saved, tmp_path), torch.randn(3, 3, 16, 12)
+    monkeypatch.setattr(decode, "_LONG", 0)
+    compiled: list[fx.GraphModule] = []
+    recompile = fx.GraphModule.recompile
+
+    def counted(self: fx.GraphModule) -> Any:
+        compiled.append(self)
+        return recompile(self)
+
+    loaded = round_trip(saved, tmp_path)
+    require_same(loaded, saved)
+    assert same_outputs(copy_graph(loaded), saved, x)
+    assert same_outputs(pickle.loads(pickle.dumps(loaded)), saved, x)
+    assert round_trip(saved, tmp_path).code == at_once.code
+    again = round_trip(saved, tmp_path)
+    monkeypatch.setattr(fx.GraphModule, "recompile", counted)
+    for _ in range(2):
+        assert same_outputs(again, saved, x)
+    assert compiled == [again]
+    changed = copy_graph(again)
+    next(n for n in changed.graph.nodes if n.target is operator.mul).target = operator.sub
+    changed.recompile()
+    assert changed.code != again.code
+    assert again.code == at_once.code
 
 
 def test_the_bytes_are_determined_by_the_graph(tmp_path: Path) -> None:
