@@ -21,7 +21,7 @@ from typing import Any
 
 from shrinkc.compiler.support.disk import screen
 from shrinkc.compiler.support.disk.lock import locked
-from shrinkc.compiler.support.reading.regular_file import read_regular
+from shrinkc.compiler.support.reading.regular_file import read_regular, require_writable
 from shrinkc.compiler.support.reading.strict_json import parse_json
 from shrinkc.errors import InputError
 
@@ -67,7 +67,12 @@ def atomic_folder(folder: Path, gone: Iterable[str] = ()) -> Generator[Path]:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write one file, whole or not at all. Raises InputError as `atomic_folder` does."""
+    """Write one file, whole or not at all. Raises InputError as `atomic_folder` does, and where
+    something else than a file has its name: /dev/null, too, would be replaced."""
+    try:
+        require_writable(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); give another") from error
     with atomic_folder(path.parent) as stage:
         (stage / path.name).write_bytes(data)
 

@@ -102,3 +102,40 @@ def test_paths(
     assert 2 <= code <= 8
     assert len(err.splitlines()) == 1, err
     assert out == ""
+
+
+OUTPUTS: dict[str, tuple[str, ...]] = {
+    "files": ("{model}", "--target", "rpi4", "--input", "1,3,8,8", "--runs", "0", "-o", "{odd}"),
+    "pruned files": ("prune", "{model}", "--target", "rpi4", "--macs", "0.7", "-o", "{odd}"),
+    "a table": ("tables", "export", "rpi4", "{odd}"),
+    "a plot of a table": ("tables", "show", "rpi4", "--plot", "{odd}"),
+    "a log": ("tables", "--log", "{odd}"),
+}
+NO_FILES = ("pipe", "socket", "a link to itself", "zeros without end", "a device")
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+@pytest.mark.parametrize("place", OUTPUTS)
+def test_what_is_written(
+    given: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Streams,
+    place: str,
+    kind: str,
+) -> None:
+    """What is no file is neither written to nor replaced."""
+    if "plot" in place:
+        pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    odd = Path("odd")
+    KINDS[kind](odd)
+    before = odd.lstat()
+    with at_most(20):
+        code = main([word.format(**given, odd=odd) for word in OUTPUTS[place]])
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert len(err.splitlines()) == 1, err
+    assert out == ""
+    assert (odd.lstat().st_ino, odd.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert {path.name for path in tmp_path.iterdir()} <= {"odd", "odd.work"}
