@@ -55,7 +55,7 @@ def test_times_are_those_of_the_runs_over_there() -> None:
     times = one.times_ms(x, 5, settling=0.02)
     assert len(times) == 5
     assert 0 < min(times) <= max(times) < 1000
-    assert one.cpu_seconds - before >= 0.01
+    assert one.cpu_seconds > before
 
 
 @pytest.mark.parametrize("runtime", ["tflite", "onnxruntime"])
