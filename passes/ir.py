@@ -303,9 +303,13 @@ BROADCASTING: tuple[Function, ...] = (
 )
 
 
+# Names that torch.fx writes into code for what is no argument: an input called `inf` would be it.
+_WRITTEN = ("self", "torch", "_operator", "getattr", "inf", "nan")
+
+
 def is_input_name(name: str) -> bool:
     """Whether torch.fx may write it as an argument into the code that it makes of a graph."""
-    taken = name in ("self", "torch", "_operator") or name.startswith("shrinkc_")
+    taken = name in _WRITTEN or name.startswith("shrinkc_")
     return name.isidentifier() and not keyword.iskeyword(name) and not taken
 
 

@@ -1,5 +1,6 @@
 """Files in our own format that somebody else made: no code, no gigabytes, one line each."""
 
+import builtins
 import json
 import struct
 import time
@@ -16,6 +17,7 @@ from torch import Tensor, fx, nn
 
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.load.load import load_model
+from shrinkc.compiler.model_file import decode
 from shrinkc.compiler.model_file import file as model_file
 from shrinkc.compiler.model_file.file import load_model_file, model_bytes, read_metadata
 from shrinkc.errors import LoadError
@@ -58,6 +60,12 @@ def doubled(entry: Json, times: int) -> None:
         name = f"twice_{index}"
         nodes.append({"op": "call_function", "name": name, "target": "cat", "args": args})
     entry["nodes"] = [*nodes, {**output, "args": [[{"node": name}]]}]
+
+
+def second_input(entry: Json, **fields: str) -> None:
+    given = first(entry, "placeholder")
+    entry["nodes"].insert(1, {**given, **fields})
+    entry["inputs"][fields["name"]] = entry["inputs"][given["name"]]
 
 
 INJECTION = 'x"); __import__("os").system("touch ran"); ("'
@@ -182,6 +190,18 @@ CHANGES: dict[str, tuple[Callable[[Json], object], str]] = {
         lambda e: first(e, "placeholder").update(target="torch"),
         "'torch' cannot name an input",
     ),
+    "an input named as fx writes infinity": (
+        lambda e: first(e, "placeholder").update(target="inf"),
+        "'inf' cannot name an input",
+    ),
+    "an input named as fx reads modules": (
+        lambda e: first(e, "placeholder").update(target="getattr"),
+        "'getattr' cannot name an input",
+    ),
+    "inputs of one name": (
+        lambda e: second_input(e, name="second"),
+        "two inputs have the same name",
+    ),
     "an input that reads": (
         lambda e: first(e, "placeholder").update(args=[1]),
         "placeholder takes 0 arguments",
@@ -249,6 +269,54 @@ def test_changed_graphs(
     assert len(str(caught.value).splitlines()) == 1
     assert str(caught.value).startswith(f"{path}: ")
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+    monkeypatch.setattr(decode, "_LONG", 0)  # nor is anything left to be found in its code
+    with pytest.raises(LoadError, match=message):
+        load_model(path)
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_no_name_changes_what_the_code_means(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: bool
+) -> None:
+    """An input may have any name that is not refused: torch.fx writes it into Python."""
+    monkeypatch.setattr(decode, "_LONG", 0 if long else 20_000)
+    others = ("inf", "nan", "device", "NoneType", "torch", "fx_pytree", "pytree", "math", "self")
+    read = 0
+    for name in (*dir(builtins), *others, "forward", "operator", "match", "_", "y", "z", "input"):
+        path = write(tmp_path / "m.safetensors", all_forms(name), {"1.w": torch.full((1, 4), 0.5)})
+        try:
+            graph_module = load_model(path)
+        except LoadError:
+            continue
+        assert isinstance(graph_module, fx.GraphModule)
+        x = torch.randn(2, 4)
+        computed: tuple[Tensor, ...] = fx.Interpreter(graph_module).run(x)
+        assert all(map(torch.equal, graph_module(x), computed)), name
+        read += 1
+    assert read > 100
+
+
+def all_forms(name: str) -> Json:
+    """One of everything that torch.fx writes in a way of its own."""
+    x, y, z = ({"node": one} for one in "xyz")
+    nodes = (
+        ("placeholder", "x", name),
+        ("call_module", "r", "0.0", x),
+        ("get_attr", "y", "1.w"),
+        ("call_function", "s", "add", {"node": "r"}, y),
+        ("call_function", "z", "clamp", {"node": "s"}, {"float": "-inf"}, {"float": "inf"}),
+        ("call_function", "q", "sqrt", z),
+        ("call_function", "c", "cat", {"list": [{"node": "q"}, z]}, 1),
+        ("call_function", "k", "slice", {"node": "c"}, 1, 0, 8, 2),
+        ("call_function", "e", "batch_expand", y, x),
+        ("output", "output", "output", [{"node": "k"}, {"node": "e"}]),
+    )
+    return {
+        **{"version": 1, "inputs": {"x": [1, 4]}, "frozen": [], "layouts": {}, "meta": {}},
+        "nodes": [dict(zip(("op", "name", "target"), n, strict=False), args=n[3:]) for n in nodes],
+        "modules": {"0.0": {"kind": "ReLU", "fields": {}, "tensors": {}}},
+        **{"attributes": {"1.w": {"tensor": "1.w", "kind": "buffer"}}, "extra": {}},
+    }
 
 
 def test_the_unchanged_graph_loads(tmp_path: Path, sound: tuple[str, dict[str, Tensor]]) -> None:
