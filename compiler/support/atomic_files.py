@@ -70,7 +70,8 @@ def write_file(path: Path, data: bytes) -> None:
     """Write one file, whole or not at all. Raises InputError as `atomic_folder` does, and where
     something else than a file has its name: /dev/null, too, would be replaced."""
     try:
-        require_writable(path)
+        with suppress(NotADirectoryError):  # told below
+            require_writable(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); give another") from error
     with atomic_folder(path.parent) as stage:
