@@ -9,6 +9,7 @@ from random import Random
 
 import mutate
 
+_LONGEST = 1 << 20  # bytes of an entry that is repeated: a thousand times twice is a million
 _FIELDS = {  # of the two headers of an entry: offset and size
     b"PK\1\2": (
         (6, 2),
@@ -111,7 +112,7 @@ def _entry(rng: Random, entries: list[tuple[str, bytes]]) -> None:
         case 3:
             entries[at] = (name, mutate.data(rng, data))
         case 4:
-            entries[at] = (name, data * rng.choice((0, 2, 1000)))
+            entries[at] = (name, (data * rng.choice((0, 2, 1000)))[:_LONGEST])
         case _:
             entries.append(
                 (

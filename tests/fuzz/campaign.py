@@ -60,14 +60,15 @@ class Campaign:
         for message in self._messages(process, scratch):
             name = message["reader"]
             tally = self.tallies[name]
+            if "outcomes" in message:
+                tally.outcomes.update(message["outcomes"])
             if "next" in message:
                 start, seconds = left.pop(name)
                 tally.inputs += message["next"] - start
                 tally.seconds += seconds - message["left"]
-                tally.outcomes.update(message["outcomes"])
                 if message["left"] > 0:
                     left[name] = message["next"], message["left"]
-            else:
+            elif "kind" in message:
                 self._found(message, Path(message["place"]))
         if process.returncode == 0:
             return

@@ -49,6 +49,13 @@ def test_what_is_planted_is_found_and_found_again(planted: str, found: Path) -> 
         assert fuzzed("--replay", kept).returncode == 1
 
 
+def test_what_was_kept_is_all_that_is_read_again(tmp_path: Path) -> None:
+    """Not the note beside it, which a reader of whatever lies in a folder may take for its file."""
+    (tmp_path / "x").write_bytes(b"sound")
+    (tmp_path / ".finding").write_text(json.dumps({"reader": "alone"}))
+    assert json.loads(fuzzed("--replay", tmp_path).stdout) == {"outcome": "read", "found": None}
+
+
 def test_an_input_is_the_same_wherever_it_is_made(found: Path, tmp_path: Path) -> None:
     options = ("--seed", "1", "--seconds", "0.2", "--keep", tmp_path, "traceback")
     fuzzed(*options)

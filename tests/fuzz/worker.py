@@ -84,6 +84,7 @@ class Worker:
         ended, index, small = time.monotonic() + seconds, start, True
         while time.monotonic() < ended and small:
             AT.pack_into(self._at, 0, place, index, time.monotonic())
+            _emptied(self.folder)  # what does not end while it is made is not the one before
             files = case(reader, self.sound[reader.name], seed, index)
             outcome, found = self.read(reader, files)
             if found is not None and found[0] == "memory":
@@ -93,6 +94,9 @@ class Worker:
             if found is not None:
                 self._keep(reader.name, index, files, found)
             index += 1
+            if index % 1024 == 0:  # what a crash takes along is little
+                self.say(reader=reader.name, outcomes=outcomes)
+                outcomes.clear()
             if index % 64 == 0:
                 small = resident_bytes() - self._started < GROWN_BYTES
                 if os.getppid() != self._parent:  # nobody watches any more
@@ -198,7 +202,7 @@ def main(scratch: Path, seed: int, asked: Sequence[str]) -> None:
     worker = Worker(readers, scratch)
     for place, (reader, (_, what)) in enumerate(zip(readers, split, strict=True)):
         if Path(what).is_dir():
-            files = {p.name: p.read_bytes() for p in Path(what).iterdir() if p.suffix != ".finding"}
+            files = {p.name: p.read_bytes() for p in Path(what).iterdir() if p.name != ".finding"}
             outcome, found = worker.read(reader, files)
             worker.say(outcome=outcome, found=found)
         else:

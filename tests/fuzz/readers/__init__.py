@@ -31,7 +31,7 @@ MODULES = {
 NAMES = tuple(name for names in MODULES.values() for name in names)
 PLANTED = (
     *("traceback", "message", "memory", "memory_told", "code", "process", "outside", "here"),
-    *("crash", "hang"),
+    *("crash", "hang", "alone"),
 )
 
 

@@ -80,4 +80,9 @@ def _reader(wrong: object) -> Reader:
     return Reader(getattr(wrong, "__name__", "").lstrip("_"), _sound, _changed, read)
 
 
-READERS = tuple(map(_reader, _WRONG))
+def _alone(folder: Path) -> None:
+    (path,) = folder.iterdir()
+    path.read_bytes()
+
+
+READERS = (*map(_reader, _WRONG), Reader("alone", _sound, _changed, _alone))
