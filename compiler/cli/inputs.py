@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from shrinkc.compiler.support.atomic_files import check_folder
 from shrinkc.errors import InputError
 
 if TYPE_CHECKING:
@@ -126,9 +127,12 @@ class Asked:
 
 
 def output_folder(out: Path | None, model: Path, target: str | None, done: str = "") -> Path:
-    """--out, or the model's and the target's name, and what was done."""
+    """--out, or the model's and the target's name, and what was done. Raises InputError where that
+    is no folder; asked before the work, of which nothing would be left."""
     name = "" if target is None else f"-{Path(target).name}"
-    return out or Path(f"{model.stem}{name}{done}")
+    folder = out or Path(f"{model.stem}{name}{done}")
+    check_folder(folder)
+    return folder
 
 
 def work_folder(out: Path) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shrinkc.compiler.support.atomic_files import write_file
+from shrinkc.compiler.support.atomic_files import check_file, write_file
 from shrinkc.compiler.support.quiet import quiet
 from shrinkc.compiler.support.text import one_line
 from shrinkc.compiler.width.sensitivity import SensitivityCurve
@@ -108,6 +108,14 @@ def require_matplotlib() -> None:
         raise TableError(_NEEDED)
 
 
+def require_plot(path: Path) -> None:
+    """And InputError where it could not be written."""
+    require_matplotlib()
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no such folder")
+    check_file(path)
+
+
 def _figure(size: tuple[float, float] = (6.4, 6.4), aspect: str = "equal") -> tuple[Any, Any]:
     require_matplotlib()
     with quiet():  # it tells where it keeps its list of fonts
@@ -121,8 +129,7 @@ def _figure(size: tuple[float, float] = (6.4, 6.4), aspect: str = "equal") -> tu
 
 
 def _save(figure: Any, path: Path) -> None:
-    if not path.parent.is_dir():
-        raise InputError(f"{path} cannot be written: there is no such folder")
+    require_plot(path)
     drawn = io.BytesIO()
     try:
         figure.savefig(drawn, dpi=130, format=path.suffix[1:] or "png")

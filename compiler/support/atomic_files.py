@@ -14,6 +14,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -67,15 +68,35 @@ def atomic_folder(folder: Path, gone: Iterable[str] = ()) -> Generator[Path]:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write one file, whole or not at all. Raises InputError as `atomic_folder` does, and where
-    something else than a file has its name: /dev/null, too, would be replaced."""
+    """Write one file, whole or not at all. Raises InputError as `atomic_folder` and `check_file`
+    do."""
+    check_file(path)
+    with atomic_folder(path.parent) as stage:
+        (stage / path.name).write_bytes(data)
+
+
+def check_file(path: Path) -> None:
+    """Raise InputError where something else than a file has that name: /dev/null, too, would be
+    replaced."""
     try:
-        with suppress(NotADirectoryError):  # told below
+        with suppress(NotADirectoryError):  # told when it is written
             require_writable(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); give another") from error
-    with atomic_folder(path.parent) as stage:
-        (stage / path.name).write_bytes(data)
+
+
+def check_folder(path: Path) -> None:
+    """Raise InputError where something else than a folder has that name."""
+    try:
+        found = errno.ENOTDIR if not stat.S_ISDIR(path.stat().st_mode) else None
+    except FileNotFoundError:
+        found = None
+    except OSError as error:
+        found = error.errno
+    except ValueError:  # a name with a zero in it
+        found = errno.ENOENT
+    if found is not None:
+        raise InputError(f"{path}: {_REASONS.get(found, os.strerror(found))}")
 
 
 def _commit(folder: Path, gone: Iterable[str]) -> None:

@@ -75,6 +75,7 @@ def apply(
     reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)
     reading.refuse_unread(images)
     target = target or read_plan(plan)[0].target
+    folder = output_folder(out, model, target, "-planned")
     found = applied(
         ModelFile(model, arch, trust),
         plan,
@@ -88,7 +89,7 @@ def apply(
         command=current().typed,
         progress=progress(),
     )
-    folder = found.save(output_folder(out, model, target, "-planned"))
+    found.save(folder)
     if as_json():
         print_json({"plan": plan_json(found.plan)} | report_json(found.report))
         return

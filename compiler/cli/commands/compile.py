@@ -241,6 +241,7 @@ class _How:
         from shrinkc.compiler.cli.show.report import report_json
         from shrinkc.compiler.formats.registry import FORMATS
 
+        folder = output_folder(self.out, self.model, self.target)
         found = compiled(
             self.file,
             shapes_of(self.inputs),
@@ -261,7 +262,7 @@ class _How:
             command=current().typed,
             progress=progress(),
         )
-        folder, report = output_folder(self.out, self.model, self.target), found.report
+        report = found.report
         found.save(folder)
         if as_json():
             print_json(report_json(report))

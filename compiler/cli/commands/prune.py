@@ -146,13 +146,13 @@ def prune(
     Without --target nothing is compiled: --out holds model.safetensors, for shrinkc compile.
     """
     from shrinkc.compiler.recover.recipe import Recipe
-    from shrinkc.compiler.report.plots import require_matplotlib
+    from shrinkc.compiler.report.plots import require_plot
     from shrinkc.compiler.support.unread import refuse_unread
     from shrinkc.compiler.width.allocation import Allocation
     from shrinkc.compiler.width.prune import Pruning
 
     if plot is not None:
-        require_matplotlib()
+        require_plot(plot)
     judged = asked_of(task, metric, output_weights)
     asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, judged)
     reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)

@@ -61,14 +61,14 @@ def sensitivity(
     from shrinkc.compiler.api.steps.network import ModelFile
     from shrinkc.compiler.cli.inputs import LABELS_READ, Reading, shapes_of
     from shrinkc.compiler.cli.show.sensitivity import curves as show_curves
-    from shrinkc.compiler.report.plots import require_matplotlib
+    from shrinkc.compiler.report.plots import require_plot
     from shrinkc.compiler.support.unread import refuse_unread
 
     if images is None:
         raise InputError("sensitivity is judged on images", "give `images`")
     refuse_unread(("classes", classes is not None, labels, LABELS_READ))
     if plot is not None:
-        require_matplotlib()
+        require_plot(plot)
     found = judged(
         ModelFile(model, arch, trust),
         shapes_of(inputs),

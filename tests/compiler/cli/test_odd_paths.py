@@ -104,18 +104,38 @@ def test_paths(
     assert out == ""
 
 
+TO = ("{model}", "--target", "rpi4", "--input", "1,3,8,8", "--runs", "0")
+PRUNED = ("prune", *TO, "--macs", "0.7")
+SENSITIVITY = ("sensitivity", "{model}", "--input", "1,3,8,8", "--images", "{images}")
+ON_HOST = ("--on", "host", "--precision", "fp32")
 OUTPUTS: dict[str, tuple[str, ...]] = {
-    "files": ("{model}", "--target", "rpi4", "--input", "1,3,8,8", "--runs", "0", "-o", "{odd}"),
-    "pruned files": ("prune", "{model}", "--target", "rpi4", "--macs", "0.7", "-o", "{odd}"),
+    "files": (*TO, "-o", "{odd}"),
+    "planned files": (*TO, "--images", "{images}", "--speedup", "1.1", "-o", "{odd}"),
+    "pruned files": (*PRUNED, "-o", "{odd}"),
+    "shrunk files": ("shrink", *TO, "--images", "{images}", "--speedup", "1.1", "-o", "{odd}"),
+    "files of a plan": ("apply", "{model}", "not-read/plan.json", *TO[1:], "-o", "{odd}"),
+    "a plot of widths": (*PRUNED, "--plot", "{odd}", "-o", "out"),
+    "a plot of sensitivity": (*SENSITIVITY, "--plot", "{odd}"),
+    "a profile": ("profile", "{model}", "--target", "odd", *ON_HOST, "--input", "1,3,8,8"),
+    "a calibration": ("calibrate", "rpi4/tflite-ruy", *ON_HOST, "--name", "odd"),
     "a table": ("tables", "export", "rpi4", "{odd}"),
     "a plot of a table": ("tables", "show", "rpi4", "--plot", "{odd}"),
     "a log": ("tables", "--log", "{odd}"),
 }
 NO_FILES = ("pipe", "socket", "a link to itself", "zeros without end", "a device")
+OF_FOLDERS = ("files", "profile", "calibration")
 
 
-@pytest.mark.parametrize("kind", NO_FILES)
-@pytest.mark.parametrize("place", OUTPUTS)
+def written(place: str, kind: str) -> bool:
+    """A folder is as good as none where files go, and a file where one file goes."""
+    folder = any(word in place for word in OF_FOLDERS)
+    return kind == ("a folder" if folder else "nothing")
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [(p, k) for p in OUTPUTS for k in (*NO_FILES, "a folder", "nothing") if not written(p, k)],
+)
 def test_what_is_written(
     given: dict[str, str],
     tmp_path: Path,
@@ -124,10 +144,11 @@ def test_what_is_written(
     place: str,
     kind: str,
 ) -> None:
-    """What is no file is neither written to nor replaced."""
+    """What is no file is neither written to nor replaced, and no work is done before it is told."""
     if "plot" in place:
         pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SHRINKC_TABLES", str(tmp_path))
     odd = Path("odd")
     KINDS[kind](odd)
     before = odd.lstat()
@@ -136,6 +157,7 @@ def test_what_is_written(
     out, err = capsys.readouterr()
     assert code == 2
     assert len(err.splitlines()) == 1, err
+    assert "odd: " in err
     assert out == ""
     assert (odd.lstat().st_ino, odd.lstat().st_mode) == (before.st_ino, before.st_mode)
-    assert {path.name for path in tmp_path.iterdir()} <= {"odd", "odd.work"}
+    assert [path.name for path in tmp_path.iterdir()] == ["odd"]
