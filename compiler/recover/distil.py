@@ -36,9 +36,9 @@ from shrinkc.passes.base import copy_graph
 
 SNAPSHOT = 25  # steps
 WARM_UP = 20  # steps
-RATES = (2e-2, 5e-3, 1e-3, 2e-4)
+RATES = (2e-2, 5e-3, 1e-3, 1.5e-4)
 TRIED = 1 / 8  # of the steps: a rate that has gained nothing by then is too large
-LOST = 3  # times the loss before: such a rate is too large at once
+LOST = 2  # times the loss before: such a rate is too large at once
 SEEN = 8  # batches that tell what was gained
 STEPS = (200, 2000)
 PASSES = 150  # over all images, at most
