@@ -12,7 +12,8 @@ runs in a process of its own, at most --minutes, and passes
 * ONNX, TFLite: `shrinkc.compile` writes and verifies both files; run here on other inputs, each
   output's largest error is at most 1e-4 of its range;
 * pruned: with 70% of the channels (`Goal.channels(0.7)`) the same holds of the pruned network;
-* planned, with --plan: for 1.5× on rpi4 in fp32, the damage of every output is stated.
+* planned, with --plan: for 1.5× on rpi4 in fp32, or as fast as it gets, the damage of every output
+  is stated.
 
 A row for each network is kept in out/deployed; benchmarks/results/deployed.json is written from
 those of families that are complete.

@@ -21,15 +21,16 @@ from benchmarks.shared.deployed import networks
 from shrinkc import Goal
 from shrinkc.compiler.api.compile import compile as compile_files
 from shrinkc.compiler.api.files import capture
-from shrinkc.compiler.api.plan import plan
+from shrinkc.compiler.api.plan import Planned, plan
 from shrinkc.compiler.api.prune import prune
 from shrinkc.compiler.api.steps.results import Compiled
 from shrinkc.compiler.formats.registry import FORMATS
 from shrinkc.compiler.verify.files import artefact
-from shrinkc.errors import ShrinkcError
+from shrinkc.errors import ShrinkcError, UnreachableGoalError
 
 TARGET, KEEP, SPEEDUP = "rpi4", 0.7, 1.5
 IMAGES = 24  # random, that a plan is fitted to and judged on
+SLACK = 1.02  # of the fastest that was found, where the speedup is out of reach
 Row = dict[str, Any]
 Inputs = tuple[Tensor, ...]
 
@@ -123,20 +124,16 @@ def tensors(value: Any) -> list[Tensor]:
 
 
 def _planned(model: nn.Module, x: Inputs) -> Row:
-    """For the speedup: every output's damage."""
+    """For the speedup, or where nothing is that fast the most that there is: every output's
+    damage."""
     torch.manual_seed(2)
     images = tuple(
         torch.randn(IMAGES, *one.shape[1:]) if one.is_floating_point() else one.repeat(IMAGES, 1)
         for one in x
     )
-    found = plan(
-        *(model, x),
-        target=TARGET,
-        goal=Goal.speedup(SPEEDUP),
-        images=images[0] if len(images) == 1 else [images],
-        precision="fp32",
-        runs=0,
-    )
+    given: Any = {"images": images[0] if len(images) == 1 else [images]}
+    given |= {"target": TARGET, "precision": "fp32", "runs": 0}
+    found = _fastest(model, x, Goal.speedup(SPEEDUP), given)
     promise = found.plan.promise
     assert promise is not None
     with torch.no_grad():
@@ -149,6 +146,18 @@ def _planned(model: nn.Module, x: Inputs) -> Row:
         "damages": [one.error for one in stated],
         "planned": True,
     }
+
+
+def _fastest(
+    model: nn.Module, x: Inputs, goal: Goal, given: dict[str, Any], tries: int = 3
+) -> Planned:
+    """The plan for the goal, or as fast as it gets, nearly."""
+    try:
+        return plan(model, x, goal=goal, **given)
+    except UnreachableGoalError as error:
+        if error.fastest_ms is None or not tries:
+            raise
+        return _fastest(model, x, Goal.budget_ms(error.fastest_ms * SLACK), given, tries - 1)
 
 
 def _one_line(error: Exception) -> str:

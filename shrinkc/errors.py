@@ -97,7 +97,7 @@ class ImageError(InputError):
 class UnreachableGoalError(InputError):
     """A budget, speedup or drop that no network shrinkc can make of this one meets.
 
-    fastest_ms  the least that was measured in trying, where measuring decided
+    fastest_ms  the least that was reached in trying, where something was tried
     """
 
     kind = "unreachable"

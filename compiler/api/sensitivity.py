@@ -104,7 +104,7 @@ def sensitivity(
     seen = seen_by_criteria(source, labels, limit, shown)
     if spec.needs == "labels" and kind_of(seen.labels) != "classes":
         raise InputError(f"`criterion` {spec.name} needs labels; give `labels`")
-    batches, groups = batches_of(seen), channel_groups(graph)
+    batches, groups = batches_of(seen, graph), channel_groups(graph)
     with shown.task(f"Scoring channels: {spec.name}"):
         scores = spec.build(Criteria(batches, 0, by_cost=True)).scores(graph, groups)
     y = batches[0][1]

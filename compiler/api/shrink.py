@@ -29,7 +29,7 @@ from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.measure.speedup import Measuring
 from shrinkc.compiler.pipeline.deployed import merged
 from shrinkc.compiler.recover.distil import Tuning
-from shrinkc.compiler.recover.layer_problems import Sample, size_of
+from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.recover.recipe import TRAINING
 from shrinkc.compiler.recover.retrain import retrain
 from shrinkc.compiler.report.sections import Judged, PlanSection, Sections
@@ -279,7 +279,7 @@ class _Shrinking:
         """Of changed networks, where the target is this machine."""
 
         def few() -> Tensor:
-            sample = Sample(self.images, size_of(self.graph), FEW)
+            sample = Sample.of(self.images, self.graph, FEW)
             return torch.cat([x for x, _ in sample.batches()])
 
         return self.request.on_this_machine(self.table, few)

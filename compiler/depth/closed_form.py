@@ -28,7 +28,7 @@ from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import channels_last
 from shrinkc.compiler.recover.distil import Tuned, Tuning, tune
 from shrinkc.compiler.recover.divergence import Damage
-from shrinkc.compiler.recover.layer_problems import Sample, size_of
+from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.recover.rebuild_span import Rebuilding, rebuild
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
@@ -127,7 +127,7 @@ def shrink_closed_form(
     found, refused = candidates(graph_module, table, precision, options.kinds)
     plans = Plans(graph_module, table, precision, found)
     check_reachable(before_ms, plans.before_ms - plans.most, budget)
-    sample = Sample(images, size_of(graph_module), options.images)
+    sample = Sample.of(images, graph_module, options.images)
     measuring = sample, options.cache, progress
     plans = plans.judged(measure(graph_module, found, *measuring, task=task))
     chosen = plans.within(budget, measured_ms)

@@ -14,7 +14,7 @@ to be taken as whole files, and sums of operators are scaled to that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import inf, isnan
@@ -42,7 +42,7 @@ from shrinkc.compiler.plan.plan_file import INT8, Plan, Promise, Step
 from shrinkc.compiler.plan.replay import changed_tensors, model_digest, stored_calibration
 from shrinkc.compiler.plan.slicings import SLACK, Slicing, Slicings
 from shrinkc.compiler.recover.divergence import Damage
-from shrinkc.compiler.recover.layer_problems import Sample, size_of
+from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
@@ -105,12 +105,11 @@ def prepare_planning(
     """
     planning, progress = planning or Planning(), progress or Silent()
     original, closed = deployed(captured), planning.closed
-    size = size_of(original)
-    sample = Sample(images, size, closed.images)
+    sample = Sample.of(images, original, closed.images)
     if held_out is None:
         sample, held = sample.split()
     else:
-        held = Sample(held_out, size, len(held_out))
+        held = Sample.of(held_out, original, len(held_out))
     folder = None if planning.folder is None else planning.folder / "plans"
     judge = Judge(original, sample, held, closed.cache, planning.threads, progress, task)
     timing = FileTiming(original, judge.inputs, planning.threads, folder, progress)
@@ -235,7 +234,7 @@ class Planner:
             asked_ms *= budget_ms / longest  # the table promises that much too much
         notes = [f"{label}: {error}" for label, error in missed.items()]
         if not found:
-            raise self._unreachable(budget_ms, notes)
+            raise self._unreachable(budget_ms, missed)
         if is_host(self.table.target):
             having = {one.variant.label for one in found}
             self.notes += [n for n, label in zip(notes, missed, strict=True) if label not in having]
@@ -257,19 +256,29 @@ class Planner:
                 chosen = slicing.plans.within(budget_ms, self._measured(variant))
             except UnreachableGoalError as error:
                 known = missed.get(variant.label, error)
-                fastest = min((known, error), key=lambda one: one.fastest_ms or 0.0)
+                fastest = min((known, error), key=lambda one: one.fastest_ms or inf)
                 missed[variant.label] = fastest
                 continue
             damage = variant.damage + slicing.damage + slicing.plans.damage(chosen)
             found.append(Candidate(variant, slicing, chosen, damage))
 
-    def _unreachable(self, budget_ms: float, missed: Sequence[str] = ()) -> InputError:
+    def _unreachable(
+        self, budget_ms: float, missed: Mapping[str, UnreachableGoalError] | None = None
+    ) -> InputError:
+        """`missed`: the fastest of each variant that was tried."""
+        missed = missed or {}
         if is_host(self.table.target) and missed:
-            return UnreachableGoalError("; ".join(missed))
-        return UnreachableGoalError(
+            return UnreachableGoalError("; ".join(f"{k}: {error}" for k, error in missed.items()))
+        fastest = self.before_ms / self.most
+        if missed:  # what was tried, and what is judged: not all of what is priced can be
+            sure = [b.fastest_ms(SLACK) for b in self.candidates.judged.values()]
+            fastest = min([e.fastest_ms for e in missed.values() if e.fastest_ms] or sure)
+        error = UnreachableGoalError(
             f"a budget of {budget_ms:.4g} ms cannot be reached: from {self.before_ms:.4g} ms "
-            f"the fastest is {self.before_ms / self.most:.4g} ms, {self.most:.2f}×"
+            f"the fastest is {fastest:.4g} ms, {self.before_ms / fastest:.2f}×"
         )
+        error.fastest_ms = fastest
+        return error
 
     def _best(self, found: Sequence[Candidate]) -> Planned:
         """Fitted, from the one that a quick fit liked best on, until what is left looks worse."""

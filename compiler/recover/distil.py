@@ -23,16 +23,15 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from shrinkc.compiler.cost.keys import macs
-from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.images.augment import Augmentation, RandomResizedCrop, cut, draw
-from shrinkc.compiler.recover.layer_problems import Sample, shuffled
+from shrinkc.compiler.recover.layer_problems import Sample, batch_for, shuffled
 from shrinkc.compiler.recover.relative_adam import Relative
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.passes.analysis.shapes import shapes
 from shrinkc.passes.base import copy_graph
+from shrinkc.passes.criteria.shared.channel_costs import layer_macs
 
 SNAPSHOT = 25  # steps
 WARM_UP = 20  # steps
@@ -68,7 +67,7 @@ class Tuning:
         if self.steps is not None:
             return self.steps
         least, most = STEPS
-        by_work = WORK / (self.batch * max(1, macs(lower(teacher))))
+        by_work = WORK / (self.batch * max(1.0, sum(layer_macs(teacher).values())))
         return max(least, min(most, round(by_work), PASSES * images // self.batch))
 
 
@@ -121,6 +120,7 @@ class _Descent:
         feature = last_feature(teacher, student)
         self.student = tapped(student, feature)
         self._teacher = tapped(teacher, feature).eval()
+        self._batch = batch_for(teacher, options.batch)
         self._scale: float | None = None
 
     def loss(self, network: Callable[[Tensor], Any]) -> float:
@@ -159,12 +159,19 @@ class _Descent:
     def _loss(self, network: Callable[[Tensor], Any], x: Tensor) -> Tensor:
         """Of a feature and the answers behind it."""
         with torch.no_grad():
-            wanted = self._teacher(x)
-        got = network(x)
+            wanted = self._answers(self._teacher, x)
+        got = self._answers(network, x)
         if self._scale is None:
             self._scale = float(wanted[0].var()) or 1.0
         divergence = self.task.divergence(got[1:], wanted[1:]).mean()
         return ((got[0] - wanted[0]) ** 2).mean() / self._scale + divergence
+
+    def _answers(self, network: Callable[[Tensor], Any], x: Tensor) -> tuple[Tensor, ...]:
+        """As many samples at a time as the network takes."""
+        if self._batch >= len(x):
+            return network(x)
+        parts = [network(few) for few in x.split(self._batch)]
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     def _past(self, step: int, elapsed: float) -> float:
         """The share of the schedule that is over, by steps or by time, whichever is further."""

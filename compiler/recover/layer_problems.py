@@ -14,6 +14,7 @@ from shrinkc.compiler.images.augment import Augmentation, Size, cut, draw
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.run import node_values
 from shrinkc.compiler.recover.least_squares import Normal
+from shrinkc.errors import InputError
 from shrinkc.passes.algebra.window import Padding, Pair, Window
 
 BATCH = 10  # images: the values between two layers at 112×112 are its memory
@@ -24,12 +25,18 @@ ROWS, ROWS_PER_NUMBER = 20_000, 15  # positions that a fit looks at, at most
 @dataclass(frozen=True)
 class Sample:
     """The images that closed-form fits look at, centre crops. `size`: the network's input.
-    Of evenly spread ones those whose numbers are in `part`."""
+    Of evenly spread ones those whose numbers are in `part`, `batch` at a time."""
 
     images: Images
     size: Size
     limit: int = 1000
     part: tuple[int, ...] | None = None
+    batch: int = BATCH
+
+    @classmethod
+    def of(cls, images: Images, graph: fx.GraphModule, limit: int = 1000) -> Sample:
+        """For a network. Raises InputError as `batch_for`."""
+        return cls(images, size_of(graph), limit, batch=batch_for(graph, BATCH))
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -59,7 +66,7 @@ class Sample:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(inputs, their numbers)."""
         rows = torch.tensor(self.indices)
-        for few in cast("tuple[Tensor, ...]", cast(Any, rows).split(BATCH)):
+        for few in cast("tuple[Tensor, ...]", cast(Any, rows).split(self.batch)):
             pixels = self.images.pixels[few]
             windows = draw(Augmentation(), len(few), self.images.size, self.size, 0)
             yield self.images.inputs(cut(pixels, windows, self.size)), few
@@ -186,6 +193,20 @@ def _patches(x: Tensor, i: Tensor, j: Tensor, window: Window) -> Tensor:
     right = (j * columns.stride)[:, None] + torch.arange(kw) * columns.dilation
     picked = x[:, :, down[:, :, None], right[:, None, :]]  # n, in, positions, kh, kw
     return picked.permute(0, 2, 1, 3, 4).reshape(-1, x.shape[1] * kh * kw)
+
+
+def batch_for(graph: fx.GraphModule, most: int) -> int:
+    """How many samples a network takes at a time: `most`, or one where it takes no other number.
+    Raises InputError for one that takes several only."""
+    if graph.meta.get("dynamic_batch", True):
+        return most
+    only = next(iter(graph.meta["input_shapes"].values()))[0]
+    if only != 1:
+        raise InputError(
+            f"the network takes batches of {only} only, and fits give it single images",
+            "give `inputs` of one sample",
+        )
+    return 1
 
 
 def size_of(graph: fx.GraphModule) -> Pair:

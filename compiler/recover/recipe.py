@@ -194,7 +194,12 @@ def trainer_for(
     task: Task = CLASSIFICATION,
 ) -> Trainer:
     """Choose the images that options are tried and judged on: copies, all others stay where
-    they are."""
+    they are. Raises InputError for fewer than four, and for a network that takes no batches."""
+    if not teacher.meta.get("dynamic_batch", True):
+        raise InputError(
+            "a network that takes batches of one size only cannot be trained",
+            "compile, plan or prune it without `train`",
+        )
     if len(images) < 4:
         raise InputError(f"{counted(len(images), 'image')} to train on: give 4 or more")
     size = size_of(teacher)

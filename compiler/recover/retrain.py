@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.run import node_values, run_exact_passes
-from shrinkc.compiler.recover.layer_problems import Sample, size_of
+from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.recover.recipe import Recipe, trainer_for
 from shrinkc.compiler.support.journal import digest_of
 from shrinkc.compiler.support.progress import Progress
@@ -44,7 +44,7 @@ def retrain(
     run = digest_of(shrunk, f"{recipe} {images.digest}")[:12]
     teacher = copy_graph(original).eval()
     trainer = trainer_for(images, teacher, recipe, folder, run, progress, task=task)
-    sample = Sample(images, size_of(original), IMAGES)
+    sample = Sample.of(images, original, IMAGES)
     student = run_exact_passes(shrunk, (InsertBatchNorms(statistics(shrunk, sample)),))[0].float()
     for parameter in student.parameters():
         parameter.requires_grad_()

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.recover.distil import Tuning, tune
-from shrinkc.compiler.recover.layer_problems import Sample, size_of
+from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
@@ -28,7 +28,7 @@ def distilled(
     """With a deployed network whose weights have moved; `trainable` stays as it was."""
     if options.steps == 0:
         return pruned
-    sample = Sample(images, size_of(pruned.original))
+    sample = Sample.of(images, pruned.original)
     given = (pruned.graph_module, pruned.original, sample, options, progress or Silent())
     tuned = tune(*given, task=task)
     return replace(pruned, graph_module=tuned.graph_module)

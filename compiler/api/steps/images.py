@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from torch import fx
+
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.source import ImageSource
+from shrinkc.compiler.recover.layer_problems import batch_for
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.errors import InputError
 from shrinkc.passes.criteria.shared.data import Batch
@@ -29,11 +32,12 @@ def seen_by_criteria(source: ImageSource, labels: bool, limit: int, progress: Pr
     return few.decoded(progress, margin=False)
 
 
-def batches_of(images: Images) -> list[Batch]:
-    """All of them, in order."""
+def batches_of(images: Images, graph: fx.GraphModule) -> list[Batch]:
+    """All of them, in order, as the network takes them. Raises InputError as `batch_for`."""
     found: list[Batch] = []
-    for start in range(0, len(images), BATCH):
-        rows = slice(start, start + BATCH)
+    batch = batch_for(graph, BATCH)
+    for start in range(0, len(images), batch):
+        rows = slice(start, start + batch)
         labels = None if images.labels is None else images.labels[rows]
         found.append(((images.inputs(images.pixels[rows]),), labels))
     return found

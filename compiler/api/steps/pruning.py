@@ -307,7 +307,7 @@ class Pruner:
         """The result, and layers that were not compensated."""
         asked, seen, spec = self.asked, self.seen, self.asked.spec
         options = replace(asked.options, allocation=comparable(asked.options.allocation, spec))
-        batches = [] if seen is None else batches_of(seen)
+        batches = [] if seen is None else batches_of(seen, self.graph)
         by_cost = chosen_by_cost(options.allocation, asked.goal)
         criterion = spec.build(Criteria(batches, options.recipe.seed, by_cost, asked.every))
         skipped: list[Skip] = []

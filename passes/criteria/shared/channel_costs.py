@@ -34,7 +34,7 @@ def macs_per_channel(
 ) -> Costs:
     """Multiply-accumulates of one image in the weights that make and that read a channel, where
     layers on the other side have as many channels as `keep` leaves (all: None)."""
-    macs, left = _layer_macs(graph_module), _shares_left(groups, keep or {})
+    macs, left = layer_macs(graph_module), _shares_left(groups, keep or {})
     found: Costs = {}
     for group in groups.groups:
         total = 0.0
@@ -60,7 +60,7 @@ def _shares_left(groups: Groups, keep: Keep) -> dict[tuple[str, int], float]:
     }
 
 
-def _layer_macs(graph_module: fx.GraphModule) -> dict[str, float]:
+def layer_macs(graph_module: fx.GraphModule) -> dict[str, float]:
     """Layer → multiply-accumulates of one image, over all its calls."""
     known, images = shapes(graph_module), next(iter(input_shapes(graph_module).values()))[0]
     found: dict[str, float] = {}

@@ -152,3 +152,44 @@ def test_shrinking_that_cannot_be_done(model: nn.Module, options: Any, message: 
 def test_points_of_a_frontier(model: nn.Module, points: Any) -> None:
     with pytest.raises(ShrinkcError, match="`points`"):
         shrinkc.frontier(model, X, points=points, target="rpi4", images=IMAGES)
+
+
+class OneAtATime(nn.Module):
+    """Writes into its output, so that it can only be exported, for the batch that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = mobilenet_v2()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.network(x)
+        written = torch.zeros_like(y)
+        written[:, 0] = y[:, 0]
+        written[:, 1] = y[:, 1] * 2
+        return written.reshape(len(x), -1)
+
+
+def test_what_takes_one_sample_at_a_time_is_fitted_to_them() -> None:
+    torch.manual_seed(0)
+    network = OneAtATime().eval()
+    assert not shrinkc.capture(network, X).meta["dynamic_batch"]
+    planned = shrinkc.plan(
+        network, X, target="rpi4", images=IMAGES, goal=FASTER, precision="fp32", runs=0
+    )
+    assert planned.plan.promise is not None
+    assert planned.plan.speedup >= 1.05
+    pruned = shrinkc.prune(network, X, goal=Goal.channels(0.8), images=IMAGES, criterion="he")
+    assert pruned(X).isfinite().all()
+    with pytest.raises(ShrinkcError, match="takes batches of 2 only"):
+        shrinkc.plan(network, IMAGES[:2], target="rpi4", images=IMAGES, goal=FASTER, runs=0)
+    with pytest.raises(ShrinkcError, match="batches of one size only cannot be trained"):
+        planned_of(network, train=(IMAGES, LABELS), precision="fp32")
+
+
+def test_what_cannot_be_reached_names_what_can(model: nn.Module) -> None:
+    with pytest.raises(shrinkc.errors.UnreachableGoalError, match="the fastest is") as told:
+        planned_of(model, goal=Goal.speedup(50), precision="fp32")
+    fastest = told.value.fastest_ms
+    assert fastest is not None
+    reached = planned_of(model, goal=Goal.budget_ms(1.03 * fastest), precision="fp32")
+    assert reached.plan.after_ms <= 1.03 * fastest

@@ -309,5 +309,6 @@ def test_tuning_sees_the_images_of_its_sample_alone() -> None:
 
 def test_time_ends_the_tuning() -> None:
     graph = small(NETWORKS["vgg"]())
-    tuned = tune(graph, graph, sample(), Tuning(steps=10**6, batch=8, seconds=0.5), _silent())
+    options = Tuning(steps=10**6, batch=8, seconds=0.5, learning_rate=1e-4)
+    tuned = tune(graph, graph, sample(), options, _silent())
     assert 0 < len(tuned.losses) < 10**6
