@@ -146,25 +146,52 @@ def fitted(
     *,
     task: Task = CLASSIFICATION,
 ) -> Shrunk:
-    """The network with these choices of `plans`, which are judged. `teacher`: of the distillation
-    at the end, where something was done to the network before."""
-    graph, damages = plans.graph, plans.damages or ()
+    """The network with these choices of `plans`, which are judged, distilled from the one before.
+    `teacher`: in its place, where something was done to the network before."""
+    shrunk = untuned(plans, chosen, sample, options, progress, refused)
+    if not chosen and teacher is None:
+        return shrunk
+    return distilled(shrunk, teacher or plans.graph, sample, options.tuning, progress, task=task)
+
+
+def untuned(
+    plans: Plans,
+    chosen: Sequence[int],
+    sample: Sample,
+    options: ClosedForm,
+    progress: Progress,
+    refused: Sequence[NoSpan] = (),
+) -> Shrunk:
+    """The same before the distillation."""
+    damages = plans.damages or ()
     taken = [plans.found[i] for i in chosen]
-    shrunk = apply(graph, taken, sample, options.rebuilding, progress)
-    tuned = None
-    if options.tuning.steps != 0 and (taken or teacher is not None):
-        given = (shrunk.graph_module, teacher or graph, sample, options.tuning, progress)
-        tuned = tune(*given, task=task)
+    shrunk = apply(plans.graph, taken, sample, options.rebuilding, progress)
     return Shrunk(
-        graph_module=shrunk.graph_module if tuned is None else tuned.graph_module,
+        graph_module=shrunk.graph_module,
         fitted=shrunk.graph_module,
         before_ms=plans.before_ms,
         after_ms=plans.predicted(shrunk.graph_module),
         taken=tuple(_taken(plans.found[i], damages[i]) for i in chosen),
         changes=shrunk.changes,
         skipped=tuple(Skip(r.node, r.reason) for r in refused),
-        tuned=tuned,
+        tuned=None,
     )
+
+
+def distilled(
+    shrunk: Shrunk,
+    teacher: fx.GraphModule,
+    sample: Sample,
+    options: Tuning,
+    progress: Progress,
+    *,
+    task: Task = CLASSIFICATION,
+) -> Shrunk:
+    """With all its parameters drawn to the teacher's answers."""
+    if options.steps == 0:
+        return shrunk
+    tuned = tune(shrunk.fitted, teacher, sample, options, progress, task=task)
+    return replace(shrunk, graph_module=tuned.graph_module, tuned=tuned)
 
 
 def candidates(

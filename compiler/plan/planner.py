@@ -27,7 +27,13 @@ from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.goal import PLAN_GOALS, Goal
 from shrinkc.compiler.cost.predict import AsMeasured, CostTable
 from shrinkc.compiler.depth.choice_sets import outline
-from shrinkc.compiler.depth.closed_form import ClosedForm, TakenChoice, fitted
+from shrinkc.compiler.depth.closed_form import (
+    ClosedForm,
+    Shrunk,
+    TakenChoice,
+    distilled,
+    untuned,
+)
 from shrinkc.compiler.formats.base import FILE_PRECISIONS
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import ExactMerge, channels_last, deployed
@@ -39,7 +45,7 @@ from shrinkc.compiler.plan.group_choices import GroupChoice, sliced_and_fitted
 from shrinkc.compiler.plan.int8_variants import PrecisionVariant, int8_variants
 from shrinkc.compiler.plan.judging import Judge
 from shrinkc.compiler.plan.plan_file import INT8, Plan, Promise, Step
-from shrinkc.compiler.plan.replay import changed_tensors, model_digest, stored_calibration
+from shrinkc.compiler.plan.replay import changed_tensors, model_digest
 from shrinkc.compiler.plan.slicings import SLACK, Slicing, Slicings
 from shrinkc.compiler.recover.divergence import Damage
 from shrinkc.compiler.recover.layer_problems import Sample
@@ -132,6 +138,14 @@ def prepare_planning(
         *(judge, timing, FinishedPlans(folder, captured, settings)),
         *(train, notes, progress),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """A candidate, carried out but not distilled."""
+
+    candidate: Candidate
+    shrunk: Shrunk
 
 
 @dataclass(eq=False)
@@ -281,21 +295,24 @@ class Planner:
         return error
 
     def _best(self, found: Sequence[Candidate]) -> Planned:
-        """Fitted, from the one that a quick fit liked best on, until what is left looks worse."""
+        """Fitted, from the one that a quick fit liked best on, until what is left looks worse. The
+        best of them is distilled: that takes longest, and helps all of them."""
         if len(found) == 1:
-            return self._planned(found[0])
+            return self._planned(self._fitted(found[0]))
         starts = {p: start.graph_module for p, start in self.candidates.starts.items()}
-        best: tuple[float, Planned] | None = None
+        best: tuple[float, _Fitted] | None = None
         for quick, candidate in ranked(found, starts, self.judge, self.progress):
             if best is not None and best[0] <= quick:
                 break
-            planned = self._planned(candidate)
-            int8, graph = stored_calibration(planned.plan, planned.tensors), planned.graph_module
-            loss = self.judge.loss(graph, None if int8 is None else int8.prepared(graph))
+            fitted = self._fitted(candidate)
+            graph, prepared = fitted.shrunk.graph_module, None
+            if candidate.variant.precision == "int8":
+                prepared = self.judge.in_int8(graph, candidate.variant.int8_options(graph))
+            loss = self.judge.loss(graph, prepared)
             if best is None or loss < best[0]:
-                best = loss, planned
+                best = loss, fitted
         assert best is not None
-        return best[1]
+        return self._planned(best[1])
 
     def by_table(
         self, budget_ms: float, variants: Sequence[PrecisionVariant] | None = None
@@ -375,7 +392,7 @@ class Planner:
         self.notes.append(f"nothing lost at most {most}; it stays as it is")
         variant = self.variants[0]
         whole = self.candidates.judged[variant.precision].of(())
-        return self._planned(Candidate(variant, whole, (), variant.damage))
+        return self._planned(self._fitted(Candidate(variant, whole, (), variant.damage)))
 
     def _speedups(self, count: int) -> list[float]:
         """What is free (the network as it is, in every precision), then up to the most, closer
@@ -390,26 +407,31 @@ class Planner:
 
     # --- applying ------------------------------------------------------------------------------
 
-    def _planned(self, candidate: Candidate) -> Planned:
-        variant, slicing, chosen = candidate.variant, candidate.slicing, candidate.chosen
-        plans, slices, sample = slicing.plans, slicing.slices, self.judge.sample
-        start, teacher = self.candidates.starts[variant.precision], None
+    def _fitted(self, candidate: Candidate) -> _Fitted:
+        """By least squares and span by span."""
+        slices, sample = candidate.slicing.slices, self.judge.sample
+        plans, start = candidate.slicing.plans, self.candidates.starts[candidate.variant.precision]
         if slices:
-            teacher = start.graph_module
-            narrowed = sliced_and_fitted(teacher, slices, sample, self.progress).graph_module
-            plans = replace(plans, graph=channels_last(narrowed))
-        shrunk = fitted(
-            *(plans, chosen, sample, self.planning.closed, self.progress),
-            teacher=teacher,
-            task=self.task,
-        )
+            narrowed = sliced_and_fitted(start.graph_module, slices, sample, self.progress)
+            plans = replace(plans, graph=channels_last(narrowed.graph_module))
+        given = (plans, candidate.chosen, sample, self.planning.closed, self.progress)
+        return _Fitted(candidate, untuned(*given))
+
+    def _planned(self, fitted: _Fitted) -> Planned:
+        """Distilled or trained, made int8, judged."""
+        candidate, shrunk, sample = fitted.candidate, fitted.shrunk, self.judge.sample
+        variant, slicing, chosen = candidate.variant, candidate.slicing, candidate.chosen
+        start, slices = self.candidates.starts[variant.precision], slicing.slices
+        if chosen or slices:
+            given = (sample, self.planning.closed.tuning, self.progress)
+            shrunk = distilled(shrunk, start.graph_module, *given, task=self.task)
         graph = shrunk.graph_module
         if self.train is not None and (chosen or slices):
             graph = self.train(graph, self.original)
         graph.meta.update(self.captured.meta)
         tensors, speedup = changed_tensors(self.original, graph), None
         if is_host(self.table.target):
-            shape = outline(slicing.plans.graph, [plans.found[i] for i in chosen])
+            shape = outline(slicing.plans.graph, [slicing.plans.found[i] for i in chosen])
             speedup = self.timing.speedup(shape, variant)
         prepared = None
         if variant.precision == "int8":

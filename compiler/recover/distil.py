@@ -39,8 +39,8 @@ RATES = (2e-2, 5e-3, 1e-3, 1.5e-4)
 TRIED = 1 / 8  # of the steps: a rate that has gained nothing by then is too large
 LOST = 2  # times the loss before: such a rate is too large at once
 SEEN = 8  # batches that tell what was gained
-STEPS = (200, 2000)
-PASSES = 150  # over all images, at most
+STEPS = (200, 4000)
+PASSES = 250  # over all images, at most
 WORK = 1e12  # multiply-accumulates of the original's answers, at most: a minute of two cores
 
 

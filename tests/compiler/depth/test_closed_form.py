@@ -288,9 +288,9 @@ def test_a_student_that_no_rate_improves_stays_as_it_is(monkeypatch: pytest.Monk
 def test_the_work_says_how_many_steps_there_are() -> None:
     graph = small(NETWORKS["vgg"]())
     assert Tuning(steps=7).steps_for(graph, 300) == 7
-    assert Tuning().steps_for(graph, 20) == 200
-    assert Tuning(batch=10).steps_for(graph, 100) == 1500
-    assert Tuning().steps_for(graph, 10**6) == 2000
+    assert Tuning().steps_for(graph, 10) == 200
+    assert Tuning(batch=10).steps_for(graph, 100) == 2500
+    assert Tuning().steps_for(graph, 10**6) == 4000
     heavy = replace(Tuning(), batch=10**12)
     assert heavy.steps_for(graph, 10**20) == 200
 

@@ -113,7 +113,7 @@ def test_no_plan_is_dominated_by_the_plain_compile(name: str) -> None:
 def test_what_merging_saves_is_not_asked_of_choices(precision: str) -> None:
     one = planner("branches", (precision,))
     exact_ms = compiled_ms("branches", precision)
-    planned = one._planned(one.chosen(0.9 * exact_ms)[0])
+    planned = one._planned(one._fitted(one.chosen(0.9 * exact_ms)[0]))
     assert planned.plan.after_ms == pytest.approx(0.9 * exact_ms, rel=0.1)
     assert planned.plan.after_ms <= 0.9 * exact_ms
     kinds = [step.kind for step in planned.plan.steps]

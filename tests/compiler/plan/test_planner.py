@@ -355,7 +355,8 @@ def test_plans_that_slice_channel_groups_replay_bit_by_bit(
 ) -> None:
     one = free_slices(planner(precisions=(precision,)))
     candidates = one.chosen(one.before_ms / speedup)  # fitted, others may lose less
-    planned = one._planned(min(candidates, key=lambda c: (not c.slicing.slices, c.damage)))
+    sliced_first = min(candidates, key=lambda c: (not c.slicing.slices, c.damage))
+    planned = one._planned(one._fitted(sliced_first))
     sliced = [step for step in planned.plan.steps if step.kind == "slice"]
     assert sliced
     assert all(len(s.kept) == s.channels < s.channels_before for s in sliced)
@@ -422,7 +423,7 @@ def test_steps_and_numbers_that_do_not_fit_are_refused() -> None:
 def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = planner(folder=tmp_path)
     first = one.within(one.before_ms / 2.2)
-    monkeypatch.setattr(planning_module, "fitted", None)  # nothing is fitted again
+    monkeypatch.setattr(planning_module, "untuned", None)  # nothing is fitted again
     again = planner(folder=tmp_path).within(one.before_ms / 2.2)
     assert again.plan == first.plan
     assert torch.equal(outputs(again.graph_module), outputs(first.graph_module))
@@ -529,16 +530,16 @@ def rivals(one: Planner, losses: dict[str, float], monkeypatch: pytest.MonkeyPat
     known = [PrecisionVariant("fp32", 0.5), PrecisionVariant("int8", 0.5)]
     monkeypatch.setattr(Planner, "variants", known)
     made: list[str] = []
-    plain = Planner._planned
+    plain = Planner._fitted
 
-    def planned(self: Planner, candidate: Any) -> Planned:
+    def fitted(self: Planner, candidate: Any) -> Any:
         made.append(candidate.variant.precision)
         return plain(self, candidate)
 
     def loss(self: Judge, graph: fx.GraphModule, prepared: Any = None) -> float:
         return losses["fp32" if prepared is None else "int8"]
 
-    monkeypatch.setattr(Planner, "_planned", planned)
+    monkeypatch.setattr(Planner, "_fitted", fitted)
     monkeypatch.setattr(Judge, "loss", loss)
     return made
 
@@ -571,7 +572,7 @@ def test_quick_fits_tell_which_candidate_is_nearest() -> None:
     rows = finalists.ranked(found, starts, one.judge, one.progress)
     assert [row[0] for row in rows] == sorted(row[0] for row in rows)
     for quick, candidate in rows:
-        full = one.judge.loss(one._planned(candidate).graph_module)
+        full = one.judge.loss(one._planned(one._fitted(candidate)).graph_module)
         assert full == pytest.approx(quick, rel=0.5)
 
 
