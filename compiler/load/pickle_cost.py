@@ -22,6 +22,7 @@ MAX_OPERATIONS = 1_000_000  # a pickled ViT-L has about 50,000
 MAX_LEAVES = 1 << 24  # of one value, if nothing in it were shared
 MAX_KEY = 10_000  # leaves of what is hashed at once
 MAX_WORK = 1 << 26  # leaves and characters that hashing and calls look at, in all
+SPREAD = (1 << 61) - 1  # Python's hash of a whole number is its remainder
 MAX_DEPTH = 500  # of values within values; unpickled ones are walked by recursive functions
 
 # What a saved network calls, of what torch's unpickler would call. All else is recorded only.
@@ -47,6 +48,7 @@ class _Value:
     depth   of the tree
     text    of a string; of a global its name
     number  of a whole number
+    alike   parts whose hash can be chosen: large numbers, and tuples, as −1 and −2 have the same
     kind    str, global, list, dict, tuple, other; or the name of what made it
     items   of a tuple; of a dictionary its keys and values in turn
     """
@@ -56,10 +58,12 @@ class _Value:
     depth: int = 1
     text: str | None = None
     number: int | None = None
+    alike: int = 0
     items: list[_Value] = field(default_factory=list["_Value"])
 
     def take(self, others: list[_Value]) -> None:
         self.leaves += sum(other.leaves for other in others)
+        self.alike += sum(other.alike for other in others)
         self.depth = max([self.depth, *(other.depth + 1 for other in others)])
         if self.leaves > MAX_LEAVES or self.depth > MAX_DEPTH:
             raise CostError("values within values without end")
@@ -117,7 +121,7 @@ class _Run:
         self._size = size
         self._stack: list[_Value] = []
         self._memo: dict[int, _Value] = {}
-        self._count = self._work = 0
+        self._count = self._work = self._alike = 0
         self._other: dict[str, Callable[[], None]] = {
             "MARK": lambda: self._stack.append(_MARK),
             "TUPLE": lambda: self._tuple(self._marked()),
@@ -150,7 +154,9 @@ class _Run:
             self.names.add(text)
             self._stack.append(_Value("global", text=text))
         elif name in _ATOMS:
-            self._stack.append(_Value(number=argument if type(argument) is int else None))
+            number = argument if type(argument) is int else None
+            large = number is not None and abs(number) >= SPREAD
+            self._stack.append(_Value(number=number, alike=int(large)))
         elif name in _EMPTY:
             self._stack.append(_Value(_EMPTY[name]))
         elif name in _TUPLES:
@@ -180,7 +186,7 @@ class _Run:
         return items[::-1]
 
     def _tuple(self, items: list[_Value]) -> None:
-        made = _Value("tuple", items=items)
+        made = _Value("tuple", alike=1, items=items)
         made.take(items)
         self._stack.append(made)
 
@@ -198,7 +204,9 @@ class _Run:
     def _hash(self, key: _Value) -> None:
         if key.leaves > MAX_KEY:
             raise CostError("a key of many thousand parts")
-        self._look_at(key.leaves)
+        self._alike += key.alike
+        met = 4 * self._alike if key.alike else 0  # others that it may be compared with
+        self._look_at(key.leaves * (1 + met))
 
     def _look_at(self, leaves: int) -> None:
         self._work += leaves
@@ -219,7 +227,7 @@ class _Run:
         self._stack.append(made)
 
     def _check_args(self, name: str, args: _Value) -> None:
-        self._look_at(args.leaves)
+        self._look_at(args.leaves + 4 * args.alike**2)
         first = args.items[0] if args.items else _Value()
         if name == "_codecs.encode":
             texts = [item.text for item in args.items if item.kind == "str"]

@@ -1,6 +1,7 @@
 """Pickles of a few hundred bytes that ask for days or gigabytes: refused in one line, at once."""
 
 import io
+import itertools
 import struct
 import time
 import zipfile
@@ -37,6 +38,18 @@ def encoded(times: int) -> bytes:
     return start + (text("hex_codec") + b"\x86R") * (times - 1)
 
 
+def numbers_of_one_hash(count: int, between: bytes = b"") -> bytes:
+    numbers = (((1 << 61) - 1) * i + 5 for i in range(1, count + 1))
+    return b"".join(b"\x8a\x10" + n.to_bytes(16, "little") + between for n in numbers)
+
+
+def tuples_of_one_hash(length: int, between: bytes = b"") -> bytes:
+    """All of minus one and minus two, whose hashes are the same."""
+    one, two = (b"J" + struct.pack("<i", number) for number in (-1, -2))
+    tuples = itertools.product((one, two), repeat=length)
+    return b"".join(b"(" + b"".join(each) + b"t" + between for each in tuples)
+
+
 REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
 ORDERED = b"ccollections\nOrderedDict\n"
 HOSTILE = {
@@ -50,6 +63,11 @@ HOSTILE = {
     + text("a")
     + text("latin1")
     + b"\x86NtR",
+    "numbers of one hash": b"}(" + numbers_of_one_hash(20_000, b"N") + b"u",
+    "numbers of one hash in a set": b"c__builtin__\nset\n]("
+    + numbers_of_one_hash(20_000)
+    + b"e\x85R",
+    "tuples of one hash": b"}(" + tuples_of_one_hash(14, b"N") + b"u",
     "a long key": b"}(" + b"K\x01" * 20_000 + b"tK\x01s",
     "a storage's key": b"(" + text("storage") + b"N" * 60 + b"tQ",
     "memory": b"ctorch\nTensor\nJ\xff\xff\xff\x7f\x85R",
@@ -69,6 +87,7 @@ def archive(path: Path, data: bytes) -> Path:
 
 
 REASONS = {
+    **dict.fromkeys((name for name in HOSTILE if "one hash" in name), "more work than"),
     **dict.fromkeys(("a key", "a set", "a called list", "a state"), "values within values"),
     "a long key": "a key of many",
     "a storage's key": "a storage that is named by no tuple",
@@ -118,6 +137,11 @@ def test_the_same_pickles_are_sound_where_they_are_small(tmp_path: Path) -> None
         assert survey(io.BytesIO(b"\x80\x02" + data + b"."), 1).names <= {"__builtin__.set"}
         with pytest.raises(LoadError, match="neither a model nor a state dict"):
             load_model(archive(tmp_path / "m.pt", b"\x80\x02" + data + b"."))
+
+
+def test_a_few_keys_of_one_hash_are_sound() -> None:
+    for data in (numbers_of_one_hash(1000, b"N"), tuples_of_one_hash(9, b"N")):
+        survey(io.BytesIO(b"\x80\x02}(" + data + b"u."), 1)
 
 
 def test_operations_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
