@@ -75,10 +75,27 @@ def replay(
     graph.load_state_dict(own, strict=False)
     graph.meta.update(captured.meta)
     check_legal(graph)
-    missing = set(plan.keep_fp32) - {op.name for op in lower(graph).ops}
-    if missing:
-        raise LoadError(f"the plan keeps '{min(missing)}' in fp32, which is no layer here")
+    _check_told(graph, plan)
     return original, graph
+
+
+def _check_told(graph: fx.GraphModule, plan: Plan) -> None:
+    """What the plan says of parts of the network: of none that are not there, and in int8 of all,
+    as writers would find a range that is missing on noise."""
+    program = lower(graph)
+    unknown = set(plan.keep_fp32) - {op.name for op in program.ops}
+    if unknown:
+        raise LoadError(f"the plan keeps '{min(unknown)}' in fp32, which is no layer here")
+    if plan.promise is not None and len(plan.promise.outputs) != len(program.outputs):
+        told = len(plan.promise.outputs)
+        raise LoadError(f"the plan promises {told} outputs, this has {len(program.outputs)}")
+    if plan.precision == "int8":
+        ends = (*program.inputs, *program.outputs)
+        whole = {value.name for value in ends if value.dtype != "float32"}
+        needed = {node.name for node in graph.graph.nodes} & set(program.names) - whole
+        missing = needed - plan.ranges.keys()
+        if missing:
+            raise LoadError(f"the plan is for int8 and has no range of '{min(missing)}'")
 
 
 def _merged(original: fx.GraphModule, steps: Sequence[Step]) -> fx.GraphModule:

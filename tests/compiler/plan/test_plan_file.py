@@ -12,8 +12,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from shrinkc.compiler.capture import capture
+from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.pipeline.deployed import deployed
-from shrinkc.compiler.plan.plan_file import Plan, Step, plan_files, read_plan
+from shrinkc.compiler.plan.plan_file import (
+    OutputPromise,
+    Plan,
+    Promise,
+    Step,
+    plan_files,
+    read_plan,
+)
 from shrinkc.compiler.plan.replay import model_digest, replay
 from shrinkc.errors import LoadError
 from shrinkc.passes.analysis.linear.spans import find_spans
@@ -140,6 +148,22 @@ def test_steps_share_no_layers_and_do_what_can_be_done(graph: fx.GraphModule, em
             with torch.no_grad():
                 changed(torch.zeros(1, 3, 8, 8))
     assert len(steps) <= refused < len(steps) ** 2  # the same twice, at least
+
+
+def test_what_a_plan_says_is_of_this_network(graph: fx.GraphModule, empty: Plan) -> None:
+    """int8 without the range of a value would be written with one that was found on noise."""
+    ranges = dict.fromkeys(lower(deployed(graph)).names, (-1.0, 1.0))
+    int8 = empty.model_copy(update={"precision": "int8", "ranges": ranges})
+    replay(graph, int8, {})
+    for name in ranges:
+        fewer = {other: found for other, found in ranges.items() if other != name}
+        with pytest.raises(LoadError, match=f"for int8 and has no range of '{name}'"):
+            replay(graph, int8.model_copy(update={"ranges": fewer}), {})
+    told = OutputPromise(error=0.0, interval=None, worst=0.0, worst_interval=None)
+    for outputs in ((), (told, told)):
+        promise = Promise(images=5, outputs=outputs)
+        with pytest.raises(LoadError, match=f"promises {len(outputs)} outputs, this has 1"):
+            replay(graph, empty.model_copy(update={"promise": promise}), {})
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
