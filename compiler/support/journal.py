@@ -12,6 +12,7 @@ from typing import Any, cast
 from torch import fx
 
 from shrinkc.compiler.support.reading.checked_lines import append_lines, read_lines
+from shrinkc.compiler.support.reading.regular_file import require_writable
 
 
 class Journal:
@@ -33,6 +34,10 @@ class Journal:
         if self.path is None or (numbers and math.isnan(numbers[0])):
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            require_writable(self.path)
+        except OSError:  # a pipe, which waits for a reader when it is full: of it nothing was known
+            return
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             append_lines(descriptor, [[label, *map(_stored, numbers)]])

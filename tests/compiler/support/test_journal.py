@@ -89,5 +89,10 @@ def test_lines_that_hold_something_else(tmp_path: Path, value: object) -> None:
 
 def test_what_is_no_file_holds_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "j.jsonl")
-    assert Journal(tmp_path, "j").entries == {}
+    journal = Journal(tmp_path, "j")
+    assert journal.entries == {}
+    for index in range(2000):  # more than a pipe holds until somebody reads it
+        journal.put(f"a label of {index}", [1.0] * 9)
+    assert len(journal.entries) == 2000
+    assert (tmp_path / "j.jsonl").is_fifo()
     assert list(read_lines(tmp_path / "missing")) == []
