@@ -28,6 +28,7 @@ from shrinkc.latency_tables.rows import (
     Readable,
     Row,
     csv_text,
+    is_plain,
     limited_text,
     read_rows,
     table_error,
@@ -163,6 +164,9 @@ def _read_at_once(path: Readable) -> MeasuredOps | None:
         digits = [columns[name] for name in NUMBERS]
         runs = [text or "0" for text in columns["runs"]]
         if tuple(header) != OPS_COLUMNS or not all("".join(d).isdecimal() for d in (*digits, runs)):
+            return None
+        written = (*digits, runs, columns["median_us"], columns["iqr_us"])
+        if not all(is_plain("".join(column)) for column in written):
             return None
         if any(len(text) > MAX_DIGITS for column in (*digits, runs) for text in column):
             return None

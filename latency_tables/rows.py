@@ -29,6 +29,11 @@ def table_error(where: object, problem: str) -> TableError:
     return TableError(f"{where}: {shortened}")
 
 
+def is_plain(text: str) -> bool:
+    """Python reads digits of every script as numbers, and underscores between them."""
+    return text.isascii() and "_" not in text
+
+
 class Readable(Protocol):
     """A file whose name its `str` is; opened for bytes."""
 
@@ -83,7 +88,9 @@ class Row:
         try:
             value = float(text)
         except ValueError:
-            raise self.error(f"{column} is {told(text)}, not a number; correct it") from None
+            value = None
+        if value is None or not is_plain(text):
+            raise self.error(f"{column} is {told(text)}, not a number; correct it")
         if not math.isfinite(value) or value < 0:
             raise self.error(
                 f"{column} is {text[:60]}; it must be finite and not negative: "

@@ -62,6 +62,7 @@ def read_table_file(path: Path) -> LatencyTable:
     """Raises TableError, in one line, for a file that is none, is newer, or is not as written."""
     try:
         content = parse_json(read_regular(path, MAX_BYTES))
+        _digest(content)  # no text of it is half a character
     except OSError as error:
         raise TableError(f"{path}: cannot be read: {error.strerror or error}") from None
     except ValueError as error:
@@ -110,7 +111,7 @@ def _unpacked(name: str, data: bytes) -> bytes:
     return gzip.decompress(data) if name.endswith(_PACKED) else data
 
 
-def _digest(content: dict[str, Any]) -> str:
+def _digest(content: Any) -> str:
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 

@@ -66,6 +66,9 @@ def test_what_is_newer_damaged_or_changed_is_refused(file: Path) -> None:
     file.write_text(whole[:-50], "utf-8")
     with pytest.raises(TableError, match="not a table's file"):
         import_table(file, "mine")
+    file.write_text(whole.replace('"target": "', '"target": "\\ud800'), "utf-8")
+    with pytest.raises(TableError, match=r"not a table's file: .* surrogates not allowed"):
+        import_table(file, "mine")
     file.write_text(whole, "utf-8")
     changed(file, more=1)
     with pytest.raises(TableError, match="missing, unknown"):
