@@ -222,6 +222,8 @@ np.save(OBJECTS, np.array([print], dtype=object), allow_pickle=True)
         ("a.npy", b"", "not a .npy file"),
         ("a.npy", b"\x93NUMPY\x01\x00\xff\xff{", "not a .npy file"),
         ("a.npy", b"\x93NUMPY\x09\x00\x00\x00", "not a .npy file"),
+        ("a.npy", b"\x93NUMPY\x01\x00\xc8\x00" + b"(" * 200, "values within values"),
+        ("a.npy", b"\x93NUMPY\x02\x00\xc8\x00\x00\x00" + b"{" * 200, "values within values"),
         ("a.npy", OBJECTS.getvalue(), "an array of object; numbers"),
         ("a.npy", npy(np.zeros((8, 8), np.int64)), "an array of int64; uint8"),
         ("a.npy", header_only("(1000000, 1000000)"), "does not fit its 0 bytes"),
