@@ -187,6 +187,21 @@ def promised_outputs(results: Results) -> Table:
     return ("network", *header), lines
 
 
+def examples(results: Results) -> Table:
+    """A line for each network, by its own metric; ONNX and TFLite."""
+    lines: list[tuple[str, ...]] = []
+    for network in dict.fromkeys(row["network"] for row in results.rows):
+        rows = those(results.rows, network=network)
+        metric = rows[0]["metric"]
+        exact = those(rows, mode="as it is", precision="int8")
+        planned = those(rows, mode="plan")
+        scores = (", ".join(points(row["score"]) for row in some) for some in (exact, planned))
+        speed = times(planned[0]["speedup"])
+        lines.append((network, metric, points(rows[0]["original_score"]), *scores, speed))
+    header = ("network", "metric", "original", "int8 (ONNX, TFLite)", "planned", "over int8")
+    return header, lines
+
+
 def int8(results: Results) -> Table:
     """What int8 costs, by what is done about it."""
     lines: list[tuple[str, ...]] = []
@@ -208,5 +223,6 @@ TABLES: tuple[Callable[..., Table], ...] = (
     promised,
     beyond_int8,
     promised_outputs,
+    examples,
     int8,
 )

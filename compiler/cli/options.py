@@ -461,7 +461,8 @@ StepsOption = Annotated[
     typer.Option(
         min=0,
         metavar="COUNT",
-        help="Where nothing is trained: steps of distillation on --images, without labels.",
+        help="Where nothing is trained: steps of distillation on --images, without labels; by "
+        "default 200 to 4,000, as the network's work allows.",
         rich_help_panel=TRAINING,
     ),
 ]

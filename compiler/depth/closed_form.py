@@ -2,7 +2,7 @@
 
     candidates → damage of each alone → the least damage within the budget (exact) →
     in execution order, with the student's own inputs: least squares, then by gradient →
-    gentle distillation on the same images
+    distillation on the same images
 
 "merge": a span becomes one dense convolution, fitted by ridge regression (what removing its
 activations leaves is only one of the points that the fit is drawn to). "drop": its shortcut alone
