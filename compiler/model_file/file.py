@@ -162,7 +162,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        return one_line(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
     return one_line(error)
 
 

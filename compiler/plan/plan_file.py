@@ -19,6 +19,7 @@ from torch import Tensor
 from shrinkc.compiler.model_file.file import read_tensors
 from shrinkc.compiler.model_file.schema import Identifier, Strict
 from shrinkc.compiler.support.reading.regular_file import read_regular
+from shrinkc.compiler.support.text import one_line
 from shrinkc.errors import LoadError
 
 INT8 = "int8."
@@ -157,7 +158,8 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, Tensor]]:
         errors = error.errors(include_url=False, include_input=False)
         first = next((one for one in errors if one["loc"] == ("format",)), errors[0])
         where = ".".join(map(str, first["loc"]))
-        raise LoadError(f"{path}: no plan of this shrinkc ({where}: {first['msg']})") from error
+        said = one_line(f"{where}: {first['msg']}")  # names are the file's, of any length
+        raise LoadError(f"{path}: no plan of this shrinkc ({said})") from error
     tensors = path.with_name(TENSORS)
     if not tensors.is_file():
         raise LoadError(f"{tensors} is missing; it belongs beside {path.name}")

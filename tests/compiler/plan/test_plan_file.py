@@ -78,6 +78,12 @@ def test_what_shrinkc_would_not_have_written(
         read_plan(written(tmp_path, changes))
 
 
+def test_a_name_of_any_length_is_told_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match="no plan of this shrinkc") as told:
+        read_plan(written(tmp_path, {"x" * 10_000: 1}))
+    assert len(str(told.value)) < 400
+
+
 def test_missing_damaged_or_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LoadError, match="check the path"):
         read_plan(tmp_path)
