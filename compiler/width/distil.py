@@ -1,7 +1,7 @@
 """A pruned network drawn to the original by gradient, on images without labels.
 
-Least squares fits one layer after another, and what a layer cannot make up for stays; steps over all
-layers (`recover/distil.py`) win back some of it.
+Least squares fits one layer after another, and what a layer cannot make up for stays; steps over
+all layers (`recover/distil.py`) win back some of it.
 """
 
 from __future__ import annotations
