@@ -170,7 +170,8 @@ class _Descent:
         """As many samples at a time as the network takes."""
         if self._batch >= len(x):
             return network(x)
-        parts = [network(few) for few in x.split(self._batch)]
+        few = (x[start : start + self._batch] for start in range(0, len(x), self._batch))
+        parts = [network(some) for some in few]
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     def _past(self, step: int, elapsed: float) -> float:
