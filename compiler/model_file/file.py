@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,8 +22,8 @@ from shrinkc.compiler.model_file.encode import encode
 from shrinkc.compiler.model_file.schema import MAX_HEADER, VERSION, GraphEntry, VersionEntry
 from shrinkc.compiler.support.atomic_files import write_file
 from shrinkc.compiler.support.reading.regular_file import open_regular
-from shrinkc.compiler.support.reading.strict_json import parse_json
-from shrinkc.compiler.support.text import one_line, visible
+from shrinkc.compiler.support.reading.strict_json import parse_json, require_few_containers
+from shrinkc.compiler.support.text import one_line, shown, visible
 from shrinkc.errors import IllegalGraphError, LoadError
 from shrinkc.passes import ir
 from shrinkc.passes.base import collector_waits
@@ -118,6 +119,8 @@ def _inner(value: Any) -> Iterable[Any]:
 
 
 _CONTAINERS = 20_000
+_LONG = 4 << 20  # bytes
+_TENSORS = 1_500_000  # lists and objects of a header: three for each tensor
 
 
 def is_model_file(path: Path) -> bool:
@@ -127,26 +130,46 @@ def is_model_file(path: Path) -> bool:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata of a `.safetensors`, its length checked before it is parsed."""
+    metadata = _header(path).get("__metadata__", {})
+    items = cast(dict[str, Any], metadata).items() if isinstance(metadata, dict) else ()
+    return {k: v for k, v in items if isinstance(v, str)}
+
+
+def _header(path: Path) -> dict[str, Any]:
     try:
         with open_regular(path) as file:
             prefix = file.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
             if not 0 < length <= MAX_HEADER:
                 raise LoadError(_damaged(path, f"a header of {length:,} bytes"))
-            header = parse_json(file.read(length))
+            text = file.read(length).decode("utf-8")
+            require_few_containers(text, _TENSORS)
+            with collector_waits():
+                header = parse_json(text)
     except ValueError as error:
         raise LoadError(_damaged(path, "its header is not JSON")) from error
     except OSError as error:
         raise LoadError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     if not isinstance(header, dict):
         raise LoadError(_damaged(path, "its header is no object"))
-    metadata = cast(dict[str, Any], header).get("__metadata__", {})
-    items = cast(dict[str, Any], metadata).items() if isinstance(metadata, dict) else ()
-    return {k: v for k, v in items if isinstance(v, str)}
+    return cast(dict[str, Any], header)
+
+
+def _require_flat(path: Path) -> None:
+    """Raise LoadError for a long header with anything but tensors and metadata: the library's
+    reader takes seconds for crowds of lists within lists."""
+    with suppress(OSError):  # told by whoever reads on
+        if path.stat().st_size < _LONG:
+            return
+    for name, entry in _header(path).items():
+        values = cast("dict[str, Any]", entry).values() if isinstance(entry, dict) else (entry,)
+        if any(isinstance(x, dict | list) for value in values for x in _inner(value)):
+            raise LoadError(_damaged(path, f"'{shown(name)}' is no tensor"))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors, in memory of their own: the file may be replaced later. Raises LoadError."""
+    _require_flat(path)
     try:
         if visible(str(path)) != str(
             path

@@ -17,6 +17,8 @@ def relative_error(got: Array, want: Array) -> float:
     or NaN. Infinity equals itself, and is no part of the range."""
     if got.shape != want.shape:
         return float("inf")
+    if not want.size:
+        return 0.0
     want64, got64 = np.asarray(want, np.float64), np.asarray(got, np.float64)
     if np.isinf(want64).any():
         same, finite = got64 == want64, np.isfinite(want64)
@@ -91,14 +93,17 @@ class OutputError:
             return
         if not want.size:
             return
-        wanted, found = np.asarray(want, np.float64), np.asarray(got, np.float64)
-        with np.errstate(invalid="ignore"):
-            same = (found == wanted) | np.isnan(wanted)
-            difference = np.where(same, 0.0, np.abs(found - wanted))
+        wanted, difference = np.asarray(want, np.float64), np.array(got, np.float64)
+        with np.errstate(invalid="ignore"):  # in place: an output may be a gigabyte
+            same = (difference == wanted) | np.isnan(wanted)
+            np.abs(np.subtract(difference, wanted, out=difference), out=difference)
+        difference[same] = 0.0
         difference[np.isnan(difference)] = np.inf
         difference[difference <= SMALLEST] = 0.0
         finite = np.isfinite(wanted)
-        low, high = np.where(finite, wanted, np.inf), np.where(finite, wanted, -np.inf)
+        low = high = wanted
+        if not finite.all():
+            low, high = np.where(finite, wanted, np.inf), np.where(finite, wanted, -np.inf)
         for dimension in channel_dimensions(wanted.ndim) or (None,):
             rest = tuple(i for i in range(wanted.ndim) if i != dimension)
             one = _Channels(
