@@ -19,7 +19,12 @@ from shrinkc.compiler.capture import capture
 from shrinkc.compiler.load.load import load_model
 from shrinkc.compiler.model_file import decode
 from shrinkc.compiler.model_file import file as model_file
-from shrinkc.compiler.model_file.file import load_model_file, model_bytes, read_metadata
+from shrinkc.compiler.model_file.file import (
+    load_model_file,
+    model_bytes,
+    read_metadata,
+    read_tensors,
+)
 from shrinkc.errors import LoadError
 
 Json = Any
@@ -355,6 +360,25 @@ def test_a_header_is_measured_before_it_is_read(
     monkeypatch.setattr(json, "loads", lambda _: pytest.fail("parsed"))
     with pytest.raises(LoadError, match="a header of 100 bytes"):
         load_model_file(path)
+
+
+def test_crowds_of_lists_in_a_header_are_told_before_they_are_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    crowded = {"a": entry | {"data_offsets": [[{"list": []}] * 1000, 4]}, "b [[{": entry}
+    path = tmp_path / "m.safetensors"
+    monkeypatch.setattr(model_file, "_LONG", 100)
+    header = json.dumps(crowded).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with pytest.raises(LoadError, match="'a' is no tensor"):
+        read_tensors(path)
+    monkeypatch.setattr(model_file, "_TENSORS", 2000)
+    with pytest.raises(LoadError, match="its header is not JSON"):
+        read_tensors(path)
+    monkeypatch.setattr(model_file, "_TENSORS", 8)
+    safetensors.torch.save_file({"a [[[[[[[[[[": torch.ones(1), "b": torch.ones(2)}, path)
+    assert set(read_tensors(path)) == {"a [[[[[[[[[[", "b"}  # a string's brackets are none
 
 
 def test_another_safetensors(tmp_path: Path) -> None:

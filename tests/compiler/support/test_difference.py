@@ -95,6 +95,20 @@ def test_another_shape_and_a_new_nan_are_infinitely_far() -> None:
     assert error_of(spoilt, want) == float("inf")
 
 
+def test_outputs_without_numbers_are_equal() -> None:
+    empty = np.zeros((1, 0, 4), np.float32)
+    assert relative_error(empty, empty) == 0
+    assert relative_error(empty, np.zeros((1, 1, 4), np.float32)) == float("inf")
+
+
+def test_comparing_leaves_both_as_they_are() -> None:
+    got, want = np.array([[1.0, 2.0]]), np.array([[1.5, np.inf]])
+    error = OutputError()
+    error.add(got, want)
+    assert got.tolist() == [[1.0, 2.0]]
+    assert want.tolist() == [[1.5, np.inf]]
+
+
 def test_infinity_equals_itself_and_nan_is_no_answer() -> None:
     want = RNG.standard_normal((2, 3))
     want[0] = (np.inf, -np.inf, np.nan)
