@@ -6,6 +6,7 @@ import json
 import string
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -147,7 +148,7 @@ def tree(rng: Random, given: Any, values: Sequence[Any] = ()) -> Any:
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         places = list(_places(found))
         if not places:
-            return rng.choice(VALUES)
+            return deepcopy(rng.choice(VALUES))
         parent, key = rng.choice(places)
         _OPERATIONS[rng.randrange(len(_OPERATIONS))](rng, parent, key, places, (*values, *VALUES))
     return found
@@ -174,7 +175,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _other(rng: Random, parent: Any, key: Any, places: Places, values: Sequence[Any]) -> None:
-    parent[key] = rng.choice(values)
+    parent[key] = deepcopy(rng.choice(values))  # or a list could get into itself
 
 
 def _remove(rng: Random, parent: Any, key: Any, places: Places, values: Sequence[Any]) -> None:

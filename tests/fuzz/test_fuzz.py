@@ -4,8 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
+
+sys.path.append(str(Path(__file__).parent))
+
+import mutate
 
 RUN = Path(__file__).with_name("run.py")
 
@@ -63,3 +68,11 @@ def test_an_input_is_the_same_wherever_it_is_made(found: Path, tmp_path: Path) -
         {path.name for path in folder.glob("traceback-*")} for folder in (tmp_path, found / "kept")
     )
     assert again == before
+
+
+def test_what_is_put_into_a_tree_is_a_copy() -> None:
+    """A list of the values to choose from could get into itself, and its places had no end."""
+    before = repr(mutate.VALUES)
+    for seed in range(5000):
+        mutate.tree(Random(seed), {"a": [1], "b": {"c": 2}})
+    assert repr(mutate.VALUES) == before
