@@ -1,8 +1,11 @@
-"""What every test has: no tables but the shipped ones, nothing measured by earlier runs."""
+"""What every test has: no tables but the shipped ones, nothing measured by earlier runs, short
+distillation."""
 
 import gc
 
 import pytest
+
+from shrinkc.compiler.recover import distil
 
 
 @pytest.hookimpl(trylast=True)
@@ -17,3 +20,4 @@ def _nothing_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
     patch = pytest.MonkeyPatch()
     patch.setenv("SHRINKC_TABLES", str(tmp_path_factory.mktemp("tables")))
     patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    patch.setattr(distil, "STEPS", (20, 40))  # a plan of a tiny network takes seconds otherwise

@@ -285,7 +285,8 @@ def test_a_student_that_no_rate_improves_stays_as_it_is(monkeypatch: pytest.Monk
     assert torch.equal(outputs(spoilt.graph_module), outputs(perturbed(graph)))
 
 
-def test_the_work_says_how_many_steps_there_are() -> None:
+def test_the_work_says_how_many_steps_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distil, "STEPS", (200, 4000))
     graph = small(NETWORKS["vgg"]())
     assert Tuning(steps=7).steps_for(graph, 300) == 7
     assert Tuning().steps_for(graph, 10) == 200
