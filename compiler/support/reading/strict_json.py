@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
-from json.decoder import scanstring
-from typing import Any, NoReturn
+from collections.abc import Callable
+from json import decoder
+from typing import Any, NoReturn, cast
+
+# (text, where a string begins) → (the string, where it ends); typeshed lacks it.
+_scanned: Callable[[str, int], tuple[str, int]] = cast(Any, decoder).scanstring
 
 
 def parse_json(data: bytes | str) -> Any:
@@ -25,7 +29,7 @@ def require_few_containers(text: str, most: int) -> None:
         quote = text.find('"', at)
         end = len(text) if quote < 0 else quote
         found += text.count("[", at, end) + text.count("{", at, end)
-        at = -1 if quote < 0 else scanstring(text, quote + 1)[1]
+        at = -1 if quote < 0 else _scanned(text, quote + 1)[1]
     if found > most:
         raise ValueError(f"over {most:,} lists and objects")
 
