@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from shrinkc.compiler.devices.jobs import Array
-from shrinkc.compiler.support.text import one_line
+from shrinkc.compiler.support.text import one_line, placed
 
 
 class NonsenseError(Exception):
@@ -159,4 +159,4 @@ def read_hello(text: bytes) -> Hello:
 
 def _reason(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    return one_line(": ".join([".".join(map(str, first["loc"])), first["msg"]]).lstrip(": "))
+    return placed(first["loc"], first["msg"])

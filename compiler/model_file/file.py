@@ -23,7 +23,7 @@ from shrinkc.compiler.model_file.schema import MAX_HEADER, VERSION, GraphEntry, 
 from shrinkc.compiler.support.atomic_files import write_file
 from shrinkc.compiler.support.reading.regular_file import open_regular
 from shrinkc.compiler.support.reading.strict_json import parse_json, require_few_containers
-from shrinkc.compiler.support.text import one_line, shown, visible
+from shrinkc.compiler.support.text import one_line, placed, shown, visible
 from shrinkc.errors import IllegalGraphError, LoadError
 from shrinkc.passes import ir
 from shrinkc.passes.base import collector_waits
@@ -185,7 +185,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
-        return one_line(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        return placed(first["loc"], first["msg"])
     return one_line(error)
 
 

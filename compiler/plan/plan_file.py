@@ -19,7 +19,7 @@ from torch import Tensor
 from shrinkc.compiler.model_file.file import read_tensors
 from shrinkc.compiler.model_file.schema import Identifier, Strict
 from shrinkc.compiler.support.reading.regular_file import read_regular
-from shrinkc.compiler.support.text import one_line
+from shrinkc.compiler.support.text import placed
 from shrinkc.errors import LoadError
 
 INT8 = "int8."
@@ -157,8 +157,7 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, Tensor]]:
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
         first = next((one for one in errors if one["loc"] == ("format",)), errors[0])
-        where = ".".join(map(str, first["loc"]))
-        said = one_line(f"{where}: {first['msg']}")  # names are the file's, of any length
+        said = placed(first["loc"], first["msg"])
         raise LoadError(f"{path}: no plan of this shrinkc ({said})") from error
     tensors = path.with_name(TENSORS)
     if not tensors.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 # Control characters but for tabs and ends of lines, those that turn the direction of writing, ends
 # of lines of Unicode's own, and halves of characters, such as names of files that are no UTF-8
@@ -23,6 +24,11 @@ def one_line(error: BaseException | str, limit: int = 160) -> str:
     if not text:
         text = type(error).__name__ if isinstance(error, BaseException) else ""
     return shown(text, limit)
+
+
+def placed(place: Iterable[object], problem: str) -> str:
+    """What is wrong where, on one line: "steps.0.kind: Field required"."""
+    return one_line(": ".join([".".join(map(str, place)), problem]).lstrip(": "))
 
 
 def named(error: BaseException) -> str:
