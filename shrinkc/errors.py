@@ -101,7 +101,12 @@ class UnreachableGoalError(InputError):
     """
 
     kind = "unreachable"
-    fastest_ms: float | None = None
+
+    def __init__(
+        self, message: str, hint: str | None = None, fastest_ms: float | None = None
+    ) -> None:
+        super().__init__(message, hint)
+        self.fastest_ms = fastest_ms
 
 
 class LoadError(ShrinkcError):

@@ -73,11 +73,10 @@ def predicted_within(
             return chosen, saving_ms
         fastest = now if fastest is None else min(fastest, now)
         saving_ms += max(now - budget_ms, STEP * budget_ms)
-    missed = UnreachableGoalError(
-        f"no plan for {budget_ms:.4g} ms was found; the fastest takes {fastest:.4g} ms"
+    raise UnreachableGoalError(
+        f"no plan for {budget_ms:.4g} ms was found; the fastest takes {fastest:.4g} ms",
+        fastest_ms=fastest,
     )
-    missed.fastest_ms = fastest
-    raise missed
 
 
 def measured_within(
@@ -118,11 +117,10 @@ def measured_within(
         otherwise = (low + high) / 2 if ended or best else highest
         now = aimed if low < aimed < high else otherwise
     if best is None:
-        missed = UnreachableGoalError(
-            f"no plan was measured within {budget_ms:.4g} ms; the fastest took {fastest:.4g} ms"
+        raise UnreachableGoalError(
+            f"no plan was measured within {budget_ms:.4g} ms; the fastest took {fastest:.4g} ms",
+            fastest_ms=fastest,
         )
-        missed.fastest_ms = fastest
-        raise missed
     return best
 
 

@@ -287,12 +287,11 @@ class Planner:
         if missed:  # what was tried, and what is judged: not all of what is priced can be
             sure = [b.fastest_ms(SLACK) for b in self.candidates.judged.values()]
             fastest = min([e.fastest_ms for e in missed.values() if e.fastest_ms] or sure)
-        error = UnreachableGoalError(
+        return UnreachableGoalError(
             f"a budget of {budget_ms:.4g} ms cannot be reached: from {self.before_ms:.4g} ms "
-            f"the fastest is {fastest:.4g} ms, {self.before_ms / fastest:.2f}×"
+            f"the fastest is {fastest:.4g} ms, {self.before_ms / fastest:.2f}×",
+            fastest_ms=fastest,
         )
-        error.fastest_ms = fastest
-        return error
 
     def _best(self, found: Sequence[Candidate]) -> Planned:
         """Fitted, from the one that a quick fit liked best on, until what is left looks worse. The
