@@ -131,27 +131,10 @@ def shrink_closed_form(
     measuring = sample, options.cache, progress
     plans = plans.judged(measure(graph_module, found, *measuring, task=task))
     chosen = plans.within(budget, measured_ms)
-    result = fitted(plans, chosen, sample, options, progress, refused, task=task)
+    result = untuned(plans, chosen, sample, options, progress, refused)
+    if chosen:
+        result = distilled(result, graph_module, sample, options.tuning, progress, task=task)
     return replace(result, before_ms=before_ms)
-
-
-def fitted(
-    plans: Plans,
-    chosen: Sequence[int],
-    sample: Sample,
-    options: ClosedForm,
-    progress: Progress,
-    refused: Sequence[NoSpan] = (),
-    teacher: fx.GraphModule | None = None,
-    *,
-    task: Task = CLASSIFICATION,
-) -> Shrunk:
-    """The network with these choices of `plans`, which are judged, distilled from the one before.
-    `teacher`: in its place, where something was done to the network before."""
-    shrunk = untuned(plans, chosen, sample, options, progress, refused)
-    if not chosen and teacher is None:
-        return shrunk
-    return distilled(shrunk, teacher or plans.graph, sample, options.tuning, progress, task=task)
 
 
 def untuned(
@@ -162,7 +145,7 @@ def untuned(
     progress: Progress,
     refused: Sequence[NoSpan] = (),
 ) -> Shrunk:
-    """The same before the distillation."""
+    """The network with these choices of `plans`, which are judged, before it is distilled."""
     damages = plans.damages or ()
     taken = [plans.found[i] for i in chosen]
     shrunk = apply(plans.graph, taken, sample, options.rebuilding, progress)
