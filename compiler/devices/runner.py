@@ -38,20 +38,22 @@ REFERENCE = "reference"  # the model that is timed in every round to follow the 
 
 ARM = "0x41"  # its cores by "CPU part" of /proc/cpuinfo
 ARM_CORES = {
-    **{"0xd03": "Cortex-A53", "0xd04": "Cortex-A35", "0xd05": "Cortex-A55", "0xd07": "Cortex-A57"},
-    **{"0xd08": "Cortex-A72", "0xd09": "Cortex-A73", "0xd0a": "Cortex-A75", "0xd0b": "Cortex-A76"},
-    **{
-        "0xd0c": "Neoverse-N1",
-        "0xd0d": "Cortex-A77",
-        "0xd40": "Neoverse-V1",
-        "0xd41": "Cortex-A78",
-    },
-    **{
-        "0xd42": "Cortex-A78AE",
-        "0xd44": "Cortex-X1",
-        "0xd46": "Cortex-A510",
-        "0xd47": "Cortex-A710",
-    },
+    "0xd03": "Cortex-A53",
+    "0xd04": "Cortex-A35",
+    "0xd05": "Cortex-A55",
+    "0xd07": "Cortex-A57",
+    "0xd08": "Cortex-A72",
+    "0xd09": "Cortex-A73",
+    "0xd0a": "Cortex-A75",
+    "0xd0b": "Cortex-A76",
+    "0xd0c": "Neoverse-N1",
+    "0xd0d": "Cortex-A77",
+    "0xd40": "Neoverse-V1",
+    "0xd41": "Cortex-A78",
+    "0xd42": "Cortex-A78AE",
+    "0xd44": "Cortex-X1",
+    "0xd46": "Cortex-A510",
+    "0xd47": "Cortex-A710",
 }
 
 
