@@ -23,6 +23,7 @@ from examples.segmenter.net import unet
 from examples.spotter import data as spotter_data
 from examples.spotter.net import spotter
 from shrinkc import ImageFolder
+from shrinkc.compiler.recover import distil
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 COUNT = 40  # images
@@ -89,7 +90,10 @@ def test_judged_by_its_own_metric_in_fp32_and_int8(name: str, tmp_path: Path) ->
             assert file.top1 == pytest.approx(before, abs=lost), file.file
 
 
-def test_a_plan_is_judged_by_its_own_metric(tmp_path: Path) -> None:
+def test_a_plan_is_judged_by_its_own_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distil, "STEPS", (200, 4000))  # its own: the drop is what is tested
     kind, net = KINDS["blobs"], network("blobs")
     kind.write(tmp_path, COUNT)
     x = torch.rand(kind.shape)

@@ -64,6 +64,41 @@ def test_scores_that_are_always_small_are_no_finer_than_the_runtime(times: float
     assert share[1] > 1e-4  # what was refused
 
 
+class Pooled(nn.Module):
+    """Answers that hardly differ: the mean of large maps, times weights that nearly cancel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 48, 3, padding=1), nn.Linear(48, 4)
+        with torch.no_grad():
+            self.conv.weight *= 1e-3
+            assert self.conv.bias is not None
+            self.conv.bias.abs_().add_(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x).relu().mean((2, 3)))
+
+
+def test_means_of_large_maps_are_no_finer_than_adding_in_order() -> None:
+    model = Pooled().eval()
+    x = torch.ones(1, 3, 64, 64)
+    made = shrinkc.compile(model, x, target="rpi4", formats=(ONNX,), runs=0)
+    maps = torch.full((1, 1, 64, 64), 0.1)
+    (got,) = made.artefact.run((x,))
+    with torch.no_grad():
+        off = float(np.abs(got - model(x).numpy()).max())
+        assert off > 1e-7  # what was refused
+        with Rounded(torch.Generator().manual_seed(0)):
+            one, two, three = maps.mean((2, 3)), maps.sum(), maps.double().mean()
+    assert 1e-5 < abs(float(one) / 0.1 - 1) < 1e-3
+    assert float(two) / 4096 == pytest.approx(float(one), rel=1e-6)
+    assert float(three) == pytest.approx(float(maps[0, 0, 0, 0]), rel=1e-6)
+    with Rounded(torch.Generator().manual_seed(0)):
+        assert int(torch.ones(4, dtype=torch.bool).sum()) == 4
+        assert not torch.ones(0, 3).sum(0).any()
+
+
 def test_more_than_that_is_not_forgiven() -> None:
     model = Scores().eval()
 
