@@ -17,6 +17,7 @@ import shrinkc
 from shrinkc import Goal, ShrinkcError
 from shrinkc.compiler.api.plan import Planned
 from shrinkc.compiler.api.shrink import Shrunk
+from shrinkc.compiler.recover import distil
 
 X = torch.randn(1, 3, 20, 20, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.randn(24, 3, 20, 20, generator=torch.Generator().manual_seed(1))
@@ -169,7 +170,10 @@ class OneAtATime(nn.Module):
         return written.reshape(len(x), -1)
 
 
-def test_what_takes_one_sample_at_a_time_is_fitted_to_them() -> None:
+def test_what_takes_one_sample_at_a_time_is_fitted_to_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(distil, "STEPS", (4, 8))  # of 16 images, one after the other
     torch.manual_seed(0)
     network = OneAtATime().eval()
     assert not shrinkc.capture(network, X).meta["dynamic_batch"]

@@ -151,10 +151,10 @@ def test_inspect_prices_what_could_merge(tmp_path: Path, capsys: Streams) -> Non
 
 def test_inspect_names_what_tflite_lacks(tmp_path: Path, capsys: Streams) -> None:
     path = saved(tmp_path, nn.GRU(3, 4, batch_first=True))
-    assert main(["inspect", str(path), "--input", "1,300,3", "--json"]) == 0
+    assert main(["inspect", str(path), "--input", "1,257,3", "--json"]) == 0
     (problem,) = json.loads(capsys.readouterr().out)["unsupported"]
     assert "TFLite" in problem["reason"]
-    assert "300" in problem["reason"]
+    assert "257" in problem["reason"]
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.tflite"])
