@@ -5,19 +5,25 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 import torch
 
 from shrinkc.compiler.images.files import ImageSet
 from shrinkc.compiler.images.labels import labels_of
-from shrinkc.compiler.images.preprocessing import Array, read_numbers
+from shrinkc.compiler.images.preprocessing import numbers_header, read_numbers
 from shrinkc.compiler.images.tensors import MEMORY_BYTES, TensorImages
-from shrinkc.compiler.support.reading.regular_file import read_regular
+from shrinkc.compiler.support.reading.regular_file import open_regular
 from shrinkc.compiler.support.text import counted, one_line, shown
-from shrinkc.errors import ImageError
+from shrinkc.errors import ImageError, InputError
 
+T = TypeVar("T")
 TARGET = "target"  # labels in an .npz
+HEADER_BYTES = 1 << 16
 
 
 def read_arrays(
@@ -70,55 +76,77 @@ def read_stacked(
 
     Raises ImageError as `read_arrays` does, and InputError for labels that are none.
     """
-    found = {"": _file(path)} if path.suffix.lower() == ".npy" else _members(path)
-    labels = found.pop(TARGET, None)
-    if len(found) != 1:
-        names = ", ".join(map(shown, found)) or "none"
-        raise ImageError(
-            f"{path}: {counted(len(found), 'array')} ({names}) beside `{TARGET}`; give one, the "
-            "network's input"
-        )
-    ((name, array),) = found.items()
-    said = f"{path}{f', {shown(name)}' if name else ''}"
-    fits = (array.dtype.kind == "f") == dtype.is_floating_point
-    if array.shape[1:] != shape or not fits or not len(array):
-        kind = str(dtype).removeprefix("torch.")
-        held, wanted = ("×".join(map(str, one)) for one in (array.shape, ("n", *shape)))
-        raise ImageError(f"{said}: {held} of {array.dtype}; the network reads {wanted} of {kind}")
-    inputs = torch.tensor(array).to(dtype)
-    if labels is None:
-        return TensorImages(inputs, None, parameter)
-    return TensorImages(inputs, labels_of(labels.copy(), len(inputs), parameter), parameter)
+    with _opened(path) as found:
+        labels = found.pop(TARGET, None)
+        if len(found) != 1:
+            names = ", ".join(map(shown, found)) or "none"
+            raise ImageError(
+                f"{path}: {counted(len(found), 'array')} ({names}) beside `{TARGET}`; give one, "
+                "the network's input"
+            )
+        ((name, array),) = found.items()
+        said = f"{path}{f', {shown(name)}' if name else ''}"
+        header = _told(said, numbers_header, array(HEADER_BYTES))  # before all is unpacked
+        fits = (header.dtype.kind == "f") == dtype.is_floating_point
+        if header.shape[1:] != shape or not fits or 0 in header.shape[:1]:
+            kind = str(dtype).removeprefix("torch.")
+            held, wanted = ("×".join(map(str, one)) for one in (header.shape, ("n", *shape)))
+            raise ImageError(
+                f"{said}: {one_line(held, 60)} of {header.dtype}; the network reads {wanted} of "
+                f"{kind}"
+            )
+        inputs = torch.tensor(_told(said, read_numbers, array())).to(dtype)
+        if labels is None:
+            return TensorImages(inputs, None, parameter)
+        told = f"{path}, {TARGET}"
+        count = _told(told, numbers_header, labels(HEADER_BYTES)).shape[:1]
+        if count != inputs.shape[:1]:
+            held = count[0] if count else "no"
+            raise ImageError(f"{told}: {held} labels for {len(inputs)} inputs; give one for each")
+        numbers = _told(told, read_numbers, labels())
+        return TensorImages(inputs, labels_of(numbers.copy(), len(inputs), parameter), parameter)
 
 
-def _file(path: Path) -> Array:
+@contextmanager
+def _opened(path: Path) -> Generator[dict[str, Callable[..., bytes]]]:
+    """By the name of each array, what reads so many bytes from its start, all by default. Whatever
+    that raises is an ImageError."""
     try:
-        data = read_regular(path, MEMORY_BYTES)
+        with open_regular(path, MEMORY_BYTES) as file:
+            if path.suffix.lower() == ".npy":
+                yield {"": partial(_from_start, file)}
+                return
+            with zipfile.ZipFile(file) as archive:
+                members = [one for one in archive.infolist() if one.filename.endswith(".npy")]
+                if sum(one.file_size for one in members) > MEMORY_BYTES:
+                    raise ImageError(
+                        f"{path}: more than {MEMORY_BYTES >> 30} GiB; give fewer inputs"
+                    )
+                yield {
+                    one.filename.removesuffix(".npy"): partial(_unpacked, archive, one)
+                    for one in members
+                }
+    except (ImageError, InputError):
+        raise
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    return _array(f"{path}", data)
-
-
-def _members(path: Path) -> dict[str, Array]:
-    try:
-        with zipfile.ZipFile(path) as file:
-            members = [one for one in file.infolist() if one.filename.endswith(".npy")]
-            if sum(one.file_size for one in members) > MEMORY_BYTES:
-                raise ImageError(f"{path}: more than {MEMORY_BYTES >> 30} GiB; give fewer inputs")
-            return {
-                one.filename.removesuffix(".npy"): _array(
-                    f"{path}, {shown(one.filename)}", file.read(one)
-                )
-                for one in members
-            }
-    except ImageError:
-        raise
     except Exception as error:  # damaged archives raise whatever comes
         raise ImageError(f"{path}: not a readable .npz ({one_line(error)})") from error
 
 
-def _array(name: str, data: bytes) -> Array:
+def _from_start(file: BinaryIO, most: int = -1) -> bytes:
+    file.seek(0)
+    return file.read(most)
+
+
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int = -1) -> bytes:
+    with archive.open(member) as file:
+        return file.read(most)
+
+
+def _told(name: str, read: Callable[[bytes], T], data: bytes) -> T:
+    """What `read` makes of it; errors name the array."""
     try:
-        return read_numbers(data)
+        return read(data)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error

@@ -398,8 +398,19 @@ def _header(data: bytes) -> bytes:
     return data[start : start + int.from_bytes(data[8:start], "little")]
 
 
-def read_numbers(data: bytes) -> Array:
-    """The same, whole numbers of every size among them; floats become float32."""
+@dataclass(frozen=True)
+class NumbersHeader:
+    """What an `.npy` says of its numbers, which begin at byte `start`."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran_order: bool
+    start: int
+
+
+def numbers_header(data: bytes) -> NumbersHeader:
+    """Of an `.npy`, of which the first 64 KiB are enough. Raises ImageError with the reason
+    alone."""
     stream = io.BytesIO(data)
     if sum(map(_header(data).count, b"([{")) > _BRACKETS:  # Python's parser runs out of memory
         raise ImageError("not a .npy file (a header of values within values)")
@@ -415,12 +426,19 @@ def read_numbers(data: bytes) -> Array:
         raise ImageError(f"not a .npy file ({one_line(error)})") from error
     if dtype.kind not in "uifb" or dtype.itemsize > 8:
         raise ImageError(f"an array of {dtype}; numbers are needed")
-    body = memoryview(data)[stream.tell() :]
+    return NumbersHeader(shape, dtype, fortran_order, stream.tell())
+
+
+def read_numbers(data: bytes) -> Array:
+    """The same, whole numbers of every size among them; floats become float32."""
+    header = numbers_header(data)
+    shape, dtype, body = header.shape, header.dtype, memoryview(data)[header.start :]
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(body):
         told = one_line(str(shape), 60)
         raise ImageError(f"shape {told} does not fit its {len(body)} bytes")
+    order = "F" if header.fortran_order else "C"
     try:
-        array = np.frombuffer(body, dtype).reshape(shape, order="F" if fortran_order else "C")
+        array = np.frombuffer(body, dtype).reshape(shape, order=order)
     except ValueError as error:  # more dimensions than there can be, or larger ones of nothing
         raise ImageError(f"an array of shape {one_line(str(shape), 60)}") from error
     if dtype.kind != "f":

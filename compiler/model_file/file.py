@@ -22,7 +22,7 @@ from shrinkc.compiler.model_file.encode import encode
 from shrinkc.compiler.model_file.schema import MAX_HEADER, VERSION, GraphEntry, VersionEntry
 from shrinkc.compiler.support.atomic_files import write_file
 from shrinkc.compiler.support.reading.regular_file import open_regular
-from shrinkc.compiler.support.reading.strict_json import parse_json, require_few_containers
+from shrinkc.compiler.support.reading.strict_json import more_containers, parse_json
 from shrinkc.compiler.support.text import one_line, placed, shown, visible
 from shrinkc.errors import IllegalGraphError, LoadError
 from shrinkc.passes import ir
@@ -143,9 +143,10 @@ def _header(path: Path) -> dict[str, Any]:
             if not 0 < length <= MAX_HEADER:
                 raise LoadError(_damaged(path, f"a header of {length:,} bytes"))
             text = file.read(length).decode("utf-8")
-            require_few_containers(text, _TENSORS)
-            with collector_waits():
-                header = parse_json(text)
+        if more_containers(text, _TENSORS):
+            raise LoadError(_damaged(path, f"a header of over {_TENSORS:,} lists and objects"))
+        with collector_waits():
+            header = parse_json(text)
     except ValueError as error:
         raise LoadError(_damaged(path, "its header is not JSON")) from error
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any, cast
 
@@ -510,12 +511,18 @@ def test_stacked_arrays_and_their_targets(tmp_path: Path) -> None:
     for name, arrays, message in (
         ("two", {"a": x, "b": x}, r"2 arrays \(a, b\) beside `target`; give one"),
         ("other", {"a": x[:, :1]}, r"other.npz, a: 6×1×50 of float32; the network reads n×2×50"),
-        ("short", {"a": x, "target": np.arange(5)}, "has 5 labels for 6 images"),
+        ("short", {"a": x, "target": np.arange(5)}, "short.npz, target: 5 labels for 6 inputs"),
         ("objects", {"a": np.array([{}])}, "an array of object; numbers are needed"),
     ):
         np.savez(tmp_path / f"{name}.npz", **arrays)
         with pytest.raises((ImageError, InputError), match=message):
             image_source(tmp_path / f"{name}.npz", shapes, "images")
+    np.savez_compressed(tmp_path / "large.npz", a=np.zeros((1 << 21, 8), np.float32))
+    tracemalloc.start()
+    with pytest.raises(ImageError, match=r"large.npz, a: 2097152×8 of float32; the network reads"):
+        image_source(tmp_path / "large.npz", shapes, "images")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20  # of 64 MiB nothing was unpacked
+    tracemalloc.stop()
     (tmp_path / "bad.npz").write_bytes(b"PK no zip")
     with pytest.raises(ImageError, match=r"bad.npz: not a readable .npz"):
         image_source(tmp_path / "bad.npz", shapes, "images")
