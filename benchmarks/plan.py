@@ -98,7 +98,9 @@ def point(data: Path, target: str, speedup: float) -> dict[str, Any]:
     before, after = host_file(planner.original, "fp32", ()), file_of(planner, planned)
     views, labels = images(data / IMAGES / "validation")
     original, now = answers(planner.original), answers_of_file(after, changed, 1)
-    classes = [torch.cat([run(x)[0].argmax(1) for x in views.split(10)]) for run in (original, now)]
+    classes = [
+        torch.cat([run((x,))[0].argmax(1) for x in views.split(10)]) for run in (original, now)
+    ]
     assert plan.promise is not None
     return {
         "target": target,
@@ -122,7 +124,7 @@ def file_of(planner: Planner, planned: Planned) -> bytes:
     numbers, graph = stored_calibration(planned.plan, planned.tensors), planned.graph_module
     if numbers is None:
         return host_file(graph, "fp32", ())
-    few = [(row[None],) for x, _ in planner.judge.sample.at_most(FEW).batches() for row in x]
+    few = planner.judge.inputs(FEW)
     return HOST_FORMAT.write_int8(numbers.prepared(graph).quantisation, few).data
 
 

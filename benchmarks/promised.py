@@ -115,7 +115,7 @@ def on_cifar(model: nn.Module, data: Path, count: int = FITTED) -> Network:
 
     def others() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for pixels, few in zip(delivering.pixels.split(100), labels.split(100), strict=True):
-            yield delivering.inputs(pixels), few
+            yield (delivering.inputs(pixels),), few
 
     fitted = replace(seen.part(torch.arange(0, len(seen), len(seen) // count)), labels=None)
     return Network(model.eval(), cifar.SIZE, fitted, promising, others)

@@ -24,7 +24,7 @@ from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.closed_form import ClosedForm, TakenChoice
 from shrinkc.compiler.depth.methods import DepthMethod, DepthTask, method_of, readers_of
 from shrinkc.compiler.depth.trained import Trained, labels_missing
-from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.images.decoded import Images, Samples
 from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.measure.speedup import Measuring
 from shrinkc.compiler.pipeline.deployed import merged
@@ -227,7 +227,7 @@ class _Shrinking:
     request: Request
     graph: fx.GraphModule
     table: CostTable
-    images: Images
+    images: Samples
 
     def outcome(
         self,
@@ -278,8 +278,8 @@ class _Shrinking:
     def measured_ms(self) -> Measuring | None:
         """Of changed networks, where the target is this machine."""
 
-        def few() -> Tensor:
+        def few() -> tuple[Tensor, ...]:
             sample = Sample.of(self.images, self.graph, FEW)
-            return torch.cat([x for x, _ in sample.batches()])
+            return tuple(map(torch.cat, zip(*(x for x, _ in sample.batches()), strict=True)))
 
         return self.request.on_this_machine(self.table, few)

@@ -24,7 +24,7 @@ from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.choice_sets import Plans, in_order, renamed
 from shrinkc.compiler.depth.choices import KINDS, Choice, Kind, choices, nothing_to_shrink
 from shrinkc.compiler.depth.importance import fit_span, measure
-from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.images.decoded import Samples
 from shrinkc.compiler.pipeline.deployed import channels_last
 from shrinkc.compiler.recover.distil import Tuned, Tuning, tune
 from shrinkc.compiler.recover.divergence import Damage
@@ -98,7 +98,7 @@ class Shrunk:
 
 def shrink_closed_form(
     graph_module: fx.GraphModule,
-    images: Images,
+    images: Samples,
     table: CostTable,
     precision: str,
     goal: Goal,

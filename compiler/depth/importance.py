@@ -126,7 +126,7 @@ def judge(
     ]
 
 
-def before(graph: fx.GraphModule, span: Span, x: Tensor) -> dict[str, Tensor]:
+def before(graph: fx.GraphModule, span: Span, x: tuple[Tensor, ...]) -> dict[str, Tensor]:
     """The values computed before the span that are read in it or behind it."""
     order = {node.name: i for i, node in enumerate(graph.graph.nodes)}
     at = order[span.source]
@@ -138,11 +138,12 @@ def before(graph: fx.GraphModule, span: Span, x: Tensor) -> dict[str, Tensor]:
     return values(graph, x, names)
 
 
-def resume(graph: fx.GraphModule, known: dict[str, Tensor], x: Tensor) -> Answer:
+def resume(graph: fx.GraphModule, known: dict[str, Tensor], x: tuple[Tensor, ...]) -> Answer:
     """The graph's outputs, computed from values that are known by name."""
     interpreter = fx.Interpreter(graph, garbage_collect_values=False)
     output = next(n for n in reversed(graph.graph.nodes) if n.op == "output")
     outputs: Any = output.args[0]
+    given = dict(zip(graph.graph.find_nodes(op="placeholder"), x, strict=True))
     computed = set[fx.Node]().union(*(needed(node, known) for node in outputs))
     with torch.no_grad():
         for node in graph.graph.nodes:
@@ -151,7 +152,7 @@ def resume(graph: fx.GraphModule, known: dict[str, Tensor], x: Tensor) -> Answer
             elif node not in computed:
                 continue
             elif node.op == "placeholder":
-                interpreter.env[node] = x
+                interpreter.env[node] = given[node]
             else:
                 interpreter.env[node] = interpreter.run_node(node)
     return tuple(interpreter.env[node] for node in outputs)

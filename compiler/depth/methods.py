@@ -24,7 +24,7 @@ from shrinkc.compiler.depth.trained import (
     expand,
     shrink_trained,
 )
-from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.images.decoded import Samples, trainable
 from shrinkc.compiler.pipeline.deployed import BASE_PASSES, merged
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.support.progress import Progress
@@ -47,7 +47,7 @@ class DepthTask:
     """
 
     captured: fx.GraphModule
-    images: Images
+    images: Samples
     table: CostTable
     precision: str
     goal: Goal | None
@@ -136,7 +136,8 @@ def _closed_form(given: DepthTask) -> DepthResult:
 def _trained(method: TrainedMethod) -> Callable[[DepthTask], DepthResult]:
     def shrink(given: DepthTask) -> DepthResult:
         found = shrink_trained(
-            *(given.captured, given.images, given.table, given.precision, method, given.goal),
+            *(given.captured, trainable(given.images), given.table, given.precision),
+            *(method, given.goal),
             options=given.trained,
             folder=given.folder,
             progress=given.progress,
@@ -150,7 +151,7 @@ def _trained(method: TrainedMethod) -> Callable[[DepthTask], DepthResult]:
 
 def _expand(given: DepthTask) -> DepthResult:
     found = expand(
-        *(given.captured, given.images, given.table, given.precision),
+        *(given.captured, trainable(given.images), given.table, given.precision),
         options=given.trained,
         folder=given.folder,
         progress=given.progress,

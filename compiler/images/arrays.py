@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from shrinkc.compiler.images.files import ImageSet
 from shrinkc.compiler.images.labels import labels_of
 from shrinkc.compiler.images.preprocessing import numbers_header, read_numbers
-from shrinkc.compiler.images.tensors import MEMORY_BYTES, TensorImages
+from shrinkc.compiler.images.tensors import MEMORY_BYTES, Reads, TensorImages
 from shrinkc.compiler.support.reading.regular_file import open_regular
 from shrinkc.compiler.support.text import counted, one_line, shown
 from shrinkc.errors import ImageError, InputError
@@ -26,17 +26,13 @@ TARGET = "target"  # labels in an .npz
 HEADER_BYTES = 1 << 16
 
 
-def read_arrays(
-    files: ImageSet, shape: tuple[int, ...], parameter: str, dtype: torch.dtype = torch.float32
-) -> TensorImages:
+def read_arrays(files: ImageSet, reads: Reads, parameter: str) -> TensorImages:
     """All of them in memory, with the labels of their class folders.
-
-    shape  of one input, without its batch
-    dtype  that the network reads
 
     Raises ImageError for a file that is no `.npy`, cannot be read, or holds no such numbers of this
     shape; and for more than MEMORY_BYTES.
     """
+    shape, dtype = reads.shape, reads.dtype
     if 4 * len(files) * math.prod(shape) > MEMORY_BYTES:
         raise ImageError(
             f"{files.path}: more than {MEMORY_BYTES >> 30} GiB of inputs; give fewer as "
@@ -63,48 +59,61 @@ def read_arrays(
         raise ImageError(
             f"{files.path}: the network reads {wanted}, no images, which have no boxes"
         )
-    return TensorImages(torch.stack(inputs), files.all_labels(None), parameter)
+    return TensorImages((torch.stack(inputs),), files.all_labels(None), parameter)
 
 
-def read_stacked(
-    path: Path, shape: tuple[int, ...], parameter: str, dtype: torch.dtype = torch.float32
-) -> TensorImages:
-    """All inputs of one `.npy` (n, …), or of an `.npz` that holds them under any name, with their
-    labels as `target`.
-
-    shape  of one input, without its batch
+def read_stacked(path: Path, reads: Sequence[Reads], parameter: str) -> TensorImages:
+    """All inputs of one `.npy` (n, …), or of an `.npz`, with their labels as `target`. The `.npz`
+    holds the network's only input under any name, several under their own.
 
     Raises ImageError as `read_arrays` does, and InputError for labels that are none.
     """
     with _opened(path) as found:
         labels = found.pop(TARGET, None)
-        if len(found) != 1:
-            names = ", ".join(map(shown, found)) or "none"
-            raise ImageError(
-                f"{path}: {counted(len(found), 'array')} ({names}) beside `{TARGET}`; give one, "
-                "the network's input"
-            )
-        ((name, array),) = found.items()
-        said = f"{path}{f', {shown(name)}' if name else ''}"
-        header = _told(said, numbers_header, array(HEADER_BYTES))  # before all is unpacked
-        fits = (header.dtype.kind == "f") == dtype.is_floating_point
-        if header.shape[1:] != shape or not fits or 0 in header.shape[:1]:
-            kind = str(dtype).removeprefix("torch.")
-            held, wanted = ("×".join(map(str, one)) for one in (header.shape, ("n", *shape)))
-            raise ImageError(
-                f"{said}: {one_line(held, 60)} of {header.dtype}; the network reads {wanted} of "
-                f"{kind}"
-            )
-        inputs = torch.tensor(_told(said, read_numbers, array())).to(dtype)
+        if len(reads) == 1:
+            if len(found) != 1:
+                names = ", ".join(map(shown, found)) or "none"
+                raise ImageError(
+                    f"{path}: {counted(len(found), 'array')} ({names}) beside '{TARGET}'; give "
+                    "one, the network's input"
+                )
+            inputs = [_stacked(path, name, array, reads[0]) for name, array in found.items()]
+        else:
+            wanted, names = (sorted(some) for some in ({one.name for one in reads}, found))
+            if wanted != names:
+                held = ", ".join(map(shown, names)) or "none"
+                raise ImageError(
+                    f"{path}: arrays {held} beside '{TARGET}'; the network reads "
+                    f"{', '.join(wanted)}: give them by these names"
+                )
+            inputs = [_stacked(path, one.name, found[one.name], one) for one in reads]
+        counts = [len(x) for x in inputs]
+        if len(set(counts)) > 1:
+            told = ", ".join(map(str, counts))
+            raise ImageError(f"{path}: {told} of the network's inputs; give equally many")
         if labels is None:
-            return TensorImages(inputs, None, parameter)
+            return TensorImages(tuple(inputs), None, parameter)
         told = f"{path}, {TARGET}"
         count = _told(told, numbers_header, labels(HEADER_BYTES)).shape[:1]
-        if count != inputs.shape[:1]:
+        if list(count) != counts[:1]:
             held = count[0] if count else "no"
-            raise ImageError(f"{told}: {held} labels for {len(inputs)} inputs; give one for each")
-        numbers = _told(told, read_numbers, labels())
-        return TensorImages(inputs, labels_of(numbers.copy(), len(inputs), parameter), parameter)
+            raise ImageError(f"{told}: {held} labels for {counts[0]} inputs; give one for each")
+        numbers = labels_of(_told(told, read_numbers, labels()).copy(), counts[0], parameter)
+        return TensorImages(tuple(inputs), numbers, parameter)
+
+
+def _stacked(path: Path, name: str, array: Callable[..., bytes], reads: Reads) -> torch.Tensor:
+    """(n, …) of one input."""
+    said = f"{path}{f', {shown(name)}' if name else ''}"
+    header = _told(said, numbers_header, array(HEADER_BYTES))  # before all is unpacked
+    fits = (header.dtype.kind == "f") == reads.dtype.is_floating_point
+    if header.shape[1:] != reads.shape or not fits or 0 in header.shape[:1]:
+        kind = str(reads.dtype).removeprefix("torch.")
+        held, wanted = ("×".join(map(str, one)) for one in (header.shape, ("n", *reads.shape)))
+        raise ImageError(
+            f"{said}: {one_line(held, 60)} of {header.dtype}; the network reads {wanted} of {kind}"
+        )
+    return torch.tensor(_told(said, read_numbers, array())).to(reads.dtype)
 
 
 @contextmanager

@@ -1,17 +1,19 @@
-"""Decoded images of one size, in memory or mapped from a file, ready for batches."""
+"""Decoded images of one size, in memory or mapped from a file, and other inputs, ready for
+batches."""
 
 from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from shrinkc.compiler.images.augment import Augmentation, Size
-from shrinkc.errors import DataError
+from shrinkc.compiler.images.augment import Augmentation, Size, cut, draw
+from shrinkc.errors import DataError, InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +78,79 @@ class Images:
     @cached_property
     def digest(self) -> str:
         """Tells sets apart: their size, all labels and 64 of the images."""
-        rows = range(0, len(self), math.ceil(len(self) / 64))
-        crc = zlib.crc32(self.pixels[list(rows)].numpy().tobytes())
-        if self.labels is not None:
-            crc = zlib.crc32(self.labels.numpy().tobytes(), crc)
+        crc = _checksum((self.pixels,), self.labels)
         return f"{'×'.join(map(str, self.pixels.shape))}-{crc:08x}"
+
+    def taken(
+        self,
+        rows: Tensor,
+        size: Size | None = None,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> tuple[Tensor]:
+        """What the network sees of those rows, cut to its `size`: their middle by default."""
+        size = size or self.size
+        windows = draw(augmentation or Augmentation(), len(rows), self.size, size, seed)
+        return (self.inputs(cut(self.pixels[rows], windows, size)),)
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """What is no images, as the network reads it.
+
+    inputs  (n, …) of each of the network's inputs
+    labels  (n, …), or None
+    source  where they come from, for messages
+    """
+
+    inputs: tuple[Tensor, ...]
+    labels: Tensor | None = None
+    source: str = "images"
+
+    def __len__(self) -> int:
+        return self.inputs[0].shape[0]
+
+    def part(self, rows: Tensor) -> Arrays:
+        """A copy of those rows, labels with them. rows: int64 (n,)."""
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, inputs=self.taken(rows), labels=labels)
+
+    def taken(
+        self,
+        rows: Tensor,
+        size: Size | None = None,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> tuple[Tensor, ...]:
+        """The inputs of those rows: nothing of them can be cut or mirrored."""
+        return tuple(x[rows] for x in self.inputs)
+
+    @cached_property
+    def digest(self) -> str:
+        """As of images."""
+        shapes = "+".join("×".join(map(str, x.shape)) for x in self.inputs)
+        return f"{shapes}-{_checksum(self.inputs, self.labels):08x}"
+
+
+Samples = Images | Arrays
+
+
+def trainable(samples: Samples) -> Images:
+    """Raises InputError for what is no images."""
+    if isinstance(samples, Arrays):
+        raise InputError(
+            f"`{samples.source}`: training reads images, one input (n, channels, height, width)",
+            "leave out what trains; least squares and distillation fit other inputs",
+        )
+    return samples
+
+
+def _checksum(inputs: Sequence[Tensor], labels: Tensor | None) -> int:
+    """Of 64 rows, and all labels."""
+    crc = 0
+    for x in inputs:
+        crc = zlib.crc32(x[:: math.ceil(len(x) / 64)].numpy().tobytes(), crc)
+    return crc if labels is None else zlib.crc32(labels.numpy().tobytes(), crc)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,8 +25,8 @@ from shrinkc.compiler.support.reading.strict_json import parse_json
 from shrinkc.compiler.support.text import counted, shown
 from shrinkc.compiler.tasks.task import LabelKind
 from shrinkc.errors import ImageError, InputError
+from shrinkc.passes.criteria.shared.data import Batch
 
-Batch = tuple[Tensor, Tensor | None]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".npy")
 OTHERS = (".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ppm", ".pgm", ".tga", ".exr", ".dng")
 WNID = re.compile(r"n\d{8}")  # a class of ImageNet
@@ -154,7 +154,7 @@ class ImageSet:
         on_skip: Callable[[str, str], None] | None = None,
         strict: bool = True,
     ) -> Iterator[Batch]:
-        """Yield (float32 (n, channels, height, width), labels (n, …) or None).
+        """Yield ((float32 (n, channels, height, width),), labels (n, …) or None).
 
         An unreadable image is left out after `on_skip(name, reason)`. Where `strict`, raises
         ImageError, with the first such name, when more than 5% are.
@@ -179,10 +179,10 @@ class ImageSet:
             elif image.label is not None:
                 labels.append(torch.tensor(image.label))
             if len(tensors) == batch_size:
-                yield torch.stack(tensors), self._joined(labels)
+                yield (torch.stack(tensors),), self._joined(labels)
                 tensors, labels = [], []
         if tensors:
-            yield torch.stack(tensors), self._joined(labels)
+            yield (torch.stack(tensors),), self._joined(labels)
 
     def _joined(self, labels: list[Tensor]) -> Tensor | None:
         if self.annotations is not None:

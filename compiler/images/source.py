@@ -15,14 +15,15 @@ from torch import Tensor
 from shrinkc.compiler.images.annotations import Annotations, Files, beside, find_annotations
 from shrinkc.compiler.images.arrays import read_arrays, read_stacked
 from shrinkc.compiler.images.cache import Reading, load_images, with_margin
-from shrinkc.compiler.images.decoded import Images
-from shrinkc.compiler.images.files import Batch, ImageSet, find_images, read_classes
+from shrinkc.compiler.images.decoded import Samples
+from shrinkc.compiler.images.files import ImageSet, find_images, read_classes
 from shrinkc.compiler.images.preprocessing import Fit, Preprocessing, preprocessing_for
-from shrinkc.compiler.images.tensors import TensorImages, collected
+from shrinkc.compiler.images.tensors import Reads, TensorImages, collected
 from shrinkc.compiler.support.checks import check_number, check_whole, listed, path_of
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.task import LabelKind
 from shrinkc.errors import InputError
+from shrinkc.passes.criteria.shared.data import Batch
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,8 @@ class ImageSource:
         return replace(self, images=self.images.without_labels())
 
     def examples(self, count: int) -> Batch | None:
-        """At most so many as the network reads them, (n, C, H, W), and their labels; None where
-        none of them can be read."""
+        """At most so many as the network reads them, (n, …) of each input, and their labels; None
+        where none of them can be read."""
         few = self.at_most(count).images
         if isinstance(few, TensorImages):
             return few.inputs, few.labels
@@ -163,7 +164,7 @@ class ImageSource:
 
     def decoded(
         self, progress: Progress, *, cache: Path | None = None, margin: bool = True
-    ) -> Images:
+    ) -> Samples:
         """In memory, or with `cache` in a file there. `margin` keeps what lies around the centre
         crop, for random crops. Raises DataError as `load_images` does."""
         if isinstance(self.images, TensorImages) or self.preprocessing is None:
@@ -179,41 +180,57 @@ def image_source(
     parameter: str,
     *,
     labelled: bool = True,
-    dtype: torch.dtype = torch.float32,
+    dtypes: Sequence[torch.dtype] | None = None,
+    names: Sequence[str] | None = None,
     optional: bool = False,
 ) -> ImageSource:
-    """`given` for a network with one input. Images are for (N, C, H, W); for every other shape,
-    folders hold `.npy` arrays as the network reads them.
+    """`given` for a network. Images are for one input (N, C, H, W); for every other shape, folders
+    hold `.npy` arrays as the network reads them, and for several inputs there is an `.npz`.
 
     labelled  whether class folders and annotations are labels, unless `given` says that they are
               not
     optional  annotations are not read where some image has none
-    dtype     that the network reads
+    dtypes    that the network reads, for each input; None: float32
+    names     of the inputs, where there are several
 
     Raises InputError or ImageError that names `parameter`.
     """
-    if len(input_shapes) != 1 or len(input_shapes[0]) < 2:
-        raise InputError(f"`{parameter}` works for networks with one input (N, …); leave it out")
-    shape = tuple(input_shapes[0])
+    if any(len(one) < 2 for one in input_shapes):
+        raise InputError(f"`{parameter}` works for networks that read (N, …); leave it out")
+    dtypes = dtypes or [torch.float32] * len(input_shapes)
+    names = names or [f"input_{i}" for i in range(len(input_shapes))]
+    given_for = zip(input_shapes, dtypes, names, strict=True)
+    reads = [Reads(tuple(shape[1:]), dtype, name) for shape, dtype, name in given_for]
     if isinstance(given, str | os.PathLike):
         given = ImageFolder(path_of(parameter, given))
     if not isinstance(given, ImageFolder):
-        found = collected(given, shape[1:], parameter, dtype)
-        return ImageSource(found)
+        return ImageSource(collected(given, reads, parameter))
     path = path_of(parameter, given.path)
     if path.is_file() and path.suffix.lower() in (".npy", ".npz"):
         told = given.resize, given.mean, given.std, given.bgr, given.scale, given.classes
         if (*told, given.annotations) != (*NO_IMAGES, None, None):
             raise InputError(f"`{parameter}` holds arrays, which are read as they are")
-        stacked = ImageSource(read_stacked(path, shape[1:], parameter, dtype))
+        stacked = ImageSource(read_stacked(path, reads, parameter))
         stacked = stacked if labelled and given.labelled else stacked.without_labels()
         return stacked if given.limit is None else stacked.at_most(given.limit)
-    annotations = _annotations(given, path, parameter) if labelled and given.labelled else None
+    if len(reads) > 1:
+        raise InputError(
+            f"`{parameter}`: the network has {len(reads)} inputs: give an .npz of the arrays "
+            f"{', '.join(names)}, (n, …) each"
+        )
+    return _of_folder(given, path, reads[0], parameter, labelled and given.labelled, optional)
+
+
+def _of_folder(
+    given: ImageFolder, path: Path, reads: Reads, parameter: str, labelled: bool, optional: bool
+) -> ImageSource:
+    """Files of a folder or a tar, images for (channels, height, width), otherwise arrays."""
+    annotations = _annotations(given, path, parameter) if labelled else None
     boxes = annotations is not None and annotations.kind == "boxes"
     preprocessing = None
-    if len(shape) == 4:
+    if len(reads.shape) == 3:
         preprocessing = preprocessing_for(
-            shape,
+            (1, *reads.shape),
             resize="letterbox" if boxes and given.resize is None else given.resize,
             mean=given.mean,
             std=given.std,
@@ -225,7 +242,7 @@ def image_source(
             "`resize`, `mean`, `std`, `bgr` and `scale` are for images; this network reads arrays, "
             "as they are"
         )
-    labelled = labelled and given.labelled and annotations is None
+    labelled = labelled and annotations is None
     classes: Any = given.classes
     if isinstance(classes, str | os.PathLike):
         classes = read_classes(Path(cast("str | os.PathLike[str]", classes)))
@@ -244,7 +261,7 @@ def image_source(
         if not (optional and annotations.missing(names)):
             images = replace(images, annotations=annotations.required(names, "annotations"))
     if preprocessing is None:
-        return ImageSource(read_arrays(images, shape[1:], parameter, dtype))
+        return ImageSource(read_arrays(images, reads, parameter))
     return ImageSource(images, preprocessing)
 
 

@@ -10,31 +10,46 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shrinkc.compiler.images.decoded import Images
-from shrinkc.compiler.images.files import Batch
+from shrinkc.compiler.images.decoded import Arrays, Images, Samples
 from shrinkc.compiler.images.labels import is_boxes, joined, kind_of, labels_of
 from shrinkc.compiler.support.text import named
 from shrinkc.compiler.tasks.task import LabelKind
 from shrinkc.errors import InputError
+from shrinkc.passes.criteria.shared.data import Batch
 
 MEMORY_BYTES = 2 << 30  # of inputs that are collected from an iterable
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a network reads of a sample at one of its inputs.
+
+    shape  without the batch: (channels, height, width) of an image
+    dtype  float32, or of whole numbers
+    name   of the input
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+    name: str = "input"
 
 
 @dataclass(frozen=True, eq=False)
 class TensorImages:
     """Inputs of a network, and what is in them.
 
-    inputs  (n, …) as the network reads them: float32 (n, channels, height, width) for images
+    inputs  (n, …) of each of the network's inputs, as it reads them: float32 (n, channels, height,
+            width) for images
     labels  (n, …), or None: `images.labels` says of which kinds
     source  the parameter that they were given as, for messages
     """
 
-    inputs: Tensor
+    inputs: tuple[Tensor, ...]
     labels: Tensor | None = None
     source: str = "images"
 
     def __len__(self) -> int:
-        return self.inputs.shape[0]
+        return self.inputs[0].shape[0]
 
     @property
     def labelled(self) -> bool:
@@ -51,54 +66,51 @@ class TensorImages:
         batch_size: int = 32,
         on_skip: Callable[[str, str], None] | None = None,
     ) -> Iterator[Batch]:
-        """Yield (float32 (n, …), labels (n, …) or None). They need no preprocessing, and
+        """Yield ((n, …) of each input, labels (n, …) or None). They need no preprocessing, and
         none is left out."""
         for start in range(0, len(self), batch_size):
-            rows = slice(start, start + batch_size)
-            yield self.inputs[rows], None if self.labels is None else self.labels[rows]
+            some = self.part(slice(start, start + batch_size))
+            yield some.inputs, some.labels
 
-    def part(self, rows: slice) -> TensorImages:
+    def part(self, rows: slice | Tensor) -> TensorImages:
         labels = None if self.labels is None else self.labels[rows]
-        return replace(self, inputs=self.inputs[rows], labels=labels)
+        return replace(self, inputs=tuple(x[rows] for x in self.inputs), labels=labels)
 
     def spread(self, limit: int) -> TensorImages:
         """`limit` of them, evenly spaced."""
         count = min(limit, len(self))
-        rows = torch.arange(count) * len(self) // count
-        labels = None if self.labels is None else self.labels[rows]
-        return replace(self, inputs=self.inputs[rows], labels=labels)
+        return self.part(torch.arange(count) * len(self) // count)
 
     def without_labels(self) -> TensorImages:
         return replace(self, labels=None)
 
-    def decoded(self) -> Images:
-        """As fits and training read them. Raises InputError for what is no images."""
-        if self.inputs.ndim != 4:
-            shape = "×".join(map(str, self.inputs.shape[1:]))
-            raise InputError(
-                f"`{self.source}`: fits and training read images, N×C×H×W, not N×{shape}; "
-                "leave it out"
-            )
-        pixels = self.inputs.permute(0, 2, 3, 1).contiguous()
-        return Images(pixels, self.labels, source=self.source)
+    def decoded(self) -> Samples:
+        """As fits and training read them: images, where they are that."""
+        x, *others = self.inputs
+        if others or x.ndim != 4 or not x.is_floating_point():
+            return Arrays(self.inputs, self.labels, self.source)
+        return Images(x.permute(0, 2, 3, 1).contiguous(), self.labels, source=self.source)
 
 
-def collected(
-    given: Any, shape: tuple[int, ...], parameter: str, dtype: torch.dtype = torch.float32
-) -> TensorImages:
+def in_parts(inputs: tuple[Tensor, ...], size: int) -> Iterator[tuple[Tensor, ...]]:
+    """A batch, so many samples at a time."""
+    parts = (cast("tuple[Tensor, ...]", cast(Any, x).split(size)) for x in inputs)
+    return zip(*parts, strict=True)
+
+
+def collected(given: Any, reads: Sequence[Reads], parameter: str) -> TensorImages:
     """Inputs from a tensor (n, …), a pair of it and labels (n, …), or an iterable of such batches,
-    of single images, or of either with labels: a DataLoader, a dataset, a list.
-
-    shape  of one image, (channels, height, width), or other input, as the network reads it
-    dtype  that it reads: float32, or of whole numbers
+    of single images, or of either with labels: a DataLoader, a dataset, a list. For a network with
+    several inputs a tuple of tensors stands wherever a tensor does; labels may come last in it.
 
     Raises InputError that names `parameter`: no images, another shape or kind of numbers, labels
     for some of them only, more than MEMORY_BYTES.
     """
-    if _is_batch(given, shape):
+    several = len(reads) > 1
+    if _are_batches(given, reads) if several else _is_batch(given, reads[0].shape):
         batches: Any = [given]
     elif isinstance(given, Tensor):
-        raise _shape_error(given, shape, parameter)
+        raise _shape_error(given, reads, parameter)
     else:
         try:
             batches = iter(given)
@@ -107,12 +119,15 @@ def collected(
                 f"`{parameter}` is a {type(given).__name__}; give a folder, a tar, a tensor, or an "
                 "iterable of tensors"
             ) from None
-    inputs: list[Tensor] = []
+    inputs: list[tuple[Tensor, ...]] = []
     labels: list[Tensor | None] = []
     held = 0
     for batch in _items(batches, parameter):
-        x, y = _one(batch, shape, parameter, dtype)
-        held += x.numel() * 4
+        if several:
+            x, y = _several(batch, reads, parameter)
+        else:
+            x, y = _one(batch, reads[0], parameter)
+        held += sum(one.nbytes for one in x)
         if held > MEMORY_BYTES:
             raise InputError(
                 f"`{parameter}` holds more than {MEMORY_BYTES >> 30} GiB of inputs; give fewer, or "
@@ -131,7 +146,8 @@ def collected(
     kinds = {kind_of(y) for y in known}
     if len(kinds) > 1 or len({y.shape[1:] for y in known if not is_boxes(y)}) > 1:
         raise InputError(f"`{parameter}` has labels of several kinds or shapes; give one")
-    return TensorImages(torch.cat(inputs), joined(known) if known else None, parameter)
+    columns = zip(*inputs, strict=True)
+    return TensorImages(tuple(map(torch.cat, columns)), joined(known) if known else None, parameter)
 
 
 def _items(batches: Iterable[Any], parameter: str) -> Iterator[Any]:
@@ -176,19 +192,60 @@ def _is_pair(given: Any, shape: tuple[int, ...], *, alone: bool = False) -> bool
     return isinstance(given, tuple) and not inputs
 
 
-def _one(
-    batch: Any, shape: tuple[int, ...], parameter: str, dtype: torch.dtype
-) -> tuple[Tensor, Tensor | None]:
+def _one(batch: Any, reads: Reads, parameter: str) -> tuple[tuple[Tensor], Tensor | None]:
     """(inputs, labels) of one item of an iterable."""
     labels: Any = None
     parts = cast(Sequence[Any], batch) if isinstance(batch, tuple | list) else ()
     if len(parts) == 2:
         parts = batch = (_tensor(parts[0]), parts[1])
-    if _is_pair(batch, shape):
+    if _is_pair(batch, reads.shape):
         batch, labels = cast(Any, parts)
     elif len(parts) == 1:
         batch = parts[0]
-    batch = _tensor(batch)
+    x, single = _input(batch, reads, [reads], parameter)
+    if labels is None:
+        return (x,), None
+    return (x,), labels_of(labels, len(x), parameter, single=single)
+
+
+def _are_batches(given: Any, reads: Sequence[Reads]) -> bool:
+    """One batch of several inputs, alone or with its labels."""
+    parts = cast("Sequence[Any]", given) if isinstance(given, tuple) else ()
+    if len(parts) == 2 and isinstance(parts[0], tuple | list):
+        parts = cast("Sequence[Any]", parts[0])
+    shapes = [tuple(x.shape[1:]) if isinstance(x, Tensor) else None for x in parts]
+    return shapes == [one.shape for one in reads]
+
+
+def _several(
+    item: Any, reads: Sequence[Reads], parameter: str
+) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """(inputs, labels) of one item for a network with several inputs."""
+    parts = list(cast(Sequence[Any], item)) if isinstance(item, tuple | list) else []
+    labels: list[Any] = []
+    if len(parts) == 2 and isinstance(parts[0], tuple | list):
+        parts, labels = list(cast(Sequence[Any], parts[0])), parts[1:]
+    elif len(parts) == len(reads) + 1:
+        parts, labels = parts[:-1], parts[-1:]
+    if len(parts) != len(reads):
+        raise InputError(
+            f"`{parameter}`: the network has {len(reads)} inputs; give tuples of {len(reads)} "
+            "tensors, or pairs of such a tuple and its labels"
+        )
+    found = [_input(x, one, reads, parameter) for x, one in zip(parts, reads, strict=True)]
+    inputs = tuple(x for x, _ in found)
+    counts = [len(x) for x in inputs]
+    if len(set(counts)) > 1:
+        told = ", ".join(map(str, counts))
+        raise InputError(f"`{parameter}` holds {told} of the network's inputs; give equally many")
+    if not labels:
+        return inputs, None
+    return inputs, labels_of(labels[0], counts[0], parameter, single=found[0][1])
+
+
+def _input(given: Any, reads: Reads, among: Sequence[Reads], parameter: str) -> tuple[Tensor, bool]:
+    """(n, …) of one input, `among` all, and whether it was a single one without its batch."""
+    batch, shape, dtype = _tensor(given), reads.shape, reads.dtype
     if not isinstance(batch, Tensor):
         kind = type(cast(object, batch)).__name__
         raise InputError(
@@ -197,7 +254,7 @@ def _one(
     single = tuple(batch.shape) == shape
     batch = batch[None] if single else batch
     if tuple(batch.shape[1:]) != shape:
-        raise _shape_error(batch, shape, parameter)
+        raise _shape_error(batch, among, parameter)
     if batch.is_floating_point() != dtype.is_floating_point:
         floats = "floats, scaled and normalised as the network reads them"
         wanted = floats if dtype.is_floating_point else f"{str(dtype).removeprefix('torch.')}"
@@ -209,11 +266,14 @@ def _one(
     x = batch.detach().to("cpu", dtype)
     if not bool(x.isfinite().all()):
         raise InputError(f"`{parameter}` holds NaN or infinity; give finite inputs")
-    if labels is None:
-        return x, None
-    return x, labels_of(labels, len(x), parameter, single=single)
+    return x, single
 
 
-def _shape_error(given: Tensor, shape: tuple[int, ...], parameter: str) -> InputError:
-    found, wanted = ("×".join(map(str, s)) for s in (tuple(given.shape), shape))
-    return InputError(f"`{parameter}` has shape {found}; the network reads n×{wanted}")
+def _shape_error(given: Tensor, reads: Sequence[Reads], parameter: str) -> InputError:
+    found = "×".join(map(str, given.shape))
+    return InputError(f"`{parameter}` has shape {found}; the network reads {said(reads)}")
+
+
+def said(reads: Sequence[Reads]) -> str:
+    """In words: n×3×224×224."""
+    return " and ".join("×".join(map(str, ("n", *one.shape))) for one in reads)

@@ -162,13 +162,15 @@ def _order(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...] |
 def _of_images(runner: Runner, images: Given) -> list[list[Array]]:
     """One sample at a time, as the first file lies."""
     shapes = runner.input_shapes
+    if len(shapes) != 1:
+        raise InputError("`images` compare files with one input; leave them out")
     last = len(shapes[0]) == 4 and shapes[0][3] in _PIXELS and shapes[0][1] not in _PIXELS
     read = [tuple(s[d] for d in _CHANNELS_FIRST) for s in shapes] if last else shapes
     batch = image_source(images, read, "images", labelled=False).examples(IMAGES)
     if batch is None or read[0][0] != 1:
         raise InputError("`images` cannot be compared: none can be read, or the batch is not 1")
     order = _CHANNELS_LAST if last else tuple(range(len(read[0])))
-    return [[x[None].to(torch.float32).numpy().transpose(order)] for x in batch[0]]
+    return [[x[None].to(torch.float32).numpy().transpose(order)] for x in batch[0][0]]
 
 
 def _difference(ours: Sequence[Array], theirs: Sequence[Array]) -> float | None:

@@ -19,9 +19,10 @@ from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.tally import ErrorEstimate, Estimate, Tally
 from shrinkc.compiler.tasks.task import Answer, Task
 from shrinkc.compiler.verify.files import Artefact
+from shrinkc.passes.criteria.shared.data import Batch
 
-Labelled = Iterable[tuple[Tensor, Tensor | None]]
-Answering = Callable[[Tensor], Answer]  # inputs (n, …) → the outputs
+Labelled = Iterable[Batch]
+Answering = Callable[[tuple[Tensor, ...]], Answer]  # inputs (n, …) → the outputs
 
 
 def promise_of(
@@ -30,7 +31,7 @@ def promise_of(
     """What `changed` loses of what `original` has."""
     tally = Tally(task)
     for x, labels in batches:
-        tally.add(changed(x), original(x), labels, len(x))
+        tally.add(changed(x), original(x), labels, len(x[0]))
     found = tally.judgement()
     drop = found.drop
     return Promise(
@@ -66,8 +67,8 @@ def answers(graph: fx.GraphModule) -> Answering:
     """Of the network in PyTorch."""
 
     @torch.no_grad()
-    def run(x: Tensor) -> Answer:
-        return graph(x)
+    def run(x: tuple[Tensor, ...]) -> Answer:
+        return graph(*x)
 
     return run
 
@@ -76,7 +77,7 @@ def answers_of_file(model: bytes, graph: fx.GraphModule, threads: int) -> Answer
     """Of its file in HOST_FORMAT."""
     artefact = Artefact(HOST_FORMAT, model, lower(graph), HOST_FORMAT.open(model, threads))
 
-    def run(x: Tensor) -> Answer:
-        return tuple(map(torch.as_tensor, artefact.run((x,))))
+    def run(x: tuple[Tensor, ...]) -> Answer:
+        return tuple(map(torch.as_tensor, artefact.run(x)))
 
     return run

@@ -146,27 +146,27 @@ def _scores(
 
 
 @torch.no_grad()
-def _answers(graph: fx.GraphModule, sample: Sample) -> list[tuple[Tensor, Answer]]:
+def _answers(graph: fx.GraphModule, sample: Sample) -> list[tuple[tuple[Tensor, ...], Answer]]:
     """To each batch of inputs."""
-    return [(x, graph(x)) for x, _ in sample.batches()]
+    return [(x, graph(*x)) for x, _ in sample.batches()]
 
 
 @torch.no_grad()
 def _judge(
-    changed: fx.GraphModule, answers: Sequence[tuple[Tensor, Answer]], task: Task
+    changed: fx.GraphModule, answers: Sequence[tuple[tuple[Tensor, ...], Answer]], task: Task
 ) -> list[float]:
     """Divergence of the answers, and their agreement."""
     lost = same = count = 0.0
     for x, want in answers:
-        got: Answer = changed(x)
-        lost += apart(task, got, want, len(x))
-        same += agreeing(task, got, want, len(x))
-        count += len(x)
+        got: Answer = changed(*x)
+        lost += apart(task, got, want, len(x[0]))
+        same += agreeing(task, got, want, len(x[0]))
+        count += len(x[0])
     return [lost / count, same / count]
 
 
 def _batches(sample: Sample) -> list[Batch]:
-    return [((x,), None) for x, _ in sample.batches()]
+    return [(x, None) for x, _ in sample.batches()]
 
 
 def sliced(graph: fx.GraphModule, chosen: Sequence[GroupChoice]) -> fx.GraphModule:

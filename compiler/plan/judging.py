@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from shrinkc.compiler.formats.registry import FORMATS, HOST_FORMAT
 from shrinkc.compiler.images.sanity import Sanity
+from shrinkc.compiler.images.tensors import in_parts
 from shrinkc.compiler.plan.drop import Answering, answers, answers_of_file, promise_of
 from shrinkc.compiler.plan.int8_variants import Int8Damage
 from shrinkc.compiler.plan.plan_file import Promise
@@ -22,6 +23,7 @@ from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.verify.int8_files import Making, int8_files
+from shrinkc.passes.criteria.shared.data import Batch
 
 CALIBRATED = 100  # images that tell the ranges of int8
 GLANCED = 32  # images, whether they are all alike
@@ -54,14 +56,14 @@ class Judge:
         few = self.sample.at_most(GLANCED)
         with self.progress.task("Looking at the images"):
             for x, _ in few.batches():
-                sanity.see_input(x)
+                sanity.see_input(x[0])
                 sanity.see_answer(answer(x))
         return sanity.notes()
 
     def inputs(self, count: int) -> list[tuple[Tensor, ...]]:
         """Single images, evenly spread over those that fits see."""
         few = self.sample.at_most(count)
-        return [(row[None],) for x, _ in few.batches() for row in x]
+        return [one for x, _ in few.batches() for one in in_parts(x, 1)]
 
     def in_int8(self, graph: fx.GraphModule, options: Int8) -> Prepared:
         """With all in fp32 that spoils the files, of every format: a plan says it once for all."""
@@ -94,8 +96,8 @@ class Judge:
         """The mean over the images."""
         original, total, count = answers(self.original), 0.0, 0
         for x, _ in sample.batches():
-            total += apart(self.task, changed(x), original(x), len(x))
-            count += len(x)
+            total += apart(self.task, changed(x), original(x), len(x[0]))
+            count += len(x[0])
         return total / count
 
     def promise(self, graph: fx.GraphModule, prepared: Prepared | None) -> Promise:
@@ -112,7 +114,7 @@ class Judge:
         return answers_of_file(file, prepared.graph_module, self.threads)
 
 
-def labelled_batches(sample: Sample) -> list[tuple[Tensor, Tensor | None]]:
+def labelled_batches(sample: Sample) -> list[Batch]:
     """(inputs, their labels where there are any)."""
     labels = sample.images.labels
     return [(x, None if labels is None else labels[places]) for x, places in sample.batches()]

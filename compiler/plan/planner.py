@@ -35,7 +35,7 @@ from shrinkc.compiler.depth.closed_form import (
     untuned,
 )
 from shrinkc.compiler.formats.base import FILE_PRECISIONS
-from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.images.decoded import Samples
 from shrinkc.compiler.pipeline.deployed import ExactMerge, channels_last, deployed
 from shrinkc.compiler.plan.candidates import Candidates, available
 from shrinkc.compiler.plan.file_timing import FileTiming
@@ -90,11 +90,11 @@ def check_points(count: int) -> None:
 
 def prepare_planning(
     captured: fx.GraphModule,
-    images: Images,
+    images: Samples,
     table: CostTable,
     planning: Planning | None = None,
     *,
-    held_out: Images | None = None,
+    held_out: Samples | None = None,
     train: Train | None = None,
     progress: Progress | None = None,
     task: Task = CLASSIFICATION,

@@ -33,8 +33,8 @@ from shrinkc.passes.base import copy_graph
 # Their result has the grid of what they read: numbers only move, or are averaged.
 _MOVES = (torch.reshape, torch.permute, ir.slice_dim, F.pad)
 _MOVING = (nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.PixelShuffle, nn.PixelUnshuffle)
-# Truth and counts are never rounded.
-_WHOLE = (*ir.COMPARISONS.values(), ir.argmax, ir.topk_indices, ir.integers)
+# Truth, counts and the numbers of words are never rounded.
+_WHOLE = (*ir.COMPARISONS.values(), ir.argmax, ir.topk_indices, ir.integers, ir.numbers)
 _NOTHING = (nn.Identity, nn.Dropout)
 _AVERAGING = (nn.AvgPool2d, nn.Upsample)
 _FIXED: dict[type[nn.Module], Grid] = {

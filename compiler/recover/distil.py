@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from shrinkc.compiler.images.augment import Augmentation, RandomResizedCrop, cut, draw
+from shrinkc.compiler.images.augment import Augmentation, RandomResizedCrop
+from shrinkc.compiler.images.tensors import in_parts
 from shrinkc.compiler.recover.layer_problems import Sample, batch_for, shuffled
 from shrinkc.compiler.recover.relative_adam import Relative
 from shrinkc.compiler.support.progress import Progress
@@ -124,7 +125,7 @@ class _Descent:
         self._batch = batch_for(teacher, options.batch)
         self._scale: float | None = None
 
-    def loss(self, network: Callable[[Tensor], Any]) -> float:
+    def loss(self, network: Callable[..., Any]) -> float:
         """On a few batches, always the same."""
         seen = itertools.islice(views(self.sample, self.options), SEEN)
         with torch.no_grad():
@@ -157,7 +158,7 @@ class _Descent:
         result.load_state_dict(good if stopped else mine.weights(), strict=False)
         return Tuned(result, tuple(losses), stopped)
 
-    def _loss(self, network: Callable[[Tensor], Any], x: Tensor) -> Tensor:
+    def _loss(self, network: Callable[..., Any], x: tuple[Tensor, ...]) -> Tensor:
         """Of a feature and the answers behind it."""
         with torch.no_grad():
             wanted = self._answers(self._teacher, x)
@@ -167,12 +168,11 @@ class _Descent:
         divergence = self.task.divergence(got[1:], wanted[1:]).mean()
         return ((got[0] - wanted[0]) ** 2).mean() / self._scale + divergence
 
-    def _answers(self, network: Callable[[Tensor], Any], x: Tensor) -> tuple[Tensor, ...]:
+    def _answers(self, network: Callable[..., Any], x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """As many samples at a time as the network takes."""
-        if self._batch >= len(x):
-            return network(x)
-        few = (x[start : start + self._batch] for start in range(0, len(x), self._batch))
-        parts = [network(some) for some in few]
+        if self._batch >= len(x[0]):
+            return network(*x)
+        parts = [network(*few) for few in in_parts(x, self._batch)]
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     def _past(self, step: int, elapsed: float) -> float:
@@ -190,14 +190,14 @@ def _spoilt(last: Sequence[float], step: int, before: float) -> str | None:
     return None
 
 
-def views(sample: Sample, options: Tuning) -> Iterator[Tensor]:
-    """Random crops of the sample's images, half of them mirrored, without end."""
+def views(sample: Sample, options: Tuning) -> Iterator[tuple[Tensor, ...]]:
+    """Random crops of the sample's images, half of them mirrored, or its other inputs, without
+    end."""
     augmentation = Augmentation(RandomResizedCrop(options.scale), flip=True)
-    images, size, rows = sample.images, sample.size, torch.tensor(sample.indices)
+    rows = torch.tensor(sample.indices)
     batch = min(options.batch, len(rows))
     for seed, few in enumerate(shuffled(len(rows), batch, options.seed), options.seed + 1):
-        windows = draw(augmentation, batch, images.size, size, seed)
-        yield images.inputs(cut(images.pixels[rows[few]], windows, size))
+        yield sample.images.taken(rows[few], sample.size, augmentation, seed)
 
 
 def last_feature(teacher: fx.GraphModule, student: fx.GraphModule) -> str:

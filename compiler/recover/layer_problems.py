@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from shrinkc.compiler.images.augment import Augmentation, Size, cut, draw
-from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.images.augment import Size
+from shrinkc.compiler.images.decoded import Images, Samples
 from shrinkc.compiler.pipeline.run import node_values
 from shrinkc.compiler.recover.least_squares import Normal
 from shrinkc.errors import InputError
@@ -24,19 +24,21 @@ ROWS, ROWS_PER_NUMBER = 20_000, 15  # positions that a fit looks at, at most
 
 @dataclass(frozen=True)
 class Sample:
-    """The images that closed-form fits look at, centre crops. `size`: the network's input.
+    """The images that closed-form fits look at, centre crops of the network's `size`, or its other
+    inputs.
     Of evenly spread ones those whose numbers are in `part`, `batch` at a time."""
 
-    images: Images
-    size: Size
+    images: Samples
+    size: Size | None
     limit: int = 1000
     part: tuple[int, ...] | None = None
     batch: int = BATCH
 
     @classmethod
-    def of(cls, images: Images, graph: fx.GraphModule, limit: int = 1000) -> Sample:
+    def of(cls, images: Samples, graph: fx.GraphModule, limit: int = 1000) -> Sample:
         """For a network. Raises InputError as `batch_for`."""
-        return cls(images, size_of(graph), limit, batch=batch_for(graph, BATCH))
+        size = size_of(graph) if isinstance(images, Images) else None
+        return cls(images, size, limit, batch=batch_for(graph, BATCH))
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -63,13 +65,11 @@ class Sample:
         rest = tuple(sorted(set(numbers) - set(held))) or numbers
         return replace(self, part=rest), replace(self, part=held)
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
         """(inputs, their numbers)."""
         rows = torch.tensor(self.indices)
         for few in cast("tuple[Tensor, ...]", cast(Any, rows).split(self.batch)):
-            pixels = self.images.pixels[few]
-            windows = draw(Augmentation(), len(few), self.images.size, self.size, 0)
-            yield self.images.inputs(cut(pixels, windows, self.size)), few
+            yield self.images.taken(few, self.size), few
 
 
 def shuffled(count: int, batch: int, seed: int) -> Iterator[Tensor]:
@@ -93,11 +93,11 @@ def needed(node: fx.Node, known: Collection[str]) -> set[fx.Node]:
     return found
 
 
-def values(graph: fx.GraphModule, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+def values(graph: fx.GraphModule, x: tuple[Tensor, ...], names: Sequence[str]) -> dict[str, Tensor]:
     """Some nodes' values; nothing behind the last of them is computed."""
     found: dict[str, Tensor] = {}
     wanted = set(names)
-    for name, value in node_values(graph, (x,), wanted):
+    for name, value in node_values(graph, x, wanted):
         found[name] = value
         if len(found) == len(wanted):
             break
@@ -210,6 +210,6 @@ def batch_for(graph: fx.GraphModule, most: int) -> int:
 
 
 def size_of(graph: fx.GraphModule) -> Pair:
-    """(height, width) of the network's only input."""
+    """(height, width) of the images that the network reads."""
     shape = next(iter(graph.meta["input_shapes"].values()))
     return shape[2], shape[3]

@@ -36,8 +36,8 @@ class Relative:
         self._optimiser = torch.optim.Adam(self._shares.values(), learning_rate, betas=DECAY)
         self._steps = 0
 
-    def __call__(self, x: Tensor) -> Any:
-        return cast(Any, functional_call)(self.graph, self._weights(), (x,))
+    def __call__(self, *x: Tensor) -> Any:
+        return cast(Any, functional_call)(self.graph, self._weights(), x)
 
     def weights(self) -> dict[str, Tensor]:
         """Of all parameters, as they are now, by name."""

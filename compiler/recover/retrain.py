@@ -59,7 +59,7 @@ def statistics(graph: fx.GraphModule, sample: Sample) -> dict[str, tuple[Tensor,
     count = 0
     for x, rows in sample.batches():
         count += len(rows)
-        for name, value in node_values(graph, (x,), names):
+        for name, value in node_values(graph, x, names):
             moments = [torch.mean(m.double(), (2, 3)).sum(0) for m in (value, value.square())]
             first, second = sums.get(name, (torch.zeros(()), torch.zeros(())))
             sums[name] = first + moments[0], second + moments[1]

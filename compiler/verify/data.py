@@ -17,8 +17,8 @@ from shrinkc.compiler.reference.original import Original
 from shrinkc.compiler.reference.probes import Probe, batch_sizes, probes
 from shrinkc.compiler.support.text import counted, shown
 from shrinkc.errors import InputError
+from shrinkc.passes.criteria.shared.data import Batch
 
-Batch = tuple[tuple[Tensor, ...], Tensor | None]
 MAX_CALIBRATION = 300
 RANDOM_BATCHES = 3
 BATCH_BYTES = 32 << 20  # of input per batch
@@ -61,8 +61,8 @@ class Data:
             return
         size = self._batch_size()
         for images, labels in self._read(self.evaluation, size):
-            if self.apart or len(images) == size:
-                yield (images,), labels
+            if self.apart or len(images[0]) == size:
+                yield images, labels
 
     def probes(self) -> tuple[Probe, ...]:
         """What reaches the limits of the network, at every batch size that its files take."""
@@ -93,17 +93,15 @@ class Data:
         if self.calibration is None:
             raise InputError("int8 needs images to calibrate on; give `images`")
         batch = _captured_batch(self.graph_module)
-        complete = (x for x, _ in self._read(self.calibration, batch) if len(x) == batch)
-        batches = [(x,) for x in complete]
+        read = self._read(self.calibration, batch)
+        batches = [inputs for inputs, _ in read if len(inputs[0]) == batch]
         if not batches:
             raise InputError(
                 f"int8 needs at least {batch} images to calibrate on, the batch of `inputs`"
             )
         return batches
 
-    def _read(
-        self, images: ImageSet | TensorImages, size: int
-    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _read(self, images: ImageSet | TensorImages, size: int) -> Iterator[Batch]:
         if isinstance(images, TensorImages):
             return images.batches(batch_size=size)
         preprocessing = self.options.preprocessing
@@ -115,8 +113,8 @@ class Data:
         batch = _captured_batch(self.graph_module)
         if not (self.apart and self.graph_module.meta.get("dynamic_batch", False)):
             return batch
-        shape = next(iter(self.graph_module.meta["input_shapes"].values()))
-        per_image = 4 * torch.Size(shape[1:]).numel()
+        shapes = self.graph_module.meta["input_shapes"].values()
+        per_image = 4 * sum(torch.Size(shape[1:]).numel() for shape in shapes)
         return max(1, min(16, BATCH_BYTES // per_image) // batch) * batch
 
 
@@ -132,8 +130,6 @@ def split(
     if raw is not None:
         options = replace(options, preprocessing=raw.raw)
     images, calibration = options.images, options.calibration
-    if images is not None and len(graph_module.meta["input_shapes"]) > 1:
-        raise InputError("`images` works for networks with one input")
     if options.precision == "int8" and calibration is None and options.stored is None:
         if images is None or len(images) < 2:
             raise InputError("int8 needs images to calibrate on; give `images`")

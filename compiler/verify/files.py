@@ -23,8 +23,9 @@ from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.tally import Tally
 from shrinkc.compiler.tasks.task import Task
-from shrinkc.compiler.verify.data import Batch, Data
+from shrinkc.compiler.verify.data import Data
 from shrinkc.errors import InputError, VerificationError
+from shrinkc.passes.criteria.shared.data import Batch
 
 Watch = Callable[[str, Sequence[Array], Sequence[Array]], None]  # file, its outputs, the original's
 

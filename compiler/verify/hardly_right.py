@@ -83,8 +83,11 @@ def why_hardly_right(
 
     preprocessing  None: `images` are as the network reads them
     """
-    shape = next(iter(graph.meta["input_shapes"].values()))
+    shape, *others = graph.meta["input_shapes"].values()
     batch = shape[0]
+    if others:
+        said = "the network itself is hardly ever right on the inputs as they are"
+        return (f"{said}: check its weights, and that the labels are of these inputs",)
     if len(images) < batch:  # no batch is whole
         return ()
     trial = _Trial(graph, images.spread(max(MOST, batch)), preprocessing, task)
@@ -175,7 +178,8 @@ class _Trial:
                 given, resize=resize or given.resize, mean=(0.0,), std=(1.0,), scale=1.0
             )
             found = list(self.images.batches(plain))
-        return torch.cat([x for x, _ in found]), torch.cat([y for _, y in found if y is not None])
+        labels = [y for _, y in found if y is not None]
+        return torch.cat([x for (x,), _ in found]), torch.cat(labels)
 
 
 # --- the order of classes ------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.images.decoded import Samples
 from shrinkc.compiler.recover.distil import Tuning, tune
 from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.support.progress import Progress, Silent
@@ -19,7 +19,7 @@ from shrinkc.compiler.width.prune import Pruned
 
 def distilled(
     pruned: Pruned,
-    images: Images,
+    images: Samples,
     options: Tuning,
     progress: Progress | None = None,
     *,

@@ -48,7 +48,7 @@ def sample(count: int = 24) -> Sample:
 
 def outputs(graph: fx.GraphModule) -> Tensor:
     with torch.no_grad():
-        return torch.cat([graph(x)[0] for x, _ in sample().batches()])
+        return torch.cat([graph(*x)[0] for x, _ in sample().batches()])
 
 
 def distance(student: fx.GraphModule, teacher: fx.GraphModule) -> float:

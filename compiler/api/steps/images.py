@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import fx
 
-from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.images.decoded import Samples
 from shrinkc.compiler.images.source import ImageSource
 from shrinkc.compiler.recover.layer_problems import batch_for
 from shrinkc.compiler.support.progress import Progress
@@ -23,7 +24,7 @@ def require_labels(source: ImageSource | None) -> None:
         )
 
 
-def seen_by_criteria(source: ImageSource, labels: bool, limit: int, progress: Progress) -> Images:
+def seen_by_criteria(source: ImageSource, labels: bool, limit: int, progress: Progress) -> Samples:
     """At most `limit` of them as the network reads them; with labels where `labels` says that class
     folders are, and where they were given as tensors."""
     few = source.at_most(limit)
@@ -32,12 +33,12 @@ def seen_by_criteria(source: ImageSource, labels: bool, limit: int, progress: Pr
     return few.decoded(progress, margin=False)
 
 
-def batches_of(images: Images, graph: fx.GraphModule) -> list[Batch]:
+def batches_of(images: Samples, graph: fx.GraphModule) -> list[Batch]:
     """All of them, in order, as the network takes them. Raises InputError as `batch_for`."""
     found: list[Batch] = []
     batch = batch_for(graph, BATCH)
     for start in range(0, len(images), batch):
-        rows = slice(start, start + batch)
+        rows = torch.arange(start, min(start + batch, len(images)))
         labels = None if images.labels is None else images.labels[rows]
-        found.append(((images.inputs(images.pixels[rows]),), labels))
+        found.append((images.taken(rows), labels))
     return found

@@ -20,6 +20,7 @@ from shrinkc.compiler.capture.names import returned_nodes, with_output_names, wo
 from shrinkc.compiler.capture.structure import Restored, Structure, structure_of
 from shrinkc.compiler.images.annotations import require_apart
 from shrinkc.compiler.images.source import Given, ImageSource, image_source, letterboxed
+from shrinkc.compiler.images.tensors import in_parts
 from shrinkc.compiler.load.file_kind import identify
 from shrinkc.compiler.load.load import MAX_BYTES, read_model, refuse_architecture
 from shrinkc.compiler.load.onnx.file import read_onnx
@@ -104,6 +105,13 @@ class Subject:
         return tuple(tuple(x.shape) for x in self.inputs)
 
     @cached_property
+    def input_names(self) -> tuple[str, ...]:
+        """Of the graph's; those of a network with one input matter to nobody. Raises
+        CaptureError."""
+        alone = len(self.inputs) == 1
+        return ("input",) if alone else tuple(self.graph.meta["input_shapes"])
+
+    @cached_property
     def reference(self) -> Reference:
         """The user's model as the function that files are compared with."""
         return Reference(self.model if self.source is None else self.source)
@@ -142,7 +150,8 @@ class Subject:
                 *(one, shapes, name),
                 labelled=use != "unread",
                 optional=use == "if they fit",
-                dtype=self.inputs[0].dtype,
+                dtypes=[x.dtype for x in self.inputs],
+                names=self.input_names,
             )
             maps = found.annotations is not None and isinstance(asked.task, Dense)
             return found.as_numbers() if maps else found
@@ -203,11 +212,11 @@ class Subject:
         examples = (found for one in images if (found := one.examples(EXAMPLES)))
         x = next((x for x, _ in examples), None)
         batch = len(self.inputs[0])
-        if x is None or len(self.inputs) > 1:
+        if x is None:
             return self.reference(self.inputs), batch
-        (x,) = at_batch((x,), max(batch, len(x)))
-        starts = range(0, len(x) // batch * batch, batch)
-        parts = [self.reference((x[i : i + batch],)) for i in starts]
+        x = at_batch(x, max(batch, len(x[0])))
+        whole = tuple(one[: len(one) // batch * batch] for one in x)
+        parts = [self.reference(few) for few in in_parts(whole, batch)]
         columns = zip(*parts, strict=True)
         answer = tuple(torch.cat(one) if len(one[0]) == batch else one[0] for one in columns)
         return answer, len(parts) * batch

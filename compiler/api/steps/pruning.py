@@ -13,7 +13,7 @@ from shrinkc.compiler.api.steps.images import batches_of, require_labels, seen_b
 from shrinkc.compiler.api.steps.request import FEW, Request
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.predict import CostTable
-from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.images.decoded import Images, Samples
 from shrinkc.compiler.images.labels import kind_of as kind_of_labels
 from shrinkc.compiler.measure.speedup import Measuring
 from shrinkc.compiler.options import Options
@@ -256,7 +256,7 @@ class Pruner:
     asked: Asked
     graph: fx.GraphModule
     table: CostTable | None
-    seen: Images | None
+    seen: Samples | None
     teaching: Images | None
 
     @classmethod
@@ -350,7 +350,7 @@ class Pruner:
             return None
         request = self.request
 
-        def few() -> Tensor:
+        def few() -> tuple[Tensor, ...]:
             images = self.seen
             if images is None:
                 if request.images is None:
@@ -358,7 +358,7 @@ class Pruner:
                         "`precision` int8 needs images to calibrate on", "give `images`"
                     )
                 images = request.images.at_most(FEW).decoded(request.progress, margin=False)
-            return images.inputs(images.pixels[:FEW])
+            return images.taken(torch.arange(min(FEW, len(images))))
 
         return request.on_this_machine(self.table, few)
 
@@ -392,7 +392,7 @@ class Pruner:
         timed = self.table is not None and is_host(self.request.options.target)
         return not (asked.trains or asked.measures or asked.in_order or timed)
 
-    def _damage(self, batches: list[Batch], seen: Images) -> MeasuredDamage:
+    def _damage(self, batches: list[Batch], seen: Samples) -> MeasuredDamage:
         told = f"{self.asked.spec.name} {seen.digest} {len(seen)}"
         request = self.request
         return MeasuredDamage(

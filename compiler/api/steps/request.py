@@ -23,8 +23,9 @@ from shrinkc.compiler.api.steps.results import Compiled
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.closed_form import TakenChoice
-from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.images.decoded import Images, Samples, trainable
 from shrinkc.compiler.images.source import Given, ImageSource
+from shrinkc.compiler.images.tensors import in_parts
 from shrinkc.compiler.measure.speedup import Measuring, measuring
 from shrinkc.compiler.options import Options, with_images
 from shrinkc.compiler.pipeline.deployed import network
@@ -117,7 +118,7 @@ class Request:
         source = self.train or self.images
         if source is None:
             raise InputError("`train` is needed: give images to train on")
-        return self.decoded(source)
+        return trainable(self.decoded(source))
 
     def with_loss(self, recipe: Recipe, loss: Loss | None) -> Recipe:
         """The recipe for a loss of one's own: a function of the network and a batch, or an object
@@ -127,22 +128,24 @@ class Request:
         restore = self.subject.structure.restore
         return replace(recipe, loss=own_loss(loss, self.given, restore))
 
-    def decoded(self, source: ImageSource) -> Images:
+    def decoded(self, source: ImageSource) -> Samples:
         """Decoded once, into a file in `folder` where there is one."""
         cache = None if self.folder is None else self.folder / "images"
         return source.decoded(self.progress, cache=cache)
 
-    def on_this_machine(self, table: CostTable, few: Callable[[], Tensor]) -> Measuring | None:
+    def on_this_machine(
+        self, table: CostTable, few: Callable[[], tuple[Tensor, ...]]
+    ) -> Measuring | None:
         """How to measure changed networks beside the original in fp32 where the target is at hand;
         None elsewhere.
 
-        few  (n, channels, height, width) inputs that int8 is calibrated on
+        few  (n, …) of each input, that int8 is calibrated on
         """
         options = self.options
         if not is_host(options.target):
             return None
         original = network(self.subject.graph).folded
-        inputs = [(x[None],) for x in few()] if options.precision == "int8" else []
+        inputs = list(in_parts(few(), 1)) if options.precision == "int8" else []
         before_ms = predicted_ms(original, table)
         return measuring(original, before_ms, options.precision, inputs, options.threads)
 
@@ -211,6 +214,6 @@ def judge(original: fx.GraphModule, changed: fx.GraphModule, options: Options) -
     """A changed network beside the one it was made from, both in PyTorch, on `options.images`, by
     `options.task`."""
     tally = Tally(options.task)
-    for (x,), labels in split(original, replace(options, precision="fp32")).batches():
-        tally.add(changed(x), original(x), labels, len(x))
+    for x, labels in split(original, replace(options, precision="fp32")).batches():
+        tally.add(changed(*x), original(*x), labels, len(x[0]))
     return Judged.of(tally.judgement(), options.task)

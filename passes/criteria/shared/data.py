@@ -30,7 +30,7 @@ def each_batch(graph_module: fx.GraphModule, batches: Batches) -> Iterator[Batch
     for inputs, labels in batches:
         empty = False
         yield (
-            tuple(x.to(first.device, first.dtype) for x in inputs),
+            tuple(x.to(first) if x.is_floating_point() else x.to(first.device) for x in inputs),
             None if labels is None else labels.to(first.device),
         )
     if empty:

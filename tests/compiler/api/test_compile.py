@@ -106,7 +106,9 @@ def test_two_inputs_have_one_batch() -> None:
     torch.testing.assert_close(found(X, other), model(X, other))
     with pytest.raises(ShrinkcError, match="`inputs` do not fit"):
         found(IMAGES[:3], other)
-    with pytest.raises(ShrinkcError, match="`images` works for networks with one input"):
+    with pytest.raises(ShrinkcError, match="the network has 2 inputs; give tuples of 2 tensors"):
+        compiled(model, (X, other), images=[IMAGES])
+    with pytest.raises(ShrinkcError, match="the network reads n×3×16×16 and n×1×16×16"):
         compiled(model, (X, other), images=IMAGES)
 
 

@@ -305,7 +305,7 @@ def test_tuning_sees_the_images_of_its_sample_alone() -> None:
     seen, again = (
         list(itertools.islice(views(one, Tuning(batch=6)), 9)) for one in (fitting, darkened)
     )
-    assert all(map(torch.equal, seen, again))
+    assert all(torch.equal(x, y) for (x,), (y,) in zip(seen, again, strict=True))
 
 
 def test_time_ends_the_tuning() -> None:

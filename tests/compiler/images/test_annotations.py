@@ -61,7 +61,7 @@ def coco(path: Path, **changed: Any) -> Path:
 def read(source: ImageSource) -> tuple[Tensor, Tensor]:
     batches = list(source.images.batches(source.preprocessing, 2))  # pyright: ignore
     assert batches[0][1] is not None
-    return batches[0][0], batches[0][1]
+    return batches[0][0][0], batches[0][1]
 
 
 @pytest.mark.parametrize("resize", ["crop", "letterbox", "stretch", 40])
@@ -402,7 +402,7 @@ def test_raw_pixels_and_bgr(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "images" / "a.png")
     given = ImageFolder(tmp_path / "images", resize="stretch", scale=255, bgr=True)
     source = image_source(given, SHAPES, "images")
-    x = next(iter(source.images.batches(source.preprocessing)))[0]  # pyright: ignore
+    x = next(iter(source.images.batches(source.preprocessing)))[0][0]  # pyright: ignore
     assert x[0, :, 0, 0].tolist() == pytest.approx([200, 20, 10], rel=1e-6)
     stored = source.decoded(Silent())
     assert torch.equal(stored.inputs(stored.pixels), x)
@@ -422,7 +422,7 @@ def test_formats_and_turned_images(tmp_path: Path, suffix: str) -> None:
     Image.fromarray(pixels).save(tmp_path / "images" / f"a{suffix}", **options)
     given = ImageFolder(tmp_path / "images", resize="stretch", mean=(0,), std=(1,))
     source = image_source(given, SHAPES, "images")
-    x = next(iter(source.images.batches(source.preprocessing)))[0][0]  # pyright: ignore
+    x = next(iter(source.images.batches(source.preprocessing)))[0][0][0]  # pyright: ignore
     if turned:
         assert float(x[:, :8].min()) > 0.8
         assert float(x[:, 14:].max()) < 0.2
@@ -446,7 +446,7 @@ def test_modes(tmp_path: Path, mode: str, channels: int) -> None:
     shapes = ((1, channels, 16, 16),)
     given = ImageFolder(tmp_path / "images", mean=(0,), std=(1,))
     source = image_source(given, shapes, "images")
-    x = next(iter(source.images.batches(source.preprocessing)))[0]  # pyright: ignore
+    x = next(iter(source.images.batches(source.preprocessing)))[0][0]  # pyright: ignore
     wanted = 1.0 if mode == "1" else 200 / 255
     assert x.shape == (1, channels, 16, 16)
     assert float((x - wanted).abs().max()) < 0.02
@@ -503,13 +503,13 @@ def test_stacked_arrays_and_their_targets(tmp_path: Path) -> None:
     np.savez(tmp_path / "xy.npz", audio=x, target=np.arange(6))
     shapes = ((1, 2, 50),)
     alone = image_source(tmp_path / "x.npy", shapes, "images")
-    assert torch.equal(alone.examples(6)[0], torch.tensor(x))  # pyright: ignore
+    assert torch.equal(alone.examples(6)[0][0], torch.tensor(x))  # pyright: ignore
     both = image_source(tmp_path / "xy.npz", shapes, "images")
     assert both.labels is not None
     assert both.labels.tolist() == list(range(6))
     assert len(image_source(ImageFolder(tmp_path / "xy.npz", limit=2), shapes, "images")) == 2
     for name, arrays, message in (
-        ("two", {"a": x, "b": x}, r"2 arrays \(a, b\) beside `target`; give one"),
+        ("two", {"a": x, "b": x}, r"2 arrays \(a, b\) beside 'target'; give one"),
         ("other", {"a": x[:, :1]}, r"other.npz, a: 6×1×50 of float32; the network reads n×2×50"),
         ("short", {"a": x, "target": np.arange(5)}, "short.npz, target: 5 labels for 6 inputs"),
         ("objects", {"a": np.array([{}])}, "an array of object; numbers are needed"),

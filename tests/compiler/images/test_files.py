@@ -46,7 +46,9 @@ def write_tar(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> Path:
 def values(images: ImageSet, batch_size: int = 32) -> list[int]:
     """Every image is of one grey value."""
     return [
-        round(float(x.mean()) * 255) for batch, _ in images.batches(GREY, batch_size) for x in batch
+        round(float(x.mean()) * 255)
+        for (batch,), _ in images.batches(GREY, batch_size)
+        for x in batch
     ]
 
 
@@ -86,8 +88,8 @@ def test_class_folders_are_labelled_in_sorted_order(tmp_path: Path) -> None:
 def test_batches_stream(tmp_path: Path) -> None:
     images = find_images(write(tmp_path, CLASSES))
     batches = list(images.batches(GREY, batch_size=2))
-    assert [tuple(x.shape) for x, _ in batches] == [(2, 1, 4, 4), (2, 1, 4, 4), (1, 1, 4, 4)]
-    assert all(x.dtype == torch.float32 for x, _ in batches)
+    assert [tuple(x.shape) for (x,), _ in batches] == [(2, 1, 4, 4), (2, 1, 4, 4), (1, 1, 4, 4)]
+    assert all(x.dtype == torch.float32 for (x,), _ in batches)
     stream = images.batches(GREY, batch_size=2)
     next(stream)
     (tmp_path / "dog" / "2.png").unlink()  # only read when it is its turn
@@ -189,7 +191,7 @@ def test_few_unreadable_images_are_named_and_skipped(tmp_path: Path) -> None:
     write(tmp_path, files | {"03.png": b"broken", "39.png": b""})
     skipped: list[tuple[str, str]] = []
     batches = find_images(tmp_path).batches(GREY, 8, lambda *skip: skipped.append(skip))
-    assert [len(x) for x, _ in batches] == [8, 8, 8, 8, 6]
+    assert [len(x) for (x,), _ in batches] == [8, 8, 8, 8, 6]
     assert [name for name, _ in skipped] == ["03.png", "39.png"]
     assert all("not a readable JPEG, PNG" in reason for _, reason in skipped)
     write(tmp_path, {"20.png": b"broken"})
@@ -227,7 +229,7 @@ def test_a_member_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     images = find_images(write_tar(tmp_path / "a.tar.gz", files))
     monkeypatch.setattr(tars, "MAX_BYTES", 50_000)
     skipped: list[tuple[str, str]] = []
-    assert sum(len(x) for x, _ in images.batches(GREY, 32, lambda *s: skipped.append(s))) == 29
+    assert sum(len(x) for (x,), _ in images.batches(GREY, 32, lambda *s: skipped.append(s))) == 29
     assert skipped == [("29.png", "100,000 bytes are too many")]
 
 
@@ -247,7 +249,7 @@ def test_what_is_no_file_among_images_is_left_out(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.png")
     skipped: list[tuple[str, str]] = []
     images = find_images(tmp_path)
-    assert sum(len(x) for x, _ in images.batches(GREY, 32, lambda *s: skipped.append(s))) == 30
+    assert sum(len(x) for (x,), _ in images.batches(GREY, 32, lambda *s: skipped.append(s))) == 30
     assert skipped == [("x.png", "cannot be read (a pipe, no file)")]
 
 

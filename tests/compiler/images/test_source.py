@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from shrinkc.compiler.images import tensors as module
+from shrinkc.compiler.images.decoded import trainable
 from shrinkc.compiler.images.source import ImageFolder, image_source
 from shrinkc.compiler.support.progress import Silent
 from shrinkc.errors import ImageError, InputError
@@ -26,7 +27,7 @@ def read(given: Any) -> tuple[Tensor, Tensor | None]:
     source = image_source(given, SHAPES, "images")
     batches = list(source.images.batches(source.preprocessing, 4))  # pyright: ignore
     labels = [y for _, y in batches if y is not None]
-    return torch.cat([x for x, _ in batches]), torch.cat(labels) if labels else None
+    return torch.cat([x for (x,), _ in batches]), torch.cat(labels) if labels else None
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_at_most_so_many_are_spread_evenly() -> None:
     source = image_source((X, Y), SHAPES, "images")
     assert source.at_most(20) is source
     few = source.at_most(4).images
-    (x, y), *_ = few.batches(None, 8)  # pyright: ignore
+    ((x,), y), *_ = few.batches(None, 8)  # pyright: ignore
     assert torch.equal(x, X[[0, 2, 5, 7]])
     assert torch.equal(y, Y[[0, 2, 5, 7]])
 
@@ -153,10 +154,75 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         image_source(tmp_path / "none", SHAPES, "train")
 
 
-@pytest.mark.parametrize("shapes", [((1, 3, 8, 8), (1, 4)), ((1,),)])
-def test_networks_that_read_no_images(shapes: Any) -> None:
-    with pytest.raises(InputError, match="`images` works for networks with one input"):
-        image_source(X, shapes, "images")
+def test_networks_that_read_single_numbers() -> None:
+    with pytest.raises(InputError, match=r"`images` works for networks that read \(N, …\)"):
+        image_source(X, ((1,),), "images")
+
+
+# --- several inputs ------------------------------------------------------------------------------
+
+TWO = ((1, 3, 8, 8), (1, 4))
+VECTORS = torch.randn(10, 4, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(
+    ("given", "labelled"),
+    [
+        ((X, VECTORS), False),
+        (((X, VECTORS), Y), True),
+        (((X, VECTORS, Y),), True),
+        ([(X[:5], VECTORS[:5]), (X[5:], VECTORS[5:])], False),
+        ([((x, v), int(y)) for x, v, y in zip(X, VECTORS, Y, strict=True)], True),
+        (DataLoader(TensorDataset(X, VECTORS, Y), batch_size=4), True),
+    ],
+)
+def test_tuples_of_inputs(given: Any, labelled: bool) -> None:
+    source = image_source(given, TWO, "images")
+    batches = list(source.images.batches(None, 4))  # pyright: ignore
+    assert [len(x) for (x, _), _ in batches] == [4, 4, 2]
+    assert torch.equal(torch.cat([x for (x, _), _ in batches]), X)
+    assert torch.equal(torch.cat([v for (_, v), _ in batches]), VECTORS)
+    if labelled:
+        assert torch.equal(torch.cat([y for _, y in batches if y is not None]), Y)
+    assert source.labelled is labelled
+    stored = source.at_most(5).decoded(Silent())
+    assert len(stored) == 5
+    assert torch.equal(stored.taken(torch.tensor([4]))[1], VECTORS[8:9])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (X, r"shape 10×3×8×8; the network reads n×3×8×8 and n×4"),
+        ([X], "the network has 2 inputs; give tuples of 2 tensors"),
+        ([(X, VECTORS[:3])], "holds 10, 3 of the network's inputs; give equally many"),
+        ([(VECTORS, X)], r"shape 10×4; the network reads n×3×8×8 and n×4"),
+        ("folder", "the network has 2 inputs: give an .npz of the arrays input_0, input_1"),
+    ],
+)
+def test_several_inputs_that_do_not_fit(tmp_path: Path, given: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        image_source(str(tmp_path) if given == "folder" else given, TWO, "images")
+
+
+def test_several_arrays_by_name(tmp_path: Path) -> None:
+    arrays = {"image": X.numpy(), "vector": VECTORS.numpy(), "target": Y.numpy()}
+    np.savez(tmp_path / "x.npz", **arrays)
+    how: Any = {"names": ("vector", "image")}
+    source = image_source(tmp_path / "x.npz", TWO[::-1], "images", **how)
+    ((vectors, images), labels) = next(source.images.batches(None, 10))  # pyright: ignore
+    assert torch.equal(vectors, VECTORS)
+    assert torch.equal(images, X)
+    assert labels is not None
+    assert torch.equal(labels, Y)
+    for name, change, said in (
+        ("few", {"image": X[:3].numpy()}, "10, 3 of the network's inputs; give equally many"),
+        ("more", {"y": X.numpy()}, "arrays image, vector, y beside 'target'; the network reads"),
+        ("other", {"image": X[:, :1].numpy()}, "other.npz, image: 10×1×8×8 of float32"),
+    ):
+        np.savez(tmp_path / f"{name}.npz", **(arrays | change))
+        with pytest.raises(ImageError, match=said):
+            image_source(tmp_path / f"{name}.npz", TWO[::-1], "images", **how)
 
 
 def sequences(folder: Path, count: int = 6) -> Tensor:
@@ -173,13 +239,16 @@ def test_arrays_of_the_networks_own_shape(tmp_path: Path) -> None:
     x = sequences(tmp_path)
     source = image_source(tmp_path, ((2, 4, 10),), "images")
     assert source.preprocessing is None
-    ((inputs, labels),) = source.images.batches(None, 8)  # pyright: ignore
+    (((inputs,), labels),) = source.images.batches(None, 8)  # pyright: ignore
     assert torch.equal(inputs, torch.cat((x[::2], x[1::2])))
     assert labels is not None
     assert labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert len(image_source(ImageFolder(tmp_path, limit=4), ((2, 4, 10),), "images")) == 4
-    with pytest.raises(InputError, match="fits and training read images, N×C×H×W, not N×4×10"):
-        source.decoded(Silent())
+    stored = source.decoded(Silent())
+    assert torch.equal(stored.taken(torch.tensor([1, 0]))[0], inputs[[1, 0]])
+    assert stored.part(torch.tensor([2])).digest != stored.digest
+    with pytest.raises(InputError, match="training reads images, one input"):
+        trainable(stored)
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,16 @@ SCORES = torch.tensor([[0.0, math.log(3), -40.0], [math.log(9), 0.0, -40.0]])  #
 OTHER = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
 
 
-def original(x: Tensor) -> tuple[Tensor]:
-    return (SCORES[x.long()],)
+def original(x: tuple[Tensor, ...]) -> tuple[Tensor]:
+    return (SCORES[x[0].long()],)
 
 
-def changed(x: Tensor) -> tuple[Tensor]:
-    return (OTHER[x.long()],)
+def changed(x: tuple[Tensor, ...]) -> tuple[Tensor]:
+    return (OTHER[x[0].long()],)
 
 
 def test_expected_by_the_originals_confidence() -> None:
-    promise = promise_of(original, changed, [(torch.tensor([0, 1]), None)])
+    promise = promise_of(original, changed, [((torch.tensor([0, 1]),), None)])
     assert promise.images == 2
     assert promise.agreement == 0.5
     assert promise.drop == pytest.approx((0.75 - 0.25) / 2)
@@ -32,9 +32,12 @@ def test_expected_by_the_originals_confidence() -> None:
 
 
 def test_counted_with_labels() -> None:
-    batches = [(torch.tensor([0]), torch.tensor([1])), (torch.tensor([1]), torch.tensor([0]))]
+    batches = [
+        ((torch.tensor([0]),), torch.tensor([1])),
+        ((torch.tensor([1]),), torch.tensor([0])),
+    ]
     assert promise_of(original, changed, batches).drop == 0.5
-    better = [(torch.tensor([0, 1]), torch.tensor([0, 0]))]
+    better = [((torch.tensor([0, 1]),), torch.tensor([0, 0]))]
     assert promise_of(original, changed, better).drop == -0.5
 
 
@@ -44,8 +47,8 @@ def test_the_expectation_is_that_of_labels_drawn_by_the_original() -> None:
     noisy = scores + torch.randn(4000, 5, generator=generator)
     labels = torch.multinomial(scores.softmax(1), 1, generator=generator)[:, 0]
     rows = torch.arange(4000)
-    expected = promise_of(lambda x: (scores[x],), lambda x: (noisy[x],), [(rows, None)])
-    counted = promise_of(lambda x: (scores[x],), lambda x: (noisy[x],), [(rows, labels)])
+    expected = promise_of(lambda x: (scores[x[0]],), lambda x: (noisy[x[0]],), [((rows,), None)])
+    counted = promise_of(lambda x: (scores[x[0]],), lambda x: (noisy[x[0]],), [((rows,), labels)])
     assert counted.labelled
     assert expected.drop == pytest.approx(counted.drop, abs=0.02)
     assert 1 - expected.agreement > 2 * expected.drop

@@ -130,7 +130,7 @@ def test_what_reads_a_sliced_group_makes_up_for_it() -> None:
     graph = network()
     chosen = [stream(graph)[-1]]
     fitted = sliced_and_fitted(graph, chosen, sample(), Silent())
-    x = next(iter(sample().batches()))[0]
+    x = next(iter(sample().batches()))[0][0]
     with torch.no_grad():
         want = graph(x)[0]
         errors = [

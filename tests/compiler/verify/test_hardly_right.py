@@ -93,10 +93,12 @@ def test_a_network_that_knows_nothing_is_not_explained_away(images: ImageSet) ->
 
 def test_tensors_are_taken_for_pixels_where_they_can_be(images: ImageSet) -> None:
     plain = Preprocessing(8, (8, 8), (0.0,), (1.0,), 3)
-    pixels, labels = (torch.cat(one) for one in zip(*images.batches(plain), strict=True))
+    batches = list(images.batches(plain))
+    pixels = torch.cat([x for (x,), _ in batches])
+    labels = torch.cat([y for _, y in batches if y is not None])
 
     def told(x: Tensor) -> str:
-        found = TensorImages(x, labels)
+        found = TensorImages((x,), labels)
         return " ".join(why_hardly_right(nearest_colour(), found, None, CLASSIFICATION))
 
     assert told(pixels).endswith(
@@ -111,7 +113,7 @@ def test_what_is_no_image_is_not_normalised() -> None:
     x, labels = torch.randn(48, 40), torch.arange(48) % 12
     with torch.no_grad():
         labels = (graph(x)[0].argmax(1) + 1 + labels % 11) % 12
-    (said,) = why_hardly_right(graph, TensorImages(x, labels), None, CLASSIFICATION)
+    (said,) = why_hardly_right(graph, TensorImages((x,), labels), None, CLASSIFICATION)
     assert said.endswith(
         "of the inputs as they are prepared: check its weights, and that the "
         "labels are of these inputs"
