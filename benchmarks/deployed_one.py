@@ -20,6 +20,7 @@ from benchmarks.shared.common import peak_megabytes, replace_json
 from benchmarks.shared.deployed import networks
 from shrinkc import Goal
 from shrinkc.compiler.api.compile import compile as compile_files
+from shrinkc.compiler.api.estimate import estimate
 from shrinkc.compiler.api.files import capture
 from shrinkc.compiler.api.plan import Planned, plan
 from shrinkc.compiler.api.prune import prune
@@ -155,9 +156,11 @@ def _fastest(
     try:
         return plan(model, x, goal=goal, **given)
     except UnreachableGoalError as error:
-        if error.fastest_ms is None or not tries:
+        before_ms = estimate(model, x, target=TARGET).total_ms
+        if error.fastest_ms is None or error.fastest_ms >= before_ms or not tries:
             raise
-        return _fastest(model, x, Goal.budget_ms(error.fastest_ms * SLACK), given, tries - 1)
+        budget_ms = min(error.fastest_ms * SLACK, (error.fastest_ms + before_ms) / 2)
+        return _fastest(model, x, Goal.budget_ms(budget_ms), given, tries - 1)
 
 
 def _one_line(error: Exception) -> str:

@@ -128,6 +128,14 @@ MaxDropOption = Annotated[
         rich_help_panel=GOAL,
     ),
 ]
+ConfidentOption = Annotated[
+    bool,
+    typer.Option(
+        "--confident",
+        help="--max-drop holds with 95% confidence, not on the judged images alone.",
+        rich_help_panel=GOAL,
+    ),
+]
 MaxErrorOption = Annotated[
     float | None,
     typer.Option(

@@ -27,7 +27,8 @@ class Goal:
 
     speedup    so many times as fast as the original by the target's table; more than 1
     budget_ms  milliseconds by the target's table; above 0
-    max_drop   points of accuracy that may be lost, 0 to 100: the fastest network within them
+    max_drop   points of accuracy that may be lost, 0 to 100: the fastest network within them;
+               `confident`: with a confidence of 95%, not by what was found on the images alone
     max_error  the squared error of any output, and of any of its columns, over its variance, 0 to
                1: the fastest network that keeps to it, for outputs that are no classes
     macs       share of the original's multiply-accumulates to keep, between 0 and 1
@@ -39,6 +40,7 @@ class Goal:
 
     kind: GoalKind
     value: float
+    confident: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -49,6 +51,8 @@ class Goal:
             value = float(self.value)
         except OverflowError:  # an integer beyond all floats
             value = inf
+        if self.confident and self.kind != "max_drop":
+            raise InputError("`confident` is for `max_drop` alone; leave it out")
         fits, wanted = _range(self.kind, value)
         if not fits:
             raise InputError(f"`{self.kind}` {value:g}: {wanted}")
@@ -63,8 +67,8 @@ class Goal:
         return cls("budget_ms", ms)
 
     @classmethod
-    def max_drop(cls, points: float) -> Goal:
-        return cls("max_drop", points)
+    def max_drop(cls, points: float, *, confident: bool = False) -> Goal:
+        return cls("max_drop", points, confident)
 
     @classmethod
     def max_error(cls, share: float) -> Goal:
@@ -93,6 +97,7 @@ class Goal:
         macs: float | None = None,
         params: float | None = None,
         channels: float | None = None,
+        confident: bool = False,
         kinds: Sequence[GoalKind] = KINDS,
     ) -> Goal:
         """The one that is given. Raises InputError for none, for several, and for one that is not
@@ -107,7 +112,7 @@ class Goal:
             raise InputError(
                 f"give exactly one of {_listed([kind for kind, _ in given])}, not several"
             )
-        return cls(*given[0]).among(kinds)
+        return cls(*given[0], confident).among(kinds)
 
     def among(self, kinds: Sequence[GoalKind]) -> Goal:
         """Itself. Raises InputError where it is of another kind."""
@@ -165,7 +170,7 @@ class Goal:
         )
 
     def __repr__(self) -> str:
-        return f"Goal.{self.kind}({self.value:g})"
+        return f"Goal.{self.kind}({self.value:g}{', confident=True' if self.confident else ''})"
 
 
 def required(goal: object, kinds: Sequence[GoalKind]) -> Goal:

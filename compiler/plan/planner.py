@@ -59,7 +59,8 @@ from shrinkc.version import __version__
 Train = Callable[[fx.GraphModule, fx.GraphModule], fx.GraphModule]
 MOST_POINTS = 20  # of a frontier
 TIGHTER = 4  # times that a way is asked for more, where measuring finds it too slow
-POINTS = 8  # speedups that a search for an accuracy looks at
+POINTS = 8  # speedups that a search for an accuracy looks at, by halving,
+CLOSER = 2  # times more between the last that keeps to it and the first that does not
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ class Planner:
         other goal and for one that cannot be met."""
         match goal.among(PLAN_GOALS).kind:
             case "max_drop":
-                return self.dropping(goal.value / self.task.points)
+                return self.dropping(goal.value / self.task.points, confident=goal.confident)
             case "max_error":
                 return self.erring(goal.value)
             case _:
@@ -353,10 +354,18 @@ class Planner:
         rows = list(found.values())
         return [one for one in rows if not any(_beats(other, one) for other in rows)]
 
-    def dropping(self, share: float) -> Planned:
-        """The fastest known plan that loses at most so much of the metric."""
+    def dropping(self, share: float, *, confident: bool = False) -> Planned:
+        """The fastest known plan that loses at most so much of the metric; `confident`: by the
+        upper end of the interval that holds what is lost with 95% confidence."""
+
+        def kept(promise: Promise) -> bool:
+            lost = promise.drop
+            if confident:
+                lost = promise.interval[1] if promise.interval else None
+            return lost is not None and lost <= share
+
         unit = f"{self.task.points * share:g} {self.task.unit}"
-        return self._keeping(lambda p: p.drop is not None and p.drop <= share, unit)
+        return self._keeping(kept, f"{unit} with 95% confidence" if confident else unit)
 
     def erring(self, error: float) -> Planned:
         """The fastest known plan of which the error over variance of every output, and of each of
@@ -369,8 +378,8 @@ class Planner:
         return self._keeping(kept, f"an error of {error:g} of an output's variance")
 
     def _keeping(self, kept: Callable[[Promise], bool], most: str) -> Planned:
-        """The fastest known plan whose promise is `kept`. Speedups are looked at by halving: the
-        faster, the less accurate."""
+        """The fastest known plan whose promise is `kept`. Speedups are looked at by halving, the
+        last of them between two points: the faster, the less accurate."""
 
         def keeps(plan: Plan) -> bool:
             return plan.promise is not None and kept(plan.promise)
@@ -383,6 +392,10 @@ class Planner:
                 low = middle + 1
             else:
                 high = middle - 1
+        ends = speedups[max(high, 0) : high + 2]
+        for _ in range(CLOSER if len(ends) == 2 else 0):
+            between = (ends[0] * ends[1]) ** 0.5
+            ends[0 if keeps(self.within(self.before_ms / between).plan) else 1] = between
         known = {name: plan for name, plan in self.finished.all().items() if keeps(plan)}
         if known:
             best = self.finished.get(min(known, key=lambda name: _ms(known[name])))

@@ -14,6 +14,7 @@ from shrinkc.compiler.cli.options import (
     BudgetOption,
     CalibrationOption,
     ClassesOption,
+    ConfidentOption,
     EpochsOption,
     EvaluationOption,
     FoldNormalisationOption,
@@ -72,6 +73,7 @@ def compile_command(
     speedup: SpeedupOption = None,
     budget_ms: BudgetOption = None,
     max_drop: MaxDropOption = None,
+    confident: ConfidentOption = False,
     max_error: MaxErrorOption = None,
     points: ParetoOption = None,
     merge: MergeOption = "auto",
@@ -110,16 +112,14 @@ def compile_command(
     reading.refuse_unread(images, evaluation, train, calibration)
     judged = asked_of(task, metric, output_weights)
     how = _How(model, target, inputs, arch, trust, out, opset, threads or 1, runs, judged)
-    goal = _goal(speedup, budget_ms, max_drop, max_error, points)
-    exact = goal is None and points is None
-    told = (evaluation, train, epochs, output_weights, loss)
+    goal = _goal(speedup, budget_ms, max_drop, max_error, points, confident=confident)
+    exact, told = goal is None and points is None, (evaluation, train, epochs, output_weights, loss)
     int8 = (int8_tuning, keep_fp32, min_snr_db, calibration)
     _check(exact, images, told, int8, merge, precision)
     _check_files(exact, io != "float32", fold_normalisation)
     if exact:
         how.compile(
-            reading.if_given(images),
-            reading.if_given(calibration),
+            *map(reading.if_given, (images, calibration)),
             precision=precision or "fp32",
             io=io,
             fold_normalisation=fold_normalisation,
@@ -188,13 +188,23 @@ def _goal(
     max_drop: float | None,
     max_error: float | None,
     points: int | None,
+    *,
+    confident: bool,
 ) -> Goal | None:
     """None where a frontier is asked for, or nothing. Raises InputError for several."""
     from shrinkc.compiler.cost.goal import Goal
 
     if (speedup, budget_ms, max_drop, max_error) == (None, None, None, None):
+        if confident:
+            raise InputError("`confident` is for `max_drop` alone; leave it out")
         return None
-    goal = Goal.of(speedup=speedup, budget_ms=budget_ms, max_drop=max_drop, max_error=max_error)
+    goal = Goal.of(
+        speedup=speedup,
+        budget_ms=budget_ms,
+        max_drop=max_drop,
+        max_error=max_error,
+        confident=confident,
+    )
     if points is not None:
         raise InputError(f"give exactly one of `{goal.kind}`, `points`, not several")
     return goal

@@ -165,7 +165,10 @@ def _slice(c: Call) -> Axes:
         runs = ids.reshape(-1, step)
         c.book.unify(runs, runs[:, :1], c.name)
     c.book.count_of(c.name, (3,), ids[:stop])
-    return {**x.axes, dim: ids[start:stop:step]}
+    part = ids[start:stop:step]
+    if step == 1 and len(part) < len(ids):
+        c.book.part(part)
+    return {**x.axes, dim: part}
 
 
 def _pad(c: Call) -> Axes:

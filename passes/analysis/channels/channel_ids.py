@@ -117,6 +117,7 @@ class ChannelBook:
     counts: list[Count] = field(default_factory=list[Count])
     uses: list[Use] = field(default_factory=list[Use])
     balances: list[Balance] = field(default_factory=list[Balance])
+    parts: list[Ids] = field(default_factory=list[Ids])
     protections: list[Protection] = field(default_factory=list[Protection])
     pairs: list[tuple[Ids, Ids]] = field(default_factory=list[tuple[Ids, Ids]])
 
@@ -145,6 +146,10 @@ class ChannelBook:
     def balance(self, ids: Ids, node: str) -> None:
         """(blocks, n): the same number from each block."""
         self.balances.append(Balance(node, ids))
+
+    def part(self, ids: Ids) -> None:
+        """Read by themselves: they are of another kind than the rest, so that some of them stay."""
+        self.parts.append(ids)
 
     def touch(
         self,

@@ -1,8 +1,9 @@
 """From what a run learned to channel groups: classes of identities, and which are alike.
 
 A *coupled set* (class) is what unification ties together. Sets that touch the same parameters in
-the same places equally often are interchangeable; they are the channels of one *group*. Only where
-convolution groups must lose equally many of different sets does a group hold several kinds.
+the same places and lie in the same slices, each equally often, are interchangeable; they are the
+channels of one *group*. Only where convolution groups must lose equally many of different sets does
+a group hold several kinds.
 """
 
 from __future__ import annotations
@@ -81,11 +82,14 @@ def _protect(book: ChannelBook, class_of: Ids, why: Ids) -> list[tuple[str, str]
 
 
 def _likeness(book: ChannelBook, class_of: Ids, count: int) -> Hashes:
-    """The same number for classes that touch the same parameters equally often."""
+    """The same number for classes that touch the same parameters and lie in the same slices, each
+    equally often."""
     found = np.zeros(count, np.uint64)
     keys = _random(len(book.touches))
     for key, touch in zip(keys, book.touches.values(), strict=True):
         np.add.at(found, class_of[touch.ids], key)
+    for key, part in zip(_random(len(book.parts), seed=2), book.parts, strict=True):
+        np.add.at(found, class_of[part], key)
     return found
 
 

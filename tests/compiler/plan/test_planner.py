@@ -309,6 +309,46 @@ def test_the_fastest_within_a_drop(monkeypatch: pytest.MonkeyPatch) -> None:
     assert loose.plan.speedup > strict.plan.speedup >= 1.5 - 1e-3
 
 
+def test_a_drop_may_hold_with_confidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every interval reaches 20 points beyond what was found."""
+    one = planner()
+
+    def promise(_: Judge, graph: fx.GraphModule, precision: str) -> Promise:
+        gone = len(list(one.original.graph.nodes)) - len(list(graph.graph.nodes))
+        lost = min(1.0, 0.03 * gone)
+        return promised(lost).model_copy(update={"interval": (lost - 0.2, lost + 0.2)})
+
+    monkeypatch.setattr(Judge, "promise", promise)
+    plain, sure = one.dropping(0.25), one.dropping(0.25, confident=True)
+    assert plain.plan.promise is not None
+    assert sure.plan.promise is not None
+    assert sure.plan.promise.interval[1] <= 0.25 < plain.plan.promise.interval[1]
+    assert plain.plan.speedup > sure.plan.speedup > 1
+
+
+def test_a_drop_is_looked_for_closer_where_it_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The eight speedups alone leave a gap, in which there is a plan that keeps to it."""
+    asked: list[float] = []
+
+    def within(self: Planner, budget_ms: float) -> Planned:
+        speedup = self.before_ms / budget_ms
+        asked.append(speedup)
+        told = {"after_ms": budget_ms, "promise": promised(speedup / 10)}
+        found = Planned(base.model_copy(update=told), {}, self.original)
+        self.finished.put(f"{budget_ms:.6g}", found)
+        return found
+
+    one = planner()
+    points, base = one._speedups(8), planner().within(one.before_ms / 1.1).plan
+    monkeypatch.setattr(Planner, "within", within)
+    met = one.dropping(0.137).plan.speedup
+    below = max(x for x in points if x <= 1.37)
+    above = min(x for x in points if x > 1.37)
+    assert below < met <= 1.37
+    assert len(asked) <= 5
+    assert max(asked[-2:]) < above
+
+
 def test_what_bears_nothing_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     one = planner()
     lost = promised(0.5)

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from shrinkc.passes import ir
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
 from shrinkc.passes.analysis.channels.channel_reshape import blocks
+from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.channels.slice_channels import SliceChannels
 
 # network → group → channels; the layers made of a group are checked below where it matters
@@ -329,3 +330,25 @@ def test_sets_of_different_sizes_do_not_balance() -> None:
     assert {found[name][1:] for name in "ab"} == {
         ("read", "cannot lose equally many channels from each group")
     }
+
+
+class Halves(nn.Module):
+    """What is read of two halves has no parameters, so that nothing else tells them apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = conv(3, 16), nn.InstanceNorm2d(8), conv(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        parts = [y[:, :8].relu(), F.max_pool2d(self.norm(y[:, 8:]), 3, 1, 1)]
+        return self.b(torch.cat(parts, 1))
+
+
+def test_of_each_slice_some_channels_stay() -> None:
+    graph = captured(Halves())
+    groups = channel_groups(graph)
+    assert [group.size for group in groups.groups] == [8, 8]
+    for first in (True, False):
+        keep = {groups.groups[first].name: np.arange(8) < 1}
+        check_sliced(graph, SliceChannels(Selection(keep)))
