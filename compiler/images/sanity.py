@@ -22,6 +22,7 @@ class Sanity:
         self._name, self._advice, self._task = images, advice, task
         self._classes = Counter[int]()
         self._images, self._plain = 0, 0
+        self._answers, self._nothing = 0, 0
 
     def see_input(self, x: Tensor) -> None:
         """One batch; only images (n, channels, height, width) are looked at."""
@@ -31,6 +32,9 @@ class Sanity:
 
     def see_answer(self, answer: Answer) -> None:
         """Of one batch."""
+        without = [x.isnan().reshape(len(x), -1).any(1) for x in answer if x.ndim and len(x)]
+        self._answers += len(answer[0]) if answer[0].ndim else 1
+        self._nothing += max((int(one.sum()) for one in without), default=0)
         labels = self._task.labels(answer)
         if labels is not None:
             self._classes.update(int(label) for label in labels if label >= 0)
@@ -59,6 +63,11 @@ class Sanity:
         if self._plain:
             notes.append(
                 f"{self._plain} of {count} {self._name} have one colour each; {self._advice}"
+            )
+        if self._nothing:
+            notes.append(
+                f"the network answers NaN on {self._nothing} of {self._answers} {self._name}, "
+                "which tell nothing: give such as it was trained for"
             )
         [(best, often)] = self._classes.most_common(1) or [(0, 0)]
         if count >= FEWEST and often >= ALIKE * count:

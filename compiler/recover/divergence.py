@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shrinkc.compiler.tasks.tally import WORST
 from shrinkc.compiler.tasks.task import Answer, Task, total
 
 
@@ -24,5 +25,7 @@ def agreeing(task: Task, got: Answer, want: Answer, samples: int) -> float:
 
 
 def apart(task: Task, got: Answer, want: Answer, samples: int) -> float:
-    """The sum of the task's divergence."""
-    return float(task.divergence(got, want).mean()) * samples
+    """The sum of the task's divergence; of answers that are NaN or infinite so much that no other
+    network loses more."""
+    found = float(task.divergence(got, want).mean())
+    return min(found if found == found else WORST, WORST) * samples

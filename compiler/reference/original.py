@@ -165,7 +165,10 @@ class Original:
 
 def _farther(got: Array, want: Array, weight: float) -> Array:
     """`weight` times as far from `want`."""
-    return want + weight * (got - want) if want.dtype.kind == "f" else got
+    if want.dtype.kind != "f":
+        return got
+    with np.errstate(over="ignore", invalid="ignore"):
+        return want + weight * (got - want)
 
 
 def _moved(x: Tensor, step: float, generator: torch.Generator) -> Tensor:

@@ -48,10 +48,19 @@ class Output:
         return x.reshape(*x.shape[:2], -1)
 
     def errors(self, got: Tensor, want: Tensor) -> Tensor:
-        """Mean squared error of each column: (n, columns)."""
+        """Mean squared error of each column: (n, columns). Infinity equals itself, and where the
+        reference has no answer any will do."""
         if not want.is_floating_point():
             return 2 * self.columns((got != want).to(torch.float32)).mean(2)
-        return self.columns((got - want) ** 2).mean(2)
+        squares = ((got - want) ** 2).nan_to_num(math.inf)
+        squares = squares.masked_fill((got == want) | want.isnan(), 0.0)
+        return self.columns(squares).mean(2)
+
+    def moments(self, want: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and mean square of each column's finite numbers: (n, columns) in float64."""
+        columns = self.columns(_finite(want))
+        means, squares = (x.nanmean(2).nan_to_num(0.0) for x in (columns, columns.square()))
+        return means, squares
 
     def divergence(self, got: Tensor, want: Tensor) -> Tensor:
         """Error over variance: (n,)."""
@@ -73,10 +82,21 @@ def output_of(reference: Tensor, samples: int) -> Output:
         alike = float(np.square(counts / reference.numel()).sum())
         return Output(None, (1 - alike or 1.0,), batched)
     found = Output(_axis(reference), (), batched)
-    columns = found.columns(reference.double())
-    spread = columns.var((0, 2), correction=0)
-    variances = least_variance(spread, columns.square().mean((0, 2)))
+    variances = least_variance(*_spread(found.columns(_finite(reference)), (0, 2)))
     return replace(found, variances=tuple(float(f"{float(v):.6g}") for v in variances))
+
+
+def _finite(x: Tensor) -> Tensor:
+    """In float64; NaN for infinity."""
+    wide = x.double()
+    return wide.masked_fill(wide.isinf(), math.nan)
+
+
+def _spread(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Variance and mean square over `dims`, of what is no NaN; 0 where there is nothing else."""
+    centred = x - x.nanmean(dims, keepdim=True)
+    variance, squares = (one.square().nanmean(dims).nan_to_num(0.0) for one in (centred, x))
+    return variance, squares
 
 
 def least_variance(variances: Tensor, squares: Tensor) -> Tensor:
@@ -94,8 +114,8 @@ def _axis(x: Tensor) -> int | None:
         return None
 
     def spread(axis: int) -> float:
-        columns = x.double().movedim(axis, 0).flatten(1)
-        found = least_variance(columns.var(1, correction=0), columns.square().mean(1))
+        columns = _finite(x).movedim(axis, 0).flatten(1)
+        found = least_variance(*_spread(columns, (1,)))
         return float(found.log().mean()) - (math.log(2) if axis == several[0] else 0.0)
 
     return min(several, key=spread)

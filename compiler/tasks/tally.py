@@ -105,8 +105,7 @@ class _Errors:
         errors = self.output.errors(got, want).double()
         moments = torch.zeros_like(errors), torch.zeros_like(errors)
         if want.is_floating_point():
-            columns = self.output.columns(want.double())
-            moments = columns.mean(2), columns.square().mean(2)
+            moments = self.output.moments(want)
         rows = torch.stack((errors, *moments), 1).detach().cpu()
         self.sums = rows.sum(0) if self.sums is None else self.sums + rows.sum(0)
         self.rows.append(rows[-self.seen % self.step :: self.step])
@@ -132,6 +131,7 @@ class _Errors:
         of_rows = float(((logs - logs.mean()).square().sum() * (count - 1) / count).sqrt())
         spread = of_rows * (2 * count / seen) ** 0.5  # here and on as many others
         shares = (rows[:, 0] / self.output.measures(rows[:, 0])).mean(1)
+        shares = shares.nan_to_num(WORST, WORST).clamp(max=WORST)
         carrying = float(shares.sum() ** 2 / shares.square().sum().clamp(min=1e-300)) * seen / count
         width = _student(max(carrying - 1, 1.0)) * spread
         high = min(value * float(np.exp(min(width, 50.0))), WORST)

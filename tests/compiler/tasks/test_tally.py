@@ -82,6 +82,26 @@ def test_what_is_not_finite_is_as_bad_as_can_be() -> None:
     assert judged(want, got).errors[0].value == 1e9
 
 
+def test_where_the_original_has_no_number_none_is_judged() -> None:
+    want, got = answers(40, 0)
+    plain = judged(want, got).errors[0]
+    want[3, 0], got[3, 0] = float("nan"), 7.0
+    want[5, 1] = got[5, 1] = float("inf")
+    found = judged(want, got).errors[0]
+    assert found.value == pytest.approx(plain.value, rel=0.3)
+    assert found.ends is not None
+    assert 0 < found.ends[0] < found.value < found.ends[1] < 1
+
+
+def test_overflowing_answers_have_an_interval() -> None:
+    want, got = answers(20, 0)
+    want[4] *= 1e30
+    found = judged(want, got).errors[0]
+    for one in (found, found.worst):
+        assert one.ends is not None
+        assert 0 <= one.ends[0] <= one.value <= one.ends[1] <= 1e9
+
+
 def test_of_many_images_some_tell_how_they_vary() -> None:
     want, got = answers(3 * MOST_ROWS, 0)
     found = judged(want, got, 64).errors[0]

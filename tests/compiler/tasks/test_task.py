@@ -125,10 +125,10 @@ def test_a_changed_network_is_judged_by_it(options: Options) -> None:
 def test_a_promise_is_made_in_its_terms() -> None:
     x = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
     labels = torch.arange(4)
-    task, halved = Within(0.6), (lambda x: (x / 2,))
-    counted = promise_of(lambda x: (x,), halved, [(x, labels)], task=task)
+    task, halved = Within(0.6), (lambda x: (x[0] / 2,))
+    counted = promise_of(lambda x: x, halved, [((x,), labels)], task=task)
     assert (counted.agreement, counted.drop, counted.labelled) == (0.5, 0.5, True)
-    expected = promise_of(lambda x: (x,), halved, [(x, None)], task=task)
+    expected = promise_of(lambda x: x, halved, [((x,), None)], task=task)
     assert (expected.drop, expected.labelled) == (0.5, False)  # what no longer agrees
 
 
