@@ -33,7 +33,8 @@ def lift(
     config: tuple[Any, ...],
     *more: fx.Node,
 ) -> fx.Node:
-    """A module holding the given tensors, the very ones, so that sharing and training go on."""
+    """A module holding the given tensors, the very ones, so that sharing and training go on;
+    without any it shares nothing."""
 
     def build() -> nn.Module:
         module = make()
@@ -42,6 +43,8 @@ def lift(
                 _assign(module, name, constant.tensor)
         return module
 
+    if not (any(tensors.values()) or more):
+        return c.b.new_module(c.hint, build(), x)
     key = (config, *(None if t is None else id(t.tensor) for t in tensors.values()))
     first = next((t for t in tensors.values() if t is not None), None)
     hint = c.hint if first is None else _home(first, c.hint)

@@ -118,6 +118,9 @@ class ChannelBook:
     uses: list[Use] = field(default_factory=list[Use])
     balances: list[Balance] = field(default_factory=list[Balance])
     parts: list[Ids] = field(default_factory=list[Ids])
+    alone: dict[tuple[str, int | None], Ids | None] = field(
+        default_factory=dict[tuple[str, int | None], Ids | None]
+    )
     protections: list[Protection] = field(default_factory=list[Protection])
     pairs: list[tuple[Ids, Ids]] = field(default_factory=list[tuple[Ids, Ids]])
 
@@ -186,6 +189,19 @@ class ChannelBook:
 
     def size(self, layer: str, attribute: str, ids: Ids, item: int | None = None) -> None:
         self.sizes.append(Size(layer, attribute, item, ids))
+
+    def same_size(self, layer: str, ids: Ids | None, node: str, item: int | None = None) -> None:
+        """A layer without parameters that knows how many channels it reads, or none of them: where
+        it is called twice it reads as many again."""
+        if (layer, item) not in self.alone:
+            self.alone[layer, item] = ids
+            return
+        known = self.alone[layer, item]
+        if known is not None and ids is not None:
+            self.unify(known, ids, node)
+        for one in (known, ids):
+            if one is not None and (known is None or ids is None):
+                self.protect(one, node, f"'{layer}' is also used where nothing can be removed")
 
     def count_of(self, node: str, at: tuple[int, ...], ids: Ids) -> None:
         self.counts.append(Count(node, at, ids))

@@ -119,6 +119,7 @@ def _scale(
     path = cast(str, c.node.target)
     for name in parameters:
         c.book.touch((path, name), getattr(module, name), 0, ids, c.name, "scale")
+    c.book.same_size(path, ids, c.name)
     if ids is not None:
         c.book.size(path, count, ids)
 
@@ -131,6 +132,7 @@ def _layer_norm(c: Call, norm: nn.LayerNorm, whole: bool) -> Axes:
         ids = x.axes.get(first + dim)
         for name in ("weight", "bias"):
             c.book.touch((path, name), getattr(norm, name), dim, ids, c.name, "scale")
+        c.book.same_size(path, ids, c.name, dim)
         if ids is not None:
             c.book.size(path, "normalized_shape", ids, dim)
             c.book.use(c.name, input_of(c.node).name, first + dim, ids, "left out")

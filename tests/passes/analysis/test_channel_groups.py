@@ -14,6 +14,7 @@ from pass_checks import fingerprint
 from slice_checks import check_sliced, groups_of, random_selection
 from torch import Tensor, fx, nn
 
+from shrinkc.compiler.width.skeleton import Skeleton
 from shrinkc.passes import ir
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
 from shrinkc.passes.analysis.channels.channel_reshape import blocks
@@ -352,3 +353,34 @@ def test_of_each_slice_some_channels_stay() -> None:
     for first in (True, False):
         keep = {groups.groups[first].name: np.arange(8) < 1}
         check_sliced(graph, SliceChannels(Selection(keep)))
+
+
+class Again(nn.Module):
+    """One norm without parameters for several layers: it knows how many channels it reads."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 1)
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.norm(self.b(self.norm(self.a(x)).relu())).relu())
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.InstanceNorm2d(8),
+        nn.GroupNorm(8, 8, affine=False),
+        nn.GroupNorm(1, 8, affine=False),
+        nn.GroupNorm(2, 8, affine=False),
+    ],
+    ids=str,
+)
+def test_a_norm_without_parameters_is_called_twice(norm: nn.Module) -> None:
+    graph = captured(Again(norm))
+    groups = channel_groups(graph)
+    for seed in range(4):
+        check_sliced(graph, SliceChannels(random_selection(groups, seed)))
+    narrowest = {group.name: 2 for group in groups.groups}
+    assert Skeleton(graph.float(), groups).facts(narrowest).operators
