@@ -195,7 +195,8 @@ def image_source(
 
     Raises InputError or ImageError that names `parameter`.
     """
-    if any(len(one) < 2 for one in input_shapes):
+    least = 2 if len(input_shapes) == 1 else 1  # a waveform alone has no batch
+    if any(len(one) < least for one in input_shapes):
         raise InputError(f"`{parameter}` works for networks that read (N, …); leave it out")
     dtypes = dtypes or [torch.float32] * len(input_shapes)
     names = names or [f"input_{i}" for i in range(len(input_shapes))]

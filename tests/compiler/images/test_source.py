@@ -205,6 +205,15 @@ def test_several_inputs_that_do_not_fit(tmp_path: Path, given: Any, said: str) -
         image_source(str(tmp_path) if given == "folder" else given, TWO, "images")
 
 
+def test_a_number_for_each_sample() -> None:
+    steps = torch.arange(10)
+    how: Any = {"dtypes": (torch.float32, torch.int64)}
+    source = image_source([(X, steps)], ((1, 3, 8, 8), (1,)), "images", **how)
+    assert torch.equal(source.examples(10)[0][1], steps)  # pyright: ignore
+    one = image_source([(X[0], torch.tensor(4))], ((1, 3, 8, 8), (1,)), "images", **how)
+    assert one.examples(1)[0][1].tolist() == [4]  # pyright: ignore
+
+
 def test_several_arrays_by_name(tmp_path: Path) -> None:
     arrays = {"image": X.numpy(), "vector": VECTORS.numpy(), "target": Y.numpy()}
     np.savez(tmp_path / "x.npz", **arrays)
