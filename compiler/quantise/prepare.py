@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -81,10 +82,17 @@ def prepare(
     sanity = Sanity("calibration images", ADVICE, task=task)
     inputs, outputs = ([value.name for value in v] for v in (program.inputs, program.outputs))
     with progress.task("Calibrating", len(batches)) as done:
-        watch = sanity.watch(inputs, outputs)
-        ranges = calibrate(graph_module, program.names, batches, done, watch)
+        watch, endless = sanity.watch(inputs, outputs), set[str]()
+
+        def see(name: str, value: Tensor) -> None:
+            watch(name, value)
+            if not bool(value.isfinite().all()):
+                endless.add(name)
+
+        ranges = calibrate(graph_module, program.names, batches, done, see)
     ranges = {**ranges, **(known or {})}
     kept = operators(program, options.keep_fp32) | _always_fp32(program)
+    kept |= _with_infinity(program, endless)
     quantisation = Quantisation(program, ranges, kept)
     noise: tuple[LayerNoise, ...] = ()
     if options.noise or options.min_snr_db is not None:
@@ -186,6 +194,22 @@ def _always_fp32(program: ops.Program) -> frozenset[str]:
         if isinstance(op, ops.Recurrent)
         or (isinstance(op, ops.Binary) and op.kind == "div" and isinstance(op.b, ops.Value))
     )
+
+
+def _with_infinity(program: ops.Program, endless: Collection[str]) -> frozenset[str]:
+    """Operators that read or write infinity, as masks of attention have it: no grid holds it, and
+    TFLite ends the process at a file with such a one. `endless`: the values that were seen to."""
+    found, unseen = set[str](), set(endless)
+    for op in program.ops:
+        read = list(op.operands())
+        known = any(isinstance(x, ops.Const) and not np.isfinite(x.array).all() for x in read)
+        if isinstance(op, ops.Constant):
+            known = not np.isfinite(op.array).all()
+        if known:
+            unseen.add(op.output.name)
+        if known or not unseen.isdisjoint({op.output.name, *(x.name for x in read)}):
+            found.add(op.name)
+    return frozenset(found)
 
 
 def check_layers(program: ops.Program, layers: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ import torch
 from int8_networks import Batches, deployed, images, skewed
 from torch import Tensor, fx, nn
 
+import shrinkc
 from shrinkc.compiler.export import ops
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.export.onnx import write_onnx
@@ -245,3 +246,34 @@ def test_weights_of_seven_bits_get_biases_of_their_own(graph: fx.GraphModule) ->
         for inputs in SEEN:
             apart = torch.from_numpy(file.run(inputs)[0]) - int8(*inputs)[0]
             assert float(apart.abs().max()) / step < 2.1
+
+
+class Masked(nn.Module):
+    """Attention behind a mask of infinity."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.query, self.head = how, nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores, count = self.query(x) @ x.transpose(1, 2), x.shape[1]
+        if self.how == "added":
+            scores = scores + torch.triu(torch.full((count, count), -torch.inf), 1)
+        elif self.how == "filled":
+            seen = torch.ones(count, count, dtype=torch.bool).tril()
+            scores = scores.masked_fill(~seen, -torch.inf)
+        else:
+            scores = torch.where(x[:, None, :, 0] > 1, torch.tensor(-torch.inf), scores)
+        return self.head(torch.softmax(scores, -1) @ x)
+
+
+@pytest.mark.parametrize("how", ["added", "filled", "by the input"])
+def test_infinity_stays_in_fp32(how: str) -> None:
+    """TFLite ends the process at an int8 file that holds it."""
+    torch.manual_seed(0)
+    x = torch.randn(24, 6, 8)
+    found = shrinkc.compile(
+        Masked(how).eval(), x[:1], target="rpi4", precision="int8", images=x, runs=0
+    )
+    for file in found.report.artefacts:
+        assert file.signal[0].snr_db > 20
