@@ -89,9 +89,11 @@ class GroupFisher:
     ) -> list[tuple[str, Tensor]]:
         """Group → (n, size): each image's ∂L/∂m."""
         names = list(dict.fromkeys(r.group for read in reads.values() for r in read))
+        floats = (x.dtype for x in inputs if x.is_floating_point())
+        dtype = next(floats, torch.float32)  # words are whole numbers
         masks = {
             n: torch.ones(
-                *(len(inputs[0]), groups[n].size), dtype=inputs[0].dtype, device=inputs[0].device
+                *(len(inputs[0]), groups[n].size), dtype=dtype, device=inputs[0].device
             ).requires_grad_()
             for n in names
         }
