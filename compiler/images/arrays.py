@@ -15,8 +15,8 @@ import torch
 
 from shrinkc.compiler.images.files import ImageSet
 from shrinkc.compiler.images.labels import labels_of
-from shrinkc.compiler.images.preprocessing import numbers_header, read_numbers
-from shrinkc.compiler.images.tensors import MEMORY_BYTES, Reads, TensorImages
+from shrinkc.compiler.images.preprocessing import Array, numbers_header, read_numbers
+from shrinkc.compiler.images.tensors import MEMORY_BYTES, Reads, TensorImages, whole
 from shrinkc.compiler.support.reading.regular_file import open_regular
 from shrinkc.compiler.support.text import counted, one_line, shown
 from shrinkc.errors import ImageError, InputError
@@ -54,7 +54,7 @@ def read_arrays(files: ImageSet, reads: Reads, parameter: str) -> TensorImages:
             raise ImageError(
                 f"{name} holds {found} of {array.dtype}; the network reads {wanted} of {kind}"
             )
-        inputs.append(torch.as_tensor(array.copy()).to(dtype))
+        inputs.append(_as_read(array, dtype, name))
     if files.annotations is not None and files.annotations.kind != "numbers":
         raise ImageError(
             f"{files.path}: the network reads {wanted}, no images, which have no boxes"
@@ -113,7 +113,16 @@ def _stacked(path: Path, name: str, array: Callable[..., bytes], reads: Reads) -
         raise ImageError(
             f"{said}: {one_line(held, 60)} of {header.dtype}; the network reads {wanted} of {kind}"
         )
-    return torch.tensor(_told(said, read_numbers, array())).to(reads.dtype)
+    return _as_read(_told(said, read_numbers, array()), reads.dtype, said)
+
+
+def _as_read(array: Array, dtype: torch.dtype, told: str) -> torch.Tensor:
+    """In the network's own numbers. Raises ImageError for those that these cannot be."""
+    found = torch.tensor(array)
+    try:
+        return found if dtype.is_floating_point else whole(found, dtype, told)
+    except InputError as error:
+        raise ImageError(str(error)) from error
 
 
 @contextmanager

@@ -442,7 +442,7 @@ def read_numbers(data: bytes) -> Array:
     except ValueError as error:  # more dimensions than there can be, or larger ones of nothing
         raise ImageError(f"an array of shape {one_line(str(shape), 60)}") from error
     if dtype.kind != "f":
-        return array
+        return array.astype(dtype.newbyteorder("="))  # a copy, as torch wants it
     with np.errstate(over="ignore"):
         floats = array.astype(np.float32)
     if not np.isfinite(floats).all():

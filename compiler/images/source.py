@@ -195,9 +195,15 @@ def image_source(
 
     Raises InputError or ImageError that names `parameter`.
     """
-    least = 2 if len(input_shapes) == 1 else 1  # a waveform alone has no batch
-    if any(len(one) < least for one in input_shapes):
+    if all(len(one) < 2 for one in input_shapes):
         raise InputError(f"`{parameter}` works for networks that read (N, …); leave it out")
+    if len({one[:1] for one in map(tuple, input_shapes)}) > 1:
+        held = ", ".join("×".join(map(str, one)) for one in input_shapes)
+        raise InputError(
+            f"`{parameter}`: the network reads {held}, not one (N, …) of every input, and where a "
+            "sample ends cannot be told",
+            "leave it out, or give `inputs` of one N",
+        )
     dtypes = dtypes or [torch.float32] * len(input_shapes)
     names = names or [f"input_{i}" for i in range(len(input_shapes))]
     given_for = zip(input_shapes, dtypes, names, strict=True)
@@ -207,7 +213,7 @@ def image_source(
     if not isinstance(given, ImageFolder):
         return ImageSource(collected(given, reads, parameter))
     path = path_of(parameter, given.path)
-    if path.is_file() and path.suffix.lower() in (".npy", ".npz"):
+    if not path.is_dir() and path.suffix.lower() in (".npy", ".npz"):
         told = given.resize, given.mean, given.std, given.bgr, given.scale, given.classes
         if (*told, given.annotations) != (*NO_IMAGES, None, None):
             raise InputError(f"`{parameter}` holds arrays, which are read as they are")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -106,8 +106,8 @@ def collected(given: Any, reads: Sequence[Reads], parameter: str) -> TensorImage
     Raises InputError that names `parameter`: no images, another shape or kind of numbers, labels
     for some of them only, more than MEMORY_BYTES.
     """
-    several = len(reads) > 1
-    if _are_batches(given, reads) if several else _is_batch(given, reads[0].shape):
+    several, given = len(reads) > 1, _tensors(given, parameter)
+    if _are_batches(given) if several else _is_batch(given, reads[0].shape):
         batches: Any = [given]
     elif isinstance(given, Tensor):
         raise _shape_error(given, reads, parameter)
@@ -122,7 +122,8 @@ def collected(given: Any, reads: Sequence[Reads], parameter: str) -> TensorImage
     inputs: list[tuple[Tensor, ...]] = []
     labels: list[Tensor | None] = []
     held = 0
-    for batch in _items(batches, parameter):
+    for item in _items(batches, parameter):
+        batch = _tensors(item, parameter)
         if several:
             x, y = _several(batch, reads, parameter)
         else:
@@ -163,9 +164,22 @@ def _items(batches: Iterable[Any], parameter: str) -> Iterator[Any]:
         yield item
 
 
-def _tensor(given: Any) -> Any:
-    """Arrays of numpy become tensors."""
-    return torch.as_tensor(cast(Any, given)) if isinstance(given, np.ndarray) else given
+def _tensors(given: Any, parameter: str) -> Any:
+    """Arrays of numpy, and those in tuples and lists, become tensors. Raises InputError for those
+    that hold no numbers."""
+    if isinstance(given, tuple | list):
+        items = cast("Sequence[Any]", given)
+        arrays = any(isinstance(one, np.ndarray | tuple | list) for one in items)
+        if not arrays:
+            return cast(Any, given)
+        made = [_tensors(one, parameter) for one in items]
+        return tuple(made) if isinstance(given, tuple) else made
+    if not isinstance(given, np.ndarray):
+        return given
+    array = cast("np.ndarray[Any, Any]", given)
+    if array.dtype.kind not in "uifb":
+        raise InputError(f"`{parameter}` holds an array of {array.dtype}; give numbers")
+    return torch.as_tensor(array.astype(array.dtype.newbyteorder("="), order="C"))
 
 
 def _is_batch(given: Any, shape: tuple[int, ...]) -> bool:
@@ -196,8 +210,6 @@ def _one(batch: Any, reads: Reads, parameter: str) -> tuple[tuple[Tensor], Tenso
     """(inputs, labels) of one item of an iterable."""
     labels: Any = None
     parts = cast(Sequence[Any], batch) if isinstance(batch, tuple | list) else ()
-    if len(parts) == 2:
-        parts = batch = (_tensor(parts[0]), parts[1])
     if _is_pair(batch, reads.shape):
         batch, labels = cast(Any, parts)
     elif len(parts) == 1:
@@ -208,13 +220,16 @@ def _one(batch: Any, reads: Reads, parameter: str) -> tuple[tuple[Tensor], Tenso
     return (x,), labels_of(labels, len(x), parameter, single=single)
 
 
-def _are_batches(given: Any, reads: Sequence[Reads]) -> bool:
-    """One batch of several inputs, alone or with its labels."""
-    parts = cast("Sequence[Any]", given) if isinstance(given, tuple) else ()
-    if len(parts) == 2 and isinstance(parts[0], tuple | list):
-        parts = cast("Sequence[Any]", parts[0])
-    shapes = [tuple(x.shape[1:]) if isinstance(x, Tensor) else None for x in parts]
-    return shapes == [one.shape for one in reads]
+def _are_batches(given: Any) -> bool:
+    """One batch of several inputs, alone or with its labels: items of an iterable are tuples."""
+    parts = cast("Sequence[Any]", given) if isinstance(given, tuple | list) else ()
+    if len(parts) == 2 and isinstance(parts[0], tuple | list):  # or two batches
+        return not isinstance(parts[1], tuple | list) or _boxes_are(parts[1])
+    return bool(parts) and isinstance(parts[0], Tensor)
+
+
+def _boxes_are(given: Any) -> bool:
+    return all(isinstance(one, Mapping) for one in cast("Sequence[Any]", given))
 
 
 def _several(
@@ -230,7 +245,7 @@ def _several(
     if len(parts) != len(reads):
         raise InputError(
             f"`{parameter}`: the network has {len(reads)} inputs; give tuples of {len(reads)} "
-            "tensors, or pairs of such a tuple and its labels"
+            f"tensors, {said(reads, named=True)}, or pairs of such a tuple and its labels"
         )
     found = [_input(x, one, reads, parameter) for x, one in zip(parts, reads, strict=True)]
     inputs = tuple(x for x, _ in found)
@@ -245,7 +260,9 @@ def _several(
 
 def _input(given: Any, reads: Reads, among: Sequence[Reads], parameter: str) -> tuple[Tensor, bool]:
     """(n, …) of one input, `among` all, and whether it was a single one without its batch."""
-    batch, shape, dtype = _tensor(given), reads.shape, reads.dtype
+    batch, shape, dtype = given, reads.shape, reads.dtype
+    if not shape and isinstance(batch, int | float):
+        batch = torch.tensor(batch)
     if not isinstance(batch, Tensor):
         kind = type(cast(object, batch)).__name__
         raise InputError(
@@ -263,10 +280,22 @@ def _input(given: Any, reads: Reads, among: Sequence[Reads], parameter: str) -> 
         )
     if batch.is_meta or batch.layout != torch.strided or not len(batch):
         raise InputError(f"`{parameter}` holds a tensor that is empty, sparse or on device meta")
-    x = batch.detach().to("cpu", dtype)
+    x = batch.detach().cpu()
+    x = x.to(dtype) if dtype.is_floating_point else whole(x, dtype, f"`{parameter}`")
     if not bool(x.isfinite().all()):
         raise InputError(f"`{parameter}` holds NaN or infinity; give finite inputs")
     return x, single
+
+
+def whole(given: Tensor, dtype: torch.dtype, told: str) -> Tensor:
+    """Whole numbers in another type. Raises InputError for those that it has not."""
+    numbers = cast("np.ndarray[Any, Any]", given.numpy())
+    kind = str(dtype).removeprefix("torch.")
+    found = numbers.astype(kind)
+    if (found != numbers).any():
+        number = numbers[found != numbers].flat[0]
+        raise InputError(f"{told} holds {number}; the network reads {kind}, which has none such")
+    return torch.as_tensor(found)
 
 
 def _shape_error(given: Tensor, reads: Sequence[Reads], parameter: str) -> InputError:
@@ -274,6 +303,9 @@ def _shape_error(given: Tensor, reads: Sequence[Reads], parameter: str) -> Input
     return InputError(f"`{parameter}` has shape {found}; the network reads {said(reads)}")
 
 
-def said(reads: Sequence[Reads]) -> str:
-    """In words: n×3×224×224."""
-    return " and ".join("×".join(map(str, ("n", *one.shape))) for one in reads)
+def said(reads: Sequence[Reads], *, named: bool = False) -> str:
+    """In words: n×3×224×224, behind the input's name if `named`."""
+    shapes = ["×".join(map(str, ("n", *one.shape))) for one in reads]
+    if named:
+        shapes = [f"{one.name} {shape}" for one, shape in zip(reads, shapes, strict=True)]
+    return " and ".join(shapes)

@@ -20,7 +20,7 @@ from shrinkc.compiler.capture.names import returned_nodes, with_output_names, wo
 from shrinkc.compiler.capture.structure import Restored, Structure, structure_of
 from shrinkc.compiler.images.annotations import require_apart
 from shrinkc.compiler.images.source import Given, ImageSource, image_source, letterboxed
-from shrinkc.compiler.images.tensors import in_parts
+from shrinkc.compiler.images.tensors import TensorImages, in_parts
 from shrinkc.compiler.load.file_kind import identify
 from shrinkc.compiler.load.load import MAX_BYTES, read_model, refuse_architecture
 from shrinkc.compiler.load.onnx.file import read_onnx
@@ -39,7 +39,7 @@ from shrinkc.compiler.tasks.by_outputs import task_of
 from shrinkc.compiler.tasks.classification import has_scores
 from shrinkc.compiler.tasks.dense import Dense
 from shrinkc.compiler.tasks.task import Answer, LabelKind, Task
-from shrinkc.errors import InputError
+from shrinkc.errors import InputError, ModelRunError
 from shrinkc.passes import ir
 from shrinkc.passes.base import copy_graph
 from shrinkc.passes.recurrent import Recurrent
@@ -159,6 +159,8 @@ class Subject:
         images = {
             name: read(name, one, use) for name, (one, use) in given.items() if one is not None
         }
+        for name, one in images.items():
+            self._require_known(one, name)
         if any(one.kind == "boxes" for one in images.values()):  # a network reads all in one way
             for name, (one, use) in given.items():
                 if one is not None and images[name].preprocessing is not None:
@@ -204,6 +206,34 @@ class Subject:
         answer = self._answers(())[0]
         named = task.reads in (None, "classes")
         return named and task.judges(answer) and task.classes(answer) is not None
+
+    def _require_known(self, source: ImageSource, name: str) -> None:
+        """Raise InputError for whole numbers that the network has no answer to, such as words that
+        its table lacks. The least and the largest of every place tell, and where it does not run on
+        these, it is run on every sample."""
+        given = source.images
+        if not isinstance(given, TensorImages) or not any(map(_counts, given.inputs)):
+            return
+        ends = tuple(
+            torch.stack((x.amin(0), x.amax(0)))
+            if _counts(x)
+            else x[:1].repeat(2, *(1,) * (x.ndim - 1))
+            for x in given.inputs
+        )
+        if all(self._trouble(few) is None for few in in_parts(ends, 1)):
+            return
+        for i, one in enumerate(in_parts(given.inputs, 1)):
+            trouble = self._trouble(one)
+            if trouble is not None:
+                raise InputError(f"`{name}`, sample {i}: {trouble}", "give what the network knows")
+
+    def _trouble(self, one: tuple[Tensor, ...]) -> str | None:
+        """Why the network does not run on a sample, or None."""
+        try:
+            self.reference(at_batch(one, len(self.inputs[0])))
+        except ModelRunError as error:
+            return error.message
+        return None
 
     def _answers(self, images: Iterable[ImageSource]) -> tuple[Answer, int]:
         """The outputs for some of the first images that can be read, else for the example inputs,
@@ -482,6 +512,11 @@ def _fits(answer: Answer, source: ImageSource) -> bool:
     except InputError:
         return False
     return True
+
+
+def _counts(x: Tensor) -> bool:
+    """Whether it holds whole numbers, and not truth."""
+    return not x.is_floating_point() and x.dtype != torch.bool
 
 
 def require_layers(graph_module: fx.GraphModule) -> None:

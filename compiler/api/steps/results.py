@@ -51,22 +51,31 @@ class Compiled:
         )
 
     def __call__(self, *inputs: Tensor) -> Any:
-        """What the model returned, computed by the file: float32 (N, …), for any N where the file's
-        batch is free or the network treats samples one by one.
+        """What the model returned, computed by the file: (N, …), for any N where the file's batch
+        is free or the network treats samples one by one.
 
         Raises InputError for inputs of another kind, number or shape.
         """
         for x in inputs:
             check_kind("inputs", x, Tensor, "tensors, one after the other")
-            if not x.is_floating_point() or x.is_meta:
-                kind = "no numbers (device meta)" if x.is_meta else str(x.dtype)[len("torch.") :]
-                raise InputError(f"`inputs` holds {kind}; give floats as the network reads them")
-        wanted = [tuple(value.shape[1:]) for value in self.artefact.program.inputs]
-        counts = {len(x) for x in inputs if x.ndim}
-        if [tuple(x.shape[1:]) for x in inputs] != wanted or len(counts) > 1 or 0 in counts:
-            shapes = ", ".join("×".join(map(str, ("N", *shape))) for shape in wanted)
-            raise InputError(f"`inputs` do not fit: this network reads {shapes}, N of 1 or more")
-        arrays = self.artefact.run(tuple(x.detach().to("cpu", torch.float32) for x in inputs))
+        wanted = self.artefact.program.inputs
+        shapes = [tuple(value.shape[1:]) for value in wanted]
+        counts = [len(x) if x.ndim else 0 for x in inputs]
+        own = [value.shape[0] for value in wanted]
+        alike = len(set(own)) == 1 and len(set(counts)) == 1  # one number of samples
+        if (
+            [tuple(x.shape[1:]) for x in inputs] != shapes
+            or not (alike or counts == own)
+            or (0 in counts)
+        ):
+            firsts = ["N"] * len(own) if len(set(own)) == 1 else own
+            said = ", ".join(
+                "×".join(map(str, (n, *shape))) for n, shape in zip(firsts, shapes, strict=True)
+            )
+            some = ", N of 1 or more" if firsts[0] == "N" else ""
+            raise InputError(f"`inputs` do not fit: this network reads {said}{some}")
+        read = [_as_read(x, value.dtype) for x, value in zip(inputs, wanted, strict=True)]
+        arrays = self.artefact.run(tuple(read))
         return self.structure.restore([torch.as_tensor(array) for array in arrays])
 
     def save(self, out: str | os.PathLike[str]) -> Path:
@@ -168,6 +177,16 @@ def _save(folders: Mapping[str, Mapping[str, bytes]], out: str | os.PathLike[str
             for file, content in files.items():
                 (stage / name / file).write_bytes(content)
     return folder
+
+
+def _as_read(x: Tensor, dtype: str) -> Tensor:
+    """An input in the numbers that the network reads. Raises InputError for others."""
+    wanted = getattr(torch, dtype)
+    if x.is_meta or x.is_floating_point() != wanted.is_floating_point:
+        kind = "no numbers (device meta)" if x.is_meta else str(x.dtype).removeprefix("torch.")
+        read = "floats" if wanted.is_floating_point else dtype
+        raise InputError(f"`inputs` holds {kind}; give {read} as the network reads them")
+    return x.detach().to("cpu", wanted)
 
 
 def _digest(module: nn.Module) -> int:

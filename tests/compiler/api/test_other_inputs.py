@@ -175,3 +175,114 @@ def test_from_the_command_line(
     assert len(said.strip().splitlines()) == 1
     with pytest.raises(ShrinkcError, match=r"2 inputs: give an .npz of the arrays image, facts"):
         shrinkc.compile(made(kind), (images[:1], facts[:1]), target="rpi4", images=tmp_path)
+
+
+class Counted(nn.Module):
+    """A picture and a number for it, (N,), as the step of a diffusion."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, 1, 1), nn.Conv2d(16, 3, 3, 1, 1)
+
+    def forward(self, image: Tensor, step: Tensor) -> Tensor:
+        return self.second(self.first(image).relu() * step[:, None, None, None])
+
+
+class Kept(nn.Module):
+    """Words of which some are masked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(20, 16), nn.Linear(16, 3)
+
+    def forward(self, words: Tensor, kept: Tensor) -> Tensor:
+        return self.head(self.words(words).masked_fill(~kept[..., None], 0.0).sum(1))
+
+
+class Similar(nn.Module):
+    """One query against several examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, 16)
+
+    def forward(self, query: Tensor, examples: Tensor) -> Tensor:
+        return self.embed(query) @ self.embed(examples).T
+
+
+def test_files_are_called_with_what_the_network_reads() -> None:
+    network, inputs = made(Kept), (torch.randint(0, 20, (4, 6)), torch.rand(4, 6) > 0.3)
+    compiled = shrinkc.compile(network, example(inputs), target="rpi4", runs=0)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(*inputs), network(*inputs), rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="`inputs` holds float32; give int64 as the network"):
+        compiled(inputs[0].float(), inputs[1])
+    similar, given = made(Similar), (torch.randn(1, 8), torch.randn(5, 8))
+    compiled = shrinkc.compile(similar, given, target="rpi4", runs=0)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(*given), similar(*given), rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="this network reads 1×8, 5×8"):
+        compiled(torch.randn(5, 8), torch.randn(5, 8))
+
+
+def test_a_number_for_each_sample_is_an_input() -> None:
+    network, inputs = made(Counted), (drawn(3, 16, 16), drawn(seed=1))
+    found = shrinkc.compile(
+        network, example(inputs), target="rpi4", precision="int8", images=inputs, runs=0
+    )
+    assert all(file.signal[0].snr_db > 25 for file in found.report.artefacts)
+
+
+def test_inputs_of_several_lengths_have_no_samples() -> None:
+    with pytest.raises(InputError, match="the network reads 1×8, 5×8, not one"):
+        shrinkc.prune(
+            made(Similar),
+            (torch.randn(1, 8), torch.randn(5, 8)),
+            goal=Goal.channels(0.5),
+            criterion="he",
+            images=(drawn(8), drawn(8, seed=1)),
+        )
+
+
+@pytest.mark.parametrize("word", [50, -1])
+def test_words_that_the_network_lacks(word: int) -> None:
+    words = WORDS.repeat(3, 1)
+    words[41, 3] = word  # none of those that tell what outputs mean
+    network, how = made(Words), {"images": words, "target": "rpi4", "runs": 0}
+    for run in (
+        lambda: shrinkc.compile(network, WORDS[:1], precision="int8", **how),
+        lambda: shrinkc.plan(network, WORDS[:1], goal=Goal.speedup(1.1), **how),
+        lambda: shrinkc.sensitivity(network, WORDS[:1], images=words),
+    ):
+        with pytest.raises(InputError, match=r"`images`, sample 41: .* index out of range"):
+            run()
+
+
+def test_words_beside_truth_and_floats() -> None:
+    class Said(Kept):
+        def forward(self, words: Tensor, kept: Tensor, heard: Tensor) -> Tensor:  # pyright: ignore
+            return super().forward(words, kept) * heard[:, :3]
+
+    words, heard = WORDS % 20, drawn(5)
+    inputs = words, WORDS % 3 > 0, heard
+    found = shrinkc.compile(
+        *(made(Said), example(inputs)), target="rpi4", precision="int8", images=inputs, runs=0
+    )
+    assert found.report.images == COUNT / 2
+    words[3, 3] = 20
+    with pytest.raises(InputError, match=r"`images`, sample 3: .* index out of range"):
+        shrinkc.compile(made(Said), example(inputs), target="rpi4", images=inputs, runs=0)
+
+
+def test_group_fisher_of_words() -> None:
+    network, labels = made(Words), torch.arange(COUNT) % 3
+    pruned = shrinkc.prune(
+        *(network, WORDS[:1]),
+        goal=Goal.channels(0.7),
+        criterion="group-fisher",
+        images=(WORDS, labels),
+        labels=True,
+    )
+    assert sum(p.numel() for p in pruned.parameters()) < sum(
+        p.numel() for p in network.parameters()
+    )

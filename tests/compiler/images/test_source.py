@@ -68,6 +68,78 @@ def test_tensors_with_labels(given: Any) -> None:
     assert torch.equal(labels, Y)
 
 
+def test_arrays_of_numpy() -> None:
+    inputs, labels = read((X.numpy(), Y.numpy()))
+    assert torch.equal(inputs, X)
+    assert labels is not None
+    assert torch.equal(labels, Y)
+    with pytest.raises(InputError, match="`images` holds an array of <U1; give numbers"):
+        read((X.numpy(), np.array(["a"] * len(X))))
+
+
+FACTS = torch.randn(10, 6, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ((X, FACTS), Y),
+        (X, FACTS, Y),
+        [[X, FACTS], Y],
+        ((X.numpy(), FACTS.numpy()), Y.numpy()),
+        [((X[:4], FACTS[:4]), Y[:4]), ((X[4:], FACTS[4:]), Y[4:])],
+        [((x.numpy(), f.numpy()), int(y)) for x, f, y in zip(X, FACTS, Y, strict=True)],
+        DataLoader(TensorDataset(X, FACTS, Y), batch_size=4),
+    ],
+    ids=["nested", "flat", "lists", "numpy", "batches", "samples", "loader"],
+)
+def test_several_inputs_with_labels(given: Any) -> None:
+    images: Any = image_source(given, (*SHAPES, (1, 6)), "images").images
+    assert torch.equal(images.inputs[0], X)
+    assert torch.equal(images.inputs[1], FACTS)
+    assert torch.equal(images.labels, Y)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((FACTS, X), "shape 10×6; the network reads n×3×8×8 and n×6"),
+        ({"image": X, "facts": FACTS}, "tuples of 2 tensors, image n×3×8×8 and facts n×6, or"),
+        ([{"image": X, "facts": FACTS}], "tuples of 2 tensors, image n×3×8×8 and facts n×6, or"),
+        (((X, FACTS), (X, FACTS[:5])), "holds 10, 5 of the network's inputs"),
+    ],
+    ids=["swapped", "dictionary", "dictionaries", "counts"],
+)
+def test_several_inputs_are_told_by_name_and_shape(given: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        image_source(given, (*SHAPES, (1, 6)), "images", names=("image", "facts"))
+
+
+def test_whole_numbers_of_other_types(tmp_path: Path) -> None:
+    def words(given: Any, dtype: torch.dtype = torch.int64) -> Tensor:
+        images: Any = image_source(given, ((1, 3),), "images", dtypes=[dtype]).images
+        return images.inputs[0]
+
+    numbers = np.arange(12).reshape(4, 3)
+    for kind in ("<i4", ">i8", "u2", "u8"):
+        np.save(tmp_path / "words.npy", numbers.astype(kind))
+        assert words(tmp_path / "words.npy").tolist() == numbers.tolist()
+        (tmp_path / kind).mkdir()
+        for i, row in enumerate(numbers):
+            np.save(tmp_path / kind / f"{i}.npy", row.astype(kind))
+        assert words(tmp_path / kind).tolist() == numbers.tolist()
+    with pytest.raises(InputError, match="`images` holds 300; the network reads uint8"):
+        words(torch.tensor([[1, 2, 300]]), torch.uint8)
+    np.save(tmp_path / "words.npy", np.full((4, 3), 2**63 + 5, np.uint64))
+    with pytest.raises(ImageError, match=r"words\.npy holds 9223372036854775813"):
+        words(tmp_path / "words.npy")
+
+
+def test_a_file_of_arrays_that_is_not_there() -> None:
+    with pytest.raises(ImageError, match="No such file"):
+        image_source("missing.npz", (*SHAPES, (1, 6)), "images")
+
+
 def test_what_fits_read_are_the_same_bits() -> None:
     source = image_source((X, Y), SHAPES, "images")
     images = source.decoded(Silent())
