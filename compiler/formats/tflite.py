@@ -39,7 +39,7 @@ from shrinkc.compiler.formats.tflite_boundary import (
     with_quantised_boundary,
     with_signature_names,
 )
-from shrinkc.compiler.formats.tflite_operators import require_numbers
+from shrinkc.compiler.formats.tflite_operators import require_numbers, require_types
 from shrinkc.compiler.quantise.ranges import Range
 from shrinkc.compiler.quantise.rounding import Grid
 from shrinkc.compiler.quantise.simulate import Quantisation
@@ -75,6 +75,7 @@ class TfliteFormat(Format):
         program, kept = quantisation.program, quantisation.keep_fp32
         with quantiser("ai-edge-quantizer"):
             made = quantize_tflite(data, program, batches, quantisation.ranges, kept)
+            require_types(made)
             return Written(with_signature_names(made))
 
     def described(self, data: bytes, description: Description) -> bytes:

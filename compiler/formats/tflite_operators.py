@@ -15,7 +15,7 @@ from math import prod
 from typing import Any
 
 from shrinkc.compiler.support.text import counted, one_line, shown
-from shrinkc.errors import DeviceError, LoadError
+from shrinkc.errors import DeviceError, ExportError, LoadError
 from shrinkc.latency_tables.key import OpKey
 
 MOST = 100_000  # tensors, operators
@@ -129,6 +129,42 @@ def require_numbers(data: bytes) -> None:
         raise LoadError(
             f"it has tensors of kind {others[0]}; only files of numbers can be compared"
         )
+
+
+# What only moves numbers believes that its result has the type of what it reads.
+_MOVES = frozenset(
+    (
+        *(
+            "RESHAPE",
+            "TRANSPOSE",
+            "SQUEEZE",
+            "EXPAND_DIMS",
+            "SLICE",
+            "STRIDED_SLICE",
+            "PAD",
+            "PADV2",
+        ),
+        *("MIRROR_PAD", "GATHER", "GATHER_ND", "TILE", "REVERSE_V2", "CONCATENATION", "PACK"),
+        *("UNPACK", "SPLIT", "SPLIT_V", "BROADCAST_TO", "DEPTH_TO_SPACE", "SPACE_TO_DEPTH"),
+        *("MAX_POOL_2D", "RESIZE_NEAREST_NEIGHBOR"),
+    )
+)
+
+
+def require_types(data: bytes) -> None:
+    """Raise ExportError where an operator that moves numbers has a result of another type: kernels
+    then write as many bytes as they read, beyond the result's end."""
+    schema: Any = importlib.import_module("ai_edge_litert.schema_py_generated")
+    model = schema.Model.GetRootAs(data, 0)
+    for op in _ops(schema, model, model.Subgraphs(0)):
+        if op.kind not in _MOVES:
+            continue
+        reads = op.operands[-1:] if op.kind == "SPLIT" else op.operands[:1]
+        reads = op.operands if op.kind in ("CONCATENATION", "PACK") else reads
+        kinds = {one.kind for one in (*reads, *op.outputs)}
+        if len(kinds) > 1:
+            told = " and ".join(sorted(kinds))
+            raise ExportError(f"the {op.kind} of '{op.outputs[0].name}' has types {told}")
 
 
 def _ops(schema: Any, model: Any, graph: Any) -> Iterator[_Op]:

@@ -65,7 +65,7 @@ def write_tflite(program: ops.Program, *, copied_outputs: bool = False) -> bytes
     for op in program.ops:
         w.enter(op)
         _write(w, op)
-    outputs = [w.add_output(value, copied=copied_outputs) for value in program.outputs]
+    outputs = w.add_outputs(program.outputs, copied=copied_outputs)
     return w.emit.builder.finish(
         list(zip((value.name for value in program.inputs), inputs, strict=True)),
         list(zip((value.name for value in program.outputs), outputs, strict=True)),

@@ -6,6 +6,7 @@ their result (`define`). A TRANSPOSE or RESHAPE is written only between the two,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -69,22 +70,35 @@ class Writer:
         self._results.add(tensor)
         return tensor
 
-    def add_output(self, value: Value, *, copied: bool = False) -> int:
-        """The tensor of a graph output: one of its own, named after the value unless an input
-        or another output is; `copied`: or a tensor that operators read, too."""
-        self._place = (value.name, "output")
-        self.emit.enter(value.name)
-        tensor = self.arrange_view(self.view(value), boundary_order(value))
-        if tensor in self._results or isinstance(self.resolve(value), Const):
-            tensor = self.emit.copy(tensor, self.emit.shape(tensor))
-        elif copied and self.emit.builder.is_read(tensor):
+    def add_outputs(self, values: Sequence[Value], *, copied: bool = False) -> list[int]:
+        """The tensors of the graph's outputs: each has one of its own, named after the value unless
+        an input or another output is; `copied`: or one that operators read, other copies too."""
+        tensors: list[int] = []
+        for value in values:
+            self._output(value)
+            tensors.append(self.arrange_view(self.view(value), boundary_order(value)))
+        often = Counter(tensors)
+        return [
+            self._add_output(value, tensor, copied=copied, shared=often[tensor] > 1)
+            for value, tensor in zip(values, tensors, strict=True)
+        ]
+
+    def _add_output(self, value: Value, tensor: int, *, copied: bool, shared: bool) -> int:
+        self._output(value)
+        if copied and (shared or self.emit.builder.is_read(tensor)):
             tensor = self.emit.copy(tensor, self.emit.shape(tensor))
             self._results.add(tensor)
             return tensor  # the name is that of what the operators read, as ranges know it
+        if tensor in self._results or isinstance(self.resolve(value), Const):
+            tensor = self.emit.copy(tensor, self.emit.shape(tensor))
         self._results.add(tensor)
         if self.emit.builder.named(value.name) not in self._results:
             self.emit.builder.rename(tensor, value.name)
         return tensor
+
+    def _output(self, value: Value) -> None:
+        self._place = (value.name, "output")
+        self.emit.enter(value.name)
 
     def enter(self, op: Op) -> None:
         """What follows translates `op`: it names tensors and errors."""

@@ -27,7 +27,7 @@ from shrinkc.compiler.quantise.simulate import simulate
 from shrinkc.compiler.support.difference import relative_error
 from shrinkc.compiler.support.progress import Silent
 from shrinkc.compiler.verify.files import Artefact, artefact
-from shrinkc.errors import InputError
+from shrinkc.errors import ExportError, InputError
 
 pytest.importorskip("ai_edge_quantizer")
 SEEN = images(12)
@@ -277,3 +277,41 @@ def test_infinity_stays_in_fp32(how: str) -> None:
     )
     for file in found.report.artefacts:
         assert file.signal[0].snr_db > 20
+
+
+class Twice(nn.Module):
+    """One map that is returned twice, flattened, and read beside that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y = self.conv(x)
+        return y.flatten(2), y.reshape(len(y), 5, -1), y.flatten(2).amax(-1)
+
+
+def test_outputs_that_are_one_tensor_are_copies() -> None:
+    """One of them was copied from the other, in floats into a tensor of int8: beyond its end."""
+    torch.manual_seed(0)
+    x = torch.randn(24, 3, 16, 16)
+    network = Twice().eval()
+    found = shrinkc.compile(network, x[:1], target="rpi4", precision="int8", images=x, runs=0)
+    with torch.no_grad():
+        want = network(x[:1])
+    for file in found.report.artefacts:
+        assert all(one.snr_db > 30 for one in file.signal)
+    for form in (ONNX, TFLITE):
+        got = artefact(form, found.files[form.file], found.artefact.program).run((x[:1],))
+        assert all(relative_error(a, b.numpy()) < 0.05 for a, b in zip(got, want, strict=True))
+        assert (got[0] == got[1]).all()
+
+
+def test_an_operator_with_two_types_is_not_run() -> None:
+    """What ai-edge-quantizer makes of outputs that operators read, where they are not copied."""
+    torch.manual_seed(0)
+    made = prepare(deployed(Twice()), images(12), Int8())
+    q = made.quantisation
+    plain = write_tflite(q.program)
+    with pytest.raises(ExportError, match=r"the RESHAPE of '.*' has types FLOAT32 and INT8"):
+        TFLITE.quantise(plain, q, SEEN[:2])
