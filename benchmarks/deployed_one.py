@@ -129,7 +129,9 @@ def _planned(model: nn.Module, x: Inputs) -> Row:
     damage."""
     torch.manual_seed(2)
     images = tuple(
-        torch.randn(IMAGES, *one.shape[1:]) if one.is_floating_point() else one.repeat(IMAGES, 1)
+        torch.randn(IMAGES, *one.shape[1:])
+        if one.is_floating_point()
+        else one.repeat(IMAGES, *(1,) * (one.ndim - 1))
         for one in x
     )
     given: Any = {"images": images[0] if len(images) == 1 else [images]}
