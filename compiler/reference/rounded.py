@@ -4,10 +4,7 @@ A sum of n products that is added up in another order, or whose weights were fol
 if each of its terms were off by √n quarters of float32's last place. How much of that reaches the
 outputs is the network's own doing: Monte Carlo arithmetic (Parker, 1997) tells it, for inputs that
 hardly reach the outputs, too, and without relying on the one error that PyTorch happens to make.
-
-Means and sums of a map are added up as runtimes do, one number after the other, where PyTorch adds
-up parts of it: of a thousand equal numbers every addition rounds the same way, and a hundred
-thousandth of the mean is lost, which no random order would lose.
+Means and sums of a map, and norms by them, are added up in order as well (`in_order`).
 
 PyTorch's sigmoid is right in its last bits however small the result is. ONNX Runtime's is a
 rational function around a half, off by up to 1.7e-7 everywhere: of 2e-8 nothing is left. A score
@@ -17,14 +14,15 @@ that is small on all inputs tells no more than that.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, ClassVar, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from shrinkc.compiler.reference.in_order import REDUCTIONS, dims_of, off_in_order
 
 _aten: Any = torch.ops.aten
 QUARTER = 2.0**-25  # of the last place of a number in float32, as a share of it
@@ -74,10 +72,9 @@ class Rounded(TorchDispatchMode):
             self.met = True
             step = math.sqrt(max(1, count(args))) * QUARTER
             args = tuple(self._moved(x, step) for x in args)
-        result = func(*args, **kwargs)
-        if count is not None and func in _REDUCTIONS and _in_float32(args[0]):
-            off = _one_by_one(args[0], _dims(args), mean=func in _MEANS)
-            result = result + off.reshape(result.shape)
+        result: Any = func(*args, **kwargs)
+        if count is not None:
+            result = _plus(result, off_in_order(func, args))
         if not self._paused and func in _OF_ONE + _TIMES_X:
             self.met = True
             up = 2 * torch.randint(2, result.shape, generator=self._generator) - 1
@@ -91,18 +88,14 @@ class Rounded(TorchDispatchMode):
         return x * (1 + step * torch.randn(x.shape, generator=self._generator, dtype=x.dtype))
 
 
-def _in_float32(x: Tensor) -> bool:
-    return x.dtype == torch.float32 and x.numel() > 0
-
-
-def _one_by_one(x: Tensor, dims: Sequence[int], mean: bool) -> Tensor:
-    """How far off a sum or a mean over `dims` is, dimensions kept, if it is added up in order."""
-    kept = [i for i in range(x.ndim) if i not in dims]
-    rows = x.permute(*kept, *dims).reshape(*(x.shape[i] for i in kept), -1)
-    in_order = torch.as_tensor(np.add.accumulate(rows.numpy(), -1)[..., -1])
-    exact = rows.double().sum(-1)
-    off = (in_order - exact) / (rows.shape[-1] if mean else 1)
-    return off.to(x.dtype).reshape([1 if i in dims else n for i, n in enumerate(x.shape)])
+def _plus(result: Any, off: Tensor | None) -> Any:
+    """An operator's result, or the first of them, that much off."""
+    if off is None:
+        return result
+    if isinstance(result, Tensor):
+        return result + off.reshape(result.shape)
+    first, *others = result
+    return (first + off, *others)
 
 
 # --- how many terms a sum has, by the operator's arguments ----------------------------------------
@@ -114,24 +107,27 @@ def _of_convolution(args: tuple[Any, ...]) -> int:
 
 
 def _of_reduction(args: tuple[Any, ...]) -> int:
-    return math.prod(args[0].shape[one] for one in _dims(args))
+    return math.prod(args[0].shape[one] for one in dims_of(args))
 
 
-def _dims(args: tuple[Any, ...]) -> list[int]:
-    """Over which a reduction goes, counted from the front."""
-    x, dims = args[0], (args[1] if len(args) > 1 else None)
-    dims = [dims] if isinstance(dims, int) else dims or range(x.ndim)
-    return [one % x.ndim for one in dims]
-
-
-_MEANS = (_aten.mean.default, _aten.mean.dim)
-_REDUCTIONS = (*_MEANS, _aten.sum.default, _aten.sum.dim_IntList)
 _TERMS: dict[Any, Callable[[tuple[Any, ...]], int]] = {
     _aten.convolution.default: _of_convolution,
     **dict.fromkeys((_aten.mm.default, _aten.bmm.default), lambda args: args[0].shape[-1]),
     **dict.fromkeys((_aten.addmm.default, _aten.baddbmm.default), lambda args: args[1].shape[-1]),
-    **dict.fromkeys(_REDUCTIONS, _of_reduction),
+    **dict.fromkeys(REDUCTIONS, _of_reduction),
     _aten._adaptive_avg_pool2d.default: lambda args: args[0].shape[2:].numel(),
+    _aten.avg_pool2d.default: lambda args: math.prod(args[1]),
+    # of an instance norm, by its own input's statistics; otherwise a number times another
+    _aten.native_batch_norm.default: lambda args: (
+        args[0].numel() // args[0].shape[1] if args[5] else 1
+    ),
+    **dict.fromkeys(
+        (_aten.var.correction, _aten.std.correction, _aten.var_mean.correction), _of_reduction
+    ),
+    _aten.linalg_vector_norm.default: lambda args: _of_reduction((args[0], *args[2:])),
+    _aten.logsumexp.default: _of_reduction,
+    _aten._softmax.default: lambda args: args[0].shape[args[1]],
+    _aten.cumsum.default: lambda args: args[0].shape[args[1]],
     _aten.native_layer_norm.default: lambda args: math.prod(args[1]),
     _aten.native_group_norm.default: lambda args: args[4] * args[5] // args[6],
     _aten._scaled_dot_product_flash_attention_for_cpu.default: lambda args: args[1].shape[2],

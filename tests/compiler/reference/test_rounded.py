@@ -1,12 +1,17 @@
 """What runtimes round otherwise is no mistake of a file's; more than that is."""
 
+import copy
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import shrinkc
 from shrinkc.compiler.formats.onnx import ONNX
+from shrinkc.compiler.reference.in_order import off_in_order
 from shrinkc.compiler.reference.original import Original
 from shrinkc.compiler.reference.rounded import OFF, Rounded
 from shrinkc.compiler.support.difference import OutputError
@@ -97,6 +102,73 @@ def test_means_of_large_maps_are_no_finer_than_adding_in_order() -> None:
     with Rounded(torch.Generator().manual_seed(0)):
         assert int(torch.ones(4, dtype=torch.bool).sum()) == 4
         assert not torch.ones(0, 3).sum(0).any()
+
+
+NORMS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "instance": (nn.InstanceNorm2d(4, affine=True), (2, 4, 24, 24)),
+    "group": (nn.GroupNorm(2, 4), (2, 4, 24, 24)),
+    "layer": (nn.LayerNorm(900), (2, 3, 900)),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_are_off_as_by_sums_in_order(name: str) -> None:
+    norm, shape = NORMS[name]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in norm.parameters():
+            parameter.uniform_(0.5, 2)
+        norm.bias.zero_()  # pyright: ignore
+    x = 100 + 0.01 * torch.randn(shape)
+    rows = {"instance": (8, -1), "group": (4, -1), "layer": (6, -1)}[name]
+    flat = x.reshape(rows).numpy()
+    mean = np.add.accumulate(flat, 1)[:, -1] / np.float32(flat.shape[1])
+    centred = flat - mean[:, None]
+    square = np.add.accumulate(centred**2, 1)[:, -1] / np.float32(flat.shape[1])
+    wanted = torch.tensor(centred / np.sqrt(square + np.float32(norm.eps))[:, None]).reshape(shape)  # pyright: ignore
+    weight = norm.weight if name == "layer" else norm.weight[:, None, None]  # pyright: ignore
+    calls: list[tuple[Any, Any]] = []
+
+    class Watched(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+            calls.append((func, args))
+            return func(*args, **(kwargs or {}))
+
+    with torch.no_grad(), Watched():
+        exact = norm(x)
+    ((func, args),) = [one for one in calls if "norm" in str(one[0])]
+    with torch.no_grad():
+        off = off_in_order(func, args)
+        assert off is not None
+        precise = copy.deepcopy(norm).double()(x.double())
+        torch.testing.assert_close(
+            precise + off.reshape(shape).double(), (wanted * weight).double(), rtol=0, atol=1e-5
+        )
+    assert float(off.abs().max()) > 1e-3  # and PyTorch is nearer
+    assert float((exact - precise).abs().max()) < 0.5 * float(off.abs().max())
+
+
+class Styled(nn.Module):
+    """Instance norms of maps that are nearly constant where the image is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList([nn.Conv2d(3, 24, 3, 2, 1), nn.Conv2d(24, 24, 3, 1, 1)])
+        self.norms = nn.ModuleList([nn.InstanceNorm2d(24) for _ in range(2)])
+        self.head = nn.Conv2d(24, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = nn.functional.leaky_relu(norm(conv(x)), 0.2)
+        x = nn.functional.interpolate(self.head(x), scale_factor=2, mode="bilinear")
+        return x.sigmoid()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_instance_norms_of_flat_images_are_no_finer_than_adding_in_order(seed: int) -> None:
+    torch.manual_seed(seed)
+    found = shrinkc.compile(Styled().eval(), torch.randn(1, 3, 32, 32), target="rpi4", runs=0)
+    assert set(found.files) >= {"model.onnx", "model.tflite"}
 
 
 def test_more_than_that_is_not_forgiven() -> None:
