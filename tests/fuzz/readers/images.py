@@ -17,6 +17,7 @@ from typing import Any
 import archives
 import mutate
 import numpy as np
+import torch
 from PIL import Image
 from reader import Files, Reader
 
@@ -25,6 +26,7 @@ from shrinkc.compiler.images.arrays import read_stacked
 from shrinkc.compiler.images.cache import Reading, load_images
 from shrinkc.compiler.images.files import ImageSet, find_images, read_classes
 from shrinkc.compiler.images.preprocessing import preprocessing_for, read_image
+from shrinkc.compiler.images.tensors import Reads
 
 _PREPROCESSING = preprocessing_for((1, 3, 8, 8))
 
@@ -321,6 +323,7 @@ def _arrays() -> list[Files]:
         {"x.npy": _npy(inputs)},
         {"x.npz": archives.npz({"input": _npy(inputs), "target": _npy(target)})},
         {"x.npz": archives.npz({"input": _npy(inputs), "target": _npy(inputs)})},
+        {"x.npz": archives.npz({"input": _npy(inputs), "second": _npy(target)})},
     ]
 
 
@@ -330,14 +333,20 @@ def _changed_arrays(rng: Random, files: Files) -> Files:
         return {name: _header(rng, data)}
     if rng.random() < 0.5:
         return {name: archives.changed(rng, data)}
-    whole = {f"{n}": archives.member(data, f"{n}.npy") for n in ("input", "target")}
+    names = [n for n in ("input", "second", "target") if f"{n}.npy".encode() in data]
+    whole = {n: archives.member(data, f"{n}.npy") for n in names}
     one = rng.choice(list(whole))
     whole[one] = _header(rng, whole[one])
     return {name: archives.npz(whole)}
 
 
 def _read_arrays(folder: Path) -> None:
-    read_stacked(next(folder.iterdir()), (5,), "images")
+    path = next(folder.iterdir())
+    reads = [Reads((5,), name="input"), Reads((), torch.int64, "second")]
+    if b"second.npy" in path.read_bytes():
+        read_stacked(path, reads, "images")
+    else:
+        read_stacked(path, reads[:1], "images")
 
 
 # --- the cache -----------------------------------------------------------------------------------
