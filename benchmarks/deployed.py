@@ -101,21 +101,23 @@ def complete(rows: Sequence[Row]) -> list[Row]:
 
 
 def summary(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """For each family, and all of them: networks, and how many pass each stage and all."""
-    tried, lines = stages(rows), []
+    """For each family, and all of them: networks, how many pass each stage and all of STAGES, and
+    how many are planned, where that was tried."""
+    planned, lines = len(stages(rows)) > len(STAGES), []
     for label in (*FAMILIES, "all"):
         chosen = [row for row in rows if label in (row["family"], "all")]
         if chosen:
-            passed = [str(sum(bool(row.get(stage)) for row in chosen)) for stage in tried]
-            every = sum(all(row.get(stage) for stage in tried) for row in chosen)
+            passed = [str(sum(bool(row.get(stage)) for row in chosen)) for stage in STAGES]
+            every = sum(all(row.get(stage) for stage in STAGES) for row in chosen)
             share = f"{every} ({100 * every / len(chosen):.0f}%)"
-            lines.append((label.replace("_", " "), str(len(chosen)), *passed, share))
+            more = (str(sum(bool(row.get("planned")) for row in chosen)),) if planned else ()
+            lines.append((label.replace("_", " "), str(len(chosen)), *passed, share, *more))
     return lines
 
 
 def report(rows: Sequence[Row]) -> str:
     """The counts, and what failed with its reason."""
-    header = ("family", "networks", *stages(rows), "all of them")
+    header = ("family", "networks", *STAGES, "all of them", *stages(rows)[len(STAGES) :])
     lines = [markdown_table(header, summary(rows)), ""]
     for row in rows:
         for stage, error in row["errors"].items():

@@ -39,7 +39,8 @@ def pruned(results: Results) -> Table:
 
 def deployed(results: Results) -> Table:
     header = ("family", "networks", "captured", "ONNX equal", "TFLite equal", "pruned and equal")
-    return (*header, "all four"), summary(results.rows)
+    planned = ("planned",) if any("planned" in row for row in results.rows) else ()
+    return (*header, "all four", *planned), summary(results.rows)
 
 
 def _libraries(results: Results) -> list[tuple[str, list[Row]]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from shrinkc.compiler.tasks.classification import divergence_of_scores
+from shrinkc.compiler.tasks.classification import divergence_of_scores, has_scores
 from shrinkc.compiler.tasks.outputs import (
     Divergence,
     Output,
@@ -66,10 +66,13 @@ class Regression(PooledTask):
     def check_labels(self, answer: Answer, labels: Tensor, parameter: str) -> None:
         wanted, found = answer[0].shape[1:], labels.shape[1:]
         if wanted.numel() != found.numel():
-            raise InputError(
+            said = (
                 f"`{parameter}` has labels of shape {_shape(found)}; the network's first output is "
                 f"{_shape(wanted)} for an image, and its labels must be as many numbers"
             )
+            if has_scores(answer[0]) and found.numel() == 1:
+                raise InputError(said, "give `task` classification if they are its classes")
+            raise InputError(said)
 
     def agree(self, answer: Answer, reference: Answer) -> Tensor:
         """1 − error over variance, the mean over the outputs, at least 0: (n,)."""

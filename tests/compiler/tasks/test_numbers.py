@@ -62,6 +62,8 @@ def test_labels_tell_what_a_regression_loses() -> None:
 def test_labels_of_another_shape_are_refused() -> None:
     with pytest.raises(InputError, match="labels of shape 3; the network's first output is 2 for"):
         Regression().check_labels((drawn(4, 2),), drawn(4, 3), "images")
+    with pytest.raises(InputError, match="`task` classification if they are its classes"):
+        Regression().check_labels((drawn(4, 2),), torch.arange(4), "images")
 
 
 # --- dense ---
