@@ -32,7 +32,7 @@ class Sanity:
 
     def see_answer(self, answer: Answer) -> None:
         """Of one batch."""
-        without = [x.isnan().reshape(len(x), -1).any(1) for x in answer if x.ndim and len(x)]
+        without = [x.isnan().reshape(len(x), -1).any(1) for x in answer if x.ndim and x.numel()]
         self._answers += len(answer[0]) if answer[0].ndim else 1
         self._nothing += max((int(one.sum()) for one in without), default=0)
         labels = self._task.labels(answer)
