@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,24 +94,11 @@ class OutputError:
             return
         if not want.size:
             return
-        wanted, difference = np.asarray(want, np.float64), np.array(got, np.float64)
-        with np.errstate(invalid="ignore"):  # in place: an output may be a gigabyte
-            same = (difference == wanted) | np.isnan(wanted)
-            np.abs(np.subtract(difference, wanted, out=difference), out=difference)
-        difference[same] = 0.0
-        difference[np.isnan(difference)] = np.inf
-        difference[difference <= SMALLEST] = 0.0
-        finite = np.isfinite(wanted)
-        low = high = wanted
-        if not finite.all():
-            low, high = np.where(finite, wanted, np.inf), np.where(finite, wanted, -np.inf)
-        for dimension in channel_dimensions(wanted.ndim) or (None,):
-            rest = tuple(i for i in range(wanted.ndim) if i != dimension)
-            one = _Channels(
-                np.atleast_1d(difference.max(rest)),
-                _finite(low.min(rest)),
-                _finite(high.max(rest)),
-            )
+        dimensions = channel_dimensions(want.ndim) or (None,)
+        parts = [_along(*part, dimensions) for part in _slabs(got, want)]
+        for dimension in dimensions:
+            whole = dimension == 1 and want.ndim > 2  # slabs lie along it
+            one = _joined([part[dimension] for part in parts], whole)
             key = dimension, len(one.difference)
             known = self._along.get(key)
             if known is None:
@@ -145,6 +133,54 @@ class OutputError:
             if allowed is not None:
                 forgiven = channels.difference <= allowed.difference
                 channels.difference = np.where(forgiven, 0.0, channels.difference)
+
+
+SLAB = 1 << 22  # numbers that are compared at a time: an output may be a gigabyte
+
+
+def _slabs(got: Array, want: Array) -> Iterator[tuple[Array, Array]]:
+    """Of maps and more some channels at a time, of the rest all at once."""
+    if want.ndim < 3:
+        yield got, want
+        return
+    count = max(1, SLAB * want.shape[1] // want.size)
+    for start in range(0, want.shape[1], count):
+        yield got[:, start : start + count], want[:, start : start + count]
+
+
+def _along(
+    got: Array, want: Array, dimensions: Sequence[int | None]
+) -> dict[int | None, _Channels]:
+    wanted, difference = np.asarray(want, np.float64), np.array(got, np.float64)
+    with np.errstate(invalid="ignore"):
+        same = (difference == wanted) | np.isnan(wanted)
+        np.abs(np.subtract(difference, wanted, out=difference), out=difference)
+    difference[same] = 0.0
+    difference[np.isnan(difference)] = np.inf
+    difference[difference <= SMALLEST] = 0.0
+    finite = np.isfinite(wanted)
+    low = high = wanted
+    if not finite.all():
+        low, high = np.where(finite, wanted, np.inf), np.where(finite, wanted, -np.inf)
+    found: dict[int | None, _Channels] = {}
+    for dimension in dimensions:
+        rest = tuple(i for i in range(wanted.ndim) if i != dimension)
+        found[dimension] = _Channels(
+            *map(np.atleast_1d, (difference.max(rest), low.min(rest), high.max(rest)))
+        )
+    return found
+
+
+def _joined(parts: Sequence[_Channels], beside: bool) -> _Channels:
+    """Of all slabs: one beside the other, or of the same channels."""
+    first, *others = parts
+    if beside:
+        columns = zip(*((one.difference, one.low, one.high) for one in parts), strict=True)
+        first = _Channels(*map(np.concatenate, columns))
+    else:
+        for one in others:
+            first.add(one)
+    return _Channels(first.difference, _finite(first.low), _finite(first.high))
 
 
 def channel_dimensions(ndim: int) -> tuple[int, ...]:

@@ -142,11 +142,15 @@ class _Translator:
         """An `If` whose condition no input decides: the branch that is taken, in line."""
         inputs = (self._read(node.input[0]),)
         context = Context(self.build, node, self.file.opset, inputs, {})
-        if not context.x().same():
+        if not context.x().same() or context.tensor(0).numel() != 1:
             said = context.unsupported(_CONTROL)
             raise CaptureError(f"{self.file.path}: {said.message}")
-        name = "then_branch" if bool(context.tensor(0).reshape(-1)[0]) else "else_branch"
-        graph = next(a.g for a in node.attribute if a.name == name)
+        name = "then_branch" if bool(context.tensor(0)) else "else_branch"
+        graph = next((a.g for a in node.attribute if a.name == name), None)
+        if graph is None:
+            raise LoadError(
+                f"{self.file.path}: damaged: an If without its {name}; copy or export it again"
+            )
         outside = dict(self.values)
         self._store(graph)
         for inner in graph.node:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from shrinkc.compiler.pipeline.run import EXACT_TOLERANCE, worst_error
+from shrinkc.compiler.support import difference
 from shrinkc.compiler.support.difference import Array, OutputError, relative_error
 
 RNG = np.random.default_rng(0)
@@ -159,3 +160,22 @@ def test_flipped_integers_are_forgiven_where_rounding_flips_as_many() -> None:
     rounding.add(unsure, want)
     error.forgive(rounding)
     assert error.relative() == 0
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 5), (3, 6, 4, 5), (1, 5, 1, 3), (2, 9)])
+def test_some_channels_at_a_time_are_as_all_at_once(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    want = rng.normal(size=shape).astype(np.float32)
+    got = want + rng.normal(scale=1e-3, size=shape).astype(np.float32)
+    want[0, 1], got[0, 2] = np.inf, np.nan
+    whole, parts = OutputError(), OutputError()
+    whole.add(got, want)
+    monkeypatch.setattr(difference, "SLAB", 12)
+    parts.add(got, want)
+    assert whole._along.keys() == parts._along.keys()
+    for key, one in whole._along.items():
+        other = parts._along[key]
+        for name in ("difference", "low", "high"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
