@@ -94,11 +94,18 @@ def damaged(path: Path, what: str) -> TrainingError:
 def check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises TrainingError where a checkpoint belongs to a training with other settings."""
     for name in wanted:
-        if found.get(name) != wanted[name]:
+        if not _same(found.get(name), wanted[name]):
             raise TrainingError(
                 f"{path.parent}: holds a training with {name} {_told(found.get(name))}, not "
                 f"{wanted[name]}; give another folder, or the former settings to go on"
             )
+
+
+def _same(found: object, wanted: object) -> bool:
+    try:
+        return bool(found == wanted)
+    except (RuntimeError, ValueError):  # a damaged one may hold tensors, which compare one by one
+        return False
 
 
 def _told(value: object) -> str:
