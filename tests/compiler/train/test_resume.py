@@ -200,8 +200,7 @@ def test_every_part_of_a_checkpoint_is_checked(tmp_path: Path) -> None:
         *({name: "five"} for name in state if name != "version"),
         *({"step": -1}, {"seconds": math.nan}, {"model": {"a": 1}}, {"optimiser": {"state": 3}}),
         *({"epoch": {"more": 1}}, {"settings": {}}),
-        {"settings": dict.fromkeys(state["settings"], torch.zeros(2))},
-        {"settings": dict.fromkeys(state["settings"], [torch.zeros(2)])},
+        *({"settings": state["settings"] | {key: torch.zeros(2)}} for key in state["settings"]),
     ]
     for change in wrong:
         torch.save({**state, **change}, path)
