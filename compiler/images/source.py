@@ -22,7 +22,7 @@ from shrinkc.compiler.images.tensors import Reads, TensorImages, collected
 from shrinkc.compiler.support.checks import check_number, check_whole, listed, path_of
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.task import LabelKind
-from shrinkc.errors import InputError
+from shrinkc.errors import ImageError, InputError
 from shrinkc.passes.criteria.shared.data import Batch
 
 
@@ -183,6 +183,7 @@ def image_source(
     dtypes: Sequence[torch.dtype] | None = None,
     names: Sequence[str] | None = None,
     optional: bool = False,
+    unlabelled: bool = False,
 ) -> ImageSource:
     """`given` for a network. Images are for one input (N, C, H, W); for every other shape, folders
     hold `.npy` arrays as the network reads them, and for several inputs there is an `.npz`.
@@ -190,6 +191,7 @@ def image_source(
     labelled  whether class folders and annotations are labels, unless `given` says that they are
               not
     optional  annotations are not read where some image has none
+    unlabelled  class folders that `classes` does not name are no labels: others are judged
     dtypes    that the network reads, for each input; None: float32
     names     of the inputs, where there are several
 
@@ -225,13 +227,24 @@ def image_source(
             f"`{parameter}`: the network has {len(reads)} inputs: give an .npz of the arrays "
             f"{', '.join(names)}, (n, …) each"
         )
-    return _of_folder(given, path, reads[0], parameter, labelled and given.labelled, optional)
+    how = _Labelling(labelled and given.labelled, optional, unlabelled)
+    return _of_folder(given, path, reads[0], parameter, how)
+
+
+@dataclass(frozen=True)
+class _Labelling:
+    """As of `image_source`."""
+
+    labelled: bool
+    optional: bool
+    unlabelled: bool
 
 
 def _of_folder(
-    given: ImageFolder, path: Path, reads: Reads, parameter: str, labelled: bool, optional: bool
+    given: ImageFolder, path: Path, reads: Reads, parameter: str, how: _Labelling
 ) -> ImageSource:
     """Files of a folder or a tar, images for (channels, height, width), otherwise arrays."""
+    labelled, optional = how.labelled, how.optional
     annotations = _annotations(given, path, parameter) if labelled else None
     boxes = annotations is not None and annotations.kind == "boxes"
     preprocessing = None
@@ -253,7 +266,12 @@ def _of_folder(
     classes: Any = given.classes
     if isinstance(classes, str | os.PathLike):
         classes = read_classes(Path(cast("str | os.PathLike[str]", classes)))
-    images = find_images(path, classes=classes, labelled=labelled, parameter=parameter)
+    try:
+        images = find_images(path, classes=classes, labelled=labelled, parameter=parameter)
+    except ImageError:
+        if not (how.unlabelled and labelled and classes is not None):
+            raise
+        images = find_images(path, classes=classes, labelled=False, parameter=parameter)
     if annotations is not None:
         if classes is not None and not images.names:
             raise InputError(

@@ -144,12 +144,14 @@ class Subject:
         Raises InputError, ImageError: labels that are none of the network's outputs.
         """
         shapes, sources = self.input_shapes, dict[str, ImageSource | None].fromkeys(given)
+        others_are_judged = given.get("evaluation", (None, ""))[0] is not None
 
         def read(name: str, one: Given, use: LabelUse) -> ImageSource:
             found = image_source(
                 *(one, shapes, name),
                 labelled=use != "unread",
                 optional=use == "if they fit",
+                unlabelled=use == "if they fit" and others_are_judged,
                 dtypes=[x.dtype for x in self.inputs],
                 names=self.input_names,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tracemalloc
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from noise_images import noise_images
 from PIL import Image
 from torch import Tensor, nn
 
@@ -528,3 +530,31 @@ def test_stacked_arrays_and_their_targets(tmp_path: Path) -> None:
         image_source(tmp_path / "bad.npz", shapes, "images")
     with pytest.raises(InputError, match="`images` holds arrays, which are read as they are"):
         image_source(ImageFolder(tmp_path / "x.npy", mean=(0.5,)), shapes, "images")
+
+
+@pytest.mark.parametrize("kind", ["flat", "other folders"])
+def test_images_that_need_no_labels_have_none_where_others_are_judged(
+    kind: str, tmp_path: Path
+) -> None:
+    """`classes` numbers the folders of `evaluation`; those of `images` may be others, or none."""
+    noise_images(tmp_path / "judged")
+    if kind == "flat":
+        (tmp_path / "seen").mkdir()
+        for file in sorted((tmp_path / "judged").glob("*/*.png"))[:6]:
+            shutil.copy(file, tmp_path / "seen")
+    else:
+        noise_images(tmp_path / "seen")
+        for folder in list((tmp_path / "seen").iterdir()):
+            folder.rename(folder.with_name(f"n{folder.name}"))
+    classes = {str(i): i + 1 for i in range(4)}  # of five
+    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = subject_of(model, (1, 3, 16, 16))
+    given: Any = {"images": (ImageFolder(tmp_path / "seen", classes=classes), "if they fit")}
+    judged = ImageFolder(tmp_path / "judged", classes=classes)
+    _, found = network.images(given | {"evaluation": (judged, "read")}, asked_task(None))
+    images, evaluation = found["images"], found["evaluation"]
+    assert images is not None
+    assert evaluation is not None
+    assert (images.labelled, evaluation.labelled) == (False, True)
+    with pytest.raises(ImageError, match="`classes`"):  # nothing else is judged
+        network.images(given | {"evaluation": (None, "read")}, asked_task(None))
