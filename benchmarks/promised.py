@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.depth.closed_form import ClosedForm
 from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.images.tensors import in_parts
 from shrinkc.compiler.measure.speedup import alone_ms, host_file
 from shrinkc.compiler.plan.drop import Labelled, answers, answers_of_file, promise_of
 from shrinkc.compiler.plan.finished_plans import Planned
@@ -98,9 +99,9 @@ class Network:
 
 
 def mobilenet_v2(data: Path) -> Network:
-    def others() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def others() -> Labelled:
         views, labels = images(data / IMAGES / "validation")
-        yield from zip(views.split(10), torch.tensor(labels).split(10), strict=True)
+        return zip(in_parts((views,), 10), torch.tensor(labels).split(10), strict=True)
 
     fitted = replace(calibration(data), labels=None)  # folders are not in the network's order
     return Network(pretrained(data), 224, fitted, None, others)
@@ -113,7 +114,7 @@ def on_cifar(model: nn.Module, data: Path, count: int = FITTED) -> Network:
     assert delivering.labels is not None
     labels = delivering.labels
 
-    def others() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def others() -> Labelled:
         for pixels, few in zip(delivering.pixels.split(100), labels.split(100), strict=True):
             yield (delivering.inputs(pixels),), few
 

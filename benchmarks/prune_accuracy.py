@@ -78,8 +78,8 @@ class Bench:
         preprocessing = preprocessing_for((1, 3, 224, 224), mean=(0.5,), std=(0.5,))
         seen = load_images(find_images(data / IMAGES / "calibration"), preprocessing)
         self.seen = replace(seen, labels=None)
-        self.labelled: list[Batch] = batches_of(seen)
-        self.unlabelled: list[Batch] = batches_of(self.seen)
+        self.labelled: list[Batch] = batches_of(seen, self.captured)
+        self.unlabelled: list[Batch] = batches_of(self.seen, self.captured)
         self.views, self.labels = images(data / IMAGES / "validation")
         self.original: Tensor = classes_of(self.folded, self.views)
 

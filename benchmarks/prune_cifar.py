@@ -203,7 +203,7 @@ def share_of_macs(bench: Bench, graph: fx.GraphModule) -> float:
 def pruned(bench: Bench, point: Point) -> fx.GraphModule:
     name, *how = point.name.split()
     method, goal, looked = spec_of(name), GOALS[point.goal], bench.few(point.seed)
-    batches = batches_of(looked)
+    batches = batches_of(looked, bench.graph)
     compensates = "fitted" in how or method.compensates
 
     def fit(graph: fx.GraphModule, _: Any, selection: Any) -> Any:
