@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor, fx
 
 from shrinkc.compiler.api.steps.images import require_labels
@@ -26,6 +25,7 @@ from shrinkc.compiler.depth.methods import DepthMethod, DepthTask, method_of, re
 from shrinkc.compiler.depth.trained import Trained, labels_missing
 from shrinkc.compiler.images.decoded import Images, Samples
 from shrinkc.compiler.images.source import Given
+from shrinkc.compiler.images.tensors import together
 from shrinkc.compiler.measure.speedup import Measuring
 from shrinkc.compiler.pipeline.deployed import merged
 from shrinkc.compiler.recover.distil import Tuning
@@ -280,6 +280,6 @@ class _Shrinking:
 
         def few() -> tuple[Tensor, ...]:
             sample = Sample.of(self.images, self.graph, FEW)
-            return tuple(map(torch.cat, zip(*(x for x, _ in sample.batches()), strict=True)))
+            return together(x for x, _ in sample.batches())
 
         return self.request.on_this_machine(self.table, few)

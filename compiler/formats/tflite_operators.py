@@ -134,19 +134,10 @@ def require_numbers(data: bytes) -> None:
 # What only moves numbers believes that its result has the type of what it reads.
 _MOVES = frozenset(
     (
-        *(
-            "RESHAPE",
-            "TRANSPOSE",
-            "SQUEEZE",
-            "EXPAND_DIMS",
-            "SLICE",
-            "STRIDED_SLICE",
-            "PAD",
-            "PADV2",
-        ),
-        *("MIRROR_PAD", "GATHER", "GATHER_ND", "TILE", "REVERSE_V2", "CONCATENATION", "PACK"),
-        *("UNPACK", "SPLIT", "SPLIT_V", "BROADCAST_TO", "DEPTH_TO_SPACE", "SPACE_TO_DEPTH"),
-        *("MAX_POOL_2D", "RESIZE_NEAREST_NEIGHBOR"),
+        *("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "SLICE", "STRIDED_SLICE", "TILE"),
+        *("PAD", "PADV2", "MIRROR_PAD", "GATHER", "GATHER_ND", "REVERSE_V2", "BROADCAST_TO"),
+        *("CONCATENATION", "PACK", "UNPACK", "SPLIT", "SPLIT_V", "DEPTH_TO_SPACE"),
+        *("SPACE_TO_DEPTH", "MAX_POOL_2D", "RESIZE_NEAREST_NEIGHBOR"),
     )
 )
 

@@ -98,6 +98,11 @@ def in_parts(inputs: tuple[Tensor, ...], size: int) -> Iterator[tuple[Tensor, ..
     return zip(*parts, strict=True)
 
 
+def together(parts: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """The batch that such parts are of."""
+    return tuple(map(torch.cat, zip(*parts, strict=True)))
+
+
 def collected(given: Any, reads: Sequence[Reads], parameter: str) -> TensorImages:
     """Inputs from a tensor (n, …), a pair of it and labels (n, …), or an iterable of such batches,
     of single images, or of either with labels: a DataLoader, a dataset, a list. For a network with
@@ -147,8 +152,7 @@ def collected(given: Any, reads: Sequence[Reads], parameter: str) -> TensorImage
     kinds = {kind_of(y) for y in known}
     if len(kinds) > 1 or len({y.shape[1:] for y in known if not is_boxes(y)}) > 1:
         raise InputError(f"`{parameter}` has labels of several kinds or shapes; give one")
-    columns = zip(*inputs, strict=True)
-    return TensorImages(tuple(map(torch.cat, columns)), joined(known) if known else None, parameter)
+    return TensorImages(together(inputs), joined(known) if known else None, parameter)
 
 
 def _items(batches: Iterable[Any], parameter: str) -> Iterator[Any]:

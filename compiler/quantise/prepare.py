@@ -83,13 +83,7 @@ def prepare(
     inputs, outputs = ([value.name for value in v] for v in (program.inputs, program.outputs))
     with progress.task("Calibrating", len(batches)) as done:
         watch, endless = sanity.watch(inputs, outputs), set[str]()
-
-        def see(name: str, value: Tensor) -> None:
-            watch(name, value)
-            if not bool(value.isfinite().all()):
-                endless.add(name)
-
-        ranges = calibrate(graph_module, program.names, batches, done, see)
+        ranges = calibrate(graph_module, program.names, batches, done, watch, endless)
     ranges = {**ranges, **(known or {})}
     kept = operators(program, options.keep_fp32) | _always_fp32(program)
     kept |= _with_infinity(program, endless)

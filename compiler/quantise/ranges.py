@@ -94,11 +94,12 @@ class Histogram:
     below: Tail = field(default_factory=lambda: Tail(-1.0))
     above: Tail = field(default_factory=Tail)
 
-    def add(self, values: Tensor) -> None:
-        """Of one image, or of one batch where the network takes no fewer."""
+    def add(self, values: Tensor) -> bool:
+        """Of one image, or of one batch where the network takes no fewer. Values that are not all
+        finite do not count, and give False."""
         low, high = (float(v) for v in torch.aminmax(values))
         if not (np.isfinite(low) and np.isfinite(high)):
-            return
+            return False
         self.low, self.high = min(self.low, low), max(self.high, high)
         while self.limit <= max(-low, high):
             self._double()
@@ -106,6 +107,7 @@ class Histogram:
         self.counts += counted.numpy()
         self.above.add(values, max(0.0, high))
         self.below.add(values, max(0.0, -low))
+        return True
 
     def _double(self) -> None:
         pairs = self.counts.reshape(-1, 2).sum(1)
@@ -151,14 +153,16 @@ def calibrate(
     batches: Sequence[tuple[Tensor, ...]],
     done: Callable[[], None],
     watch: Callable[[str, Tensor], None] | None = None,
+    endless: set[str] | None = None,
 ) -> dict[str, Range]:
     """Node name → activation range, for those of `names` that are nodes of the graph; `watch` is
-    shown every value on the way."""
+    shown every value on the way, `endless` gets the names of those that were not always finite."""
     histograms = {name: Histogram() for name in names}
     for inputs in batches:
         for name, value in node_values(graph_module, inputs, set(names)):
-            if value.is_floating_point():
-                histograms[name].add(value)
+            finite = not value.is_floating_point() or histograms[name].add(value)
+            if endless is not None and not finite:
+                endless.add(name)
             if watch is not None:
                 watch(name, value)
         done()

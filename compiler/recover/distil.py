@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, fx
 
 from shrinkc.compiler.images.augment import Augmentation, RandomResizedCrop
-from shrinkc.compiler.images.tensors import in_parts
+from shrinkc.compiler.images.tensors import in_parts, together
 from shrinkc.compiler.recover.layer_problems import Sample, batch_for, shuffled
 from shrinkc.compiler.recover.relative_adam import Relative
 from shrinkc.compiler.support.progress import Progress
@@ -172,8 +172,7 @@ class _Descent:
         """As many samples at a time as the network takes."""
         if self._batch >= len(x[0]):
             return network(*x)
-        parts = [network(*few) for few in in_parts(x, self._batch)]
-        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        return together(network(*few) for few in in_parts(x, self._batch))
 
     def _past(self, step: int, elapsed: float) -> float:
         """The share of the schedule that is over, by steps or by time, whichever is further."""
