@@ -23,6 +23,7 @@ from shrinkc.compiler.depth.importance import measure
 from shrinkc.compiler.pipeline.deployed import Merged, merged
 from shrinkc.compiler.plan.group_choices import GroupChoice, group_choices, measure_groups
 from shrinkc.compiler.plan.slicings import Slicings
+from shrinkc.compiler.recover.divergence import Damage
 from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.task import Task
@@ -128,16 +129,25 @@ class Candidates:
         for precision, start in self.starts.items():
             by_graph.setdefault(start.graph_module, []).append(precision)
         found: dict[str, Slicings] = {}
+        known: dict[str, tuple[str, Damage]] = {}
         for graph, precisions in by_graph.items():
-            found |= self._judged(graph, {p: self.priced[p] for p in precisions})
+            found |= self._judged(graph, {p: self.priced[p] for p in precisions}, known)
         return found
 
-    def _judged(self, graph: fx.GraphModule, priced: Mapping[str, Slicings]) -> dict[str, Slicings]:
+    def _judged(
+        self,
+        graph: fx.GraphModule,
+        priced: Mapping[str, Slicings],
+        known: dict[str, tuple[str, Damage]],
+    ) -> dict[str, Slicings]:
+        """`known`: label of a span's choice → what it is about, and its damage. Exact merges leave
+        the values between spans as they are: what does the same there does it in every start."""
         measuring, task = (self.sample, self.cache, self.progress), self.task
-        every = [choice for slicings in priced.values() for choice in slicings.whole.found]
-        labels = [choice.label for choice in every]
-        measured = measure(graph, every, *measuring, task=task)
-        damages = dict(zip(labels, measured, strict=True))
+        every = {c.label: c for slicings in priced.values() for c in slicings.whole.found}
+        new = [c for c in every.values() if c.label not in known or known[c.label][0] != _about(c)]
+        measured = measure(graph, new, *measuring, task=task)
+        known |= {c.label: (_about(c), damage) for c, damage in zip(new, measured, strict=True)}
+        damages = {label: known[label][1] for label in every}
         wanted = {c.label: c for slicings in priced.values() for c in slicings.slices}
         slices = measure_groups(graph, list(wanted.values()), *measuring, task=task)
         damages |= {label: damage for label, (_, damage) in slices.items()}
@@ -156,3 +166,9 @@ class Candidates:
         per = [refused for _, refused in self._choices.values()]
         names = [{r.node for r in refused} for refused in per]
         return tuple(r for r in per[0] if all(r.node in found for found in names))
+
+
+def _about(choice: Choice) -> str:
+    """The value that a choice cuts channels of; the label tells the rest."""
+    hidden = choice.span.hidden
+    return f"{hidden.producer} {hidden.channels}" if hidden and choice.kind == "narrow" else ""

@@ -22,6 +22,7 @@ from shrinkc.compiler.depth.importance import MEASURED
 from shrinkc.compiler.pipeline.slicing import run_slicing
 from shrinkc.compiler.recover.compensate import compensate
 from shrinkc.compiler.recover.divergence import Damage, agreeing, apart
+from shrinkc.compiler.recover.from_sums import compensated
 from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
@@ -31,14 +32,15 @@ from shrinkc.compiler.width.allocation import candidate_widths
 from shrinkc.compiler.width.price import Price, layers_of
 from shrinkc.compiler.width.prune import channel_multiple
 from shrinkc.compiler.width.skeleton import Skeleton
-from shrinkc.passes.analysis.channels.channel_groups import ChannelGroup, Groups, channel_groups
+from shrinkc.passes.analysis.channels.channel_groups import ChannelGroup, channel_groups
 from shrinkc.passes.base import PassResult, copy_graph
 from shrinkc.passes.channels.mask_channels import mask_channels
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.channels.slice_channels import SliceChannels
-from shrinkc.passes.criteria.base import Scores, most_important
-from shrinkc.passes.criteria.channel_pruning import ChannelPruning
+from shrinkc.passes.criteria.base import most_important
+from shrinkc.passes.criteria.channel_pruning import scores_from
 from shrinkc.passes.criteria.shared.data import Batch
+from shrinkc.passes.criteria.shared.readers import reader_sums
 
 WIDTHS, NARROWEST = 6, 1 / 2  # of a group, all of it included; a share of it
 Mask = npt.NDArray[np.bool_]
@@ -101,48 +103,55 @@ def measure_groups(
     task: Task = CLASSIFICATION,
 ) -> dict[str, tuple[GroupChoice, Damage]]:
     """Label → the choice with the channels that should stay, and what it alone does, its readers
-    compensated. Kept in `cache`, of groups that no layer reads there is nothing."""
+    compensated. Kept in `cache`; of groups that no layer reads there is nothing."""
     if not wanted:
         return {}
     sample = sample.at_most(MEASURED)
     fitting, judging = sample.split()
     seen = f"groups {task!r} {sample.images.digest} {sample.size} {sample.indices}"
-    journal, batches = Journal(cache, digest_of(graph, seen)), _batches(fitting)
-    scores = _scores(graph, wanted, batches, journal)
-    answers = (
-        _answers(graph, judging) if any(c.label not in journal.entries for c in wanted) else []
-    )
+    journal = Journal(cache, digest_of(graph, seen))
+    groups = list({choice.group.name: choice.group for choice in wanted}.values())
+    missing = [g for g in groups if not _known(journal, g, wanted)]
+    answers = _answers(graph, judging) if missing else []
+    count = sum(len(_of_group(group, wanted)) for group in missing)
+    with progress.task("Measuring what channel groups cost", count) as done:
+        for group, sums in reader_sums(graph, missing, _batches(fitting)):
+            journal.put(_scored(group), list(scores_from(sums, group.size)) if sums else [])
+            for choice in _of_group(group, wanted) if sums else []:
+                keep = most_important(group, _scores(journal, group), choice.channels)
+                weights = compensated(graph, sums, keep)
+                slicing = SliceChannels(Selection({group.name: keep}, weights))
+                journal.put(choice.label, _judge(mask_channels(graph, slicing), answers, task))
+                done()
     found: dict[str, tuple[GroupChoice, Damage]] = {}
-    with progress.task("Measuring what channel groups cost", len(wanted)) as done:
-        for choice in wanted:
-            group = choice.group
-            if group.name in scores:
-                keep = most_important(group, scores[group.name], choice.channels)
-                if choice.label not in journal.entries:
-                    selection = Selection({group.name: keep})
-                    fitted = compensate(graph, SliceChannels(selection), batches).selection
-                    changed = mask_channels(graph, SliceChannels(fitted)).eval()
-                    journal.put(choice.label, _judge(changed, answers, task))
-                divergence, agreement = journal.entries[choice.label]
-                damage = Damage(divergence, agreement, float("nan"))
-                found[choice.label] = replace(choice, keep=keep), damage
-            done()
+    for group in groups:
+        scores = _scores(journal, group)
+        for choice in _of_group(group, wanted) if len(scores) else []:
+            keep = most_important(group, scores, choice.channels)
+            damage = Damage(*journal.entries[choice.label], float("nan"))
+            found[choice.label] = replace(choice, keep=keep), damage
     return found
 
 
-def _scores(
-    graph: fx.GraphModule, wanted: Sequence[GroupChoice], batches: list[Batch], journal: Journal
-) -> Scores:
-    """The more, the more important; kept in the journal."""
-    names = dict.fromkeys(choice.group.name for choice in wanted)
-    if any(f"scores: {name}" not in journal.entries for name in names):
-        groups = channel_groups(graph)
-        few: Groups = replace(groups, groups=tuple(groups[name] for name in names))
-        found = ChannelPruning(batches).scores(graph, few)
-        for name in names:
-            journal.put(f"scores: {name}", [float(x) for x in found.get(name, ())])
-    known = {name: np.array(journal.entries[f"scores: {name}"]) for name in names}
-    return {name: numbers for name, numbers in known.items() if len(numbers)}
+def _of_group(group: ChannelGroup, wanted: Sequence[GroupChoice]) -> list[GroupChoice]:
+    return [choice for choice in wanted if choice.group.name == group.name]
+
+
+def _scored(group: ChannelGroup) -> str:
+    """The label of its channels' scores: the more, the more important."""
+    return f"scores: {group.name}"
+
+
+def _scores(journal: Journal, group: ChannelGroup) -> npt.NDArray[np.float64]:
+    """None where no layer reads the group."""
+    return np.array(journal.entries[_scored(group)])
+
+
+def _known(journal: Journal, group: ChannelGroup, wanted: Sequence[GroupChoice]) -> bool:
+    scores = journal.entries.get(_scored(group))
+    if scores is None:
+        return False
+    return not scores or all(c.label in journal.entries for c in _of_group(group, wanted))
 
 
 @torch.no_grad()

@@ -19,11 +19,13 @@ from shrinkc.passes.base import copy_graph
 
 MEMORY = 400_000_000  # bytes, at most, of the maps before and behind a span
 WARM_UP = 10  # steps
+FEWEST, POSITIONS = 2, 8 * 28 * 28  # maps of a batch, and what is enough for it
 
 
 @dataclass(frozen=True)
 class Rebuilding:
-    """How long. steps: of `batch` maps each; 0 leaves spans as they were fitted."""
+    """How long. steps: of `batch` maps each, of fewer where maps are large; 0 leaves spans as they
+    were fitted."""
 
     steps: int = 400
     batch: int = 8
@@ -43,7 +45,7 @@ def rebuild(
     reads, answers = maps(student, teacher, span, sample)
     scale = float(answers.var(dim=(0, 2, 3)).mean()) or 1.0
     part = Relative(between(student, span.source, span.sink), options.learning_rate, WARM_UP)
-    batches = shuffled(len(reads), min(options.batch, len(reads)), options.seed)
+    batches = shuffled(len(reads), _batch(span, len(reads), options), options.seed)
     for step, rows in zip(range(options.steps), batches, strict=False):
         loss = (part(reads[rows]) - answers[rows]).square().mean() / scale
         part.step(loss, step / options.steps)
@@ -52,6 +54,12 @@ def rebuild(
     if all(bool(weight.isfinite().all()) for weight in weights.values()):
         result.load_state_dict(weights, strict=False)
     return result
+
+
+def _batch(span: Span, count: int, options: Rebuilding) -> int:
+    """Every position is an example, and neighbours say the same: few maps of many will do."""
+    height, width = span.out_size
+    return min(count, options.batch, max(FEWEST, POSITIONS // (height * width)))
 
 
 def maps(

@@ -45,9 +45,14 @@ class ChannelPruning:
         found: dict[str, npt.NDArray[np.float64]] = {}
         for group, sums in reader_sums(graph_module, groups.groups, self.batches, self.positions):
             if sums:
-                gram = contributions(sums, group.size)
-                found[group.name] = lasso_path(gram, gram.sum(1)).entries()
+                found[group.name] = scores_from(sums, group.size)
         return found
+
+
+def scores_from(sums: Sequence[ReaderSums], size: int) -> npt.NDArray[np.float64]:
+    """(size,) of a group, from the sums of the layers that read it."""
+    gram = contributions(sums, size)
+    return lasso_path(gram, gram.sum(1)).entries()
 
 
 def contributions(sums: Sequence[ReaderSums], size: int) -> npt.NDArray[np.float64]:

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 Numbers = npt.NDArray[np.float64]
 _MOST_KNOTS = 8  # for each coefficient; correlated ones may leave and come back
+_linalg: Any = torch.linalg  # its results have no types
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +41,7 @@ def lasso_path(gram: Numbers, cross: Numbers) -> Path:
     Coefficients whose column depends on the active ones stay out.
     """
     scale = max(float(np.diag(gram).mean()), 1e-300)
-    beta, active = np.zeros(len(cross)), list[int]()
+    beta, active, solver = np.zeros(len(cross)), list[int](), _Active(gram)
     barred = np.diag(gram) <= 1e-12 * scale
     residual = cross.copy()
     free = ~barred
@@ -48,25 +51,26 @@ def lasso_path(gram: Numbers, cross: Numbers) -> Path:
     left: int | None = None  # it lies on one bound, and must not come back at once
     for _ in range(_MOST_KNOTS * len(cross)):
         if joining is not None:
-            if _depends(gram, active, joining, scale):
-                barred[joining] = True
-            else:
+            if solver.joined(joining, 1e-12 * scale):
                 active.append(joining)
+            else:
+                barred[joining] = True
         if not active or penalty <= 0:
             break
         signs = np.sign(residual[active])
-        direction = np.linalg.solve(gram[np.ix_(active, active)], signs)
-        slope = gram[:, active] @ direction
+        direction = solver.solved(signs)
+        slope = gram @ _spread(direction, active, len(cross))
         out = np.stack([~barred, ~barred])
         out[:, active] = False
         if left is not None:
             out[int(residual[left] < 0), left] = False
         step, joining, leaving = _next((penalty, residual, slope), out, beta[active], direction)
         beta[active] += step * direction
-        residual = cross - gram[:, active] @ beta[active]
+        residual = cross - gram @ beta
         penalty = max(penalty - step, 0.0)
         left = None
         if leaving is not None:
+            solver.left(leaving)
             left = active.pop(leaving)
             beta[left] = 0.0
         knots.append(penalty)
@@ -99,10 +103,51 @@ def _next(
     return step, joining, leaving
 
 
-def _depends(gram: Numbers, active: list[int], new: int, scale: float) -> bool:
-    """Nothing of its column is left beside the active ones."""
-    if not active:
-        return False
-    own = gram[np.ix_(active, active)]
-    left = gram[new, new] - gram[new, active] @ np.linalg.solve(own, gram[active, new])
-    return bool(left <= 1e-12 * scale)
+def _spread(numbers: Numbers, places: list[int], size: int) -> Numbers:
+    """0 elsewhere."""
+    whole = np.zeros(size)
+    whole[places] = numbers
+    return whole
+
+
+class _Active:
+    """Solves for the active coefficients by Cholesky's factor, which grows by a row with each: a
+    step costs the square of their number. It is made anew where one leaves."""
+
+    def __init__(self, gram: Numbers) -> None:
+        self._gram = torch.from_numpy(gram)
+        self._factor = torch.zeros_like(self._gram)
+        self._active: list[int] = []
+
+    def joined(self, new: int, least: float) -> bool:
+        """Take in a coefficient; not if beside the active ones nothing is left of its column."""
+        size = len(self._active)
+        row = self._below(self._gram[self._active, new])
+        left = float(self._gram[new, new] - row @ row)
+        if self._active and left <= least:
+            return False
+        self._factor[size, :size], self._factor[size, size] = row, left**0.5
+        self._active.append(new)
+        return True
+
+    def left(self, place: int) -> None:
+        """The coefficient at this place is no longer active."""
+        del self._active[place]
+        size, rest = len(self._active), torch.tensor(self._active)
+        if size > place:
+            own = self._gram[rest[:, None], rest]
+            self._factor[:size, :size] = _linalg.cholesky(own)
+
+    def solved(self, right: Numbers) -> Numbers:
+        """Of the active ones' equations."""
+        return self._above(self._below(torch.from_numpy(right))).numpy()
+
+    def _below(self, right: Tensor) -> Tensor:
+        size = len(right)
+        own = self._factor[:size, :size]
+        return _linalg.solve_triangular(own, right[:, None], upper=False)[:, 0]
+
+    def _above(self, right: Tensor) -> Tensor:
+        size = len(right)
+        own = self._factor[:size, :size].T
+        return _linalg.solve_triangular(own, right[:, None], upper=True)[:, 0]

@@ -1,0 +1,73 @@
+"""Readers of a channel group compensated as if all else stayed as it is: least squares from sums
+that are taken once, in the network as it is, for any channels that stay.
+
+What a layer computes there is W x + b, so that its products with x follow from those of x:
+
+    Σ y xᵀ = W Σ x xᵀ
+
+`compensate` looks at the images again for every set of channels, and sees what the layers before
+have made of them; here a set costs one system of equations a reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx
+
+from shrinkc.compiler.recover.least_squares import Normal, solve
+from shrinkc.passes.analysis.usage import usage
+from shrinkc.passes.channels.channel_cuts import indices
+from shrinkc.passes.criteria.shared.readers import ReaderSums
+from shrinkc.passes.ir import module_of
+
+RIDGE = 1e-3  # of the mean variance of what is read, towards the weights that there were
+
+
+def compensated(
+    graph_module: fx.GraphModule, sums: Iterable[ReaderSums], keep: npt.NDArray[np.bool_]
+) -> dict[str, Tensor]:
+    """Path → value, of the parameters that change where only the channels `keep` (size,) of the
+    group stay. Layers that are called several times stay as they are, and so do those that read
+    nothing of what stays."""
+    nodes, known = {node.name: node for node in graph_module.graph.nodes}, usage(graph_module)
+    new: dict[str, Tensor] = {}
+    for one in sums:
+        block, node = one.block, nodes[one.block.node]
+        stays = torch.from_numpy((one.channel < 0) | keep[one.channel])
+        shared = known.why_shared(module_of(graph_module, node)) is not None
+        if shared or stays.all() or not stays.any():
+            continue
+        layer, path = block.layer, cast(str, node.target)
+        weight = new.setdefault(f"{path}.weight", layer.weight.detach().clone())
+        has_bias = cast("Tensor | None", layer.bias) is not None
+        rows, before = torch.nonzero(stays)[:, 0], block.weight()
+        found = solve(_normal(one, before, has_bias).part(rows), RIDGE, before[:, rows])
+        whole = torch.zeros_like(before)
+        whole[:, rows] = found.weight
+        outputs, columns = indices(block.outputs), indices(block.inputs % weight.shape[1])
+        whole = whole.reshape(len(outputs), len(columns), *weight.shape[2:])
+        weight[outputs[:, None], columns] = whole.to(weight)
+        if has_bias:
+            bias = new.setdefault(f"{path}.bias", layer.bias.detach().clone())
+            bias[outputs] += found.bias.to(bias)
+    return new
+
+
+def _normal(sums: ReaderSums, weight: Tensor, shifts: bool) -> Normal:
+    """Towards what the layer computes now, its bias left out. Without a place for a bias, means
+    count as zero."""
+    size, targets = len(sums.gram), len(weight)
+    normal = Normal(size, targets)
+    normal.gram[:-1, :-1], normal.gram[-1, -1] = sums.gram, sums.count
+    normal.cross[:-1] = sums.gram @ weight.T
+    normal.square = float((weight @ sums.gram * weight).sum())
+    if shifts:
+        normal.gram[:-1, -1] = normal.gram[-1, :-1] = sums.total
+        normal.cross[-1] = weight @ sums.total
+    normal.centred_at(torch.zeros(size), torch.zeros(targets))
+    return normal
