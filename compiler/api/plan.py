@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import fx
 
+from shrinkc.compiler.api.resolutions.planning import (
+    decoded,
+    planned_at,
+    requests_at,
+    with_sizes,
+)
 from shrinkc.compiler.api.steps.much_lost import much_promised
 from shrinkc.compiler.api.steps.network import Inputs, Model, subject_of
 from shrinkc.compiler.api.steps.request import Request, plan_section
@@ -18,9 +24,11 @@ from shrinkc.compiler.capture.structure import Structure
 from shrinkc.compiler.cost.goal import PLAN_GOALS, Goal, required
 from shrinkc.compiler.depth.closed_form import ClosedForm
 from shrinkc.compiler.formats.base import FILE_PRECISIONS
+from shrinkc.compiler.images.augment import Size
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.options import Options
+from shrinkc.compiler.pipeline.deployed import deployed
 from shrinkc.compiler.plan.drop import estimates
 from shrinkc.compiler.plan.finished_plans import Planned as Found
 from shrinkc.compiler.plan.plan_file import Plan, plan_files, read_plan
@@ -68,8 +76,11 @@ class Planned(Transformed):
 
     @property
     def label(self) -> str:
-        """Names a folder for it among others: "2.53x-int8", as measured where it was."""
-        return f"{self.plan.measured_speedup or self.plan.speedup:.2f}x-{self.plan.precision}"
+        """Names a folder for it among others: "2.53x-int8", as measured where it was, and
+        "2.53x-int8-192" where images are smaller."""
+        size = "" if self.plan.resolution is None else f"-{min(self.plan.resolution.size)}"
+        speed = self.plan.measured_speedup or self.plan.speedup
+        return f"{speed:.2f}x-{self.plan.precision}{size}"
 
     def summary(self) -> str:
         plan, promise = self.plan, self.plan.promise
@@ -81,7 +92,9 @@ class Planned(Transformed):
             drop = f", {abs(points):.2f} {unit} {'lost' if points >= 0 else 'gained'}"
         elif promise is not None:
             drop = f", {error_words(estimates(promise), briefly=True)}"
-        return f"{speed}, {counted(len(plan.steps), 'step')}{drop}"
+        steps = counted(len(plan.steps), "step")
+        steps = steps if plan.resolution is None else f"{plan.resolution}, {steps}"
+        return f"{speed}, {steps}{drop}"
 
 
 @alone_in_folder
@@ -102,6 +115,7 @@ def plan(
     opset: int = 17,
     threads: int = 1,
     runs: int = 30,
+    resolutions: Sequence[int] | None = None,
     folder: str | os.PathLike[str] | None = None,
     name: str | None = None,
     command: str | None = None,
@@ -130,6 +144,8 @@ def plan(
         opset: of the ONNX file.
         threads: of measurements here.
         runs: of each file when it is timed; 0 times nothing.
+        resolutions: sizes of smaller images that the network may read instead: of the shorter side,
+            in pixels, such as [192, 160]. Its own size is always among them.
         folder: keeps finished plans and checkpoints: a call that was stopped goes on there.
         name: of the network, in reports.
         command: as it was typed, for the report.
@@ -153,6 +169,7 @@ def plan(
         task=asked_task(task, metric),
         loss=loss,
         goal=goal,
+        resolutions=resolutions,
     )
     return plans.made(plans.planner.reach(goal))
 
@@ -175,6 +192,7 @@ def frontier(
     opset: int = 17,
     threads: int = 1,
     runs: int = 30,
+    resolutions: Sequence[int] | None = None,
     folder: str | os.PathLike[str] | None = None,
     name: str | None = None,
     command: str | None = None,
@@ -197,6 +215,7 @@ def frontier(
         progress=progress,
         task=asked_task(task, metric),
         loss=loss,
+        resolutions=resolutions,
     )
     found = plans.planner.frontier(points)
     return tuple(
@@ -244,18 +263,23 @@ def apply(
     options, source = replace(options, task=known), sources["images"]
     with shown.task("Capturing"):
         graph = subject.graph
-    with shown.task("Applying the plan"):
-        original, changed = replay(graph, found, tensors)
     request = Request(subject, options, shown, source, source, command=command)
+    if found.resolution is not None:
+        request = planned_at(model, request, found.resolution)
+    smaller = None if request.whole is None else request.subject.graph
+    with shown.task("Applying the plan"):
+        original, changed = replay(graph, found, tensors, smaller)
+        original = original if smaller is None else deployed(graph)
     return _planned(request, Found(found, tensors, changed), original)
 
 
 @dataclass(frozen=True, eq=False)
 class _Plans:
-    """A planner, and what its plans' files are made with."""
+    """A planner, and what its plans' files are made with; `smaller`: where images are that."""
 
     planner: Planner
     request: Request
+    smaller: Mapping[Size, Request]
 
     @classmethod
     def of(
@@ -276,9 +300,12 @@ class _Plans:
         task: AskedTask,
         loss: Loss | None,
         goal: Goal | None = None,
+        resolutions: Sequence[int] | None,
     ) -> _Plans:
         if train is not None:
             require_training()
+        if train is not None and resolutions is not None:
+            raise InputError("`train` and `resolutions` do not go together yet; leave out one")
         recipe = Recipe() if recipe is None else recipe
         check_kind("recipe", recipe, Recipe, "a Recipe")
         training = "a training: give `train`"
@@ -298,14 +325,11 @@ class _Plans:
         recipe = request.with_loss(recipe, loss)
         if goal is not None:
             _check_goal(goal, request)
-        source, shown = request.needed_images, request.progress
+        _, shown = request.needed_images, request.progress
         graph = request.subject.layered(shown)
-        fitted = source.without_labels().decoded(shown)  # folders may be in another order
-        held_out = teaching = None
-        if request.evaluation is not None:  # read already: a generator gives its images once
-            held_out = request.decoded(request.evaluation)
-        if train is not None:
-            teaching = request.training_images()
+        smaller = requests_at(resolutions, model, request)
+        fitted, held_out = decoded(request)
+        teaching = None if train is None else request.training_images()
         planning = Planning(
             FILE_PRECISIONS if precision is None else (precision,),
             ClosedForm(cache=kept("damages")),
@@ -321,12 +345,14 @@ class _Plans:
             progress=shown,
         )
         planner.notes += () if teaching is None else recipe.batch_notes(len(teaching))
-        return cls(planner, request)
+        return cls(with_sizes(planner, table, smaller), request, smaller)
 
     def made(self, found: Found, frontier: tuple[FrontierPoint, ...] = ()) -> Planned:
+        size = found.plan.resolution
+        request = self.request if size is None else self.smaller[size.size]
         refused = tuple(Skip(r.node, r.reason) for r in self.planner.candidates.refused)
         original, notes = self.planner.original, tuple(self.planner.notes)
-        return _planned(self.request, found, original, refused, frontier, notes)
+        return _planned(request, found, original, refused, frontier, notes)
 
 
 def _check_goal(goal: Goal, request: Request) -> None:

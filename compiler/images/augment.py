@@ -171,6 +171,14 @@ def _resized(pixels: Tensor, boxes: Tensor, flip: Tensor, size: Size) -> Tensor:
     return cuts.permute(0, 2, 3, 1)
 
 
+def scaled(x: Tensor, size: Size) -> Tensor:
+    """Images (n, channels, height, width) resized to `size`, bilinear with antialiasing, as Pillow
+    and torchvision do; those of that size are returned as they are."""
+    if tuple(x.shape[2:]) == size:
+        return x
+    return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+
+
 def _boxes(top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
     return torch.stack((top, left, height, width), 1).to(torch.float32)
 

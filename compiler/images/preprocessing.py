@@ -123,6 +123,11 @@ class Preprocessing:
         """Mean and deviation of pixels of 0–1."""
         return tuple(m / self.scale for m in self.mean), tuple(s / self.scale for s in self.std)
 
+    def at_size(self, size: tuple[int, int]) -> Preprocessing:
+        """The same for an input of another size: it shows as much of an image."""
+        resize = round(self.resize * size[0] / self.size[0])
+        return replace(self, resize=max(resize, *size), size=size)
+
     def placed(self, width: int, height: int) -> Placement:
         """Where an image of this size comes to lie. Raises ImageError for one that is too narrow
         to be cropped."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from shrinkc.compiler.images.annotations import Annotations, Files, beside, find_annotations
 from shrinkc.compiler.images.arrays import read_arrays, read_stacked
+from shrinkc.compiler.images.augment import Size
 from shrinkc.compiler.images.cache import Reading, load_images, with_margin
 from shrinkc.compiler.images.decoded import Samples
 from shrinkc.compiler.images.files import ImageSet, find_images, read_classes
@@ -152,6 +153,13 @@ class ImageSource:
 
     def without_labels(self) -> ImageSource:
         return replace(self, images=self.images.without_labels())
+
+    def at_size(self, size: Size) -> ImageSource:
+        """As a network reads them whose input is of another size: as much is seen of each."""
+        images, given = self.images, self.preprocessing
+        if isinstance(images, TensorImages):
+            return replace(self, images=images.at_size(size))
+        return replace(self, preprocessing=given and given.at_size(size))
 
     def examples(self, count: int) -> Batch | None:
         """At most so many as the network reads them, (n, …) of each input, and their labels; None

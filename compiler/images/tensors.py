@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shrinkc.compiler.images.augment import Size, scaled
 from shrinkc.compiler.images.decoded import Arrays, Images, Samples
 from shrinkc.compiler.images.labels import is_boxes, joined, kind_of, labels_of
 from shrinkc.compiler.support.text import named
@@ -80,6 +81,11 @@ class TensorImages:
         """`limit` of them, evenly spaced."""
         count = min(limit, len(self))
         return self.part(torch.arange(count) * len(self) // count)
+
+    def at_size(self, size: Size) -> TensorImages:
+        """One input's images, resized."""
+        (x,) = self.inputs
+        return replace(self, inputs=(scaled(x, size),))
 
     def without_labels(self) -> TensorImages:
         return replace(self, labels=None)

@@ -8,6 +8,7 @@ Without them the task says what is to be expected of their answers alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import tee
 
 import torch
 from torch import Tensor, fx
@@ -26,12 +27,19 @@ Answering = Callable[[tuple[Tensor, ...]], Answer]  # inputs (n, …) → the ou
 
 
 def promise_of(
-    original: Answering, changed: Answering, batches: Labelled, *, task: Task = CLASSIFICATION
+    original: Answering,
+    changed: Answering,
+    batches: Labelled,
+    *,
+    task: Task = CLASSIFICATION,
+    originals: Labelled | None = None,
 ) -> Promise:
-    """What `changed` loses of what `original` has."""
+    """What `changed` loses of what `original` has. `originals`: the same images as that reads them,
+    where it reads larger ones."""
     tally = Tally(task)
-    for x, labels in batches:
-        tally.add(changed(x), original(x), labels, len(x[0]))
+    mine, theirs = tee(batches)
+    for (x, labels), (y, _) in zip(mine, originals or theirs, strict=True):
+        tally.add(changed(x), original(y), labels, len(x[0]))
     found = tally.judgement()
     drop = found.drop
     return Promise(

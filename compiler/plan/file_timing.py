@@ -21,6 +21,7 @@ FEW = 10  # images that int8 is calibrated on where only speed is measured
 class FileTiming:
     """The original's file, and files of networks that came from it; every shape is timed once.
 
+    beside  what networks are timed beside: the original, or the same for larger images
     inputs  how many → the network's inputs, for int8's ranges
     folder  keeps the times; None: nothing is kept
     """
@@ -32,14 +33,18 @@ class FileTiming:
         threads: int,
         folder: Path | None,
         progress: Progress,
+        beside: fx.GraphModule | None = None,
     ) -> None:
         self.original, self.inputs, self.threads = original, inputs, threads
-        self.progress = progress
-        self._times = Journal(folder, digest_of(original, f"{threads} threads, in turns"), count=1)
+        self.progress, self.beside = progress, beside or original
+        how = f"{threads} threads, in turns"
+        if self.beside is not original:
+            how += f" beside {digest_of(self.beside, '')}"
+        self._times = Journal(folder, digest_of(original, how), count=1)
 
     @cached_property
-    def _file(self) -> bytes:
-        return host_file(self.original, "fp32", ())
+    def _beside(self) -> bytes:
+        return host_file(self.beside, "fp32", ())
 
     def factors(self, table: CostTable, precisions: Sequence[str]) -> dict[str, float]:
         """Precision → the original's milliseconds, over the sum of its operators'."""
@@ -47,20 +52,20 @@ class FileTiming:
         for precision in precisions:
             if precision not in self._times.entries:
                 with self.progress.task(f"Timing the network as it is, {precision}"):
-                    file = self._file
-                    if precision == "int8":
-                        file = host_file(self.original, precision, self.inputs(FEW))
+                    few = self.inputs(FEW) if precision == "int8" else ()
+                    whole = precision == "fp32" and self.beside is self.original
+                    file = self._beside if whole else host_file(self.original, precision, few)
                     self._times.put(precision, [alone_ms(file, self.threads)])
             summed = predicted_ms(self.original, table, precision)
             found[precision] = self._times.entries[precision][0] / summed
         return found
 
     def speedup(self, graph: fx.GraphModule, variant: PrecisionVariant) -> float:
-        """Over the original in fp32."""
+        """Over what stands beside, in fp32."""
         precision, kept = variant.precision, variant.int8_options(graph).keep_fp32
         shape = " ".join((precision, digest_of(graph, ""), *kept))
         if shape not in self._times.entries:
             inputs = self.inputs(FEW) if precision == "int8" else ()
-            measuring = Measuring(self._file, 1.0, precision, inputs, self.threads, kept)
+            measuring = Measuring(self._beside, 1.0, precision, inputs, self.threads, kept)
             self._times.put(shape, [measuring.speedup(graph)])
         return self._times.entries[shape][0]

@@ -39,11 +39,13 @@ class FinishedPlans:
 
     folder    None: nothing is kept
     settings  everything else that plans depend on
+    smaller   the network for smaller images, where plans are for those
     """
 
     folder: Path | None
     captured: fx.GraphModule
     settings: tuple[object, ...]
+    smaller: fx.GraphModule | None = None
     _here: dict[str, Planned] = field(default_factory=dict[str, Planned])
 
     def get(self, name: str) -> Planned | None:
@@ -51,7 +53,7 @@ class FinishedPlans:
         if name not in self._here and place is not None and (place / name / NAME).exists():
             with suppress(InputError, LoadError):  # damaged: it is planned again
                 plan, tensors = read_plan(place / name)
-                graph = replay(self.captured, plan, tensors)[1]
+                graph = replay(self.captured, plan, tensors, self.smaller)[1]
                 noise = _noise(place / name / NOISE)
                 self._here[name] = Planned(plan, tensors, graph, noise)
         return self._here.get(name)

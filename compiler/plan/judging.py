@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 
 from torch import Tensor, fx
@@ -17,7 +18,7 @@ from shrinkc.compiler.plan.plan_file import Promise
 from shrinkc.compiler.quantise.options import Int8
 from shrinkc.compiler.quantise.prepare import Prepared, prepare
 from shrinkc.compiler.quantise.stored import inner_inputs
-from shrinkc.compiler.recover.divergence import apart
+from shrinkc.compiler.recover.divergence import Damage, agreeing, apart
 from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
@@ -35,11 +36,14 @@ ADVICE = "a plan is fitted to them and may not suit others: give real images of 
 class Judge:
     """Compares with the original.
 
+    original  of the size that is planned for
     sample   images that plans are fitted to, and int8 is calibrated on
     held     images that plans are judged on
     cache    folder that keeps what int8 loses; None: nothing is kept
     threads  of the files that are run
     task     what the outputs mean
+    whole    of the user's network at its own size, where that is larger, on the same images: plans
+             are compared with that one
     """
 
     original: fx.GraphModule
@@ -49,6 +53,7 @@ class Judge:
     threads: int
     progress: Progress
     task: Task
+    whole: Judge | None = None
 
     def image_notes(self) -> Sequence[str]:
         """Where the images are all alike, or the original says the same of all of them."""
@@ -79,7 +84,8 @@ class Judge:
         if "" not in journal.entries:
             prepared = self.in_int8(graph, options)
             with self.progress.task("Measuring what int8 costs"):
-                lost = self._divergence(self._quantised(prepared), sample.split()[1])
+                few = sample.split()[1]
+                lost = self._damage(self._quantised(prepared), self.original, few, few).loss
             for layer in prepared.noise:
                 journal.put(layer.layer, [layer.snr_db])
             journal.put("", [lost])
@@ -90,22 +96,38 @@ class Judge:
         """How far the answers are from the original's, on a few images that no fit saw; of the int8
         file, where the network is `prepared` for one."""
         changed = answers(graph) if prepared is None else self._quantised(prepared)
-        return self._divergence(changed, self.held.at_most(COMPARED))
+        return self._beside(changed).loss
 
-    def _divergence(self, changed: Answering, sample: Sample) -> float:
-        """The mean over the images."""
-        original, total, count = answers(self.original), 0.0, 0
-        for x, _ in sample.batches():
-            total += apart(self.task, changed(x), original(x), len(x[0]))
-            count += len(x[0])
-        return total / count
+    def of_the_size(self) -> Damage:
+        """What it alone costs that images are smaller than the user's network reads them."""
+        with self.progress.task("Measuring what the size costs"):
+            return self._beside(answers(self.original))
+
+    def _beside(self, changed: Answering) -> Damage:
+        whole = self.whole or self
+        mine, theirs = (one.held.at_most(COMPARED) for one in (self, whole))
+        return self._damage(changed, whole.original, mine, theirs)
+
+    def _damage(
+        self, changed: Answering, original: fx.GraphModule, mine: Sample, theirs: Sample
+    ) -> Damage:
+        """The mean over the images, which the two read as `mine` and `theirs`."""
+        answer, lost, alike, count = answers(original), 0.0, 0.0, 0
+        for (x, _), (y, _) in zip(mine.batches(), theirs.batches(), strict=True):
+            got, want, samples = changed(x), answer(y), len(x[0])
+            lost += apart(self.task, got, want, samples)
+            alike += agreeing(self.task, got, want, samples)
+            count += samples
+        return Damage(lost / count, alike / count, nan)
 
     def promise(self, graph: fx.GraphModule, prepared: Prepared | None) -> Promise:
         """Of a plan's network; by the int8 file, where it is one."""
         with self.progress.task("Judging the plan on other images"):
             changed = answers(graph) if prepared is None else self._quantised(prepared)
-            batches = labelled_batches(self.held)
-            return promise_of(answers(self.original), changed, batches, task=self.task)
+            whole = self.whole or self
+            both = answers(whole.original), changed, labelled_batches(self.held)
+            theirs = None if self.whole is None else labelled_batches(whole.held)
+            return promise_of(*both, task=self.task, originals=theirs)
 
     def _quantised(self, prepared: Prepared) -> Answering:
         """By the file that is written: of a plan without images."""

@@ -34,6 +34,7 @@ Place = Annotated[  # a node, or a channel group: a layer's path, numbered where
 ]
 Drop = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[int, Field(ge=1, le=1 << 16)]  # of an image, in pixels
 Ratio = Annotated[float, Field(ge=0)]
 
 
@@ -65,6 +66,21 @@ class Step(Strict):
     loss: float | None = None
     agreement: Share | None = None
     kept: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=1 << 20)] = ()
+
+
+class Resolution(Strict):
+    """The network reads images of `size` (height, width) instead of `size_before`, which are made
+    smaller; its layers stay as they are. `saving_ms`, `loss`, `agreement`: as of a step."""
+
+    size: tuple[Side, Side]
+    size_before: tuple[Side, Side]
+    saving_ms: float = 0.0
+    loss: float | None = None
+    agreement: Share | None = None
+
+    def __str__(self) -> str:
+        size, before = ("×".join(map(str, one)) for one in (self.size, self.size_before))
+        return f"images of {size} instead of {before}"
 
 
 class OutputPromise(Strict):
@@ -114,6 +130,7 @@ class Plan(Strict):
     original's in fp32. Where the target was at hand that was measured, `after_ms` is the table's in
     its units, and `measured_speedup` what counts.
 
+    resolution  of the images, where they are made smaller; that comes before all steps
     ranges     of activations for int8: name of the value → lowest, highest
     keep_fp32  layers that compute in fp32 although the precision is int8
     """
@@ -127,6 +144,7 @@ class Plan(Strict):
     after_ms: Annotated[float, Field(gt=0)]
     measured_speedup: Annotated[float, Field(gt=0)] | None = None
     promise: Promise | None = None
+    resolution: Resolution | None = None
     steps: Annotated[tuple[Step, ...], Field(max_length=10_000)] = ()
     ranges: Annotated[dict[str, Range], Field(max_length=100_000, default_factory=dict)]
     keep_fp32: Annotated[tuple[Identifier, ...], Field(max_length=10_000)] = ()
@@ -139,7 +157,8 @@ class Plan(Strict):
 
 def plan_files(plan: Plan, tensors: dict[str, Tensor]) -> dict[str, bytes]:
     """File name → content."""
-    text = json.dumps(plan.model_dump(mode="json"), indent=2, allow_nan=False)
+    left_out = {"resolution"} if plan.resolution is None else None
+    text = json.dumps(plan.model_dump(mode="json", exclude=left_out), indent=2, allow_nan=False)
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     return {NAME: f"{text}\n".encode(), TENSORS: safetensors.torch.save(contiguous)}
 

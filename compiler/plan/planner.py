@@ -44,11 +44,11 @@ from shrinkc.compiler.plan.finished_plans import FinishedPlans, Planned
 from shrinkc.compiler.plan.group_choices import GroupChoice, sliced_and_fitted
 from shrinkc.compiler.plan.int8_variants import PrecisionVariant, int8_variants
 from shrinkc.compiler.plan.judging import Judge
-from shrinkc.compiler.plan.plan_file import INT8, Plan, Promise, Step
+from shrinkc.compiler.plan.plan_file import INT8, Plan, Promise, Resolution, Step
 from shrinkc.compiler.plan.replay import changed_tensors, model_digest
 from shrinkc.compiler.plan.slicings import SLACK, Slicing, Slicings
 from shrinkc.compiler.recover.divergence import Damage
-from shrinkc.compiler.recover.layer_problems import Sample
+from shrinkc.compiler.recover.layer_problems import Sample, size_of
 from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
@@ -99,6 +99,7 @@ def prepare_planning(
     train: Train | None = None,
     progress: Progress | None = None,
     task: Task = CLASSIFICATION,
+    whole: Planner | None = None,
 ) -> Planner:
     """Find out what every plan rests on: which precisions there are, what the network takes as it
     is (timed, where the target is this machine), whether the images are fit for it.
@@ -107,6 +108,7 @@ def prepare_planning(
     held_out  to judge on; without them every fourth of `images` is kept for it
     train     (fitted, original) → trained, before a plan is judged
     task      what the outputs mean
+    whole     for the same network and images at its own size, where these are smaller
 
     Raises InputError, TableError.
     """
@@ -118,26 +120,29 @@ def prepare_planning(
     else:
         held = Sample.of(held_out, original, len(held_out))
     folder = None if planning.folder is None else planning.folder / "plans"
-    judge = Judge(original, sample, held, closed.cache, planning.threads, progress, task)
-    timing = FileTiming(original, judge.inputs, planning.threads, folder, progress)
+    beside = (whole and whole.judge), (whole and whole.original)
+    judge = Judge(original, sample, held, closed.cache, planning.threads, progress, task, beside[0])
+    timing = FileTiming(original, judge.inputs, planning.threads, folder, progress, beside[1])
     precisions, notes = available(original, table, planning.precisions)
     if is_host(table.target):
         table = AsMeasured(table, timing.factors(table, ("fp32", *precisions)))
-    before_ms = predicted_ms(original, table, "fp32")
-    notes += judge.image_notes()
+    before_ms = predicted_ms(original, table, "fp32") if whole is None else whole.before_ms
+    notes += judge.image_notes() if whole is None else []
     settings = (
         *(precisions, table.target, before_ms, planning.threads, planning.training),
         *(planning.groups, closed, images.digest, sample.indices),
         *(held.images.digest, held.indices, task),
+        *(() if whole is None else (held.size, whole.judge.sample.images.digest)),
     )
+    users, smaller = (captured, None) if whole is None else (whole.captured, captured)
     return Planner(
         *(captured, original, table, planning, precisions, before_ms),
         Candidates(
             *(original, table, precisions, closed.kinds, planning.groups),
             *(sample, closed.cache, progress, task),
         ),
-        *(judge, timing, FinishedPlans(folder, captured, settings)),
-        *(train, notes, progress),
+        *(judge, timing, FinishedPlans(folder, users, settings, smaller)),
+        *(train, notes, progress, whole),
     )
 
 
@@ -156,6 +161,7 @@ class Planner:
     table      as measured, where the target is this machine
     before_ms  the original's in fp32, by `table`
     notes      what a user should know, one sentence each; plans add to them
+    whole      the planner of the network at its own size, where this one's images are smaller
     """
 
     captured: fx.GraphModule
@@ -171,6 +177,7 @@ class Planner:
     train: Train | None
     notes: list[str]
     progress: Progress
+    whole: Planner | None = None
 
     @property
     def task(self) -> Task:
@@ -185,13 +192,27 @@ class Planner:
             found += int8_variants(partial(self.judge.int8_damage, start))
         return found
 
+    @cached_property
+    def resolution(self) -> Resolution | None:
+        """What smaller images alone save and cost."""
+        if self.whole is None:
+            return None
+        damage = self.judge.of_the_size()
+        return Resolution(
+            size=size_of(self.original),
+            size_before=size_of(self.whole.original),
+            saving_ms=self.before_ms - predicted_ms(self.original, self.table, "fp32"),
+            loss=damage.loss,
+            agreement=_known(damage.agreement),
+        )
+
     @property
     def most(self) -> float:
         """The largest speedup that is sure to be reached."""
         return self.before_ms / min(b.fastest_ms(SLACK) for b in self.candidates.priced.values())
 
     @property
-    def _useful(self) -> float:
+    def useful(self) -> float:
         """The largest speedup of a frontier: by what is done to spans, where that is anything. All
         groups at their narrowest leave nothing of a network."""
         slicings = self.candidates.priced.values()
@@ -211,22 +232,27 @@ class Planner:
             case _:
                 return self.within(goal.budget(self.before_ms))
 
-    def within(self, budget_ms: float) -> Planned:
+    def within(self, budget_ms: float, found: list[Candidate] | None = None) -> Planned:
         """The plan that loses least of those that are known: a faster one that was asked for
-        before may lose less. Raises InputError for a budget that cannot be met; it says what is
-        the fastest."""
+        before may lose less. `found`: what `chosen` says, where it was asked. Raises InputError for
+        a budget that cannot be met; it says what is the fastest."""
         name = f"{budget_ms:.6g}"
         planned = self.finished.get(name)
         if planned is None:
-            planned = self._best(self.chosen(budget_ms))
+            planned = self._best(self.chosen(budget_ms) if found is None else found)
             self.finished.put(name, planned)
-        fitting = {
-            name: plan for name, plan in self.finished.all().items() if _ms(plan) <= budget_ms
-        }
-        least = min(fitting, key=lambda other: _lost(fitting[other]), default=name)
-        if least != name and _lost(fitting[least]) < _lost(planned.plan):
-            return self.finished.get(least) or planned
+        fitting = {name: plan for name, plan in self.known().items() if _ms(plan) <= budget_ms}
+        least = min(fitting, key=lambda other: lost(fitting[other]), default=name)
+        if least != name and lost(fitting[least]) < lost(planned.plan):
+            return self.kept(least) or planned
         return planned
+
+    def known(self) -> dict[str, Plan]:
+        """Plans that are finished, by the names that they are kept by."""
+        return self.finished.all()
+
+    def kept(self, name: str) -> Planned | None:
+        return self.finished.get(name)
 
     def chosen(self, budget_ms: float) -> list[Candidate]:
         """What may become the plan, not fitted: of every way that comes near the best, the choices
@@ -349,7 +375,7 @@ class Planner:
                     raise
                 self.notes.append(f"no plan for {speedup:.2f}×: {error}")
                 break
-            key = f"{planned.plan.precision} {planned.plan.steps}"
+            key = f"{planned.plan.precision} {planned.plan.resolution} {planned.plan.steps}"
             found.setdefault(key, planned)
         rows = list(found.values())
         return [one for one in rows if not any(_beats(other, one) for other in rows)]
@@ -396,9 +422,9 @@ class Planner:
         for _ in range(CLOSER if len(ends) == 2 else 0):
             between = (ends[0] * ends[1]) ** 0.5
             ends[0 if keeps(self.within(self.before_ms / between).plan) else 1] = between
-        known = {name: plan for name, plan in self.finished.all().items() if keeps(plan)}
+        known = {name: plan for name, plan in self.known().items() if keeps(plan)}
         if known:
-            best = self.finished.get(min(known, key=lambda name: _ms(known[name])))
+            best = self.kept(min(known, key=lambda name: _ms(known[name])))
             if best is not None:
                 return best
         self.notes.append(f"nothing lost at most {most}; it stays as it is")
@@ -414,7 +440,7 @@ class Planner:
         rest = count - len(found)
         if rest < 1:
             raise InputError(f"a frontier of {count} points; give {len(found) + 1} or more")
-        ratio = self._useful / free
+        ratio = self.useful / free
         return found + [free * ratio ** ((i / rest) ** 1.5) for i in range(1, rest + 1)]
 
     # --- applying ------------------------------------------------------------------------------
@@ -434,9 +460,12 @@ class Planner:
         candidate, shrunk, sample = fitted.candidate, fitted.shrunk, self.judge.sample
         variant, slicing, chosen = candidate.variant, candidate.slicing, candidate.chosen
         start, slices = self.candidates.starts[variant.precision], slicing.slices
-        if chosen or slices:
+        if chosen or slices or self.whole is not None:
+            teacher = start.graph_module
+            if self.whole is not None:  # whose images are larger
+                teacher, sample = self.whole.original, self.whole.judge.sample
             given = (sample, self.planning.closed.tuning, self.progress)
-            shrunk = distilled(shrunk, start.graph_module, *given, task=self.task)
+            shrunk = distilled(shrunk, teacher, *given, task=self.task)
         graph = shrunk.graph_module
         if self.train is not None and (chosen or slices):
             graph = self.train(graph, self.original)
@@ -452,13 +481,14 @@ class Planner:
             tensors |= {f"{INT8}{name}": tensor for name, tensor in corrected.items()}
         plan = Plan(
             shrinkc=__version__,
-            model=model_digest(self.captured),
+            model=model_digest((self.whole or self).captured),
             target=self.table.target,
             precision="int8" if variant.precision == "int8" else "fp32",
             before_ms=self.before_ms,
             after_ms=shrunk.after_ms,
             measured_speedup=speedup,
             promise=self.judge.promise(graph, prepared),
+            resolution=self.resolution,
             steps=(
                 *map(_exact, start.merges),
                 *map(_slice, slices, slicing.damages),
@@ -476,19 +506,19 @@ class Planner:
         return lambda graph: self.before_ms / self.timing.speedup(graph, variant)
 
 
+def lost(plan: Plan) -> float:
+    """Share of the metric; what few images gain is chance."""
+    return 1.0 if plan.promise is None else max(0.0, plan.promise.lost)
+
+
 def _ms(plan: Plan) -> float:
     """As measured, where the target was at hand."""
     return plan.before_ms / (plan.measured_speedup or plan.speedup)
 
 
-def _lost(plan: Plan) -> float:
-    """Share of the metric; what few images gain is chance."""
-    return 1.0 if plan.promise is None else max(0.0, plan.promise.lost)
-
-
 def _beats(a: Planned, b: Planned) -> bool:
     """As fast, and loses less."""
-    return _ms(a.plan) <= _ms(b.plan) and _lost(a.plan) < _lost(b.plan)
+    return _ms(a.plan) <= _ms(b.plan) and lost(a.plan) < lost(b.plan)
 
 
 def _exact(merge: ExactMerge) -> Step:

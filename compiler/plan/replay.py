@@ -13,8 +13,9 @@ from shrinkc.compiler.depth.choice_sets import outline
 from shrinkc.compiler.depth.choices import Choice, why_no_fit
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.pipeline.deployed import channels_last, deployed
-from shrinkc.compiler.plan.plan_file import INT8, Plan, Step
+from shrinkc.compiler.plan.plan_file import INT8, Plan, Resolution, Step
 from shrinkc.compiler.quantise.stored import StoredCalibration
+from shrinkc.compiler.recover.layer_problems import size_of
 from shrinkc.compiler.support.journal import digest_of
 from shrinkc.errors import InputError, LoadError
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
@@ -43,9 +44,14 @@ def changed_tensors(original: fx.GraphModule, changed: fx.GraphModule) -> dict[s
 
 
 def replay(
-    captured: fx.GraphModule, plan: Plan, tensors: Mapping[str, Tensor]
+    captured: fx.GraphModule,
+    plan: Plan,
+    tensors: Mapping[str, Tensor],
+    smaller: fx.GraphModule | None = None,
 ) -> tuple[fx.GraphModule, fx.GraphModule]:
     """(the original as deployed, the network after the plan).
+
+    smaller  the same network, captured for smaller images, where the plan has such
 
     Raises InputError for another network than the plan was made for, LoadError for a plan whose
     steps or numbers do not fit it.
@@ -55,6 +61,8 @@ def replay(
         raise InputError(
             f"the plan was made for another network ({plan.model}, this is {digest}); plan anew"
         )
+    if plan.resolution is not None:
+        captured = _at_size(plan.resolution, captured, smaller)
     original = deployed(captured)
     start = _merged(original, [step for step in plan.steps if step.kind == "exact"])
     slicing = _sliced(start, [step for step in plan.steps if step.kind == "slice"])
@@ -77,6 +85,15 @@ def replay(
     check_legal(graph)
     _check_told(graph, plan)
     return original, graph
+
+
+def _at_size(
+    plan: Resolution, captured: fx.GraphModule, smaller: fx.GraphModule | None
+) -> fx.GraphModule:
+    """Raises LoadError for networks of other sizes."""
+    if smaller is None or (size_of(captured), size_of(smaller)) != (plan.size_before, plan.size):
+        raise LoadError(f"the plan reads {plan}, which this network does not")
+    return smaller
 
 
 def _check_told(graph: fx.GraphModule, plan: Plan) -> None:

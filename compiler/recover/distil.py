@@ -3,7 +3,7 @@
 The student's last features and answers are drawn to the original's (Wang and Wu, MiR, 2022;
 Practise, 2023): the mean squared error of the features over their variance plus the task's
 divergence of the answers (of classes that of Kullback and Leibler), in steps relative to each
-filter's size.
+filter's size. A student of smaller images sees what its teacher does, resized.
 
 The larger the steps, the more is won back, up to where they destroy the network, and where that is
 differs by a factor of a hundred: a detector of 64×64 pixels, planned to be 1.5× as fast as its int8
@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from shrinkc.compiler.images.augment import Augmentation, RandomResizedCrop
+from shrinkc.compiler.images.augment import Augmentation, RandomResizedCrop, scaled
 from shrinkc.compiler.images.tensors import in_parts, together
-from shrinkc.compiler.recover.layer_problems import Sample, batch_for, shuffled
+from shrinkc.compiler.recover.layer_problems import Sample, batch_for, shuffled, size_of
 from shrinkc.compiler.recover.relative_adam import Relative
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
@@ -122,7 +122,8 @@ class _Descent:
         feature = last_feature(teacher, student)
         self.student = tapped(student, feature)
         self._teacher = tapped(teacher, feature).eval()
-        self._batch = batch_for(teacher, options.batch)
+        self._batch = min(batch_for(one, options.batch) for one in (teacher, student))
+        self._size = size_of(student) if are_resized(teacher, student) else None
         self._scale: float | None = None
 
     def loss(self, network: Callable[..., Any]) -> float:
@@ -162,11 +163,16 @@ class _Descent:
         """Of a feature and the answers behind it."""
         with torch.no_grad():
             wanted = self._answers(self._teacher, x)
+        if self._size is not None:
+            x = (scaled(x[0], self._size),)
         got = self._answers(network, x)
+        feature = wanted[0]
+        if feature.shape != got[0].shape:
+            feature = scaled(feature, (got[0].shape[2], got[0].shape[3]))
         if self._scale is None:
-            self._scale = float(wanted[0].var()) or 1.0
+            self._scale = float(feature.var()) or 1.0
         divergence = self.task.divergence(got[1:], wanted[1:]).mean()
-        return ((got[0] - wanted[0]) ** 2).mean() / self._scale + divergence
+        return ((got[0] - feature) ** 2).mean() / self._scale + divergence
 
     def _answers(self, network: Callable[..., Any], x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """As many samples at a time as the network takes."""
@@ -200,18 +206,27 @@ def views(sample: Sample, options: Tuning) -> Iterator[tuple[Tensor, ...]]:
 
 
 def last_feature(teacher: fx.GraphModule, student: fx.GraphModule) -> str:
-    """The last map of features that both networks compute; where there is none, the output."""
+    """The last map of features that both networks compute, of a student of smaller images a smaller
+    one; where there is none, the output."""
     known, mine = shapes(teacher), shapes(student)
+    alike = 2 if are_resized(teacher, student) else 4  # dimensions
     found = ""
     for node in teacher.graph.nodes:
         if node.op == "placeholder":
             continue
-        shape = known.get(node.name, ())
-        if len(shape) == 4 and shape[2:] != (1, 1) and mine.get(node.name) == shape and node.users:
+        shape, own = known.get(node.name, ()), mine.get(node.name, ())
+        maps = len(shape) == len(own) == 4 and shape[2:] != (1, 1)
+        if maps and own[:alike] == shape[:alike] and node.users:
             found = node.name
     output = next(n for n in reversed(teacher.graph.nodes) if n.op == "output")
     first: Any = output.args[0]
     return found or first[0].name
+
+
+def are_resized(teacher: fx.GraphModule, student: fx.GraphModule) -> bool:
+    """Whether they read images of different sizes."""
+    first, second = (list(one.meta["input_shapes"].values()) for one in (teacher, student))
+    return first != second
 
 
 def tapped(graph: fx.GraphModule, feature: str) -> fx.GraphModule:

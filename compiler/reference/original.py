@@ -38,7 +38,7 @@ class Original:
         precise: Answering | None = None,
         example: tuple[Tensor, ...] | None = None,
     ) -> None:
-        self._answer, self._precise, self.example = answer, precise, example
+        self.answer, self._precise, self.example = answer, precise, example
         self._kept: dict[Hashable, list[Array]] = {}
         self._bytes = 0
 
@@ -64,7 +64,7 @@ class Original:
         """The same as a function of what `change` makes its inputs of; `example` of those."""
         precise = self._precise
         return Original(
-            lambda inputs: self._answer(change(inputs)),
+            lambda inputs: self.answer(change(inputs)),
             None if precise is None else lambda inputs: precise(change(inputs)),
             example,
         )
@@ -160,7 +160,7 @@ class Original:
         return True
 
     def _arrays(self, inputs: tuple[Tensor, ...]) -> list[Array]:
-        return [o.numpy() for o in self._answer(inputs)]
+        return [o.numpy() for o in self.answer(inputs)]
 
 
 def _farther(got: Array, want: Array, weight: float) -> Array:

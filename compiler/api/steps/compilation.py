@@ -283,7 +283,7 @@ def _report(
             *exported.notes,
             *files.notes,
             *data.notes(),
-            *_hardly_right(networks[0], data, judged),
+            *_hardly_right(_of_size(networks[0], original), data, judged),
         ),
         failures=exported.failures,
         predicted_ms_before_in_precision=requantised.total_ms if requantised else None,
@@ -338,6 +338,12 @@ def _hardly_right(network: fx.GraphModule, data: Data, found: Judgement) -> tupl
         )
     given = options.preprocessing if data.raw is None else data.raw.given
     return why_hardly_right(network, data.evaluation, given, options.task)
+
+
+def _of_size(network: fx.GraphModule, changed: fx.GraphModule) -> fx.GraphModule:
+    """`network`; where it reads other images than `changed`, that one, which data are for."""
+    same = network.meta["input_shapes"] == changed.meta["input_shapes"]
+    return network if same else changed
 
 
 def _size(exported: Exported, one: Format) -> int | None:

@@ -23,6 +23,7 @@ from shrinkc.compiler.api.steps.results import Compiled
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.closed_form import TakenChoice
+from shrinkc.compiler.images.augment import Size
 from shrinkc.compiler.images.decoded import Images, Samples, trainable
 from shrinkc.compiler.images.source import Given, ImageSource
 from shrinkc.compiler.images.tensors import in_parts
@@ -41,6 +42,7 @@ from shrinkc.compiler.tasks.asked import AskedTask
 from shrinkc.compiler.tasks.tally import Tally
 from shrinkc.compiler.train.settings.own_loss import Loss, own_loss
 from shrinkc.compiler.verify.data import split
+from shrinkc.compiler.verify.full_size import AtFullSize
 from shrinkc.errors import InputError
 from shrinkc.passes.base import Skip
 
@@ -58,6 +60,7 @@ class Request:
     folder   keeps what was measured, and checkpoints: a call that was stopped goes on there
     command  as it was typed, for the report
     given    the user's own model, or where it lies
+    whole    the same for the network at its own size, where this one's images are smaller
     """
 
     subject: Subject
@@ -69,6 +72,7 @@ class Request:
     folder: Path | None = None
     command: str | None = None
     given: object = None
+    whole: Request | None = None
 
     @classmethod
     def of(
@@ -100,6 +104,13 @@ class Request:
         return cls(
             subject, options, shown, *sources.values(), folder=kept, command=command, given=model
         )
+
+    def at_size(self, subject: Subject, size: Size) -> Request:
+        """The same for `subject`, the network at a smaller size."""
+        images, evaluation = (
+            None if one is None else one.at_size(size) for one in (self.images, self.evaluation)
+        )
+        return replace(self, subject=subject, images=images, evaluation=evaluation, whole=self)
 
     @property
     def needed_images(self) -> ImageSource:
@@ -153,7 +164,18 @@ class Request:
         """Beside each other, where there are images to judge on."""
         if self.evaluation is None:
             return None
-        return judge(original, changed, with_images(self.options, self.evaluation))
+        options = with_images(self.options, self.evaluation)
+        beside = None if self.whole is None else self._beside(Original.of_graph(original), options)
+        return judge(original, changed, options, beside)
+
+    def _beside(self, original: Original, options: Options) -> Original:
+        """What is judged beside: of images that `options` hold it sees the same at its own size."""
+        if self.whole is None:
+            return original
+        source = self.whole.evaluation or self.whole.images
+        (shape,) = self.whole.subject.input_shapes
+        large = with_images(self.options, source)
+        return AtFullSize(original.answer, (shape[2], shape[3]), options, large)
 
     def compiled(
         self,
@@ -180,12 +202,13 @@ class Request:
             images.without_labels() if calibrates and images is not None else None,
         )
         judged = self.judged(changed, original)
+        users = self.subject if self.whole is None else self.whole.subject
         compilation = compile_graph(
             changed,
             options,
             name=f"{self.subject.name}, {how},",
             progress=self.progress,
-            users=Original.of_model(self.subject.reference),
+            users=self._beside(Original.of_model(users.reference), options),
             before=original,
             sections=replace(
                 sections or Sections(), command=self.command, changed=how, judged=judged
@@ -210,10 +233,20 @@ def plan_section(
 
 
 @torch.no_grad()
-def judge(original: fx.GraphModule, changed: fx.GraphModule, options: Options) -> Judged:
+def judge(
+    original: fx.GraphModule,
+    changed: fx.GraphModule,
+    options: Options,
+    beside: Original | None = None,
+) -> Judged:
     """A changed network beside the one it was made from, both in PyTorch, on `options.images`, by
-    `options.task`."""
+    `options.task`. `beside`: as which the original answers where it reads larger images."""
     tally = Tally(options.task)
-    for x, labels in split(original, replace(options, precision="fp32")).batches():
-        tally.add(changed(*x), original(*x), labels, len(x[0]))
+    batches = split(changed, replace(options, precision="fp32")).batches()
+    for number, (x, labels) in enumerate(batches):
+        if beside is None:
+            answer = original(*x)
+        else:
+            answer = tuple(map(torch.as_tensor, beside.outputs(number, x)))
+        tally.add(changed(*x), answer, labels, len(x[0]))
     return Judged.of(tally.judgement(), options.task)

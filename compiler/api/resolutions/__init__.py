@@ -1,0 +1,1 @@
+"""Networks for smaller images than they were given for."""

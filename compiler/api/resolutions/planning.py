@@ -1,0 +1,94 @@
+"""Planners for the sizes of `resolutions`, each on images of its own size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+
+from shrinkc.compiler.api.resolutions.sizes import at_size, require_resizable, smaller_sizes
+from shrinkc.compiler.api.steps.network import Model
+from shrinkc.compiler.api.steps.request import Request
+from shrinkc.compiler.cost.predict import CostTable
+from shrinkc.compiler.images.augment import Size
+from shrinkc.compiler.images.decoded import Images, Samples
+from shrinkc.compiler.plan.plan_file import Resolution
+from shrinkc.compiler.plan.planner import Planner, prepare_planning
+from shrinkc.compiler.plan.resolutions.planner import Resolutions
+from shrinkc.compiler.support.progress import Advance, Progress
+from shrinkc.compiler.support.text import shown as visible
+from shrinkc.errors import ImageError, InputError
+
+
+def requests_at(
+    resolutions: Sequence[int] | None, model: Model, request: Request
+) -> dict[Size, Request]:
+    """`request` at each of the sizes below the network's own, the largest first. Raises InputError
+    where one is none, or the network does not take it."""
+    sizes = smaller_sizes(resolutions, request.subject)
+    for source, name in ((request.images, "images"), (request.evaluation, "evaluation")):
+        if sizes:
+            require_resizable(source, name)
+    found: dict[Size, Request] = {}
+    for size in sizes:
+        with request.progress.task(f"Capturing at {'×'.join(map(str, size))}"):
+            found[size] = request.at_size(at_size(model, request.subject, size), size)
+    return found
+
+
+def planned_at(model: Model, request: Request, plan: Resolution) -> Request:
+    """`request` at the size of a plan. Raises InputError where the network's is another than the
+    plan was made for."""
+    (before,) = {tuple(shape[2:]) for shape in request.subject.input_shapes} or {()}
+    if before != plan.size_before:
+        own = "×".join(map(str, before))
+        raise InputError(f"the plan reads {plan}, and this network reads {own}; plan anew")
+    return request.at_size(at_size(model, request.subject, plan.size), plan.size)
+
+
+def decoded(request: Request) -> tuple[Samples, Samples | None]:
+    """What plans are fitted to, and judged on where that is given."""
+    source = request.needed_images.without_labels()  # folders may be in another order
+    held_out = None if request.evaluation is None else request.decoded(request.evaluation)
+    return source.decoded(request.progress), held_out
+
+
+def with_sizes(planner: Planner, table: CostTable, requests: Mapping[Size, Request]) -> Planner:
+    """The planner that may choose among these sizes, too. `table`: not as measured."""
+    if not requests:
+        return planner
+    smaller: list[Planner] = []
+    for size, request in requests.items():
+        shown = _Named(request.progress, f"{'×'.join(map(str, size))}: ")
+        images, held_out = decoded(request)
+        _require_same(images, planner.judge.sample.images)
+        if held_out is not None:
+            _require_same(held_out, planner.judge.held.images)
+        one = prepare_planning(
+            *(request.subject.graph, images, table, planner.planning),
+            held_out=held_out,
+            task=planner.task,
+            progress=shown,
+            whole=planner,
+        )
+        smaller.append(one)
+    return Resolutions(planner, smaller)
+
+
+def _require_same(small: Samples, large: Samples) -> None:
+    """Raise ImageError where some image is used in one size alone."""
+    if not isinstance(small, Images) or not isinstance(large, Images):
+        return
+    skipped = {name for name, _ in small.skipped} ^ {name for name, _ in large.skipped}
+    if skipped or len(small) != len(large):
+        name = f"'{visible(min(skipped))}'" if skipped else "an image"
+        raise ImageError(f"{small.source}: {name} can be used in one size alone; remove it")
+
+
+class _Named:
+    """Progress of one size."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self.progress, self.name = progress, name
+
+    def task(self, text: str, total: int | None = None) -> AbstractContextManager[Advance]:
+        return self.progress.task(f"{self.name}{text}", total)

@@ -1,0 +1,1 @@
+"""Plans of which the images' size is a choice, too."""
