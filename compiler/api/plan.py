@@ -12,6 +12,7 @@ from shrinkc.compiler.api.resolutions.planning import (
     decoded,
     planned_at,
     requests_at,
+    resizing,
     with_sizes,
 )
 from shrinkc.compiler.api.steps.much_lost import much_promised
@@ -36,7 +37,7 @@ from shrinkc.compiler.plan.planner import Planner, Planning, check_points, prepa
 from shrinkc.compiler.plan.replay import replay, stored_calibration
 from shrinkc.compiler.recover.recipe import TRAINING, Recipe
 from shrinkc.compiler.recover.retrain import retrain
-from shrinkc.compiler.report.sections import FrontierPoint, Judged, Sections
+from shrinkc.compiler.report.sections import FrontierPoint, Judged, ResolutionRow, Sections
 from shrinkc.compiler.support.checks import check_kind, path_of
 from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.disk.cache import kept
@@ -397,12 +398,14 @@ def _planned(
     """With its files, in the plan's precision."""
     plan = found.plan
     section = plan_section("planned, closed form", plan.steps, plan.precision, refused)
-    section = replace(section, promise=_promised(plan, request))
+    section = replace(section, promise=_promised(plan, request), resolution=_resized(plan))
     request = replace(request, options=replace(request.options, precision=plan.precision))
     compiled, judged = request.compiled(
         *(found.graph_module, original, "planned"),
         stored=stored_calibration(plan, found.tensors),
-        sections=Sections(plan=section, frontier=frontier, noise=found.noise),
+        sections=Sections(
+            plan=section, frontier=frontier, noise=found.noise, notes=resizing(plan, request)
+        ),
         extras=plan_files(plan, found.tensors),
     )
     structure = request.subject.structure
@@ -422,6 +425,15 @@ def _promised(plan: Plan, request: Request) -> Judged | None:
         *(found.images, found.agreement, None, None, task.metric, drop, estimates(found)),
         *(task.style, task.likeness),
     )
+
+
+def _resized(plan: Plan) -> ResolutionRow | None:
+    """For the report."""
+    found = plan.resolution
+    if found is None:
+        return None
+    sizes = found.size, found.size_before
+    return ResolutionRow(*sizes, plan.precision, found.saving_ms, found.loss, found.agreement)
 
 
 def _point(plan: Plan, chosen: bool) -> FrontierPoint:

@@ -103,6 +103,16 @@ def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
         raise InputError(f"`{name}` {text}: give numbers like 0.5,0.5,0.5") from error
 
 
+def whole_numbers(name: str, text: str | None) -> tuple[int, ...] | None:
+    """'192,160' → (192, 160)"""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"`{name}` {text}: give whole numbers like 192,160") from error
+
+
 @dataclass(frozen=True)
 class Asked:
     """What every command is told that changes a network and makes files of it."""

@@ -154,6 +154,15 @@ ParetoOption = Annotated[
         rich_help_panel=GOAL,
     ),
 ]
+ResolutionsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--resolutions",
+        metavar="PIXELS,…",
+        help="Sizes of smaller images that a plan may choose, such as 192,160.",
+        rich_help_panel=GOAL,
+    ),
+]
 MacsOption = Annotated[
     float | None,
     typer.Option(

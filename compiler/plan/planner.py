@@ -193,17 +193,23 @@ class Planner:
         return found
 
     @cached_property
-    def resolution(self) -> Resolution | None:
-        """What smaller images alone save and cost."""
-        if self.whole is None:
+    def size_damage(self) -> Damage | None:
+        """What smaller images alone cost; None for the network's own size."""
+        return None if self.whole is None else self.judge.of_the_size()
+
+    def _resolution(self, precision: str) -> Resolution | None:
+        """And what they save."""
+        if self.whole is None or self.size_damage is None:
             return None
-        damage = self.judge.of_the_size()
+        before, after = (
+            predicted_ms(one.original, one.table, precision) for one in (self.whole, self)
+        )
         return Resolution(
             size=size_of(self.original),
             size_before=size_of(self.whole.original),
-            saving_ms=self.before_ms - predicted_ms(self.original, self.table, "fp32"),
-            loss=damage.loss,
-            agreement=_known(damage.agreement),
+            saving_ms=before - after,
+            loss=self.size_damage.loss,
+            agreement=_known(self.size_damage.agreement),
         )
 
     @property
@@ -488,7 +494,7 @@ class Planner:
             after_ms=shrunk.after_ms,
             measured_speedup=speedup,
             promise=self.judge.promise(graph, prepared),
-            resolution=self.resolution,
+            resolution=self._resolution(variant.precision),
             steps=(
                 *map(_exact, start.merges),
                 *map(_slice, slices, slicing.damages),

@@ -136,6 +136,7 @@ class Report:
             plan=sections.plan,
             frontier=sections.frontier,
             noise=self.noise or sections.noise,
+            notes=(*self.notes, *sections.notes),
         )
 
     @property

@@ -46,6 +46,19 @@ class ChoiceRow:
 
 
 @dataclass(frozen=True)
+class ResolutionRow:
+    """Images are made smaller: `size` (height, width) instead of `size_before`. The numbers are
+    those of a choice."""
+
+    size: tuple[int, int]
+    size_before: tuple[int, int]
+    precision: str
+    saving_ms: float
+    loss: float | None
+    agreement: float | None
+
+
+@dataclass(frozen=True)
 class PlanSection:
     """What was decided, how, and what was considered and refused. `promise`: what it was judged to
     cost, of the file in the plan's precision, on images that it was not fitted to."""
@@ -54,6 +67,7 @@ class PlanSection:
     choices: tuple[ChoiceRow, ...]
     refused: tuple[Skip, ...] = ()
     promise: Judged | None = None
+    resolution: ResolutionRow | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +162,7 @@ class Sections:
     command    as it was typed, quoted for a shell
     changed    what was done to the network before: "shrunk", "pruned"; None: nothing
     judged     the changed network; None where nothing was changed, or no images were left
+    notes      more of them
     """
 
     command: str | None = None
@@ -156,3 +171,4 @@ class Sections:
     plan: PlanSection | None = None
     frontier: tuple[FrontierPoint, ...] = ()
     noise: tuple[LayerNoise, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from shrinkc.compiler.api.steps.request import Request
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.images.augment import Size
 from shrinkc.compiler.images.decoded import Images, Samples
-from shrinkc.compiler.plan.plan_file import Resolution
+from shrinkc.compiler.plan.plan_file import Plan, Resolution
 from shrinkc.compiler.plan.planner import Planner, prepare_planning
 from shrinkc.compiler.plan.resolutions.planner import Resolutions
 from shrinkc.compiler.support.progress import Advance, Progress
@@ -50,6 +50,21 @@ def decoded(request: Request) -> tuple[Samples, Samples | None]:
     source = request.needed_images.without_labels()  # folders may be in another order
     held_out = None if request.evaluation is None else request.decoded(request.evaluation)
     return source.decoded(request.progress), held_out
+
+
+def resizing(plan: Plan, request: Request) -> tuple[str, ...]:
+    """What the files' user has to know of a plan for smaller images."""
+    if plan.resolution is None:
+        return ()
+    source = request.evaluation or request.images
+    how = None if source is None else source.preprocessing
+    told = f"the files read {plan.resolution}"
+    if how is None:
+        return (f"{told}: resize them with antialiasing",)
+    size = "×".join(map(str, how.size))
+    if how.fit == "crop":
+        return (f"{told}: the shorter side resized to {how.resize} pixels, the middle {size} cut",)
+    return (f"{told}: {how.fit} to {size}",)
 
 
 def with_sizes(planner: Planner, table: CostTable, requests: Mapping[Size, Request]) -> Planner:

@@ -37,6 +37,7 @@ from shrinkc.compiler.cli.options import (
     ParetoOption,
     PrecisionOption,
     ResizeOption,
+    ResolutionsOption,
     RunsOption,
     ScaleOption,
     SpeedupOption,
@@ -76,6 +77,7 @@ def compile_command(
     confident: ConfidentOption = False,
     max_error: MaxErrorOption = None,
     points: ParetoOption = None,
+    resolutions: ResolutionsOption = None,
     merge: MergeOption = "auto",
     images: ImagesOption = None,
     evaluation: EvaluationOption = None,
@@ -106,16 +108,16 @@ def compile_command(
     Exact without a goal, and verified on --images. With one (--speedup, --budget-ms, --max-drop,
     --max-error or --pareto), depth, width and precision are planned together, fitted to --images.
     """
-    from shrinkc.compiler.cli.inputs import Reading
+    from shrinkc.compiler.cli.inputs import Reading, whole_numbers
 
     reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)
     reading.refuse_unread(images, evaluation, train, calibration)
     judged = asked_of(task, metric, output_weights)
     how = _How(model, target, inputs, arch, trust, out, opset, threads or 1, runs, judged)
     goal = _goal(speedup, budget_ms, max_drop, max_error, points, confident=confident)
-    exact, told = goal is None and points is None, (evaluation, train, epochs, output_weights, loss)
-    int8 = (int8_tuning, keep_fp32, min_snr_db, calibration)
-    _check(exact, images, told, int8, merge, precision)
+    exact = goal is None and points is None
+    told = (evaluation, train, epochs, output_weights, loss, resolutions)
+    _check(exact, images, told, (int8_tuning, keep_fp32, min_snr_db, calibration), merge, precision)
     _check_files(exact, io != "float32", fold_normalisation)
     if exact:
         how.compile(
@@ -132,12 +134,11 @@ def compile_command(
     how.plan(
         goal,
         points,
-        reading.if_given(images),
+        *map(reading.if_given, (images, evaluation, train)),
         precision=precision,
-        evaluation=reading.if_given(evaluation),
-        train=reading.if_given(train),
         epochs=epochs or 10,
         loss=loss_of(loss),
+        resolutions=whole_numbers("resolutions", resolutions),
     )
 
 
@@ -154,7 +155,7 @@ def _check_files(exact: bool, io: bool, fold_normalisation: bool) -> None:
 def _check(
     exact: bool,
     images: Path | None,
-    told: tuple[Path | None, Path | None, int | None, str | None, str | None],
+    told: tuple[Path | None, Path | None, int | None, str | None, str | None, str | None],
     int8: tuple[Int8Tuning | None, list[str] | None, float | None, Path | None],
     merge: Merge,
     precision: Precision | None,
@@ -165,7 +166,8 @@ def _check(
     if exact:
         if set(told) != {None}:
             raise InputError(
-                "`evaluation`, `train`, `epochs`, `loss` and `output_weights` belong to a goal",
+                "`evaluation`, `train`, `epochs`, `loss`, `resolutions` and `output_weights` "
+                "belong to a goal",
                 "give `speedup`, `budget_ms`, `max_drop`, `max_error` or `points`",
             )
         if int8[0] is not None and precision != "int8":
@@ -288,12 +290,13 @@ class _How:
         goal: Goal | None,
         points: int | None,
         images: ImageFolder | None,
-        *,
-        precision: Precision | None,
         evaluation: ImageFolder | None,
         train: ImageFolder | None,
+        *,
+        precision: Precision | None,
         epochs: int,
         loss: Any,
+        resolutions: tuple[int, ...] | None,
     ) -> None:
         """Print the plan and the report, or a frontier."""
         from shrinkc.compiler.api import plan as api
@@ -320,6 +323,7 @@ class _How:
                 opset=self.opset,
                 threads=self.threads,
                 runs=self.runs,
+                resolutions=resolutions,
                 folder=work_folder(out),
                 command=current().typed,
                 progress=progress(),
@@ -341,6 +345,7 @@ class _How:
             opset=self.opset,
             threads=self.threads,
             runs=self.runs,
+            resolutions=resolutions,
             folder=work_folder(out),
             command=current().typed,
             progress=progress(),

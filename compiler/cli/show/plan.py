@@ -14,7 +14,7 @@ from shrinkc.compiler.cli.output import as_json, current, print_json, show_warni
 from shrinkc.compiler.cli.show.report import report as show_report
 from shrinkc.compiler.cli.show.report import report_json
 from shrinkc.compiler.plan.drop import estimates
-from shrinkc.compiler.plan.plan_file import Plan
+from shrinkc.compiler.plan.plan_file import Plan, Resolution, Step
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
@@ -30,16 +30,12 @@ from shrinkc.compiler.tasks.wording import (
 def show_plan(plan: Plan, notes: Sequence[str], *, task: Task = CLASSIFICATION) -> None:
     """What is done, and what was promised."""
     console = wide_console()
+    if plan.resolution is not None:
+        console.print(escape(f"{plan.resolution}: {_cost(plan.resolution)}"))
     for step in plan.steps:
         what = f"{step.kind} to {step.channels}" if step.channels else step.kind
-        agrees = ""
-        if step.agreement is not None:
-            agrees = f", alone it agrees on {step.agreement:.1%}"
-        elif step.loss is not None:
-            agrees = f", alone its error is {share(step.loss)} of the outputs' variance"
         where = step.sink if step.kind == "slice" else f"{step.source} … {step.sink}"
-        line = f"{what} {where}: saves {step.saving_ms:.3g} ms{agrees}"
-        console.print(escape(line))
+        console.print(escape(f"{what} {where}: {_cost(step)}"))
     if not plan.steps:
         console.print("no layer changes")
     if plan.keep_fp32:
@@ -53,6 +49,15 @@ def show_plan(plan: Plan, notes: Sequence[str], *, task: Task = CLASSIFICATION) 
         console.print(promise_line(plan, task=task))
     for note in notes:
         console.print(escape(note))
+
+
+def _cost(one: Step | Resolution) -> str:
+    agrees = ""
+    if one.agreement is not None:
+        agrees = f", alone it agrees on {one.agreement:.1%}"
+    elif one.loss is not None:
+        agrees = f", alone its error is {share(one.loss)} of the outputs' variance"
+    return f"saves {one.saving_ms:.3g} ms{agrees}"
 
 
 def promise_line(plan: Plan, *, task: Task = CLASSIFICATION) -> str:
@@ -104,13 +109,15 @@ def frontier_report(points: Sequence[Planned], out: Path) -> None:
     table = Table(title="frontier, over the original in fp32", title_justify="left")
     scored = any(row["agreement"] is not None for row in rows)
     judged = ("drop", "agrees") if scored else ("error over variance", "at most, 95%")
-    for header in ("folder", "precision", "predicted", "measured", *judged, "steps"):
-        left = header in ("folder", "precision")
+    sized = [] if all(row["resolution"] is None for row in rows) else ["images"]
+    for header in ("folder", *sized, "precision", "predicted", "measured", *judged, "steps"):
+        left = header in ("folder", "precision", "images")
         table.add_column(header, justify="left" if left else "right")
     for row in rows:
         measured = row["measured_speedup"]
         table.add_row(
             escape(row["folder"]),
+            *([_size(row)] if sized else []),
             row["precision"],
             f"{row['predicted_speedup']:.2f}×",
             f"{measured:.2f}×" if measured else "",
@@ -121,6 +128,11 @@ def frontier_report(points: Sequence[Planned], out: Path) -> None:
     for note in notes:
         console.print(escape(note))
     console.print(escape(f"each with its plan in {out}/"))
+
+
+def _size(row: dict[str, Any]) -> str:
+    found = row["resolution"]
+    return "" if found is None else "×".join(map(str, found["size"]))
 
 
 def _scores(row: dict[str, Any]) -> tuple[str, str]:
@@ -146,6 +158,7 @@ def _row(point: Planned) -> dict[str, Any]:
         "predicted_ms": plan.after_ms,
         "measured_speedup": plan.measured_speedup,
         "precision": plan.precision,
+        "resolution": None if plan.resolution is None else plan.resolution.model_dump(),
         "drop": None if promise is None else promise.drop,
         "points": point.report.task.points,
         "agreement": None if promise is None else promise.agreement,

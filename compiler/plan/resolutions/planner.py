@@ -14,6 +14,7 @@ from shrinkc.compiler.plan.finalists import NEAR, Candidate
 from shrinkc.compiler.plan.finished_plans import Planned
 from shrinkc.compiler.plan.plan_file import Plan
 from shrinkc.compiler.plan.planner import Planner, lost
+from shrinkc.compiler.recover.layer_problems import size_of
 from shrinkc.errors import UnreachableGoalError
 
 Found = tuple[float, Planner, list[Candidate]]  # the least damage, whose, what may become the plan
@@ -80,10 +81,14 @@ class Resolutions(Planner):
 
     def _tell(self) -> None:
         """Notes of all sizes, each once."""
-        told = [f"{one.resolution}: {note}" for one in self.smaller for note in one.notes]
+        told = [f"{_said(one)}: {note}" for one in self.smaller for note in one.notes]
         self.notes += [note for note in told if note not in self.notes]
 
 
 def _alone(planner: Planner) -> float:
     """What the size alone costs."""
-    return 0.0 if planner.resolution is None else max(0.0, planner.resolution.loss or 0.0)
+    return 0.0 if planner.size_damage is None else max(0.0, planner.size_damage.loss)
+
+
+def _said(planner: Planner) -> str:
+    return "×".join(map(str, size_of(planner.original)))

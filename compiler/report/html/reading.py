@@ -59,3 +59,9 @@ def main_file(report: Json) -> Json:
 def listed(report: Json, key: str) -> list[Json]:
     """A list of objects; empty where there is none."""
     return report.get(key) or []
+
+
+def resized(resolution: Json) -> str:
+    """'images of 192×192 instead of 224×224'"""
+    sizes = ("×".join(map(str, resolution[key])) for key in ("size", "size_before"))
+    return f"images of {' instead of '.join(sizes)}"

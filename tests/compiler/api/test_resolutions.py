@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 import torch.nn.functional as F
 from hand_built import randomise
@@ -14,7 +11,7 @@ from small_networks import Classifier, InvertedResidual, conv
 from torch import Tensor, nn
 
 import shrinkc
-from shrinkc import Goal, ShrinkcError
+from shrinkc import Goal
 from shrinkc.compiler.api.plan import Planned
 
 SIZE = 64
@@ -42,7 +39,9 @@ def smooth(count: int = 24, seed: int = 1) -> Tensor:
 
 def planned_of(net: nn.Module, **options: Any) -> Planned:
     given: dict[str, Any] = {"target": "rpi4", "images": smooth(), "runs": 0, "precision": "fp32"}
-    return shrinkc.plan(net, X, **{"goal": Goal.speedup(2), "resolutions": [48, 40], **given, **options})
+    return shrinkc.plan(
+        net, X, **{"goal": Goal.speedup(2), "resolutions": [48, 40], **given, **options}
+    )
 
 
 def test_it() -> None:

@@ -11,7 +11,7 @@ from shrinkc.compiler.report.html.reading import Json, listed, part
 KINDS = {
     "kept": "as it was",
     "merged": "several layers became one",
-    "narrowed": "fewer channels",
+    "narrowed": "fewer channels, or a smaller image",
     "dropped": "left out",
     "changed": "another layer in its place",
     "new": "was not there before",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from shrinkc.compiler.report.html import units
 from shrinkc.compiler.report.html.markup import Child, Html, code, join, tag
-from shrinkc.compiler.report.html.reading import Json, listed
+from shrinkc.compiler.report.html.reading import Json, listed, resized
 from shrinkc.compiler.report.html.tables import folded, missing, paragraph, row, section, table
 
 SHOWN = 12  # rows of a list before it is folded
@@ -17,7 +17,8 @@ def choices_section(report: Json) -> Html:
     plan = report.get("plan")
     if not plan:
         return section("choices", "What was chosen", _no_plan(report))
-    rows = [_choice(choice) for choice in plan["choices"]]
+    rows = [_resolution(one) for one in (plan.get("resolution"),) if one is not None]
+    rows += [_choice(choice) for choice in plan["choices"]]
     headers = (
         *("From … to", "Choice", "Channels before", "After", "Precision"),
         *("Saves", "Adds to the loss", "Agreement, alone"),
@@ -41,13 +42,21 @@ def _no_plan(report: Json) -> Html:
     )
 
 
+def _resolution(c: Json) -> Html:
+    return _row(c, resized(c), "resize", (None, None))
+
+
 def _choice(c: Json) -> Html:
+    where = join((code(c["source"]), " … ", code(c["sink"])))
+    return _row(c, where, c["kind"], (c["channels_before"], c["channels_after"]))
+
+
+def _row(c: Json, where: Child, kind: str, channels: tuple[int | None, int | None]) -> Html:
     loss = units.finite(c["loss"])
     return row(
-        join((code(c["source"]), " … ", code(c["sink"]))),
-        c["kind"],
-        _count(c["channels_before"]),
-        _count(c["channels_after"]),
+        where,
+        kind,
+        *map(_count, channels),
         c["precision"],
         units.ms(c["saving_ms"]),
         units.DASH if loss is None else f"{loss:.3g}",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from shrinkc.compiler.report.html import units
 from shrinkc.compiler.report.html.bars import Bar, Drawn, bar_list
 from shrinkc.compiler.report.html.markup import Html, code, tag
-from shrinkc.compiler.report.html.reading import Json, place
+from shrinkc.compiler.report.html.reading import Json, place, resized
 from shrinkc.compiler.report.html.sections.blocks import OVERHEAD, Block, blocks_of
 from shrinkc.compiler.report.html.tables import missing, section
 from shrinkc.compiler.support.choices import is_host
@@ -51,6 +51,7 @@ def steps(report: Json) -> tuple[Step, ...]:
     if precision != "fp32" and same is not None:
         found.append(_difference(f"{precision} instead of fp32", same - before, "precision"))
     if report.get("plan"):
+        found += _of_size(report["plan"].get("resolution"))
         found += _of_plan(report["plan"]["choices"])
     elif precision == "fp32":
         found += _of_blocks(blocks_of(report))
@@ -67,6 +68,12 @@ def _rest_label(report: Json, same: float | None, others: bool) -> str:
     if report.get("plan"):
         return "the rest: exact rewrites, and what choices do to each other"
     return "the rest" if others and report["precision"] == "fp32" else "all changes to layers"
+
+
+def _of_size(resolution: Json | None) -> list[Step]:
+    if resolution is None:
+        return []
+    return [_difference(resized(resolution), -resolution["saving_ms"], "narrowed")]
 
 
 def _of_plan(choices: list[Json]) -> list[Step]:
