@@ -13,7 +13,7 @@ from shrinkc.compiler.formats.registry import open_runner
 from shrinkc.compiler.formats.runner import random_inputs
 from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.measure.bench import bench
-from shrinkc.compiler.measure.compare_files import ComparedFiles, compare_files
+from shrinkc.compiler.measure.compare_files import ComparedFiles, compare_files, of_other_sizes
 from shrinkc.compiler.report.html.reading import part
 from shrinkc.compiler.support.checks import check_whole, path_of
 from shrinkc.compiler.support.difference import relative_error
@@ -30,7 +30,7 @@ class FilePair:
     """Two files of one name.
 
     difference  of their outputs on random inputs, as a share of the first's range; None where they
-                have other outputs
+                have other outputs, or read images of another size
     first_ms, second_ms, speedup  medians here, in turns, and of the ratios; None: not timed
     """
 
@@ -116,12 +116,13 @@ def _report(folder: Path) -> dict[str, Any]:
 
 def _pair(first: Path, second: Path, threads: int, runs: int) -> FilePair:
     pair = [open_runner(path, threads) for path in (first, second)]
-    if pair[0].input_shapes != pair[1].input_shapes:
+    alike = pair[0].input_shapes == pair[1].input_shapes
+    if not alike and not of_other_sizes(*pair):
         raise InputError(f"{first} and {second} read inputs of other shapes")
     inputs = random_inputs(pair[0])
-    ours, theirs = (runner.run(inputs) for runner in pair)
+    ours, theirs = (runner.run(inputs) for runner in pair) if alike else ([], None)
     difference = None
-    if len(ours) == len(theirs):
+    if theirs is not None and len(ours) == len(theirs):
         both = zip(ours, theirs, strict=True)
         difference = max((relative_error(b, a) for a, b in both), default=0.0)
     if not runs:

@@ -70,18 +70,25 @@ def compare_files(
     """Read, run and time both. One may lie channels first and the other channels last, and inputs
     and outputs may be int8: floats are quantised by the file's own scale.
 
-    Raises LoadError for a file that is damaged or cannot be run, InputError for inputs of other
-    shapes.
+    Images may be of another size in one than in the other, which see the same images then. Raises
+    LoadError for a file that is damaged or cannot be run, InputError for inputs of other shapes.
     """
     sides, files = zip(*(_opened(path, threads) for path in (first, second)), strict=True)
     runners = [file.runner for file in files]
     orders = [_order(a, b) for a, b in zip(*(r.input_shapes for r in runners), strict=False)]
-    if None in orders or len(orders) != len(runners[1].input_shapes):
-        raise InputError(f"{first} and {second} read inputs of other shapes")
-    samples = [random_inputs(runners[0])] if images is None else _of_images(runners[0], images)
+    if None not in orders and len(orders) == len(runners[1].input_shapes):
+        samples = [random_inputs(runners[0])] if images is None else _of_images(runners[0], images)
+        turned = [
+            [x.transpose(o) for x, o in zip(sample, orders, strict=True) if o is not None]
+            for sample in samples
+        ]
+    elif images is not None and of_other_sizes(*runners):
+        samples, turned = (_of_images(one, images, runners[0]) for one in runners)
+    else:
+        hint = "give `images`" if of_other_sizes(*runners) else None
+        raise InputError(f"{first} and {second} read inputs of other shapes", hint)
     differences, agreeing = list[float | None](), list[bool]()
-    for sample in samples:
-        theirs = [x.transpose(o) for x, o in zip(sample, orders, strict=True) if o is not None]
+    for sample, theirs in zip(samples, turned, strict=True):
         ours, others = files[0].run(sample), files[1].run(theirs)
         differences.append(_difference(ours, others))
         answers = [tuple(map(torch.as_tensor, answer)) for answer in (ours, others)]
@@ -159,18 +166,39 @@ def _order(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...] |
     return None
 
 
-def _of_images(runner: Runner, images: Given) -> list[list[Array]]:
-    """One sample at a time, as the first file lies."""
+def _of_images(runner: Runner, images: Given, beside: Runner | None = None) -> list[list[Array]]:
+    """One sample at a time, as the file lies. `beside`: that `images` are given for, where they are
+    of another size there."""
+    own, given = _first_channels(runner), _first_channels(beside or runner)
+    source = image_source(images, [given], "images", labelled=False)
+    source = source if own == given else source.at_size((own[2], own[3]))
+    batch = source.examples(IMAGES)
+    if batch is None or own[0] != 1:
+        raise InputError("`images` cannot be compared: none can be read, or the batch is not 1")
+    order = _CHANNELS_LAST if own != runner.input_shapes[0] else tuple(range(len(own)))
+    return [[x[None].to(torch.float32).numpy().transpose(order)] for x in batch[0][0]]
+
+
+def _first_channels(runner: Runner) -> tuple[int, ...]:
+    """The shape of the input, of images with their channels first."""
     shapes = runner.input_shapes
     if len(shapes) != 1:
         raise InputError("`images` compare files with one input; leave them out")
-    last = len(shapes[0]) == 4 and shapes[0][3] in _PIXELS and shapes[0][1] not in _PIXELS
-    read = [tuple(s[d] for d in _CHANNELS_FIRST) for s in shapes] if last else shapes
-    batch = image_source(images, read, "images", labelled=False).examples(IMAGES)
-    if batch is None or read[0][0] != 1:
-        raise InputError("`images` cannot be compared: none can be read, or the batch is not 1")
-    order = _CHANNELS_LAST if last else tuple(range(len(read[0])))
-    return [[x[None].to(torch.float32).numpy().transpose(order)] for x in batch[0][0]]
+    (shape,) = shapes
+    last = len(shape) == 4 and shape[3] in _PIXELS and shape[1] not in _PIXELS
+    return tuple(shape[d] for d in _CHANNELS_FIRST) if last else shape
+
+
+def of_other_sizes(first: Runner, second: Runner) -> bool:
+    """Whether both read one image each, and only its height and width differ."""
+    if not (_reads_image(first) and _reads_image(second)):
+        return False
+    return _first_channels(first)[:2] == _first_channels(second)[:2]
+
+
+def _reads_image(runner: Runner) -> bool:
+    shapes = runner.input_shapes
+    return len(shapes) == 1 and len(shapes[0]) == 4 and _first_channels(runner)[1] in _PIXELS
 
 
 def _difference(ours: Sequence[Array], theirs: Sequence[Array]) -> float | None:

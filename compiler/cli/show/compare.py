@@ -56,6 +56,9 @@ def comparison(found: Compared) -> None:
         if times.difference is not None:
             share = f"{times.difference:.1%}"
             console.print(f"{escape(name)}: on random inputs their outputs differ by up to {share}")
+        else:
+            why = "inputs or outputs are of other shapes"
+            console.print(f"{escape(name)}: their {why}, so that they were not compared")
 
 
 def files_json(found: ComparedFiles) -> dict[str, Any]:
