@@ -12,14 +12,15 @@ from shrinkc.passes.analysis.shapes import shapes
 
 def require_same_network(captured: fx.GraphModule, other: fx.GraphModule) -> None:
     """Two captures of one model, for images of different sizes. Raise CaptureError, with the reason
-    alone, where weights are others, outputs have other shapes, or only one of them is free in its
-    batch. What one computes from the size alone, such as a grid, the other need not have."""
+    alone, where layers have other weights, outputs other shapes, or only one of them is free in
+    its batch. Constants that stand in no layer may come from the size, such as a grid."""
     mine, theirs = captured.state_dict(), other.state_dict()
     weights = {name for one in (captured, other) for name, _ in one.named_parameters()}
-    for name in sorted(weights | (mine.keys() & theirs.keys())):
+    weights |= {name for name in mine.keys() | theirs.keys() if "." in name}
+    for name in sorted(weights):
         known = name in mine and name in theirs
         if not known or not torch.equal(mine[name], theirs[name]):
-            raise CaptureError(f"the numbers of '{name}' depend on the size of the image")
+            raise CaptureError(f"the weights '{name}' depend on the size of the image")
     before, after = _outputs(captured), _outputs(other)
     if before != after:
         raise CaptureError(f"it returns {_said(after)} there instead of {_said(before)}")

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import safetensors.torch
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError
+import torch
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 from torch import Tensor
 
 from shrinkc.compiler.model_file.file import read_tensors
@@ -77,6 +78,13 @@ class Resolution(Strict):
     saving_ms: float = 0.0
     loss: float | None = None
     agreement: Share | None = None
+
+    @model_validator(mode="after")
+    def _smaller(self) -> Resolution:
+        pairs = zip(self.size, self.size_before, strict=True)
+        if any(size >= before for size, before in pairs):
+            raise ValueError("`size` must be below `size_before`")
+        return self
 
     def __str__(self) -> str:
         size, before = ("×".join(map(str, one)) for one in (self.size, self.size_before))
@@ -159,8 +167,9 @@ def plan_files(plan: Plan, tensors: dict[str, Tensor]) -> dict[str, bytes]:
     """File name → content."""
     left_out = {"resolution"} if plan.resolution is None else None
     text = json.dumps(plan.model_dump(mode="json", exclude=left_out), indent=2, allow_nan=False)
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    return {NAME: f"{text}\n".encode(), TENSORS: safetensors.torch.save(contiguous)}
+    # layers may share one tensor, which the format does not take
+    apart = {n: x.clone(memory_format=torch.contiguous_format) for n, x in tensors.items()}
+    return {NAME: f"{text}\n".encode(), TENSORS: safetensors.torch.save(apart)}
 
 
 def read_plan(path: Path) -> tuple[Plan, dict[str, Tensor]]:

@@ -247,9 +247,13 @@ class Planner:
         if planned is None:
             planned = self._best(self.chosen(budget_ms) if found is None else found)
             self.finished.put(name, planned)
+        return self.or_known(planned, budget_ms)
+
+    def or_known(self, planned: Planned, budget_ms: float) -> Planned:
+        """Another plan that is known, where that loses less within the budget."""
         fitting = {name: plan for name, plan in self.known().items() if _ms(plan) <= budget_ms}
-        least = min(fitting, key=lambda other: lost(fitting[other]), default=name)
-        if least != name and lost(fitting[least]) < lost(planned.plan):
+        least = min(fitting, key=lambda name: lost(fitting[name]), default=None)
+        if least is not None and lost(fitting[least]) < lost(planned.plan):
             return self.kept(least) or planned
         return planned
 

@@ -22,6 +22,8 @@ def smaller_sizes(given: Sequence[int] | None, subject: Subject) -> tuple[Size, 
     if given is None:
         return ()
     sides = set[int](listed("resolutions", given, object, "whole numbers"))
+    if not sides:
+        raise InputError("`resolutions` names no size", "give some, such as 192,160 for 224")
     for side in sides:
         check_whole("resolutions", side, 1)
     own = _own_size(subject)
@@ -92,7 +94,7 @@ def _not_taken(subject: Subject, size: Size, reason: str) -> InputError:
     own = _own_size(subject)
     tried = [_size(s, own) for s in range(STEP, min(own), STEP) if s * max(own) % min(own) == 0]
     taken = [_told(one) for one in reversed(tried) if one != size and _runs(subject, one)]
-    hint = f"it takes {', '.join(taken)}" if taken else "it takes its own size alone"
+    hint = f"of the multiples of {STEP} it takes {', '.join(taken) or 'none'}"
     return InputError(f"`resolutions` {_told(size)}: {reason}", hint)
 
 

@@ -36,12 +36,13 @@ class Resolutions(Planner):
         return max(one.useful for one in self._all)
 
     def within(self, budget_ms: float, found: list[Candidate] | None = None) -> Planned:
-        """As each size's, of which the plan that loses least; of equals the larger images. Sizes
-        whose choices look much worse than another's are not fitted."""
+        """As each size's, of which the plan that loses least; of equals the one with the smaller
+        error. Sizes whose choices look much worse than another's are not fitted."""
         near = self._near(budget_ms)
         plans = [planner.within(budget_ms, some) for _, planner, some in near]
         self._tell()
-        return min(plans, key=lambda one: lost(one.plan))
+        best = min(plans, key=lambda one: (lost(one.plan), _error(one.plan)))
+        return self.or_known(best, budget_ms)
 
     def known(self) -> dict[str, Plan]:
         return {
@@ -88,6 +89,11 @@ class Resolutions(Planner):
 def _alone(planner: Planner) -> float:
     """What the size alone costs."""
     return 0.0 if planner.size_damage is None else max(0.0, planner.size_damage.loss)
+
+
+def _error(plan: Plan) -> float:
+    outputs = () if plan.promise is None else plan.promise.outputs
+    return sum(one.error for one in outputs)
 
 
 def _said(planner: Planner) -> str:

@@ -18,6 +18,7 @@ from shrinkc.compiler.plan.plan_file import (
     OutputPromise,
     Plan,
     Promise,
+    Resolution,
     Step,
     plan_files,
     read_plan,
@@ -26,6 +27,7 @@ from shrinkc.compiler.plan.replay import model_digest, replay
 from shrinkc.errors import LoadError
 from shrinkc.passes.analysis.linear.spans import find_spans
 
+SMALLER = Resolution(size=(12, 10), size_before=(24, 20), saving_ms=0.5, loss=0.1, agreement=0.9)
 PLAN = Plan(
     shrinkc="0.1.0",
     model="0123456789abcdef01234567",
@@ -55,6 +57,23 @@ def test_comes_back_from_file_or_folder(tmp_path: Path) -> None:
     assert plan_files(PLAN, {})["plan.json"] == plan_files(PLAN, {})["plan.json"]
 
 
+def test_numbers_that_layers_share_are_kept_for_each(tmp_path: Path) -> None:
+    bias = torch.arange(3.0)
+    for name, content in plan_files(PLAN, {"a": bias, "b": bias, "c": bias[1:]}).items():
+        (tmp_path / name).write_bytes(content)
+    _, tensors = read_plan(tmp_path)
+    assert torch.equal(tensors["a"], tensors["b"])
+    assert torch.equal(tensors["c"], bias[1:])
+
+
+def test_smaller_images_are_told_and_nothing_where_there_are_none(tmp_path: Path) -> None:
+    smaller = PLAN.model_copy(update={"resolution": SMALLER})
+    for name, content in plan_files(smaller, {}).items():
+        (tmp_path / name).write_bytes(content)
+    assert read_plan(tmp_path)[0] == smaller
+    assert b"resolution" not in plan_files(PLAN, {})["plan.json"]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -69,6 +88,11 @@ def test_comes_back_from_file_or_folder(tmp_path: Path) -> None:
         ({"ranges": {"a": [0.0]}}, "ranges.a"),
         ({"ranges": {"a": [1.0, 0.0]}}, "rising numbers"),
         ({"ranges": {"a": [0.0, 1e39]}}, "rising numbers"),
+        ({"resolution": {"size": [12, 12]}}, "resolution.size_before"),
+        ({"resolution": {"size": [0, 12], "size_before": [24, 24]}}, "resolution.size.0"),
+        ({"resolution": {"size": [12.5, 12], "size_before": [24, 24]}}, "resolution.size.0"),
+        ({"resolution": {"size": [24, 12], "size_before": [24, 24]}}, "must be below"),
+        ({"resolution": {"size": [12, 12], "size_before": [24, 1 << 40]}}, "size_before.1"),
     ],
 )
 def test_what_shrinkc_would_not_have_written(
@@ -170,6 +194,18 @@ def test_what_a_plan_says_is_of_this_network(graph: fx.GraphModule, empty: Plan)
         promise = Promise(images=5, outputs=outputs)
         with pytest.raises(LoadError, match=f"promises {len(outputs)} outputs, this has 1"):
             replay(graph, empty.model_copy(update={"promise": promise}), {})
+
+
+def test_a_size_is_the_networks(graph: fx.GraphModule, empty: Plan) -> None:
+    smaller = capture(Net().eval(), (torch.zeros(1, 3, 6, 6),))
+    told = Resolution(size=(6, 6), size_before=(8, 8))
+    plan = empty.model_copy(update={"resolution": told})
+    smaller.load_state_dict(graph.state_dict())
+    _, changed = replay(graph, plan, {}, smaller)
+    assert changed.meta["input_shapes"] == {"x": (1, 3, 6, 6)}
+    for given in (None, graph):
+        with pytest.raises(LoadError, match="images of 6×6 instead of 8×8, which this network"):
+            replay(graph, plan, {}, given)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

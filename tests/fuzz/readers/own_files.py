@@ -20,8 +20,9 @@ import torch
 from reader import Files, Reader
 from training_examples import FAST, images, net
 
-from readers.models import graphs
+from readers.models import block, graphs
 from shrinkc.compiler.api.compare import Compared, _report  # pyright: ignore[reportPrivateUsage]
+from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cli.show.compare import comparison, comparison_json
 from shrinkc.compiler.images.decoded import Data
 from shrinkc.compiler.pipeline.deployed import deployed
@@ -58,13 +59,22 @@ def _plan(*steps: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache
+def _smaller() -> Any:
+    """The network that plans are of, for smaller images."""
+    found = capture(block(), (torch.zeros(1, 3, 4, 4),))
+    found.load_state_dict(graphs()[1].state_dict())
+    return found
+
+
+@cache
 def _plans() -> list[Files]:
-    """Those of one step that can be done again, and one of none."""
+    """Those of one step that can be done again, one of none, and one of smaller images."""
     found: list[Files] = []
-    for steps in ((), *((step,) for step in _steps())):
-        plan = Plan.model_validate_json(json.dumps(_plan(*steps)))
+    resized = _plan() | {"resolution": {"size": [4, 4], "size_before": [6, 6], "loss": 0.1}}
+    for told in (_plan(), resized, *map(_plan, _steps())):
+        plan = Plan.model_validate_json(json.dumps(told))
         try:
-            original, changed = replay(graphs()[1], plan, {})
+            original, changed = replay(graphs()[1], plan, {}, _smaller())
         except ShrinkcError:
             continue
         tensors = {k: v.clone() for k, v in changed_tensors(original, changed).items()}
@@ -89,9 +99,10 @@ def _changed_plan(rng: Random, files: Files) -> Files:
 
 def _replay(folder: Path) -> None:
     plan, tensors = read_plan(folder)
-    _, graph = replay(graphs()[1], plan, tensors)
+    _, graph = replay(graphs()[1], plan, tensors, _smaller())
+    (shape,) = graph.meta["input_shapes"].values()
     with torch.no_grad():
-        graph(torch.zeros(1, 3, 6, 6))
+        graph(torch.zeros(shape))
 
 
 # --- reports -------------------------------------------------------------------------------------
