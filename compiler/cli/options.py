@@ -158,7 +158,7 @@ ResolutionsOption = Annotated[
     str | None,
     typer.Option(
         "--resolutions",
-        metavar="PIXELS,…",
+        metavar="NUMBERS",
         help="Sizes of smaller images that a plan may choose, such as 192,160.",
         rich_help_panel=GOAL,
     ),
