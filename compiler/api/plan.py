@@ -265,8 +265,7 @@ def apply(
     with shown.task("Capturing"):
         graph = subject.graph
     request = Request(subject, options, shown, source, source, command=command)
-    if found.resolution is not None:
-        request = planned_at(model, request, found.resolution)
+    request = planned_at(model, request, found)
     smaller = None if request.whole is None else request.subject.graph
     with shown.task("Applying the plan"):
         original, changed = replay(graph, found, tensors, smaller)

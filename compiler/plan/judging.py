@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -104,16 +104,18 @@ class Judge:
             return self._beside(answers(self.original))
 
     def _beside(self, changed: Answering) -> Damage:
-        whole = self.whole or self
-        mine, theirs = (one.held.at_most(COMPARED) for one in (self, whole))
-        return self._damage(changed, whole.original, mine, theirs)
+        mine = theirs = self.held.at_most(COMPARED)
+        if self.whole is None:
+            return self._damage(changed, self.original, mine, theirs)
+        theirs = self.whole.held.at_most(COMPARED)
+        return self._damage(changed, self.whole.original, mine, theirs)
 
     def _damage(
         self, changed: Answering, original: fx.GraphModule, mine: Sample, theirs: Sample
     ) -> Damage:
         """The mean over the images, which the two read as `mine` and `theirs`."""
         answer, lost, alike, count = answers(original), 0.0, 0.0, 0
-        for (x, _), (y, _) in zip(mine.batches(), theirs.batches(), strict=True):
+        for x, y in _pairs(mine, theirs):
             got, want, samples = changed(x), answer(y), len(x[0])
             lost += apart(self.task, got, want, samples)
             alike += agreeing(self.task, got, want, samples)
@@ -134,6 +136,15 @@ class Judge:
         few = inner_inputs(prepared.graph_module)
         file = HOST_FORMAT.write_int8(prepared.quantisation, few).data
         return answers_of_file(file, prepared.graph_module, self.threads)
+
+
+def _pairs(mine: Sample, theirs: Sample) -> Iterator[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
+    """The inputs of the same images, read in two ways; once, where they are one."""
+    if mine is theirs:
+        yield from ((x, x) for x, _ in mine.batches())
+    else:
+        both = zip(mine.batches(), theirs.batches(), strict=True)
+        yield from ((x, y) for (x, _), (y, _) in both)
 
 
 def labelled_batches(sample: Sample) -> list[Batch]:

@@ -33,6 +33,15 @@ def model_digest(captured: fx.GraphModule) -> str:
     return digest_of(captured, "")
 
 
+def require_model(captured: fx.GraphModule, plan: Plan) -> None:
+    """Raise InputError for another network than the plan was made for."""
+    digest = model_digest(captured)
+    if digest != plan.model:
+        raise InputError(
+            f"the plan was made for another network ({plan.model}, this is {digest}); plan anew"
+        )
+
+
 def changed_tensors(original: fx.GraphModule, changed: fx.GraphModule) -> dict[str, Tensor]:
     """Of `changed`, what `original` does not hold under the same name."""
     old = original.state_dict()
@@ -56,11 +65,7 @@ def replay(
     Raises InputError for another network than the plan was made for, LoadError for a plan whose
     steps or numbers do not fit it.
     """
-    digest = model_digest(captured)
-    if digest != plan.model:
-        raise InputError(
-            f"the plan was made for another network ({plan.model}, this is {digest}); plan anew"
-        )
+    require_model(captured, plan)
     if plan.resolution is not None:
         captured = _at_size(plan.resolution, captured, smaller)
     original = deployed(captured)

@@ -11,8 +11,9 @@ from shrinkc.compiler.api.steps.request import Request
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.images.augment import Size
 from shrinkc.compiler.images.decoded import Images, Samples
-from shrinkc.compiler.plan.plan_file import Plan, Resolution
+from shrinkc.compiler.plan.plan_file import Plan
 from shrinkc.compiler.plan.planner import Planner, prepare_planning
+from shrinkc.compiler.plan.replay import require_model
 from shrinkc.compiler.plan.resolutions.planner import Resolutions
 from shrinkc.compiler.support.progress import Advance, Progress
 from shrinkc.compiler.support.text import shown as visible
@@ -35,14 +36,17 @@ def requests_at(
     return found
 
 
-def planned_at(model: Model, request: Request, plan: Resolution) -> Request:
-    """`request` at the size of a plan. Raises InputError where the network's is another than the
-    plan was made for."""
-    (before,) = {tuple(shape[2:]) for shape in request.subject.input_shapes} or {()}
-    if before != plan.size_before:
-        own = "×".join(map(str, before))
-        raise InputError(f"the plan reads {plan}, and this network reads {own}; plan anew")
-    return request.at_size(at_size(model, request.subject, plan.size), plan.size)
+def planned_at(model: Model, request: Request, plan: Plan) -> Request:
+    """`request` at the size of a plan. Raises InputError for another network, or another size of
+    it, than the plan was made for."""
+    found, shapes = plan.resolution, request.subject.input_shapes
+    if found is None:
+        return request
+    if [shape[2:] for shape in shapes] != [found.size_before]:
+        own = " and ".join("×".join(map(str, shape)) for shape in shapes)
+        raise InputError(f"the plan reads {found}, and this network reads {own}; plan anew")
+    require_model(request.subject.graph, plan)
+    return request.at_size(at_size(model, request.subject, found.size), found.size)
 
 
 def decoded(request: Request) -> tuple[Samples, Samples | None]:

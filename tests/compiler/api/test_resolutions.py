@@ -117,7 +117,7 @@ def test_it_is_applied_again(net: nn.Module, planned: Planned, tmp_path: Path) -
     assert planned.plan.promise is not None
     assert judged.in_torch.agreement == planned.plan.promise.agreement
     for inputs in (scaled(X, (48, 48)), torch.randn(1, 3, 80, 80)):
-        with pytest.raises(ShrinkcError, match="instead of 64×64, and this network reads"):
+        with pytest.raises(ShrinkcError, match="instead of 64×64, and this network reads 1×3"):
             shrinkc.apply(net, tmp_path, inputs, runs=0)
     other = network()
     with torch.no_grad():

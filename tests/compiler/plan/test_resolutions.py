@@ -20,6 +20,7 @@ from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import deployed
 from shrinkc.compiler.plan import file_timing
 from shrinkc.compiler.plan import planner as planning_module
+from shrinkc.compiler.plan.finished_plans import Planned
 from shrinkc.compiler.plan.planner import Planner, Planning, prepare_planning
 from shrinkc.compiler.plan.replay import replay
 from shrinkc.compiler.plan.resolutions.planner import Resolutions
@@ -184,6 +185,18 @@ def test_a_plan_that_is_known_is_taken_whatever_its_size(monkeypatch: pytest.Mon
     costs(monkeypatch, {24: FATAL, 16: FATAL})
     monkeypatch.setattr(planning_module, "lost", lambda plan: float(plan.resolution is None))
     assert one.within(one.before_ms / 1.2).plan == faster.plan
+
+
+def test_what_may_be_lost_is_met_by_smaller_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = resolutions()
+    costs(monkeypatch, {24: HARMLESS, 16: HARMLESS})
+    plan = one.dropping(1.0).plan  # all of it
+    assert plan.resolution is not None
+    assert plan.speedup > super(Resolutions, one).most
+    points = one.frontier(5)
+    assert points[0].plan.resolution is None
+    assert points[-1].plan.resolution is not None
+    assert {type(one.kept(name)) for name in one.known()} == {Planned}
 
 
 def test_files_of_a_size_are_timed_beside_the_original_at_its_own(
