@@ -475,7 +475,8 @@ class Planner:
             if self.whole is not None:  # whose images are larger
                 teacher, sample = self.whole.original, self.whole.judge.sample
             given = (sample, self.planning.closed.tuning, self.progress)
-            shrunk = distilled(shrunk, teacher, *given, task=self.task)
+            tuned = distilled(shrunk, teacher, *given, task=self.task)
+            shrunk = tuned if self.whole is None else self._less_lost(shrunk, tuned)
         graph = shrunk.graph_module
         if self.train is not None and (chosen or slices):
             graph = self.train(graph, self.original)
@@ -509,6 +510,13 @@ class Planner:
         )
         return Planned(plan, tensors, graph, prepared.noise if prepared else ())
 
+    def _less_lost(self, before: Shrunk, tuned: Shrunk) -> Shrunk:
+        """A network for smaller images answers well before it is distilled, and may lose by it."""
+        if tuned is before:
+            return before
+        judged = {one: self.judge.promise(one.graph_module, None) for one in (tuned, before)}
+        return min(judged, key=lambda one: cost_of(judged[one]))
+
     def _measured(self, variant: PrecisionVariant) -> Callable[[fx.GraphModule], float] | None:
         """Milliseconds of a network, where the target is this machine."""
         if not is_host(self.table.target):
@@ -516,9 +524,16 @@ class Planner:
         return lambda graph: self.before_ms / self.timing.speedup(graph, variant)
 
 
+def cost_of(promise: Promise | None) -> tuple[float, float]:
+    """Share of the metric, as `lost`; among equals the outputs' errors tell."""
+    if promise is None:
+        return 1.0, inf
+    return max(0.0, promise.lost), sum(one.error for one in promise.outputs)
+
+
 def lost(plan: Plan) -> float:
     """Share of the metric; what few images gain is chance."""
-    return 1.0 if plan.promise is None else max(0.0, plan.promise.lost)
+    return cost_of(plan.promise)[0]
 
 
 def _ms(plan: Plan) -> float:

@@ -13,7 +13,7 @@ from math import inf
 from shrinkc.compiler.plan.finalists import NEAR, Candidate
 from shrinkc.compiler.plan.finished_plans import Planned
 from shrinkc.compiler.plan.plan_file import Plan
-from shrinkc.compiler.plan.planner import Planner, lost
+from shrinkc.compiler.plan.planner import Planner, cost_of
 from shrinkc.compiler.recover.layer_problems import size_of
 from shrinkc.errors import UnreachableGoalError
 
@@ -41,7 +41,7 @@ class Resolutions(Planner):
         near = self._near(budget_ms)
         plans = [planner.within(budget_ms, some) for _, planner, some in near]
         self._tell()
-        best = min(plans, key=lambda one: (lost(one.plan), _error(one.plan)))
+        best = min(plans, key=lambda one: cost_of(one.plan.promise))
         return self.or_known(best, budget_ms)
 
     def known(self) -> dict[str, Plan]:
@@ -89,11 +89,6 @@ class Resolutions(Planner):
 def _alone(planner: Planner) -> float:
     """What the size alone costs."""
     return 0.0 if planner.size_damage is None else max(0.0, planner.size_damage.loss)
-
-
-def _error(plan: Plan) -> float:
-    outputs = () if plan.promise is None else plan.promise.outputs
-    return sum(one.error for one in outputs)
 
 
 def _said(planner: Planner) -> str:

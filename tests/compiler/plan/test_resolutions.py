@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.recover.divergence import Damage
 from shrinkc.compiler.recover.rebuild_span import Rebuilding
 from shrinkc.errors import UnreachableGoalError
+from shrinkc.passes.base import copy_graph
 
 QUICK = ClosedForm(("drop",), Rebuilding(steps=0), Tuning(steps=2))
 SIZES = (32, 24, 16)
@@ -134,6 +136,29 @@ def test_the_one_that_loses_least_is_taken_and_is_distilled_though_no_layer_chan
     _, again = replay(one.captured, plan, planned.tensors, smaller)
     state = again.state_dict()
     assert all(torch.equal(state[n], x) for n, x in planned.graph_module.state_dict().items())
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_what_distilling_spoils_stays_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, spoilt: bool
+) -> None:
+    one = resolutions()
+    costs(monkeypatch, {24: HARMLESS, 16: FATAL})
+    smaller, made = one.smaller[0], list[fx.GraphModule]()
+
+    def distilled(shrunk: Any, teacher: fx.GraphModule, *_: Any, **__: Any) -> Any:
+        """Answers as before, or as nobody does."""
+        graph = copy_graph(shrunk.graph_module)
+        with torch.no_grad():
+            for parameter in graph.parameters():
+                parameter.mul_(-1.0 if spoilt else 1.0)
+        made.extend((shrunk.graph_module, graph))
+        return replace(shrunk, graph_module=graph)
+
+    monkeypatch.setattr(planning_module, "distilled", distilled)
+    graph = smaller.within(one.before_ms / 1.5).graph_module
+    before, after = made
+    assert graph is (before if spoilt else after)
 
 
 def test_a_stopped_run_goes_on(
