@@ -11,12 +11,19 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, fx, nn
 
-from shrinkc.compiler.recover.layer_problems import Problem
-from shrinkc.compiler.recover.least_squares import Normal, best, elimination_order
+from shrinkc.compiler.recover.layer_problems import Problem, Sums
+from shrinkc.compiler.recover.least_squares import (
+    Ridge,
+    best,
+    elimination_order,
+    ridge,
+    ridged,
+)
 from shrinkc.errors import InputError
 from shrinkc.passes.algebra.affine_map import AffineMap
 from shrinkc.passes.algebra.intervals import Interval, best_disjoint
 from shrinkc.passes.algebra.window import Axis, Padding, Window, padding_of
+from shrinkc.passes.analysis.linear.hidden_channels import HiddenChannels
 from shrinkc.passes.analysis.linear.linear_op import pair
 from shrinkc.passes.analysis.linear.linear_ops import LinearOps
 from shrinkc.passes.analysis.linear.region_map import affine_map
@@ -217,7 +224,7 @@ class Fitted:
     error: float
 
 
-def fit_dense(choice: Choice, sums: tuple[Normal, Normal], merged: Tensor | None) -> Fitted:
+def fit_dense(choice: Choice, sums: Sums, merged: Tensor | None) -> Fitted:
     """Ridge regression towards nothing (the shortcut, where there is one) or `merged`, the kernel
     that removing the activations alone gives."""
     span = choice.span
@@ -249,19 +256,36 @@ def merged_kernel(graph: fx.GraphModule, span: Span) -> AffineMap | None:
 
 
 def fit_narrow(
-    choice: Choice, sums: tuple[Normal, Normal], order: Sequence[int], now: Tensor
+    choice: Choice, sums: Sums, order: Sequence[int], now: Tensor, how: Ridge | None = None
 ) -> Fitted:
     """The hidden channels that least squares misses most, their consumer refitted; `now` is its
-    weight of today, (out, hidden, kh, kw)."""
+    weight of today, (out, hidden, kh, kw). `how`: None: the best."""
     hidden, span = choice.span.hidden, choice.span
     assert hidden is not None
-    gone = set(order[: hidden.channels - choice.channels])
-    kept = torch.tensor([c for c in range(hidden.channels) if c not in gone])
-    rows = (kept[:, None] * hidden.kernel + torch.arange(hidden.kernel)).flatten()
-    prior = now.double().flatten(1)[:, rows]
-    solution, error = best(sums[0].part(rows), sums[1].part(rows), [None, prior])
+    kept, narrow, priors = _narrow(hidden, choice.channels, sums, order, now)
+    how = ridge(*narrow, priors) if how is None else how
+    solution, error = ridged(*narrow, priors, how)
     weight = solution.weight.reshape(now.shape[0], len(kept), *now.shape[2:])
     return Fitted(choice, NarrowSpan(span, kept, weight, solution.bias), error)
+
+
+def narrow_ridge(
+    hidden: HiddenChannels, channels: int, sums: Sums, order: Sequence[int], now: Tensor
+) -> Ridge:
+    """The best where so many channels stay."""
+    _, narrow, priors = _narrow(hidden, channels, sums, order, now)
+    return ridge(*narrow, priors)
+
+
+def _narrow(
+    hidden: HiddenChannels, channels: int, sums: Sums, order: Sequence[int], now: Tensor
+) -> tuple[Tensor, Sums, list[Tensor | None]]:
+    """(channels that stay, their sums, what their weights may be drawn to)."""
+    gone = set(order[: hidden.channels - channels])
+    kept = torch.tensor([c for c in range(hidden.channels) if c not in gone])
+    rows = (kept[:, None] * hidden.kernel + torch.arange(hidden.kernel)).flatten()
+    priors: list[Tensor | None] = [None, now.double().flatten(1)[:, rows]]
+    return kept, (sums[0].part(rows), sums[1].part(rows)), priors
 
 
 def weight_of(graph: fx.GraphModule, name: str) -> Tensor:
@@ -270,7 +294,7 @@ def weight_of(graph: fx.GraphModule, name: str) -> Tensor:
     return cast(nn.Conv2d, module_of(graph, node)).weight.detach()
 
 
-def order_of(sums: tuple[Normal, Normal], span: Span, fewest: int) -> list[int]:
+def order_of(sums: Sums, span: Span, fewest: int) -> list[int]:
     """Hidden channels, the most dispensable first, down to `fewest`."""
     assert span.hidden is not None
     return elimination_order(sums[0].plus(sums[1]), span.hidden.kernel, fewest)

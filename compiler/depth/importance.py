@@ -7,8 +7,7 @@ where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +23,46 @@ from shrinkc.compiler.depth.choices import (
     fit_narrow,
     fitted_drop,
     merged_kernel,
+    narrow_ridge,
     order_of,
     weight_of,
 )
 from shrinkc.compiler.recover.divergence import Damage, agreeing, apart
-from shrinkc.compiler.recover.layer_problems import Sample, accumulate, needed, values
+from shrinkc.compiler.recover.layer_problems import Problem, Sample, Sums, accumulate, needed
+from shrinkc.compiler.recover.resumed import Resumed
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Answer, Task
-from shrinkc.passes.analysis.linear.spans import Span
 
 MEASURED = 160  # images; three of four fit, the others judge
+CHUNK = 512 << 20  # bytes of sums at a time
+
+
+def problems_of(graph: fx.GraphModule, wanted: Sequence[Choice]) -> list[Problem]:
+    """What has to be summed up for the choices of one span."""
+    span, kinds = wanted[0].span, {choice.kind for choice in wanted}
+    problems = [dense_problem(span)] if "merge" in kinds else []
+    return problems + ([consumer_problem(graph, span)] if "narrow" in kinds else [])
 
 
 def fit_span(
-    graph: fx.GraphModule,
-    teacher: fx.GraphModule,
-    wanted: Sequence[Choice],
-    sample: Sample,
-    done: Callable[[], None],
+    graph: fx.GraphModule, wanted: Sequence[Choice], sums: Sequence[Sums], *, roughly: bool = False
 ) -> list[Fitted]:
-    """Choices of one span, fitted with the student's inputs to the teacher's output; one pass."""
+    """Choices of one span, fitted by the sums of `problems_of` them. `roughly`: all widths with the
+    ridge that is best for half of the channels."""
     span = wanted[0].span
     kinds = {choice.kind for choice in wanted}
-    problems = [dense_problem(span)] if "merge" in kinds else []
-    problems += [consumer_problem(graph, span)] if "narrow" in kinds else []
-    sums = accumulate(problems, graph, teacher, sample, done) if problems else []
     merged = merged_kernel(graph, span) if "merge" in kinds else None
     order: list[int] = []
-    now = torch.zeros(0)
+    now, how = torch.zeros(0), None
     if "narrow" in kinds and span.hidden is not None:
         now = weight_of(graph, span.hidden.consumer)
-        order = order_of(sums[-1], span, min(c.channels for c in wanted if c.kind == "narrow"))
+        half = -(-span.hidden.channels // 2)
+        fewest = min(c.channels for c in wanted if c.kind == "narrow")
+        order = order_of(sums[-1], span, min(half, fewest))
+        if roughly:
+            how = narrow_ridge(span.hidden, half, sums[-1], order, now)
     found: list[Fitted] = []
     for choice in wanted:
         match choice.kind:
@@ -66,7 +72,7 @@ def fit_span(
                 kernel = None if merged is None else merged.weight
                 found.append(fit_dense(choice, sums[0], kernel))
             case "narrow":
-                found.append(fit_narrow(choice, sums[-1], order, now))
+                found.append(fit_narrow(choice, sums[-1], order, now, how))
     return found
 
 
@@ -85,14 +91,16 @@ def measure(
     seen = f"{task!r} {sample.images.digest} {sample.size} {sample.indices}"
     journal = Journal(cache, digest_of(graph, seen), count=3)
     known = {label: Damage(*numbers) for label, numbers in journal.entries.items()}
-    spans = {id(choice.span): i for i, choice in reversed(list(enumerate(wanted)))}
-    left = [c for c in wanted if c.label not in known]
-    left.sort(key=lambda c: spans[id(c.span)])  # one pass for all choices of a span
-    with progress.task("Measuring what each choice costs", len(left)) as done:
-        for _, group in groupby(left, key=lambda c: id(c.span)):
-            few = list(group)
-            fitted = fit_span(graph, graph, few, fitting, lambda: None)
-            judged = judge(graph, fitted, judging, task=task)
+    order = {node.name: i for i, node in enumerate(graph.graph.nodes)}
+    left: dict[int, list[Choice]] = {}
+    for choice in sorted(wanted, key=lambda c: (order[c.span.source], order[c.span.sink])):
+        if choice.label not in known:
+            left.setdefault(id(choice.span), []).append(choice)
+    network, count = Resumed(graph), sum(map(len, left.values()))
+    with progress.task("Measuring what each choice costs", count) as done:
+        for few, sums in _summed(graph, list(left.values()), fitting):
+            fitted = fit_span(graph, few, sums, roughly=True)
+            judged = judge(network, fitted, judging, task=task)
             for one, damage in zip(fitted, judged, strict=True):
                 journal.put(one.choice.label, [damage.loss, damage.agreement, damage.error])
                 known[one.choice.label] = damage
@@ -100,20 +108,41 @@ def measure(
     return [known[choice.label] for choice in wanted]
 
 
+def _summed(
+    graph: fx.GraphModule, spans: Sequence[list[Choice]], sample: Sample
+) -> Iterator[tuple[list[Choice], list[Sums]]]:
+    """The choices of each span with the sums that they are fitted by; one pass over the images for
+    as many spans as `CHUNK` holds the sums of."""
+    network, start = Resumed(graph), 0
+    problems = [problems_of(graph, few) for few in spans]
+    while start < len(spans):
+        end, size = start, 0
+        while end < len(spans) and (end == start or size < CHUNK):
+            size += sum(16 * (p.numbers + 1) ** 2 for p in problems[end])
+            end += 1
+        together = [p for some in problems[start:end] for p in some]
+        sums = iter(accumulate(together, network, network, sample) if together else [])
+        for i in range(start, end):
+            yield spans[i], [next(sums) for _ in problems[i]]
+        start = end
+
+
 def judge(
-    graph: fx.GraphModule,
+    network: Resumed,
     fitted: Sequence[Fitted],
     sample: Sample,
     *,
     task: Task = CLASSIFICATION,
 ) -> list[Damage]:
-    """What each does alone. The part of the network before the span runs once for all of them."""
+    """What each does alone. The part of the network before the span runs once for all of them, and
+    for those of spans behind it."""
+    graph, span = network.graph_module, fitted[0].choice.span
     changed = [one.replacement(graph).graph_module for one in fitted]
-    span = fitted[0].choice.span
     totals = [[0.0, 0.0] for _ in fitted]
     count = 0
-    for x, rows in sample.batches():
-        start = before(graph, span, x)
+    network.settle(span.source)
+    for number, (x, rows) in enumerate(sample.batches()):
+        start = network.alive(number, x, span.source)
         want = resume(graph, start, x)
         for sums, student in zip(totals, changed, strict=True):
             got = resume(student, start, x)
@@ -126,33 +155,27 @@ def judge(
     ]
 
 
-def before(graph: fx.GraphModule, span: Span, x: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """The values computed before the span that are read in it or behind it."""
-    order = {node.name: i for i, node in enumerate(graph.graph.nodes)}
-    at = order[span.source]
-    names = [
-        node.name
-        for node in graph.graph.nodes
-        if order[node.name] <= at and any(order[u.name] > at for u in node.users)
-    ]
-    return values(graph, x, names)
-
-
 def resume(graph: fx.GraphModule, known: dict[str, Tensor], x: tuple[Tensor, ...]) -> Answer:
     """The graph's outputs, computed from values that are known by name."""
     interpreter = fx.Interpreter(graph, garbage_collect_values=False)
+    env = interpreter.env
     output = next(n for n in reversed(graph.graph.nodes) if n.op == "output")
     outputs: Any = output.args[0]
     given = dict(zip(graph.graph.find_nodes(op="placeholder"), x, strict=True))
     computed = set[fx.Node]().union(*(needed(node, known) for node in outputs))
+    readers = {node: set(node.users) & (computed | {output}) for node in graph.graph.nodes}
     with torch.no_grad():
         for node in graph.graph.nodes:
             if node.name in known:
-                interpreter.env[node] = known[node.name]
+                env[node] = known[node.name]
             elif node not in computed:
                 continue
             elif node.op == "placeholder":
-                interpreter.env[node] = given[node]
+                env[node] = given[node]
             else:
-                interpreter.env[node] = interpreter.run_node(node)
-    return tuple(interpreter.env[node] for node in outputs)
+                env[node] = interpreter.run_node(node)
+            for source in node.all_input_nodes if node in computed else []:
+                readers[source].discard(node)
+                if not readers[source]:
+                    env.pop(source, None)
+    return tuple(env[node] for node in outputs)

@@ -14,6 +14,7 @@ from shrinkc.compiler.images.augment import Size
 from shrinkc.compiler.images.decoded import Images, Samples
 from shrinkc.compiler.pipeline.run import node_values
 from shrinkc.compiler.recover.least_squares import Normal
+from shrinkc.compiler.recover.resumed import Resumed
 from shrinkc.errors import InputError
 from shrinkc.passes.algebra.window import Padding, Pair, Window
 
@@ -140,37 +141,58 @@ class Problem:
         return picked, y[:, :, i, j].permute(0, 2, 1).reshape(-1, y.shape[1])
 
 
+Sums = tuple[Normal, Normal]  # (to fit, held out)
+
+
+def sums_of(problem: Problem) -> Sums:
+    """Empty."""
+    numbers, targets = problem.numbers, problem.window.out_channels
+    return Normal(numbers, targets), Normal(numbers, targets)
+
+
 def accumulate(
-    problems: Sequence[Problem],
-    student: fx.GraphModule,
-    teacher: fx.GraphModule,
-    sample: Sample,
-    done: Callable[[], None],
-) -> list[tuple[Normal, Normal]]:
-    """The sums of every problem, (to fit, held out), in one pass over the images."""
-    sums = [
-        (Normal(p.numbers, p.window.out_channels), Normal(p.numbers, p.window.out_channels))
-        for p in problems
-    ]
+    problems: Sequence[Problem], student: Resumed, teacher: Resumed, sample: Sample
+) -> list[Sums]:
+    """The sums of every problem, in one pass over the images. Where the student is the teacher, a
+    problem's values are forgotten as soon as they are added up."""
+    sums = [sums_of(problem) for problem in problems]
     reads = {name for p in problems for name in (p.reads, *p.student)}
     answers = {name for p in problems for name in p.teacher}
     for number, (x, rows) in enumerate(sample.batches()):
         if student is teacher:
-            mine = theirs = values(teacher, x, sorted(reads | answers))
+            ready = _as_computed(problems, teacher.graph_module, x)
         else:
-            mine, theirs = values(student, x, sorted(reads)), values(teacher, x, sorted(answers))
-        held = torch.arange(len(rows)) % HELD_OUT == number % HELD_OUT
-        for problem, (fit, other) in zip(problems, sums, strict=True):
-            share = _share(problem, theirs, len(sample))
-            a, b = problem.rows(mine, theirs, share, number)
+            both = student.values(number, x, reads), teacher.values(number, x, answers)
+            ready = ((i, *both) for i in range(len(problems)))
+        for i, mine, theirs in ready:
+            share = _share(problems[i], theirs, len(sample))
+            a, b = problems[i].rows(mine, theirs, share, number)
+            held = torch.arange(len(rows)) % HELD_OUT == number % HELD_OUT
             pick = held.repeat_interleave(len(a) // len(rows))
+            fit, other = sums[i]
             if not len(fit.x0):
                 fit.centred_at(a.mean(0), b.mean(0))
                 other.centred_at(fit.x0, fit.y0)
             fit.add(a[~pick], b[~pick])
             other.add(a[pick], b[pick])
-        done()
     return sums
+
+
+def _as_computed(
+    problems: Sequence[Problem], graph: fx.GraphModule, x: tuple[Tensor, ...]
+) -> Iterator[tuple[int, dict[str, Tensor], dict[str, Tensor]]]:
+    """The numbers of the problems as soon as all that they are about is there, and the values."""
+    left = {i: {p.reads, *p.student, *p.teacher} for i, p in enumerate(problems)}
+    found: dict[str, Tensor] = {}
+    for name, value in node_values(graph, x, set[str]().union(*left.values())):
+        found[name] = value
+        for i in [i for i, names in left.items() if names <= found.keys()]:
+            del left[i]
+            yield i, found, found
+        if not left:
+            return
+        wanted = set[str]().union(*left.values())
+        found = {name: value for name, value in found.items() if name in wanted}
 
 
 def _share(problem: Problem, teacher: dict[str, Tensor], images: int) -> float:

@@ -108,27 +108,47 @@ def solve(normal: Normal, ridge: float, prior: Tensor | None = None) -> Solution
     return Solution(weight, bias)
 
 
-def best(fit: Normal, held: Normal, priors: Sequence[Tensor | None]) -> tuple[Solution, float]:
-    """Ridge and prior with the least error on the held-out rows, then solved on all rows.
+@dataclass(frozen=True)
+class Ridge:
+    """The strength, as `solve` takes it, and which prior it draws to."""
 
-    Also returns that error, relative to the variance of the held-out targets.
-    """
+    strength: float
+    prior: int
+
+
+def best(fit: Normal, held: Normal, priors: Sequence[Tensor | None]) -> tuple[Solution, float]:
+    """With the ridge and prior of the least error on the held-out rows; as `ridged`."""
+    return ridged(fit, held, priors, ridge(fit, held, priors))
+
+
+def ridge(fit: Normal, held: Normal, priors: Sequence[Tensor | None]) -> Ridge:
+    """That of the least error on the held-out rows."""
     gram, cross = fit.centred()
     found: tuple[Tensor, Tensor] = _linalg.eigh(gram)
     values, vectors = found[0].clamp(min=0), found[1]
     scale = float(values.mean()) + 1e-12
     means = fit.gram[:-1, -1] / fit.count + fit.x0.double()
     target = fit.cross[-1] / fit.count + fit.y0.double()
-    tried: list[tuple[float, float, Tensor | None]] = []
-    for prior in priors:
+    tried: list[tuple[float, float, int]] = []
+    for i, prior in enumerate(priors):
         start = torch.zeros_like(cross) if prior is None else prior.T
         rest = vectors.T @ (cross - gram @ start)
-        for ridge in LAMBDAS:
-            weight = (start + vectors @ (rest / (values + ridge * scale)[:, None])).T
+        for strength in LAMBDAS:
+            weight = (start + vectors @ (rest / (values + strength * scale)[:, None])).T
             solution = Solution(weight, target - weight @ means)
-            tried.append((held.error(solution), ridge, prior))
-    error, ridge, prior = min(tried, key=lambda t: t[0])
-    return solve(fit.plus(held), ridge, prior), error / max(held.spread(), 1e-30)
+            tried.append((held.error(solution), strength, i))
+    _, strength, i = min(tried, key=lambda t: t[0])
+    return Ridge(strength, i)
+
+
+def ridged(
+    fit: Normal, held: Normal, priors: Sequence[Tensor | None], how: Ridge
+) -> tuple[Solution, float]:
+    """Solved on all rows; and the error on the held-out rows of what the others say, relative to
+    the variance of the held-out targets."""
+    prior = priors[how.prior]
+    error = held.error(solve(fit, how.strength, prior)) / max(held.spread(), 1e-30)
+    return solve(fit.plus(held), how.strength, prior), error
 
 
 def elimination_order(normal: Normal, group: int, fewest: int) -> list[int]:

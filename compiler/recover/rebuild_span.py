@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from shrinkc.compiler.recover.layer_problems import Sample, needed, shuffled, values
+from shrinkc.compiler.recover.layer_problems import Sample, needed, shuffled
 from shrinkc.compiler.recover.relative_adam import Relative
+from shrinkc.compiler.recover.resumed import Resumed
 from shrinkc.passes.analysis.linear.spans import Span
 from shrinkc.passes.base import copy_graph
 
@@ -34,8 +35,8 @@ class Rebuilding:
 
 
 def rebuild(
-    student: fx.GraphModule,
-    teacher: fx.GraphModule,
+    student: Resumed,
+    teacher: Resumed,
     span: Span,
     sample: Sample,
     options: Rebuilding,
@@ -44,12 +45,13 @@ def rebuild(
     in both."""
     reads, answers = maps(student, teacher, span, sample)
     scale = float(answers.var(dim=(0, 2, 3)).mean()) or 1.0
-    part = Relative(between(student, span.source, span.sink), options.learning_rate, WARM_UP)
+    graph = student.graph_module
+    part = Relative(between(graph, span.source, span.sink), options.learning_rate, WARM_UP)
     batches = shuffled(len(reads), _batch(span, len(reads), options), options.seed)
     for step, rows in zip(range(options.steps), batches, strict=False):
         loss = (part(reads[rows]) - answers[rows]).square().mean() / scale
         part.step(loss, step / options.steps)
-    result = copy_graph(student)
+    result = copy_graph(graph)
     weights = part.weights()
     if all(bool(weight.isfinite().all()) for weight in weights.values()):
         result.load_state_dict(weights, strict=False)
@@ -62,23 +64,22 @@ def _batch(span: Span, count: int, options: Rebuilding) -> int:
     return min(count, options.batch, max(FEWEST, POSITIONS // (height * width)))
 
 
-def maps(
-    student: fx.GraphModule, teacher: fx.GraphModule, span: Span, sample: Sample
-) -> tuple[Tensor, Tensor]:
+def maps(student: Resumed, teacher: Resumed, span: Span, sample: Sample) -> tuple[Tensor, Tensor]:
     """What the span reads in the student and answers in the teacher, of as many images as the
-    memory holds."""
-    reads, answers = list[Tensor](), list[Tensor]()
-    for x, _ in _within_memory(span, sample).batches():
-        reads.append(values(student, x, [span.source])[span.source])
-        answers.append(values(teacher, x, [span.sink])[span.sink])
-    return torch.cat(reads), torch.cat(answers)
-
-
-def _within_memory(span: Span, sample: Sample) -> Sample:
+    memory holds, of evenly spread batches."""
     window = span.window
     numbers = window.in_channels * span.in_size[0] * span.in_size[1]
     numbers += window.out_channels * span.out_size[0] * span.out_size[1]
-    return sample.at_most(max(1, MEMORY // (4 * numbers)))
+    most = max(1, MEMORY // (4 * numbers))
+    count = -(-len(sample) // sample.batch)
+    step = max(1.0, count * sample.batch / most)
+    chosen = {int(i * step) for i in range(max(1, round(count / step)))}
+    reads, answers = list[Tensor](), list[Tensor]()
+    for number, (x, _) in enumerate(sample.batches()):
+        if number in chosen:
+            reads.append(student.values(number, x, [span.source])[span.source][:most])
+            answers.append(teacher.values(number, x, [span.sink])[span.sink][:most])
+    return torch.cat(reads), torch.cat(answers)
 
 
 def between(graph: fx.GraphModule, source: str, sink: str) -> fx.GraphModule:

@@ -18,17 +18,17 @@ MEMORY = 256 << 20  # bytes of kept values, of one network on all images
 
 @dataclass(eq=False)
 class _Kept:
-    """Values that nodes from `position` on read."""
+    """Values that nodes from `position` on read, by name."""
 
     position: int = 0
-    values: dict[fx.Node, Tensor] = field(default_factory=dict[fx.Node, Tensor])
+    values: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 class Resumed:
     """Of one graph in inference mode; batches go by their number."""
 
     def __init__(self, graph_module: fx.GraphModule, memory: int = MEMORY) -> None:
-        self._graph_module, self._memory = graph_module, memory
+        self.graph_module, self._memory = graph_module, memory
         self._nodes = list(graph_module.graph.nodes)
         self._places = {node.name: i for i, node in enumerate(self._nodes)}
         self._last: dict[fx.Node, int] = {}
@@ -38,6 +38,15 @@ class Resumed:
         self._kept: dict[int, _Kept] = {}
         self._bytes: dict[tuple[int, int], int] = {}  # (batch, position) → of what is alive there
         self._settled = 0
+
+    def moved(self, graph_module: fx.GraphModule) -> Resumed:
+        """For a graph that differs only behind what is settled, with what is kept of this one."""
+        other = Resumed(graph_module, self._memory)
+        settled = [node.name for node in self._nodes[: self._settled]]
+        if settled == [node.name for node in other._nodes[: self._settled]]:
+            other._kept, other._settled = self._kept, self._settled
+            other._bytes = {at: size for at, size in self._bytes.items() if at[1] <= self._settled}
+        return other
 
     def settle(self, name: str) -> None:
         """Nothing that is computed before this node will change any more."""
@@ -54,14 +63,25 @@ class Resumed:
         self, number: int, inputs: tuple[Tensor, ...], names: Collection[str]
     ) -> dict[str, Tensor]:
         """Of the nodes named; nothing behind the last of them is computed."""
+        return self._run(number, inputs, names)[0]
+
+    def alive(self, number: int, inputs: tuple[Tensor, ...], name: str) -> dict[str, Tensor]:
+        """What nodes behind this one read, of all that is computed up to it."""
+        _, env = self._run(number, inputs, [name])
+        return {node.name: value for node, value in env.items()}
+
+    def _run(
+        self, number: int, inputs: tuple[Tensor, ...], names: Collection[str]
+    ) -> tuple[dict[str, Tensor], dict[fx.Node, Tensor]]:
+        """(values of the nodes named, what is alive behind the last of them)."""
         kept = self._kept.get(number, _Kept())
         missing = {n for n in names if self._places[n] < kept.position}
-        if not missing <= {node.name for node in kept.values}:
+        if not missing <= kept.values.keys():
             kept = _Kept()
-        interpreter = fx.Interpreter(self._graph_module, garbage_collect_values=False)
+        interpreter = fx.Interpreter(self.graph_module, garbage_collect_values=False)
         env = interpreter.env
-        env.update(kept.values)
-        found = {node.name: value for node, value in kept.values.items() if node.name in names}
+        env.update({self._nodes[self._places[name]]: x for name, x in kept.values.items()})
+        found = {name: value for name, value in kept.values.items() if name in names}
         feed = iter(inputs)
         for place, node in enumerate(self._nodes):
             if node.op == "placeholder":
@@ -78,7 +98,7 @@ class Resumed:
             if node.name in names:
                 found[node.name] = env[node]
             self._pass(number, place + 1, env)
-        return found
+        return found, env
 
     def _pass(self, number: int, position: int, env: dict[fx.Node, Tensor]) -> None:
         """Drop what nothing reads from here on; keep the rest where everything is settled."""
@@ -88,4 +108,4 @@ class Resumed:
             sizes = (value.numel() * value.element_size() for value in env.values())
             self._bytes[number, position] = sum(sizes)
         if position == self._settled:
-            self._kept[number] = _Kept(position, dict(env))
+            self._kept[number] = _Kept(position, {node.name: x for node, x in env.items()})

@@ -16,6 +16,7 @@ from shrinkc.compiler.depth.choices import Choice
 from shrinkc.compiler.depth.closed_form import apply, candidates
 from shrinkc.compiler.recover import rebuild_span as rebuilding
 from shrinkc.compiler.recover.rebuild_span import Rebuilding, between, maps, rebuild
+from shrinkc.compiler.recover.resumed import Resumed
 from shrinkc.compiler.support.progress import Silent
 from shrinkc.passes.ir import check_legal
 
@@ -54,7 +55,9 @@ def test_layers_outside_the_span_keep_their_numbers() -> None:
     (choice,) = narrowest(graph)[-1:]
     student = apply(graph, [choice], sample(), FITTED, Silent()).graph_module
     before = {name: p.clone() for name, p in student.named_parameters()}
-    after = dict(rebuild(student, graph, choice.span, sample(), LONG).named_parameters())
+    after = dict(
+        rebuild(Resumed(student), Resumed(graph), choice.span, sample(), LONG).named_parameters()
+    )
     moved = {name for name, p in after.items() if not torch.equal(p, before[name])}
     inside = dict(between(student, choice.span.source, choice.span.sink).named_parameters())
     assert moved == inside.keys()
@@ -64,7 +67,7 @@ def test_layers_outside_the_span_keep_their_numbers() -> None:
 def test_a_part_computes_what_the_whole_does() -> None:
     graph = network()
     span = narrowest(graph)[0].span
-    reads, answers = maps(graph, graph, span, sample())
+    reads, answers = maps(Resumed(graph), Resumed(graph), span, sample())
     with torch.no_grad():
         computed = between(graph, span.source, span.sink)(reads)
     assert torch.allclose(computed, answers, atol=1e-5)  # other batches round otherwise
@@ -73,13 +76,15 @@ def test_a_part_computes_what_the_whole_does() -> None:
 def test_maps_stay_within_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = network()
     span = narrowest(graph)[0].span
-    everything = maps(graph, graph, span, sample())
+    everything = maps(Resumed(graph), Resumed(graph), span, sample())
     size = sum(m.nbytes for m in everything)
     monkeypatch.setattr(rebuilding, "MEMORY", size // 3)
-    fewer = maps(graph, graph, span, sample())
+    fewer = maps(Resumed(graph), Resumed(graph), span, sample())
     assert 0 < sum(m.nbytes for m in fewer) <= size / 3
     assert len(fewer[0]) == len(everything[0]) // 3
-    rebuild(graph, graph, span, sample(), replace(LONG, steps=2))  # a batch of what there is
+    rebuild(
+        Resumed(graph), Resumed(graph), span, sample(), replace(LONG, steps=2)
+    )  # a batch of what there is
 
 
 def test_a_rate_that_destroys_it_leaves_the_fit() -> None:
