@@ -31,6 +31,7 @@ from shrinkc.compiler.train.settings.own_loss import Loss
 from shrinkc.compiler.width.methods import spec_of
 from shrinkc.compiler.width.prune import Pruned as Found
 from shrinkc.compiler.width.prune import Pruning, Width
+from shrinkc.compiler.width.search.methods import Search, search_of
 from shrinkc.passes.base import Skip
 from shrinkc.passes.criteria.base import Criterion
 from shrinkc.passes.criteria.spec import CriterionSpec
@@ -154,6 +155,7 @@ def prune(
     strength: float = STRENGTH,
     every: int | None = None,
     in_order: bool = False,
+    method: str | Search | None = None,
     task: Task | AskedTask | None = None,
     metric: Metric | None = None,
     loss: Loss | None = None,
@@ -181,12 +183,11 @@ def prune(
         evaluation: other images, to judge on; labels give top-1.
         train: images to train on afterwards, for `epochs` (None: the recipe's).
         options: of the allocation, of rounds, of training.
-        compensate: fit what is left by least squares; None: where `images` are given, and before a
-            training as the criterion is published.
+        compensate: fit what is left by least squares; None: with `images`; if trained as published.
         steps: of distillation behind compensation, where nothing is trained; None: the default.
-        strength: of the penalty of criteria that train with one.
-        every: steps between two removals, for criteria that remove channels while training.
+        strength, every: of criteria that train with a penalty; that remove channels in training.
         in_order: choose layer after layer (He et al., 2017; Xie et al., 2021).
+        method: search widths, judging networks on a quarter of `images`: "abc", or a `Search`.
         precision: "fp32" or "int8", of the files and of what the table is asked.
         task, metric, loss, opset, threads, runs, folder, name, command, progress: as of `plan`.
 
@@ -199,7 +200,8 @@ def prune(
         check_kind("keep", keep, Mapping, "a dictionary: channel group → share of its channels")
         options = replace(options, keep=keep)
     told = (compensate, steps, strength, every, in_order, labels, limit)
-    asked = Asked.of(spec, goal, options, told, images is not None, train is not None, epochs)
+    given = images is not None, train is not None
+    asked = Asked.of(spec, goal, options, told, *given, epochs, search_of(method))
     files = options_of(target or "", precision, opset, threads, runs)
     asked.check_files(files)
     table = None if target is None else cost_table(target, threads)

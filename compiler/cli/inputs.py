@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from shrinkc.compiler.api.steps.network import ModelFile, WholeShape
     from shrinkc.compiler.images.source import ImageFolder
     from shrinkc.compiler.support.choices import Precision
+    from shrinkc.compiler.support.jobs import Parallel
     from shrinkc.compiler.tasks.asked import AskedTask
 
 
@@ -148,3 +149,12 @@ def output_folder(out: Path | None, model: Path, target: str | None, done: str =
 def work_folder(out: Path) -> Path:
     """What a stopped run needs to go on: images, what was measured, checkpoints."""
     return out.with_name(f"{out.name}.work")
+
+
+def side_by_side(text: str) -> Parallel:
+    """A number of processes, or ray. Raises InputError."""
+    if text == "ray":
+        return "ray"
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"`parallel` {text}: give a number of processes, or ray")
+    return int(text)

@@ -21,18 +21,29 @@ from shrinkc.compiler.support.choices import (
     Merge,
     Normalise,
     Precision,
+    SearchName,
     TaskName,
 )
 
-MODEL, GOAL, METHOD, IMAGES = "Model", "Goal", "Method", "Images"
+MODEL, GOAL, METHOD, SEARCH, IMAGES = "Model", "Goal", "Method", "Search", "Images"
 TRAINING, INT8, OUTPUT, MEASURING = "Training", "int8", "Output", "Measuring"
-PANELS = (MODEL, GOAL, METHOD, IMAGES, TRAINING, INT8, OUTPUT, MEASURING)  # in order of showing
+PANELS = (
+    MODEL,
+    GOAL,
+    METHOD,
+    SEARCH,
+    IMAGES,
+    TRAINING,
+    INT8,
+    OUTPUT,
+    MEASURING,
+)  # in order of showing
 
 
 def _either(choices: object) -> str:
     """'a, b or c'"""
     *most, last = get_args(choices)
-    return f"{', '.join(most)} or {last}"
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 # --- model ---------------------------------------------------------------------------------------
@@ -252,6 +263,25 @@ CriterionOption = Annotated[
         help=f"How channels are scored: {_either(CriterionName)}. hrank, dropnet, cap and he look "
         "at --images, group-fisher at labels too.",
         rich_help_panel=METHOD,
+    ),
+]
+SearchOption = Annotated[
+    SearchName | None,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help=f"Search widths: {_either(SearchName)}. A quarter of --images judges the networks, "
+        "the criterion says which channels stay. Default: --allocation by scores.",
+        rich_help_panel=SEARCH,
+    ),
+]
+EvaluationsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="COUNT",
+        help="--method: networks that are judged, at most. Default: as many as published.",
+        rich_help_panel=SEARCH,
     ),
 ]
 AllocationOption = Annotated[
@@ -503,7 +533,8 @@ JobsOption = Annotated[
     typer.Option(
         "--jobs",
         metavar="COUNT|ray",
-        help="Options that are tried side by side: a number of processes, or ray.",
+        help="What is tried side by side, options or networks of a search: a number of "
+        "processes, or ray.",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -289,7 +289,7 @@ def _shares(space: Space) -> ByAmount:
 
     def at(amount: float) -> dict[str, int]:
         return {
-            name: _nearest(c, (1 - amount) * space.groups[name].size)
+            name: nearest(c, (1 - amount) * space.groups[name].size)
             for name, c in space.candidates.items()
         }
 
@@ -304,7 +304,7 @@ def _threshold(space: Space) -> ByAmount:
         limit = scores[min(int(amount * len(scores)), len(scores) - 1)]
         everything = amount >= 1
         return {
-            name: _nearest(c, 0 if everything else int((space.scores[name] >= limit).sum()))
+            name: nearest(c, 0 if everything else int((space.scores[name] >= limit).sum()))
             for name, c in space.candidates.items()
         }
 
@@ -314,10 +314,11 @@ def _threshold(space: Space) -> ByAmount:
 def nearest_to(space: Space, share: float, whole: Mapping[str, int]) -> dict[str, int]:
     """Of every group the candidate nearest to this share of its `whole` width, the larger of two
     equally near."""
-    return {n: _nearest(c, share * whole[n]) for n, c in space.candidates.items()}
+    return {n: nearest(c, share * whole[n]) for n, c in space.candidates.items()}
 
 
-def _nearest(candidates: tuple[int, ...], channels: float) -> int:
+def nearest(candidates: tuple[int, ...], channels: float) -> int:
+    """The larger of two equally near."""
     return min(candidates, key=lambda n: (abs(n - channels), -n))
 
 

@@ -53,6 +53,7 @@ from shrinkc.compiler.width.allocation import (
 from shrinkc.compiler.width.knapsack import cheapest
 from shrinkc.compiler.width.measured_damage import MeasuredDamage
 from shrinkc.compiler.width.price import Price, layers_of
+from shrinkc.compiler.width.search.within import Choose, Within, within_of
 from shrinkc.compiler.width.skeleton import Facts, Skeleton
 from shrinkc.compiler.width.while_training import prune_while_training
 from shrinkc.errors import InputError, UnreachableGoalError
@@ -104,11 +105,13 @@ class Stages:
     penalty     (network, groups) → added to the loss of a training of its own, before anything is
                 removed
     damage      measures what groups lose, for the allocation that asks for it
+    search      (network, what it has to keep to) → widths for a budget, in place of an allocation
     compensate  new weights for what stays, before each slicing
     """
 
     penalty: Callable[[fx.GraphModule, Groups], Penalty] | None = None
     damage: MeasuredDamage | None = None
+    search: Callable[[fx.GraphModule, Within], Choose] | None = None
     compensate: Compensate | None = None
 
 
@@ -189,6 +192,8 @@ def prune(
         raise InputError("a channel every few steps of which training? Give labelled images")
     if schedule is not None and options.keep:
         raise InputError("a schedule chooses widths itself; leave out shares of single groups")
+    if stages.search is not None and (goal is None or schedule is not None or options.rounds > 1):
+        raise InputError("a search chooses widths for a goal, at once; leave out what does besides")
     if options.allocation.normalise == "measured" and stages.damage is None:
         raise InputError("what groups bear is measured on images; give some")
     net = network(captured)
@@ -400,48 +405,55 @@ class _Round:
         """Widths whose network meets the round's budget."""
         run, unit = self.run, goal.unit
         skeleton, price = self._price(groups, space, unit)
-        kind = kind_of(run.options.allocation, goal)
-        choose = partial(allocate, space, price, kind=kind)
         before, left = self._before(unit), self._left(unit)
-        target = goal.budget(before)
         start = self._start(unit, before)
-        share = (target / start) ** (self.number / self.rounds)
-        budget = share * start
 
         def cost(widths: Mapping[str, int]) -> float:
             if left == 1:
                 return self._cost(skeleton.facts(widths), widths, unit)
             return predicted_ms(self._shape(space, widths), run.table, run.precision)
 
-        try:
-            if unit == "channels":
-                return self._nearest(goal, space, share, None if kind == "uniform" else choose)
-            if run.measured_ms is not None and unit == "ms":
-                return self._measured(space, price, choose, budget, run.measured_ms)
-            if self.number == 1 < self.rounds:  # before anything is trained
-                _exactly(choose, target, cost, left)
-            return _exactly(choose, budget, cost, left)
-        except UnreachableError as error:
-            raise UnreachableGoalError(
-                f"{goal.closest(before, error.closest)}{error.limited_by}"
-            ) from None
+        def met(goal: Goal, choose: Choose, by_table: bool = False) -> dict[str, int]:
+            target = goal.budget(before)
+            share = (target / start) ** (self.number / self.rounds)
+            budget = share * start
+            try:
+                if unit == "channels":
+                    return self._nearest(goal, space, share, choose)
+                if run.measured_ms is not None and unit == "ms":
+                    if by_table:  # what is chosen is measured and corrected later
+                        return _nearly(choose, budget / start * price.total({}))
+                    return self._measured(space, price, choose, budget, run.measured_ms)
+                if self.number == 1 < self.rounds:  # before anything is trained
+                    _exactly(choose, target, cost, left)
+                return _exactly(choose, budget, cost, left)
+            except UnreachableError as error:
+                raise UnreachableGoalError(
+                    f"{goal.closest(before, error.closest)}{error.limited_by}"
+                ) from None
+
+        if run.stages.search is None:
+            kind = kind_of(run.options.allocation, goal)
+            return met(goal, partial(allocate, space, price, kind=kind))
+        return met(goal, run.stages.search(self.graph, within_of(goal, space, price, met)))
 
     def _nearest(
         self,
         goal: Goal,
         space: Space,
         share: float,
-        choose: Callable[[float], dict[str, int]] | None,
+        choose: Choose,
     ) -> dict[str, int]:
         """As near to this share of the channels as whole steps come: of every group, or of all
         together, by what `choose` takes for a budget."""
+        options, searches = self.run.options.allocation, self.run.stages.search is not None
         whole, before = (
             {name: self.whole[name] for name in space.candidates},
             self._before("channels"),
         )
-        if choose is not None:
+        if searches or kind_of(options, goal) != "uniform":
             widths = choose(share * before + self.multiple / 2)
-        elif goal.value < (floor := self.run.options.allocation.floor):
+        elif goal.value < (floor := options.floor):
             lowest = before - sum(whole.values()) + sum(space.narrow.values())
             raise UnreachableError(share * before, lowest, f", above a floor of {floor:g}")
         else:
@@ -517,7 +529,7 @@ class _Round:
         self,
         space: Space,
         price: Price,
-        choose: Callable[[float], dict[str, int]],
+        choose: Choose,
         budget: float,
         measured_ms: Callable[[fx.GraphModule], float],
     ) -> dict[str, int]:
@@ -531,15 +543,23 @@ class _Round:
                 known[key] = measured_ms(self._shape(space, widths))
             return known[key]
 
-        whole = price.total({})
+        whole = price.total(choose(price.total({})))
         most = whole - price.total(cheapest(space.problem(price)))
         first = min(whole * max(0.0, 1 - budget / measured(choose(whole))), most)
         asked = 0.0, first, most
         return measured_within(lambda ms: choose(whole - ms), measured, asked, budget)[0]
 
 
+def _nearly(choose: Choose, asked: float) -> dict[str, int]:
+    """By the table; what it has no widths for may fit when it is measured."""
+    try:
+        return choose(asked)
+    except UnreachableError as error:
+        return choose(error.closest * (1 + TINY))
+
+
 def _exactly(
-    choose: Callable[[float], dict[str, int]],
+    choose: Choose,
     budget: float,
     cost: Callable[[Mapping[str, int]], float],
     left: float,

@@ -17,9 +17,10 @@ from shrinkc.compiler.images.decoded import Images, Samples
 from shrinkc.compiler.images.labels import kind_of as kind_of_labels
 from shrinkc.compiler.measure.speedup import Measuring
 from shrinkc.compiler.options import Options
+from shrinkc.compiler.pipeline.deployed import network
 from shrinkc.compiler.recover.compensate import compensate as compensated
 from shrinkc.compiler.recover.distil import Tuning
-from shrinkc.compiler.recover.recipe import TRAINING
+from shrinkc.compiler.recover.recipe import TRAINING, trainer_for
 from shrinkc.compiler.support.checks import check_number, check_whole
 from shrinkc.compiler.support.choices import is_host
 from shrinkc.compiler.support.progress import Silent
@@ -41,6 +42,9 @@ from shrinkc.compiler.width.methods import (
 from shrinkc.compiler.width.prune import Compensate, Pruning, Stages, check_goal, kind_of
 from shrinkc.compiler.width.prune import Pruned as Found
 from shrinkc.compiler.width.prune import prune as prune_graph
+from shrinkc.compiler.width.search.judge import Lesson
+from shrinkc.compiler.width.search.methods import SEARCHES, Search, method_of
+from shrinkc.compiler.width.search.searcher import Searcher, parted
 from shrinkc.errors import InputError, UnreachableGoalError
 from shrinkc.passes.analysis.channels.channel_groups import Groups
 from shrinkc.passes.base import Skip
@@ -50,6 +54,7 @@ from shrinkc.passes.criteria.shared.data import Batch
 from shrinkc.passes.criteria.spec import CriterionSpec
 from shrinkc.passes.criteria.spec import Given as Criteria
 
+SIDE_BY_SIDE = ", ".join(method.name for method in SEARCHES if method.side_by_side)
 LIMIT, STRENGTH = 500, 1e-4  # by default
 TRIED = 64  # images, where a milder goal is tried
 
@@ -60,6 +65,7 @@ class Asked:
 
     trains   whether anything is trained; `teaches`: on `images`
     images   whether there are any
+    search   how widths are searched for; None: they are allocated by scores
     """
 
     spec: CriterionSpec
@@ -75,6 +81,7 @@ class Asked:
     trains: bool
     images: bool
     teaches: bool
+    search: Search | None = None
 
     @classmethod
     def of(
@@ -86,13 +93,14 @@ class Asked:
         images: bool,
         train: bool,
         epochs: int | None,
+        search: Search | None = None,
     ) -> Asked:
         """`told`: from `compensate` to `limit`; what follows: whether there are any. Raises
         InputError for what can be known to fail before anything is loaded."""
         if epochs is not None:
             options = replace(options, recipe=replace(options.recipe, epochs=epochs))
         teaches = told[5] and epochs is not None and not train
-        asked = cls(spec, goal, options, *told, train or teaches, images, teaches)
+        asked = cls(spec, goal, options, *told, train or teaches, images, teaches, search)
         asked.check(epochs is not None)
         return asked
 
@@ -118,7 +126,22 @@ class Asked:
     @property
     def looks(self) -> bool:
         """Whether images are looked at before anything is trained."""
-        return self.spec.needs != "nothing" or self.compensates or self.measures
+        return self.spec.needs != "nothing" or self.compensates or self.measures or self.searches
+
+    @property
+    def searches(self) -> bool:
+        return self.search is not None
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether several candidates are judged at once."""
+        return self.search is not None and method_of(self.search.method).side_by_side
+
+    @property
+    def tries_by_training(self) -> bool:
+        """Whether each candidate of a search is trained before it is judged."""
+        trains = self.search is not None and method_of(self.search.method).trains
+        return trains and self.options.recipe.search_epochs is not None
 
     def check(self, epochs: bool) -> None:
         """What can be known to fail before anything is loaded. Raises InputError."""
@@ -145,6 +168,8 @@ class Asked:
             raise InputError("`in_order` decides at once, `every` during a training", "give one")
         if self.measures and not images:
             raise InputError("`normalise` measured looks at images", "give `images`")
+        if self.search is not None:
+            self._check_search(self.search)
         if self.steps and (self.trains or not self.compensates):
             raise InputError("`steps` of distillation follow `compensate` where nothing is trained")
         if self.every is not None and not (self.spec.scheduled and self.trains):
@@ -156,6 +181,25 @@ class Asked:
         if self.trains:
             require_training()
 
+    def _check_search(self, search: Search) -> None:
+        """Raises InputError."""
+        method = f"`method` {search.method}"
+        if self.goal is None:
+            raise InputError(f"{method} searches widths for a goal", "give one instead of `keep`")
+        if not self.images:
+            raise InputError(
+                f"{method} judges candidates on images",
+                "give `images` of the training set, with `labels` where there are any",
+            )
+        if self.every is not None:
+            raise InputError(f"{method} chooses widths, and so does `every`", "give one")
+        if self.tries_by_training and (not self.trains or self.teaches):
+            raise InputError(
+                f"{method} with `round_epochs` trains every candidate on `train`, and judges it on "
+                "other `images`",
+                "give both, or leave out `round_epochs`",
+            )
+
     def _refuse_unread(self) -> None:
         """Raises InputError."""
         spec, widths, recipe, trains = (
@@ -165,10 +209,12 @@ class Asked:
             self.trains,
         )
         kind = "" if self.goal is None else kind_of(widths, self.goal)
-        spread = kind if self.every is None else ""  # a schedule spreads it itself
+        searches = self.searches
+        # a schedule and a search spread it themselves
+        spread = kind if self.every is None and not searches else ""
         once, goal = "what removes channels at once, for a goal", "a goal"
         rounds = "pruning and training in turn: give `train`, and a goal"
-        penalty = "strength" in spec.reads
+        penalty, by_training = "strength" in spec.reads, self.tries_by_training
         refuse_unread(
             ("allocation", widths.kind is not None, spread != "", once),
             ("normalise", widths.normalise is not None, spread != "", once),
@@ -186,13 +232,14 @@ class Asked:
                 *("normalise", widths.normalise == "cumulative", spec.normalise == "cumulative"),
                 f"{cumulative()}, where cumulative",
             ),
-            ("candidates", widths.candidates is not None, spread != "", once),
+            ("candidates", widths.candidates is not None, spread != "" or searches, once),
             ("floor", widths.floor != Allocation().floor, kind != "", goal),
             ("rounds", self.options.rounds > 1, trains and spread != "", rounds),
             (
                 *("round_epochs", recipe.search_epochs is not None),
-                trains and (self.options.rounds > 1 or penalty or self.every is not None),
-                "`rounds`, `every`, and criteria that train with a penalty first",
+                trains
+                and (self.options.rounds > 1 or penalty or self.every is not None or by_training),
+                "`rounds`, `every`, `method` abc, and criteria that train with a penalty first",
             ),
             (
                 *("strength", self.strength != STRENGTH, penalty and trains),
@@ -201,11 +248,12 @@ class Asked:
             (
                 "seed",
                 recipe.seed != 0,
-                trains or "seed" in spec.reads,
-                f"a training, and {readers_of('seed')}",
+                trains or searches or "seed" in spec.reads,
+                f"a training, and {readers_of('seed')}, and `method`",
             ),
+            ("parallel", recipe.parallel != 1, self.side_by_side, f"`method` {SIDE_BY_SIDE}"),
             *recipe.unread(
-                (*(TRAINING if trains else ("seed",)), "search_epochs"),
+                (*(TRAINING if trains else ("seed",)), "search_epochs", "parallel"),
                 "other methods" if trains else "a training: give `train`, or `epochs` and `labels`",
             ),
             (
@@ -215,8 +263,8 @@ class Asked:
                 "what criteria and compensation see of `images`",
             ),
             (
-                *("labels", self.labels, "labels" in spec.reads or self.teaches),
-                f"{readers_of('labels')}, and for `epochs` of training on `images`",
+                *("labels", self.labels, "labels" in spec.reads or self.teaches or searches),
+                f"{readers_of('labels')}, `method`, and for `epochs` of training on `images`",
             ),
         )
 
@@ -291,11 +339,12 @@ class Pruner:
             said = f"compensated by least squares on {counted(len(seen), 'image')}{steps}"
         elif not asked.images and not asked.trains:
             said += ": that needs `images`"
+        found = () if self.searcher is None else tuple(self.searcher.notes)
         if self.teaching is None:
-            return (said,)
+            return (*found, said)
         recipe, images = asked.options.recipe, len(self.teaching)
         trained = f"trained for {counted(recipe.epochs, 'epoch')} on {counted(images, 'image')}"
-        return (said, trained, *recipe.batch_notes(images))
+        return (*found, said, trained, *recipe.batch_notes(images))
 
     @cached_property
     def steps(self) -> int:
@@ -327,6 +376,7 @@ class Pruner:
             stages=Stages(
                 self._penalty,
                 self._damage(batches, seen) if seen is not None else None,
+                self.searcher,
                 fitted,
             ),
             measured_ms=self.measured_ms if timed else None,
@@ -342,6 +392,30 @@ class Pruner:
                 task=self.request.options.task,
             )
         return result, tuple(dict.fromkeys(skipped))
+
+    @cached_property
+    def searcher(self) -> Searcher | None:
+        """None where widths are allocated."""
+        asked, seen, search = self.asked, self.seen, self.asked.search
+        if search is None or seen is None:
+            return None
+        recipe, task = asked.options.recipe, self.request.options.task
+        fit, held = (batches_of(part, self.graph) for part in parted(seen))
+        about, lesson = f"{seen.digest} {len(seen)}", None
+        if asked.tries_by_training and self.teaching is not None:
+            teacher = network(self.graph).graph
+            trainer = trainer_for(
+                *(self.teaching, teacher, recipe, None, "", self.request.progress), task=task
+            )
+            lesson = Lesson(
+                trainer.train, trainer.judged, teacher, recipe, recipe.search_epochs or 1
+            )
+            about += f" {recipe} {self.teaching.digest}"
+        repair = "training" if lesson else "least squares" if asked.compensates else "norms"
+        return Searcher(
+            *(search, fit, held, task, method_of(search.method).repair or repair, about),
+            *(self.request.folder, self.request.progress, lesson, recipe.parallel, recipe.seed),
+        )
 
     @cached_property
     def measured_ms(self) -> Measuring | None:
@@ -387,10 +461,11 @@ class Pruner:
 
     @property
     def tries(self) -> bool:
-        """Whether attempts are cheap: nothing is trained, measured, or chosen layer after layer."""
+        """Whether attempts are cheap: nothing is trained, measured, searched, or chosen layer after
+        layer."""
         asked = self.asked
         timed = self.table is not None and is_host(self.request.options.target)
-        return not (asked.trains or asked.measures or asked.in_order or timed)
+        return not (asked.trains or asked.measures or asked.in_order or asked.searches or timed)
 
     def _damage(self, batches: list[Batch], seen: Samples) -> MeasuredDamage:
         told = f"{self.asked.spec.name} {seen.digest} {len(seen)}"

@@ -15,6 +15,7 @@ from shrinkc.compiler.cli.inputs import (
     Reading,
     output_folder,
     shapes_of,
+    side_by_side,
     work_folder,
 )
 from shrinkc.compiler.cli.options import (
@@ -31,11 +32,13 @@ from shrinkc.compiler.cli.options import (
     CriterionOption,
     EpochsOption,
     EvaluationOption,
+    EvaluationsOption,
     EveryOption,
     FloorOption,
     ImagesOption,
     InOrderOption,
     InputOption,
+    JobsOption,
     KeepOption,
     LabelsOption,
     LimitOption,
@@ -59,6 +62,7 @@ from shrinkc.compiler.cli.options import (
     RoundsOption,
     RunsOption,
     ScaleOption,
+    SearchOption,
     SeedOption,
     SpeedupOption,
     StdOption,
@@ -83,8 +87,9 @@ from shrinkc.errors import InputError
 if TYPE_CHECKING:
     from shrinkc.compiler.api.prune import Pruned
     from shrinkc.compiler.cost.goal import Goal
-    from shrinkc.compiler.support.choices import CriterionName
+    from shrinkc.compiler.support.choices import CriterionName, SearchName
     from shrinkc.compiler.width.prune import Pruning
+    from shrinkc.compiler.width.search.methods import Search
 
 
 @app.command(cls=Command)
@@ -112,6 +117,8 @@ def prune(
     candidates: CandidatesOption = None,
     compensate: CompensateOption = None,
     in_order: InOrderOption = False,
+    method: SearchOption = None,
+    evaluations: EvaluationsOption = None,
     images: ImagesOption = None,
     labels: LabelsOption = False,
     limit: LimitOption = 500,
@@ -134,6 +141,7 @@ def prune(
     batch: BatchOption = 128,
     learning_rate: RateOption = 0.02,
     seed: SeedOption = 0,
+    parallel: JobsOption = "1",
     precision: PrecisionOption = None,
     out: OutOption = None,
     opset: OpsetOption = 17,
@@ -145,11 +153,8 @@ def prune(
 
     Without --target nothing is compiled: --out holds model.safetensors, for shrinkc compile.
     """
-    from shrinkc.compiler.recover.recipe import Recipe
     from shrinkc.compiler.report.plots import require_plot
     from shrinkc.compiler.support.unread import refuse_unread
-    from shrinkc.compiler.width.allocation import Allocation
-    from shrinkc.compiler.width.prune import Pruning
 
     if plot is not None:
         require_plot(plot)
@@ -160,11 +165,12 @@ def prune(
     labelled = (evaluation, train) != (None, None) or labels or target is not None
     refuse_unread(("classes", classes is not None, labelled, LABELS_READ))
     seen = _Seen(reading, images, labels, limit, evaluation, train, loss_of(loss))
-    how = _How(criterion, compensate, epochs, steps, strength, every, in_order)
+    search = _search(method, evaluations)
+    how = _How(criterion, compensate, epochs, steps, strength, every, in_order, search)
     goal = _goal(speedup, budget_ms, macs, params, channels)
-    widths = Allocation(allocation, normalise, multiple, floor, candidates)
-    recipe = Recipe(epochs or 10, round_epochs, batch=batch, learning_rate=learning_rate, seed=seed)
-    _run(asked, seen, how, goal, Pruning(widths, rounds, recipe, _shares(keep or [])), plot)
+    widths = allocation, normalise, multiple, floor, candidates
+    learning = epochs, round_epochs, batch, learning_rate, seed, parallel
+    _run(asked, seen, how, goal, _pruning(widths, rounds, learning, keep), plot)
 
 
 @dataclass(frozen=True)
@@ -191,6 +197,38 @@ class _How:
     strength: float
     every: int | None
     in_order: bool
+    search: Search | None
+
+
+def _pruning(
+    widths: tuple[Any, Any, int | None, float, int | None],
+    rounds: int,
+    learning: tuple[int | None, int | None, int, float, int, str],
+    keep: list[str] | None,
+) -> Pruning:
+    """`widths` as of `Allocation`; `learning`: from `epochs` to `parallel`. Raises InputError."""
+    from shrinkc.compiler.recover.recipe import Recipe
+    from shrinkc.compiler.width.allocation import Allocation
+    from shrinkc.compiler.width.prune import Pruning
+
+    epochs, round_epochs, batch, rate, seed, parallel = learning
+    recipe = Recipe(
+        *(epochs or 10, round_epochs),
+        batch=batch,
+        learning_rate=rate,
+        parallel=side_by_side(parallel),
+        seed=seed,
+    )
+    return Pruning(Allocation(*widths), rounds, recipe, _shares(keep or []))
+
+
+def _search(method: SearchName | None, evaluations: int | None) -> Search | None:
+    """Raises InputError for what is said of no search."""
+    from shrinkc.compiler.support.unread import refuse_unread
+    from shrinkc.compiler.width.search.methods import Search
+
+    refuse_unread(("evaluations", evaluations is not None, method is not None, "`method`"))
+    return None if method is None else Search(method, evaluations)
 
 
 def _goal(
@@ -238,6 +276,7 @@ def _run(
         strength=how.strength,
         every=how.every,
         in_order=how.in_order,
+        method=how.search,
         task=asked.task,
         loss=seen.loss,
         precision=asked.precision or "fp32",

@@ -12,6 +12,7 @@ from shrinkc.compiler.cli.inputs import (
     Reading,
     output_folder,
     shapes_of,
+    side_by_side,
     work_folder,
 )
 from shrinkc.compiler.cli.options import (
@@ -72,7 +73,6 @@ if TYPE_CHECKING:
     from shrinkc.compiler.cost.goal import Goal
     from shrinkc.compiler.depth.trained import Trained
     from shrinkc.compiler.support.choices import DepthMethod
-    from shrinkc.compiler.support.jobs import Parallel
 
 
 @app.command(cls=Command)
@@ -130,7 +130,7 @@ def shrink(
         steps=trial_steps,
         batch=batch,
         learning_rate=learning_rate,
-        parallel=_side_by_side(parallel),
+        parallel=side_by_side(parallel),
         seed=seed,
     )
     trains = train is not None or labels
@@ -223,12 +223,3 @@ def _show(method: str, shrunk: Shrunk, folder: Path) -> None:
     if shrunk.measured_speedup is not None:
         wide_console().print(measured_line(shrunk.measured_speedup, report.precision))
     show_report(report, folder)
-
-
-def _side_by_side(text: str) -> Parallel:
-    """A number of processes, or ray. Raises InputError."""
-    if text == "ray":
-        return "ray"
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"`parallel` {text}: give a number of processes, or ray")
-    return int(text)

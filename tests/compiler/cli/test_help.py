@@ -11,13 +11,15 @@ import typer
 from shrinkc.compiler.cli.main import app, main
 from shrinkc.compiler.cli.options import PANELS
 from shrinkc.compiler.depth.methods import METHODS
-from shrinkc.compiler.support.choices import CriterionName, DepthMethod, Normalise
+from shrinkc.compiler.support.choices import CriterionName, DepthMethod, Normalise, SearchName
 from shrinkc.compiler.width.methods import NAMES
+from shrinkc.compiler.width.search.methods import SEARCHES
 from shrinkc.passes.criteria import base
 
-SAME_NAME = {"--target", "--precision"}  # profile names the table it makes, measures fp16 too
+# profile names the table it makes, measures fp16 too; methods are of depth, or of width
+SAME_NAME = {"--target", "--precision", "--method"}
 # asked for where nothing can be done without; a calibration is a minute, a profile five
-OWN_DEFAULT = {"--target", "--on", "--budget-minutes"}
+OWN_DEFAULT = {"--target", "--on", "--budget-minutes", "--method"}
 SEVERAL = {"--target", "--on"}  # profile takes several
 
 
@@ -80,6 +82,7 @@ def test_a_panel_fits_on_a_screen(
 def test_choices_are_those_of_the_library() -> None:
     assert get_args(CriterionName) == NAMES
     assert get_args(Normalise) == get_args(base.Normalise)
+    assert get_args(SearchName) == tuple(method.name for method in SEARCHES)
     assert get_args(DepthMethod) == tuple(method.name for method in METHODS)
 
 

@@ -16,6 +16,7 @@ from shrinkc.compiler.cli.main import main
 from shrinkc.compiler.measure import speedup
 from shrinkc.compiler.model_file.file import load_model_file
 from shrinkc.compiler.width.methods import NAMES
+from shrinkc.compiler.width.search.methods import SEARCHES
 from shrinkc.errors import EXIT_CODES, Kind
 
 INPUT = ("--target", "rpi4", "--input", "1,3,16,16", "--runs", "0")
@@ -240,6 +241,13 @@ OTHERS: dict[str, Kind] = {
         (("--macs", "0.5", "--classes", "c.json"), "--classes has no effect here"),
         (("--macs", "0.5", "--threads", "2"), "--threads has no effect here: it is for measure"),
         (("--macs", "0.5", "--images", "nowhere", "--compensate"), "nowhere: no such folder"),
+        (("--macs", "0.5", "--method", "abc"), "--method abc judges candidates on images"),
+        (
+            ("--macs", "0.5", "--evaluations", "9"),
+            "--evaluations has no effect here: it is for",
+        ),
+        (("--macs", "0.5", "--jobs", "2"), "--jobs has no effect here: it is for --method abc"),
+        (("--keep", "0=0.5", "--images", "{images}", "--method", "abc"), "for a goal"),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -328,3 +336,22 @@ def test_this_machine_as_the_target_is_measured(
     given = ("prune", str(model), "--target", "host", *LOOK, "--runs", "0", "--multiple", "1")
     assert main([*given, "--macs", "0.6", "-o", str(tmp_path / "out")]) == 0
     assert "measured here, model.tflite, fp32 before and after: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", [method.name for method in SEARCHES])
+def test_every_search(
+    method: str, model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--method", method, "--images", str(images), "--labels", "--multiple", "4")
+    more = (*more, "--evaluations", "5", "--steps", "0", "--macs", "0.6")
+    first = pruned(capsys, model, tmp_path / "out", *more)
+    work = tmp_path / "out.work"
+    kept = {path: path.read_bytes() for path in work.rglob("*.jsonl")}
+    again = pruned(capsys, model, tmp_path / "out", *more)
+    assert first["pruned"]["widths"] == again["pruned"]["widths"]
+    assert first["pruned"]["notes"] == again["pruned"]["notes"]
+    assert kept == {path: path.read_bytes() for path in work.rglob("*.jsonl")}  # judged once
+    (note,) = [note for note in first["pruned"]["notes"] if f"by {method}" in note]
+    assert "images held out of --images" in note
+    compiled = first["compiled"]
+    assert compiled["after"]["macs"] <= 0.6 * compiled["before"]["macs"]

@@ -1,0 +1,95 @@
+"""A search on a network's images: what `prune` asks for widths instead of an allocation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import fx
+
+from shrinkc.compiler.images.decoded import Samples
+from shrinkc.compiler.support.jobs import Parallel
+from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.support.text import counted
+from shrinkc.compiler.tasks.task import Task
+from shrinkc.compiler.width.search.fitness import Fitness, SpentError
+from shrinkc.compiler.width.search.judge import Judge, Lesson, Repair, judge_for
+from shrinkc.compiler.width.search.methods import Search, method_of
+from shrinkc.compiler.width.search.task import SearchTask
+from shrinkc.compiler.width.search.within import Choose, Within
+from shrinkc.errors import InputError
+from shrinkc.passes.analysis.channels.channel_groups import channel_groups
+from shrinkc.passes.criteria.shared.data import Batch
+
+HELD_OUT = 4  # one image of so many judges
+FITTED = 3  # batches, at most, that a candidate's repair looks at
+LEAST = 4  # images
+
+
+def parted(images: Samples) -> tuple[Samples, Samples]:
+    """Those that repairs look at, and those that judge: a quarter, at random, but always the same,
+    since images may lie in any order of classes. Raises InputError for too few."""
+    if len(images) < LEAST:
+        raise InputError(
+            f"{counted(len(images), 'image')} to search with: give {LEAST} or more; a quarter of "
+            "them judges candidates, the others repair them"
+        )
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    count = len(images) // HELD_OUT
+    return images.part(order[count:].sort().values), images.part(order[:count].sort().values)
+
+
+@dataclass(eq=False)
+class Searcher:
+    """
+    fit, held  batches for repairs, and those that judge
+    repair     of candidates
+    about      images and recipe, for what `folder` keeps
+    notes      how the search went, for the user
+    """
+
+    options: Search
+    fit: Sequence[Batch]
+    held: Sequence[Batch]
+    task: Task
+    repair: Repair
+    about: str
+    folder: Path | None
+    progress: Progress
+    lesson: Lesson | None = None
+    parallel: Parallel = 1
+    seed: int = 0
+    notes: list[str] = field(default_factory=list[str])
+
+    def __call__(self, graph: fx.GraphModule, within: Within) -> Choose:
+        """The best network's widths, or narrower ones in the same proportions. Raises
+        UnreachableGoalError, which names the closest, where no code word meets the goal."""
+        options, method = self.options, method_of(self.options.method)
+        names = tuple(g.name for g in channel_groups(graph).groups if g.name in within.space.groups)
+        text = f"Searching widths by {options.method}"
+        with self.progress.task(text, options.most) as done:
+            fitness = Fitness(
+                *(self._judge(graph), options.most, self.parallel, self.folder, self.about, done)
+            )
+            with suppress(SpentError):
+                method.search(SearchTask(graph, names, within, fitness, self.seed))
+        found = fitness.best()
+        self.notes.append(self._note(fitness, found.fitness))
+        return partial(within.at_most, within.widths(found.keep))
+
+    def _judge(self, graph: fx.GraphModule) -> Judge:
+        fit = list(self.fit[:FITTED])
+        return judge_for(graph, fit, self.held, self.task, self.repair, self.lesson)
+
+    def _note(self, fitness: Fitness, best: float) -> str:
+        labelled = self.held[0][1] is not None
+        metric = self.task.metric if labelled else self.task.likeness
+        return (
+            f"widths by {self.options.method}: {counted(fitness.count, 'network')} judged on "
+            f"{counted(fitness.images, 'image')} held out of `images`; the best has {best:.3f} "
+            f"of {metric}, the original {fitness.original():.3f}"
+        )
