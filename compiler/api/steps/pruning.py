@@ -133,6 +133,11 @@ class Asked:
         return self.search is not None
 
     @property
+    def widths_searched(self) -> bool:
+        """Otherwise they are allocated, or given one by one."""
+        return self.search is not None and self.search.of_widths
+
+    @property
     def side_by_side(self) -> bool:
         """Whether several candidates are judged at once."""
         return self.search is not None and method_of(self.search.method).side_by_side
@@ -184,15 +189,16 @@ class Asked:
     def _check_search(self, search: Search) -> None:
         """Raises InputError."""
         method = f"`method` {search.method}"
-        if self.goal is None:
+        if self.goal is None and search.of_widths:
             raise InputError(f"{method} searches widths for a goal", "give one instead of `keep`")
         if not self.images:
             raise InputError(
                 f"{method} judges candidates on images",
                 "give `images` of the training set, with `labels` where there are any",
             )
-        if self.every is not None:
-            raise InputError(f"{method} chooses widths, and so does `every`", "give one")
+        for name, given in (("every", self.every is not None), ("in_order", self.in_order)):
+            if given and (name == "every" or not search.of_widths):
+                raise InputError(f"{method} chooses channels, and so does `{name}`", "give one")
         if self.tries_by_training and (not self.trains or self.teaches):
             raise InputError(
                 f"{method} with `round_epochs` trains every candidate on `train`, and judges it on "
@@ -211,7 +217,7 @@ class Asked:
         kind = "" if self.goal is None else kind_of(widths, self.goal)
         searches = self.searches
         # a schedule and a search spread it themselves
-        spread = kind if self.every is None and not searches else ""
+        spread = kind if self.every is None and not self.widths_searched else ""
         once, goal = "what removes channels at once, for a goal", "a goal"
         rounds = "pruning and training in turn: give `train`, and a goal"
         penalty, by_training = "strength" in spec.reads, self.tries_by_training
@@ -376,8 +382,8 @@ class Pruner:
             stages=Stages(
                 self._penalty,
                 self._damage(batches, seen) if seen is not None else None,
-                self.searcher,
-                fitted,
+                self.searcher if asked.widths_searched else None,
+                self._masked(fitted),
             ),
             measured_ms=self.measured_ms if timed else None,
             before_ms=self.measured_ms.original_ms if timed and self.measured_ms else None,
@@ -392,6 +398,18 @@ class Pruner:
                 task=self.request.options.task,
             )
         return result, tuple(dict.fromkeys(skipped))
+
+    def _masked(self, fitted: Compensate | None) -> Compensate | None:
+        """With channels searched for before what reads them is compensated."""
+        searcher = self.searcher
+        if searcher is None or self.asked.widths_searched:
+            return fitted
+
+        def found(graph: fx.GraphModule, groups: Groups, selection: Selection) -> Selection:
+            masks = searcher.masks(graph, groups, selection)
+            return masks if fitted is None else fitted(graph, groups, masks)
+
+        return found
 
     @cached_property
     def searcher(self) -> Searcher | None:

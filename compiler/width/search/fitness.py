@@ -87,6 +87,10 @@ class Fitness:
                 self._note(label, keep, goal)
         return [self._journal.entries[label][0] for label, _ in named]
 
+    def one(self, keep: Keep, goal: str = "") -> float:
+        (found,) = self.of([keep], goal)
+        return found
+
     def best(self, goal: str = "") -> Found:
         """Raises InputError where no candidate's answers were finite."""
         if goal not in self._best:

@@ -19,8 +19,8 @@ class SearchMethod:
     """One method.
 
     name         to ask for it by
-    search       does it
-    evaluations  candidates that it judges as published, at most
+    search       for widths; None: which channels stay of widths that are allocated
+    evaluations  candidates that it judges as published, at most; None: by the number of groups
     repair       of candidates, as published; None: batch norms are recalibrated, or readers are
                  compensated where those of the result will be
     trains       candidates for `round_epochs` before they are judged, where that is asked for
@@ -28,8 +28,8 @@ class SearchMethod:
     """
 
     name: str
-    search: Method
-    evaluations: int
+    search: Method | None
+    evaluations: int | None = None
     repair: Repair | None = None
     trains: bool = False
     side_by_side: bool = True
@@ -37,6 +37,7 @@ class SearchMethod:
 
 SEARCHES: tuple[SearchMethod, ...] = (
     SearchMethod("abc", bees.BeeColony().search, bees.EVALUATIONS, trains=True),
+    SearchMethod("ga", None),
 )
 
 
@@ -44,7 +45,7 @@ SEARCHES: tuple[SearchMethod, ...] = (
 class Search:
     """How widths are searched for.
 
-    method       "abc"
+    method       "abc", "ga"
     evaluations  candidates that are judged, at most; None: as many as published
     """
 
@@ -58,7 +59,12 @@ class Search:
 
     @property
     def most(self) -> int:
-        return self.evaluations or method_of(self.method).evaluations
+        return self.evaluations or method_of(self.method).evaluations or 0
+
+    @property
+    def of_widths(self) -> bool:
+        """Otherwise of channels."""
+        return method_of(self.method).search is not None
 
 
 def search_of(method: str | Search | None) -> Search | None:

@@ -13,16 +13,18 @@ from torch import fx
 
 from shrinkc.compiler.images.decoded import Samples
 from shrinkc.compiler.support.jobs import Parallel
-from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.support.progress import Advance, Progress
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.tasks.task import Task
+from shrinkc.compiler.width.search import genetic
 from shrinkc.compiler.width.search.fitness import Fitness, SpentError
-from shrinkc.compiler.width.search.judge import Judge, Lesson, Repair, judge_for
+from shrinkc.compiler.width.search.judge import Judge, Lesson, Repair, fitness_of, judge_for
 from shrinkc.compiler.width.search.methods import Search, method_of
 from shrinkc.compiler.width.search.task import SearchTask
 from shrinkc.compiler.width.search.within import Choose, Within
 from shrinkc.errors import InputError
-from shrinkc.passes.analysis.channels.channel_groups import channel_groups
+from shrinkc.passes.analysis.channels.channel_groups import Groups, channel_groups
+from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.criteria.shared.data import Batch
 
 HELD_OUT = 4  # one image of so many judges
@@ -69,27 +71,39 @@ class Searcher:
         """The best network's widths, or narrower ones in the same proportions. Raises
         UnreachableGoalError, which names the closest, where no code word meets the goal."""
         options, method = self.options, method_of(self.options.method)
+        assert method.search is not None
         names = tuple(g.name for g in channel_groups(graph).groups if g.name in within.space.groups)
         text = f"Searching widths by {options.method}"
         with self.progress.task(text, options.most) as done:
-            fitness = Fitness(
-                *(self._judge(graph), options.most, self.parallel, self.folder, self.about, done)
-            )
+            fitness = self._fitness(graph, options.most, done)
             with suppress(SpentError):
                 method.search(SearchTask(graph, names, within, fitness, self.seed))
         found = fitness.best()
-        self.notes.append(self._note(fitness, found.fitness))
+        self.notes.append(self._note("widths", fitness, found.fitness))
         return partial(within.at_most, within.widths(found.keep))
+
+    def masks(self, graph: fx.GraphModule, groups: Groups, selection: Selection) -> Selection:
+        """As many channels of every group as were chosen, but which of them is searched for."""
+        method, count = genetic.Genetic(), len(selection.keep)
+        most = self.options.evaluations or method.evaluations(count)
+        with self.progress.task(f"Searching channels by {self.options.method}", most) as done:
+            fitness = self._fitness(graph, most, done)
+            found = method.search(groups, selection, fitness, list(self.fit[:FITTED]), self.seed)
+        self.notes.append(self._note("channels", fitness, fitness_of(fitness.judge, found.keep)[0]))
+        return found
+
+    def _fitness(self, graph: fx.GraphModule, most: int, done: Advance) -> Fitness:
+        return Fitness(self._judge(graph), most, self.parallel, self.folder, self.about, done)
 
     def _judge(self, graph: fx.GraphModule) -> Judge:
         fit = list(self.fit[:FITTED])
         return judge_for(graph, fit, self.held, self.task, self.repair, self.lesson)
 
-    def _note(self, fitness: Fitness, best: float) -> str:
+    def _note(self, what: str, fitness: Fitness, best: float) -> str:
         labelled = self.held[0][1] is not None
         metric = self.task.metric if labelled else self.task.likeness
         return (
-            f"widths by {self.options.method}: {counted(fitness.count, 'network')} judged on "
-            f"{counted(fitness.images, 'image')} held out of `images`; the best has {best:.3f} "
-            f"of {metric}, the original {fitness.original():.3f}"
+            f"{what} by {self.options.method}: {counted(fitness.count, 'network')} judged on "
+            f"{counted(fitness.images, 'image')} held out of `images`; the one taken has "
+            f"{best:.3f} of {metric}, the original {fitness.original():.3f}"
         )

@@ -276,7 +276,7 @@ def test_a_wrong_number_of_evaluations(count: Any) -> None:
 def test_the_note_says_how_many_images_judged() -> None:
     found: Any = asked(method=Search("abc", 3), images=(X, Y), options=Pruning(EACH), steps=0)
     (note,) = [n for n in found.notes if n.startswith("widths by abc")]
-    assert "3 networks judged on 8 images held out of `images`; the best has " in note
+    assert "3 networks judged on 8 images held out of `images`; the one taken has " in note
     assert "of top-1, the original " in note
     kept = sum(w.after for w in found.widths)
     assert kept < 48
