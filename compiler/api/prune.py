@@ -48,6 +48,7 @@ class Pruned(Transformed):
     not_compensated       layers that were not compensated, and why
     history               of training
     notes                 how it was helped, and what else a user should know
+    others                networks for other values of the goal, where one search was for several
     """
 
     def __init__(
@@ -73,6 +74,15 @@ class Pruned(Transformed):
         self.not_compensated = not_compensated
         self.measured_speedup = measured_speedup
         self.notes = notes
+        self.others: dict[float, Pruned] = {}
+
+    @classmethod
+    def for_all(cls, pruner: Pruner) -> Pruned:
+        """For the goal, and for others that were searched for at once."""
+        found, search = cls.by(pruner), pruner.asked.search
+        for rate in () if search is None else search.rates:
+            found.others[rate] = cls.by(pruner.at(rate))
+        return found
 
     @classmethod
     def by(cls, pruner: Pruner) -> Pruned:
@@ -214,4 +224,4 @@ def prune(
         task=asked_task(task, metric),
         train=train,
     )
-    return Pruned.by(Pruner.of(asked.with_loss(request, loss), request, table))
+    return Pruned.for_all(Pruner.of(asked.with_loss(request, loss), request, table))

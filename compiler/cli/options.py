@@ -284,6 +284,15 @@ EvaluationsOption = Annotated[
         rich_help_panel=SEARCH,
     ),
 ]
+RatesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VALUE,VALUE",
+        help="cacp: other values of the goal that one search is for as well, such as 0.3,0.7 with "
+        "--macs. What is found for each lies beside --out: OUT-0.3.",
+        rich_help_panel=SEARCH,
+    ),
+]
 AllocationOption = Annotated[
     Allocated | None,
     typer.Option(

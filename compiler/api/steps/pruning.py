@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -196,6 +196,9 @@ class Asked:
                 f"{method} judges candidates on images",
                 "give `images` of the training set, with `labels` where there are any",
             )
+        if self.goal is not None:
+            for rate in search.rates:
+                Goal(self.goal.kind, rate)
         for name, given in (("every", self.every is not None), ("in_order", self.in_order)):
             if given and (name == "every" or not search.of_widths):
                 raise InputError(f"{method} chooses channels, and so does `{name}`", "give one")
@@ -304,6 +307,7 @@ class Pruner:
 
     seen      by criteria and compensation
     teaching  images to train on
+    searched  what searches found, for other values of the goal
     """
 
     request: Request
@@ -312,6 +316,9 @@ class Pruner:
     table: CostTable | None
     seen: Samples | None
     teaching: Images | None
+    searched: dict[tuple[str, float], tuple[dict[str, int], str]] = field(
+        default_factory=dict[tuple[str, float], tuple[dict[str, int], str]]
+    )
 
     @classmethod
     def of(cls, asked: Asked, request: Request, table: CostTable | None) -> Pruner:
@@ -328,6 +335,12 @@ class Pruner:
             )
         teaching = request.training_images() if asked.trains else None
         return cls(request, asked, graph, table, seen, teaching)
+
+    def at(self, value: float) -> Pruner:
+        """For another value of the goal."""
+        goal = self.asked.goal
+        assert goal is not None
+        return replace(self, asked=replace(self.asked, goal=Goal(goal.kind, value)))
 
     @property
     def tunes(self) -> bool:
@@ -433,6 +446,7 @@ class Pruner:
         return Searcher(
             *(search, fit, held, task, method_of(search.method).repair or repair, about),
             *(self.request.folder, self.request.progress, lesson, recipe.parallel, recipe.seed),
+            self.searched,
         )
 
     @cached_property

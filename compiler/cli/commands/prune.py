@@ -57,6 +57,7 @@ from shrinkc.compiler.cli.options import (
     PlotOption,
     PrecisionOption,
     RateOption,
+    RatesOption,
     ResizeOption,
     RoundEpochsOption,
     RoundsOption,
@@ -74,6 +75,7 @@ from shrinkc.compiler.cli.options import (
     TrustOption,
 )
 from shrinkc.compiler.cli.output import (
+    NOT_JUDGED,
     as_json,
     current,
     measured_line,
@@ -119,6 +121,7 @@ def prune(
     in_order: InOrderOption = False,
     method: SearchOption = None,
     evaluations: EvaluationsOption = None,
+    rates: RatesOption = None,
     images: ImagesOption = None,
     labels: LabelsOption = False,
     limit: LimitOption = 500,
@@ -165,7 +168,7 @@ def prune(
     labelled = (evaluation, train) != (None, None) or labels or target is not None
     refuse_unread(("classes", classes is not None, labelled, LABELS_READ))
     seen = _Seen(reading, images, labels, limit, evaluation, train, loss_of(loss))
-    search = _search(method, evaluations)
+    search = _search(method, evaluations, rates)
     how = _How(criterion, compensate, epochs, steps, strength, every, in_order, search)
     goal = _goal(speedup, budget_ms, macs, params, channels)
     widths = allocation, normalise, multiple, floor, candidates
@@ -222,13 +225,18 @@ def _pruning(
     return Pruning(Allocation(*widths), rounds, recipe, _shares(keep or []))
 
 
-def _search(method: SearchName | None, evaluations: int | None) -> Search | None:
+def _search(method: SearchName | None, evaluations: int | None, rates: str | None) -> Search | None:
     """Raises InputError for what is said of no search."""
     from shrinkc.compiler.support.unread import refuse_unread
     from shrinkc.compiler.width.search.methods import Search
 
-    refuse_unread(("evaluations", evaluations is not None, method is not None, "`method`"))
-    return None if method is None else Search(method, evaluations)
+    for name, given in (("evaluations", evaluations), ("rates", rates)):
+        refuse_unread((name, given is not None, method is not None, "`method`"))
+    try:
+        values = tuple(float(text) for text in rates.split(",")) if rates else ()
+    except ValueError:
+        raise InputError(f"`rates` {rates}: give numbers, such as 0.3,0.7") from None
+    return None if method is None else Search(method, evaluations, values)
 
 
 def _goal(
@@ -288,9 +296,16 @@ def _run(
         progress=progress(),
     )
     found.save(folder)
+    for rate, other in found.others.items():
+        other.save(_beside(folder, rate))
     if plot is not None:
         found.plot(plot)
     _show(found, folder)
+
+
+def _beside(folder: Path, rate: float) -> Path:
+    """Where the network for another value of the goal lies."""
+    return folder.with_name(f"{folder.name}-{rate:g}")
 
 
 def _show(pruned: Pruned, folder: Path) -> None:
@@ -301,9 +316,13 @@ def _show(pruned: Pruned, folder: Path) -> None:
     report = None if pruned.compiled is None else pruned.compiled.report
     if as_json():
         compiled = None if report is None else report_json(report)
-        print_json({"pruned": pruned_json(pruned), "compiled": compiled})
+        others = {str(_beside(folder, r)): pruned_json(o) for r, o in pruned.others.items()}
+        print_json({"pruned": pruned_json(pruned), "compiled": compiled, "others": others})
         return
     pruned_report(pruned)
+    for rate, other in pruned.others.items():
+        words = f"{_beside(folder, rate)}/: {other.summary()}; {other.judged or NOT_JUDGED}"
+        wide_console().print(escape(words), soft_wrap=True)
     if report is None:
         wide_console().print(escape(f"{folder}/: model.safetensors"), soft_wrap=True)
         return

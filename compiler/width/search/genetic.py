@@ -95,7 +95,8 @@ class Genetic:
         for _ in range(self.generations):
             children: list[Mask] = []
             for _ in range(self.population):
-                a, b = (min(random.integers(len(alive), size=2)) for _ in "ab")  # of two the fitter
+                # of two drawn for each parent the fitter
+                a, b = (int(random.integers(len(alive), size=2).min()) for _ in range(2))
                 one = child(alive[a], alive[b], group, random)
                 swaps = random.random() < self.mutated
                 children.append(swapped(one, group, random) if swaps else one)

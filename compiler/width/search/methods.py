@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shrinkc.compiler.support.checks import check_kind, check_whole
-from shrinkc.compiler.width.search import bees
+from shrinkc.compiler.support.unread import refuse_unread
+from shrinkc.compiler.width.search import amc, bees
 from shrinkc.compiler.width.search.judge import Repair
 from shrinkc.compiler.width.search.task import Method
 from shrinkc.errors import InputError
@@ -25,6 +26,7 @@ class SearchMethod:
                  compensated where those of the result will be
     trains       candidates for `round_epochs` before they are judged, where that is asked for
     side_by_side whether it judges several candidates at once
+    several      whether it searches for several values of the goal at once
     """
 
     name: str
@@ -33,11 +35,18 @@ class SearchMethod:
     repair: Repair | None = None
     trains: bool = False
     side_by_side: bool = True
+    several: bool = False
 
 
 SEARCHES: tuple[SearchMethod, ...] = (
     SearchMethod("abc", bees.BeeColony().search, bees.EVALUATIONS, trains=True),
     SearchMethod("ga", None),
+    SearchMethod("amc", amc.LayerAgent().search, amc.EVALUATIONS, "least squares", False, False),
+    SearchMethod(
+        *("cacp", amc.LayerAgent(conditional=True).search, amc.EVALUATIONS, "least squares"),
+        side_by_side=False,
+        several=True,
+    ),
 )
 
 
@@ -45,17 +54,28 @@ SEARCHES: tuple[SearchMethod, ...] = (
 class Search:
     """How widths are searched for.
 
-    method       "abc", "ga"
+    method       "abc", "ga", "amc", "cacp"
     evaluations  candidates that are judged, at most; None: as many as published
+    rates        cacp: other values of the goal to search for at once, such as shares to keep
     """
 
     method: str
     evaluations: int | None = None
+    rates: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         method_of(self.method)
         if self.evaluations is not None:
             check_whole("evaluations", self.evaluations, 1)
+        several = method_of(self.method).several
+        readers = f"`method` {', '.join(one.name for one in SEARCHES if one.several)}"
+        refuse_unread(("rates", bool(self.rates), several, readers))
+        if several and not self.rates:
+            raise InputError(f"{readers} meets several goals at once", "give `rates`, the others")
+        least = len(self.rates) + 1
+        if self.evaluations is not None and self.evaluations < least:
+            told = f"one for each value of the goal, {least}, or more"
+            raise InputError(f"`evaluations` {self.evaluations}: give {told}")
 
     @property
     def most(self) -> int:

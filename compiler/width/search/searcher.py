@@ -13,6 +13,7 @@ from torch import fx
 
 from shrinkc.compiler.images.decoded import Samples
 from shrinkc.compiler.support.jobs import Parallel
+from shrinkc.compiler.support.journal import digest_of
 from shrinkc.compiler.support.progress import Advance, Progress
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.tasks.task import Task
@@ -51,6 +52,7 @@ class Searcher:
     fit, held  batches for repairs, and those that judge
     repair     of candidates
     about      images and recipe, for what `folder` keeps
+    known      what earlier searches found: (network, value of the goal) → widths, and a note
     notes      how the search went, for the user
     """
 
@@ -65,22 +67,36 @@ class Searcher:
     lesson: Lesson | None = None
     parallel: Parallel = 1
     seed: int = 0
+    known: dict[tuple[str, float], tuple[dict[str, int], str]] = field(
+        default_factory=dict[tuple[str, float], tuple[dict[str, int], str]]
+    )
     notes: list[str] = field(default_factory=list[str])
 
     def __call__(self, graph: fx.GraphModule, within: Within) -> Choose:
         """The best network's widths, or narrower ones in the same proportions. Raises
         UnreachableGoalError, which names the closest, where no code word meets the goal."""
+        key = digest_of(graph, within.goal.kind)
+        if (key, within.goal.value) not in self.known:
+            self._search(graph, within, key)
+        widths, note = self.known[key, within.goal.value]
+        self.notes.append(note)
+        return partial(within.at_most, widths)
+
+    def _search(self, graph: fx.GraphModule, within: Within, key: str) -> None:
+        """Fills `known`."""
         options, method = self.options, method_of(self.options.method)
         assert method.search is not None
         names = tuple(g.name for g in channel_groups(graph).groups if g.name in within.space.groups)
         text = f"Searching widths by {options.method}"
         with self.progress.task(text, options.most) as done:
             fitness = self._fitness(graph, options.most, done)
+            task = SearchTask(graph, names, within, fitness, self.seed, options.rates)
             with suppress(SpentError):
-                method.search(SearchTask(graph, names, within, fitness, self.seed))
-        found = fitness.best()
-        self.notes.append(self._note("widths", fitness, found.fitness))
-        return partial(within.at_most, within.widths(found.keep))
+                method.search(task)
+        for rate in {within.goal.value, *options.rates}:
+            found = fitness.best(task.named(rate) if method.several else "")
+            note = self._note("widths", fitness, found.fitness)
+            self.known[key, rate] = within.widths(found.keep), note
 
     def masks(self, graph: fx.GraphModule, groups: Groups, selection: Selection) -> Selection:
         """As many channels of every group as were chosen, but which of them is searched for."""
@@ -101,7 +117,9 @@ class Searcher:
 
     def _note(self, what: str, fitness: Fitness, best: float) -> str:
         labelled = self.held[0][1] is not None
+        judges = self.task.judges(fitness.judge.wanted[0])
         metric = self.task.metric if labelled else self.task.likeness
+        metric = metric if labelled or judges else "exp(−divergence from the original)"
         return (
             f"{what} by {self.options.method}: {counted(fitness.count, 'network')} judged on "
             f"{counted(fitness.images, 'image')} held out of `images`; the one taken has "

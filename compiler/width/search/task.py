@@ -35,5 +35,10 @@ class SearchTask:
         goal."""
         return self.within.keep(partial(self.within.scaled, shares))
 
+    @staticmethod
+    def named(rate: float) -> str:
+        """The goal of this value, where several are searched for."""
+        return f"{rate:g}"
+
 
 Method = Callable[[SearchTask], None]  # everything it found lies in the task's fitness

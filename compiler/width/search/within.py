@@ -24,6 +24,7 @@ Choose = Callable[[float], dict[str, int]]  # widths whose price is at most this
 class Within:
     """What a search may choose from, and what it has to keep to.
 
+    goal     that is to be met
     space    groups, their candidate widths, and scores that say which channels stay
     problem  candidates and their price
     timed    a wider group may cost less: prices are a table's
@@ -32,6 +33,7 @@ class Within:
     of       the same for another value of the goal
     """
 
+    goal: Goal
     space: Space
     problem: Problem
     timed: bool
@@ -91,7 +93,7 @@ class Meet(Protocol):
 def within_of(goal: Goal, space: Space, price: Price, met: Meet) -> Within:
     """`met`: the widths that a code word has where the network meets a goal."""
     return Within(
-        *(space, space.problem(price), goal.unit == "ms"),
+        *(goal, space, space.problem(price), goal.unit == "ms"),
         bring=lambda choose: met(goal, choose, True),
         of=lambda value: within_of(Goal(goal.kind, value), space, price, met),
     )

@@ -246,6 +246,11 @@ OTHERS: dict[str, Kind] = {
             ("--macs", "0.5", "--evaluations", "9"),
             "--evaluations has no effect here: it is for",
         ),
+        (("--macs", "0.5", "--rates", "0.3"), "--rates has no effect here: it is for --method"),
+        (
+            ("--macs", "0.5", "--method", "cacp", "--rates", "a", "--images", "{images}"),
+            "--rates a: give numbers, such as 0.3,0.7",
+        ),
         (("--macs", "0.5", "--jobs", "2"), "--jobs has no effect here: it is for --method abc"),
         (("--keep", "0=0.5", "--images", "{images}", "--method", "abc"), "for a goal"),
     ],
@@ -343,6 +348,8 @@ def test_every_search(
     method: str, model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ("--method", method, "--images", str(images), "--labels", "--multiple", "4")
+    if method == "cacp":
+        more = (*more, "--rates", "0.7,0.8")
     more = (*more, "--evaluations", "5", "--steps", "0", "--macs", "0.6")
     first = pruned(capsys, model, tmp_path / "out", *more)
     work = tmp_path / "out.work"
@@ -355,3 +362,6 @@ def test_every_search(
     assert "images held out of --images" in note
     compiled = first["compiled"]
     assert compiled["after"]["macs"] <= 0.6 * compiled["before"]["macs"]
+    beside = [tmp_path / f"out-{rate}" for rate in ("0.7", "0.8")] if method == "cacp" else []
+    assert list(first["others"]) == [str(path) for path in beside]
+    assert all((path / "model.tflite").is_file() for path in beside)

@@ -93,9 +93,7 @@ def test_cells_lose_equally_many() -> None:
 
 
 def test_the_least_error_never_rises_and_is_the_least_there_is() -> None:
-    parts = np.random.default_rng(3).normal(
-        size=(12, 3)
-    )  # of low rank: channels make up for others
+    parts = np.random.default_rng(3).normal(size=(12, 3))  # channels make up for others
     quadratic, members = parts @ parts.T, group([0] * 12)
 
     def error(gone: Any) -> float:
