@@ -197,7 +197,7 @@ def prune(
         steps: of distillation behind compensation, where nothing is trained; None: the default.
         strength, every: of criteria that train with a penalty; that remove channels in training.
         in_order: choose layer after layer (He et al., 2017; Xie et al., 2021).
-        method: search widths, judging networks on a quarter of `images`: "abc", or a `Search`.
+        method: "abc", "ga", "amc", "cacp", "dmcp", a `Search`: judge networks on held-out images.
         precision: "fp32" or "int8", of the files and of what the table is asked.
         task, metric, loss, opset, threads, runs, folder, name, command, progress: as of `plan`.
 

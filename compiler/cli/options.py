@@ -494,7 +494,8 @@ RoundEpochsOption = Annotated[
     typer.Option(
         min=1,
         metavar="COUNT",
-        help="Epochs of training between rounds, or with a penalty. Default: 1.",
+        help="Epochs of training between rounds, with a penalty, or of each network of abc. "
+        "Default: 1. Of dmcp's search: 40.",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -28,7 +28,7 @@ CriterionName = Literal[
     "cap",
     "he",
 ]
-SearchName = Literal["abc", "ga", "amc", "cacp"]  # searches for widths
+SearchName = Literal["abc", "ga", "amc", "cacp", "dmcp"]  # searches for widths
 Allocated = Literal["knapsack", "global", "uniform"]  # how a budget is spread over channel groups
 Normalise = Literal["share", "mean", "sum", "none", "cumulative", "measured"]
 TaskName = Literal[  # what a network's outputs mean

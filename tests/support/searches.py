@@ -133,3 +133,21 @@ class Tabulated(Fitness):
 
 def kept(keep: Keep) -> Mapping[str, int]:
     return {name: int(np.sum(mask)) for name, mask in keep.items()}
+
+
+def asked_for(method: str, folder: Path) -> list[int]:
+    """Widths that a search finds, for a process that may be killed."""
+    import shrinkc
+    from shrinkc.compiler.width.search.methods import Search
+
+    torch.manual_seed(0)
+    found = shrinkc.prune(
+        *(Chain().eval(), torch.zeros(1, 3, SIDE, SIDE)),
+        goal=Goal.macs(0.5),
+        images=samples(48, 5),
+        method=Search(method, 8),
+        options=Pruning(Allocation(multiple=1)),
+        steps=0,
+        folder=folder,
+    )
+    return [width.after for width in found.widths]

@@ -143,10 +143,12 @@ class Asked:
         return self.search is not None and method_of(self.search.method).side_by_side
 
     @property
-    def tries_by_training(self) -> bool:
-        """Whether each candidate of a search is trained before it is judged."""
-        trains = self.search is not None and method_of(self.search.method).trains
-        return trains and self.options.recipe.search_epochs is not None
+    def trains_to_search(self) -> bool:
+        """Whether a search trains: each candidate before it is judged, or widths themselves."""
+        if self.search is None:
+            return False
+        method, epochs = method_of(self.search.method), self.options.recipe.search_epochs
+        return method.learns or (method.trains and epochs is not None)
 
     def check(self, epochs: bool) -> None:
         """What can be known to fail before anything is loaded. Raises InputError."""
@@ -202,11 +204,12 @@ class Asked:
         for name, given in (("every", self.every is not None), ("in_order", self.in_order)):
             if given and (name == "every" or not search.of_widths):
                 raise InputError(f"{method} chooses channels, and so does `{name}`", "give one")
-        if self.tries_by_training and (not self.trains or self.teaches):
+        if self.trains_to_search and (not self.trains or self.teaches):
+            learns = method_of(search.method).learns
+            how = "learns from `train`, with labels" if learns else "trains candidates on `train`"
             raise InputError(
-                f"{method} with `round_epochs` trains every candidate on `train`, and judges it on "
-                "other `images`",
-                "give both, or leave out `round_epochs`",
+                f"{method} {how}, and judges them on other `images`",
+                "give both" + ("" if learns else ", or leave out `round_epochs`"),
             )
 
     def _refuse_unread(self) -> None:
@@ -223,7 +226,7 @@ class Asked:
         spread = kind if self.every is None and not self.widths_searched else ""
         once, goal = "what removes channels at once, for a goal", "a goal"
         rounds = "pruning and training in turn: give `train`, and a goal"
-        penalty, by_training = "strength" in spec.reads, self.tries_by_training
+        penalty, by_training = "strength" in spec.reads, self.trains_to_search
         refuse_unread(
             ("allocation", widths.kind is not None, spread != "", once),
             ("normalise", widths.normalise is not None, spread != "", once),
@@ -248,7 +251,7 @@ class Asked:
                 *("round_epochs", recipe.search_epochs is not None),
                 trains
                 and (self.options.rounds > 1 or penalty or self.every is not None or by_training),
-                "`rounds`, `every`, `method` abc, and criteria that train with a penalty first",
+                "`rounds`, `every`, `method` abc and dmcp, criteria that train with a penalty",
             ),
             (
                 *("strength", self.strength != STRENGTH, penalty and trains),
@@ -334,6 +337,12 @@ class Pruner:
                 "give `labels` when the folders of `images` are classes",
             )
         teaching = request.training_images() if asked.trains else None
+        learns = asked.search is not None and method_of(asked.search.method).learns
+        if learns and (teaching is None or kind_of_labels(teaching.labels) != "classes"):
+            raise InputError(
+                "`method` dmcp learns from class labels, and `train` has none",
+                "give class folders, or tensors with labels",
+            )
         return cls(request, asked, graph, table, seen, teaching)
 
     def at(self, value: float) -> Pruner:
@@ -430,23 +439,22 @@ class Pruner:
         asked, seen, search = self.asked, self.seen, self.asked.search
         if search is None or seen is None:
             return None
-        recipe, task = asked.options.recipe, self.request.options.task
+        recipe, request, method = asked.options.recipe, self.request, method_of(search.method)
         fit, held = (batches_of(part, self.graph) for part in parted(seen))
-        about, lesson = f"{seen.digest} {len(seen)}", None
-        if asked.tries_by_training and self.teaching is not None:
-            teacher = network(self.graph).graph
-            trainer = trainer_for(
-                *(self.teaching, teacher, recipe, None, "", self.request.progress), task=task
-            )
-            lesson = Lesson(
-                trainer.train, trainer.judged, teacher, recipe, recipe.search_epochs or 1
-            )
-            about += f" {recipe} {self.teaching.digest}"
+        about, lesson, trainer = f"{seen.digest} {len(seen)}", None, None
+        if asked.trains_to_search and self.teaching is not None:
+            teacher, task = network(self.graph).graph, request.options.task
+            given = (self.teaching, teacher, recipe, request.folder, "", request.progress)
+            trainer = trainer_for(*given, task=task)
+            epochs = recipe.search_epochs or 1
+            if not method.learns:
+                lesson = Lesson(trainer.train, trainer.judged, teacher, recipe, epochs)
+                about += f" {recipe} {self.teaching.digest}"
         repair = "training" if lesson else "least squares" if asked.compensates else "norms"
         return Searcher(
-            *(search, fit, held, task, method_of(search.method).repair or repair, about),
-            *(self.request.folder, self.request.progress, lesson, recipe.parallel, recipe.seed),
-            self.searched,
+            *(search, fit, held, request.options.task, method.repair or repair, about),
+            *(request.folder, request.progress, lesson, recipe.parallel, recipe.seed),
+            *(self.searched, trainer, recipe.search_epochs),
         )
 
     @cached_property

@@ -17,7 +17,8 @@ are added up. A group's sensitivity is what the
 fitness loses with that group alone pruned, by the criterion; the least sensitive comes first.
 
 What differs, or could not be read (the abstract is what was at hand): population, generations,
-crossover and mutation are this module's, see `Genetic`; the number of channels comes from the
+crossover and mutation are this module's, see `Genetic`; what the criterion keeps is always judged,
+too; the number of channels comes from the
 allocation, from `keep` or a goal; the network's own judgement is the fitness of all searches, on
 held-out images. Distillation is that of every training (`--train`).
 """
@@ -51,7 +52,7 @@ class Genetic:
     population   masks that live, the best of parents and children together
     generations  each with as many children as there are masks
     mutated      share of children that swap a channel
-    judged       of the last population, by the network itself
+    judged       by the network itself: the best of the last population, and the criterion's mask
     """
 
     population: int = 40
@@ -75,7 +76,7 @@ class Genetic:
                 done[name] = selection.keep[name]
                 continue
             alive = self.evolved(quadratic, selection.keep[name], groups[name], random)
-            best = alive[: self.judged]
+            best = [*alive[: self.judged - 1], selection.keep[name]]
             try:
                 found = fitness.of([{**done, name: mask} for mask in best])
             except SpentError:  # the error of the layer has to do

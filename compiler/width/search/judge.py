@@ -45,7 +45,8 @@ class Judge:
     graph   the network that candidates are cut from, batch norms as they are
     fit     batches that repairs look at, held: others, that judge
     wanted  the original's answers to those
-    repair  norms          batch norms recalibrated on `fit`; least squares where there are none
+    repair  norms          batch norms recalibrated on `fit`; least squares where there are
+                        none, or images come one by one
             least squares  what reads a pruned group is compensated
             training       as `lesson` says, by labels and by the original's answers
     """
@@ -63,7 +64,8 @@ class Judge:
         """Sliced and repaired, in inference mode."""
         self.graph.meta.update(self.meta)
         selection = Selection(keep)
-        fits = self.repair == "least squares" or not norms(self.graph)
+        alone = len(self.fit[0][0][0]) == 1  # of one image a norm tells no spread
+        fits = self.repair == "least squares" or alone or not norms(self.graph)
         if fits and self.repair != "training":
             selection = compensate(self.graph, SliceChannels(selection), self.fit).selection
             return SliceChannels(selection)(self.graph).graph_module.eval()

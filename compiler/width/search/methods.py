@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from shrinkc.compiler.support.checks import check_kind, check_whole
 from shrinkc.compiler.support.unread import refuse_unread
-from shrinkc.compiler.width.search import amc, bees
+from shrinkc.compiler.width.search import bees, dmcp
+from shrinkc.compiler.width.search.agent import amc
 from shrinkc.compiler.width.search.judge import Repair
 from shrinkc.compiler.width.search.task import Method
 from shrinkc.errors import InputError
@@ -25,6 +26,7 @@ class SearchMethod:
     repair       of candidates, as published; None: batch norms are recalibrated, or readers are
                  compensated where those of the result will be
     trains       candidates for `round_epochs` before they are judged, where that is asked for
+    learns       widths in a training of its own, with labels, for `round_epochs`
     side_by_side whether it judges several candidates at once
     several      whether it searches for several values of the goal at once
     """
@@ -34,6 +36,7 @@ class SearchMethod:
     evaluations: int | None = None
     repair: Repair | None = None
     trains: bool = False
+    learns: bool = False
     side_by_side: bool = True
     several: bool = False
 
@@ -41,12 +44,15 @@ class SearchMethod:
 SEARCHES: tuple[SearchMethod, ...] = (
     SearchMethod("abc", bees.BeeColony().search, bees.EVALUATIONS, trains=True),
     SearchMethod("ga", None),
-    SearchMethod("amc", amc.LayerAgent().search, amc.EVALUATIONS, "least squares", False, False),
+    SearchMethod(
+        "amc", amc.LayerAgent().search, amc.EVALUATIONS, "least squares", side_by_side=False
+    ),
     SearchMethod(
         *("cacp", amc.LayerAgent(conditional=True).search, amc.EVALUATIONS, "least squares"),
         side_by_side=False,
         several=True,
     ),
+    SearchMethod("dmcp", dmcp.search, dmcp.EVALUATIONS, "norms", learns=True, side_by_side=False),
 )
 
 
@@ -54,7 +60,7 @@ SEARCHES: tuple[SearchMethod, ...] = (
 class Search:
     """How widths are searched for.
 
-    method       "abc", "ga", "amc", "cacp"
+    method       "abc", "ga", "amc", "cacp", "dmcp"
     evaluations  candidates that are judged, at most; None: as many as published
     rates        cacp: other values of the goal to search for at once, such as shares to keep
     """

@@ -12,6 +12,7 @@ import torch
 from torch import fx
 
 from shrinkc.compiler.images.decoded import Samples
+from shrinkc.compiler.recover.recipe import Trainer
 from shrinkc.compiler.support.jobs import Parallel
 from shrinkc.compiler.support.journal import digest_of
 from shrinkc.compiler.support.progress import Advance, Progress
@@ -29,7 +30,7 @@ from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.criteria.shared.data import Batch
 
 HELD_OUT = 4  # one image of so many judges
-FITTED = 3  # batches, at most, that a candidate's repair looks at
+FITTED = 96  # images, at most, that a candidate's repair looks at
 LEAST = 4  # images
 
 
@@ -52,6 +53,7 @@ class Searcher:
     fit, held  batches for repairs, and those that judge
     repair     of candidates
     about      images and recipe, for what `folder` keeps
+    trainer    for methods that learn, and for how many epochs; None: as published
     known      what earlier searches found: (network, value of the goal) → widths, and a note
     notes      how the search went, for the user
     """
@@ -70,6 +72,8 @@ class Searcher:
     known: dict[tuple[str, float], tuple[dict[str, int], str]] = field(
         default_factory=dict[tuple[str, float], tuple[dict[str, int], str]]
     )
+    trainer: Trainer | None = None
+    epochs: int | None = None
     notes: list[str] = field(default_factory=list[str])
 
     def __call__(self, graph: fx.GraphModule, within: Within) -> Choose:
@@ -90,7 +94,10 @@ class Searcher:
         text = f"Searching widths by {options.method}"
         with self.progress.task(text, options.most) as done:
             fitness = self._fitness(graph, options.most, done)
-            task = SearchTask(graph, names, within, fitness, self.seed, options.rates)
+            task = SearchTask(
+                *(graph, names, within, fitness, self.seed, options.rates, self.trainer),
+                epochs=self.epochs,
+            )
             with suppress(SpentError):
                 method.search(task)
         for rate in {within.goal.value, *options.rates}:
@@ -104,16 +111,21 @@ class Searcher:
         most = self.options.evaluations or method.evaluations(count)
         with self.progress.task(f"Searching channels by {self.options.method}", most) as done:
             fitness = self._fitness(graph, most, done)
-            found = method.search(groups, selection, fitness, list(self.fit[:FITTED]), self.seed)
+            found = method.search(groups, selection, fitness, self._few, self.seed)
         self.notes.append(self._note("channels", fitness, fitness_of(fitness.judge, found.keep)[0]))
         return found
 
     def _fitness(self, graph: fx.GraphModule, most: int, done: Advance) -> Fitness:
         return Fitness(self._judge(graph), most, self.parallel, self.folder, self.about, done)
 
+    @property
+    def _few(self) -> list[Batch]:
+        """Batches that repairs look at."""
+        each = len(self.fit[0][0][0])
+        return list(self.fit[: max(FITTED // each, 1)])
+
     def _judge(self, graph: fx.GraphModule) -> Judge:
-        fit = list(self.fit[:FITTED])
-        return judge_for(graph, fit, self.held, self.task, self.repair, self.lesson)
+        return judge_for(graph, self._few, self.held, self.task, self.repair, self.lesson)
 
     def _note(self, what: str, fitness: Fitness, best: float) -> str:
         labelled = self.held[0][1] is not None

@@ -8,6 +8,7 @@ from functools import partial
 
 from torch import fx
 
+from shrinkc.compiler.recover.recipe import Trainer
 from shrinkc.compiler.width.search.fitness import Fitness
 from shrinkc.compiler.width.search.within import Within
 from shrinkc.passes.analysis.channels.channel_groups import Keep
@@ -21,6 +22,7 @@ class SearchTask:
     within   brings any code word within the goal
     fitness  judges candidates, and ends the search when enough were judged
     rates    other values of the goal that are searched for at once, by methods that can
+    trainer  for methods that learn, with labels; epochs: None: as published
     """
 
     graph: fx.GraphModule
@@ -29,6 +31,8 @@ class SearchTask:
     fitness: Fitness
     seed: int = 0
     rates: tuple[float, ...] = ()
+    trainer: Trainer | None = None
+    epochs: int | None = None
 
     def candidate(self, shares: Mapping[str, float]) -> Keep:
         """The channels that stay where groups have these shares of their widths, scaled to the

@@ -70,6 +70,18 @@ class Within:
         whole = self.space.candidates
         return self.scaled({name: width / whole[name][-1] for name, width in widths.items()}, asked)
 
+    def budget(self) -> float:
+        """In prices that are added up by terms, what the goal comes to. Raises
+        UnreachableGoalError."""
+        asked: list[float] = []
+
+        def evenly(budget: float) -> dict[str, int]:
+            asked.append(budget)
+            return self.scaled(dict.fromkeys(self.space.candidates, 1.0), budget)
+
+        self.bring(evenly)
+        return asked[-1]
+
     def keep(self, choose: Choose) -> Keep:
         """The channels that stay of a code word's network."""
         return self.space.selection(self.bring(choose)).keep

@@ -127,6 +127,16 @@ class Groups:
             f"Groups({len(self.groups)} of {channels:,} channels, {len(self.protected)} protected)"
         )
 
+    def places(self) -> Ids:
+        """Of each identity the number of its channel, counted through all groups in their order;
+        −1 for one that must stay."""
+        parts = self._parts
+        starts = np.cumsum([0, *(group.size for group in self.groups)])
+        free = parts.group >= 0
+        found = np.full(len(parts.group), -1)
+        found[free] = starts[parts.group[free]] + parts.channel[free]
+        return found[parts.class_of]
+
     @cached_property
     def _by_name(self) -> dict[str, ChannelGroup]:
         return {group.name: group for group in self.groups}

@@ -350,7 +350,11 @@ def test_every_search(
     more = ("--method", method, "--images", str(images), "--labels", "--multiple", "4")
     if method == "cacp":
         more = (*more, "--rates", "0.7,0.8")
-    more = (*more, "--evaluations", "5", "--steps", "0", "--macs", "0.6")
+    more = (*more, "--evaluations", "5", "--macs", "0.6")
+    if method == "dmcp":
+        more = (*more, "--train", str(images), "--epochs", "1", "--round-epochs", "1")
+    else:
+        more = (*more, "--steps", "0")
     first = pruned(capsys, model, tmp_path / "out", *more)
     work = tmp_path / "out.work"
     kept = {path: path.read_bytes() for path in work.rglob("*.jsonl")}

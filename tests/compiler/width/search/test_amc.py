@@ -17,10 +17,10 @@ from shrinkc.compiler.cost.keys import macs
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.width.allocation import Allocation, UnreachableError
 from shrinkc.compiler.width.prune import Pruning
-from shrinkc.compiler.width.search.amc import EVALUATIONS, LayerAgent, steps_of
-from shrinkc.compiler.width.search.ddpg import Agent, Ddpg, Step, noisy
+from shrinkc.compiler.width.search.agent.amc import EVALUATIONS, LayerAgent, steps_of
+from shrinkc.compiler.width.search.agent.ddpg import Agent, Ddpg, Step, noisy
+from shrinkc.compiler.width.search.agent.walk import Layers, Walk
 from shrinkc.compiler.width.search.methods import Search
-from shrinkc.compiler.width.search.walk import Layers, Walk
 from shrinkc.compiler.width.search.within import Choose, Within
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import Keep

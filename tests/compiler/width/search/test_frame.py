@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +16,7 @@ import pytest
 import torch
 from by_macs import ByMacs
 from prune_doubles import Steps
-from searches import Chain, batches, in_memory, judge, samples, searched, trained
+from searches import Chain, asked_for, batches, in_memory, judge, samples, searched, trained
 from torch import Tensor, fx, nn
 
 import shrinkc
@@ -21,6 +24,7 @@ from shrinkc import Goal
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.recover.recalibrate import norms, recalibrate
 from shrinkc.compiler.recover.recipe import Recipe
+from shrinkc.compiler.support.reading.checked_lines import read_lines
 from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.prune import Pruning, Stages, prune
 from shrinkc.compiler.width.search.fitness import Fitness, SpentError
@@ -255,7 +259,7 @@ EACH = Allocation(multiple=1)
         ({"options": Pruning(rounds=2)}, "`rounds` has no effect here"),
         (
             {"options": Pruning(recipe=Recipe(search_epochs=2))},
-            "trains every candidate on `train`, and judges it on other `images`",
+            "trains candidates on `train`, and judges them on other `images`",
         ),
         ({"goal": Goal.macs(1e-4)}, "0.0001 of the multiply-accumulates .* closest: 0.272"),
         ({"images": (X, torch.zeros(32, dtype=torch.int64))}, "are class 0: they tell no"),
@@ -303,3 +307,63 @@ def test_candidates_are_trained_as_published(monkeypatch: pytest.MonkeyPatch) ->
     )
     assert epochs == [2, 2, 2]
     assert [row["epoch"] for row in found.history] == [0]
+
+
+class Single(nn.Module):
+    """Takes one image at a time, and has a norm of what is one number for each channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.wide = nn.Conv2d(3, 16, 3), nn.Linear(16, 16)
+        self.norm, self.head = nn.BatchNorm1d(16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.body(x)).mean((2, 3)).reshape(1, 16)
+        return self.head(torch.relu(self.norm(self.wide(y))))
+
+
+def test_one_image_at_a_time() -> None:
+    torch.manual_seed(0)
+    found: Any = shrinkc.prune(
+        *(Single().eval(), X[:1]),
+        goal=Goal.params(0.7),
+        images=(X, Y),
+        method=Search("abc", 3),
+        options=Pruning(EACH),
+        compensate=False,
+    )
+    assert "3 networks judged on 8 images" in found.notes[0]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from searches import asked_for
+from shrinkc.compiler.support.journal import Journal
+put, left = Journal.put, 3
+def kept(self, label, numbers):
+    global left
+    put(self, label, numbers)
+    left -= len(numbers) == 2
+    left or os.kill(os.getpid(), 9)
+Journal.put = kept
+asked_for("abc", Path(sys.argv[1]))
+"""
+
+
+def test_killed_like_any_process(tmp_path: Path) -> None:
+    """kill -9 in the middle: what was judged is kept, and the next run ends as one that was not
+    stopped."""
+    path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "support")}
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]
+    assert subprocess.run(command, env=path, capture_output=True, check=False).returncode == -9
+
+    def judged(folder: str) -> set[str]:
+        files = (tmp_path / folder).glob("*.jsonl")
+        return {line[0] for file in files for line in read_lines(file) if len(line) == 3}
+
+    known = judged("killed")
+    whole, resumed = (asked_for("abc", tmp_path / folder) for folder in ("whole", "killed"))
+    assert resumed == whole
+    assert len(known) == 3
+    assert known < judged("killed") == judged("whole")

@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from shrinkc.compiler.width.search.ddpg import Agent, Ddpg, Step, noisy
+from shrinkc.compiler.width.search.agent.ddpg import Agent, Ddpg, Step, noisy
+from shrinkc.compiler.width.search.agent.walk import Act, Layers, Walk
 from shrinkc.compiler.width.search.task import SearchTask
-from shrinkc.compiler.width.search.walk import Act, Layers, Walk
 from shrinkc.compiler.width.search.within import Within
 
 EVALUATIONS = 800  # episodes
