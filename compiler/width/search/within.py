@@ -15,8 +15,10 @@ from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.width.allocation import HALVINGS, Space, UnreachableError, nearest
 from shrinkc.compiler.width.knapsack import Problem, cheapest, without_cliffs
 from shrinkc.compiler.width.price import Price
+from shrinkc.errors import InputError, UnreachableGoalError
 from shrinkc.passes.analysis.channels.channel_groups import Keep
 
+PARTS = (1.0, 0.98, 0.95, 0.9, 0.8)  # of a budget that is asked for
 Choose = Callable[[float], dict[str, int]]  # widths whose price is at most this
 
 
@@ -106,6 +108,21 @@ def within_of(goal: Goal, space: Space, price: Price, met: Meet) -> Within:
     """`met`: the widths that a code word has where the network meets a goal."""
     return Within(
         *(goal, space, space.problem(price), goal.unit == "ms"),
-        bring=lambda choose: met(goal, choose, True),
+        bring=lambda choose: _brought(goal, choose, met),
         of=lambda value: within_of(Goal(goal.kind, value), space, price, met),
     )
+
+
+def _brought(goal: Goal, choose: Choose, met: Meet) -> dict[str, int]:
+    """Where what merging saves jumps with the widths, a code word may miss the goal time and again:
+    less is asked for then. Raises UnreachableGoalError."""
+    missed: InputError | None = None
+    for part in PARTS:
+        try:
+            return met(goal, lambda asked, part=part: choose(part * asked), True)
+        except UnreachableGoalError:
+            raise
+        except InputError as error:
+            missed = error
+    assert missed is not None
+    raise missed

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.prune import Pruning, Stages, prune
 from shrinkc.compiler.width.search.fitness import Fitness, SpentError
 from shrinkc.compiler.width.search.methods import Search
-from shrinkc.compiler.width.search.within import Choose, Within
+from shrinkc.compiler.width.search.within import Choose, Within, within_of
 from shrinkc.errors import InputError, UnreachableGoalError
 from shrinkc.passes.base import copy_graph
 from shrinkc.passes.criteria.magnitude import FilterNorm
@@ -101,6 +102,21 @@ def test_with_a_table_that_has_cliffs(graph: fx.GraphModule) -> None:
     price = search.price
     for name, width in search.seen.items():  # nothing is slower than something wider
         assert min(price.changes(search.seen, name, range(width + 1, 17)), default=1.0) > 0
+
+
+def test_a_code_word_that_misses_the_goal_is_asked_for_less() -> None:
+    asked: list[float] = []
+
+    def met(goal: Goal, choose: Choose, by_table: bool = False) -> dict[str, int]:
+        asked.append(choose(100.0)["0"])
+        if asked[-1] > 95:
+            raise InputError("a budget is missed")
+        return {"0": 3}
+
+    space: Any = SimpleNamespace(problem=lambda price: price)
+    within = within_of(HALF, space, None, met)  # pyright: ignore
+    assert within.bring(lambda budget: {"0": round(budget)}) == {"0": 3}
+    assert asked == [100, 98, 95]
 
 
 def test_the_closest_is_named_where_no_code_word_meets_the_goal(graph: fx.GraphModule) -> None:
