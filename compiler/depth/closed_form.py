@@ -26,7 +26,7 @@ from shrinkc.compiler.depth.choices import KINDS, Choice, Kind, choices, nothing
 from shrinkc.compiler.depth.importance import fit_span, measure, problems_of
 from shrinkc.compiler.images.decoded import Samples
 from shrinkc.compiler.pipeline.deployed import channels_last
-from shrinkc.compiler.recover.distil import Tuned, Tuning, tune
+from shrinkc.compiler.recover.distil import Tuned, Tuning, fitted_and_judged, tune
 from shrinkc.compiler.recover.divergence import Damage
 from shrinkc.compiler.recover.layer_problems import Sample, accumulate
 from shrinkc.compiler.recover.rebuild_span import Rebuilding, rebuild
@@ -149,7 +149,8 @@ def untuned(
     """The network with these choices of `plans`, which are judged, before it is distilled."""
     damages = plans.damages or ()
     taken = [plans.found[i] for i in chosen]
-    shrunk = apply(plans.graph, taken, sample, options.rebuilding, progress)
+    seen, _ = fitted_and_judged(sample, options.tuning)
+    shrunk = apply(plans.graph, taken, seen, options.rebuilding, progress)
     return Shrunk(
         graph_module=shrunk.graph_module,
         fitted=shrunk.graph_module,

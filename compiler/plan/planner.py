@@ -47,6 +47,7 @@ from shrinkc.compiler.plan.judging import Judge
 from shrinkc.compiler.plan.plan_file import INT8, Plan, Promise, Resolution, Step
 from shrinkc.compiler.plan.replay import changed_tensors, model_digest
 from shrinkc.compiler.plan.slicings import SLACK, Slicing, Slicings
+from shrinkc.compiler.recover.distil import fitted_and_judged
 from shrinkc.compiler.recover.divergence import Damage
 from shrinkc.compiler.recover.layer_problems import Sample, size_of
 from shrinkc.compiler.support.choices import is_host
@@ -460,7 +461,8 @@ class Planner:
         slices, sample = candidate.slicing.slices, self.judge.sample
         plans, start = candidate.slicing.plans, self.candidates.starts[candidate.variant.precision]
         if slices:
-            narrowed = sliced_and_fitted(start.graph_module, slices, sample, self.progress)
+            seen, _ = fitted_and_judged(sample, self.planning.closed.tuning)
+            narrowed = sliced_and_fitted(start.graph_module, slices, seen, self.progress)
             plans = replace(plans, graph=channels_last(narrowed.graph_module))
         given = (plans, candidate.chosen, sample, self.planning.closed, self.progress)
         return _Fitted(candidate, untuned(*given))

@@ -8,16 +8,16 @@ filter's size. A student of smaller images sees what its teacher does, resized.
 The larger the steps, the more is won back, up to where they destroy the network, and where that is
 differs by a factor of a hundred: a detector of 64×64 pixels, planned to be 1.5× as fast as its int8
 file, loses 2.9 points of mAP after 1,000 steps of 1e-3 and 1.5 after as many of 2e-2, while
-MobileNetV2 is no longer helped by 1e-3. So the largest rate is tried first, and left for a smaller
-one as soon as the loss does not fall.
+MobileNetV2 is no longer helped by 1e-3. What the images that are trained on say is no guide: there
+the loss falls where on others it rises. So every eighth image is kept apart. On those a short
+training at each rate says which is best, and the best state of a whole one is what is kept.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,12 +35,11 @@ from shrinkc.passes.analysis.shapes import shapes
 from shrinkc.passes.base import copy_graph
 from shrinkc.passes.criteria.shared.channel_costs import layer_macs
 
-SNAPSHOT = 25  # steps
-WARM_UP = 20  # steps
-RATES = (2e-2, 5e-3, 1e-3, 1.5e-4)
-TRIED = 1 / 8  # of the steps: a rate that has gained nothing by then is too large
-LOST = 2  # times the loss before: such a rate is too large at once
-SEEN = 8  # batches that tell what was gained
+WARM_UP, SNAPSHOT = 20, 25  # steps
+RATES = (2.5e-4, 1e-3, 5e-3, 2e-2)
+TRIED = 1 / 8  # of the steps: a training that tells rates apart
+JUDGED, APART = 8, 8  # times in a training, by every eighth image
+LOST = 2  # times the loss before: such a rate is too large
 STEPS = (200, 4000)
 PASSES = 250  # over all images, at most
 WORK = 1e12  # multiply-accumulates of the original's answers, at most: two minutes of two cores
@@ -53,8 +52,7 @@ class Tuning:
     steps         of `batch` images; 0 tunes nothing; None: as many of `STEPS` as `PASSES` and
                   `WORK` allow
     seconds       ends earlier: the schedule is bent so that it finishes in time
-    learning_rate share of a filter's size that a step moves it by; None: the largest of `RATES`
-                  that gains something
+    learning_rate share of a filter's size that a step moves it by; None: the best of `RATES`
     scale         area of the random crops, as a share of the stored image
     """
 
@@ -82,6 +80,11 @@ class Tuned:
     stopped: str | None
 
 
+def fitted_and_judged(sample: Sample, options: Tuning) -> tuple[Sample, Sample]:
+    """The images that fits may see, and those that tell how a training behind them goes."""
+    return (sample, sample) if options.steps == 0 else sample.split(APART)
+
+
 def tune(
     student: fx.GraphModule,
     teacher: fx.GraphModule,
@@ -91,17 +94,25 @@ def tune(
     *,
     task: Task = CLASSIFICATION,
 ) -> Tuned:
-    """All parameters of the student. On a loss that is no number the last good state is kept; a
-    student that no rate improves stays as it is."""
+    """All parameters of the student. At a rate that is given, the last state before a loss that is
+    no number is kept; a student that no rate improves stays as it is. Fits of the student should
+    have seen the first part of `fitted_and_judged` only."""
     descent = _Descent(student, teacher, sample, options, progress, task)
     if options.learning_rate is not None:
-        return descent.at(options.learning_rate)
-    before = descent.loss(descent.student)
-    for rate in RATES:
-        tuned = descent.at(rate, before)
-        if tuned.stopped is None:
-            return tuned
+        return descent.at(options.learning_rate).tuned
+    for rate in descent.promising():
+        trained = descent.at(rate, descent.before)
+        if trained.least < descent.before:
+            return trained.tuned
     return Tuned(copy_graph(student), (), "no rate gained anything")
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """`least`: the loss of its best state on images that it did not see."""
+
+    tuned: Tuned
+    least: float
 
 
 class _Descent:
@@ -116,7 +127,8 @@ class _Descent:
         progress: Progress,
         task: Task,
     ) -> None:
-        self.result, self.sample, self.options = student, sample, options
+        self.result, self.options = student, options
+        self.sample, self.judged = fitted_and_judged(sample, options)
         self.progress, self.task = progress, task
         self.steps = options.steps_for(teacher, len(sample))
         feature = last_feature(teacher, student)
@@ -124,40 +136,61 @@ class _Descent:
         self._teacher = tapped(teacher, feature).eval()
         self._batch = min(batch_for(one, options.batch) for one in (teacher, student))
         self._size = size_of(student) if are_resized(teacher, student) else None
-        self._scale: float | None = None
+        self._scale: float | None = None  # of the first images that are looked at
+        self.before = self.loss(self.student)
 
     def loss(self, network: Callable[..., Any]) -> float:
-        """On a few batches, always the same."""
-        seen = itertools.islice(views(self.sample, self.options), SEEN)
+        """Of images that no training sees, as they are."""
+        total = 0.0
         with torch.no_grad():
-            return sum(float(self._loss(network, x)) for x in seen) / SEEN
+            for x, rows in self.judged.batches():
+                total += float(self._loss(network, x)) * len(rows)
+        return total / len(self.judged)
 
-    def at(self, rate: float, before: float = math.inf) -> Tuned:
-        """At this rate; stopped as soon as it turns out not to gain on the loss `before`."""
+    def promising(self) -> list[float]:
+        """Rates by which a short training gains something, the best first, and smaller ones behind
+        it. From the smallest on, as long as larger ones gain more."""
+        gained: list[tuple[float, float]] = []
+        for rate in sorted(RATES):
+            least = self.at(rate, self.before, TRIED).least
+            if gained and not least < gained[-1][0]:
+                break
+            gained.append((least, rate))
+        return [rate for least, rate in reversed(gained) if least < self.before]
+
+    def at(self, rate: float, before: float = math.inf, share: float = 1) -> _Trained:
+        """At this rate, for a share of the schedule. With a loss `before` the best state is kept,
+        and a rate that spoils the network is left; without one the last state is."""
         mine = Relative(self.student, rate, WARM_UP)
         losses: list[float] = []
-        good, stopped, started = mine.weights(), None, time.monotonic()
-        tried = 0 if before == math.inf else max(1, round(TRIED * self.steps))
-        with self.progress.task("Tuning", self.steps) as done:
+        best, least, stopped = mine.weights(), math.inf, None
+        started, total = time.monotonic(), max(1, round(share * self.steps))
+        every = max(1, round(total / max(1, round(share * JUDGED))))
+        with self.progress.task("Tuning", total) as done:
             for x in views(self.sample, self.options):
-                past = self._past(len(losses), time.monotonic() - started)
+                past = self._past(len(losses) / total, (time.monotonic() - started) / share)
                 if past >= 1:
                     break
                 value = self._loss(mine, x)
                 now = float(value.detach())
-                stopped = _spoilt([*losses[-SEEN + 1 :], now], len(losses) + 1, before)
-                if stopped is None and tried and len(losses) == tried and self.loss(mine) > before:
-                    stopped = f"nothing was gained after {tried} steps"
-                if stopped is not None:
+                if not math.isfinite(now):
+                    stopped = f"the loss became {now} at step {len(losses) + 1}"
                     break
-                if len(losses) % SNAPSHOT == 0:
-                    good = mine.weights()
+                if before == math.inf and len(losses) % SNAPSHOT == 0:
+                    best = mine.weights()
                 mine.step(value, past)
                 losses.append(now)
                 done()
+                if before < math.inf and (len(losses) % every == 0 or len(losses) == total):
+                    here = self.loss(mine)
+                    best, least = (mine.weights(), here) if here < least else (best, least)
+                    if not here < LOST * before:
+                        stopped = f"the loss grew from {before:.3g} to {here:.3g}"
+                        break
         result = copy_graph(self.result)
-        result.load_state_dict(good if stopped else mine.weights(), strict=False)
-        return Tuned(result, tuple(losses), stopped)
+        last = stopped is None and before == math.inf
+        result.load_state_dict(mine.weights() if last else best, strict=False)
+        return _Trained(Tuned(result, tuple(losses), stopped), least)
 
     def _loss(self, network: Callable[..., Any], x: tuple[Tensor, ...]) -> Tensor:
         """Of a feature and the answers behind it."""
@@ -180,19 +213,9 @@ class _Descent:
             return network(*x)
         return together(network(*few) for few in in_parts(x, self._batch))
 
-    def _past(self, step: int, elapsed: float) -> float:
+    def _past(self, by_steps: float, elapsed: float) -> float:
         """The share of the schedule that is over, by steps or by time, whichever is further."""
-        by_time = elapsed / self.options.seconds if self.options.seconds else 0.0
-        return max(step / max(self.steps, 1), by_time)
-
-
-def _spoilt(last: Sequence[float], step: int, before: float) -> str | None:
-    """Why the descent must end here, or None."""
-    if not math.isfinite(last[-1]):
-        return f"the loss became {last[-1]} at step {step}"
-    if min(last) > LOST * before:
-        return f"the loss grew from {before:.3g} to {last[-1]:.3g}"
-    return None
+        return max(by_steps, elapsed / self.options.seconds if self.options.seconds else 0.0)
 
 
 def views(sample: Sample, options: Tuning) -> Iterator[tuple[Tensor, ...]]:

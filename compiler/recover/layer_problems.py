@@ -59,10 +59,11 @@ class Sample:
         some = (numbers[int(i * step)] for i in range(min(count, len(numbers))))
         return replace(self, part=tuple(some))
 
-    def split(self) -> tuple[Sample, Sample]:
-        """Those that fit and those that judge, evenly spread; one alone does both."""
+    def split(self, every: int = HELD_OUT) -> tuple[Sample, Sample]:
+        """Those that fit and those that judge, of so many one, evenly spread; one alone does
+        both."""
         numbers = tuple(range(len(self))) if self.part is None else self.part
-        held = numbers[HELD_OUT - 1 :: HELD_OUT] or numbers
+        held = numbers[every - 1 :: every] or numbers
         rest = tuple(sorted(set(numbers) - set(held))) or numbers
         return replace(self, part=rest), replace(self, part=held)
 
