@@ -31,14 +31,25 @@ from shrinkc.compiler.depth.closed_form import (
     candidates,
     shrink_closed_form,
 )
+from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.recover import distil
-from shrinkc.compiler.recover.distil import Tuning, tune, views
+from shrinkc.compiler.recover.distil import (
+    Tuning,
+    fitted_and_judged,
+    last_feature,
+    tapped,
+    tune,
+    views,
+)
+from shrinkc.compiler.recover.divergence import apart
 from shrinkc.compiler.recover.layer_problems import Sample
+from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.errors import InputError
 from shrinkc.latency_tables.key import OpKey
 from shrinkc.latency_tables.table import OpEstimate
 from shrinkc.passes.base import copy_graph
 from shrinkc.passes.ir import check_legal
+from shrinkc.passes.merge.replace_span import DropSpan
 
 UNTUNED = ClosedForm(rebuilding=FITTED, tuning=Tuning(steps=0))
 
@@ -208,6 +219,33 @@ def test_measurements_are_kept_and_a_torn_line_is_measured_again(
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_one_pass_sums_up_what_passes_for_every_span_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = small(NETWORKS["mobilenet_v2"]())
+    found, _ = candidates(graph, Dense(), "fp32")
+    together = importance.measure(graph, found, sample(), None, _silent())
+    monkeypatch.setattr(importance, "CHUNK", 0)
+    one_by_one = importance.measure(graph, found, sample(), None, _silent())
+    assert {c.kind for c in found} == {"merge", "drop", "narrow"}
+    for a, b in zip(together, one_by_one, strict=True):
+        assert a.loss == pytest.approx(b.loss, rel=1e-3, abs=1e-7)
+        assert a.error == pytest.approx(b.error, rel=1e-3, nan_ok=True)
+
+
+def test_damage_is_what_the_changed_network_answers() -> None:
+    """The replacement's own run from the images, not one that goes on from kept values."""
+    graph = small(NETWORKS["mobilenet_v2"]())
+    found, _ = candidates(graph, Dense(), "fp32", ("drop",))
+    _, judging = sample().at_most(importance.MEASURED).split()
+    measured = importance.measure(graph, found, sample(), None, _silent())
+    for choice, damage in zip(found, measured, strict=True):
+        changed = DropSpan(choice.span)(graph).graph_module
+        total = 0.0
+        with torch.no_grad():
+            for x, rows in judging.batches():
+                total += apart(CLASSIFICATION, changed(*x), graph(*x), len(rows))
+        assert damage.loss == pytest.approx(total / len(judging), rel=1e-4, abs=1e-8)
+
+
 def shrunk(graph: fx.GraphModule, goal: Goal) -> Shrunk:
     return shrink_closed_form(graph, some_images(), ByMacs(), "fp32", goal, options=UNTUNED)
 
@@ -273,6 +311,32 @@ def test_rates_that_destroy_are_left_for_smaller_ones(monkeypatch: pytest.Monkey
     found = tune(student, graph, sample(), few, _silent())
     assert found.losses == by_hand.losses
     assert found.stopped is None
+
+
+def test_a_rate_is_chosen_by_images_that_no_step_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is learned from black images makes answers to others worse; on black ones it gains."""
+    graph = small(NETWORKS["mobilenet_v2"]())
+    student, whole, options = perturbed(graph), sample(), Tuning(steps=80, batch=8)
+    seen, judged = fitted_and_judged(whole, options)
+    assert set(seen.indices).isdisjoint(judged.indices)
+    assert len(seen) == 7 * len(judged)
+    images = cast(Images, whole.images)
+    pixels = images.pixels.clone()
+    pixels[list(seen.indices)] = 0
+    black = replace(whole, images=replace(images, pixels=pixels))
+    by_hand = tune(student, graph, black, replace(options, learning_rate=0.06), _silent())
+    assert by_hand.losses[-1] < by_hand.losses[0]
+    (x,) = images.taken(torch.tensor(judged.indices), whole.size)
+
+    def lost(network: fx.GraphModule) -> float:
+        name = last_feature(graph, network)
+        with torch.no_grad():
+            return float((tapped(network, name)(x)[0] - tapped(graph, name)(x)[0]).square().mean())
+
+    assert lost(by_hand.graph_module) > 1.5 * lost(student)
+    monkeypatch.setattr(distil, "RATES", (0.06,))
+    tuned = tune(student, graph, black, options, _silent())
+    assert lost(tuned.graph_module) <= 1.001 * lost(student)
 
 
 def test_a_student_that_no_rate_improves_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.recover.resumed import Resumed
+from shrinkc.passes.base import copy_graph
 
 DEPTH = 12
 
@@ -90,3 +91,48 @@ def test_what_lies_before_the_kept_values_is_computed_anew() -> None:
     got = resumed.values(0, (batches[0],), [nodes[2].name])
     want = Resumed(graph, 0).values(0, (batches[0],), [nodes[2].name])
     assert torch.equal(got[nodes[2].name], want[nodes[2].name])
+
+
+def test_it_moves_to_a_graph_that_differs_behind_what_is_settled() -> None:
+    graph, batches = deep()
+    nodes = layers(graph)
+    resumed = Resumed(graph)
+    for node in nodes[4:6]:
+        resumed.settle(node.name)
+        for number, x in enumerate(batches):
+            resumed.values(number, (x,), [node.name])
+    changed = copy_graph(graph)
+    change(changed, layers(changed)[8])
+    moved = resumed.moved(changed)
+    for number, x in enumerate(batches):
+        got = moved.values(number, (x,), [nodes[10].name])
+        want = Resumed(changed, 0).values(number, (x,), [nodes[10].name])
+        assert torch.equal(got[nodes[10].name], want[nodes[10].name])
+        assert not torch.equal(
+            got[nodes[10].name], resumed.values(number, (x,), [nodes[10].name])[nodes[10].name]
+        )
+
+
+def test_a_graph_that_differs_before_that_starts_anew() -> None:
+    graph, batches = deep()
+    resumed = Resumed(graph)
+    for node in layers(graph)[4:6]:
+        resumed.settle(node.name)
+        resumed.values(0, (batches[0],), [node.name])
+    torch.manual_seed(1)
+    other = capture(nn.Sequential(nn.ReLU(), Deep()).eval(), (batches[0],))
+    last = layers(other)[-1].name
+    got = resumed.moved(other).values(0, (batches[0],), [last])
+    assert torch.equal(got[last], Resumed(other, 0).values(0, (batches[0],), [last])[last])
+
+
+def test_what_is_alive_is_all_that_the_rest_reads() -> None:
+    graph, batches = deep()
+    nodes = layers(graph)
+    resumed = Resumed(graph)
+    for node in nodes[3:7]:
+        resumed.settle(node.name)
+        known = resumed.alive(0, (batches[0],), node.name)
+        assert known.keys() == {nodes[0].name, node.name}
+        want = Resumed(graph, 0).values(0, (batches[0],), list(known))
+        assert all(torch.equal(known[name], want[name]) for name in known)
