@@ -15,6 +15,7 @@ from shrinkc.compiler.support.choices import (
     Allocated,
     CriterionName,
     DepthMethod,
+    Importance,
     Int8Tuning,
     Io,
     MeasuredPrecision,
@@ -227,6 +228,22 @@ PerActivationOption = Annotated[
     typer.Option(
         "--per-activation",
         help="depthshrinker: a mask for each activation.",
+        rich_help_panel=METHOD,
+    ),
+]
+ImportanceOption = Annotated[
+    Importance | None,
+    typer.Option(
+        metavar="NAME",
+        help="two-stage-dp, layermerge, layer-pruning: how what an option does is judged, by "
+        "accuracy or by loss. Default: accuracy for two-stage-dp, as published, otherwise loss.",
+        rich_help_panel=METHOD,
+    ),
+]
+AlphaOption = Annotated[
+    float,
+    typer.Option(
+        help="two-stage-dp: above 1 long intervals are preferred; the authors take 1.2 to 1.6.",
         rich_help_panel=METHOD,
     ),
 ]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from shrinkc.compiler.depth.options import DepthOption
-from shrinkc.compiler.depth.select import select
+from shrinkc.compiler.depth.select import Option, select
 from shrinkc.compiler.pipeline.deployed import Network
 from shrinkc.compiler.recover.recipe import Trainer
 from shrinkc.compiler.train.settings.config import Hooks, Moment
@@ -55,9 +55,12 @@ class Search:
 
     def within(self, saving_ms: float, scores: Sequence[float]) -> list[int]:
         """Options that save enough and cost the smallest scores, exactly."""
+        return select(self.priced(scores), saving_ms)
+
+    def priced(self, scores: Sequence[float]) -> list[Option]:
+        """An option harms by the scores of its units."""
         costs = [sum(scores[unit] for unit in units) for units in self.members]
-        priced = [o.priced(cost) for o, cost in zip(self.options, costs, strict=True)]
-        return select(priced, saving_ms)
+        return [o.priced(cost) for o, cost in zip(self.options, costs, strict=True)]
 
     def keeping(self, count: int, scores: Sequence[float]) -> list[int]:
         """The options that save most while the `count` units with the largest scores stay."""

@@ -15,6 +15,7 @@ Io = Literal["float32", "int8", "uint8"]  # what files read and return
 DepthMethod = Literal[
     "closed-form", "depthshrinker", "two-stage-dp", "layermerge", "layer-pruning", "expand"
 ]
+Importance = Literal["accuracy", "loss"]  # of what depth methods try alone
 CriterionName = Literal[
     "l1",
     "l2",

@@ -15,6 +15,7 @@ from shrinkc.compiler.cli.inputs import (
     work_folder,
 )
 from shrinkc.compiler.cli.options import (
+    AlphaOption,
     AnnotationsOption,
     ArchOption,
     BatchOption,
@@ -28,6 +29,7 @@ from shrinkc.compiler.cli.options import (
     EvaluationOption,
     ExpandRatioOption,
     ImagesOption,
+    ImportanceOption,
     InputOption,
     JobsOption,
     LabelsOption,
@@ -92,6 +94,8 @@ def shrink(
     keep_ratio: BlockShareOption = None,
     method: DepthMethodOption = "closed-form",
     per_activation: PerActivationOption = False,
+    importance: ImportanceOption = None,
+    alpha: AlphaOption = 1.0,
     expand_ratio: ExpandRatioOption = 2.0,
     images: ImagesOption = None,
     labels: LabelsOption = False,
@@ -145,7 +149,8 @@ def shrink(
         train,
         loss_of(loss),
     )
-    options = Trained(recipe, per_activation, expand_ratio, keep_blocks, keep_ratio)
+    blocks = keep_blocks, keep_ratio
+    options = Trained(recipe, per_activation, expand_ratio, *blocks, importance, alpha)
     _run(asked, target, seen, method, _goal(speedup, budget_ms), options, steps)
 
 
