@@ -22,6 +22,7 @@ from shrinkc.compiler.support.choices import (
     Merge,
     Normalise,
     Precision,
+    Search,
     TaskName,
 )
 
@@ -245,6 +246,33 @@ AlphaOption = Annotated[
     typer.Option(
         help="two-stage-dp: above 1 long intervals are preferred; the authors take 1.2 to 1.6.",
         rich_help_panel=METHOD,
+    ),
+]
+SearchOption = Annotated[
+    Search,
+    typer.Option(
+        metavar="NAME",
+        help="depthshrinker: which blocks give up their activations, as it is learned, or as a "
+        "baseline random (by --seed) or uniform ones.",
+        rich_help_panel=METHOD,
+    ),
+]
+AnnealOption = Annotated[
+    float,
+    typer.Option(
+        metavar="SHARE",
+        help="Of the epochs of fine-tuning: activations become the identity little by little, "
+        "instead of at once.",
+        rich_help_panel=TRAINING,
+    ),
+]
+PublishedOption = Annotated[
+    bool,
+    typer.Option(
+        "--published",
+        help="depthshrinker: the authors' schedule, 180 epochs of search and 180 of fine-tuning in "
+        "batches of 256 at a learning rate of 0.1.",
+        rich_help_panel=TRAINING,
     ),
 ]
 ExpandRatioOption = Annotated[

@@ -167,8 +167,8 @@ def _result(found: TrainedShrink) -> DepthResult:
     )
 
 
-_MASKED = frozenset({"search_epochs", "per_activation", "activated"})
-_TRIED = frozenset({"steps", "parallel", "activated", "importance"})
+_MASKED = frozenset({"search_epochs", "per_activation", "activated", "search", "anneal"})
+_TRIED = frozenset({"steps", "parallel", "activated", "importance", "anneal"})
 
 
 def _read_by(method: TrainedMethod) -> frozenset[str]:

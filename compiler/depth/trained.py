@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import fx, nn
@@ -31,7 +31,9 @@ from shrinkc.compiler.cost.budget import (
 from shrinkc.compiler.cost.goal import SHRINK_GOALS, Goal, missing
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.choices import nothing_to_shrink
-from shrinkc.compiler.depth.gates import learn, search_space
+from shrinkc.compiler.depth.masks.annealing import annealed, annealing, take_weights
+from shrinkc.compiler.depth.masks.depthshrinker import searching, tuning, unlearned
+from shrinkc.compiler.depth.masks.gates import Search, learn, search_space
 from shrinkc.compiler.depth.options import DepthOption, Move, depth_options, depth_spans
 from shrinkc.compiler.depth.select import Option, most, select
 from shrinkc.compiler.depth.sets.fitting import fitting
@@ -45,6 +47,7 @@ from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.recover.recipe import Recipe, Trainer, trainer_for
 from shrinkc.compiler.support.checks import check_number
 from shrinkc.compiler.support.choices import Importance
+from shrinkc.compiler.support.choices import Search as SearchName
 from shrinkc.compiler.support.journal import digest_of
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
@@ -90,6 +93,10 @@ class Trained:
     importance               of what is tried alone; None: as the method is published
     alpha                    how much long intervals are preferred (two-stage-dp; 1: not; the
                              authors take 1.6 for MobileNetV2, 1.2 at width 1.4, 1.4 for VGG-19)
+    search                   which blocks give up their activations: as it is learned, or, to
+                             compare with, random ones or evenly spread ones (depthshrinker)
+    anneal                   share of the epochs of fine-tuning in which activations go little by
+                             little; 0: at once
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -99,9 +106,14 @@ class Trained:
     keep_ratio: float | None = None
     importance: Importance | None = None
     alpha: float = 1.0
+    search: SearchName = "learned"
+    anneal: float = 0.0
 
     def __post_init__(self) -> None:
         check_number("alpha", self.alpha)
+        check_number("anneal", self.anneal)
+        if self.anneal > 1:
+            raise InputError(f"`anneal` {self.anneal:g}: give a share of the epochs, 0 to 1")
         if self.keep_ratio is not None and not 0 <= self.keep_ratio < 1:
             raise InputError(f"`keep_ratio` {self.keep_ratio:g}: give 0 or more, below 1")
 
@@ -174,7 +186,8 @@ def shrink_trained(
     start_ms = predicted_ms(merged_shape(net.folded, price), table, precision)
     key = digest_of(net.graph, f"{method.name} {goal} {options} {images.digest}")[:12]
     teacher = copy_graph(net.graph)
-    trainer = trainer_for(images, teacher, options.recipe, folder, key, progress, task=task)
+    recipe = tuning(options.recipe) if method.masked else options.recipe
+    trainer = trainer_for(images, teacher, recipe, folder, key, progress, task=task)
     run = _Run(net, trainer, options, table, precision, before_ms, start_ms, measured_ms)
     found, refused = _options(net, price, method, options.recipe.activated)
     found, unpaid = priced(found, run.cost_ms)
@@ -190,8 +203,7 @@ def shrink_trained(
         chosen = run.planned(found, goal, importance)
     plan = union(option.plan for option, _ in chosen)
     prepared = prepare(net.graph, plan, run.activation)
-    name = f"fine-tuning-{digest_of(prepared.graph, str(plan))[:8]}"
-    result = run.trainer.fit(prepared.graph, name, options.recipe.epochs)
+    history = run.tuned(prepared, plan)
     shrunk = merged(finish(prepared), price).graph_module
     return TrainedShrink(
         shrunk,
@@ -201,7 +213,7 @@ def shrink_trained(
         predicted_ms(shrunk, table, precision),
         tuple(Taken(option.label, option.saving_ms, harm, importance) for option, harm in chosen),
         tuple(Skip(r.node, r.reason) for r in refused),
-        result.history,
+        history,
     )
 
 
@@ -261,12 +273,11 @@ class _Run:
     ) -> list[tuple[DepthOption, float]]:
         """Masks learned together with the weights, which `net.graph` keeps."""
         space = search_space(self.net, found, self.options.per_activation)
-        epochs = self.options.recipe.search_epochs or self.options.recipe.epochs
         if goal is not None:
             budget = goal.among(SHRINK_GOALS).budget(self.before_ms)
             fits = self._reachable(space.options, budget)
             saving = fits[1]
-            scores = learn(self.net, space, lambda s: space.within(saving, s), self.trainer, epochs)
+            scores = self._scores(space, lambda s: space.within(saving, s))
             judged = space.priced(scores)
             try:
                 found_set = self._within(
@@ -277,9 +288,28 @@ class _Run:
             chosen = found_set[0]
         else:
             kept = _kept(self.options, len(space.units))
-            scores = learn(self.net, space, lambda s: space.keeping(kept, s), self.trainer, epochs)
+            scores = self._scores(space, lambda s: space.keeping(kept, s))
             chosen = space.keeping(kept, scores)
         return [(space.options[i], float("nan")) for i in chosen]
+
+    def _scores(self, space: Search, choose: Callable[[Sequence[float]], list[int]]) -> list[float]:
+        """Of the blocks, the more the better they keep their activations."""
+        recipe = self.options.recipe
+        if self.options.search != "learned":
+            return unlearned(self.net.graph, space.units, self.options.search, recipe.seed)
+        trainer = replace(self.trainer, recipe=searching(recipe))
+        return learn(self.net, space, choose, trainer, recipe.search_epochs or recipe.epochs)
+
+    def tuned(self, prepared: Prepared, plan: DepthPlan) -> tuple[LogRow, ...]:
+        """Train what will be merged."""
+        share, epochs = self.options.anneal, self.options.recipe.epochs
+        name = f"fine-tuning-{digest_of(prepared.graph, str(plan))[:8]}"
+        if not share:
+            return self.trainer.fit(prepared.graph, name, epochs).history
+        model = annealed(prepared.graph, self.net.graph, plan.removed)
+        history = self.trainer.fit(model, name, epochs, annealing(share)).history
+        take_weights(prepared.graph, model)
+        return history
 
     def _reachable(self, found: Sequence[DepthOption], budget: float) -> tuple[list[int], float]:
         """Options that meet the budget, before any is judged, and what they save. Raises

@@ -16,6 +16,7 @@ DepthMethod = Literal[
     "closed-form", "depthshrinker", "two-stage-dp", "layermerge", "layer-pruning", "expand"
 ]
 Importance = Literal["accuracy", "loss"]  # of what depth methods try alone
+Search = Literal["learned", "random", "uniform"]  # of blocks that keep their activations
 CriterionName = Literal[
     "l1",
     "l2",

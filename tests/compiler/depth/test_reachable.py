@@ -22,7 +22,7 @@ from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.depth import surgery, trained
 from shrinkc.compiler.depth.choice_sets import Plans
 from shrinkc.compiler.depth.closed_form import candidates
-from shrinkc.compiler.depth.gates import Search
+from shrinkc.compiler.depth.masks.gates import Search
 from shrinkc.compiler.depth.options import DepthOption
 from shrinkc.compiler.depth.select import Option, select
 from shrinkc.compiler.depth.sets.fitting import compatible_sets, fitting

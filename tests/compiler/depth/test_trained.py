@@ -19,7 +19,7 @@ from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.budget import predicted_ms, price_of
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.depth.closed_form import ClosedForm
-from shrinkc.compiler.depth.gates import Gates, gated, search_space
+from shrinkc.compiler.depth.masks.gates import Gates, gated, search_space
 from shrinkc.compiler.depth.methods import DepthMethod, DepthResult, DepthTask, method_of
 from shrinkc.compiler.depth.options import DepthOption, depth_options
 from shrinkc.compiler.depth.sets.pricing import priced

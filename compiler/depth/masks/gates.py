@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
+from shrinkc.compiler.depth.masks.annealing import take_weights
 from shrinkc.compiler.depth.options import DepthOption
 from shrinkc.compiler.depth.select import Option, select
 from shrinkc.compiler.pipeline.deployed import Network
@@ -185,9 +185,7 @@ def learn(
         close()
     hooks = Hooks(penalty=penalty, after_step=close)
     trainer.fit(model, "search", epochs, hooks, (Group("gates.scores", lr_factor=RATE),))
-    state: dict[str, Any] = model.state_dict()
-    own = cast("dict[str, Tensor]", net.graph.state_dict())
-    net.graph.load_state_dict({name: state[name] for name in own})
+    take_weights(net.graph, model)
     return _numbers(gates.scores)
 
 
