@@ -261,7 +261,7 @@ AnnealOption = Annotated[
     float,
     typer.Option(
         metavar="SHARE",
-        help="Of the epochs of fine-tuning: activations become the identity little by little, "
+        help="Share of the fine-tuning in which activations become the identity little by little, "
         "instead of at once.",
         rich_help_panel=TRAINING,
     ),
