@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shrinkc.compiler.api.steps.much_lost import SPARED, milder_goal, much_lost
 from shrinkc.compiler.api.steps.network import Inputs, Model
-from shrinkc.compiler.api.steps.pruning import LIMIT, STRENGTH, TRIED, Asked, Pruner
+from shrinkc.compiler.api.steps.pruning import LIMIT, TRIED, Asked, Pruner
 from shrinkc.compiler.api.steps.request import Request
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
 from shrinkc.compiler.api.steps.target import Target, cost_table, options_of
@@ -151,7 +151,7 @@ def prune(
     options: Pruning | None = None,
     compensate: bool | None = None,
     steps: int | None = None,
-    strength: float = STRENGTH,
+    strength: float | None = None,
     every: int | None = None,
     in_order: bool = False,
     task: Task | AskedTask | None = None,
@@ -184,7 +184,7 @@ def prune(
         compensate: fit what is left by least squares; None: where `images` are given, and before a
             training as the criterion is published.
         steps: of distillation behind compensation, where nothing is trained; None: the default.
-        strength: of the penalty of criteria that train with one.
+        strength: of the penalty of criteria that train with one; None: the authors'.
         every: steps between two removals, for criteria that remove channels while training.
         in_order: choose layer after layer (He et al., 2017; Xie et al., 2021).
         precision: "fp32" or "int8", of the files and of what the table is asked.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, fx, nn
 
@@ -43,7 +44,9 @@ class CriterionSpec:
     build        makes one
     needs        to score channels
     normalise    how its scores are made comparable between groups
+    allocation   how the budget is spread, as published; None: as the goal's unit asks for
     penalty      (network, groups, strength) → added to the loss of a training before anything goes
+    strength     (network, groups) → of the penalty, as published
     compensates  as published: what is left is fitted to what the network computed, before a
                  training too
     scheduled    whether it can remove channels during a training, one every so many steps
@@ -55,7 +58,9 @@ class CriterionSpec:
     build: Callable[[Given], Criterion]
     needs: Needs = "nothing"
     normalise: Normalise = "share"
+    allocation: Literal["knapsack", "global", "uniform"] | None = None
     penalty: Callable[[fx.GraphModule, Groups, float], Penalty] | None = None
+    strength: Callable[[fx.GraphModule, Groups], float] | None = None
     compensates: bool = False
     scheduled: bool = False
     seeded: bool = False

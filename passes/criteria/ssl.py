@@ -187,4 +187,6 @@ def _around(node: fx.Node, layer: fx.Node) -> bool:
     return any(order[source] < order[layer] for source in node.all_input_nodes)
 
 
-STRUCTURED_SPARSITY = CriterionSpec("ssl", SSL, lambda given: SSL(), penalty=ssl_penalty)
+STRUCTURED_SPARSITY = CriterionSpec(
+    "ssl", SSL, lambda given: SSL(), penalty=ssl_penalty, strength=lambda graph, groups: 1e-4
+)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -33,8 +33,8 @@ from shrinkc.compiler.width.layer_by_layer import in_order as layer_after_layer
 from shrinkc.compiler.width.measured_damage import MeasuredDamage
 from shrinkc.compiler.width.methods import (
     CRITERIA,
+    as_published,
     chosen_by_cost,
-    comparable,
     cumulative,
     readers_of,
 )
@@ -47,10 +47,11 @@ from shrinkc.passes.base import Skip
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.channels.slice_channels import SliceChannels
 from shrinkc.passes.criteria.shared.data import Batch
-from shrinkc.passes.criteria.spec import CriterionSpec
+from shrinkc.passes.criteria.spec import CriterionSpec, Penalty
 from shrinkc.passes.criteria.spec import Given as Criteria
 
-LIMIT, STRENGTH = 500, 1e-4  # by default
+LIMIT = 500  # by default
+PLAIN_STRENGTH = 1e-4  # of the penalty of a criterion that says none
 TRIED = 64  # images, where a milder goal is tried
 
 
@@ -67,7 +68,7 @@ class Asked:
     options: Pruning
     compensate: bool | None
     steps: int | None
-    strength: float
+    strength: float | None
     every: int | None
     in_order: bool
     labels: bool
@@ -82,7 +83,7 @@ class Asked:
         spec: CriterionSpec,
         goal: Goal | None,
         options: Pruning,
-        told: tuple[bool | None, int | None, float, int | None, bool, bool, int],
+        told: tuple[bool | None, int | None, float | None, int | None, bool, bool, int],
         images: bool,
         train: bool,
         epochs: int | None,
@@ -164,7 +165,7 @@ class Asked:
             self.options.recipe,
             self.trains,
         )
-        kind = "" if self.goal is None else kind_of(widths, self.goal)
+        kind = "" if self.goal is None else kind_of(as_published(widths, spec), self.goal)
         spread = kind if self.every is None else ""  # a schedule spreads it itself
         once, goal = "what removes channels at once, for a goal", "a goal"
         rounds = "pruning and training in turn: give `train`, and a goal"
@@ -195,7 +196,7 @@ class Asked:
                 "`rounds`, `every`, and criteria that train with a penalty first",
             ),
             (
-                *("strength", self.strength != STRENGTH, penalty and trains),
+                *("strength", self.strength is not None, penalty and trains),
                 f"{readers_of('strength')}, with `train`, or `epochs` and `labels`",
             ),
             (
@@ -222,7 +223,8 @@ class Asked:
 
     def _check_numbers(self) -> None:
         check_whole("limit", self.limit, 1)
-        check_number("strength", self.strength)
+        if self.strength is not None:
+            check_number("strength", self.strength)
         for name, value, least in (("steps", self.steps, 0), ("every", self.every, 1)):
             if value is not None:
                 check_whole(name, value, least)
@@ -306,7 +308,7 @@ class Pruner:
     def pruned(self) -> tuple[Found, tuple[Skip, ...]]:
         """The result, and layers that were not compensated."""
         asked, seen, spec = self.asked, self.seen, self.asked.spec
-        options = replace(asked.options, allocation=comparable(asked.options.allocation, spec))
+        options = replace(asked.options, allocation=as_published(asked.options.allocation, spec))
         batches = [] if seen is None else batches_of(seen, self.graph)
         by_cost = chosen_by_cost(options.allocation, asked.goal)
         criterion = spec.build(Criteria(batches, options.recipe.seed, by_cost, asked.every))
@@ -401,11 +403,17 @@ class Pruner:
         )
 
     @property
-    def _penalty(self) -> Any:
-        penalty = self.asked.spec.penalty
-        if penalty is None or self.teaching is None:
+    def _penalty(self) -> Callable[[fx.GraphModule, Groups], Penalty] | None:
+        spec, asked = self.asked.spec, self.asked.strength
+        if spec.penalty is None or self.teaching is None:
             return None
-        return lambda graph, groups: penalty(graph, groups, self.asked.strength)  # pyright: ignore
+        penalty, published = spec.penalty, spec.strength
+
+        def built(graph: fx.GraphModule, groups: Groups) -> Penalty:
+            given = asked if asked is not None or published is None else published(graph, groups)
+            return penalty(graph, groups, PLAIN_STRENGTH if given is None else given)
+
+        return built
 
 
 def _compensation(batches: list[Batch], skipped: list[Skip]) -> Compensate:

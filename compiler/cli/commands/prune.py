@@ -129,7 +129,7 @@ def prune(
     rounds: RoundsOption = 1,
     round_epochs: RoundEpochsOption = None,
     every: EveryOption = None,
-    strength: StrengthOption = 1e-4,
+    strength: StrengthOption = None,
     steps: StepsOption = None,
     batch: BatchOption = 128,
     learning_rate: RateOption = 0.02,
@@ -188,7 +188,7 @@ class _How:
     compensate: bool | None
     epochs: int | None
     steps: int | None
-    strength: float
+    strength: float | None
     every: int | None
     in_order: bool
 
