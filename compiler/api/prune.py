@@ -21,7 +21,7 @@ from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.report.plots import require_matplotlib, widths_before_and_after
 from shrinkc.compiler.report.sections import Judged
 from shrinkc.compiler.support.checks import check_kind
-from shrinkc.compiler.support.choices import Precision
+from shrinkc.compiler.support.choices import Per, Precision
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.tasks.asked import AskedTask, asked_task
@@ -153,6 +153,7 @@ def prune(
     steps: int | None = None,
     strength: float | None = None,
     every: int | None = None,
+    per: Per | None = None,
     in_order: bool = False,
     task: Task | AskedTask | None = None,
     metric: Metric | None = None,
@@ -181,11 +182,11 @@ def prune(
         evaluation: other images, to judge on; labels give top-1.
         train: images to train on afterwards, for `epochs` (None: the recipe's).
         options: of the allocation, of rounds, of training.
-        compensate: fit what is left by least squares; None: where `images` are given, and before a
-            training as the criterion is published.
+        compensate: fit what is left by least squares; None: with `images`, or as published.
         steps: of distillation behind compensation, where nothing is trained; None: the default.
         strength: of the penalty of criteria that train with one; None: the authors'.
         every: steps between two removals, for criteria that remove channels while training.
+        per: what group-fisher divides by: "memory", "flops", "budget"; None: as published.
         in_order: choose layer after layer (He et al., 2017; Xie et al., 2021).
         precision: "fp32" or "int8", of the files and of what the table is asked.
         task, metric, loss, opset, threads, runs, folder, name, command, progress: as of `plan`.
@@ -198,7 +199,7 @@ def prune(
     if keep:
         check_kind("keep", keep, Mapping, "a dictionary: channel group → share of its channels")
         options = replace(options, keep=keep)
-    told = (compensate, steps, strength, every, in_order, labels, limit)
+    told = (compensate, steps, strength, every, per, in_order, labels, limit)
     asked = Asked.of(spec, goal, options, told, images is not None, train is not None, epochs)
     files = options_of(target or "", precision, opset, threads, runs)
     asked.check_files(files)

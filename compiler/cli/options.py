@@ -21,6 +21,7 @@ from shrinkc.compiler.support.choices import (
     MeasuredPrecision,
     Merge,
     Normalise,
+    Per,
     Precision,
     Search,
     TaskName,
@@ -503,6 +504,16 @@ EveryOption = Annotated[
         help="group-fisher with --train: a channel goes every so many steps of --round-epochs of "
         "training, as published (25).",
         rich_help_panel=TRAINING,
+    ),
+]
+PerOption = Annotated[
+    Per | None,
+    typer.Option(
+        metavar="NAME",
+        help="group-fisher: what a channel's information is divided by, its memory, its flops or "
+        "what it takes of the budget. Default: memory with --every, as published; without, what "
+        "the allocation counts.",
+        rich_help_panel=METHOD,
     ),
 ]
 StrengthOption = Annotated[

@@ -30,6 +30,7 @@ CriterionName = Literal[
     "cap",
     "he",
 ]
+Per = Literal["memory", "flops", "budget"]  # what Fisher information is divided by
 Allocated = Literal["knapsack", "global", "uniform"]  # how a budget is spread over channel groups
 Normalise = Literal["share", "mean", "sum", "none", "cumulative", "measured"]
 TaskName = Literal[  # what a network's outputs mean

@@ -15,6 +15,7 @@ from shrinkc.passes.analysis.channels.channel_groups import Groups
 from shrinkc.passes.criteria.base import Criterion, Needs, Normalise
 from shrinkc.passes.criteria.shared.data import Batch
 
+Per = Literal["memory", "flops", "budget"]
 Penalty = Callable[[nn.Module, object], Tensor]
 
 
@@ -27,12 +28,15 @@ class Given:
     by_cost  widths are chosen by what they cost, so scores need not be divided by it
     every    steps of a training between two removals, where the criterion can remove during one;
              None: it is asked once a round
+    per      what scores are divided by, where the criterion divides them: memory or FLOPs of a
+             channel, or what it takes of the budget; None: as published
     """
 
     batches: Sequence[Batch]
     seed: int
     by_cost: bool
     every: int | None = None
+    per: Per | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +54,7 @@ class CriterionSpec:
     compensates  as published: what is left is fitted to what the network computed, before a
                  training too
     scheduled    whether it can remove channels during a training, one every so many steps
+    divides      whether its scores are divided by what a channel takes
     seeded       whether its scores are random
     """
 
@@ -63,6 +68,7 @@ class CriterionSpec:
     strength: Callable[[fx.GraphModule, Groups], float] | None = None
     compensates: bool = False
     scheduled: bool = False
+    divides: bool = False
     seeded: bool = False
 
     @property
@@ -71,6 +77,7 @@ class CriterionSpec:
         read = {
             "strength": self.penalty is not None,
             "every": self.scheduled,
+            "per": self.divides,
             "seed": self.seeded,
             "labels": self.needs == "labels",
         }

@@ -21,7 +21,7 @@ from shrinkc.compiler.recover.compensate import compensate as compensated
 from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.recover.recipe import TRAINING
 from shrinkc.compiler.support.checks import check_number, check_whole
-from shrinkc.compiler.support.choices import is_host
+from shrinkc.compiler.support.choices import Per, is_host
 from shrinkc.compiler.support.progress import Silent
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.support.unread import refuse_unread
@@ -70,6 +70,7 @@ class Asked:
     steps: int | None
     strength: float | None
     every: int | None
+    per: Per | None
     in_order: bool
     labels: bool
     limit: int
@@ -83,7 +84,7 @@ class Asked:
         spec: CriterionSpec,
         goal: Goal | None,
         options: Pruning,
-        told: tuple[bool | None, int | None, float | None, int | None, bool, bool, int],
+        told: tuple[bool | None, int | None, float | None, int | None, Per | None, bool, bool, int],
         images: bool,
         train: bool,
         epochs: int | None,
@@ -92,7 +93,7 @@ class Asked:
         InputError for what can be known to fail before anything is loaded."""
         if epochs is not None:
             options = replace(options, recipe=replace(options.recipe, epochs=epochs))
-        teaches = told[5] and epochs is not None and not train
+        teaches = told[6] and epochs is not None and not train
         asked = cls(spec, goal, options, *told, train or teaches, images, teaches)
         asked.check(epochs is not None)
         return asked
@@ -103,6 +104,15 @@ class Asked:
         refuse_unread(("loss", loss is not None, self.trains, readers))
         recipe = request.with_loss(self.options.recipe, loss)
         return replace(self, options=replace(self.options, recipe=recipe))
+
+    @property
+    def allocation(self) -> Allocation:
+        """As asked for; else as published. What is divided by memory or FLOPs compares as it is."""
+        options = self.options.allocation
+        divided = self.per in ("memory", "flops") and self.every is None
+        if divided and options.kind is None and options.normalise is None:
+            options = replace(options, kind="global")
+        return as_published(options, self.spec)
 
     @property
     def compensates(self) -> bool:
@@ -165,7 +175,7 @@ class Asked:
             self.options.recipe,
             self.trains,
         )
-        kind = "" if self.goal is None else kind_of(as_published(widths, spec), self.goal)
+        kind = "" if self.goal is None else kind_of(self.allocation, self.goal)
         spread = kind if self.every is None else ""  # a schedule spreads it itself
         once, goal = "what removes channels at once, for a goal", "a goal"
         rounds = "pruning and training in turn: give `train`, and a goal"
@@ -199,6 +209,7 @@ class Asked:
                 *("strength", self.strength is not None, penalty and trains),
                 f"{readers_of('strength')}, with `train`, or `epochs` and `labels`",
             ),
+            ("per", self.per is not None, "per" in spec.reads, readers_of("per")),
             (
                 "seed",
                 recipe.seed != 0,
@@ -308,10 +319,12 @@ class Pruner:
     def pruned(self) -> tuple[Found, tuple[Skip, ...]]:
         """The result, and layers that were not compensated."""
         asked, seen, spec = self.asked, self.seen, self.asked.spec
-        options = replace(asked.options, allocation=as_published(asked.options.allocation, spec))
+        options = replace(asked.options, allocation=asked.allocation)
         batches = [] if seen is None else batches_of(seen, self.graph)
         by_cost = chosen_by_cost(options.allocation, asked.goal)
-        criterion = spec.build(Criteria(batches, options.recipe.seed, by_cost, asked.every))
+        criterion = spec.build(
+            Criteria(batches, options.recipe.seed, by_cost, asked.every, asked.per)
+        )
         skipped: list[Skip] = []
         timed = asked.goal is not None and asked.goal.unit == "ms"
         digest = None if seen is None else seen.digest
@@ -325,7 +338,7 @@ class Pruner:
             *(self.graph, self.table, self.request.options.precision, criterion, asked.goal),
             options=options,
             train=self.teaching,
-            seen=f"{spec.name} {by_cost} {digest} {asked.compensates}{order}",
+            seen=f"{spec.name} {by_cost} {asked.per} {digest} {asked.compensates}{order}",
             stages=Stages(
                 self._penalty,
                 self._damage(batches, seen) if seen is not None else None,

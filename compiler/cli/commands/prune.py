@@ -51,6 +51,7 @@ from shrinkc.compiler.cli.options import (
     OutOption,
     OutputWeightsOption,
     ParamsOption,
+    PerOption,
     PlotOption,
     PrecisionOption,
     RateOption,
@@ -83,7 +84,7 @@ from shrinkc.errors import InputError
 if TYPE_CHECKING:
     from shrinkc.compiler.api.prune import Pruned
     from shrinkc.compiler.cost.goal import Goal
-    from shrinkc.compiler.support.choices import CriterionName
+    from shrinkc.compiler.support.choices import CriterionName, Per
     from shrinkc.compiler.width.prune import Pruning
 
 
@@ -129,6 +130,7 @@ def prune(
     rounds: RoundsOption = 1,
     round_epochs: RoundEpochsOption = None,
     every: EveryOption = None,
+    per: PerOption = None,
     strength: StrengthOption = None,
     steps: StepsOption = None,
     batch: BatchOption = 128,
@@ -160,7 +162,7 @@ def prune(
     labelled = (evaluation, train) != (None, None) or labels or target is not None
     refuse_unread(("classes", classes is not None, labelled, LABELS_READ))
     seen = _Seen(reading, images, labels, limit, evaluation, train, loss_of(loss))
-    how = _How(criterion, compensate, epochs, steps, strength, every, in_order)
+    how = _How(criterion, compensate, epochs, steps, strength, every, per, in_order)
     goal = _goal(speedup, budget_ms, macs, params, channels)
     widths = Allocation(allocation, normalise, multiple, floor, candidates)
     recipe = Recipe(epochs or 10, round_epochs, batch=batch, learning_rate=learning_rate, seed=seed)
@@ -190,6 +192,7 @@ class _How:
     steps: int | None
     strength: float | None
     every: int | None
+    per: Per | None
     in_order: bool
 
 
@@ -237,6 +240,7 @@ def _run(
         steps=how.steps,
         strength=how.strength,
         every=how.every,
+        per=how.per,
         in_order=how.in_order,
         task=asked.task,
         loss=seen.loss,

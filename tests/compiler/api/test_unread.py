@@ -123,5 +123,5 @@ def test_every_criterion_says_what_it_reads() -> None:
         "random": {"seed"},
         "slimming": {"strength"},
         "ssl": {"strength"},
-        "group-fisher": {"every", "labels"},
+        "group-fisher": {"every", "labels", "per"},
     }

@@ -22,7 +22,7 @@ from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.keys import macs
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.images.decoded import Images
-from shrinkc.compiler.recover.recipe import Recipe
+from shrinkc.compiler.recover.recipe import Recipe, Trainer
 from shrinkc.compiler.support.choices import Allocated
 from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.methods import spec_of
@@ -31,8 +31,10 @@ from shrinkc.errors import InputError, UnreachableGoalError, VerificationError
 from shrinkc.passes.analysis.channels.channel_groups import Groups, channel_groups
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.criteria.base import Scores, schedule_of
-from shrinkc.passes.criteria.group_fisher import GroupFisher
+from shrinkc.passes.criteria.fisher_training import FisherSchedule
+from shrinkc.passes.criteria.group_fisher import GROUP_FISHER, GroupFisher
 from shrinkc.passes.criteria.magnitude import EqualScores, FilterNorm, RandomScores
+from shrinkc.passes.criteria.shared.channel_costs import memory_per_channel
 from shrinkc.passes.criteria.spec import Given, Penalty
 
 SIZE, CLASSES = 12, 3
@@ -361,12 +363,54 @@ def test_groups_that_are_too_narrow_for_the_multiple_stay_whole() -> None:
 
 def test_a_schedule_that_ends_too_early_says_how_far_it_came() -> None:
     with pytest.raises(InputError, match=r"costs 1\.\d\d times the budget; give more"):
-        scheduled(10, 1)
+        scheduled(1, 1)
     given = (captured(), Steps(), "fp32", GroupFisher([], every=2), Goal.macs(0.7))
     with pytest.raises(InputError, match="Give labelled images"):
         prune(*given, train=images(labelled=False))
     with pytest.raises(InputError, match="`every` 0: a channel every so many steps"):
         scheduled(0, 1)
+
+
+def test_a_schedule_that_cannot_reach_the_goal_is_refused_before_it_trains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """48 images in batches of 4 are 12 steps: one removal of a channel after ten of them."""
+
+    def fit(*_: object) -> None:
+        raise AssertionError("a training began")
+
+    monkeypatch.setattr(Trainer, "fit", fit)
+    with pytest.raises(
+        UnreachableGoalError, match=r"10 steps of 12, there are 1 removal: .* 1\."
+    ) as e:
+        scheduled(10, 1)
+    assert e.value.hint == "give more `round_epochs` or a smaller `every`"
+    with pytest.raises(AssertionError, match="a training began"):
+        scheduled(1, 8)
+
+
+def test_fisher_information_is_divided_by_memory_as_published() -> None:
+    """Two channels of equal information: the one with the larger map goes first, whatever it takes
+    of the budget."""
+    assert schedule_of(GroupFisher([], every=25)) == FisherSchedule(25, "memory")
+    build = GROUP_FISHER.build
+    by_default = build(Given((), 0, by_cost=True, every=25))
+    assert schedule_of(by_default) == FisherSchedule(25, "memory")
+    per_budget = build(Given((), 0, by_cost=True, every=25, per="budget"))
+    assert schedule_of(per_budget) == FisherSchedule(25, "budget")
+    graph = captured()
+    groups = channel_groups(graph)
+    memory = memory_per_channel(graph, groups)
+    asked: list[object] = []
+    _, removal = FisherSchedule(1).start(
+        graph, groups, lambda keep: asked.append(keep) or {}, lambda keep: False, 1
+    )
+    for total in removal.information.values():
+        total.fill_(1.0)
+    removal.after_step(nn.Identity(), None)
+    (gone,) = (name for name, mask in removal.keep.items() if not mask.all())
+    assert memory[gone] == max(memory[name] for name in removal.keep)
+    assert asked == []
 
 
 def test_channels_that_all_count_the_same_are_not_given_away() -> None:
