@@ -27,9 +27,19 @@ from shrinkc.compiler.support.choices import (
     TaskName,
 )
 
-MODEL, GOAL, METHOD, IMAGES = "Model", "Goal", "Method", "Images"
+MODEL, GOAL, METHOD, WIDTHS, IMAGES = "Model", "Goal", "Method", "Widths", "Images"
 TRAINING, INT8, OUTPUT, MEASURING = "Training", "int8", "Output", "Measuring"
-PANELS = (MODEL, GOAL, METHOD, IMAGES, TRAINING, INT8, OUTPUT, MEASURING)  # in order of showing
+PANELS = (
+    MODEL,
+    GOAL,
+    METHOD,
+    WIDTHS,
+    IMAGES,
+    TRAINING,
+    INT8,
+    OUTPUT,
+    MEASURING,
+)  # in order of showing
 
 
 def _either(choices: object) -> str:
@@ -296,8 +306,9 @@ AllocationOption = Annotated[
     typer.Option(
         metavar="NAME",
         help="How the budget is spread: knapsack (least importance for the cost), global (one "
-        "threshold) or uniform. Default: knapsack; uniform for --keep-ratio.",
-        rich_help_panel=METHOD,
+        "threshold), uniform, search (CaP's, step by step) or sensitivity (each group as far as "
+        "--images allow). Default: as published, else knapsack; uniform for --keep-ratio.",
+        rich_help_panel=WIDTHS,
     ),
 ]
 NormaliseOption = Annotated[
@@ -306,7 +317,7 @@ NormaliseOption = Annotated[
         metavar="NAME",
         help=f"How scores of different groups compare: {_either(Normalise)} (each group is pruned "
         "alone and judged on --images). Default: as the criterion needs.",
-        rich_help_panel=METHOD,
+        rich_help_panel=WIDTHS,
     ),
 ]
 MultipleOption = Annotated[
@@ -314,13 +325,13 @@ MultipleOption = Annotated[
     typer.Option(
         help="Widths are multiples of this number. Default: the target's, halved while every layer "
         "is too narrow for it.",
-        rich_help_panel=METHOD,
+        rich_help_panel=WIDTHS,
     ),
 ]
 FloorOption = Annotated[
     float,
     typer.Option(
-        metavar="SHARE", help="Share of each group that stays at least.", rich_help_panel=METHOD
+        metavar="SHARE", help="Share of each group that stays at least.", rich_help_panel=WIDTHS
     ),
 ]
 CandidatesOption = Annotated[
@@ -328,7 +339,15 @@ CandidatesOption = Annotated[
     typer.Option(
         help="Widths of a group that are priced, at most. Default: 16; 64 where no time is "
         "asked for.",
-        rich_help_panel=METHOD,
+        rich_help_panel=WIDTHS,
+    ),
+]
+SearchStepOption = Annotated[
+    float,
+    typer.Option(
+        metavar="SHARE",
+        help="--allocation search: share of a group's channels that goes in one step, at most.",
+        rich_help_panel=WIDTHS,
     ),
 ]
 CompensateOption = Annotated[

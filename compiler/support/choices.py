@@ -31,7 +31,9 @@ CriterionName = Literal[
     "he",
 ]
 Per = Literal["memory", "flops", "budget"]  # what Fisher information is divided by
-Allocated = Literal["knapsack", "global", "uniform"]  # how a budget is spread over channel groups
+Allocated = Literal[  # how a budget is spread over channel groups
+    "knapsack", "global", "uniform", "search", "sensitivity"
+]
 Normalise = Literal["share", "mean", "sum", "none", "cumulative", "measured"]
 TaskName = Literal[  # what a network's outputs mean
     "auto", "classify", "segment", "detect", "regress", "embed", "dense"

@@ -71,6 +71,7 @@ TINY = 1e-9  # of a budget: rounding
 COUNTED = 64  # candidate widths where no latency has to be known
 MULTIPLES = {"cpu": 8, "gpu": 32}  # channels that fill the vectors of a runtime's kernels
 
+Choose = Callable[[fx.GraphModule, Groups, Space, Price, float, int], Selection]
 Compensate = Callable[[fx.GraphModule, Groups, Selection], Selection]
 
 
@@ -105,11 +106,14 @@ class Stages:
                 removed
     damage      measures what groups lose, for the allocation that asks for it
     compensate  new weights for what stays, before each slicing
+    choose      (network, groups, space, price, budget, multiple) → what stays, for allocations
+                that look at the network (`published/`)
     """
 
     penalty: Callable[[fx.GraphModule, Groups], Penalty] | None = None
     damage: MeasuredDamage | None = None
     compensate: Compensate | None = None
+    choose: Choose | None = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +195,8 @@ def prune(
         raise InputError("a schedule chooses widths itself; leave out shares of single groups")
     if options.allocation.normalise == "measured" and stages.damage is None:
         raise InputError("what groups bear is measured on images; give some")
+    if options.allocation.kind in ("search", "sensitivity") and stages.choose is None:
+        raise InputError(f"`allocation` {options.allocation.kind} looks at images; give some")
     net = network(captured)
     key = ""
     if folder is not None:
@@ -348,8 +354,8 @@ class _Round:
             space = space_of(groups, scores, options, self.multiple, self.whole)
             if options.normalise == "measured" and run.stages.damage is not None:
                 space = replace(space, measured=run.stages.damage.losses(self.graph, space))
-            widths, skipped = self._within(run.goal, groups, space), space.skipped
-            selection = space.selection(widths)
+            widths, selection = self._within(run.goal, groups, space)
+            skipped = space.skipped
         if run.stages.compensate is not None:
             selection = run.stages.compensate(self.graph, groups, selection)
         return widths, selection, skipped
@@ -396,12 +402,44 @@ class _Round:
         layers = layers_of(skeleton, groups, space.narrow)
         return skeleton, layers.price(unit, run.table, run.precision)
 
-    def _within(self, goal: Goal, groups: Groups, space: Space) -> dict[str, int]:
-        """Widths whose network meets the round's budget."""
+    def _within(self, goal: Goal, groups: Groups, space: Space) -> tuple[dict[str, int], Selection]:
+        """Widths whose network meets the round's budget, and the channels that stay."""
+        looked = dict[tuple[tuple[str, int], ...], Selection]()
+        widths = self._widths(goal, groups, space, looked)
+        known = looked.get(tuple(sorted(widths.items())))
+        return widths, space.selection(widths) if known is None else known
+
+    def _chosen(
+        self,
+        groups: Groups,
+        space: Space,
+        price: Price,
+        looked: dict[tuple[tuple[str, int], ...], Selection],
+        budget: float,
+    ) -> dict[str, int]:
+        """By what looks at the network; what stays is noted by its widths."""
+        choose = self.run.stages.choose
+        assert choose is not None
+        selection = choose(self.graph, groups, space, price, budget, self.multiple)
+        widths = {n: group.size for n, group in space.groups.items()}
+        widths |= {n: int(mask.sum()) for n, mask in selection.keep.items()}
+        looked[tuple(sorted(widths.items()))] = selection
+        return widths
+
+    def _widths(
+        self,
+        goal: Goal,
+        groups: Groups,
+        space: Space,
+        looked: dict[tuple[tuple[str, int], ...], Selection],
+    ) -> dict[str, int]:
         run, unit = self.run, goal.unit
         skeleton, price = self._price(groups, space, unit)
         kind = kind_of(run.options.allocation, goal)
-        choose = partial(allocate, space, price, kind=kind)
+        if run.stages.choose is None:
+            choose: Callable[[float], dict[str, int]] = partial(allocate, space, price, kind=kind)
+        else:
+            choose = partial(self._chosen, groups, space, price, looked)
         before, left = self._before(unit), self._left(unit)
         target = goal.budget(before)
         start = self._start(unit, before)

@@ -38,14 +38,25 @@ from shrinkc.compiler.width.methods import (
     cumulative,
     readers_of,
 )
-from shrinkc.compiler.width.prune import Compensate, Pruning, Stages, check_goal, kind_of
+from shrinkc.compiler.width.prune import (
+    Choose,
+    Compensate,
+    Pruning,
+    Stages,
+    check_goal,
+    kind_of,
+)
 from shrinkc.compiler.width.prune import Pruned as Found
 from shrinkc.compiler.width.prune import prune as prune_graph
+from shrinkc.compiler.width.published.by_sensitivity import by_sensitivity
+from shrinkc.compiler.width.published.structural import by_search
+from shrinkc.compiler.width.sensitivity import agreement_of, correct_of
 from shrinkc.errors import InputError, UnreachableGoalError
 from shrinkc.passes.analysis.channels.channel_groups import Groups
 from shrinkc.passes.base import Skip
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.channels.slice_channels import SliceChannels
+from shrinkc.passes.criteria.base import Criterion
 from shrinkc.passes.criteria.shared.data import Batch
 from shrinkc.passes.criteria.spec import CriterionSpec, Penalty
 from shrinkc.passes.criteria.spec import Given as Criteria
@@ -129,7 +140,8 @@ class Asked:
     @property
     def looks(self) -> bool:
         """Whether images are looked at before anything is trained."""
-        return self.spec.needs != "nothing" or self.compensates or self.measures
+        looked = self.measures or self.allocation.kind in ("search", "sensitivity")
+        return self.spec.needs != "nothing" or self.compensates or looked
 
     def check(self, epochs: bool) -> None:
         """What can be known to fail before anything is loaded. Raises InputError."""
@@ -156,6 +168,11 @@ class Asked:
             raise InputError("`in_order` decides at once, `every` during a training", "give one")
         if self.measures and not images:
             raise InputError("`normalise` measured looks at images", "give `images`")
+        kind = self.allocation.kind
+        if kind in ("search", "sensitivity") and not images:
+            raise InputError(f"`allocation` {kind} looks at images", "give `images`")
+        if kind == "search" and self.in_order:
+            raise InputError("`in_order` and `allocation` search both say what stays", "give one")
         if self.steps and (self.trains or not self.compensates):
             raise InputError("`steps` of distillation follow `compensate` where nothing is trained")
         if self.every is not None and not (self.spec.scheduled and self.trains):
@@ -184,7 +201,7 @@ class Asked:
             ("allocation", widths.kind is not None, spread != "", once),
             ("normalise", widths.normalise is not None, spread != "", once),
             (
-                *("normalise", widths.normalise is not None, spread != "uniform"),
+                *("normalise", widths.normalise is not None, spread in ("knapsack", "global")),
                 "`allocation` knapsack and global",
             ),
             (
@@ -196,6 +213,12 @@ class Asked:
             (
                 *("normalise", widths.normalise == "cumulative", spec.normalise == "cumulative"),
                 f"{cumulative()}, where cumulative",
+            ),
+            (
+                "search_step",
+                widths.search_step != Allocation().search_step,
+                spread == "search",
+                "`allocation` search",
             ),
             ("candidates", widths.candidates is not None, spread != "", once),
             ("floor", widths.floor != Allocation().floor, kind != "", goal),
@@ -343,6 +366,7 @@ class Pruner:
                 self._penalty,
                 self._damage(batches, seen) if seen is not None else None,
                 fitted,
+                self._choose(criterion, batches, seen),
             ),
             measured_ms=self.measured_ms if timed else None,
             before_ms=self.measured_ms.original_ms if timed and self.measured_ms else None,
@@ -405,7 +429,8 @@ class Pruner:
         """Whether attempts are cheap: nothing is trained, measured, or chosen layer after layer."""
         asked = self.asked
         timed = self.table is not None and is_host(self.request.options.target)
-        return not (asked.trains or asked.measures or asked.in_order or timed)
+        looked = asked.allocation.kind in ("search", "sensitivity")
+        return not (asked.trains or asked.measures or asked.in_order or looked or timed)
 
     def _damage(self, batches: list[Batch], seen: Samples) -> MeasuredDamage:
         told = f"{self.asked.spec.name} {seen.digest} {len(seen)}"
@@ -414,6 +439,21 @@ class Pruner:
             *(batches, self.asked.compensates, told, request.folder, request.progress),
             task=request.options.task,
         )
+
+    def _choose(
+        self, criterion: Criterion, batches: list[Batch], seen: Samples | None
+    ) -> Choose | None:
+        """For allocations that look at the network."""
+        allocation, task = self.asked.allocation, self.request.options.task
+        match allocation.kind:
+            case "search":
+                return by_search(criterion, batches, allocation)
+            case "sensitivity":
+                if seen is not None and seen.labels is not None:
+                    return by_sensitivity(lambda _: correct_of(batches, task=task))
+                return by_sensitivity(lambda graph: agreement_of(batches, graph, task=task))
+            case _:
+                return None
 
     @property
     def _penalty(self) -> Callable[[fx.GraphModule, Groups], Penalty] | None:

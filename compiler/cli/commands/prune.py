@@ -60,6 +60,7 @@ from shrinkc.compiler.cli.options import (
     RoundsOption,
     RunsOption,
     ScaleOption,
+    SearchStepOption,
     SeedOption,
     SpeedupOption,
     StdOption,
@@ -111,6 +112,7 @@ def prune(
     multiple: MultipleOption = None,
     floor: FloorOption = 0.1,
     candidates: CandidatesOption = None,
+    search_step: SearchStepOption = 0.1,
     compensate: CompensateOption = None,
     in_order: InOrderOption = False,
     images: ImagesOption = None,
@@ -164,7 +166,7 @@ def prune(
     seen = _Seen(reading, images, labels, limit, evaluation, train, loss_of(loss))
     how = _How(criterion, compensate, epochs, steps, strength, every, per, in_order)
     goal = _goal(speedup, budget_ms, macs, params, channels)
-    widths = Allocation(allocation, normalise, multiple, floor, candidates)
+    widths = Allocation(allocation, normalise, multiple, floor, candidates, search_step)
     recipe = Recipe(epochs or 10, round_epochs, batch=batch, learning_rate=learning_rate, seed=seed)
     _run(asked, seen, how, goal, Pruning(widths, rounds, recipe, _shares(keep or [])), plot)
 
