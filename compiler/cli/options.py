@@ -535,6 +535,24 @@ PerOption = Annotated[
         rich_help_panel=METHOD,
     ),
 ]
+OneByOneOption = Annotated[
+    bool,
+    typer.Option(
+        "--one-by-one",
+        help="Prune one group after the other, each scored in the network so far, with "
+        "--round-epochs behind each, as published for hrank.",
+        rich_help_panel=TRAINING,
+    ),
+]
+InitialOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The network before it was trained: what is left of it is where every training "
+        "starts, as published for dropnet.",
+        rich_help_panel=TRAINING,
+    ),
+]
 StrengthOption = Annotated[
     float | None,
     typer.Option(

@@ -82,6 +82,10 @@ class Pruning:
     rounds        of scoring and slicing; the budget falls by the same factor in each
     recipe        of training; `epochs` at the end, `search_epochs` (none: 1) between rounds and of
                   training with a penalty or by a criterion's own schedule
+    one_by_one    groups are sliced one after the other, each scored in the network so far, with
+                  `search_epochs` of training behind each
+    initial       the network before it was trained: what is left of it is where every training
+                  starts
     keep          channel group → share of its channels that stays, other groups whole: instead of
                   a goal
     """
@@ -90,6 +94,8 @@ class Pruning:
     rounds: int = 1
     recipe: Recipe = field(default_factory=Recipe)
     keep: Mapping[str, float] = field(default_factory=dict[str, float])
+    one_by_one: bool = False
+    initial: fx.GraphModule | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_whole("rounds", self.rounds, 1)
@@ -197,10 +203,13 @@ def prune(
         raise InputError("what groups bear is measured on images; give some")
     if options.allocation.kind in ("search", "sensitivity") and stages.choose is None:
         raise InputError(f"`allocation` {options.allocation.kind} looks at images; give some")
+    if options.initial is not None and train is None:
+        raise InputError("`initial` is where trainings start; give `train`")
     net = network(captured)
     key = ""
     if folder is not None:
-        told = (criterion.name, schedule, seen, goal, options, train and train.digest)
+        start = options.initial and digest_of(options.initial, "")
+        told = (criterion.name, schedule, seen, goal, options, start, train and train.digest)
         key = digest_of(net.graph, str(told))[:12]
     trainer = None
     if train is not None:
@@ -269,6 +278,7 @@ class _Run:
 
     def pruned(self) -> Pruned:
         graph, history = copy_graph(self.net.graph), list[LogRow]()
+        reset = None if self.options.initial is None else _Reset.of(self.options.initial, graph)
         groups = channel_groups(graph)
         whole = {group.name: group.size for group in groups.groups}
         widths, skipped = dict(whole), dict[Skip, None]()
@@ -288,10 +298,16 @@ class _Run:
                 with self.progress.task(f"Choosing widths, round {number} of {rounds}"):
                     chosen, selection, reasons = step.chosen()
             skipped |= dict.fromkeys(reasons)
-            with self.progress.task("Slicing; compared with the masked network in float64"):
-                graph, done = run_slicing(graph, SliceChannels(selection))
-            skipped |= dict.fromkeys(done.skipped)
+            if self.options.one_by_one:
+                graph, rows = self._one_by_one(graph, selection)
+                history += rows
+            else:
+                with self.progress.task("Slicing; compared with the masked network in float64"):
+                    graph, done = run_slicing(graph, SliceChannels(selection))
+                skipped |= dict.fromkeys(done.skipped)
             widths |= chosen
+            if reset is not None:
+                graph = reset.after(selection)
             if self.trainer is not None:
                 last = number == rounds
                 epochs = self.options.recipe.epochs if last else self.short
@@ -299,6 +315,26 @@ class _Run:
                 name = f"{name}-{digest_of(graph, '')[:8]}"
                 history += self.trainer.fit(graph.train(), name, epochs).history
         return self._result(graph.eval(), whole, widths, tuple(skipped), tuple(history))
+
+    def _one_by_one(
+        self, graph: fx.GraphModule, selection: Selection
+    ) -> tuple[fx.GraphModule, list[LogRow]]:
+        """As many channels of each group as were chosen; which of them is decided anew."""
+        counts = {name: int(mask.sum()) for name, mask in selection.keep.items()}
+        order = [g.name for g in channel_groups(graph).groups if g.name in counts]
+        history: list[LogRow] = []
+        for number, name in enumerate(order, 1):
+            groups = channel_groups(graph)
+            one = selected(groups, scored(self.criterion, graph, groups), {name: counts[name]})
+            if self.stages.compensate is not None:
+                one = self.stages.compensate(graph, groups, one)
+            with self.progress.task(f"Slicing group {number} of {len(order)}"):
+                graph, _ = run_slicing(graph, SliceChannels(one))
+            if self.trainer is not None and number < len(order):
+                run = f"group-{number}-{digest_of(graph, '')[:8]}"
+                history += self.trainer.fit(graph.train(), run, self.short).history
+                graph = graph.eval()
+        return graph, history
 
     @property
     def short(self) -> int:
@@ -320,6 +356,27 @@ class _Run:
             after = predicted_ms(folded, self.table, self.precision)
         found = tuple(Width(name, size, widths[name]) for name, size in whole.items())
         return Pruned(folded, self.net.folded, graph, found, before, after, skipped, history)
+
+
+@dataclass(eq=False)
+class _Reset:
+    """What is left of the network before it was trained."""
+
+    graph: fx.GraphModule
+
+    @classmethod
+    def of(cls, initial: fx.GraphModule, trained: fx.GraphModule) -> _Reset:
+        """Raises InputError for another network."""
+        graph = network(initial).graph
+        shapes = [{n: p.shape for n, p in g.state_dict().items()} for g in (graph, trained)]
+        if str(graph.graph) != str(trained.graph) or shapes[0] != shapes[1]:
+            raise InputError("`initial` is another network than the one that is pruned")
+        return cls(graph)
+
+    def after(self, selection: Selection) -> fx.GraphModule:
+        """The same channels go; a copy to train."""
+        self.graph = SliceChannels(Selection(selection.keep))(self.graph).graph_module
+        return copy_graph(self.graph)
 
 
 @dataclass(frozen=True, eq=False)

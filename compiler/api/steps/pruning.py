@@ -166,6 +166,10 @@ class Asked:
             raise InputError("`in_order` compensates every layer", "leave out `compensate`")
         if self.in_order and self.every is not None:
             raise InputError("`in_order` decides at once, `every` during a training", "give one")
+        if self.options.one_by_one and (self.in_order or self.options.rounds > 1):
+            raise InputError("`one_by_one` is an order of its own", "leave out the other")
+        if self.options.one_by_one and self.options.initial is not None:
+            raise InputError("`initial` resets rounds, `one_by_one` has none", "give one")
         if self.measures and not images:
             raise InputError("`normalise` measured looks at images", "give `images`")
         kind = self.allocation.kind
@@ -181,6 +185,7 @@ class Asked:
         if epochs and not self.trains:
             raise InputError("`epochs` of what?", "give `train`, or `images` and `labels`")
         self._refuse_unread()
+        self._refuse_untrained()
         if self.trains:
             require_training()
 
@@ -195,8 +200,6 @@ class Asked:
         kind = "" if self.goal is None else kind_of(self.allocation, self.goal)
         spread = kind if self.every is None else ""  # a schedule spreads it itself
         once, goal = "what removes channels at once, for a goal", "a goal"
-        rounds = "pruning and training in turn: give `train`, and a goal"
-        penalty = "strength" in spec.reads
         refuse_unread(
             ("allocation", widths.kind is not None, spread != "", once),
             ("normalise", widths.normalise is not None, spread != "", once),
@@ -222,16 +225,6 @@ class Asked:
             ),
             ("candidates", widths.candidates is not None, spread != "", once),
             ("floor", widths.floor != Allocation().floor, kind != "", goal),
-            ("rounds", self.options.rounds > 1, trains and spread != "", rounds),
-            (
-                *("round_epochs", recipe.search_epochs is not None),
-                trains and (self.options.rounds > 1 or penalty or self.every is not None),
-                "`rounds`, `every`, and criteria that train with a penalty first",
-            ),
-            (
-                *("strength", self.strength is not None, penalty and trains),
-                f"{readers_of('strength')}, with `train`, or `epochs` and `labels`",
-            ),
             ("per", self.per is not None, "per" in spec.reads, readers_of("per")),
             (
                 "seed",
@@ -252,6 +245,28 @@ class Asked:
             (
                 *("labels", self.labels, "labels" in spec.reads or self.teaches),
                 f"{readers_of('labels')}, and for `epochs` of training on `images`",
+            ),
+        )
+
+    def _refuse_untrained(self) -> None:
+        """Raises InputError for what only a training reads."""
+        options, trains = self.options, self.trains
+        goal = self.goal is not None and self.every is None
+        penalty = "strength" in self.spec.reads
+        turns = options.rounds > 1 or options.one_by_one
+        in_turn = "pruning and training in turn: give `train`, and a goal"
+        refuse_unread(
+            ("initial", options.initial is not None, trains, "a training: give `train`"),
+            ("one_by_one", options.one_by_one, trains and goal, in_turn),
+            ("rounds", options.rounds > 1, trains and goal, in_turn),
+            (
+                *("round_epochs", options.recipe.search_epochs is not None),
+                trains and (turns or penalty or self.every is not None),
+                "`rounds`, `one_by_one`, `every`, and criteria that train with a penalty first",
+            ),
+            (
+                *("strength", self.strength is not None, penalty and trains),
+                f"{readers_of('strength')}, with `train`, or `epochs` and `labels`",
             ),
         )
 

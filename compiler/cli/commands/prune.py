@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ from shrinkc.compiler.cli.options import (
     EveryOption,
     FloorOption,
     ImagesOption,
+    InitialOption,
     InOrderOption,
     InputOption,
     KeepOption,
@@ -46,6 +47,7 @@ from shrinkc.compiler.cli.options import (
     ModelArgument,
     MultipleOption,
     NormaliseOption,
+    OneByOneOption,
     OpsetOption,
     OptionalTargetOption,
     OutOption,
@@ -83,6 +85,8 @@ from shrinkc.compiler.cli.tasks import asked_of, loss_of
 from shrinkc.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import fx
+
     from shrinkc.compiler.api.prune import Pruned
     from shrinkc.compiler.cost.goal import Goal
     from shrinkc.compiler.support.choices import CriterionName, Per
@@ -131,6 +135,8 @@ def prune(
     epochs: EpochsOption = None,
     rounds: RoundsOption = 1,
     round_epochs: RoundEpochsOption = None,
+    one_by_one: OneByOneOption = False,
+    initial: InitialOption = None,
     every: EveryOption = None,
     per: PerOption = None,
     strength: StrengthOption = None,
@@ -150,25 +156,47 @@ def prune(
     Without --target nothing is compiled: --out holds model.safetensors, for shrinkc compile.
     """
     from shrinkc.compiler.recover.recipe import Recipe
-    from shrinkc.compiler.report.plots import require_plot
-    from shrinkc.compiler.support.unread import refuse_unread
     from shrinkc.compiler.width.allocation import Allocation
     from shrinkc.compiler.width.prune import Pruning
 
-    if plot is not None:
-        require_plot(plot)
     judged = asked_of(task, metric, output_weights)
     asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, judged)
     reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)
-    reading.refuse_unread(images, evaluation, train)
-    labelled = (evaluation, train) != (None, None) or labels or target is not None
-    refuse_unread(("classes", classes is not None, labelled, LABELS_READ))
+    _refuse_early(reading, plot, (images, evaluation, train), labels or target is not None)
     seen = _Seen(reading, images, labels, limit, evaluation, train, loss_of(loss))
     how = _How(criterion, compensate, epochs, steps, strength, every, per, in_order)
     goal = _goal(speedup, budget_ms, macs, params, channels)
     widths = Allocation(allocation, normalise, multiple, floor, candidates, search_step)
     recipe = Recipe(epochs or 10, round_epochs, batch=batch, learning_rate=learning_rate, seed=seed)
-    _run(asked, seen, how, goal, Pruning(widths, rounds, recipe, _shares(keep or [])), plot)
+    start = None if initial is None else _initial(asked, initial)
+    options = Pruning(widths, rounds, recipe, _shares(keep or []), one_by_one, start)
+    _run(asked, seen, how, goal, options, plot)
+
+
+def _refuse_early(
+    reading: Reading,
+    plot: Path | None,
+    given: tuple[Path | None, Path | None, Path | None],
+    labelled: bool,
+) -> None:
+    """Raises InputError for a plot that cannot be drawn, and for what would be read of images that
+    are not `given`: those to look at, to judge and to train on."""
+    from shrinkc.compiler.report.plots import require_plot
+    from shrinkc.compiler.support.unread import refuse_unread
+
+    if plot is not None:
+        require_plot(plot)
+    reading.refuse_unread(*given)
+    labelled = labelled or given[1:] != (None, None)
+    refuse_unread(("classes", reading.classes is not None, labelled, LABELS_READ))
+
+
+def _initial(asked: Asked, path: Path) -> fx.GraphModule:
+    """Captured as the model is."""
+    from shrinkc.compiler.api.steps.network import subject_of
+
+    subject = subject_of(replace(asked.file, path=path), shapes_of(asked.inputs))
+    return subject.layered(progress())
 
 
 @dataclass(frozen=True)

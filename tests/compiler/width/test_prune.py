@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +24,7 @@ from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.recover.recipe import Recipe, Trainer
 from shrinkc.compiler.support.choices import Allocated
+from shrinkc.compiler.train.train import Result
 from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.methods import spec_of
 from shrinkc.compiler.width.prune import Pruned, Pruning, Stages, channel_multiple, prune
@@ -457,3 +458,83 @@ def test_an_object_of_ours_is_used_as_by_its_name() -> None:
 def test_what_is_no_criterion(criterion: Any) -> None:
     with pytest.raises(InputError, match=r"`criterion` .*: give one of l1, l2, .* or an object"):
         spec_of(criterion)
+
+
+# --- published iterations ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The first channels are the least important; notes how wide the groups were."""
+
+    seen: list[dict[str, int]]
+    name: ClassVar[str] = "watched"
+
+    def scores(self, graph_module: fx.GraphModule, groups: Groups) -> Scores:
+        self.seen.append({g.name: g.size for g in groups.groups})
+        return {g.name: np.arange(1.0, g.size + 1) for g in groups.groups}
+
+
+class Untrained:
+    """In place of `Trainer.fit`: notes the network as it is given."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[str, dict[str, Tensor]]] = []
+
+    def __call__(self, model: nn.Module, name: str, _epochs: int, *_: object) -> Any:
+        self.given.append((name, {n: p.detach().clone() for n, p in model.named_parameters()}))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(1.0)
+        return Result(model, (), 0, 0.0)
+
+
+def untrained(monkeypatch: pytest.MonkeyPatch) -> Untrained:
+    found = Untrained()
+    monkeypatch.setattr(Trainer, "fit", lambda _, *args: found(*args))
+    return found
+
+
+def test_groups_go_one_by_one_with_training_behind_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As HRank is published: a layer is scored once those before it are pruned and trained."""
+    trained, watched = untrained(monkeypatch), Watched([])
+    options = Pruning(Allocation("uniform", multiple=1), recipe=QUICK, one_by_one=True)
+    result = prune(
+        *(captured(), Steps(), "fp32", watched, Goal.channels(0.5)),
+        options=options,
+        train=images(),
+    )
+    sizes = {w.group: (w.before, w.after) for w in result.widths if w.after < w.before}
+    names = list(sizes)
+    assert len(names) >= 2
+    for number, seen in enumerate(watched.seen[1:]):  # the first decides how many stay
+        for place, name in enumerate(names):
+            assert seen[name] == sizes[name][place < number]
+    assert len(watched.seen) == 1 + len(names)
+    assert [name.rsplit("-", 1)[0] for name, _ in trained.given] == [
+        *(f"group-{number}" for number in range(1, len(names))),
+        "fine-tuning",
+    ]
+
+
+def test_every_training_starts_at_the_initial_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As DropNet is published: what is left goes back to what it was before the training."""
+    trained = untrained(monkeypatch)
+    torch.manual_seed(1)
+    initial = captured()
+    with torch.no_grad():
+        for number, parameter in enumerate(initial.parameters()):
+            parameter.copy_(torch.arange(parameter.numel()).view_as(parameter) + 1000.0 * number)
+    options = Pruning(Allocation("uniform", multiple=1), 2, QUICK, initial=initial)
+    given = captured(), Steps(), "fp32", Watched([]), Goal.channels(0.5)
+    prune(*given, options=options, train=images())
+    assert [name.rsplit("-", 1)[0] for name, _ in trained.given] == ["round-1", "fine-tuning"]
+    whole = dict(initial.named_parameters())
+    name = next(n for n, p in whole.items() if p.ndim == 4)
+    for _, parameters in trained.given:
+        left = len(parameters[name])  # the last channels stay, with the weights that they had
+        assert left < len(whole[name])
+        assert torch.equal(parameters[name], whole[name][-left:].float())
+    other = capture(nn.Sequential(nn.Conv2d(3, 4, 1)), (torch.randn(1, 3, SIZE, SIZE),))
+    with pytest.raises(InputError, match="`initial` is another network"):
+        prune(*given, options=replace(options, initial=other), train=images())
