@@ -90,7 +90,7 @@ def prepare(graph: fx.GraphModule, plan: DepthPlan, activation: nn.Module | None
     removed = set(plan.removed)
     for node in graph.graph.nodes:  # a span may begin behind one that goes
         if node.name in removed and node.all_input_nodes:
-            source = node.all_input_nodes[0].name
+            source: str = node.all_input_nodes[0].name
             gone[node.name] = gone.get(source, source)
     merged = tuple((gone.get(source, source), sink) for source, sink in plan.merged)
     if plan.identity:

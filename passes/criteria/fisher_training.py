@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -165,15 +164,15 @@ class FisherSchedule:
         until: Callable[[Keep], bool],
         multiple: int,
     ) -> tuple[fx.GraphModule, FisherPruning]:
-        if self.per == "memory":
-            memory = memory_per_channel(graph_module, groups)  # the same at all widths
+        memory = memory_per_channel(graph_module, groups)  # the same at all widths
 
-            def cost(_: Keep) -> Mapping[str, float]:
+        def takes(keep: Keep) -> Mapping[str, float]:
+            if self.per == "memory":
                 return memory
+            return cost(keep) if self.per == "budget" else macs_per_channel(*given, keep)
 
-        elif self.per == "flops":
-            cost = partial(macs_per_channel, graph_module, groups)
-        return fisher_network(graph_module, groups, cost, until, self.every, multiple)
+        given = graph_module, groups
+        return fisher_network(*given, takes, until, self.every, multiple)
 
     def removals(self, steps: int, multiple: int) -> int:
         return steps // (self.every * multiple)
