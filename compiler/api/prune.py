@@ -152,6 +152,7 @@ def prune(
     compensate: bool | None = None,
     steps: int | None = None,
     strength: float | None = None,
+    drop_below: float | None = None,
     every: int | None = None,
     per: Per | None = None,
     in_order: bool = False,
@@ -179,15 +180,14 @@ def prune(
         images: for criteria and compensation, which see `limit` of them, and for int8.
         labels: class folders of `images` are labels; with `epochs` they are trained on. Labels that
             come with tensors are always used by criteria.
-        evaluation: other images, to judge on; labels give top-1.
-        train: images to train on afterwards, for `epochs` (None: the recipe's).
-        options: of the allocation, of rounds, of training.
+        evaluation, train: other images, to judge and to train on, `epochs` long; options: the rest.
         compensate: fit what is left by least squares; None: with `images`, or as published.
         steps: of distillation behind compensation, where nothing is trained; None: the default.
-        strength: of the penalty of criteria that train with one; None: the authors'.
+        strength: of the penalty of criteria that train with one; None: the authors'. drop_below:
+            root mean square weight of a branch's last layer at which ssl drops the branch.
         every: steps between two removals, for criteria that remove channels while training.
         per: what group-fisher divides by: "memory", "flops", "budget"; None: as published.
-        in_order: choose layer after layer (He et al., 2017; Xie et al., 2021).
+        in_order: choose layer after layer, as He et al. (2017) do.
         precision: "fp32" or "int8", of the files and of what the table is asked.
         task, metric, loss, opset, threads, runs, folder, name, command, progress: as of `plan`.
 
@@ -199,7 +199,7 @@ def prune(
     if keep:
         check_kind("keep", keep, Mapping, "a dictionary: channel group → share of its channels")
         options = replace(options, keep=keep)
-    told = (compensate, steps, strength, every, per, in_order, labels, limit)
+    told = compensate, steps, strength, drop_below, every, per, in_order, labels, limit
     asked = Asked.of(spec, goal, options, told, images is not None, train is not None, epochs)
     files = options_of(target or "", precision, opset, threads, runs)
     asked.check_files(files)

@@ -553,6 +553,15 @@ InitialOption = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
+DropBelowOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="WEIGHT",
+        help="ssl: the penalty is on whole residual branches too; those go whose last layer's root "
+        "mean square weight it has brought down to this.",
+        rich_help_panel=TRAINING,
+    ),
+]
 StrengthOption = Annotated[
     float | None,
     typer.Option(

@@ -112,6 +112,7 @@ class Stages:
                 removed
     damage      measures what groups lose, for the allocation that asks for it
     compensate  new weights for what stays, before each slicing
+    drop        what is left of the network behind the training with the penalty, before channels go
     choose      (network, groups, space, price, budget, multiple) → what stays, for allocations
                 that look at the network (`published/`)
     """
@@ -120,6 +121,7 @@ class Stages:
     damage: MeasuredDamage | None = None
     compensate: Compensate | None = None
     choose: Choose | None = None
+    drop: Callable[[fx.GraphModule], fx.GraphModule] | None = None
 
 
 @dataclass(frozen=True)
@@ -286,6 +288,10 @@ class _Run:
         if penalty is not None and self.trainer is not None:
             hooks = Hooks(penalty=penalty(graph, groups))
             history += self.trainer.fit(graph, "penalty", self.short, hooks).history
+        if self.stages.drop is not None:
+            graph = self.stages.drop(graph)
+            left = {group.name for group in channel_groups(graph).groups}
+            widths |= dict.fromkeys(whole.keys() - left, 0)
         at_once = self.goal is None or self.schedule is not None
         rounds = 1 if at_once else self.options.rounds
         for number in range(1, rounds + 1):

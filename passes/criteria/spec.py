@@ -50,6 +50,7 @@ class CriterionSpec:
     normalise    how its scores are made comparable between groups
     allocation   how the budget is spread, as published; None: as the goal's unit asks for
     penalty      (network, groups, strength) → added to the loss of a training before anything goes
+    depth        the same penalty on whole residual branches besides, which may then go
     strength     (network, groups) → of the penalty, as published
     compensates  as published: what is left is fitted to what the network computed, before a
                  training too
@@ -65,6 +66,7 @@ class CriterionSpec:
     normalise: Normalise = "share"
     allocation: Literal["knapsack", "global", "uniform"] | None = None
     penalty: Callable[[fx.GraphModule, Groups, float], Penalty] | None = None
+    depth: Callable[[fx.GraphModule, Groups, float], Penalty] | None = None
     strength: Callable[[fx.GraphModule, Groups], float] | None = None
     compensates: bool = False
     scheduled: bool = False
@@ -76,6 +78,7 @@ class CriterionSpec:
         """Options that not every criterion reads."""
         read = {
             "strength": self.penalty is not None,
+            "drop_below": self.depth is not None,
             "every": self.scheduled,
             "per": self.divides,
             "seed": self.seeded,

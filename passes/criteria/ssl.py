@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
@@ -188,5 +189,10 @@ def _around(node: fx.Node, layer: fx.Node) -> bool:
 
 
 STRUCTURED_SPARSITY = CriterionSpec(
-    "ssl", SSL, lambda given: SSL(), penalty=ssl_penalty, strength=lambda graph, groups: 1e-4
+    "ssl",
+    SSL,
+    lambda given: SSL(),
+    penalty=ssl_penalty,
+    depth=partial(ssl_penalty, kinds=("filter", "channel", "depth")),
+    strength=lambda graph, groups: 1e-4,
 )

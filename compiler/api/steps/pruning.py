@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, fx
@@ -48,6 +48,7 @@ from shrinkc.compiler.width.prune import (
 )
 from shrinkc.compiler.width.prune import Pruned as Found
 from shrinkc.compiler.width.prune import prune as prune_graph
+from shrinkc.compiler.width.published.branches import without_branches
 from shrinkc.compiler.width.published.by_sensitivity import by_sensitivity
 from shrinkc.compiler.width.published.structural import by_search
 from shrinkc.compiler.width.sensitivity import agreement_of, correct_of
@@ -80,6 +81,7 @@ class Asked:
     compensate: bool | None
     steps: int | None
     strength: float | None
+    drop_below: float | None
     every: int | None
     per: Per | None
     in_order: bool
@@ -95,7 +97,17 @@ class Asked:
         spec: CriterionSpec,
         goal: Goal | None,
         options: Pruning,
-        told: tuple[bool | None, int | None, float | None, int | None, Per | None, bool, bool, int],
+        told: tuple[
+            bool | None,
+            int | None,
+            float | None,
+            float | None,
+            int | None,
+            Per | None,
+            bool,
+            bool,
+            int,
+        ],
         images: bool,
         train: bool,
         epochs: int | None,
@@ -104,7 +116,7 @@ class Asked:
         InputError for what can be known to fail before anything is loaded."""
         if epochs is not None:
             options = replace(options, recipe=replace(options.recipe, epochs=epochs))
-        teaches = told[6] and epochs is not None and not train
+        teaches = told[7] and epochs is not None and not train
         asked = cls(spec, goal, options, *told, train or teaches, images, teaches)
         asked.check(epochs is not None)
         return asked
@@ -124,6 +136,11 @@ class Asked:
         if divided and options.kind is None and options.normalise is None:
             options = replace(options, kind="global")
         return as_published(options, self.spec)
+
+    @property
+    def particular(self) -> str:
+        """What single criteria read: runs that differ in it share nothing in a folder."""
+        return f"{self.per} {self.strength} {self.drop_below}"
 
     @property
     def compensates(self) -> bool:
@@ -268,12 +285,18 @@ class Asked:
                 *("strength", self.strength is not None, penalty and trains),
                 f"{readers_of('strength')}, with `train`, or `epochs` and `labels`",
             ),
+            (
+                *("drop_below", self.drop_below is not None),
+                "drop_below" in self.spec.reads and trains,
+                f"{readers_of('drop_below')}, with `train`, or `epochs` and `labels`",
+            ),
         )
 
     def _check_numbers(self) -> None:
         check_whole("limit", self.limit, 1)
-        if self.strength is not None:
-            check_number("strength", self.strength)
+        for name, value in (("strength", self.strength), ("drop_below", self.drop_below)):
+            if value is not None:
+                check_number(name, value)
         for name, value, least in (("steps", self.steps, 0), ("every", self.every, 1)):
             if value is not None:
                 check_whole(name, value, least)
@@ -376,12 +399,13 @@ class Pruner:
             *(self.graph, self.table, self.request.options.precision, criterion, asked.goal),
             options=options,
             train=self.teaching,
-            seen=f"{spec.name} {by_cost} {asked.per} {digest} {asked.compensates}{order}",
+            seen=f"{spec.name} {by_cost} {digest} {asked.compensates}{order} {asked.particular}",
             stages=Stages(
                 self._penalty,
                 self._damage(batches, seen) if seen is not None else None,
                 fitted,
                 self._choose(criterion, batches, seen),
+                self._drop,
             ),
             measured_ms=self.measured_ms if timed else None,
             before_ms=self.measured_ms.original_ms if timed and self.measured_ms else None,
@@ -471,11 +495,17 @@ class Pruner:
                 return None
 
     @property
+    def _drop(self) -> Callable[[fx.GraphModule], fx.GraphModule] | None:
+        below = self.asked.drop_below
+        return None if below is None else partial(without_branches, threshold=below)
+
+    @property
     def _penalty(self) -> Callable[[fx.GraphModule, Groups], Penalty] | None:
         spec, asked = self.asked.spec, self.asked.strength
         if spec.penalty is None or self.teaching is None:
             return None
-        penalty, published = spec.penalty, spec.strength
+        deep = spec.depth if self.asked.drop_below is not None else None
+        penalty, published = deep or spec.penalty, spec.strength
 
         def built(graph: fx.GraphModule, groups: Groups) -> Penalty:
             given = asked if asked is not None or published is None else published(graph, groups)

@@ -29,6 +29,7 @@ from shrinkc.compiler.cli.options import (
     ClassesOption,
     CompensateOption,
     CriterionOption,
+    DropBelowOption,
     EpochsOption,
     EvaluationOption,
     EveryOption,
@@ -140,6 +141,7 @@ def prune(
     every: EveryOption = None,
     per: PerOption = None,
     strength: StrengthOption = None,
+    drop_below: DropBelowOption = None,
     steps: StepsOption = None,
     batch: BatchOption = 128,
     learning_rate: RateOption = 0.02,
@@ -164,7 +166,7 @@ def prune(
     reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)
     _refuse_early(reading, plot, (images, evaluation, train), labels or target is not None)
     seen = _Seen(reading, images, labels, limit, evaluation, train, loss_of(loss))
-    how = _How(criterion, compensate, epochs, steps, strength, every, per, in_order)
+    how = _How(criterion, compensate, epochs, steps, strength, drop_below, every, per, in_order)
     goal = _goal(speedup, budget_ms, macs, params, channels)
     widths = Allocation(allocation, normalise, multiple, floor, candidates, search_step)
     recipe = Recipe(epochs or 10, round_epochs, batch=batch, learning_rate=learning_rate, seed=seed)
@@ -221,6 +223,7 @@ class _How:
     epochs: int | None
     steps: int | None
     strength: float | None
+    drop_below: float | None
     every: int | None
     per: Per | None
     in_order: bool
@@ -269,6 +272,7 @@ def _run(
         compensate=how.compensate,
         steps=how.steps,
         strength=how.strength,
+        drop_below=how.drop_below,
         every=how.every,
         per=how.per,
         in_order=how.in_order,

@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 import torch
 from channel_networks import graph_of
-from torch import nn
+from small_networks import CifarBasic, conv
+from torch import Tensor, nn
 
 import shrinkc
+from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.goal import Goal
+from shrinkc.compiler.recover.recipe import Recipe
 from shrinkc.compiler.width.allocation import Allocation, Space, UnreachableError, space_of
 from shrinkc.compiler.width.prune import Pruning
+from shrinkc.compiler.width.published.branches import without_branches
 from shrinkc.compiler.width.published.by_sensitivity import by_sensitivity, widths_within
 from shrinkc.compiler.width.sensitivity import SensitivityCurve
 from shrinkc.errors import InputError
@@ -135,3 +139,50 @@ def test_a_command_reaches_them(criterion: str, kind: str) -> None:
     assert all(0.1 * w.before <= w.after <= w.before for w in found.widths)
     with pytest.raises(InputError, match=f"`allocation` {kind} looks at images"):
         shrinkc.prune(*given, goal=Goal.macs(0.6), criterion="l1", options=options)
+
+
+# --- branches that go as a whole -----------------------------------------------------------------
+
+
+class TwoBranches(nn.Module):
+    """A stream of eight channels and two residual blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.first, self.second = conv(3, 8, 3), CifarBasic(8, 8), CifarBasic(8, 8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.second(self.first(self.stem(x))).mean((2, 3)))
+
+
+def test_a_branch_that_is_zero_goes_and_its_shortcut_stays() -> None:
+    """The first block's last weights have a root mean square of 1e-4; without the block x stays,
+    less what its last activation cuts off."""
+    model = TwoBranches().eval()
+    model.first.two[0].weight.data.fill_(1e-4)
+    graph = capture(model, (X[:1],))
+    assert str(without_branches(graph, 0.9e-4).graph) == str(graph.graph)
+    found = without_branches(graph, 1.1e-4)
+    left = {name for name, _ in found.named_parameters()}
+    assert not any(name.startswith("first.") for name in left)
+    assert any(name.startswith("second.") for name in left)
+    with torch.no_grad():
+        stream = model.second(model.stem(X[:2]).relu())
+        want = model.head(stream.mean((2, 3)))
+        assert torch.allclose(found(X[:2])[0], want, atol=1e-6)
+
+
+def test_branches_go_behind_the_penalty() -> None:
+    recipe = Recipe(epochs=1, batch=8)
+    options = Pruning(Allocation(multiple=1), recipe=recipe)
+    given = TwoBranches().eval(), X[:1]
+    more: dict[str, Any] = {"criterion": "ssl", "train": (X, LABELS), "options": options}
+    found = shrinkc.prune(*given, goal=Goal.channels(0.5), drop_below=100.0, **more)
+    gone = {w.group for w in found.widths if w.after == 0}
+    assert {name.partition(".")[0] for name in gone} == {"first", "second"}
+    kept = shrinkc.prune(*given, goal=Goal.channels(0.5), drop_below=1e-9, **more)
+    assert all(w.after > 0 for w in kept.widths)
+    with pytest.raises(InputError, match=r"`drop_below` has no effect here: .* ssl, with"):
+        shrinkc.prune(*given, goal=Goal.channels(0.5), drop_below=0.1, criterion="l1")
