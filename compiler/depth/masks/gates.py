@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 import torch
 from torch import Tensor, fx, nn
@@ -63,14 +64,21 @@ class Search:
         return [o.priced(cost) for o, cost in zip(self.options, costs, strict=True)]
 
     def keeping(self, count: int, scores: Sequence[float]) -> list[int]:
-        """The options that save most while the `count` units with the largest scores stay."""
+        """The options that save most while the `count` units with the largest scores stay; where
+        the others make no option by themselves, the one of the smallest mean score that is made of
+        as many units or fewer."""
         order = sorted(range(len(scores)), key=lambda i: -scores[i])
         kept = set(order[:count])
         free = [i for i, units in enumerate(self.members) if kept.isdisjoint(units)]
         chosen = best_disjoint(
             [Interval(o.first, o.last, o.saving_ms) for o in (self.options[i] for i in free)]
         )
-        return [free[i] for i in chosen]
+        if chosen:
+            return [free[i] for i in chosen]
+        most = len(scores) - count
+        some = [(i, units) for i, units in enumerate(self.members) if 0 < len(units) <= most]
+        few = [(mean(scores[unit] for unit in units), i) for i, units in some]
+        return [i for _, i in sorted(few)[:1]]
 
     def closed(self, chosen: Sequence[int]) -> list[int]:
         """The units that the chosen options are made of."""

@@ -210,6 +210,18 @@ def test_keeping_a_number_of_units_keeps_the_largest_scores(net: Network) -> Non
         assert set(closed).isdisjoint(range(len(scores) - count, len(scores)))
 
 
+def test_a_unit_that_makes_no_option_alone_leaves_its_place_to_the_next(net: Network) -> None:
+    """The stem's activation saves nothing by itself: without its neighbour it stays."""
+    merges, _ = depth_options(net, price_of(ByWork(), "fp32"), ("merge",))
+    space = search_space(net, merges)
+    alone = {units[0] for units in space.members if len(units) == 1}
+    (stem,) = set(range(len(space.units))) - alone
+    scores = [1.0 + i for i in range(len(space.units))]
+    scores[stem] = 0.0
+    chosen = space.keeping(len(scores) - 1, scores)
+    assert space.closed(chosen) == [min(alone)]
+
+
 # --- methods -------------------------------------------------------------------------------------
 
 QUICK = Trained(Recipe(epochs=1, steps=2, batch=16))
