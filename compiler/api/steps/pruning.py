@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -22,7 +23,7 @@ from shrinkc.compiler.recover.compensate import compensate as compensated
 from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.recover.recipe import TRAINING, trainer_for
 from shrinkc.compiler.support.checks import check_number, check_whole
-from shrinkc.compiler.support.choices import is_host
+from shrinkc.compiler.support.choices import Per, is_host
 from shrinkc.compiler.support.progress import Silent
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.support.unread import refuse_unread
@@ -34,29 +35,56 @@ from shrinkc.compiler.width.layer_by_layer import in_order as layer_after_layer
 from shrinkc.compiler.width.measured_damage import MeasuredDamage
 from shrinkc.compiler.width.methods import (
     CRITERIA,
+    as_published,
     chosen_by_cost,
-    comparable,
     cumulative,
     readers_of,
 )
-from shrinkc.compiler.width.prune import Compensate, Pruning, Stages, check_goal, kind_of
+from shrinkc.compiler.width.prune import (
+    Compensate,
+    Look,
+    Pruning,
+    Stages,
+    check_goal,
+    kind_of,
+)
 from shrinkc.compiler.width.prune import Pruned as Found
 from shrinkc.compiler.width.prune import prune as prune_graph
+from shrinkc.compiler.width.published.branches import without_branches
+from shrinkc.compiler.width.published.by_sensitivity import by_sensitivity
+from shrinkc.compiler.width.published.structural import by_search
 from shrinkc.compiler.width.search.judge import Lesson
 from shrinkc.compiler.width.search.methods import SEARCHES, Search, method_of
 from shrinkc.compiler.width.search.searcher import Searcher, parted
+from shrinkc.compiler.width.sensitivity import agreement_of, correct_of
 from shrinkc.errors import InputError, UnreachableGoalError
 from shrinkc.passes.analysis.channels.channel_groups import Groups
 from shrinkc.passes.base import Skip
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.channels.slice_channels import SliceChannels
+from shrinkc.passes.criteria.base import Criterion
 from shrinkc.passes.criteria.shared.data import Batch
-from shrinkc.passes.criteria.spec import CriterionSpec
+from shrinkc.passes.criteria.spec import CriterionSpec, Penalty
 from shrinkc.passes.criteria.spec import Given as Criteria
 
 SIDE_BY_SIDE = ", ".join(method.name for method in SEARCHES if method.side_by_side)
-LIMIT, STRENGTH = 500, 1e-4  # by default
+LIMIT = 500  # by default
+PLAIN_STRENGTH = 1e-4  # of the penalty of a criterion that says none
 TRIED = 64  # images, where a milder goal is tried
+
+
+class Told(NamedTuple):
+    """Arguments of `prune` that are handed on as they are."""
+
+    compensate: bool | None
+    steps: int | None
+    strength: float | None
+    drop_below: float | None
+    every: int | None
+    per: Per | None
+    in_order: bool
+    labels: bool
+    limit: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +101,10 @@ class Asked:
     options: Pruning
     compensate: bool | None
     steps: int | None
-    strength: float
+    strength: float | None
+    drop_below: float | None
     every: int | None
+    per: Per | None
     in_order: bool
     labels: bool
     limit: int
@@ -89,17 +119,17 @@ class Asked:
         spec: CriterionSpec,
         goal: Goal | None,
         options: Pruning,
-        told: tuple[bool | None, int | None, float, int | None, bool, bool, int],
+        told: Told,
         images: bool,
         train: bool,
         epochs: int | None,
         search: Search | None = None,
     ) -> Asked:
-        """`told`: from `compensate` to `limit`; what follows: whether there are any. Raises
-        InputError for what can be known to fail before anything is loaded."""
+        """`images`, `train`: whether there are any. Raises InputError for what can be known to fail
+        before anything is loaded."""
         if epochs is not None:
             options = replace(options, recipe=replace(options.recipe, epochs=epochs))
-        teaches = told[5] and epochs is not None and not train
+        teaches = told.labels and epochs is not None and not train
         asked = cls(spec, goal, options, *told, train or teaches, images, teaches, search)
         asked.check(epochs is not None)
         return asked
@@ -110,6 +140,20 @@ class Asked:
         refuse_unread(("loss", loss is not None, self.trains, readers))
         recipe = request.with_loss(self.options.recipe, loss)
         return replace(self, options=replace(self.options, recipe=recipe))
+
+    @property
+    def allocation(self) -> Allocation:
+        """As asked for; else as published. What is divided by memory or FLOPs compares as it is."""
+        options = self.options.allocation
+        divided = self.per in ("memory", "flops") and self.every is None
+        if divided and options.kind is None and options.normalise is None:
+            options = replace(options, kind="global")
+        return as_published(options, self.spec)
+
+    @property
+    def particular(self) -> str:
+        """What single criteria read: runs that differ in it share nothing in a folder."""
+        return f"{self.per} {self.strength} {self.drop_below}"
 
     @property
     def compensates(self) -> bool:
@@ -126,7 +170,8 @@ class Asked:
     @property
     def looks(self) -> bool:
         """Whether images are looked at before anything is trained."""
-        return self.spec.needs != "nothing" or self.compensates or self.measures or self.searches
+        looked = self.measures or self.allocation.kind in ("search", "sensitivity")
+        return self.spec.needs != "nothing" or self.compensates or looked or self.searches
 
     @property
     def searches(self) -> bool:
@@ -173,8 +218,17 @@ class Asked:
             raise InputError("`in_order` compensates every layer", "leave out `compensate`")
         if self.in_order and self.every is not None:
             raise InputError("`in_order` decides at once, `every` during a training", "give one")
+        if self.options.one_by_one and (self.in_order or self.options.rounds > 1):
+            raise InputError("`one_by_one` is an order of its own", "leave out the other")
+        if self.options.one_by_one and self.options.initial is not None:
+            raise InputError("`initial` resets rounds, `one_by_one` has none", "give one")
         if self.measures and not images:
             raise InputError("`normalise` measured looks at images", "give `images`")
+        kind = self.allocation.kind
+        if kind in ("search", "sensitivity") and not images:
+            raise InputError(f"`allocation` {kind} looks at images", "give `images`")
+        if kind == "search" and self.in_order:
+            raise InputError("`in_order` and `allocation` search both say what stays", "give one")
         if self.search is not None:
             self._check_search(self.search)
         if self.steps and (self.trains or not self.compensates):
@@ -185,6 +239,7 @@ class Asked:
         if epochs and not self.trains:
             raise InputError("`epochs` of what?", "give `train`, or `images` and `labels`")
         self._refuse_unread()
+        self._refuse_untrained()
         if self.trains:
             require_training()
 
@@ -201,9 +256,15 @@ class Asked:
         if self.goal is not None:
             for rate in search.rates:
                 Goal(self.goal.kind, rate)
-        for name, given in (("every", self.every is not None), ("in_order", self.in_order)):
-            if given and (name == "every" or not search.of_widths):
-                raise InputError(f"{method} chooses channels, and so does `{name}`", "give one")
+        if self.every is not None:
+            raise InputError(f"{method} chooses channels, and so does `every`", "give one")
+        for name, given in (
+            ("`in_order`", self.in_order),
+            ("`one_by_one`", self.options.one_by_one),
+            ("`allocation` search", self.allocation.kind == "search"),
+        ):
+            if given and not search.of_widths:
+                raise InputError(f"{method} chooses channels, and so does {name}", "give one")
         if self.trains_to_search and (not self.trains or self.teaches):
             learns = method_of(search.method).learns
             how = "learns from `train`, with labels" if learns else "trains candidates on `train`"
@@ -220,18 +281,16 @@ class Asked:
             self.options.recipe,
             self.trains,
         )
-        kind = "" if self.goal is None else kind_of(widths, self.goal)
+        kind = "" if self.goal is None else kind_of(self.allocation, self.goal)
         searches = self.searches
         # a schedule and a search spread it themselves
         spread = kind if self.every is None and not self.widths_searched else ""
-        once, goal = "what removes channels at once, for a goal", "a goal"
-        rounds = "pruning and training in turn: give `train`, and a goal"
-        penalty, by_training = "strength" in spec.reads, self.trains_to_search
+        once, goal = self._allocated("what removes channels at once, for a goal"), "a goal"
         refuse_unread(
             ("allocation", widths.kind is not None, spread != "", once),
             ("normalise", widths.normalise is not None, spread != "", once),
             (
-                *("normalise", widths.normalise is not None, spread != "uniform"),
+                *("normalise", widths.normalise is not None, spread in ("knapsack", "global")),
                 "`allocation` knapsack and global",
             ),
             (
@@ -244,19 +303,15 @@ class Asked:
                 *("normalise", widths.normalise == "cumulative", spec.normalise == "cumulative"),
                 f"{cumulative()}, where cumulative",
             ),
+            (
+                "search_step",
+                widths.search_step != Allocation().search_step,
+                spread == "search",
+                "`allocation` search",
+            ),
             ("candidates", widths.candidates is not None, spread != "" or searches, once),
             ("floor", widths.floor != Allocation().floor, kind != "", goal),
-            ("rounds", self.options.rounds > 1, trains and spread != "", rounds),
-            (
-                *("round_epochs", recipe.search_epochs is not None),
-                trains
-                and (self.options.rounds > 1 or penalty or self.every is not None or by_training),
-                "`rounds`, `every`, `method` abc and dmcp, criteria that train with a penalty",
-            ),
-            (
-                *("strength", self.strength != STRENGTH, penalty and trains),
-                f"{readers_of('strength')}, with `train`, or `epochs` and `labels`",
-            ),
+            ("per", self.per is not None, "per" in spec.reads, readers_of("per")),
             (
                 "seed",
                 recipe.seed != 0,
@@ -280,9 +335,49 @@ class Asked:
             ),
         )
 
+    def _refuse_untrained(self) -> None:
+        """Raises InputError for what only a training reads."""
+        options, trains = self.options, self.trains
+        goal = self.goal is not None and self.every is None
+        penalty = "strength" in self.spec.reads
+        by_training = self.trains_to_search
+        turns = options.rounds > 1 or options.one_by_one
+        in_turn = "pruning and training in turn: give `train`, and a goal"
+        refuse_unread(
+            ("initial", options.initial is not None, trains, "a training: give `train`"),
+            ("one_by_one", options.one_by_one, trains and goal, in_turn),
+            (
+                *("rounds", options.rounds > 1, trains and goal and not self.widths_searched),
+                self._allocated(in_turn),
+            ),
+            (
+                *("round_epochs", options.recipe.search_epochs is not None),
+                trains and (turns or penalty or self.every is not None or by_training),
+                "`rounds`, `one_by_one`, `every`, `method` abc and dmcp, and criteria that train "
+                "with a penalty first",
+            ),
+            (
+                *("strength", self.strength is not None, penalty and trains),
+                f"{readers_of('strength')}, with `train`, or `epochs` and `labels`",
+            ),
+            (
+                *("drop_below", self.drop_below is not None),
+                "drop_below" in self.spec.reads and trains,
+                f"{readers_of('drop_below')}, with `train`, or `epochs` and `labels`",
+            ),
+        )
+
+    def _allocated(self, readers: str) -> str:
+        """Of what is allocated and not searched for, in words."""
+        if self.search is None or not self.widths_searched:
+            return readers
+        return f"widths that are allocated, and `method` {self.search.method} searches for them"
+
     def _check_numbers(self) -> None:
         check_whole("limit", self.limit, 1)
-        check_number("strength", self.strength)
+        for name, value in (("strength", self.strength), ("drop_below", self.drop_below)):
+            if value is not None:
+                check_number(name, value)
         for name, value, least in (("steps", self.steps, 0), ("every", self.every, 1)):
             if value is not None:
                 check_whole(name, value, least)
@@ -383,10 +478,12 @@ class Pruner:
     def pruned(self) -> tuple[Found, tuple[Skip, ...]]:
         """The result, and layers that were not compensated."""
         asked, seen, spec = self.asked, self.seen, self.asked.spec
-        options = replace(asked.options, allocation=comparable(asked.options.allocation, spec))
+        options = replace(asked.options, allocation=asked.allocation)
         batches = [] if seen is None else batches_of(seen, self.graph)
         by_cost = chosen_by_cost(options.allocation, asked.goal)
-        criterion = spec.build(Criteria(batches, options.recipe.seed, by_cost, asked.every))
+        criterion = spec.build(
+            Criteria(batches, options.recipe.seed, by_cost, asked.every, asked.per)
+        )
         skipped: list[Skip] = []
         timed = asked.goal is not None and asked.goal.unit == "ms"
         digest = None if seen is None else seen.digest
@@ -400,12 +497,14 @@ class Pruner:
             *(self.graph, self.table, self.request.options.precision, criterion, asked.goal),
             options=options,
             train=self.teaching,
-            seen=f"{spec.name} {by_cost} {digest} {asked.compensates}{order}",
+            seen=f"{spec.name} {by_cost} {digest} {asked.compensates}{order} {asked.particular}",
             stages=Stages(
                 self._penalty,
                 self._damage(batches, seen) if seen is not None else None,
                 self.searcher if asked.widths_searched else None,
                 self._masked(fitted),
+                self._look(criterion, batches, seen),
+                self._drop,
             ),
             measured_ms=self.measured_ms if timed else None,
             before_ms=self.measured_ms.original_ms if timed and self.measured_ms else None,
@@ -505,7 +604,8 @@ class Pruner:
         layer."""
         asked = self.asked
         timed = self.table is not None and is_host(self.request.options.target)
-        return not (asked.trains or asked.measures or asked.in_order or asked.searches or timed)
+        looked = asked.searches or asked.allocation.kind in ("search", "sensitivity")
+        return not (asked.trains or asked.measures or asked.in_order or looked or timed)
 
     def _damage(self, batches: list[Batch], seen: Samples) -> MeasuredDamage:
         told = f"{self.asked.spec.name} {seen.digest} {len(seen)}"
@@ -515,12 +615,39 @@ class Pruner:
             task=request.options.task,
         )
 
+    def _look(
+        self, criterion: Criterion, batches: list[Batch], seen: Samples | None
+    ) -> Look | None:
+        """For allocations that look at the network."""
+        allocation, task = self.asked.allocation, self.request.options.task
+        match allocation.kind:
+            case "search":
+                return by_search(criterion, batches, allocation)
+            case "sensitivity":
+                if seen is not None and seen.labels is not None:
+                    return by_sensitivity(lambda _: correct_of(batches, task=task))
+                return by_sensitivity(lambda graph: agreement_of(batches, graph, task=task))
+            case _:
+                return None
+
     @property
-    def _penalty(self) -> Any:
-        penalty = self.asked.spec.penalty
-        if penalty is None or self.teaching is None:
+    def _drop(self) -> Callable[[fx.GraphModule], fx.GraphModule] | None:
+        below = self.asked.drop_below
+        return None if below is None else partial(without_branches, threshold=below)
+
+    @property
+    def _penalty(self) -> Callable[[fx.GraphModule, Groups], Penalty] | None:
+        spec, asked = self.asked.spec, self.asked.strength
+        if spec.penalty is None or self.teaching is None:
             return None
-        return lambda graph, groups: penalty(graph, groups, self.asked.strength)  # pyright: ignore
+        deep = spec.depth if self.asked.drop_below is not None else None
+        penalty, published = deep or spec.penalty, spec.strength
+
+        def built(graph: fx.GraphModule, groups: Groups) -> Penalty:
+            given = asked if asked is not None or published is None else published(graph, groups)
+            return penalty(graph, groups, PLAIN_STRENGTH if given is None else given)
+
+        return built
 
 
 def _compensation(batches: list[Batch], skipped: list[Skip]) -> Compensate:

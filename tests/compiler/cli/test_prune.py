@@ -137,6 +137,19 @@ def test_a_penalty_is_trained_with_first(
     assert list((tmp_path / "out.work").glob("*/penalty/last.pt"))
 
 
+def test_published_iterations_from_the_command_line(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DropNet's rounds, each from the initial weights; HRank's groups, one by one."""
+    some = ("--images", str(images), "--labels", "--epochs", "1", "--batch", "8")
+    more = ("--criterion", "dropnet", "--allocation", "uniform", "--rounds", "2", "--macs", "0.6")
+    pruned(capsys, model, tmp_path / "reset", *some, *more, "--initial", str(model))
+    assert len(list((tmp_path / "reset.work").glob("*/round-1-*/last.pt"))) == 1
+    more = ("--criterion", "hrank", "--one-by-one", "--macs", "0.5", "--multiple", "1")
+    pruned(capsys, model, tmp_path / "ones", *some, *more)
+    assert list((tmp_path / "ones.work").glob("*/group-1-*/last.pt"))
+
+
 def test_the_report_for_people(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

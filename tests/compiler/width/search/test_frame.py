@@ -23,13 +23,13 @@ from torch import Tensor, fx, nn
 import shrinkc
 from shrinkc import Goal
 from shrinkc.compiler.cost.budget import predicted_ms
-from shrinkc.compiler.recover.recalibrate import norms, recalibrate
 from shrinkc.compiler.recover.recipe import Recipe
 from shrinkc.compiler.support.reading.checked_lines import read_lines
 from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.prune import Pruning, Stages, prune
 from shrinkc.compiler.width.search.fitness import Fitness, SpentError
 from shrinkc.compiler.width.search.methods import Search
+from shrinkc.compiler.width.search.recalibrate import norms, recalibrate
 from shrinkc.compiler.width.search.within import Choose, Within, within_of
 from shrinkc.errors import InputError, UnreachableGoalError
 from shrinkc.passes.base import copy_graph
