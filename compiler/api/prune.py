@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from shrinkc.compiler.api.pruning.asked import LIMIT, Asked, Told
+from shrinkc.compiler.api.pruning.pruner import TRIED, Pruner
 from shrinkc.compiler.api.steps.much_lost import SPARED, milder_goal, much_lost
 from shrinkc.compiler.api.steps.network import Inputs, Model
-from shrinkc.compiler.api.steps.pruning import LIMIT, TRIED, Asked, Pruner, Told
 from shrinkc.compiler.api.steps.request import Request
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
 from shrinkc.compiler.api.steps.target import Target, cost_table, options_of
