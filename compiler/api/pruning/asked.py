@@ -188,8 +188,11 @@ class Asked:
         kind = self.allocation.kind
         if kind in ("search", "sensitivity") and not images:
             raise InputError(f"`allocation` {kind} looks at images", "give `images`")
-        if kind == "search" and self.in_order:
-            raise InputError("`in_order` and `allocation` search both say what stays", "give one")
+        for name, given in (("in_order", self.in_order), ("one_by_one", self.options.one_by_one)):
+            if kind == "search" and given:
+                raise InputError(
+                    f"`{name}` and `allocation` search both say what stays", "give one"
+                )
         if self.search is not None:
             self._check_search(self.search)
         if self.steps and (self.trains or not self.compensates):

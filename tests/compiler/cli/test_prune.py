@@ -195,6 +195,9 @@ OTHERS: dict[str, Kind] = {
 }
 
 
+LOOKS = ("--macs", "0.5", "--images", "{images}")
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
@@ -266,6 +269,27 @@ OTHERS: dict[str, Kind] = {
         ),
         (("--macs", "0.5", "--jobs", "2"), "--jobs has no effect here: it is for --method abc"),
         (("--keep", "0=0.5", "--images", "{images}", "--method", "abc"), "for a goal"),
+        (
+            (*LOOKS, "--allocation", "search", "--in-order"),
+            "--in-order and --allocation search both say what stays",
+        ),
+        (
+            (*LOOKS, "--allocation", "search", "--one-by-one"),
+            "--one-by-one and --allocation search both say what stays",
+        ),
+        ((*LOOKS, "--in-order", "--one-by-one"), "--one-by-one is an order of its own"),
+        (
+            (*LOOKS, "--allocation", "sensitivity", "--method", "abc"),
+            "--allocation has no effect here: it is for widths that are allocated, and --method",
+        ),
+        (
+            (*LOOKS, "--allocation", "search", "--method", "ga"),
+            "--method ga chooses channels, and so does --allocation search",
+        ),
+        (
+            (*LOOKS, "--one-by-one", "--method", "ga"),
+            "--method ga chooses channels, and so does --one-by-one",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(
