@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 
 import shrinkc
 from shrinkc import Goal
-from shrinkc.compiler.capture import capture
+from shrinkc.compiler.api.steps.network import subject_of
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.recover.recipe import Recipe
 from shrinkc.compiler.support.reading.checked_lines import read_lines
@@ -334,7 +334,7 @@ def test_candidates_are_trained_as_published(monkeypatch: pytest.MonkeyPatch) ->
 def test_found_widths_are_trained_otherwise(way: str) -> None:
     """Group after group, or from weights before any training: as wide as the search said."""
     recipe = Recipe(epochs=1, batch=8)
-    start = capture(chain(), (X[:1],)) if way == "from scratch" else None
+    start = subject_of(chain(), X[:1]).graph if way == "from scratch" else None
     apart = Pruning(EACH, recipe=recipe, one_by_one=start is None, initial=start)
     given = {"method": Search("abc", 3), "images": (X, Y), "train": samples(40, 6)}
     plain: Any = asked(**given, options=Pruning(EACH, recipe=recipe))
