@@ -581,7 +581,7 @@ OneByOneOption = Annotated[
         "--one-by-one",
         help="Prune one group after the other, each scored in the network so far, with "
         "--round-epochs behind each, as published for hrank.",
-        rich_help_panel=TRAINING,
+        rich_help_panel=METHOD,
     ),
 ]
 InitialOption = Annotated[
