@@ -50,7 +50,7 @@ from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.distil import distilled
 from shrinkc.compiler.width.measured_damage import MeasuredDamage
 from shrinkc.compiler.width.methods import NAMES as CRITERION_NAMES
-from shrinkc.compiler.width.methods import comparable, spec_of
+from shrinkc.compiler.width.methods import as_published, spec_of
 from shrinkc.compiler.width.prune import Pruning, Stages, prune
 from shrinkc.errors import InputError
 from shrinkc.passes.channels.slice_channels import SliceChannels
@@ -105,7 +105,7 @@ def pruned(bench: Bench, criterion: str, mode: str, latency: float) -> Row:
         def fit(graph: fx.GraphModule, _: Any, selection: Any) -> Any:
             return compensate(graph, SliceChannels(selection), bench.unlabelled).selection
 
-    allocation = comparable(Allocation(normalise="measured" if measured else None), method)
+    allocation = as_published(Allocation(normalise="measured" if measured else None), method)
     damage = MeasuredDamage(bench.unlabelled, compensated, name, OUT / "scores", Terminal())
     result = prune(
         *(bench.captured, bench.table, "fp32"),

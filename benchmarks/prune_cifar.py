@@ -62,7 +62,7 @@ from shrinkc.compiler.train.settings.schedules import OneCycle
 from shrinkc.compiler.train.train import train
 from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.measured_damage import MeasuredDamage
-from shrinkc.compiler.width.methods import NAMES, comparable, spec_of
+from shrinkc.compiler.width.methods import NAMES, as_published, spec_of
 from shrinkc.compiler.width.prune import Pruning, Stages, prune
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
 from shrinkc.passes.channels.slice_channels import SliceChannels
@@ -81,7 +81,7 @@ GOALS = {"macs": Goal.macs(0.5), "speed": Goal.speedup(1.5)}
 LOOKED, MULTIPLE = 1000, 4  # images; channels, of which layers have 16, 32 and 64
 BASE_EPOCHS, RATE, BATCH = 10, 0.02, 128
 SCRATCH_EPOCHS = 15
-STRENGTHS = {"slimming": 1e-4, "ssl": 1e-4}  # the papers' and the command's
+STRENGTHS = {"slimming": 1e-5, "ssl": 1e-4}  # the authors' for ResNets, and the command's
 
 
 def base_file(penalty: str = "") -> Path:
@@ -210,7 +210,7 @@ def pruned(bench: Bench, point: Point) -> fx.GraphModule:
         return compensate(graph, SliceChannels(selection), batches).selection
 
     measured = "measured" if "measured" in how else None
-    allocation = comparable(Allocation(multiple=MULTIPLE, normalise=measured), method)
+    allocation = as_published(Allocation(multiple=MULTIPLE, normalise=measured), method)
     graph = bench.graph
     if "penalty" in how:
         graph, _ = load_model_file(base_file(name))

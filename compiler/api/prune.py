@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from shrinkc.compiler.api.pruning.asked import LIMIT, Asked, Told
+from shrinkc.compiler.api.pruning.pruner import TRIED, Pruner
 from shrinkc.compiler.api.steps.much_lost import SPARED, milder_goal, much_lost
 from shrinkc.compiler.api.steps.network import Inputs, Model
-from shrinkc.compiler.api.steps.pruning import LIMIT, STRENGTH, TRIED, Asked, Pruner
 from shrinkc.compiler.api.steps.request import Request
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
 from shrinkc.compiler.api.steps.target import Target, cost_table, options_of
@@ -21,7 +22,7 @@ from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.report.plots import require_matplotlib, widths_before_and_after
 from shrinkc.compiler.report.sections import Judged
 from shrinkc.compiler.support.checks import check_kind
-from shrinkc.compiler.support.choices import Precision
+from shrinkc.compiler.support.choices import Per, Precision
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.tasks.asked import AskedTask, asked_task
@@ -162,8 +163,10 @@ def prune(
     options: Pruning | None = None,
     compensate: bool | None = None,
     steps: int | None = None,
-    strength: float = STRENGTH,
+    strength: float | None = None,
+    drop_below: float | None = None,
     every: int | None = None,
+    per: Per | None = None,
     in_order: bool = False,
     method: str | Search | None = None,
     task: Task | AskedTask | None = None,
@@ -188,14 +191,12 @@ def prune(
             "cap", "he"; with labels "group-fisher"; or an object of one's own.
         target: a latency table's name or folder, or "host"; None: no files are made.
         images: for criteria and compensation, which see `limit` of them, and for int8.
-        labels: class folders of `images` are labels; with `epochs` they are trained on. Labels that
-            come with tensors are always used by criteria.
-        evaluation: other images, to judge on; labels give top-1.
-        train: images to train on afterwards, for `epochs` (None: the recipe's).
-        options: of the allocation, of rounds, of training.
-        compensate: fit what is left by least squares; None: with `images`; if trained as published.
+        labels: class folders of `images` are labels, trained on with `epochs`; a tensor's are used.
+        evaluation, train: other images, to judge and to train on, `epochs` long; options: the rest.
+        compensate: fit what is left by least squares; None: with `images`, or as published.
         steps: of distillation behind compensation, where nothing is trained; None: the default.
-        strength, every: of criteria that train with a penalty; that remove channels in training.
+        strength: of a penalty; None: the authors'. drop_below: ssl drops branches up to this.
+        every: steps between removals in training. per: group-fisher's "memory", "flops", "budget".
         in_order: choose layer after layer (He et al., 2017; Xie et al., 2021).
         method: "abc", "ga", "amc", "cacp", "dmcp", a `Search`: judge networks on held-out images.
         precision: "fp32" or "int8", of the files and of what the table is asked.
@@ -209,7 +210,7 @@ def prune(
     if keep:
         check_kind("keep", keep, Mapping, "a dictionary: channel group → share of its channels")
         options = replace(options, keep=keep)
-    told = (compensate, steps, strength, every, in_order, labels, limit)
+    told = Told(compensate, steps, strength, drop_below, every, per, in_order, labels, limit)
     given = images is not None, train is not None
     asked = Asked.of(spec, goal, options, told, *given, epochs, search_of(method))
     files = options_of(target or "", precision, opset, threads, runs)

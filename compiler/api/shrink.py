@@ -215,7 +215,7 @@ def _refuse_unread(method: DepthMethod, options: Trained, trains: bool) -> None:
         known = special not in TRAINING
         readers = readers_of(special) if known else training
         refuse_unread(option._replace(read=option.read or special in method.reads, readers=readers))
-    for name in ("per_activation", "expand_ratio"):
+    for name in ("per_activation", "expand_ratio", "importance", "alpha", "search", "anneal"):
         given = getattr(options, name) != getattr(plain, name)
         refuse_unread((name, given, name in method.reads, readers_of(name)))
 

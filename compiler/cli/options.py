@@ -13,24 +13,28 @@ import typer
 from shrinkc.compiler.cli.completion import devices, targets, tasks
 from shrinkc.compiler.support.choices import (
     Allocated,
+    BlockSearch,
     CriterionName,
     DepthMethod,
+    Importance,
     Int8Tuning,
     Io,
     MeasuredPrecision,
     Merge,
     Normalise,
+    Per,
     Precision,
     SearchName,
     TaskName,
 )
 
-MODEL, GOAL, METHOD, SEARCH, IMAGES = "Model", "Goal", "Method", "Search", "Images"
-TRAINING, INT8, OUTPUT, MEASURING = "Training", "int8", "Output", "Measuring"
+MODEL, GOAL, METHOD, WIDTHS, SEARCH = "Model", "Goal", "Method", "Widths", "Search"
+IMAGES, TRAINING, INT8, OUTPUT, MEASURING = "Images", "Training", "int8", "Output", "Measuring"
 PANELS = (
     MODEL,
     GOAL,
     METHOD,
+    WIDTHS,
     SEARCH,
     IMAGES,
     TRAINING,
@@ -250,6 +254,49 @@ PerActivationOption = Annotated[
         rich_help_panel=METHOD,
     ),
 ]
+ImportanceOption = Annotated[
+    Importance | None,
+    typer.Option(
+        metavar="NAME",
+        help="two-stage-dp, layermerge, layer-pruning: how what an option does is judged, by "
+        "accuracy or by loss. Default: accuracy for two-stage-dp, as published, otherwise loss.",
+        rich_help_panel=METHOD,
+    ),
+]
+AlphaOption = Annotated[
+    float,
+    typer.Option(
+        help="two-stage-dp: above 1 long intervals are preferred; the authors take 1.2 to 1.6.",
+        rich_help_panel=METHOD,
+    ),
+]
+BlockSearchOption = Annotated[
+    BlockSearch,
+    typer.Option(
+        metavar="NAME",
+        help="depthshrinker: which blocks give up their activations, as it is learned, or as a "
+        "baseline random (by --seed) or uniform ones.",
+        rich_help_panel=METHOD,
+    ),
+]
+AnnealOption = Annotated[
+    float,
+    typer.Option(
+        metavar="SHARE",
+        help="Share of the fine-tuning in which activations become the identity little by little, "
+        "instead of at once.",
+        rich_help_panel=TRAINING,
+    ),
+]
+PublishedOption = Annotated[
+    bool,
+    typer.Option(
+        "--published",
+        help="depthshrinker: the authors' schedule, 180 epochs of search and 180 of fine-tuning in "
+        "batches of 256 at a learning rate of 0.1.",
+        rich_help_panel=TRAINING,
+    ),
+]
 ExpandRatioOption = Annotated[
     float,
     typer.Option(
@@ -265,7 +312,7 @@ CriterionOption = Annotated[
         rich_help_panel=METHOD,
     ),
 ]
-SearchOption = Annotated[
+WidthSearchOption = Annotated[
     SearchName | None,
     typer.Option(
         "--method",
@@ -298,8 +345,9 @@ AllocationOption = Annotated[
     typer.Option(
         metavar="NAME",
         help="How the budget is spread: knapsack (least importance for the cost), global (one "
-        "threshold) or uniform. Default: knapsack; uniform for --keep-ratio.",
-        rich_help_panel=METHOD,
+        "threshold), uniform, search (CaP's, step by step) or sensitivity (each group as far as "
+        "--images allow). Default: as published, else knapsack; uniform for --keep-ratio.",
+        rich_help_panel=WIDTHS,
     ),
 ]
 NormaliseOption = Annotated[
@@ -308,7 +356,7 @@ NormaliseOption = Annotated[
         metavar="NAME",
         help=f"How scores of different groups compare: {_either(Normalise)} (each group is pruned "
         "alone and judged on --images). Default: as the criterion needs.",
-        rich_help_panel=METHOD,
+        rich_help_panel=WIDTHS,
     ),
 ]
 MultipleOption = Annotated[
@@ -316,13 +364,13 @@ MultipleOption = Annotated[
     typer.Option(
         help="Widths are multiples of this number. Default: the target's, halved while every layer "
         "is too narrow for it.",
-        rich_help_panel=METHOD,
+        rich_help_panel=WIDTHS,
     ),
 ]
 FloorOption = Annotated[
     float,
     typer.Option(
-        metavar="SHARE", help="Share of each group that stays at least.", rich_help_panel=METHOD
+        metavar="SHARE", help="Share of each group that stays at least.", rich_help_panel=WIDTHS
     ),
 ]
 CandidatesOption = Annotated[
@@ -330,7 +378,15 @@ CandidatesOption = Annotated[
     typer.Option(
         help="Widths of a group that are priced, at most. Default: 16; 64 where no time is "
         "asked for.",
-        rich_help_panel=METHOD,
+        rich_help_panel=WIDTHS,
+    ),
+]
+SearchStepOption = Annotated[
+    float,
+    typer.Option(
+        metavar="SHARE",
+        help="--allocation search: share of a group's channels that goes in one step, at most.",
+        rich_help_panel=WIDTHS,
     ),
 ]
 CompensateOption = Annotated[
@@ -509,9 +565,50 @@ EveryOption = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
+PerOption = Annotated[
+    Per | None,
+    typer.Option(
+        metavar="NAME",
+        help="group-fisher: what a channel's information is divided by, its memory, its flops or "
+        "what it takes of the budget. Default: memory with --every, as published; without, what "
+        "the allocation counts.",
+        rich_help_panel=METHOD,
+    ),
+]
+OneByOneOption = Annotated[
+    bool,
+    typer.Option(
+        "--one-by-one",
+        help="Prune one group after the other, each scored in the network so far, with "
+        "--round-epochs behind each, as published for hrank.",
+        rich_help_panel=METHOD,
+    ),
+]
+InitialOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The network before it was trained: what is left of it is where every training "
+        "starts, as published for dropnet.",
+        rich_help_panel=TRAINING,
+    ),
+]
+DropBelowOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="WEIGHT",
+        help="ssl: the penalty is on whole residual branches too; those go whose last layer's root "
+        "mean square weight it has brought down to this.",
+        rich_help_panel=TRAINING,
+    ),
+]
 StrengthOption = Annotated[
-    float,
-    typer.Option(help="slimming, ssl: weight of the penalty.", rich_help_panel=TRAINING),
+    float | None,
+    typer.Option(
+        help="slimming, ssl: weight of the penalty. Default: the authors', 1e-4, for slimming 1e-5 "
+        "where there are shortcuts.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 StepsOption = Annotated[
     int | None,

@@ -14,6 +14,7 @@ from shrinkc.compiler.cost.budget import measured_within, predicted_ms, predicte
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.choices import Choice
 from shrinkc.compiler.depth.select import Option, most, select
+from shrinkc.compiler.depth.sets.fitting import fitting
 from shrinkc.compiler.recover.divergence import Damage
 from shrinkc.passes.algebra.intervals import region_order
 from shrinkc.passes.analysis.linear.spans import Span
@@ -65,17 +66,24 @@ class Plans:
         ]
 
     def within(
-        self, budget_ms: float, measured_ms: Callable[[fx.GraphModule], float] | None = None
+        self,
+        budget_ms: float,
+        measured_ms: Callable[[fx.GraphModule], float] | None = None,
+        *,
+        thorough: bool = False,
     ) -> list[int]:
         """The least damage within a budget, by the table or by measuring; nothing where the network
-        fits as it is. Raises InputError where it cannot be met."""
+        fits as it is. `thorough`: by the table other sets are tried where sums of savings lead to
+        none. Raises UnreachableGoalError where it cannot be met."""
         saving = self.before_ms - budget_ms
         if measured_ms is None:
             if saving <= 0:
                 return []
-            chosen, _ = predicted_within(
-                self.saving, self._costing(self.predicted), saving, budget_ms, ATTEMPTS
-            )
+            given = self._costing(self.predicted), saving, budget_ms, ATTEMPTS
+            if thorough:
+                chosen, _ = fitting(self.options, self.saving, *given)
+            else:
+                chosen, _ = predicted_within(self.saving, *given)
         else:
             asked = (0.0, max(saving, 0.0), self.most)
             chosen, _ = measured_within(self.saving, self._costing(measured_ms), asked, budget_ms)
@@ -92,7 +100,7 @@ class Plans:
         """Milliseconds of a changed network."""
         return predicted_ms(graph, self.table, self.precision, self.keep_fp32)
 
-    def _costing(self, ms: Callable[[fx.GraphModule], float]) -> Callable[[list[int]], float]:
+    def _costing(self, ms: Callable[[fx.GraphModule], float]) -> Callable[[Sequence[int]], float]:
         """Of the networks that choices lead to."""
         return lambda chosen: ms(outline(self.graph, [self.found[i] for i in chosen]))
 

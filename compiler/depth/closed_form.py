@@ -34,6 +34,7 @@ from shrinkc.compiler.recover.resumed import Resumed
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
+from shrinkc.errors import UnreachableGoalError
 from shrinkc.passes.analysis.linear.spans import NoSpan, find_spans
 from shrinkc.passes.base import Change, PassResult, Skip
 
@@ -127,15 +128,33 @@ def shrink_closed_form(
     budget = goal.among(SHRINK_GOALS).budget(before_ms)
     found, refused = candidates(graph_module, table, precision, options.kinds)
     plans = Plans(graph_module, table, precision, found)
-    check_reachable(before_ms, plans.before_ms - plans.most, budget)
+    known = _reachable(plans, before_ms, budget, measured_ms)
     sample = Sample.of(images, graph_module, options.images)
     measuring = sample, options.cache, progress
     plans = plans.judged(measure(graph_module, found, *measuring, task=task))
-    chosen = plans.within(budget, measured_ms)
+    try:
+        chosen = plans.within(budget, measured_ms, thorough=True)
+    except UnreachableGoalError:  # what fitted before anything was judged still does
+        chosen = known
     result = untuned(plans, chosen, sample, options, progress, refused)
     if chosen:
         result = distilled(result, graph_module, sample, options.tuning, progress, task=task)
     return replace(result, before_ms=before_ms)
+
+
+def _reachable(
+    plans: Plans,
+    before_ms: float,
+    budget_ms: float,
+    measured_ms: Callable[[fx.GraphModule], float] | None,
+) -> list[int]:
+    """Choices that meet the budget, before any is judged. Raises UnreachableGoalError."""
+    try:
+        return plans.within(budget_ms, measured_ms, thorough=True)
+    except UnreachableGoalError as error:
+        if measured_ms is None and error.fastest_ms is not None:
+            check_reachable(before_ms, error.fastest_ms, budget_ms)
+        raise
 
 
 def untuned(

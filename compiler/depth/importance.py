@@ -174,7 +174,9 @@ def resume(graph: fx.GraphModule, known: dict[str, Tensor], x: tuple[Tensor, ...
                 env[node] = given[node]
             else:
                 env[node] = interpreter.run_node(node)
-            for source in node.all_input_nodes if node in computed else []:
+            if node not in computed:
+                continue
+            for source in node.all_input_nodes:
                 readers[source].discard(node)
                 if not readers[source]:
                     env.pop(source, None)

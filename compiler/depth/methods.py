@@ -167,14 +167,20 @@ def _result(found: TrainedShrink) -> DepthResult:
     )
 
 
-_MASKED = frozenset({"search_epochs", "per_activation", "activated"})
-_TRIED = frozenset({"steps", "parallel", "activated"})
+_MASKED = frozenset({"search_epochs", "per_activation", "activated", "search", "anneal"})
+_TRIED = frozenset({"steps", "parallel", "activated", "importance", "anneal"})
+
+
+def _read_by(method: TrainedMethod) -> frozenset[str]:
+    if method.masked:
+        return _MASKED
+    return _TRIED if method.moves else _TRIED | {"alpha"}
+
+
 METHODS: tuple[DepthMethod, ...] = (
     DepthMethod("closed-form", _closed_form, learns=False),
     *(
-        DepthMethod(
-            *(m.name, _trained(m)), keeps_blocks=m.masked, reads=_MASKED if m.masked else _TRIED
-        )
+        DepthMethod(*(m.name, _trained(m)), keeps_blocks=m.masked, reads=_read_by(m))
         for m in TRAINED_METHODS
     ),
     DepthMethod(

@@ -21,13 +21,13 @@ from shrinkc.compiler.depth.choices import (
     nothing_to_shrink,
     work,
 )
-from shrinkc.compiler.depth.select import Option
+from shrinkc.compiler.depth.select import End, Option
 from shrinkc.compiler.depth.surgery import DepthPlan
 from shrinkc.compiler.pipeline.deployed import Network
 from shrinkc.passes.algebra.intervals import region_order
 from shrinkc.passes.algebra.window import Pair
 from shrinkc.passes.analysis.linear.linear_op import pair
-from shrinkc.passes.analysis.linear.spans import NoSpan, Span, cheapest, find_spans
+from shrinkc.passes.analysis.linear.spans import NoSpan, Span, Spans, cheapest, find_spans
 from shrinkc.passes.analysis.op_spec import LAYER_OPS, OpSpec, Price
 from shrinkc.passes.analysis.shapes import Shapes, shapes
 from shrinkc.passes.ir import module_of
@@ -37,22 +37,28 @@ Move = Literal["merge", "identity", "drop"]
 
 @dataclass(frozen=True, eq=False)
 class DepthOption:
-    """One thing to do, alone a plan. `first` … `last`: its place in the graph (`region_order`)."""
+    """One thing to do, alone a plan. `first` … `last`: its place in the graph (`region_order`);
+    `ends`: the states that it asks of values there."""
 
     plan: DepthPlan
     span: Span
     saving_ms: float
     first: int
     last: int
+    ends: tuple[End, ...] = ()
 
     @property
     def label(self) -> str:
         what = "drop" if self.plan.dropped else "merge"
         names = f" without {', '.join(self.plan.identity)}" if self.plan.identity else ""
-        return f"{what} '{self.span.source}' to '{self.span.sink}'{names}"
+        inner = [sink for _, sink in self.plan.merged][:-1]
+        parts = f" in parts at {', '.join(inner)}" if inner else ""
+        states = ", ".join(f"{'on' if on else 'off'} at '{value}'" for value, on in self.ends)
+        ends = f", activations {states}" if states else ""
+        return f"{what} '{self.span.source}' to '{self.span.sink}'{parts}{names}{ends}"
 
     def priced(self, damage: float) -> Option:
-        return Option(self.first, self.last, self.saving_ms, damage)
+        return Option(self.first, self.last, self.saving_ms, damage, self.ends)
 
 
 def depth_options(
@@ -60,11 +66,9 @@ def depth_options(
 ) -> tuple[list[DepthOption], list[NoSpan]]:
     """Every option that saves time, and why other spans stay. Raises InputError when there is
     none; it says why, span by span."""
-    found = find_spans(net.folded)
-    refused = list(found.blocked)
+    found = depth_spans(net)
+    refused, spans = list(found.blocked), found.spans
     place = _places(net.folded)
-    pads = {node.name for node in net.folded.graph.nodes if node.target is F.pad}
-    spans = [span for span in found.spans if span.sink not in pads]  # paddings move, see prepare
     merges = _merges(spans, price, refused)
     options: list[DepthOption] = []
     if "merge" in moves:
@@ -76,6 +80,13 @@ def depth_options(
     if not options:
         raise nothing_to_shrink(refused)
     return options, refused
+
+
+def depth_spans(net: Network) -> Spans:
+    """Those that do not end in a padding, which moves (`prepare`)."""
+    found = find_spans(net.folded)
+    pads = {node.name for node in net.folded.graph.nodes if node.target is F.pad}
+    return replace(found, spans=tuple(span for span in found.spans if span.sink not in pads))
 
 
 def _places(graph: fx.GraphModule) -> dict[str, int]:
@@ -103,7 +114,8 @@ def _merges(spans: Sequence[Span], price: Price, refused: list[NoSpan]) -> list[
 def _merge(
     net: Network, span: Span, saving: float, identity: tuple[str, ...], place: dict[str, int]
 ) -> DepthOption:
-    plan = DepthPlan(span.removed, identity, (), (net.pair(span.source, span.sink),))
+    pair = net.pair(span.source, span.sink)
+    plan = DepthPlan(span.removed, identity, (), (pair,), (pair[1],))
     return _option(plan, span, saving, place)
 
 

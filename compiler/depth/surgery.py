@@ -40,12 +40,14 @@ class DepthPlan:
     identity  convolutions that become the identity
     dropped   residual blocks of which the shortcut alone stays
     merged    spans that become one convolution each
+    activated values that get an activation behind them, unless one follows already
     """
 
     removed: tuple[str, ...] = ()
     identity: tuple[str, ...] = ()
     dropped: tuple[Pair, ...] = ()
     merged: tuple[Pair, ...] = ()
+    activated: tuple[str, ...] = ()
 
 
 def union(plans: Iterable[DepthPlan]) -> DepthPlan:
@@ -56,6 +58,7 @@ def union(plans: Iterable[DepthPlan]) -> DepthPlan:
         tuple(dict.fromkeys(n for p in parts for n in p.identity)),
         tuple(dict.fromkeys(n for p in parts for n in p.dropped)),
         tuple(dict.fromkeys(n for p in parts for n in p.merged)),
+        tuple(dict.fromkeys(n for p in parts for n in p.activated)),
     )
 
 
@@ -71,7 +74,7 @@ class Prepared:
 def prepare(graph: fx.GraphModule, plan: DepthPlan, activation: nn.Module | None) -> Prepared:
     """Carry out all of a plan but the merging.
 
-    activation  put behind every span that will be merged, unless one follows already
+    activation  put behind the values that the plan names; None: behind none
     Raises InputError when the plan does not fit the network.
     """
     gone: dict[str, str] = {}
@@ -84,17 +87,20 @@ def prepare(graph: fx.GraphModule, plan: DepthPlan, activation: nn.Module | None
             span = replace(spans[source, sink], source=gone.get(source, source))
             graph = DropSpan(span)(graph).graph_module
             gone[sink] = gone.get(source, source)
+    removed = set(plan.removed)
+    for node in graph.graph.nodes:  # a span may begin behind one that goes
+        if node.name in removed and node.all_input_nodes:
+            source: str = node.all_input_nodes[0].name
+            gone[node.name] = gone.get(source, source)
     merged = tuple((gone.get(source, source), sink) for source, sink in plan.merged)
     if plan.identity:
         graph = _run(graph, RemoveLayers(plan.identity))
     if plan.removed:
         graph = _run(graph, RemoveActivations(plan.removed))
     graph = MovePadding(merged, MAX_NODES)(graph).graph_module  # a copy in any case
-    if activation is not None and merged:
-        sinks = [sink for _, sink in merged]
-        result = InsertActivations(sinks, activation)(graph)
-        graph = result.graph_module
-        behind = _behind(graph, sinks)
+    if activation is not None and plan.activated:
+        graph = InsertActivations(plan.activated, activation)(graph).graph_module
+        behind = _behind(graph, plan.activated)
         merged = tuple((behind.get(source, source), sink) for source, sink in merged)
     return Prepared(graph, merged)
 
@@ -134,13 +140,18 @@ def finish(prepared: Prepared) -> fx.GraphModule:
     return merged.float()
 
 
-def finished_ms(prepared: Prepared, table: CostTable, precision: str) -> float:
-    """What the table says of the network once it is merged, and what is linear besides, too."""
+def finished_shape(prepared: Prepared) -> fx.GraphModule:
+    """The same of a network whose numbers mean nothing; not verified."""
     result = FoldBatchNorm()(prepared.graph)
     pairs = _to_merge(result.graph_module, prepared.merged, result.changes)
     merged = MergeSpans(pairs, MAX_NODES)(result.graph_module)
     _all_done(merged.skipped)
-    shape = merged_shape(merged.graph_module, price_of(table, precision))
+    return merged.graph_module
+
+
+def finished_ms(prepared: Prepared, table: CostTable, precision: str) -> float:
+    """What the table says of the network once it is merged, and what is linear besides, too."""
+    shape = merged_shape(finished_shape(prepared), price_of(table, precision))
     return predicted_ms(shape, table, precision)
 
 

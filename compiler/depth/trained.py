@@ -1,9 +1,9 @@
 """Shrinking depth with training, by the published methods.
 
 depthshrinker  masks and weights are learned together, then fine-tuned (Fu et al., 2022)
-two-stage-dp   importance of every span by training, the best set under the budget exactly
-               (Kim et al., 2023)
-layermerge     also convolutions that become the identity, and blocks that go (Kim et al., 2024)
+two-stage-dp   importance of every interval by training, which activations stay and where merged
+               layers end chosen exactly under the budget (Kim et al., 2023)
+layermerge     also convolutions that become the identity (Kim et al., 2024)
 layer-pruning  whole residual blocks go: what the others must beat
 expand         nothing gets faster: convolutions become inverted residuals, are trained and merged
                back (Fu et al., 2022)
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import fx, nn
@@ -26,27 +26,35 @@ from shrinkc.compiler.cost.budget import (
     check_reachable,
     measured_within,
     predicted_ms,
-    predicted_within,
     price_of,
 )
 from shrinkc.compiler.cost.goal import SHRINK_GOALS, Goal, missing
 from shrinkc.compiler.cost.predict import CostTable
-from shrinkc.compiler.depth.gates import learn, search_space
-from shrinkc.compiler.depth.options import DepthOption, Move, depth_options
-from shrinkc.compiler.depth.select import most, select
+from shrinkc.compiler.depth.choices import nothing_to_shrink
+from shrinkc.compiler.depth.masks.annealing import annealed, annealing, take_weights
+from shrinkc.compiler.depth.masks.depthshrinker import searching, tuning, unlearned
+from shrinkc.compiler.depth.masks.gates import Search, learn, search_space
+from shrinkc.compiler.depth.options import DepthOption, Move, depth_options, depth_spans
+from shrinkc.compiler.depth.select import Option, most, select
+from shrinkc.compiler.depth.sets.fitting import fitting
+from shrinkc.compiler.depth.sets.pricing import priced
+from shrinkc.compiler.depth.sets.two_stage import interval_options, layers
 from shrinkc.compiler.depth.surgery import DepthPlan, Prepared, finish, finished_ms, prepare, union
-from shrinkc.compiler.depth.trials import damages
+from shrinkc.compiler.depth.trials import damage, tried
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import Network, merged, merged_shape, network
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.recover.recipe import Recipe, Trainer, trainer_for
+from shrinkc.compiler.support.checks import check_number
+from shrinkc.compiler.support.choices import BlockSearch, Importance
 from shrinkc.compiler.support.journal import digest_of
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.log import Row as LogRow
-from shrinkc.errors import InputError
-from shrinkc.passes.analysis.linear.spans import activations
+from shrinkc.errors import InputError, UnreachableGoalError
+from shrinkc.passes.analysis.linear.spans import NoSpan, activations
+from shrinkc.passes.analysis.op_spec import Price
 from shrinkc.passes.base import Skip, copy_graph
 from shrinkc.passes.ir import module_of
 from shrinkc.passes.layers.expand_convs import ExpandConvs
@@ -56,17 +64,19 @@ ATTEMPTS = 20  # to meet the budget by the whole network's own prediction
 
 @dataclass(frozen=True)
 class TrainedMethod:
-    """`moves`: what may happen to a span. `masked`: masks are learned together with the weights;
-    otherwise each option is tried alone and the best set found."""
+    """`moves`: what may happen to a span; none: it is an interval of two-stage DP. `masked`: masks
+    are learned together with the weights; otherwise each option is tried alone, its `importance`
+    measured, and the best set found."""
 
     name: str
     moves: tuple[Move, ...]
     masked: bool = False
+    importance: Importance = "loss"
 
 
 DEPTHSHRINKER = TrainedMethod("depthshrinker", ("merge",), masked=True)
-TWO_STAGE_DP = TrainedMethod("two-stage-dp", ("merge",))
-LAYERMERGE = TrainedMethod("layermerge", ("merge", "identity", "drop"))
+TWO_STAGE_DP = TrainedMethod("two-stage-dp", (), importance="accuracy")
+LAYERMERGE = TrainedMethod("layermerge", ("merge", "identity"))
 LAYER_PRUNING = TrainedMethod("layer-pruning", ("drop",))
 TRAINED_METHODS = (DEPTHSHRINKER, TWO_STAGE_DP, LAYERMERGE, LAYER_PRUNING)
 
@@ -79,6 +89,13 @@ class Trained:
     expand_ratio             hidden channels of the blocks that "expand" makes, over their inputs
     keep_blocks, keep_ratio  how many blocks, or which share of them, keep their activations:
                              instead of a goal (depthshrinker)
+    importance               of what is tried alone; None: as the method is published
+    alpha                    how much long intervals are preferred (two-stage-dp; 1: not; the
+                             authors take 1.6 for MobileNetV2, 1.2 at width 1.4, 1.4 for VGG-19)
+    search                   which blocks give up their activations: as it is learned, or, to
+                             compare with, random ones or evenly spread ones (depthshrinker)
+    anneal                   share of the epochs of fine-tuning in which activations go little by
+                             little; 0: at once
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -86,24 +103,35 @@ class Trained:
     expand_ratio: float = 2.0
     keep_blocks: int | None = None
     keep_ratio: float | None = None
+    importance: Importance | None = None
+    alpha: float = 1.0
+    search: BlockSearch = "learned"
+    anneal: float = 0.0
 
     def __post_init__(self) -> None:
+        check_number("alpha", self.alpha)
+        check_number("anneal", self.anneal)
+        if self.anneal > 1:
+            raise InputError(f"`anneal` {self.anneal:g}: give a share of the epochs, 0 to 1")
         if self.keep_ratio is not None and not 0 <= self.keep_ratio < 1:
             raise InputError(f"`keep_ratio` {self.keep_ratio:g}: give 0 or more, below 1")
 
 
 @dataclass(frozen=True)
 class Taken:
-    """One option that was taken; `damage` is NaN where the method does not measure it."""
+    """One option that was taken; `damage`, by its `importance`, is NaN where the method does not
+    measure it."""
 
     option: str
     saving_ms: float
     damage: float
+    importance: Importance = "loss"
 
     def __str__(self) -> str:
         saved = f": saves {self.saving_ms:.3g} ms" if self.saving_ms else ""
         known = self.damage == self.damage
-        harm = f", alone it raises the loss by {self.damage:.3g}" if known else ""
+        does = "raises the loss" if self.importance == "loss" else "lowers the accuracy"
+        harm = f", alone it {does} by {self.damage:.3g}" if known else ""
         return f"{self.option}{saved}{harm}"
 
 
@@ -157,19 +185,24 @@ def shrink_trained(
     start_ms = predicted_ms(merged_shape(net.folded, price), table, precision)
     key = digest_of(net.graph, f"{method.name} {goal} {options} {images.digest}")[:12]
     teacher = copy_graph(net.graph)
-    trainer = trainer_for(images, teacher, options.recipe, folder, key, progress, task=task)
+    recipe = tuning(options.recipe) if method.masked else options.recipe
+    trainer = trainer_for(images, teacher, recipe, folder, key, progress, task=task)
     run = _Run(net, trainer, options, table, precision, before_ms, start_ms, measured_ms)
-    found, refused = depth_options(net, price, method.moves)
+    found, refused = _options(net, price, method, options.recipe.activated)
+    found, unpaid = priced(found, run.cost_ms)
+    refused += unpaid
+    if not found:
+        raise nothing_to_shrink(refused)
+    importance = options.importance or method.importance
     if method.masked:
         chosen = run.searched(found, goal)
     elif goal is None:
         raise missing(SHRINK_GOALS)
     else:
-        chosen = run.planned(found, goal)
+        chosen = run.planned(found, goal, importance)
     plan = union(option.plan for option, _ in chosen)
     prepared = prepare(net.graph, plan, run.activation)
-    name = f"fine-tuning-{digest_of(prepared.graph, str(plan))[:8]}"
-    result = run.trainer.fit(prepared.graph, name, options.recipe.epochs)
+    history = run.tuned(prepared, plan)
     shrunk = merged(finish(prepared), price).graph_module
     return TrainedShrink(
         shrunk,
@@ -177,10 +210,23 @@ def shrink_trained(
         plan,
         before_ms,
         predicted_ms(shrunk, table, precision),
-        tuple(Taken(option.label, option.saving_ms, damage) for option, damage in chosen),
+        tuple(Taken(option.label, option.saving_ms, harm, importance) for option, harm in chosen),
         tuple(Skip(r.node, r.reason) for r in refused),
-        result.history,
+        history,
     )
+
+
+def _options(
+    net: Network, price: Price, method: TrainedMethod, activated: bool
+) -> tuple[list[DepthOption], list[NoSpan]]:
+    """What a method chooses from, and why other spans stay."""
+    if method.moves:
+        return depth_options(net, price, method.moves)
+    spans = depth_spans(net)
+    found = interval_options(net, spans.spans, price, activated)
+    if not found:
+        raise nothing_to_shrink(spans.blocked)
+    return found, list(spans.blocked)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,75 +242,118 @@ class _Run:
     before_ms: float
     start_ms: float
     measured_ms: Callable[[fx.GraphModule], float] | None
+    known: dict[DepthPlan, float] = field(default_factory=dict[DepthPlan, float])
 
     @property
     def activation(self) -> nn.Module | None:
         """The network's own most frequent one, for behind the merged spans."""
         return common_activation(self.net.graph) if self.options.recipe.activated else None
 
-    def planned(self, found: Sequence[DepthOption], goal: Goal) -> list[tuple[DepthOption, float]]:
+    def planned(
+        self, found: Sequence[DepthOption], goal: Goal, importance: Importance
+    ) -> list[tuple[DepthOption, float]]:
         """Importance of each option, then the best set within the budget."""
-        budget = self._budget(found, goal)
-        damage = damages(self.net, found, self.trainer, self.activation)
-        priced = [option.priced(d) for option, d in zip(found, damage, strict=True)]
-        chosen, _ = self._within(found, budget, lambda saving: select(priced, saving))
-        return [(found[i], damage[i]) for i in chosen]
+        budget = goal.among(SHRINK_GOALS).budget(self.before_ms)
+        fits = self._reachable(found, budget)
+        before, after = tried(self.net, found, self.trainer, self.activation)
+        deep, alpha = [layers(self.net.folded, option.span) for option in found], self.options.alpha
+        harm = [
+            damage(importance, before, *given, alpha) for given in zip(after, deep, strict=True)
+        ]
+        judged = [option.priced(d) for option, d in zip(found, harm, strict=True)]
+        try:
+            chosen = self._within(found, judged, budget, lambda ms: select(judged, ms))
+        except UnreachableGoalError:
+            chosen = fits
+        return [(found[i], harm[i]) for i in chosen[0]]
 
     def searched(
         self, found: Sequence[DepthOption], goal: Goal | None
     ) -> list[tuple[DepthOption, float]]:
         """Masks learned together with the weights, which `net.graph` keeps."""
         space = search_space(self.net, found, self.options.per_activation)
-        epochs = self.options.recipe.search_epochs or self.options.recipe.epochs
         if goal is not None:
-            budget = self._budget(space.options, goal)
-            even = [1.0] * len(space.units)
-            _, saving = self._within(space.options, budget, lambda ms: space.within(ms, even))
-            scores = learn(self.net, space, lambda s: space.within(saving, s), self.trainer, epochs)
-            chosen, _ = self._within(space.options, budget, lambda ms: space.within(ms, scores))
+            budget = goal.among(SHRINK_GOALS).budget(self.before_ms)
+            fits = self._reachable(space.options, budget)
+            saving = fits[1]
+            scores = self._scores(space, lambda s: space.within(saving, s))
+            judged = space.priced(scores)
+            try:
+                found_set = self._within(
+                    space.options, judged, budget, lambda ms: select(judged, ms)
+                )
+            except UnreachableGoalError:
+                found_set = fits
+            chosen = found_set[0]
         else:
             kept = _kept(self.options, len(space.units))
-            scores = learn(self.net, space, lambda s: space.keeping(kept, s), self.trainer, epochs)
+            scores = self._scores(space, lambda s: space.keeping(kept, s))
             chosen = space.keeping(kept, scores)
         return [(space.options[i], float("nan")) for i in chosen]
 
-    def _budget(self, found: Sequence[DepthOption], goal: Goal) -> float:
-        budget = goal.among(SHRINK_GOALS).budget(self.before_ms)
-        check_reachable(self.before_ms, self.start_ms - _most(found), budget)
-        return budget
+    def _scores(self, space: Search, choose: Callable[[Sequence[float]], list[int]]) -> list[float]:
+        """Of the blocks, the more the better they keep their activations."""
+        recipe = self.options.recipe
+        if self.options.search != "learned":
+            return unlearned(self.net.graph, space.units, self.options.search, recipe.seed)
+        trainer = replace(self.trainer, recipe=searching(recipe))
+        return learn(self.net, space, choose, trainer, recipe.search_epochs or recipe.epochs)
+
+    def tuned(self, prepared: Prepared, plan: DepthPlan) -> tuple[LogRow, ...]:
+        """Train what will be merged."""
+        share, epochs = self.options.anneal, self.options.recipe.epochs
+        name = f"fine-tuning-{digest_of(prepared.graph, str(plan))[:8]}"
+        if not share:
+            return self.trainer.fit(prepared.graph, name, epochs).history
+        model = annealed(prepared.graph, self.net.graph, plan.removed)
+        history = self.trainer.fit(model, name, epochs, annealing(share)).history
+        take_weights(prepared.graph, model)
+        return history
+
+    def _reachable(self, found: Sequence[DepthOption], budget: float) -> tuple[list[int], float]:
+        """Options that meet the budget, before any is judged, and what they save. Raises
+        UnreachableGoalError."""
+        even = [option.priced(1.0) for option in found]
+        try:
+            return self._within(found, even, budget, lambda ms: select(even, ms))
+        except UnreachableGoalError as error:
+            if self.measured_ms is None and error.fastest_ms is not None:
+                check_reachable(self.before_ms, error.fastest_ms, budget)
+            raise
 
     def _within(
-        self, found: Sequence[DepthOption], budget: float, choose: Callable[[float], list[int]]
+        self,
+        found: Sequence[DepthOption],
+        judged: Sequence[Option],
+        budget: float,
+        choose: Callable[[float], list[int]],
     ) -> tuple[list[int], float]:
         """What `choose` takes to save so many milliseconds, as many as bring the whole network
         within the budget; and how many those are."""
         saving, measured_ms = max(0.0, self.start_ms - budget), self.measured_ms
-        if measured_ms is not None:
-            price = price_of(self.table, self.precision)
-            return measured_within(
-                choose,
-                lambda chosen: measured_ms(
-                    merged_shape(finish(self._prepared(found, chosen)), price)
-                ),
-                (0.0, saving, _most(found)),
-                budget,
-            )
-        return predicted_within(
-            choose,
-            lambda chosen: finished_ms(self._prepared(found, chosen), self.table, self.precision),
-            saving,
-            budget,
-            ATTEMPTS,
-        )
+        if measured_ms is None:
 
-    def _prepared(self, found: Sequence[DepthOption], chosen: Sequence[int]) -> Prepared:
-        plan = union(found[i].plan for i in chosen)
+            def cost_ms(chosen: Sequence[int]) -> float:
+                return self.cost_ms(union(found[i].plan for i in chosen))
+
+            return fitting(judged, choose, cost_ms, saving, budget, ATTEMPTS)
+        price = price_of(self.table, self.precision)
+
+        def timed_ms(chosen: Sequence[int]) -> float:
+            prepared = self._prepared(union(found[i].plan for i in chosen))
+            return measured_ms(merged_shape(finish(prepared), price))
+
+        return measured_within(choose, timed_ms, (0.0, saving, most(judged)), budget)
+
+    def cost_ms(self, plan: DepthPlan) -> float:
+        """What the table says of the network with a plan carried out."""
+        if plan not in self.known:
+            prepared = self._prepared(plan)
+            self.known[plan] = finished_ms(prepared, self.table, self.precision)
+        return self.known[plan]
+
+    def _prepared(self, plan: DepthPlan) -> Prepared:
         return prepare(self.net.graph, plan, self.activation)
-
-
-def _most(found: Sequence[DepthOption]) -> float:
-    """Milliseconds that all of them save at most."""
-    return most([option.priced(0.0) for option in found])
 
 
 def _kept(options: Trained, units: int) -> int:

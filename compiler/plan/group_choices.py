@@ -128,7 +128,8 @@ def measure_groups(
         scores = _scores(journal, group)
         for choice in _of_group(group, wanted) if len(scores) else []:
             keep = most_important(group, scores, choice.channels)
-            damage = Damage(*journal.entries[choice.label], float("nan"))
+            loss, agreement = journal.entries[choice.label]
+            damage = Damage(loss, agreement, float("nan"))
             found[choice.label] = replace(choice, keep=keep), damage
     return found
 

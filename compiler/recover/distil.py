@@ -1,7 +1,7 @@
 """Distillation on the images that the fits used, without labels.
 
-The student's last features and answers are drawn to the original's (Wang and Wu, MiR, 2022;
-Practise, 2023): the mean squared error of the features over their variance plus the task's
+The student's last features and answers are drawn to the original's (Wang et al., MiR, 2022; Wang
+and Wu, Practise, 2023): the mean squared error of the features over their variance plus the task's
 divergence of the answers (of classes that of Kullback and Leibler), in steps relative to each
 filter's size. A student of smaller images sees what its teacher does, resized.
 

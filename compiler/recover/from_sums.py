@@ -38,22 +38,23 @@ def compensated(
     new: dict[str, Tensor] = {}
     for one in sums:
         block, node = one.block, nodes[one.block.node]
-        stays = torch.from_numpy((one.channel < 0) | keep[one.channel])
-        shared = known.why_shared(module_of(graph_module, node)) is not None
+        stays = torch.tensor((one.channel < 0) | keep[one.channel])
+        module = module_of(graph_module, node)
+        shared = module is None or known.why_shared(module) is not None
         if shared or stays.all() or not stays.any():
             continue
         layer, path = block.layer, cast(str, node.target)
         weight = new.setdefault(f"{path}.weight", layer.weight.detach().clone())
-        has_bias = cast("Tensor | None", layer.bias) is not None
+        own = cast("Tensor | None", layer.bias)
         rows, before = torch.nonzero(stays)[:, 0], block.weight()
-        found = solve(_normal(one, before, has_bias).part(rows), RIDGE, before[:, rows])
+        found = solve(_normal(one, before, own is not None).part(rows), RIDGE, before[:, rows])
         whole = torch.zeros_like(before)
         whole[:, rows] = found.weight
         outputs, columns = indices(block.outputs), indices(block.inputs % weight.shape[1])
         whole = whole.reshape(len(outputs), len(columns), *weight.shape[2:])
         weight[outputs[:, None], columns] = whole.to(weight)
-        if has_bias:
-            bias = new.setdefault(f"{path}.bias", layer.bias.detach().clone())
+        if own is not None:
+            bias = new.setdefault(f"{path}.bias", own.detach().clone())
             bias[outputs] += found.bias.to(bias)
     return new
 

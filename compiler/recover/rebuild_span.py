@@ -2,7 +2,7 @@
 
 Least squares changes one layer. Here all layers of the span move, by gradient, until its output
 from the student's input is nearest to the teacher's (block reconstruction: Li et al., BRECQ, 2021;
-Wang and Wu, MiR, 2022). Every position of every map is an example, so a few hundred images do.
+Wang et al., MiR, 2022). Every position of every map is an example, so a few hundred images do.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ JUDGED = 4_000  # images, at most, that judge what an option does
 MEMORY = 500_000_000  # bytes, at most, of the copies of images to try and to judge on, each
 STEPS = 10  # of an epoch, at least
 CLIP = 1.0  # norm of gradients of losses that may have any scale
+TEMPERATURE = 4.0
 SMALL = 64  # pixels: networks for such images are trained on shifted crops, others on resized
 
 
@@ -54,6 +55,7 @@ class Recipe:
     search_epochs  of learning masks; None: as many
     steps          of training before an option's damage is judged
     distillation   weight of the teacher's answers, labels have the rest
+    temperature    of the teacher's answers; None: 4, or as a method is published
     activated      put an activation behind every merged span
     batch          of images, and at most a tenth of all
     parallel       importance jobs side by side, or "ray"
@@ -67,7 +69,7 @@ class Recipe:
     learning_rate: float = 0.02
     weight_decay: float = 1e-4
     distillation: float = 0.7
-    temperature: float = 4.0
+    temperature: float | None = None
     smoothing: float = 0.1
     activated: bool = True
     parallel: Parallel = 1
@@ -81,7 +83,7 @@ class Recipe:
             check_whole("search_epochs", self.search_epochs, 0)
         for name, value in (
             ("learning_rate", self.learning_rate),
-            ("temperature", self.temperature),
+            ("temperature", TEMPERATURE if self.temperature is None else self.temperature),
         ):
             check_number(name, value, above=True)
         check_number("weight_decay", self.weight_decay)
@@ -148,6 +150,7 @@ class Trainer:
         by_task = recipe.loss is not None or not self.task.classifies
         learns = recipe.loss is not None if by_task else self.labelled
         kd = recipe.distillation if learns else 1.0
+        temperature = TEMPERATURE if recipe.temperature is None else recipe.temperature
         cross = Labels(1 - kd, recipe.smoothing) if learns and kd < 1 and not by_task else None
         return Training(
             epochs,
@@ -157,7 +160,7 @@ class Trainer:
             loss=recipe.loss,
             by_task=by_task,
             clip_norm=CLIP if by_task else None,
-            distillation=Distillation(self.teacher, kd, recipe.temperature) if kd else None,
+            distillation=Distillation(self.teacher, kd, temperature) if kd else None,
             hooks=hooks or Hooks(),
             seed=recipe.seed,
         )

@@ -15,6 +15,8 @@ Io = Literal["float32", "int8", "uint8"]  # what files read and return
 DepthMethod = Literal[
     "closed-form", "depthshrinker", "two-stage-dp", "layermerge", "layer-pruning", "expand"
 ]
+Importance = Literal["accuracy", "loss"]  # of what depth methods try alone
+BlockSearch = Literal["learned", "random", "uniform"]  # of blocks that keep their activations
 CriterionName = Literal[
     "l1",
     "l2",
@@ -29,7 +31,10 @@ CriterionName = Literal[
     "he",
 ]
 SearchName = Literal["abc", "ga", "amc", "cacp", "dmcp"]  # searches for widths
-Allocated = Literal["knapsack", "global", "uniform"]  # how a budget is spread over channel groups
+Per = Literal["memory", "flops", "budget"]  # what Fisher information is divided by
+Allocated = Literal[  # how a budget is spread over channel groups
+    "knapsack", "global", "uniform", "search", "sensitivity"
+]
 Normalise = Literal["share", "mean", "sum", "none", "cumulative", "measured"]
 TaskName = Literal[  # what a network's outputs mean
     "auto", "classify", "segment", "detect", "regress", "embed", "dense"

@@ -3,6 +3,7 @@
 knapsack   the least importance is lost; any widths, by cost of each (`knapsack`)
 global     all groups' scores in one list, the lowest go, up to one threshold
 uniform    the same share of every group
+search, sensitivity  as CaP and Pruning Filters publish it (`published/`)
 
 Scores of different groups are made comparable (`normalise`):
 
@@ -62,6 +63,7 @@ class Allocation:
     floor       share of a group that always stays
     candidates  widths of a group that are priced, at most, evenly spread; None: 16, 64 where no
                 latency is asked for
+    search_step share of a group's channels, at most, that goes in one round of a search
     """
 
     kind: Allocated | None = None
@@ -69,6 +71,7 @@ class Allocation:
     multiple: int | None = None
     floor: float = 0.1
     candidates: int | None = None
+    search_step: float = 0.1
 
     def __post_init__(self) -> None:
         if self.multiple is not None and self.multiple < 1:
@@ -77,6 +80,8 @@ class Allocation:
             raise InputError(f"a floor of {self.floor:g}; give 0 or more, below 1")
         if self.candidates is not None and self.candidates < 2:
             raise InputError(f"{self.candidates} candidate widths; give 2 or more")
+        if not 0 < self.search_step <= 1:
+            raise InputError(f"`search_step` {self.search_step:g}: give a share above 0, up to 1")
 
     def multiple_of(self, groups: Groups, target: int) -> int:
         """Of channels; `target`: that its kernels like."""

@@ -88,6 +88,9 @@ def cumulative() -> str:
     return f"scores that add up already, such as those of `criterion` {', '.join(names)}"
 
 
-def comparable(options: Allocation, spec: CriterionSpec) -> Allocation:
-    """With the criterion's own way of comparing groups, unless another was asked for."""
-    return options if options.normalise else replace(options, normalise=spec.normalise)
+def as_published(options: Allocation, spec: CriterionSpec) -> Allocation:
+    """With the criterion's own way of comparing groups and of spreading a budget, unless another
+    was asked for."""
+    measured = options.normalise == "measured"
+    kind = options.kind or (None if measured else spec.allocation)
+    return replace(options, kind=kind, normalise=options.normalise or spec.normalise)

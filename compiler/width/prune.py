@@ -72,6 +72,7 @@ TINY = 1e-9  # of a budget: rounding
 COUNTED = 64  # candidate widths where no latency has to be known
 MULTIPLES = {"cpu": 8, "gpu": 32}  # channels that fill the vectors of a runtime's kernels
 
+Look = Callable[[fx.GraphModule, Groups, Space, Price, float, int], Selection]
 Compensate = Callable[[fx.GraphModule, Groups, Selection], Selection]
 
 
@@ -82,6 +83,10 @@ class Pruning:
     rounds        of scoring and slicing; the budget falls by the same factor in each
     recipe        of training; `epochs` at the end, `search_epochs` (none: 1) between rounds and of
                   training with a penalty or by a criterion's own schedule
+    one_by_one    groups are sliced one after the other, each scored in the network so far, with
+                  `search_epochs` of training behind each
+    initial       the network before it was trained: what is left of it is where every training
+                  starts
     keep          channel group → share of its channels that stays, other groups whole: instead of
                   a goal
     """
@@ -90,6 +95,8 @@ class Pruning:
     rounds: int = 1
     recipe: Recipe = field(default_factory=Recipe)
     keep: Mapping[str, float] = field(default_factory=dict[str, float])
+    one_by_one: bool = False
+    initial: fx.GraphModule | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_whole("rounds", self.rounds, 1)
@@ -107,12 +114,17 @@ class Stages:
     damage      measures what groups lose, for the allocation that asks for it
     search      (network, what it has to keep to) → widths for a budget, in place of an allocation
     compensate  new weights for what stays, before each slicing
+    drop        what is left of the network behind the training with the penalty, before channels go
+    look        (network, groups, space, price, budget, multiple) → what stays, for allocations that
+                look at the network (`published/`)
     """
 
     penalty: Callable[[fx.GraphModule, Groups], Penalty] | None = None
     damage: MeasuredDamage | None = None
     search: Callable[[fx.GraphModule, Within], Choose] | None = None
     compensate: Compensate | None = None
+    look: Look | None = None
+    drop: Callable[[fx.GraphModule], fx.GraphModule] | None = None
 
 
 @dataclass(frozen=True)
@@ -196,10 +208,15 @@ def prune(
         raise InputError("a search chooses widths for a goal, at once; leave out what does besides")
     if options.allocation.normalise == "measured" and stages.damage is None:
         raise InputError("what groups bear is measured on images; give some")
+    if options.allocation.kind in ("search", "sensitivity") and stages.look is None:
+        raise InputError(f"`allocation` {options.allocation.kind} looks at images; give some")
+    if options.initial is not None and train is None:
+        raise InputError("`initial` is where trainings start; give `train`")
     net = network(captured)
     key = ""
     if folder is not None:
-        told = (criterion.name, schedule, seen, goal, options, train and train.digest)
+        start = options.initial and digest_of(options.initial, "")
+        told = (criterion.name, schedule, seen, goal, options, start, train and train.digest)
         key = digest_of(net.graph, str(told))[:12]
     trainer = None
     if train is not None:
@@ -268,6 +285,7 @@ class _Run:
 
     def pruned(self) -> Pruned:
         graph, history = copy_graph(self.net.graph), list[LogRow]()
+        reset = None if self.options.initial is None else _Reset.of(self.options.initial, graph)
         groups = channel_groups(graph)
         whole = {group.name: group.size for group in groups.groups}
         widths, skipped = dict(whole), dict[Skip, None]()
@@ -275,6 +293,10 @@ class _Run:
         if penalty is not None and self.trainer is not None:
             hooks = Hooks(penalty=penalty(graph, groups))
             history += self.trainer.fit(graph, "penalty", self.short, hooks).history
+        if self.stages.drop is not None:
+            graph = self.stages.drop(graph)
+            left = {group.name for group in channel_groups(graph).groups}
+            widths |= dict.fromkeys(whole.keys() - left, 0)
         at_once = self.goal is None or self.schedule is not None
         rounds = 1 if at_once else self.options.rounds
         for number in range(1, rounds + 1):
@@ -287,10 +309,16 @@ class _Run:
                 with self.progress.task(f"Choosing widths, round {number} of {rounds}"):
                     chosen, selection, reasons = step.chosen()
             skipped |= dict.fromkeys(reasons)
-            with self.progress.task("Slicing; compared with the masked network in float64"):
-                graph, done = run_slicing(graph, SliceChannels(selection))
-            skipped |= dict.fromkeys(done.skipped)
+            if self.options.one_by_one:
+                graph, rows = self._one_by_one(graph, selection)
+                history += rows
+            else:
+                with self.progress.task("Slicing; compared with the masked network in float64"):
+                    graph, done = run_slicing(graph, SliceChannels(selection))
+                skipped |= dict.fromkeys(done.skipped)
             widths |= chosen
+            if reset is not None:
+                graph = reset.after(selection)
             if self.trainer is not None:
                 last = number == rounds
                 epochs = self.options.recipe.epochs if last else self.short
@@ -298,6 +326,26 @@ class _Run:
                 name = f"{name}-{digest_of(graph, '')[:8]}"
                 history += self.trainer.fit(graph.train(), name, epochs).history
         return self._result(graph.eval(), whole, widths, tuple(skipped), tuple(history))
+
+    def _one_by_one(
+        self, graph: fx.GraphModule, selection: Selection
+    ) -> tuple[fx.GraphModule, list[LogRow]]:
+        """As many channels of each group as were chosen; which of them is decided anew."""
+        counts = {name: int(mask.sum()) for name, mask in selection.keep.items()}
+        order = [g.name for g in channel_groups(graph).groups if g.name in counts]
+        history: list[LogRow] = []
+        for number, name in enumerate(order, 1):
+            groups = channel_groups(graph)
+            one = selected(groups, scored(self.criterion, graph, groups), {name: counts[name]})
+            if self.stages.compensate is not None:
+                one = self.stages.compensate(graph, groups, one)
+            with self.progress.task(f"Slicing group {number} of {len(order)}"):
+                graph, _ = run_slicing(graph, SliceChannels(one))
+            if self.trainer is not None and number < len(order):
+                run = f"group-{number}-{digest_of(graph, '')[:8]}"
+                history += self.trainer.fit(graph.train(), run, self.short).history
+                graph = graph.eval()
+        return graph, history
 
     @property
     def short(self) -> int:
@@ -319,6 +367,27 @@ class _Run:
             after = predicted_ms(folded, self.table, self.precision)
         found = tuple(Width(name, size, widths[name]) for name, size in whole.items())
         return Pruned(folded, self.net.folded, graph, found, before, after, skipped, history)
+
+
+@dataclass(eq=False)
+class _Reset:
+    """What is left of the network before it was trained."""
+
+    graph: fx.GraphModule
+
+    @classmethod
+    def of(cls, initial: fx.GraphModule, trained: fx.GraphModule) -> _Reset:
+        """Raises InputError for another network."""
+        graph = network(initial).graph
+        shapes = [{n: p.shape for n, p in g.state_dict().items()} for g in (graph, trained)]
+        if str(graph.graph) != str(trained.graph) or shapes[0] != shapes[1]:
+            raise InputError("`initial` is another network than the one that is pruned")
+        return cls(graph)
+
+    def after(self, selection: Selection) -> fx.GraphModule:
+        """The same channels go; a copy to train."""
+        self.graph = SliceChannels(Selection(selection.keep))(self.graph).graph_module
+        return copy_graph(self.graph)
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,8 +422,8 @@ class _Round:
             space = space_of(groups, scores, options, self.multiple, self.whole)
             if options.normalise == "measured" and run.stages.damage is not None:
                 space = replace(space, measured=run.stages.damage.losses(self.graph, space))
-            widths, skipped = self._within(run.goal, groups, space), space.skipped
-            selection = space.selection(widths)
+            widths, selection = self._within(run.goal, groups, space)
+            skipped = space.skipped
         if run.stages.compensate is not None:
             selection = run.stages.compensate(self.graph, groups, selection)
         return widths, selection, skipped
@@ -401,8 +470,37 @@ class _Round:
         layers = layers_of(skeleton, groups, space.narrow)
         return skeleton, layers.price(unit, run.table, run.precision)
 
-    def _within(self, goal: Goal, groups: Groups, space: Space) -> dict[str, int]:
-        """Widths whose network meets the round's budget."""
+    def _within(self, goal: Goal, groups: Groups, space: Space) -> tuple[dict[str, int], Selection]:
+        """Widths whose network meets the round's budget, and the channels that stay."""
+        looked = dict[tuple[tuple[str, int], ...], Selection]()
+        widths = self._widths(goal, groups, space, looked)
+        known = looked.get(tuple(sorted(widths.items())))
+        return widths, space.selection(widths) if known is None else known
+
+    def _looked(
+        self,
+        groups: Groups,
+        space: Space,
+        price: Price,
+        looked: dict[tuple[tuple[str, int], ...], Selection],
+        budget: float,
+    ) -> dict[str, int]:
+        """By what looks at the network; what stays is noted by its widths."""
+        look = self.run.stages.look
+        assert look is not None
+        selection = look(self.graph, groups, space, price, budget, self.multiple)
+        widths = {n: group.size for n, group in space.groups.items()}
+        widths |= {n: int(mask.sum()) for n, mask in selection.keep.items()}
+        looked[tuple(sorted(widths.items()))] = selection
+        return widths
+
+    def _widths(
+        self,
+        goal: Goal,
+        groups: Groups,
+        space: Space,
+        looked: dict[tuple[tuple[str, int], ...], Selection],
+    ) -> dict[str, int]:
         run, unit = self.run, goal.unit
         skeleton, price = self._price(groups, space, unit)
         before, left = self._before(unit), self._left(unit)
@@ -432,10 +530,12 @@ class _Round:
                     f"{goal.closest(before, error.closest)}{error.limited_by}"
                 ) from None
 
-        if run.stages.search is None:
-            kind = kind_of(run.options.allocation, goal)
-            return met(goal, partial(allocate, space, price, kind=kind))
-        return met(goal, run.stages.search(self.graph, within_of(goal, space, price, met)))
+        if run.stages.search is not None:
+            return met(goal, run.stages.search(self.graph, within_of(goal, space, price, met)))
+        if run.stages.look is not None:
+            return met(goal, partial(self._looked, groups, space, price, looked))
+        kind = kind_of(run.options.allocation, goal)
+        return met(goal, partial(allocate, space, price, kind=kind))
 
     def _nearest(
         self,

@@ -85,6 +85,10 @@ class Schedule(Protocol):
         """
         ...
 
+    def removals(self, steps: int, multiple: int) -> int:
+        """How often something can go in a training of so many steps."""
+        ...
+
     def finish(self, graph_module: fx.GraphModule, trained: nn.Module) -> fx.GraphModule:
         """A copy of the network that was given, with the weights of the one that was trained."""
         ...

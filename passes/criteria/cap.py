@@ -130,6 +130,8 @@ def structural_search(
     budget: float,
     step: float = 0.1,
     multiple: int = 1,
+    *,
+    floor: float = 0.0,
 ) -> Selection:
     """Widths whose cost is within the budget, by one threshold on the scores of all groups.
 
@@ -137,6 +139,7 @@ def structural_search(
             the whole network; what is gone already is not asked about
     cost    of widths by group: MACs, parameters, milliseconds
     step    the largest share of a group's channels that goes in one round
+    floor   share of a group's channels that always stays
 
     Each round bisects the threshold: the lowest whose widths meet the budget or, where the step
     does not let it be met, the step's own limit. Raises InputError for a step outside of (0, 1], or
@@ -145,9 +148,12 @@ def structural_search(
     if not 0 < step <= 1:
         raise InputError(f"a step of {step:g}: give a share above 0, up to 1")
     keep = {g.name: np.ones(g.size, bool) for g in groups.groups}
+    allowed = {
+        g.name: [n for n in widths(g, multiple) if n >= floor * g.size] for g in groups.groups
+    }
     while (now := cost(_counts(keep))) > budget:
         scores = judge(_selection(keep))
-        narrower = _round(groups, keep, scores, cost, budget, step, multiple)
+        narrower = _round(groups, keep, scores, cost, budget, step, allowed)
         if _counts(narrower) == _counts(keep):
             raise InputError(f"a budget of {budget:.4g} cannot be met; the closest is {now:.4g}")
         keep = narrower
@@ -164,7 +170,7 @@ def _round(
     cost: Callable[[Mapping[str, int]], float],
     budget: float,
     step: float,
-    multiple: int,
+    allowed: Mapping[str, Sequence[int]],
 ) -> Masks:
     judged = [g for g in groups.groups if g.name in scores]
     low = 0.0
@@ -172,7 +178,7 @@ def _round(
 
     def at(threshold: float) -> Masks:
         found = {
-            g.name: _above(g, keep[g.name], scores[g.name], threshold, step, multiple)
+            g.name: _above(g, keep[g.name], scores[g.name], threshold, step, allowed[g.name])
             for g in judged
         }
         return {**keep, **found}
@@ -192,13 +198,13 @@ def _above(
     scores: npt.NDArray[np.float64],
     threshold: float,
     step: float,
-    multiple: int,
+    possible: Sequence[int],
 ) -> npt.NDArray[np.bool_]:
     """What is above the threshold, at a width that the group can have and the step allows; at least
     one width narrower is always allowed."""
     now = int(keep.sum())
     wanted = max(int((scores[keep] > threshold).sum()), 1)
-    possible = [n for n in widths(group, multiple) if n < now]
+    possible = [n for n in possible if n < now]
     limit = min(now - step * group.size, possible[-1]) if possible else now
     allowed = [n for n in possible if n >= max(wanted, limit)]
     if not allowed:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from shrinkc.passes.analysis.channels.channel_groups import Groups, Keep
 from shrinkc.passes.base import copy_graph
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.criteria.base import most_important, widths
+from shrinkc.passes.criteria.shared.channel_costs import macs_per_channel, memory_per_channel
 from shrinkc.passes.criteria.shared.masked_reads import MaskedRead, masked_reads
 
 
@@ -142,9 +143,11 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class FisherSchedule:
-    """A channel goes after every `every` steps: 25 in the paper's classification runs."""
+    """A channel goes after every `every` steps: 25 in the paper's classification runs. `per`: what
+    its information is divided by: memory or FLOPs of a channel, or what it takes of the budget."""
 
     every: int = 25
+    per: Literal["memory", "flops", "budget"] = "memory"
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -161,7 +164,18 @@ class FisherSchedule:
         until: Callable[[Keep], bool],
         multiple: int,
     ) -> tuple[fx.GraphModule, FisherPruning]:
-        return fisher_network(graph_module, groups, cost, until, self.every, multiple)
+        memory = memory_per_channel(graph_module, groups)  # the same at all widths
+
+        def takes(keep: Keep) -> Mapping[str, float]:
+            if self.per == "memory":
+                return memory
+            return cost(keep) if self.per == "budget" else macs_per_channel(*given, keep)
+
+        given = graph_module, groups
+        return fisher_network(*given, takes, until, self.every, multiple)
+
+    def removals(self, steps: int, multiple: int) -> int:
+        return steps // (self.every * multiple)
 
     def finish(self, graph_module: fx.GraphModule, trained: nn.Module) -> fx.GraphModule:
         return unmasked(graph_module, trained)

@@ -63,7 +63,10 @@ class GroupFisher:
 
     @property
     def schedule(self) -> Schedule | None:
-        return None if self.every is None else FisherSchedule(self.every)
+        if self.every is None:
+            return None
+        per = self.cost if self.cost in ("memory", "flops") else "budget"
+        return FisherSchedule(self.every, per)
 
     def scores(self, graph_module: fx.GraphModule, groups: Groups) -> Scores:
         """Raises InputError: no labels, a group without a cost above 0. Memory: one batch's
@@ -136,10 +139,15 @@ def _above_zero(name: str, costs: Mapping[str, float]) -> float:
 
 
 def _build(given: Given) -> GroupFisher:
-    cost: Cost = "none" if given.by_cost else "memory"
+    cost: Cost = "none" if given.by_cost and given.every is None else "memory"
+    if given.per is not None:
+        cost = "none" if given.per == "budget" else given.per
     return GroupFisher(given.batches, cost=cost, every=given.every)
 
 
 GROUP_FISHER = CriterionSpec(
-    "group-fisher", GroupFisher, _build, "labels", normalise="none", scheduled=True
+    *("group-fisher", GroupFisher, _build, "labels"),
+    normalise="none",
+    scheduled=True,
+    divides=True,
 )

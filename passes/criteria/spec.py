@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, fx, nn
 
@@ -14,6 +15,7 @@ from shrinkc.passes.analysis.channels.channel_groups import Groups
 from shrinkc.passes.criteria.base import Criterion, Needs, Normalise
 from shrinkc.passes.criteria.shared.data import Batch
 
+Per = Literal["memory", "flops", "budget"]
 Penalty = Callable[[nn.Module, object], Tensor]
 
 
@@ -26,12 +28,15 @@ class Given:
     by_cost  widths are chosen by what they cost, so scores need not be divided by it
     every    steps of a training between two removals, where the criterion can remove during one;
              None: it is asked once a round
+    per      what scores are divided by, where the criterion divides them: memory or FLOPs of a
+             channel, or what it takes of the budget; None: as published
     """
 
     batches: Sequence[Batch]
     seed: int
     by_cost: bool
     every: int | None = None
+    per: Per | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +48,14 @@ class CriterionSpec:
     build        makes one
     needs        to score channels
     normalise    how its scores are made comparable between groups
+    allocation   how the budget is spread, as published; None: as the goal's unit asks for
     penalty      (network, groups, strength) → added to the loss of a training before anything goes
+    depth        the same penalty on whole residual branches besides, which may then go
+    strength     (network, groups) → of the penalty, as published
     compensates  as published: what is left is fitted to what the network computed, before a
                  training too
     scheduled    whether it can remove channels during a training, one every so many steps
+    divides      whether its scores are divided by what a channel takes
     seeded       whether its scores are random
     """
 
@@ -55,9 +64,13 @@ class CriterionSpec:
     build: Callable[[Given], Criterion]
     needs: Needs = "nothing"
     normalise: Normalise = "share"
+    allocation: Literal["knapsack", "global", "uniform"] | None = None
     penalty: Callable[[fx.GraphModule, Groups, float], Penalty] | None = None
+    depth: Callable[[fx.GraphModule, Groups, float], Penalty] | None = None
+    strength: Callable[[fx.GraphModule, Groups], float] | None = None
     compensates: bool = False
     scheduled: bool = False
+    divides: bool = False
     seeded: bool = False
 
     @property
@@ -65,7 +78,9 @@ class CriterionSpec:
         """Options that not every criterion reads."""
         read = {
             "strength": self.penalty is not None,
+            "drop_below": self.depth is not None,
             "every": self.scheduled,
+            "per": self.divides,
             "seed": self.seeded,
             "labels": self.needs == "labels",
         }

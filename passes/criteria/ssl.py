@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
@@ -187,4 +188,11 @@ def _around(node: fx.Node, layer: fx.Node) -> bool:
     return any(order[source] < order[layer] for source in node.all_input_nodes)
 
 
-STRUCTURED_SPARSITY = CriterionSpec("ssl", SSL, lambda given: SSL(), penalty=ssl_penalty)
+STRUCTURED_SPARSITY = CriterionSpec(
+    "ssl",
+    SSL,
+    lambda given: SSL(),
+    penalty=ssl_penalty,
+    depth=partial(ssl_penalty, kinds=("filter", "channel", "depth")),
+    strength=lambda graph, groups: 1e-4,
+)

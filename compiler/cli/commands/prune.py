@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +30,14 @@ from shrinkc.compiler.cli.options import (
     ClassesOption,
     CompensateOption,
     CriterionOption,
+    DropBelowOption,
     EpochsOption,
     EvaluationOption,
     EvaluationsOption,
     EveryOption,
     FloorOption,
     ImagesOption,
+    InitialOption,
     InOrderOption,
     InputOption,
     JobsOption,
@@ -49,11 +51,13 @@ from shrinkc.compiler.cli.options import (
     ModelArgument,
     MultipleOption,
     NormaliseOption,
+    OneByOneOption,
     OpsetOption,
     OptionalTargetOption,
     OutOption,
     OutputWeightsOption,
     ParamsOption,
+    PerOption,
     PlotOption,
     PrecisionOption,
     RateOption,
@@ -63,7 +67,7 @@ from shrinkc.compiler.cli.options import (
     RoundsOption,
     RunsOption,
     ScaleOption,
-    SearchOption,
+    SearchStepOption,
     SeedOption,
     SpeedupOption,
     StdOption,
@@ -73,6 +77,7 @@ from shrinkc.compiler.cli.options import (
     ThreadsOption,
     TrainOption,
     TrustOption,
+    WidthSearchOption,
 )
 from shrinkc.compiler.cli.output import (
     NOT_JUDGED,
@@ -87,9 +92,11 @@ from shrinkc.compiler.cli.tasks import asked_of, loss_of
 from shrinkc.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import fx
+
     from shrinkc.compiler.api.prune import Pruned
     from shrinkc.compiler.cost.goal import Goal
-    from shrinkc.compiler.support.choices import CriterionName, SearchName
+    from shrinkc.compiler.support.choices import CriterionName, Per, SearchName
     from shrinkc.compiler.width.prune import Pruning
     from shrinkc.compiler.width.search.methods import Search
 
@@ -117,9 +124,10 @@ def prune(
     multiple: MultipleOption = None,
     floor: FloorOption = 0.1,
     candidates: CandidatesOption = None,
+    search_step: SearchStepOption = 0.1,
     compensate: CompensateOption = None,
     in_order: InOrderOption = False,
-    method: SearchOption = None,
+    method: WidthSearchOption = None,
     evaluations: EvaluationsOption = None,
     rates: RatesOption = None,
     images: ImagesOption = None,
@@ -138,8 +146,12 @@ def prune(
     epochs: EpochsOption = None,
     rounds: RoundsOption = 1,
     round_epochs: RoundEpochsOption = None,
+    one_by_one: OneByOneOption = False,
+    initial: InitialOption = None,
     every: EveryOption = None,
-    strength: StrengthOption = 1e-4,
+    per: PerOption = None,
+    strength: StrengthOption = None,
+    drop_below: DropBelowOption = None,
     steps: StepsOption = None,
     batch: BatchOption = 128,
     learning_rate: RateOption = 0.02,
@@ -156,24 +168,45 @@ def prune(
 
     Without --target nothing is compiled: --out holds model.safetensors, for shrinkc compile.
     """
+
+    judged = asked_of(task, metric, output_weights)
+    asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, judged)
+    reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)
+    _refuse_early(reading, plot, (images, evaluation, train), labels or target is not None)
+    seen = _Seen(reading, images, labels, limit, evaluation, train, loss_of(loss))
+    choosing = every, per, in_order, _search(method, evaluations, rates)
+    how = _How(criterion, compensate, epochs, steps, strength, drop_below, *choosing)
+    goal = _goal(speedup, budget_ms, macs, params, channels)
+    widths = allocation, normalise, multiple, floor, candidates, search_step
+    turns = rounds, one_by_one, None if initial is None else _initial(asked, initial)
+    learning = epochs, round_epochs, batch, learning_rate, seed, parallel
+    _run(asked, seen, how, goal, _pruning(widths, turns, learning, keep), plot)
+
+
+def _refuse_early(
+    reading: Reading,
+    plot: Path | None,
+    given: tuple[Path | None, Path | None, Path | None],
+    labelled: bool,
+) -> None:
+    """Raises InputError for a plot that cannot be drawn, and for what would be read of images that
+    are not `given`: those to look at, to judge and to train on."""
     from shrinkc.compiler.report.plots import require_plot
     from shrinkc.compiler.support.unread import refuse_unread
 
     if plot is not None:
         require_plot(plot)
-    judged = asked_of(task, metric, output_weights)
-    asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, judged)
-    reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)
-    reading.refuse_unread(images, evaluation, train)
-    labelled = (evaluation, train) != (None, None) or labels or target is not None
-    refuse_unread(("classes", classes is not None, labelled, LABELS_READ))
-    seen = _Seen(reading, images, labels, limit, evaluation, train, loss_of(loss))
-    search = _search(method, evaluations, rates)
-    how = _How(criterion, compensate, epochs, steps, strength, every, in_order, search)
-    goal = _goal(speedup, budget_ms, macs, params, channels)
-    widths = allocation, normalise, multiple, floor, candidates
-    learning = epochs, round_epochs, batch, learning_rate, seed, parallel
-    _run(asked, seen, how, goal, _pruning(widths, rounds, learning, keep), plot)
+    reading.refuse_unread(*given)
+    labelled = labelled or given[1:] != (None, None)
+    refuse_unread(("classes", reading.classes is not None, labelled, LABELS_READ))
+
+
+def _initial(asked: Asked, path: Path) -> fx.GraphModule:
+    """Captured as the model is."""
+    from shrinkc.compiler.api.steps.network import subject_of
+
+    subject = subject_of(replace(asked.file, path=path), shapes_of(asked.inputs))
+    return subject.layered(progress())
 
 
 @dataclass(frozen=True)
@@ -197,19 +230,22 @@ class _How:
     compensate: bool | None
     epochs: int | None
     steps: int | None
-    strength: float
+    strength: float | None
+    drop_below: float | None
     every: int | None
+    per: Per | None
     in_order: bool
     search: Search | None
 
 
 def _pruning(
-    widths: tuple[Any, Any, int | None, float, int | None],
-    rounds: int,
+    widths: tuple[Any, Any, int | None, float, int | None, float],
+    turns: tuple[int, bool, fx.GraphModule | None],
     learning: tuple[int | None, int | None, int, float, int, str],
     keep: list[str] | None,
 ) -> Pruning:
-    """`widths` as of `Allocation`; `learning`: from `epochs` to `parallel`. Raises InputError."""
+    """`widths` as of `Allocation`; `turns`: rounds, one by one, the initial network; `learning`:
+    from `epochs` to `parallel`. Raises InputError."""
     from shrinkc.compiler.recover.recipe import Recipe
     from shrinkc.compiler.width.allocation import Allocation
     from shrinkc.compiler.width.prune import Pruning
@@ -222,7 +258,9 @@ def _pruning(
         parallel=side_by_side(parallel),
         seed=seed,
     )
-    return Pruning(Allocation(*widths), rounds, recipe, _shares(keep or []))
+    rounds, one_by_one, initial = turns
+    shares = _shares(keep or [])
+    return Pruning(Allocation(*widths), rounds, recipe, shares, one_by_one, initial)
 
 
 def _search(method: SearchName | None, evaluations: int | None, rates: str | None) -> Search | None:
@@ -282,7 +320,9 @@ def _run(
         compensate=how.compensate,
         steps=how.steps,
         strength=how.strength,
+        drop_below=how.drop_below,
         every=how.every,
+        per=how.per,
         in_order=how.in_order,
         method=how.search,
         task=asked.task,

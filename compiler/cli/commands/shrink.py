@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,13 @@ from shrinkc.compiler.cli.inputs import (
     work_folder,
 )
 from shrinkc.compiler.cli.options import (
+    AlphaOption,
+    AnnealOption,
     AnnotationsOption,
     ArchOption,
     BatchOption,
     BgrOption,
+    BlockSearchOption,
     BlockShareOption,
     BlocksOption,
     BudgetOption,
@@ -29,6 +32,7 @@ from shrinkc.compiler.cli.options import (
     EvaluationOption,
     ExpandRatioOption,
     ImagesOption,
+    ImportanceOption,
     InputOption,
     JobsOption,
     LabelsOption,
@@ -41,6 +45,7 @@ from shrinkc.compiler.cli.options import (
     OutputWeightsOption,
     PerActivationOption,
     PrecisionOption,
+    PublishedOption,
     RateOption,
     ResizeOption,
     RunsOption,
@@ -72,7 +77,9 @@ if TYPE_CHECKING:
     from shrinkc.compiler.api.shrink import Shrunk
     from shrinkc.compiler.cost.goal import Goal
     from shrinkc.compiler.depth.trained import Trained
+    from shrinkc.compiler.recover.recipe import Recipe
     from shrinkc.compiler.support.choices import DepthMethod
+    from shrinkc.compiler.support.jobs import Parallel
 
 
 @app.command(cls=Command)
@@ -92,6 +99,9 @@ def shrink(
     keep_ratio: BlockShareOption = None,
     method: DepthMethodOption = "closed-form",
     per_activation: PerActivationOption = False,
+    importance: ImportanceOption = None,
+    alpha: AlphaOption = 1.0,
+    search: BlockSearchOption = "learned",
     expand_ratio: ExpandRatioOption = 2.0,
     images: ImagesOption = None,
     labels: LabelsOption = False,
@@ -111,6 +121,8 @@ def shrink(
     steps: StepsOption = None,
     batch: BatchOption = 128,
     learning_rate: RateOption = 0.02,
+    published: PublishedOption = False,
+    anneal: AnnealOption = 0.0,
     seed: SeedOption = 0,
     parallel: JobsOption = "1",
     precision: PrecisionOption = None,
@@ -121,32 +133,54 @@ def shrink(
 ) -> None:
     """Shrink depth within a latency budget: from unlabelled images alone, or with training."""
     from shrinkc.compiler.depth.trained import Trained
-    from shrinkc.compiler.recover.recipe import Recipe
-    from shrinkc.compiler.support.unread import refuse_unread
 
-    recipe = Recipe(
-        epochs=epochs or 10,
-        search_epochs=search_epochs,
-        steps=trial_steps,
-        batch=batch,
-        learning_rate=learning_rate,
-        parallel=side_by_side(parallel),
-        seed=seed,
-    )
+    lengths = epochs, search_epochs, batch, learning_rate
+    recipe = _recipe(method, published, lengths, trial_steps, seed, side_by_side(parallel))
     trains = train is not None or labels
-    refuse_unread(("epochs", epochs is not None, trains, "training: give `train`, or `labels`"))
+    _refuse_epochs(epochs, trains)
     judged = asked_of(task, metric, output_weights)
     asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, judged)
-    seen = _Seen(
-        Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale),
-        images,
-        labels,
-        evaluation,
-        train,
-        loss_of(loss),
-    )
-    options = Trained(recipe, per_activation, expand_ratio, keep_blocks, keep_ratio)
+    reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)
+    seen = _Seen(reading, images, labels, evaluation, train, loss_of(loss))
+    how = importance, alpha, search, anneal
+    blocks = keep_blocks, keep_ratio
+    options = Trained(recipe, per_activation, expand_ratio, *blocks, *how)
     _run(asked, target, seen, method, _goal(speedup, budget_ms), options, steps)
+
+
+def _refuse_epochs(epochs: int | None, trains: bool) -> None:
+    from shrinkc.compiler.support.unread import refuse_unread
+
+    refuse_unread(("epochs", epochs is not None, trains, "training: give `train`, or `labels`"))
+
+
+def _recipe(
+    method: DepthMethod,
+    published: bool,
+    lengths: tuple[int | None, int | None, int, float],
+    trial_steps: int,
+    seed: int,
+    parallel: Parallel,
+) -> Recipe:
+    """`lengths`: epochs, those of the search, batch, learning rate. Raises InputError for a
+    published schedule of a method without one, or beside another."""
+    from shrinkc.compiler.depth.masks.depthshrinker import PUBLISHED
+    from shrinkc.compiler.recover.recipe import Recipe
+
+    epochs, search_epochs, batch, rate = lengths
+    plain = Recipe(steps=trial_steps, seed=seed, parallel=parallel)
+    given = Recipe(epochs or plain.epochs, search_epochs, batch=batch, learning_rate=rate)
+    made = replace(given, steps=trial_steps, seed=seed, parallel=parallel)
+    if not published:
+        return made
+    if method != "depthshrinker":
+        raise InputError(f"`published` is the schedule of depthshrinker, not of {method}")
+    if epochs is not None or made != plain:
+        raise InputError(
+            "`published` sets `epochs`, `search_epochs`, `batch` and `learning_rate`",
+            "leave them out",
+        )
+    return replace(PUBLISHED, steps=trial_steps, seed=seed, parallel=parallel)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ What differs: C may be any goal's cost, so its slope is taken from the price at 
 (a table has no derivative); the weights start from those that were trained, with the most important
 channels first; α is learned from the first step on, and starts where the expected cost is the goal
 instead of at 0, from where a short training does not come back. What is kept is fine-tuned with
-`--epochs`, where the paper trains the final widths from scratch.
+`--epochs`; the paper trains the final widths from scratch, as `--initial` does.
 """
 
 from __future__ import annotations

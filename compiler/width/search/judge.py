@@ -11,11 +11,11 @@ from torch import Tensor, fx
 
 from shrinkc.compiler.images.decoded import Data, Images
 from shrinkc.compiler.recover.compensate import compensate
-from shrinkc.compiler.recover.recalibrate import norms, recalibrate
 from shrinkc.compiler.recover.recipe import Recipe, Trainer
 from shrinkc.compiler.support.progress import Silent
 from shrinkc.compiler.tasks.task import Answer, Task
 from shrinkc.compiler.train.train import train
+from shrinkc.compiler.width.search.recalibrate import norms, recalibrate
 from shrinkc.errors import TrainingError
 from shrinkc.passes.analysis.channels.channel_groups import Keep
 from shrinkc.passes.base import copy_graph

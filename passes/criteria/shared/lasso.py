@@ -115,7 +115,7 @@ class _Active:
     step costs the square of their number. It is made anew where one leaves."""
 
     def __init__(self, gram: Numbers) -> None:
-        self._gram = torch.from_numpy(gram)
+        self._gram = torch.tensor(gram)
         self._factor = torch.zeros_like(self._gram)
         self._active: list[int] = []
 
@@ -140,7 +140,7 @@ class _Active:
 
     def solved(self, right: Numbers) -> Numbers:
         """Of the active ones' equations."""
-        return self._above(self._below(torch.from_numpy(right))).numpy()
+        return self._above(self._below(torch.tensor(right))).numpy()
 
     def _below(self, right: Tensor) -> Tensor:
         size = len(right)

@@ -122,6 +122,6 @@ def test_every_criterion_says_what_it_reads() -> None:
     assert read == {
         "random": {"seed"},
         "slimming": {"strength"},
-        "ssl": {"strength"},
-        "group-fisher": {"every", "labels"},
+        "ssl": {"strength", "drop_below"},
+        "group-fisher": {"every", "labels", "per"},
     }

@@ -137,6 +137,19 @@ def test_a_penalty_is_trained_with_first(
     assert list((tmp_path / "out.work").glob("*/penalty/last.pt"))
 
 
+def test_published_iterations_from_the_command_line(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DropNet's rounds, each from the initial weights; HRank's groups, one by one."""
+    some = ("--images", str(images), "--labels", "--epochs", "1", "--batch", "8")
+    more = ("--criterion", "dropnet", "--allocation", "uniform", "--rounds", "2", "--macs", "0.6")
+    pruned(capsys, model, tmp_path / "reset", *some, *more, "--initial", str(model))
+    assert len(list((tmp_path / "reset.work").glob("*/round-1-*/last.pt"))) == 1
+    more = ("--criterion", "hrank", "--one-by-one", "--macs", "0.5", "--multiple", "1")
+    pruned(capsys, model, tmp_path / "ones", *some, *more)
+    assert list((tmp_path / "ones.work").glob("*/group-1-*/last.pt"))
+
+
 def test_the_report_for_people(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,6 +193,9 @@ OTHERS: dict[str, Kind] = {
     "closest: 0.": "unreachable",
     "nowhere: no such folder": "unreadable",
 }
+
+
+LOOKS = ("--macs", "0.5", "--images", "{images}")
 
 
 @pytest.mark.parametrize(
@@ -253,6 +269,27 @@ OTHERS: dict[str, Kind] = {
         ),
         (("--macs", "0.5", "--jobs", "2"), "--jobs has no effect here: it is for --method abc"),
         (("--keep", "0=0.5", "--images", "{images}", "--method", "abc"), "for a goal"),
+        (
+            (*LOOKS, "--allocation", "search", "--in-order"),
+            "--in-order and --allocation search both say what stays",
+        ),
+        (
+            (*LOOKS, "--allocation", "search", "--one-by-one"),
+            "--one-by-one and --allocation search both say what stays",
+        ),
+        ((*LOOKS, "--in-order", "--one-by-one"), "--one-by-one is an order of its own"),
+        (
+            (*LOOKS, "--allocation", "sensitivity", "--method", "abc"),
+            "--allocation has no effect here: it is for widths that are allocated, and --method",
+        ),
+        (
+            (*LOOKS, "--allocation", "search", "--method", "ga"),
+            "--method ga chooses channels, and so does --allocation search",
+        ),
+        (
+            (*LOOKS, "--one-by-one", "--method", "ga"),
+            "--method ga chooses channels, and so does --one-by-one",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(

@@ -194,3 +194,27 @@ def test_training_that_cannot_start_is_told_at_once(
     given = ("--images", str(tmp_path), "--labels", "--method", "layermerge", "--speedup", "1.2")
     assert main(["shrink", str(tmp_path / "none.pt"), *INPUT, *given]) == EXIT_CODES["training"]
     assert "pip install 'shrinkc[train]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--method", "layermerge", "--published"), "is the schedule of depthshrinker"),
+        (("--method", "depthshrinker", "--published", "--epochs", "3"), "--published sets"),
+        (("--method", "two-stage-dp", "--search", "random"), "--search has no effect"),
+        (("--method", "layermerge", "--alpha", "1.5"), "--alpha has no effect"),
+        (("--method", "depthshrinker", "--importance", "loss"), "--importance has no effect"),
+        (("--anneal", "0.5"), "--anneal has no effect"),
+    ],
+)
+def test_what_belongs_to_other_methods_is_refused(
+    model: Path,
+    images: Path,
+    capsys: pytest.CaptureFixture[str],
+    given: tuple[str, ...],
+    message: str,
+) -> None:
+    labelled = () if given[0] == "--anneal" else ("--labels",)
+    arguments = ("shrink", str(model), *INPUT, "--images", str(images), *labelled)
+    assert main([*arguments, *given, "--speedup", "1.1"]) == EXIT_CODES["usage"]
+    assert message in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
 from dataclasses import replace
@@ -11,17 +10,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from depth_cases import SIZE, ByWork, captured, images
 from pass_checks import fingerprint, random_inputs
-from small_networks import InvertedResidual, conv
+from small_networks import CifarBasic, conv
 from torch import fx, nn
 
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.budget import predicted_ms, price_of
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.depth.closed_form import ClosedForm
-from shrinkc.compiler.depth.gates import Gates, gated, search_space
+from shrinkc.compiler.depth.masks.gates import Gates, gated, search_space
 from shrinkc.compiler.depth.methods import DepthMethod, DepthResult, DepthTask, method_of
 from shrinkc.compiler.depth.options import DepthOption, depth_options
+from shrinkc.compiler.depth.sets.pricing import priced
 from shrinkc.compiler.depth.surgery import DepthPlan, finish, finished_ms, prepare, union
 from shrinkc.compiler.depth.trained import (
     DEPTHSHRINKER,
@@ -34,7 +35,6 @@ from shrinkc.compiler.depth.trained import (
     expand,
     shrink_trained,
 )
-from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import Network, network
 from shrinkc.compiler.recover.recipe import Recipe
 from shrinkc.compiler.support.progress import Silent
@@ -44,49 +44,6 @@ from shrinkc.latency_tables.table import OpEstimate
 from shrinkc.passes.analysis.linear.spans import activations
 from shrinkc.passes.ir import module_of
 
-SIZE, CLASSES = 12, 3
-
-
-class ByWork:
-    """A table: multiplications and values moved, so that merging inverted residuals pays."""
-
-    target = "made up"
-
-    def estimate(self, key: OpKey) -> OpEstimate:
-        spec = key
-        area = math.prod(spec.out_size)
-        values = area * (spec.in_channels + spec.out_channels)
-        work = 0.0
-        if "conv" in spec.op or spec.op == "linear":
-            dense = spec.in_channels * spec.out_channels / spec.groups
-            work = area * dense * math.prod(spec.kernel)
-        return OpEstimate((work / 40 + values) / 1e4, "made up", False)
-
-    def network_overhead_ms(self, precision: str) -> float:
-        return 0.0
-
-    def spread(self, precision: str, unlike_share: float) -> float | None:
-        return None
-
-
-def small_network(seed: int = 0) -> nn.Sequential:
-    torch.manual_seed(seed)
-    blocks = [InvertedResidual(6, 6, expansion=6) for _ in range(3)]
-    return nn.Sequential(
-        *(conv(3, 6, 3, 2), nn.ReLU6(), *blocks, conv(6, 12, 1), nn.ReLU6()),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, CLASSES)),
-    )
-
-
-def captured(seed: int = 0) -> fx.GraphModule:
-    model = small_network(seed)
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.running_mean, -1, 1)
-            nn.init.uniform_(norm.running_var, 0.5, 2)
-            nn.init.uniform_(norm.bias, -1, 1)
-    return capture(model.eval(), (torch.randn(1, 3, SIZE, SIZE),))
-
 
 @pytest.fixture(scope="module")
 def net() -> Network:
@@ -95,15 +52,6 @@ def net() -> Network:
 
 def all_options(net: Network) -> list[DepthOption]:
     return depth_options(net, price_of(ByWork(), "fp32"), ("merge", "identity", "drop"))[0]
-
-
-def images(count: int = 48, labelled: bool = True) -> Images:
-    """Classes that differ in brightness."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(count) % CLASSES
-    noise = torch.randint(0, 60, (count, SIZE, SIZE, 3), generator=generator)
-    pixels = (noise + 80 * labels[:, None, None, None]).to(torch.uint8)
-    return Images(pixels, labels if labelled else None)
 
 
 def some(options: list[DepthOption], seed: int) -> list[DepthOption]:
@@ -157,6 +105,38 @@ def test_options_say_why_there_are_none() -> None:
     plain = network(capture(nn.Sequential(*layers).eval(), (torch.randn(1, 3, SIZE, SIZE),)))
     with pytest.raises(InputError, match="nothing to shrink in depth"):
         depth_options(plain, price_of(ByWork(), "fp32"), ("merge",))
+
+
+class ThinPays(ByWork):
+    """A table on which large kernels cost more: the identity pays where merging does not."""
+
+    def estimate(self, key: OpKey) -> OpEstimate:
+        found = super().estimate(key)
+        large = max(key.kernel, default=1) > 3
+        return OpEstimate(found.ms * (4 if large else 1), "made up", False)
+
+
+def test_layermerge_keeps_a_convolution_in_every_span() -> None:
+    """A block whose convolutions all are the identity is left out as a whole, which is another
+    method; what cannot be merged is refused with the reason, and never tried."""
+    block = CifarBasic(4, 4)
+    model = nn.Sequential(*conv(3, 4, 3), nn.ReLU(), block, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    graph = capture(model.eval(), (torch.randn(1, 3, SIZE, SIZE),))
+    basic, table = network(graph), ThinPays()
+    found, _ = depth_options(basic, price_of(table, "fp32"), LAYERMERGE.moves)
+    assert not any(option.plan.dropped for option in found)
+
+    def cost_ms(plan: DepthPlan) -> float:
+        return finished_ms(prepare(basic.graph, plan, nn.ReLU()), table, "fp32")
+
+    kept, refused = priced(found, cost_ms)
+    empty = [o for o in found if len(o.plan.identity) == 2 and o.span.source != "input_1"]
+    assert len(empty) == 1
+    gone = {option.label for option in found} - {option.label for option in kept}
+    assert gone == {option.label for option in empty}
+    assert all("does not fit" in r.reason for r in refused)
+    for option in kept:
+        assert cost_ms(DepthPlan()) - cost_ms(option.plan) == pytest.approx(option.saving_ms)
 
 
 # --- masks ---------------------------------------------------------------------------------------
@@ -228,6 +208,18 @@ def test_keeping_a_number_of_units_keeps_the_largest_scores(net: Network) -> Non
     for count in range(1, len(scores)):
         closed = space.closed(space.keeping(count, scores))
         assert set(closed).isdisjoint(range(len(scores) - count, len(scores)))
+
+
+def test_a_unit_that_makes_no_option_alone_leaves_its_place_to_the_next(net: Network) -> None:
+    """The stem's activation saves nothing by itself: without its neighbour it stays."""
+    merges, _ = depth_options(net, price_of(ByWork(), "fp32"), ("merge",))
+    space = search_space(net, merges)
+    alone = {units[0] for units in space.members if len(units) == 1}
+    (stem,) = set(range(len(space.units))) - alone
+    scores = [1.0 + i for i in range(len(space.units))]
+    scores[stem] = 0.0
+    chosen = space.keeping(len(scores) - 1, scores)
+    assert space.closed(chosen) == [min(alone)]
 
 
 # --- methods -------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,8 +22,9 @@ from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.keys import macs
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.images.decoded import Images
-from shrinkc.compiler.recover.recipe import Recipe
+from shrinkc.compiler.recover.recipe import Recipe, Trainer
 from shrinkc.compiler.support.choices import Allocated
+from shrinkc.compiler.train.train import Result
 from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.methods import spec_of
 from shrinkc.compiler.width.prune import Pruned, Pruning, Stages, channel_multiple, prune
@@ -31,8 +32,10 @@ from shrinkc.errors import InputError, UnreachableGoalError, VerificationError
 from shrinkc.passes.analysis.channels.channel_groups import Groups, channel_groups
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.criteria.base import Scores, schedule_of
-from shrinkc.passes.criteria.group_fisher import GroupFisher
+from shrinkc.passes.criteria.fisher_training import FisherSchedule
+from shrinkc.passes.criteria.group_fisher import GROUP_FISHER, GroupFisher
 from shrinkc.passes.criteria.magnitude import EqualScores, FilterNorm, RandomScores
+from shrinkc.passes.criteria.shared.channel_costs import memory_per_channel
 from shrinkc.passes.criteria.spec import Given, Penalty
 
 SIZE, CLASSES = 12, 3
@@ -361,12 +364,54 @@ def test_groups_that_are_too_narrow_for_the_multiple_stay_whole() -> None:
 
 def test_a_schedule_that_ends_too_early_says_how_far_it_came() -> None:
     with pytest.raises(InputError, match=r"costs 1\.\d\d times the budget; give more"):
-        scheduled(10, 1)
+        scheduled(1, 1)
     given = (captured(), Steps(), "fp32", GroupFisher([], every=2), Goal.macs(0.7))
     with pytest.raises(InputError, match="Give labelled images"):
         prune(*given, train=images(labelled=False))
     with pytest.raises(InputError, match="`every` 0: a channel every so many steps"):
         scheduled(0, 1)
+
+
+def test_a_schedule_that_cannot_reach_the_goal_is_refused_before_it_trains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """48 images in batches of 4 are 12 steps: one removal of a channel after ten of them."""
+
+    def fit(*_: object) -> None:
+        raise AssertionError("a training began")
+
+    monkeypatch.setattr(Trainer, "fit", fit)
+    with pytest.raises(
+        UnreachableGoalError, match=r"10 steps of 12, there are 1 removal: .* 1\."
+    ) as e:
+        scheduled(10, 1)
+    assert e.value.hint == "give more `round_epochs` or a smaller `every`"
+    with pytest.raises(AssertionError, match="a training began"):
+        scheduled(1, 8)
+
+
+def test_fisher_information_is_divided_by_memory_as_published() -> None:
+    """Two channels of equal information: the one with the larger map goes first, whatever it takes
+    of the budget."""
+    assert schedule_of(GroupFisher([], every=25)) == FisherSchedule(25, "memory")
+    build = GROUP_FISHER.build
+    by_default = build(Given((), 0, by_cost=True, every=25))
+    assert schedule_of(by_default) == FisherSchedule(25, "memory")
+    per_budget = build(Given((), 0, by_cost=True, every=25, per="budget"))
+    assert schedule_of(per_budget) == FisherSchedule(25, "budget")
+    graph = captured()
+    groups = channel_groups(graph)
+    memory = memory_per_channel(graph, groups)
+    asked: list[object] = []
+    _, removal = FisherSchedule(1).start(
+        graph, groups, lambda keep: asked.append(keep) or {}, lambda keep: False, 1
+    )
+    for total in removal.information.values():
+        total.fill_(1.0)
+    removal.after_step(nn.Identity(), None)
+    (gone,) = (name for name, mask in removal.keep.items() if not mask.all())
+    assert memory[gone] == max(memory[name] for name in removal.keep)
+    assert asked == []
 
 
 def test_channels_that_all_count_the_same_are_not_given_away() -> None:
@@ -413,3 +458,83 @@ def test_an_object_of_ours_is_used_as_by_its_name() -> None:
 def test_what_is_no_criterion(criterion: Any) -> None:
     with pytest.raises(InputError, match=r"`criterion` .*: give one of l1, l2, .* or an object"):
         spec_of(criterion)
+
+
+# --- published iterations ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The first channels are the least important; notes how wide the groups were."""
+
+    seen: list[dict[str, int]]
+    name: ClassVar[str] = "watched"
+
+    def scores(self, graph_module: fx.GraphModule, groups: Groups) -> Scores:
+        self.seen.append({g.name: g.size for g in groups.groups})
+        return {g.name: np.arange(1.0, g.size + 1) for g in groups.groups}
+
+
+class Untrained:
+    """In place of `Trainer.fit`: notes the network as it is given."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[str, dict[str, Tensor]]] = []
+
+    def __call__(self, model: nn.Module, name: str, _epochs: int, *_: object) -> Any:
+        self.given.append((name, {n: p.detach().clone() for n, p in model.named_parameters()}))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(1.0)
+        return Result(model, (), 0, 0.0)
+
+
+def untrained(monkeypatch: pytest.MonkeyPatch) -> Untrained:
+    found = Untrained()
+    monkeypatch.setattr(Trainer, "fit", lambda _, *args: found(*args))
+    return found
+
+
+def test_groups_go_one_by_one_with_training_behind_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As HRank is published: a layer is scored once those before it are pruned and trained."""
+    trained, watched = untrained(monkeypatch), Watched([])
+    options = Pruning(Allocation("uniform", multiple=1), recipe=QUICK, one_by_one=True)
+    result = prune(
+        *(captured(), Steps(), "fp32", watched, Goal.channels(0.5)),
+        options=options,
+        train=images(),
+    )
+    sizes = {w.group: (w.before, w.after) for w in result.widths if w.after < w.before}
+    names = list(sizes)
+    assert len(names) >= 2
+    for number, seen in enumerate(watched.seen[1:]):  # the first decides how many stay
+        for place, name in enumerate(names):
+            assert seen[name] == sizes[name][place < number]
+    assert len(watched.seen) == 1 + len(names)
+    assert [name.rsplit("-", 1)[0] for name, _ in trained.given] == [
+        *(f"group-{number}" for number in range(1, len(names))),
+        "fine-tuning",
+    ]
+
+
+def test_every_training_starts_at_the_initial_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As DropNet is published: what is left goes back to what it was before the training."""
+    trained = untrained(monkeypatch)
+    torch.manual_seed(1)
+    initial = captured()
+    with torch.no_grad():
+        for number, parameter in enumerate(initial.parameters()):
+            parameter.copy_(torch.arange(parameter.numel()).view_as(parameter) + 1000.0 * number)
+    options = Pruning(Allocation("uniform", multiple=1), 2, QUICK, initial=initial)
+    given = captured(), Steps(), "fp32", Watched([]), Goal.channels(0.5)
+    prune(*given, options=options, train=images())
+    assert [name.rsplit("-", 1)[0] for name, _ in trained.given] == ["round-1", "fine-tuning"]
+    whole = dict(initial.named_parameters())
+    name = next(n for n, p in whole.items() if p.ndim == 4)
+    for _, parameters in trained.given:
+        left = len(parameters[name])  # the last channels stay, with the weights that they had
+        assert left < len(whole[name])
+        assert torch.equal(parameters[name], whole[name][-left:].float())
+    other = capture(nn.Sequential(nn.Conv2d(3, 4, 1)), (torch.randn(1, 3, SIZE, SIZE),))
+    with pytest.raises(InputError, match="`initial` is another network"):
+        prune(*given, options=replace(options, initial=other), train=images())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,17 @@ from channel_networks import graph_of
 from hand_built import Net
 from torch import Tensor, fx, nn
 
+from shrinkc.compiler.width.allocation import Allocation
+from shrinkc.compiler.width.methods import as_published
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
 from shrinkc.passes.criteria.base import above, lowest, uniform
-from shrinkc.passes.criteria.slimming import NetworkSlimming, slimming_penalty
+from shrinkc.passes.criteria.slimming import (
+    SLIMMING,
+    NetworkSlimming,
+    authors_strength,
+    slimming_penalty,
+)
 from shrinkc.passes.criteria.ssl import SSL, ssl_penalty, zero_layers, zero_shapes
 
 
@@ -77,7 +86,7 @@ def test_coupled_norms_count_on_average() -> None:
         sides.append(net.call(nn.BatchNorm2d(2), net.conv(net.x, 3, 2, 1, name=name), f"bn_{name}"))
         net.root.get_submodule(f"bn_{name}").weight.data.copy_(torch.tensor(gamma))
     graph = net.build(net.conv(net.add(*sides), 2, 2, 1))
-    found = NetworkSlimming().scores(graph, channel_groups(graph))["a"]
+    found = NetworkSlimming(streams=True).scores(graph, channel_groups(graph))["a"]
     np.testing.assert_allclose(found, [0.75, 0.3], rtol=1e-6)
 
 
@@ -100,6 +109,41 @@ def test_no_norm_at_all() -> None:
     ):
         with pytest.raises(InputError, match="needs batch norms with scales"):
             use()
+
+
+def shortcut(*gammas: Sequence[float]) -> fx.GraphModule:
+    """A stream of two channels, and two blocks that add to it, each of three hidden channels."""
+    net = Net(1, 3, 2, 2)
+    stream = net.call(nn.BatchNorm2d(2), net.conv(net.x, 3, 2, 1), name="stem")
+    for number, gamma in enumerate(gammas):
+        made = net.conv(stream, 2, 3, 1, name=f"block{number}")
+        hidden = net.call(nn.BatchNorm2d(3), made, f"hidden{number}")
+        net.root.get_submodule(f"hidden{number}").weight.data.copy_(torch.tensor(gamma))
+        stream = net.add(stream, net.call(nn.BatchNorm2d(2), net.conv(hidden, 3, 2, 1)))
+    return net.build(net.conv(stream, 2, 2, 1))
+
+
+def test_slimming_prunes_inside_blocks_by_one_percentile() -> None:
+    """Half of the six hidden channels go: 0.1, 0.2 and 0.3, two of them in the first block; the
+    stream, with the smallest scales of all, stays."""
+    graph = shortcut([0.1, 0.9, -0.2], [0.3, -0.8, 0.7])
+    graph.get_parameter("stem.weight").data.fill_(0.01)
+    groups = channel_groups(graph)
+    scores = NetworkSlimming().scores(graph, groups)
+    assert set(scores) == {"block0", "block1"}
+    assert len(NetworkSlimming(streams=True).scores(graph, groups)) == 3
+    keep = lowest(groups, scores, 0.5).keep
+    assert keep["block0"].tolist() == [False, True, False]
+    assert keep["block1"].tolist() == [False, True, True]
+    options = as_published(Allocation(multiple=1, floor=0.0), SLIMMING)
+    assert (options.kind, options.normalise) == ("global", "none")
+
+
+def test_slimming_takes_the_authors_strengths() -> None:
+    graph = shortcut([0.1, 0.9, -0.2])
+    assert authors_strength(graph, channel_groups(graph)) == 1e-5
+    chain = scaled([0.5, -2.0], [0.25, 1.0])
+    assert authors_strength(chain, channel_groups(chain)) == 1e-4
 
 
 def test_slimming_penalty_and_its_gradient() -> None:

@@ -22,14 +22,15 @@ from torch import Tensor, fx, nn
 
 import shrinkc
 from shrinkc import Goal
+from shrinkc.compiler.api.steps.network import subject_of
 from shrinkc.compiler.cost.budget import predicted_ms
-from shrinkc.compiler.recover.recalibrate import norms, recalibrate
 from shrinkc.compiler.recover.recipe import Recipe
 from shrinkc.compiler.support.reading.checked_lines import read_lines
 from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.prune import Pruning, Stages, prune
 from shrinkc.compiler.width.search.fitness import Fitness, SpentError
 from shrinkc.compiler.width.search.methods import Search
+from shrinkc.compiler.width.search.recalibrate import norms, recalibrate
 from shrinkc.compiler.width.search.within import Choose, Within, within_of
 from shrinkc.errors import InputError, UnreachableGoalError
 from shrinkc.passes.base import copy_graph
@@ -272,7 +273,11 @@ EACH = Allocation(multiple=1)
         ({"images": X[:3]}, "3 images to search with: give 4 or more"),
         ({"goal": None, "keep": {"0": 0.5}}, "`method` abc searches widths for a goal"),
         ({"options": Pruning(Allocation("uniform"))}, "`allocation` has no effect here"),
+        ({"options": Pruning(Allocation("search"))}, "`method` abc searches for them"),
+        ({"options": Pruning(Allocation("sensitivity"))}, "`method` abc searches for them"),
+        ({"options": Pruning(Allocation(search_step=0.2))}, "`search_step` has no effect here"),
         ({"options": Pruning(rounds=2)}, "`rounds` has no effect here"),
+        ({"options": Pruning(rounds=2), "train": (X, Y)}, "`method` abc searches for them"),
         (
             {"options": Pruning(recipe=Recipe(search_epochs=2))},
             "trains candidates on `train`, and judges them on other `images`",
@@ -323,6 +328,21 @@ def test_candidates_are_trained_as_published(monkeypatch: pytest.MonkeyPatch) ->
     )
     assert epochs == [2, 2, 2]
     assert [row["epoch"] for row in found.history] == [0]
+
+
+@pytest.mark.parametrize("way", ["one by one", "from scratch"])
+def test_found_widths_are_trained_otherwise(way: str) -> None:
+    """Group after group, or from weights before any training: as wide as the search said."""
+    recipe = Recipe(epochs=1, batch=8)
+    start = subject_of(chain(), X[:1]).graph if way == "from scratch" else None
+    apart = Pruning(EACH, recipe=recipe, one_by_one=start is None, initial=start)
+    given = {"method": Search("abc", 3), "images": (X, Y), "train": samples(40, 6)}
+    plain: Any = asked(**given, options=Pruning(EACH, recipe=recipe))
+    found: Any = asked(**given, options=apart)
+    assert found.widths == plain.widths
+    narrower = sum(width.after < width.before for width in found.widths)
+    assert narrower
+    assert len(found.history) == (1 if start is not None else len(found.widths))
 
 
 class Single(nn.Module):

@@ -190,6 +190,14 @@ def test_for_single_groups_and_with_a_teacher() -> None:
     ("options", "message"),
     [
         ({"in_order": True}, "`method` ga chooses channels, and so does `in_order`"),
+        (
+            {"options": Pruning(one_by_one=True), "train": X},
+            "`method` ga chooses channels, and so does `one_by_one`",
+        ),
+        (
+            {"options": Pruning(Allocation("search"))},
+            "`method` ga chooses channels, and so does `allocation` search",
+        ),
         ({"images": None}, "`method` ga judges candidates on images"),
         ({"goal": None}, "give exactly one of"),
     ],

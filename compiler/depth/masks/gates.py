@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from statistics import mean
 
 import torch
 from torch import Tensor, fx, nn
 
+from shrinkc.compiler.depth.masks.annealing import take_weights
 from shrinkc.compiler.depth.options import DepthOption
-from shrinkc.compiler.depth.select import select
+from shrinkc.compiler.depth.select import Option, select
 from shrinkc.compiler.pipeline.deployed import Network
 from shrinkc.compiler.recover.recipe import Trainer
 from shrinkc.compiler.train.settings.config import Hooks, Moment
@@ -55,19 +56,29 @@ class Search:
 
     def within(self, saving_ms: float, scores: Sequence[float]) -> list[int]:
         """Options that save enough and cost the smallest scores, exactly."""
+        return select(self.priced(scores), saving_ms)
+
+    def priced(self, scores: Sequence[float]) -> list[Option]:
+        """An option harms by the scores of its units."""
         costs = [sum(scores[unit] for unit in units) for units in self.members]
-        priced = [o.priced(cost) for o, cost in zip(self.options, costs, strict=True)]
-        return select(priced, saving_ms)
+        return [o.priced(cost) for o, cost in zip(self.options, costs, strict=True)]
 
     def keeping(self, count: int, scores: Sequence[float]) -> list[int]:
-        """The options that save most while the `count` units with the largest scores stay."""
+        """The options that save most while the `count` units with the largest scores stay; where
+        the others make no option by themselves, the one of the smallest mean score that is made of
+        as many units or fewer."""
         order = sorted(range(len(scores)), key=lambda i: -scores[i])
         kept = set(order[:count])
         free = [i for i, units in enumerate(self.members) if kept.isdisjoint(units)]
         chosen = best_disjoint(
             [Interval(o.first, o.last, o.saving_ms) for o in (self.options[i] for i in free)]
         )
-        return [free[i] for i in chosen]
+        if chosen:
+            return [free[i] for i in chosen]
+        most = len(scores) - count
+        some = [(i, units) for i, units in enumerate(self.members) if 0 < len(units) <= most]
+        few = [(mean(scores[unit] for unit in units), i) for i, units in some]
+        return [i for _, i in sorted(few)[:1]]
 
     def closed(self, chosen: Sequence[int]) -> list[int]:
         """The units that the chosen options are made of."""
@@ -182,9 +193,7 @@ def learn(
         close()
     hooks = Hooks(penalty=penalty, after_step=close)
     trainer.fit(model, "search", epochs, hooks, (Group("gates.scores", lr_factor=RATE),))
-    state: dict[str, Any] = model.state_dict()
-    own = cast("dict[str, Tensor]", net.graph.state_dict())
-    net.graph.load_state_dict({name: state[name] for name in own})
+    take_weights(net.graph, model)
     return _numbers(gates.scores)
 
 
