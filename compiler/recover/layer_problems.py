@@ -95,17 +95,6 @@ def needed(node: fx.Node, known: Collection[str]) -> set[fx.Node]:
     return found
 
 
-def values(graph: fx.GraphModule, x: tuple[Tensor, ...], names: Sequence[str]) -> dict[str, Tensor]:
-    """Some nodes' values; nothing behind the last of them is computed."""
-    found: dict[str, Tensor] = {}
-    wanted = set(names)
-    for name, value in node_values(graph, x, wanted):
-        found[name] = value
-        if len(found) == len(wanted):
-            break
-    return found
-
-
 @dataclass(frozen=True, eq=False)
 class Problem:
     """A linear map to be fitted: a window over the value of `reads`, answering with `target`.

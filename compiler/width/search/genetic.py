@@ -81,7 +81,8 @@ class Genetic:
                 found = fitness.of([{**done, name: mask} for mask in best])
             except SpentError:  # the error of the layer has to do
                 found = [0.0]
-            done[name] = best[int(np.argmax(found))]  # of equally fit ones that of least error
+            first = max(range(len(found)), key=found.__getitem__)  # of equals that of least error
+            done[name] = best[first]
         return Selection(done, selection.weights)
 
     def evolved(
