@@ -36,7 +36,7 @@ from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Answer, Task
 
 MEASURED = 160  # images; three of four fit, the others judge
-CHUNK = 512 << 20  # bytes of sums at a time
+CHUNK = 256 << 20  # bytes of sums at a time
 
 
 def problems_of(graph: fx.GraphModule, wanted: Sequence[Choice]) -> list[Problem]:
