@@ -40,6 +40,7 @@ RATES = (2.5e-4, 1e-3, 5e-3, 2e-2)
 TRIED = 1 / 8  # of the steps: a training that tells rates apart
 JUDGED, APART = 8, 8  # times in a training, by every eighth image
 LOST = 2  # times the loss before: such a rate is too large
+ROUNDING = 1e-6  # of a loss, which is over variances: what gains no more has gained nothing
 STEPS = (200, 4000)
 PASSES = 250  # over all images, at most
 WORK = 1e12  # multiply-accumulates of the original's answers, at most: two minutes of two cores
@@ -102,7 +103,7 @@ def tune(
         return descent.at(options.learning_rate).tuned
     for rate in descent.promising():
         trained = descent.at(rate, descent.before)
-        if trained.least < descent.before:
+        if trained.least < descent.before - ROUNDING:
             return trained.tuned
     return Tuned(copy_graph(student), (), "no rate gained anything")
 
@@ -149,14 +150,16 @@ class _Descent:
 
     def promising(self) -> list[float]:
         """Rates by which a short training gains something, the best first, and smaller ones behind
-        it. From the smallest on, as long as larger ones gain more."""
+        it; the best alone where none does, since a whole training may. From the smallest on, as
+        long as larger ones gain more."""
         gained: list[tuple[float, float]] = []
         for rate in sorted(RATES):
             least = self.at(rate, self.before, TRIED).least
             if gained and not least < gained[-1][0]:
                 break
             gained.append((least, rate))
-        return [rate for least, rate in reversed(gained) if least < self.before]
+        found = [rate for least, rate in reversed(gained) if least < self.before]
+        return found or [gained[-1][1]]
 
     def at(self, rate: float, before: float = math.inf, share: float = 1) -> _Trained:
         """At this rate, for a share of the schedule. With a loss `before` the best state is kept,
