@@ -129,7 +129,7 @@ class Candidates:
         for precision, start in self.starts.items():
             by_graph.setdefault(start.graph_module, []).append(precision)
         found: dict[str, Slicings] = {}
-        known: dict[str, tuple[str, Damage]] = {}
+        known: dict[tuple[str, str], Damage] = {}
         for graph, precisions in by_graph.items():
             found |= self._judged(graph, {p: self.priced[p] for p in precisions}, known)
         return found
@@ -138,16 +138,16 @@ class Candidates:
         self,
         graph: fx.GraphModule,
         priced: Mapping[str, Slicings],
-        known: dict[str, tuple[str, Damage]],
+        known: dict[tuple[str, str], Damage],
     ) -> dict[str, Slicings]:
-        """`known`: label of a span's choice → what it is about, and its damage. Exact merges leave
-        the values between spans as they are: what does the same there does it in every start."""
+        """`known`: damages of spans' choices, of all starts so far. Exact merges leave the values
+        between spans as they are: what does the same there does it in every start."""
         measuring, task = (self.sample, self.cache, self.progress), self.task
         every = {c.label: c for slicings in priced.values() for c in slicings.whole.found}
-        new = [c for c in every.values() if c.label not in known or known[c.label][0] != _about(c)]
+        new = [c for c in every.values() if _same(c) not in known]
         measured = measure(graph, new, *measuring, task=task)
-        known |= {c.label: (_about(c), damage) for c, damage in zip(new, measured, strict=True)}
-        damages = {label: known[label][1] for label in every}
+        known |= {_same(c): damage for c, damage in zip(new, measured, strict=True)}
+        damages = {label: known[_same(c)] for label, c in every.items()}
         wanted = {c.label: c for slicings in priced.values() for c in slicings.slices}
         slices = measure_groups(graph, list(wanted.values()), *measuring, task=task)
         damages |= {label: damage for label, (_, damage) in slices.items()}
@@ -168,7 +168,8 @@ class Candidates:
         return tuple(r for r in per[0] if all(r.node in found for found in names))
 
 
-def _about(choice: Choice) -> str:
-    """The value that a choice cuts channels of; the label tells the rest."""
+def _same(choice: Choice) -> tuple[str, str]:
+    """What is alike of choices that do the same: label, and the value that channels are cut of."""
     hidden = choice.span.hidden
-    return f"{hidden.producer} {hidden.channels}" if hidden and choice.kind == "narrow" else ""
+    about = f"{hidden.producer} {hidden.channels}" if hidden and choice.kind == "narrow" else ""
+    return choice.label, about

@@ -108,16 +108,16 @@ def fit_layer(
         before += both.error(Solution(prior, old[rows]))
         after += both.error(found)
         spread += both.spread()
-        weight[rows] = _spread_out(task, block, found.weight)
+        weight[rows] = spread_out(block, found.weight)
         shift[rows] = found.bias
     scale = 1 / max(spread, 1e-300)
     new = _parameters(task, pair.student, weight, shift)
     return Fit(task.path, before * scale, after * scale), new
 
 
-def _spread_out(task: Task, block: Block, fitted: Tensor) -> Tensor:
+def spread_out(block: Block, fitted: Tensor) -> Tensor:
     """(outputs, inputs of the layer, kernel …), zero for what is not read."""
-    shape = task.layer.weight.shape
+    shape = block.layer.weight.shape
     whole = torch.zeros(len(fitted), *shape[1:], dtype=torch.float64)
     fitted = fitted.reshape(len(fitted), len(block.inputs), *shape[2:])
     whole[:, indices(block.inputs % shape[1])] = fitted

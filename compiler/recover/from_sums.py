@@ -12,6 +12,7 @@ have made of them; here a set costs one system of equations a reader.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
+from shrinkc.compiler.recover.fit_layer import spread_out
 from shrinkc.compiler.recover.least_squares import Normal, solve
 from shrinkc.passes.analysis.usage import usage
 from shrinkc.passes.channels.channel_cuts import indices
@@ -48,11 +50,9 @@ def compensated(
         own = cast("Tensor | None", layer.bias)
         rows, before = torch.nonzero(stays)[:, 0], block.weight()
         found = solve(_normal(one, before, own is not None).part(rows), RIDGE, before[:, rows])
-        whole = torch.zeros_like(before)
-        whole[:, rows] = found.weight
-        outputs, columns = indices(block.outputs), indices(block.inputs % weight.shape[1])
-        whole = whole.reshape(len(outputs), len(columns), *weight.shape[2:])
-        weight[outputs[:, None], columns] = whole.to(weight)
+        outputs = indices(block.outputs)
+        left = replace(block, inputs=block.inputs[stays.numpy()[:: block.kernel]])
+        weight[outputs] = spread_out(left, found.weight).to(weight)
         if own is not None:
             bias = new.setdefault(f"{path}.bias", own.detach().clone())
             bias[outputs] += found.bias.to(bias)

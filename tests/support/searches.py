@@ -102,6 +102,18 @@ def searched(graph: fx.GraphModule, search: Any, goal: Goal, multiple: int = 1) 
     return prune(graph, ByMacs(), "fp32", FilterNorm(1), goal, options=options, stages=stages)
 
 
+def within_of(graph: fx.GraphModule, goal: Goal, names: Sequence[str]) -> Within:
+    """What a search over these groups is given."""
+    found: list[Within] = []
+
+    def search(graph: fx.GraphModule, within: Within) -> Choose:
+        found.append(within)
+        return partial(within.scaled, dict.fromkeys(names, 1.0))
+
+    searched(graph, search, goal)
+    return found[0]
+
+
 def in_memory(graph: fx.GraphModule, most: int, folder: Path | None = None) -> Fitness:
     return Fitness(judge(graph), most, folder=folder)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from shrinkc.compiler.api.steps.request import Request
 from shrinkc.compiler.cost.goal import Goal
@@ -34,7 +33,8 @@ SIDE_BY_SIDE = ", ".join(method.name for method in SEARCHES if method.side_by_si
 LIMIT = 500  # by default
 
 
-class Told(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Told:
     """Arguments of `prune` that are handed on as they are."""
 
     compensate: bool | None
@@ -49,7 +49,7 @@ class Told(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class Asked(Told):
     """The arguments that say how to prune.
 
     trains   whether anything is trained; `teaches`: on `images`
@@ -60,15 +60,6 @@ class Asked:
     spec: CriterionSpec
     goal: Goal | None
     options: Pruning
-    compensate: bool | None
-    steps: int | None
-    strength: float | None
-    drop_below: float | None
-    every: int | None
-    per: Per | None
-    in_order: bool
-    labels: bool
-    limit: int
     trains: bool
     images: bool
     teaches: bool
@@ -91,7 +82,16 @@ class Asked:
         if epochs is not None:
             options = replace(options, recipe=replace(options.recipe, epochs=epochs))
         teaches = told.labels and epochs is not None and not train
-        asked = cls(spec, goal, options, *told, train or teaches, images, teaches, search)
+        asked = cls(
+            **vars(told),
+            spec=spec,
+            goal=goal,
+            options=options,
+            trains=train or teaches,
+            images=images,
+            teaches=teaches,
+            search=search,
+        )
         asked.check(epochs is not None)
         return asked
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from json_command import run
 from noise_images import noise_images
 from small_networks import bare_block
 from torch import nn
@@ -38,11 +38,6 @@ def model(tmp_path: Path) -> str:
 @pytest.fixture
 def images(tmp_path: Path) -> str:
     return str(noise_images(tmp_path / "images"))
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    assert main([*arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
 
 
 def test_planned_replayed_without_images_and_compared(

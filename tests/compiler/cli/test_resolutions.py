@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from json_command import run
 from PIL import Image
 from small_networks import bare_block
 from torch import nn
@@ -44,11 +44,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> str:
         coarse = Image.fromarray(generator.integers(0, 255, (5, 6, 3), dtype=np.uint8))
         coarse.resize((60, 50), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
     return str(root)
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    assert main([*arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
 
 
 def test_from_images_to_files_and_again(

@@ -93,14 +93,19 @@ def test_what_lies_before_the_kept_values_is_computed_anew() -> None:
     assert torch.equal(got[nodes[2].name], want[nodes[2].name])
 
 
-def test_it_moves_to_a_graph_that_differs_behind_what_is_settled() -> None:
-    graph, batches = deep()
-    nodes = layers(graph)
+def settled(graph: fx.GraphModule, batches: list[Tensor]) -> Resumed:
+    """It keeps the values of all batches that its fifth layer reads."""
     resumed = Resumed(graph)
-    for node in nodes[4:6]:
+    for node in layers(graph)[4:6]:
         resumed.settle(node.name)
         for number, x in enumerate(batches):
             resumed.values(number, (x,), [node.name])
+    return resumed
+
+
+def test_it_moves_to_a_graph_that_differs_behind_what_is_settled() -> None:
+    graph, batches = deep()
+    nodes, resumed = layers(graph), settled(graph, batches)
     changed = copy_graph(graph)
     change(changed, layers(changed)[8])
     moved = resumed.moved(changed)
@@ -115,10 +120,7 @@ def test_it_moves_to_a_graph_that_differs_behind_what_is_settled() -> None:
 
 def test_a_graph_that_differs_before_that_starts_anew() -> None:
     graph, batches = deep()
-    resumed = Resumed(graph)
-    for node in layers(graph)[4:6]:
-        resumed.settle(node.name)
-        resumed.values(0, (batches[0],), [node.name])
+    resumed = settled(graph, batches)
     torch.manual_seed(1)
     other = capture(nn.Sequential(nn.ReLU(), Deep()).eval(), (batches[0],))
     last = layers(other)[-1].name

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from searches import Chain, Recorder, Tabulated, in_memory, kept, samples, searched, trained
+from searches import (
+    Chain,
+    Recorder,
+    Tabulated,
+    in_memory,
+    kept,
+    samples,
+    searched,
+    trained,
+    within_of,
+)
 from torch import fx
 
 import shrinkc
@@ -21,7 +30,7 @@ from shrinkc.compiler.width.search.agent.amc import EVALUATIONS, LayerAgent, ste
 from shrinkc.compiler.width.search.agent.ddpg import Agent, Ddpg, Step, noisy
 from shrinkc.compiler.width.search.agent.walk import Layers, Walk
 from shrinkc.compiler.width.search.methods import Search
-from shrinkc.compiler.width.search.within import Choose, Within
+from shrinkc.compiler.width.search.within import Within
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import Keep
 
@@ -37,14 +46,7 @@ def graph() -> fx.GraphModule:
 
 @pytest.fixture(scope="module")
 def within(graph: fx.GraphModule) -> Within:
-    found: list[Within] = []
-
-    def search(graph: fx.GraphModule, within: Within) -> Choose:
-        found.append(within)
-        return partial(within.scaled, dict.fromkeys(NAMES, 1.0))
-
-    searched(graph, search, HALF)
-    return found[0]
+    return within_of(graph, HALF, NAMES)
 
 
 # --- the environment ------------------------------------------------------------------------------

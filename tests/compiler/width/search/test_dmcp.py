@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from prune_doubles import Steps
-from searches import Chain, Recorder, in_memory, samples, searched, trained
+from searches import Chain, Recorder, in_memory, samples, searched, trained, within_of
 from torch import Tensor, fx, nn
 
 import shrinkc
@@ -28,7 +27,7 @@ from shrinkc.compiler.width.search.dmcp import Learning, Markov, cost_of, learne
 from shrinkc.compiler.width.search.methods import Search
 from shrinkc.compiler.width.search.slimmable import Levels, slimmable
 from shrinkc.compiler.width.search.task import SearchTask
-from shrinkc.compiler.width.search.within import Choose, Within
+from shrinkc.compiler.width.search.within import Within
 from shrinkc.errors import InputError
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.channels.slice_channels import SliceChannels
@@ -47,14 +46,7 @@ def graph() -> fx.GraphModule:
 
 @pytest.fixture(scope="module")
 def within(graph: fx.GraphModule) -> Within:
-    found: list[Within] = []
-
-    def search(graph: fx.GraphModule, within: Within) -> Choose:
-        found.append(within)
-        return partial(within.scaled, dict.fromkeys(NAMES, 1.0))
-
-    searched(graph, search, HALF)
-    return found[0]
+    return within_of(graph, HALF, NAMES)
 
 
 def chain(*widths: int) -> Markov:
