@@ -7,6 +7,7 @@ choice once for all precisions.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,7 +29,7 @@ from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.errors import InputError, TableError
-from shrinkc.passes.analysis.linear.spans import NoSpan, find_spans
+from shrinkc.passes.analysis.linear.spans import NoSpan, Span, find_spans
 
 
 def available(
@@ -103,11 +104,11 @@ class Candidates:
         return found
 
     def _slices(self, precision: str) -> list[GroupChoice]:
-        """Widths of channel groups that no span's choices are about."""
+        """Widths of channel groups that no span's choices are about, or that have to be sliced to
+        be narrowed together with a neighbour's."""
         if not self.groups:
             return []
-        found, _ = self._choices[precision]
-        hidden = {c.span.hidden.producer for c in found if c.channels and c.span.hidden}
+        hidden = hidden_alone([c.span for c in self._choices[precision][0] if c.channels])
         graph = self.starts[precision].graph_module
         with self.progress.task("Pricing channel groups"):
             return group_choices(graph, self.table, precision, hidden)
@@ -166,6 +167,17 @@ class Candidates:
         per = [refused for _, refused in self._choices.values()]
         names = [{r.node for r in refused} for refused in per]
         return tuple(r for r in per[0] if all(r.node in found for found in names))
+
+
+def hidden_alone(spans: Sequence[Span]) -> set[str]:
+    """Layers that make the hidden channels of spans that share no layer with another one: of those
+    that do, as every two convolutions of VGG in a row, only every second could be narrowed."""
+    readers = Counter(node for span in set(spans) for node in span.nodes)
+    return {
+        span.hidden.producer
+        for span in spans
+        if span.hidden is not None and all(readers[node] == 1 for node in span.nodes)
+    }
 
 
 def _same(choice: Choice) -> tuple[str, str]:
