@@ -38,7 +38,7 @@ from shrinkc.passes.merge.replace_span import DenseSpan, DropSpan, NarrowSpan
 Kind = Literal["merge", "drop", "narrow"]
 KINDS: tuple[Kind, ...] = ("merge", "drop", "narrow")
 NARROWEST, MOST_WIDTHS = 1 / 4, 30  # of a span's hidden channels
-WORTH = 1 / 25  # of a span's time: what the next narrower width has to save
+WORTH = 1 / 12  # of a span's time: what the next narrower width has to save
 MULTIPLE, FEW = 8, 32  # channels that kernels compute at a time; fewer hidden ones need not fit
 MAX_WORK = 4  # no device computes dense layers so much better; such spans are not priced
 MAX_NUMBERS = 4000  # of one fit: its sums are this squared, about eight of them at a time
