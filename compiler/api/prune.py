@@ -198,7 +198,7 @@ def prune(
         strength: of a penalty; None: the authors'. drop_below: ssl drops branches up to this.
         every: steps between removals in training. per: group-fisher's "memory", "flops", "budget".
         in_order: choose layer after layer (He et al., 2017; Xie et al., 2021).
-        method: "abc", "ga", "amc", "cacp", "dmcp", a `Search`: judge networks on held-out images.
+        method: "abc", "ga", "amc", "cacp", "dmcp", "meta" or a `Search`: judge networks on images.
         precision: "fp32" or "int8", of the files and of what the table is asked.
         task, metric, loss, opset, threads, runs, folder, name, command, progress: as of `plan`.
 

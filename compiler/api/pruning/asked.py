@@ -29,6 +29,7 @@ from shrinkc.compiler.width.search.methods import SEARCHES, Search, method_of
 from shrinkc.errors import InputError
 from shrinkc.passes.criteria.spec import CriterionSpec
 
+TRAINING_SEARCHES = ", ".join(method.name for method in SEARCHES if method.trains or method.learns)
 SIDE_BY_SIDE = ", ".join(method.name for method in SEARCHES if method.side_by_side)
 LIMIT = 500  # by default
 
@@ -317,8 +318,8 @@ class Asked(Told):
             (
                 *("round_epochs", options.recipe.search_epochs is not None),
                 trains and (turns or penalty or self.every is not None or by_training),
-                "`rounds`, `one_by_one`, `every`, `method` abc and dmcp, and criteria that train "
-                "with a penalty first",
+                f"`rounds`, `one_by_one`, `every`, `method` {TRAINING_SEARCHES}, and criteria that "
+                "train with a penalty first",
             ),
             (
                 *("strength", self.strength is not None, penalty and trains),

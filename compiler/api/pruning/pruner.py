@@ -91,10 +91,11 @@ class Pruner:
                 "give `labels` when the folders of `images` are classes",
             )
         teaching = request.training_images() if asked.trains else None
-        learns = asked.search is not None and method_of(asked.search.method).learns
+        search = asked.search
+        learns = search is not None and method_of(search.method).learns
         if learns and (teaching is None or kind_of_labels(teaching.labels) != "classes"):
             raise InputError(
-                "`method` dmcp learns from class labels, and `train` has none",
+                f"`method` {search.method} learns from class labels, and `train` has none",
                 "give class folders, or tensors with labels",
             )
         return cls(request, asked, graph, table, seen, teaching)
