@@ -529,7 +529,5 @@ def test_a_goal_out_of_reach_is_refused_before_anything_is_trained(
         raise AssertionError("trained")
 
     monkeypatch.setattr(metapruning, "train", fails)
-    with pytest.raises(
-        shrinkc.ShrinkcError, match=r"0\.0001 of the multiply-accumulates cannot be"
-    ):
+    with pytest.raises(shrinkc.ShrinkcError, match=r"0\.0001 of the multiply-acc.* cannot be"):
         asked(goal=Goal.macs(1e-4))
