@@ -29,6 +29,7 @@ CriterionName = Literal[
     "group-fisher",
     "cap",
     "he",
+    "mseb",
 ]
 SearchName = Literal["abc", "ga", "amc", "cacp", "dmcp", "meta"]  # searches for widths
 Per = Literal["memory", "flops", "budget"]  # what Fisher information is divided by
