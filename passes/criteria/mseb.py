@@ -34,6 +34,7 @@ from shrinkc.passes.criteria.spec import CriterionSpec, Given, Teaching
 from shrinkc.passes.ir import ELEMENTWISE_MODULES, module_of, mul
 
 REDUCTION = 16
+_torch: Any = torch  # some of its functions have no types
 
 
 class Excitation(nn.Module):
@@ -86,8 +87,8 @@ def with_excitations(
 ) -> tuple[fx.GraphModule, dict[str, str]]:
     """A copy with blocks, and node of a convolution → node of its excitation."""
     excited, blocks = copy_graph(graph_module), dict[str, str]()
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
+    with _torch.random.fork_rng(devices=[]):
+        _torch.manual_seed(seed)
         for node in list(excited.graph.nodes):
             layer, end = module_of(excited, node), _end(excited, node)
             if end is not None and isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):

@@ -181,7 +181,7 @@ class Asked(Told):
                 "`labels` says that the folders of `images` are classes", "give `images`"
             )
         if self.spec.needs != "nothing" and not images:
-            without = ", ".join(c.name for c in CRITERIA if c.needs == "nothing")
+            without = ", ".join(c.name for c in CRITERIA if c.needs == "nothing" and not c.learns)
             raise InputError(
                 f"`criterion` {self.spec.name} looks at images",
                 f"give `images`, or a criterion that needs none: {without}",

@@ -347,9 +347,10 @@ def _check_taught(learner: str, teaching: Images | None, given: str) -> None:
             f"{learner} learns from class labels, and `{given}` has none",
             "give class folders, or tensors with labels",
         )
-    if len(classes := labels.unique()) == 1:
+    least, most = int(labels.min()), int(labels.max())
+    if least == most:
         raise InputError(
-            f"{learner} learns from class labels, and all of `{given}` are class {int(classes[0])}",
+            f"{learner} learns from class labels, and all of `{given}` are class {least}",
             "give images of several classes",
         )
 

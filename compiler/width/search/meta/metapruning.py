@@ -44,6 +44,7 @@ from shrinkc.passes.analysis.channels.channel_groups import Keep
 from shrinkc.passes.criteria.base import most_important
 
 EPOCHS = 64  # as published
+_torch: Any = torch  # some of its functions have no types
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -63,7 +64,7 @@ class Learning:
 
     def drawn(self, number: int) -> Keep:
         random = np.random.default_rng(mix(self.seed, number))
-        return {name: some[random.integers(len(some))] for name, some in self.masks.items()}
+        return {name: some[int(random.integers(len(some)))] for name, some in self.masks.items()}
 
 
 def scaled(within: Within, name: str) -> list[Mask]:
@@ -78,8 +79,8 @@ def learned(task: SearchTask, trainer: Trainer, epochs: int) -> PruningNet:
     """After so many epochs; goes on where an earlier run stopped."""
     within, recipe = task.within, trainer.recipe
     within.budget()  # a goal out of reach is refused before anything is trained
-    with torch.random.fork_rng([]):
-        torch.manual_seed(task.seed)  # pyright: ignore[reportUnknownMemberType]
+    with _torch.random.fork_rng(devices=[]):
+        _torch.manual_seed(task.seed)
         net = PruningNet(task.graph, task.names)
     masks = {name: scaled(within, name) for name in task.names}
     learning = Learning(net, masks, task.seed, recipe.smoothing)

@@ -64,7 +64,7 @@ class PruningNet(nn.Module):
     def set(self, keep: Keep) -> None:
         """What stays of each group; groups that are not named stay whole."""
         self.shares = self._shares(keep)
-        self.gates.set({name: torch.from_numpy(mask).float() for name, mask in keep.items()})
+        self.gates.set({name: torch.tensor(mask).float() for name, mask in keep.items()})
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         return functional_call(self.network, self._weights(self.shares), inputs)
@@ -80,7 +80,8 @@ class PruningNet(nn.Module):
     def _weights(self, shares: Mapping[str, float]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for paths, maker in zip(self.paths, self.makers, strict=True):
-            found |= dict.fromkeys(paths, maker(shares))
+            weight: Tensor = maker(shares)
+            found.update((path, weight) for path in paths)
         return found
 
 

@@ -531,3 +531,11 @@ def test_a_goal_out_of_reach_is_refused_before_anything_is_trained(
     monkeypatch.setattr(metapruning, "train", fails)
     with pytest.raises(shrinkc.ShrinkcError, match=r"0\.0001 of the multiply-acc.* cannot be"):
         asked(goal=Goal.macs(1e-4))
+
+
+def test_images_of_one_class_teach_nothing() -> None:
+    x, labels = samples(40, 6)
+    for method in ("meta", "dmcp"):
+        message = f"`method` {method} learns from class labels, and all of `train` are class 0"
+        with pytest.raises(shrinkc.ShrinkcError, match=message):
+            asked(train=(x, labels * 0), method=Search(method, 3))
