@@ -145,14 +145,10 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
 
 
 def test_where_nothing_is_trained_it_is_refused() -> None:
-    with pytest.raises(
-        shrinkc.ShrinkcError, match="mseb learns its scores, and nothing is trained"
-    ):
+    with pytest.raises(shrinkc.ShrinkcError, match="mseb learns its scores, and nothing"):
         shrinkc.sensitivity(Chain().eval(), X[:1], images=X, criterion="mseb")
 
 
 def test_it_is_not_named_among_criteria_that_need_nothing() -> None:
-    with pytest.raises(
-        shrinkc.ShrinkcError, match="needs none: l1, l2, random, equal, slimming, ssl$"
-    ):
+    with pytest.raises(shrinkc.ShrinkcError, match=r"l1, l2, random, equal, slimming, ssl$"):
         asked(criterion="hrank")
