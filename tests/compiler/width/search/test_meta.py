@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from channel_networks import NETWORKS, graph_of
 from prune_doubles import Steps
 from searches import (
     Chain,
@@ -57,10 +58,12 @@ from shrinkc.errors import InputError, TrainingError
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.channels.slice_channels import SliceChannels
+from shrinkc.passes.criteria.base import most_important, widths
 from shrinkc.passes.criteria.magnitude import FilterNorm
 
 HALF = Goal.macs(0.5)
 NAMES = ("0", "3", "6")
+NORMED = {"layer_norm", "group_norm", "attention", "order"}  # over channels: refused
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +123,23 @@ def test_it_starts_as_the_trained_network_at_any_width(
         net.set(keep)
         sliced = SliceChannels(Selection(keep))(graph).graph_module
         torch.testing.assert_close(net(x)[0], sliced(x)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS.keys() - NORMED))
+def test_any_network_is_made_as_it_is_sliced(name: str) -> None:
+    graph, random = graph_of(name).double(), np.random.default_rng(0)
+    groups, keep = channel_groups(graph).groups, dict[str, Any]()
+    for group in groups:
+        if len(some := widths(group)) > 1:
+            width = int(random.choice(some[:-1]))
+            keep[group.name] = most_important(group, random.random(group.size), width)
+    net = PruningNet(graph, tuple(keep)).eval()
+    net.set(keep)
+    sliced = SliceChannels(Selection(keep))(graph).graph_module
+    inputs = [torch.randn(shape).double() for shape in graph.meta["input_shapes"].values()]
+    for made, wanted in zip(net(*inputs), sliced(*inputs), strict=True):
+        torch.testing.assert_close(made, wanted, rtol=1e-10, atol=1e-10)
+    graph.load_state_dict(net.state(keep))  # of every parameter and buffer
 
 
 def shaken(graph: fx.GraphModule) -> PruningNet:
@@ -195,32 +215,6 @@ def test_networks_without_weights_to_make_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         PruningNet(capture(model.eval(), (torch.zeros(shape),)), (group,))
-
-
-class Shared(nn.Module):
-    """One convolution's weights in two places, and a depthwise one between."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, 6, 1)
-        self.a, self.b = nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 1)
-        self.b.weight = self.a.weight
-        self.depthwise, self.last = nn.Conv2d(6, 6, 3, groups=6), nn.ConvTranspose2d(6, 2, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.depthwise(self.b(self.a(self.first(x)))))
-
-
-def test_shared_depthwise_and_transposed_weights() -> None:
-    graph = capture(Shared().eval(), (torch.zeros(1, 3, 5, 5),))
-    groups = channel_groups(graph).groups
-    names = tuple(group.name for group in groups)
-    net, x = PruningNet(graph, names).eval(), torch.randn(2, 3, 5, 5)
-    keep = {g.name: np.arange(g.size) < max(1, g.size // 2) for g in groups}
-    net.set(keep)
-    sliced = SliceChannels(Selection(keep))(graph).graph_module
-    torch.testing.assert_close(net(x)[0], sliced(x)[0])
-    graph.load_state_dict(net.state(keep))  # complete
 
 
 # --- evolution ------------------------------------------------------------------------------------
