@@ -19,7 +19,8 @@ import numpy as np
 from shrinkc.compiler.width.search.task import SearchTask
 
 SCALES = tuple((10 + 3 * step) / 100 for step in range(31))
-EVALUATIONS = 20 * 50
+GENERATIONS = 20
+EVALUATIONS = GENERATIONS * 50
 TRIES = 10  # draws for every code word that is wanted
 
 Code = tuple[int, ...]  # (groups,) places in `SCALES`
@@ -37,10 +38,10 @@ class Evolution:
     drawn: tuple[int, int] = (12, 23)
 
     def search(self, task: SearchTask) -> None:
-        """For as many candidates as the task's fitness judges, twenty generations as published; it
-        ends before that where no new code word is found."""
+        """Until as many candidates were judged as the task's fitness judges, for twenty generations,
+        or more where it judges more. It ends before that where no new code word is found."""
         line = Line(self, task)
-        for _ in range(-(-task.fitness.most // self.population)):
+        for _ in range(max(GENERATIONS, -(-task.fitness.most // self.population))):
             if not line.generation():
                 return
 

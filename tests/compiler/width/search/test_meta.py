@@ -118,8 +118,8 @@ def test_it_starts_as_the_trained_network_at_any_width(
 ) -> None:
     net, x = PruningNet(graph, NAMES).eval(), samples(4)[0]
     assert {*dict(net.network.named_parameters())}.isdisjoint({"0.weight", "3.weight", "6.weight"})
-    for widths in ({}, {"0": 5, "3": 16, "6": 9}):
-        keep = within.space.selection({**dict.fromkeys(NAMES, 16), **widths}).keep
+    for some in ({}, {"0": 5, "3": 16, "6": 9}):
+        keep = within.space.selection({**dict.fromkeys(NAMES, 16), **some}).keep
         net.set(keep)
         sliced = SliceChannels(Selection(keep))(graph).graph_module
         torch.testing.assert_close(net(x)[0], sliced(x)[0], rtol=1e-4, atol=1e-5)
@@ -404,7 +404,7 @@ def test_the_best_never_falls_and_every_candidate_meets_the_goal(
     search = Recorder(metapruning.search, fitness, trainer=trainer(graph), epochs=1)
     result = searched(graph, search, HALF)
     whole = macs(lower(graph))
-    assert 30 < fitness.count == len(search.best) == len(costs) <= 60
+    assert fitness.count == len(search.best) == len(costs) == 60  # the same widths: once
     assert search.best == sorted(search.best)
     assert 0.35 * whole < min(costs) <= max(costs) <= 0.5 * whole
     assert macs(lower(result.graph_module)) <= 0.5 * whole
