@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -59,12 +59,10 @@ class Judge:
     task: Task
     repair: Repair = "norms"
     lesson: Lesson | None = None
-    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])  # of the graph: none is sent
     weights: Callable[[Keep], Mapping[str, Tensor]] | None = None
 
     def network(self, keep: Keep) -> fx.GraphModule:
         """Sliced and repaired, in inference mode."""
-        self.graph.meta.update(self.meta)
         selection, alone = Selection(keep), len(self.fit[0][0][0]) == 1
         if self.weights is not None:
             made = copy_graph(self.graph)
@@ -142,7 +140,7 @@ def judge_for(
     graph = copy_graph(graph).eval()
     with torch.no_grad():
         wanted = [graph(*inputs) for inputs, _ in held]
-    return Judge(graph, fit, held, wanted, task, repair, lesson, dict(graph.meta))
+    return Judge(graph, fit, held, wanted, task, repair, lesson)
 
 
 def _finite(output: Tensor) -> bool:

@@ -38,8 +38,9 @@ class Evolution:
     drawn: tuple[int, int] = (12, 23)
 
     def search(self, task: SearchTask) -> None:
-        """Until as many candidates were judged as the task's fitness judges, for twenty generations,
-        or more where it judges more. It ends before that where no new code word is found."""
+        """Until as many candidates were judged as the task's fitness judges: for twenty
+        generations, or more where that takes more. It ends before where no new code word is found.
+        """
         line = Line(self, task)
         for _ in range(max(GENERATIONS, -(-task.fitness.most // self.population))):
             if not line.generation():
