@@ -1,5 +1,5 @@
-"""UCP's modified squeeze-and-excitation blocks (Chang et al., Journal of Intelligent and Fuzzy
-Systems 2020, arXiv 2010.01251).
+"""UCP's modified squeeze-and-excitation blocks (Chang et al., Uniform Channel Pruning, 2020, arXiv
+2010.01251).
 
 Behind every convolution, its batch norm and its activation stands a block that looks at the means
 of all channels and scales each of them by an excitation e ∈ (0, 1)ᶜ:

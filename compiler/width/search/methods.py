@@ -27,7 +27,7 @@ class SearchMethod:
     repair       of candidates, as published; None: batch norms are recalibrated, or readers are
                  compensated where those of the result will be
     trains       candidates for `round_epochs` before they are judged, where that is asked for
-    learns       widths in a training of its own, with labels, for `round_epochs`
+    learns       in a training of its own, with labels, for `round_epochs`: widths, or weights
     side_by_side whether it judges several candidates at once
     several      whether it searches for several values of the goal at once
     """
