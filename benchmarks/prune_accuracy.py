@@ -60,7 +60,8 @@ from shrinkc.passes.criteria.spec import Given
 OUT = ROOT / "out" / "prune_accuracy"
 POINTS = OUT / "points"
 PEER = Peer("torch-pruning", "prune_mobilenet_v2", "")
-NAMES = tuple(name for name in CRITERION_NAMES if name != "slimming")  # the weights have no norms
+NO_NORMS = ("slimming", "mseb")  # what needs batch norms, which the weights have not
+NAMES = tuple(name for name in CRITERION_NAMES if name not in NO_NORMS)
 MODES = ("plain", "fitted", "distilled")  # distilled: compensated, then
 CRITERIA = (*NAMES, *(f"{name}:measured" for name in NAMES))
 Row = dict[str, Any]

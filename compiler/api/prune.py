@@ -188,7 +188,7 @@ def prune(
         goal: Goal.macs, Goal.params, Goal.channels; with a target Goal.speedup, Goal.budget_ms.
         keep: instead of a goal: channel group → share of its channels that stays.
         criterion: "l1", "l2", "slimming", "ssl", "random", "equal"; with images "hrank", "dropnet",
-            "cap", "he"; with labels "group-fisher"; or an object of one's own.
+            "cap", "he"; with labels "group-fisher", "mseb"; or an object of one's own.
         target: a latency table's name or folder, or "host"; None: no files are made.
         images: for criteria and compensation, which see `limit` of them, and for int8.
         labels: class folders of `images` are labels, trained on with `epochs`; a tensor's are used.
@@ -198,7 +198,7 @@ def prune(
         strength: of a penalty; None: the authors'. drop_below: ssl drops branches up to this.
         every: steps between removals in training. per: group-fisher's "memory", "flops", "budget".
         in_order: choose layer after layer (He et al., 2017; Xie et al., 2021).
-        method: "abc", "ga", "amc", "cacp", "dmcp", a `Search`: judge networks on held-out images.
+        method: "abc", "ga", "amc", "cacp", "dmcp", "meta" or a `Search`: judge networks on images.
         precision: "fp32" or "int8", of the files and of what the table is asked.
         task, metric, loss, opset, threads, runs, folder, name, command, progress: as of `plan`.
 

@@ -91,6 +91,11 @@ def sensitivity(
     """
     spec, shown = spec_of(criterion), shown_by(progress)
     check_whole("limit", limit, 1)
+    if spec.learns:
+        raise InputError(
+            f"`criterion` {spec.name} learns its scores, and nothing is trained here",
+            "give another criterion",
+        )
     asked = asked_task(task, metric)
     subject = subject_of(model, inputs, name)
     use: LabelUse = "read" if labels else "if they fit"

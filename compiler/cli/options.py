@@ -308,7 +308,7 @@ CriterionOption = Annotated[
     typer.Option(
         metavar="NAME",
         help=f"How channels are scored: {_either(CriterionName)}. hrank, dropnet, cap and he look "
-        "at --images, group-fisher at labels too.",
+        "at --images, group-fisher at labels too; mseb learns from labels.",
         rich_help_panel=METHOD,
     ),
 ]
@@ -551,7 +551,7 @@ RoundEpochsOption = Annotated[
         min=1,
         metavar="COUNT",
         help="Epochs of training between rounds, with a penalty, or of each network of abc. "
-        "Default: 1. Of dmcp's search: 40.",
+        "Default: 1. Of dmcp's search 40, of meta's 64; of mseb's scores as many as --epochs.",
         rich_help_panel=TRAINING,
     ),
 ]

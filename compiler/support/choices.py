@@ -29,8 +29,9 @@ CriterionName = Literal[
     "group-fisher",
     "cap",
     "he",
+    "mseb",
 ]
-SearchName = Literal["abc", "ga", "amc", "cacp", "dmcp"]  # searches for widths
+SearchName = Literal["abc", "ga", "amc", "cacp", "dmcp", "meta"]  # searches for widths
 Per = Literal["memory", "flops", "budget"]  # what Fisher information is divided by
 Allocated = Literal[  # how a budget is spread over channel groups
     "knapsack", "global", "uniform", "search", "sensitivity"

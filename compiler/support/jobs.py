@@ -22,6 +22,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import torch
 
+from shrinkc.compiler.support.apart.pickled import pickled
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.support.text import named, one_line, shown
 from shrinkc.errors import ShrinkcError, TrainingError
@@ -148,7 +149,7 @@ def _over_processes(jobs: Sequence[Job[Any]], shared: tuple[Any, ...], count: in
 def _pickled(what: str, value: object) -> bytes:
     """Plain bytes: multiprocessing would hold a file open for every tensor."""
     try:
-        return pickle.dumps(value)
+        return pickled(value)
     except Exception as error:  # pickling asks the objects
         raise TrainingError(
             f"{what} cannot be sent to another process ({named(error)}); "
@@ -167,12 +168,16 @@ def _in_worker(data: bytes) -> bytes:
     function, arguments = pickle.loads(data)
     result = _called(function, _shared, *arguments)
     try:
-        return pickle.dumps(result)
+        return pickled(result)
     except Exception as error:  # as above
         return pickle.dumps(_Failure(f"its result cannot be sent back ({named(error)})", ""))
 
 
 # --- Ray -----------------------------------------------------------------------------------------
+
+
+def _over_there(function: Callable[..., Any], shared: bytes, *arguments: Any) -> Any:
+    return _called(function, pickle.loads(shared), *arguments)
 
 
 def _over_ray(jobs: Sequence[Job[Any]], shared: tuple[Any, ...]) -> Outcomes:
@@ -185,7 +190,7 @@ def _over_ray(jobs: Sequence[Job[Any]], shared: tuple[Any, ...]) -> Outcomes:
     if started:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     try:
-        remote, sent = ray.remote(_called), ray.put(shared)
+        remote, sent = ray.remote(_over_there), ray.put(_pickled("shared arguments", shared))
         refs |= {remote.remote(job.function, sent, *job.arguments): i for i, job in enumerate(jobs)}
         while refs:
             (ref,), _ = ray.wait(list(refs), num_returns=1)

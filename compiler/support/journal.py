@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from torch import fx
+from torch import fx, nn
 
 from shrinkc.compiler.support.reading.checked_lines import append_lines, read_lines
 from shrinkc.compiler.support.reading.regular_file import require_writable
@@ -78,10 +78,11 @@ def is_measured(value: object) -> bool:
     return type(value) is float and math.isfinite(value)
 
 
-def digest_of(graph: fx.GraphModule, settings: str) -> str:
-    """Of a network's code and numbers and of settings; 24 hexadecimal digits."""
-    digest = hashlib.sha256(str(graph.graph).encode())
-    for name, tensor in sorted(graph.state_dict().items()):
+def digest_of(network: nn.Module, settings: str) -> str:
+    """Of a network's code or modules, its numbers, and settings; 24 hexadecimal digits."""
+    code = network.graph if isinstance(network, fx.GraphModule) else network
+    digest = hashlib.sha256(str(code).encode())
+    for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
     digest.update(settings.encode())

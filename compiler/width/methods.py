@@ -18,6 +18,7 @@ from shrinkc.passes.criteria.dropnet import DROPNET
 from shrinkc.passes.criteria.group_fisher import GROUP_FISHER
 from shrinkc.passes.criteria.hrank import HRANK
 from shrinkc.passes.criteria.magnitude import EQUAL, L1, L2, RANDOM
+from shrinkc.passes.criteria.mseb import MSEB_SPEC
 from shrinkc.passes.criteria.slimming import SLIMMING
 from shrinkc.passes.criteria.spec import CriterionSpec, Given
 from shrinkc.passes.criteria.ssl import STRUCTURED_SPARSITY
@@ -34,6 +35,7 @@ CRITERIA: tuple[CriterionSpec, ...] = (
     GROUP_FISHER,
     CAP,
     HE,
+    MSEB_SPEC,
 )
 NAMES = tuple(spec.name for spec in CRITERIA)
 

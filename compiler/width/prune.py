@@ -115,6 +115,7 @@ class Stages:
     search      (network, what it has to keep to) → widths for a budget, in place of an allocation
     compensate  new weights for what stays, before each slicing
     drop        what is left of the network behind the training with the penalty, before channels go
+    learns      the criterion trains before it scores
     look        (network, groups, space, price, budget, multiple) → what stays, for allocations that
                 look at the network (`published/`)
     """
@@ -125,6 +126,7 @@ class Stages:
     compensate: Compensate | None = None
     look: Look | None = None
     drop: Callable[[fx.GraphModule], fx.GraphModule] | None = None
+    learns: bool = False
 
 
 @dataclass(frozen=True)
@@ -290,6 +292,8 @@ class _Run:
         whole = {group.name: group.size for group in groups.groups}
         widths, skipped = dict(whole), dict[Skip, None]()
         penalty = self.stages.penalty
+        if self.stages.learns or (penalty is not None and self.stages.drop is None):
+            self._check_reachable(graph, whole)
         if penalty is not None and self.trainer is not None:
             hooks = Hooks(penalty=penalty(graph, groups))
             history += self.trainer.fit(graph, "penalty", self.short, hooks).history
@@ -326,6 +330,26 @@ class _Run:
                 name = f"{name}-{digest_of(graph, '')[:8]}"
                 history += self.trainer.fit(graph.train(), name, epochs).history
         return self._result(graph.eval(), whole, widths, tuple(skipped), tuple(history))
+
+    def _check_reachable(self, graph: fx.GraphModule, whole: Mapping[str, int]) -> None:
+        """Raises UnreachableGoalError, before a training that scores wait for, where no scores can
+        reach the goal. What is measured is not known yet."""
+        if self.goal is None or (self.goal.unit == "ms" and self.measured_ms is not None):
+            return
+        allocation = replace(self.options.allocation, kind="knapsack", normalise=None)
+        run = replace(
+            self,
+            criterion=EqualScores(),
+            options=replace(self.options, allocation=allocation),
+            stages=Stages(),
+            folder=None,
+        )
+        try:
+            _Round(run, graph, whole, 1, 1).chosen()
+        except UnreachableGoalError:
+            raise
+        except InputError:  # other scores may fare better
+            return
 
     def _one_by_one(
         self, graph: fx.GraphModule, selection: Selection

@@ -13,10 +13,22 @@ from torch import Tensor, fx, nn
 
 from shrinkc.passes.analysis.channels.channel_groups import Groups
 from shrinkc.passes.criteria.base import Criterion, Needs, Normalise
-from shrinkc.passes.criteria.shared.data import Batch
+from shrinkc.passes.criteria.shared.data import Batch, Batches
 
 Per = Literal["memory", "flops", "budget"]
 Penalty = Callable[[nn.Module, object], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Teaching:
+    """A training that a criterion can ask for.
+
+    fit      trains a network in place, with labels
+    batches  all images that it trains on, as they are judged
+    """
+
+    fit: Callable[[fx.GraphModule], object]
+    batches: Batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +42,7 @@ class Given:
              None: it is asked once a round
     per      what scores are divided by, where the criterion divides them: memory or FLOPs of a
              channel, or what it takes of the budget; None: as published
+    teaching for criteria that learn their scores
     """
 
     batches: Sequence[Batch]
@@ -37,6 +50,7 @@ class Given:
     by_cost: bool
     every: int | None = None
     per: Per | None = None
+    teaching: Teaching | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +71,7 @@ class CriterionSpec:
     scheduled    whether it can remove channels during a training, one every so many steps
     divides      whether its scores are divided by what a channel takes
     seeded       whether its scores are random
+    learns       its scores in a training of its own, with labels
     """
 
     name: str
@@ -72,6 +87,7 @@ class CriterionSpec:
     scheduled: bool = False
     divides: bool = False
     seeded: bool = False
+    learns: bool = False
 
     @property
     def reads(self) -> frozenset[str]:

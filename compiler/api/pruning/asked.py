@@ -29,6 +29,7 @@ from shrinkc.compiler.width.search.methods import SEARCHES, Search, method_of
 from shrinkc.errors import InputError
 from shrinkc.passes.criteria.spec import CriterionSpec
 
+TRAINING_SEARCHES = ", ".join(method.name for method in SEARCHES if method.trains or method.learns)
 SIDE_BY_SIDE = ", ".join(method.name for method in SEARCHES if method.side_by_side)
 LIMIT = 500  # by default
 
@@ -149,6 +150,20 @@ class Asked(Told):
         return self.search is not None and method_of(self.search.method).side_by_side
 
     @property
+    def learner(self) -> str | None:
+        """What learns from labels, in words, besides the network that is left."""
+        if self.search is not None and method_of(self.search.method).learns:
+            return f"`method` {self.search.method}"
+        return f"`criterion` {self.spec.name}" if self.spec.learns else None
+
+    @property
+    def score_epochs(self) -> int:
+        """Of the training in which a criterion learns its scores: as many as what is left has, as
+        published, unless others were asked for."""
+        recipe = self.options.recipe
+        return recipe.search_epochs or recipe.epochs
+
+    @property
     def trains_to_search(self) -> bool:
         """Whether a search trains: each candidate before it is judged, or widths themselves."""
         if self.search is None:
@@ -166,7 +181,7 @@ class Asked(Told):
                 "`labels` says that the folders of `images` are classes", "give `images`"
             )
         if self.spec.needs != "nothing" and not images:
-            without = ", ".join(c.name for c in CRITERIA if c.needs == "nothing")
+            without = ", ".join(c.name for c in CRITERIA if c.needs == "nothing" and not c.learns)
             raise InputError(
                 f"`criterion` {self.spec.name} looks at images",
                 f"give `images`, or a criterion that needs none: {without}",
@@ -197,6 +212,7 @@ class Asked(Told):
             self._check_search(self.search)
         if self.steps and (self.trains or not self.compensates):
             raise InputError("`steps` of distillation follow `compensate` where nothing is trained")
+        self._check_learned()
         if self.every is not None and not (self.spec.scheduled and self.trains):
             some = ", ".join(c.name for c in CRITERIA if c.scheduled)
             raise InputError(f"`every` belongs to `criterion` {some} with `train`, or `epochs`")
@@ -206,6 +222,26 @@ class Asked(Told):
         self._refuse_untrained()
         if self.trains:
             require_training()
+
+    def _check_learned(self) -> None:
+        """Raises InputError for what a criterion cannot do that learns all scores at once."""
+        if not self.spec.learns:
+            return
+        criterion = f"`criterion` {self.spec.name}"
+        if not self.trains:
+            raise InputError(
+                f"{criterion} learns its scores from labels",
+                "give `train`, or `images` with `labels` and `epochs`",
+            )
+        for name, given in (
+            ("`in_order`", self.in_order),
+            ("`one_by_one`", self.options.one_by_one),
+            ("`allocation` search", self.allocation.kind == "search"),
+        ):
+            if given:
+                raise InputError(
+                    f"{criterion} would be trained anew for every step of {name}", "leave it out"
+                )
 
     def _check_search(self, search: Search) -> None:
         """Raises InputError."""
@@ -316,9 +352,10 @@ class Asked(Told):
             ),
             (
                 *("round_epochs", options.recipe.search_epochs is not None),
-                trains and (turns or penalty or self.every is not None or by_training),
-                "`rounds`, `one_by_one`, `every`, `method` abc and dmcp, and criteria that train "
-                "with a penalty first",
+                trains
+                and (turns or penalty or self.every is not None or by_training or self.spec.learns),
+                f"`rounds`, `one_by_one`, `every`, `method` {TRAINING_SEARCHES}, and criteria that "
+                "train first: with a penalty, or for their scores",
             ),
             (
                 *("strength", self.strength is not None, penalty and trains),

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor, fx
 
 from shrinkc.compiler.api.pruning.asked import Asked
-from shrinkc.compiler.api.steps.images import batches_of, require_labels, seen_by_criteria
+from shrinkc.compiler.api.steps.images import (
+    InBatches,
+    batches_of,
+    require_labels,
+    seen_by_criteria,
+)
 from shrinkc.compiler.api.steps.request import FEW, Request
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.predict import CostTable
@@ -22,6 +27,7 @@ from shrinkc.compiler.recover.compensate import compensate as compensated
 from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.recover.recipe import trainer_for
 from shrinkc.compiler.support.choices import is_host
+from shrinkc.compiler.support.journal import digest_of
 from shrinkc.compiler.support.progress import Silent
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.width.distil import distilled
@@ -52,7 +58,7 @@ from shrinkc.passes.channels.slice_channels import SliceChannels
 from shrinkc.passes.criteria.base import Criterion
 from shrinkc.passes.criteria.shared.data import Batch
 from shrinkc.passes.criteria.spec import Given as Criteria
-from shrinkc.passes.criteria.spec import Penalty
+from shrinkc.passes.criteria.spec import Penalty, Teaching
 
 PLAIN_STRENGTH = 1e-4  # of the penalty of a criterion that says none
 TRIED = 64  # images, where a milder goal is tried
@@ -91,12 +97,8 @@ class Pruner:
                 "give `labels` when the folders of `images` are classes",
             )
         teaching = request.training_images() if asked.trains else None
-        learns = asked.search is not None and method_of(asked.search.method).learns
-        if learns and (teaching is None or kind_of_labels(teaching.labels) != "classes"):
-            raise InputError(
-                "`method` dmcp learns from class labels, and `train` has none",
-                "give class folders, or tensors with labels",
-            )
+        if asked.learner is not None:
+            _check_taught(asked.learner, teaching, "images" if asked.teaches else "train")
         return cls(request, asked, graph, table, seen, teaching)
 
     def at(self, value: float) -> Pruner:
@@ -125,6 +127,9 @@ class Pruner:
         if self.teaching is None:
             return (*found, said)
         recipe, images = asked.options.recipe, len(self.teaching)
+        if asked.spec.learns:
+            epochs, name = counted(asked.score_epochs, "epoch"), asked.spec.name
+            found += (f"scored by {name} in a training of its own, {epochs}",)
         trained = f"trained for {counted(recipe.epochs, 'epoch')} on {counted(images, 'image')}"
         return (*found, said, trained, *recipe.batch_notes(images))
 
@@ -141,7 +146,9 @@ class Pruner:
         batches = [] if seen is None else batches_of(seen, self.graph)
         by_cost = chosen_by_cost(options.allocation, asked.goal)
         criterion = spec.build(
-            Criteria(batches, options.recipe.seed, by_cost, asked.every, asked.per)
+            Criteria(
+                *(batches, options.recipe.seed, by_cost, asked.every, asked.per, self._teaching())
+            )
         )
         skipped: list[Skip] = []
         timed = asked.goal is not None and asked.goal.unit == "ms"
@@ -156,7 +163,7 @@ class Pruner:
             *(self.graph, self.table, self.request.options.precision, criterion, asked.goal),
             options=options,
             train=self.teaching,
-            seen=f"{spec.name} {by_cost} {digest} {asked.compensates}{order} {asked.particular}",
+            seen=f"{spec.name} {by_cost} {digest} {asked.compensates}{order} {self._particular}",
             stages=Stages(
                 self._penalty,
                 self._damage(batches, seen) if seen is not None else None,
@@ -164,6 +171,7 @@ class Pruner:
                 self._masked(fitted),
                 self._look(criterion, batches, seen),
                 self._drop,
+                spec.learns,
             ),
             measured_ms=self.measured_ms if timed else None,
             before_ms=self.measured_ms.original_ms if timed and self.measured_ms else None,
@@ -178,6 +186,28 @@ class Pruner:
                 task=self.request.options.task,
             )
         return result, tuple(dict.fromkeys(skipped))
+
+    def _teaching(self) -> Teaching | None:
+        """For criteria that learn their scores."""
+        spec, images, request = self.asked.spec, self.teaching, self.request
+        if not spec.learns or images is None:
+            return None
+        given = (self.asked.options.recipe, request.folder, "", request.progress)
+        trainer = trainer_for(images, network(self.graph).graph, *given, task=request.options.task)
+
+        def fit(graph: fx.GraphModule) -> None:
+            name = f"{spec.name}-{digest_of(graph, self._particular)[:12]}"
+            trainer.fit(graph.train(), name, self.asked.score_epochs)
+
+        return Teaching(fit, InBatches(images, size=trainer.train.size))
+
+    @property
+    def _particular(self) -> str:
+        """What scores depend on besides what all criteria look at."""
+        asked, images = self.asked, self.teaching
+        if not asked.spec.learns or images is None:
+            return asked.particular
+        return f"{asked.particular} {asked.score_epochs} {asked.options.recipe} {images.digest}"
 
     def _masked(self, fitted: Compensate | None) -> Compensate | None:
         """With channels searched for before what reads them is compensated."""
@@ -307,6 +337,22 @@ class Pruner:
             return penalty(graph, groups, PLAIN_STRENGTH if given is None else given)
 
         return built
+
+
+def _check_taught(learner: str, teaching: Images | None, given: str) -> None:
+    """Raises InputError for images without class labels, or of one class."""
+    labels = None if teaching is None else teaching.labels
+    if labels is None or kind_of_labels(labels) != "classes":
+        raise InputError(
+            f"{learner} learns from class labels, and `{given}` has none",
+            "give class folders, or tensors with labels",
+        )
+    least, most = int(labels.min()), int(labels.max())
+    if least == most:
+        raise InputError(
+            f"{learner} learns from class labels, and all of `{given}` are class {least}",
+            "give images of several classes",
+        )
 
 
 def _compensation(batches: list[Batch], skipped: list[Skip]) -> Compensate:

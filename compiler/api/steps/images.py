@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import fx
 
+from shrinkc.compiler.images.augment import Size
 from shrinkc.compiler.images.decoded import Samples
 from shrinkc.compiler.images.source import ImageSource
 from shrinkc.compiler.recover.layer_problems import batch_for
@@ -35,10 +39,20 @@ def seen_by_criteria(source: ImageSource, labels: bool, limit: int, progress: Pr
 
 def batches_of(images: Samples, graph: fx.GraphModule) -> list[Batch]:
     """All of them, in order, as the network takes them. Raises InputError as `batch_for`."""
-    found: list[Batch] = []
-    batch = batch_for(graph, BATCH)
-    for start in range(0, len(images), batch):
-        rows = torch.arange(start, min(start + batch, len(images)))
-        labels = None if images.labels is None else images.labels[rows]
-        found.append((images.taken(rows), labels))
-    return found
+    return list(InBatches(images, batch_for(graph, BATCH)))
+
+
+@dataclass(frozen=True, eq=False)
+class InBatches:
+    """All of them, in order, each made ready when it is looked at, cut to the middle of `size`."""
+
+    images: Samples
+    batch: int = BATCH
+    size: Size | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        images = self.images
+        for start in range(0, len(images), self.batch):
+            rows = torch.arange(start, min(start + self.batch, len(images)))
+            labels = None if images.labels is None else images.labels[rows]
+            yield images.taken(rows, self.size), labels

@@ -8,9 +8,11 @@ questions again, is answered from the file, and goes on where it was.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from torch import Tensor
 
 from shrinkc.compiler.support.jobs import Job, Parallel, run_jobs
 from shrinkc.compiler.support.journal import Journal, digest_of
@@ -50,12 +52,21 @@ class Fitness:
     tell: Callable[[str], object] = field(default=lambda note: None)
 
     def __post_init__(self) -> None:
-        judge = self.judge
-        _check_told_apart(judge)
-        settings = f"fitness {judge.task!r} {judge.repair} {self.about}"
-        self._journal = Journal(self.folder, digest_of(judge.graph, settings), count=2)
+        _check_told_apart(self.judge)
+        self._journal = self._kept(self.about)
         self._known: set[str] = set()
         self._best: dict[str, Found] = {}
+
+    def _kept(self, about: str) -> Journal:
+        judge = self.judge
+        settings = f"fitness {judge.task!r} {judge.repair} {about}"
+        return Journal(self.folder, digest_of(judge.graph, settings), count=2)
+
+    def weigh(self, weights: Callable[[Keep], Mapping[str, Tensor]], digest: str) -> None:
+        """From now on every candidate has the weights that are made for it; `digest` tells those
+        apart. Before anything is judged."""
+        self.judge = replace(self.judge, weights=weights)
+        self._journal = self._kept(f"{self.about} {digest}")
 
     @property
     def count(self) -> int:

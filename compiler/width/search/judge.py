@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -46,9 +46,10 @@ class Judge:
     fit     batches that repairs look at, held: others, that judge
     wanted  the original's answers to those
     repair  norms          batch norms recalibrated on `fit`; least squares where there are
-                        none, or images come one by one
+                        none, or images come one by one, unless weights are made
             least squares  what reads a pruned group is compensated
             training       as `lesson` says, by labels and by the original's answers
+    weights what stays → the state of `graph`, made for it; None: as it is
     """
 
     graph: fx.GraphModule
@@ -58,13 +59,18 @@ class Judge:
     task: Task
     repair: Repair = "norms"
     lesson: Lesson | None = None
-    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])  # of the graph: none is sent
+    weights: Callable[[Keep], Mapping[str, Tensor]] | None = None
 
     def network(self, keep: Keep) -> fx.GraphModule:
         """Sliced and repaired, in inference mode."""
-        self.graph.meta.update(self.meta)
-        selection = Selection(keep)
-        alone = len(self.fit[0][0][0]) == 1  # of one image a norm tells no spread
+        selection, alone = Selection(keep), len(self.fit[0][0][0]) == 1
+        if self.weights is not None:
+            made = copy_graph(self.graph)
+            made.load_state_dict(self.weights(keep))
+            sliced = SliceChannels(selection)(made).graph_module.eval()
+            if not alone:  # of one image a norm tells no spread
+                recalibrate(sliced, [inputs for inputs, _ in self.fit])
+            return sliced
         fits = self.repair == "least squares" or alone or not norms(self.graph)
         if fits and self.repair != "training":
             selection = compensate(self.graph, SliceChannels(selection), self.fit).selection
@@ -134,7 +140,7 @@ def judge_for(
     graph = copy_graph(graph).eval()
     with torch.no_grad():
         wanted = [graph(*inputs) for inputs, _ in held]
-    return Judge(graph, fit, held, wanted, task, repair, lesson, dict(graph.meta))
+    return Judge(graph, fit, held, wanted, task, repair, lesson)
 
 
 def _finite(output: Tensor) -> bool:

@@ -12,6 +12,7 @@ from shrinkc.compiler.support.unread import refuse_unread
 from shrinkc.compiler.width.search import bees, dmcp
 from shrinkc.compiler.width.search.agent import amc
 from shrinkc.compiler.width.search.judge import Repair
+from shrinkc.compiler.width.search.meta import evolution, metapruning
 from shrinkc.compiler.width.search.task import Method
 from shrinkc.errors import InputError
 
@@ -26,7 +27,7 @@ class SearchMethod:
     repair       of candidates, as published; None: batch norms are recalibrated, or readers are
                  compensated where those of the result will be
     trains       candidates for `round_epochs` before they are judged, where that is asked for
-    learns       widths in a training of its own, with labels, for `round_epochs`
+    learns       in a training of its own, with labels, for `round_epochs`: widths, or weights
     side_by_side whether it judges several candidates at once
     several      whether it searches for several values of the goal at once
     """
@@ -53,6 +54,7 @@ SEARCHES: tuple[SearchMethod, ...] = (
         several=True,
     ),
     SearchMethod("dmcp", dmcp.search, dmcp.EVALUATIONS, "norms", learns=True, side_by_side=False),
+    SearchMethod("meta", metapruning.search, evolution.EVALUATIONS, "norms", learns=True),
 )
 
 
@@ -60,7 +62,7 @@ SEARCHES: tuple[SearchMethod, ...] = (
 class Search:
     """How widths are searched for.
 
-    method       "abc", "ga", "amc", "cacp", "dmcp"
+    method       "abc", "ga", "amc", "cacp", "dmcp", "meta"
     evaluations  candidates that are judged, at most; None: as many as published
     rates        cacp: other values of the goal to search for at once, such as shares to keep
     """

@@ -80,8 +80,10 @@ def test_every_criterion(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    more = ("--macs", "0.5", "--criterion", criterion, "--images", str(images), "--steps", "1")
-    more = (*more, "--labels") if criterion == "group-fisher" else more
+    more = ("--macs", "0.5", "--criterion", criterion, "--images", str(images))
+    learns = criterion == "mseb"
+    more = (*more, *(("--epochs", "1", "--batch", "8") if learns else ("--steps", "1")))
+    more = (*more, "--labels") if learns or criterion == "group-fisher" else more
     result = pruned(capsys, model, tmp_path / "out", *more)
     compiled = result["compiled"]
     assert compiled["after"]["macs"] <= 0.5 * compiled["before"]["macs"]
@@ -135,6 +137,15 @@ def test_a_penalty_is_trained_with_first(
     more = (*more, "--params", "0.6", "--batch", "8", "--strength", "0.01")
     pruned(capsys, model, tmp_path / "out", *more)
     assert list((tmp_path / "out.work").glob("*/penalty/last.pt"))
+
+
+def test_learned_scores_are_trained_for_first(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--criterion", "mseb", "--train", str(images), "--epochs", "1", "--batch", "8")
+    found = pruned(capsys, model, tmp_path / "out", *more, "--macs", "0.6")
+    assert list((tmp_path / "out.work").glob("mseb-*/last.pt"))
+    assert found["pruned"]["notes"][0] == "scored by mseb in a training of its own, 1 epoch"
 
 
 def test_published_iterations_from_the_command_line(
@@ -388,7 +399,7 @@ def test_every_search(
     if method == "cacp":
         more = (*more, "--rates", "0.7,0.8")
     more = (*more, "--evaluations", "5", "--macs", "0.6")
-    if method == "dmcp":
+    if method in ("dmcp", "meta"):
         more = (*more, "--train", str(images), "--epochs", "1", "--round-epochs", "1")
     else:
         more = (*more, "--steps", "0")

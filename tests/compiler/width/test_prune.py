@@ -212,6 +212,15 @@ def test_a_penalty_is_trained_with_before_anything_goes() -> None:
 # --- scores, compensation, measuring -------------------------------------------------------------
 
 
+@pytest.mark.parametrize("goal", [Goal.macs(1e-4), Goal.params(1e-4), Goal.speedup(1e4)])
+def test_a_goal_out_of_reach_is_refused_before_a_penalty_is_trained_with(goal: Goal) -> None:
+    def fails(graph: fx.GraphModule, groups: Groups) -> Penalty:
+        raise AssertionError("trained")
+
+    with pytest.raises(UnreachableGoalError, match=r"cannot be reached.* closest"):
+        run(goal, stages=Stages(fails), train=images())
+
+
 @dataclass
 class Counting:
     """A criterion that counts how often it is asked."""

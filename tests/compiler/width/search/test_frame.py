@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,16 +24,20 @@ from torch import Tensor, fx, nn
 import shrinkc
 from shrinkc import Goal
 from shrinkc.compiler.api.steps.network import subject_of
+from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.recover.recipe import Recipe
+from shrinkc.compiler.support.apart.pickled import pickled
 from shrinkc.compiler.support.reading.checked_lines import read_lines
 from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.prune import Pruning, Stages, prune
 from shrinkc.compiler.width.search.fitness import Fitness, SpentError
+from shrinkc.compiler.width.search.judge import fitness_of
 from shrinkc.compiler.width.search.methods import Search
 from shrinkc.compiler.width.search.recalibrate import norms, recalibrate
 from shrinkc.compiler.width.search.within import Choose, Within, within_of
 from shrinkc.errors import InputError, UnreachableGoalError
+from shrinkc.passes.analysis.channels.channel_groups import channel_groups
 from shrinkc.passes.base import copy_graph
 from shrinkc.passes.criteria.magnitude import FilterNorm
 from shrinkc.passes.criteria.shared.data import Batch
@@ -185,6 +190,26 @@ def test_side_by_side_the_same(graph: fx.GraphModule) -> None:
     candidates = [keep(n, 16, n) for n in (4, 8, 12)]
     there = Fitness(judge(graph), 9, parallel=2)
     assert there.of(candidates) == in_memory(graph, 9).of(candidates)
+
+
+class Averaged(nn.Module):
+    """Written with functions that torch.fx traces into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.norm(self.conv(x)).chunk(2, 1)
+        return self.head(torch.cat((second, first), 1).mean((2, 3)))
+
+
+def test_a_judge_that_was_sent_finds_the_same() -> None:
+    torch.manual_seed(0)
+    one = judge(capture(Averaged().eval(), (samples(1)[0],)))
+    sent = pickle.loads(pickled(one))
+    keeps = [{g.name: np.arange(g.size) > 0} for g in channel_groups(one.graph).groups]
+    assert [fitness_of(sent, keep) for keep in keeps] == [fitness_of(one, keep) for keep in keeps]
 
 
 def test_nan_is_the_worst_there_is_and_never_the_best(
