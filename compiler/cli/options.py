@@ -605,8 +605,8 @@ DropBelowOption = Annotated[
 StrengthOption = Annotated[
     float | None,
     typer.Option(
-        help="slimming, ssl: weight of the penalty. Default: the authors', 1e-4, for slimming 1e-5 "
-        "where there are shortcuts.",
+        help="slimming, ssl, group-sl: weight of the penalty. Default: the authors', 1e-4, for "
+        "slimming 1e-5 where there are shortcuts, for group-sl 5e-4.",
         rich_help_panel=TRAINING,
     ),
 ]

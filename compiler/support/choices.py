@@ -24,6 +24,7 @@ CriterionName = Literal[
     "equal",
     "slimming",
     "ssl",
+    "group-sl",
     "hrank",
     "dropnet",
     "group-fisher",

@@ -111,6 +111,7 @@ class Stages:
 
     penalty     (network, groups) → added to the loss of a training of its own, before anything is
                 removed
+    decays      whether weights decay beside the penalty
     damage      measures what groups lose, for the allocation that asks for it
     search      (network, what it has to keep to) → widths for a budget, in place of an allocation
     compensate  new weights for what stays, before each slicing
@@ -125,6 +126,7 @@ class Stages:
     compensate: Compensate | None = None
     look: Look | None = None
     drop: Callable[[fx.GraphModule], fx.GraphModule] | None = None
+    decays: bool = True
 
 
 @dataclass(frozen=True)
@@ -291,8 +293,10 @@ class _Run:
         widths, skipped = dict(whole), dict[Skip, None]()
         penalty = self.stages.penalty
         if penalty is not None and self.trainer is not None:
-            hooks = Hooks(penalty=penalty(graph, groups))
-            history += self.trainer.fit(graph, "penalty", self.short, hooks).history
+            trainer, hooks = self.trainer, Hooks(penalty=penalty(graph, groups))
+            if not self.stages.decays:
+                trainer = replace(trainer, recipe=replace(trainer.recipe, weight_decay=0.0))
+            history += trainer.fit(graph, "penalty", self.short, hooks).history
         if self.stages.drop is not None:
             graph = self.stages.drop(graph)
             left = {group.name for group in channel_groups(graph).groups}

@@ -164,6 +164,7 @@ class Pruner:
                 self._masked(fitted),
                 self._look(criterion, batches, seen),
                 self._drop,
+                spec.decays,
             ),
             measured_ms=self.measured_ms if timed else None,
             before_ms=self.measured_ms.original_ms if timed and self.measured_ms else None,
