@@ -24,6 +24,7 @@ from shrinkc.compiler.support.choices import (
     Normalise,
     Per,
     Precision,
+    Scratch,
     SearchName,
     TaskName,
 )
@@ -590,6 +591,16 @@ InitialOption = Annotated[
         metavar="FILE",
         help="The network before it was trained: what is left of it is where every training "
         "starts, as published for dropnet.",
+        rich_help_panel=TRAINING,
+    ),
+]
+FromScratchOption = Annotated[
+    Scratch | None,
+    typer.Option(
+        metavar="E|B",
+        help="Train what is left as if it were new, by labels alone, to compare with: E as long as "
+        "--epochs, B as many times longer as it computes less, but twice at most. Starts from "
+        "fresh weights, or from --initial.",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -31,6 +31,7 @@ CriterionName = Literal[
     "cap",
     "he",
 ]
+Scratch = Literal["E", "B"]  # as long as asked for; as much computation as the original
 SearchName = Literal["abc", "ga", "amc", "cacp", "dmcp"]  # searches for widths
 Per = Literal["memory", "flops", "budget"]  # what Fisher information is divided by
 Allocated = Literal[  # how a budget is spread over channel groups

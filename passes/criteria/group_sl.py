@@ -86,8 +86,7 @@ def coupled(graph_module: fx.GraphModule, group: ChannelGroup) -> list[Parameter
         for part in group.slices
         if part.parameter.startswith("weight")
         and (
-            part.role in ("out", "in")
-            or isinstance(graph_module.get_submodule(part.layer), _NORMS)
+            part.role in ("out", "in") or isinstance(graph_module.get_submodule(part.layer), _NORMS)
         )
     ]
 

@@ -90,7 +90,9 @@ def test_all_that_makes_scales_or_reads_a_channel_counts() -> None:
     }
 
 
-@pytest.mark.parametrize("network", ["depthwise_multiplier", "concat", "layer_norm", "flatten", "transposed"])
+@pytest.mark.parametrize(
+    "network", ["depthwise_multiplier", "concat", "layer_norm", "flatten", "transposed"]
+)
 def test_scores_are_of_what_a_slice_takes_away(network: str) -> None:
     """Where no weight makes and reads the same group, the squares of the weights that are gone."""
     graph = graph_of(network)
