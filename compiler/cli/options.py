@@ -293,8 +293,8 @@ PublishedOption = Annotated[
     bool,
     typer.Option(
         "--published",
-        help="depthshrinker: the authors' schedule, 180 epochs of search and 180 of fine-tuning in "
-        "batches of 256 at a learning rate of 0.1.",
+        help="The authors' schedule. depthshrinker: 180 epochs of search and 180 of fine-tuning in "
+        "batches of 256 at a learning rate of 0.1; layer-folding: 100 and 100, 128, 0.001.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -527,7 +527,8 @@ SearchEpochsOption = Annotated[
     typer.Option(
         min=1,
         metavar="COUNT",
-        help="Epochs of depthshrinker's search. Default: as --epochs.",
+        help="Epochs of depthshrinker's search, or in which layer-folding learns what goes. "
+        "Default: as --epochs.",
         rich_help_panel=TRAINING,
     ),
 ]
