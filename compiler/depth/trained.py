@@ -33,10 +33,10 @@ from shrinkc.compiler.cost.budget import (
 from shrinkc.compiler.cost.goal import SHRINK_GOALS, Goal, missing
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.choices import nothing_to_shrink
-from shrinkc.compiler.depth.masks.annealing import annealed, annealing, restored, take_weights
+from shrinkc.compiler.depth.masks.annealing import annealed, annealing, take_weights
 from shrinkc.compiler.depth.masks.depthshrinker import searching, tuning, unlearned
 from shrinkc.compiler.depth.masks.gates import Search, learn, search_space
-from shrinkc.compiler.depth.masks.layer_folding import BACK, learn_alphas, past_threshold, within
+from shrinkc.compiler.depth.masks.layer_folding import learn_alphas, past_threshold, within
 from shrinkc.compiler.depth.options import DepthOption, Move, depth_options, depth_spans
 from shrinkc.compiler.depth.select import Option, most, select
 from shrinkc.compiler.depth.sets.fitting import fitting
@@ -349,16 +349,13 @@ class _Run:
     def tuned(
         self, prepared: Prepared, plan: DepthPlan, alphas: Mapping[str, float]
     ) -> tuple[LogRow, ...]:
-        """Train what will be merged. What goes little by little starts at its α, and what stays
-        comes back from there."""
+        """Train what will be merged; what goes little by little starts at its α."""
         share, epochs = self.options.anneal, self.options.recipe.epochs
         name = f"fine-tuning-{digest_of(prepared.graph, str(plan))[:8]}"
-        back = {node: alpha for node, alpha in alphas.items() if node not in plan.removed}
-        if not share and not back:
+        if not share:
             return self.trainer.fit(prepared.graph, name, epochs).history
-        gone = plan.removed if share else ()
-        model = restored(annealed(prepared.graph, self.net.graph, gone, alphas), back)
-        history = self.trainer.fit(model, name, epochs, annealing(share or BACK)).history
+        model = annealed(prepared.graph, self.net.graph, plan.removed, alphas)
+        history = self.trainer.fit(model, name, epochs, annealing(share)).history
         take_weights(prepared.graph, model)
         return history
 

@@ -20,11 +20,11 @@ from shrinkc.passes.ir import module_of
 
 
 class Annealed(nn.Module):
-    """An activation of which the share `gone` is the identity, from `start` to `end`."""
+    """An activation of which the share `gone` is the identity, `start` of it from the start."""
 
-    def __init__(self, activation: nn.Module, start: float = 0.0, end: float = 1.0) -> None:
+    def __init__(self, activation: nn.Module, start: float = 0.0) -> None:
         super().__init__()
-        self.activation, self.start, self.end = activation, start, end
+        self.activation, self.start = activation, start
         self.gone: Tensor
         self.register_buffer("gone", torch.tensor(start))
 
@@ -80,15 +80,6 @@ def annealed(
     return found
 
 
-def restored(graph: fx.GraphModule, starts: Mapping[str, float]) -> fx.GraphModule:
-    """A copy in which these activations, of which so much is gone, come back."""
-
-    def wrap(name: str, activation: nn.Module) -> Annealed:
-        return Annealed(activation, starts[name], 0.0)
-
-    return rewired(graph, list(starts), "restored", wrap)
-
-
 def annealing(share: float) -> Hooks:
     """Over this share of a training's steps."""
 
@@ -96,7 +87,7 @@ def annealing(share: float) -> Hooks:
         done = min(1.0, (moment.step + 1) / max(1.0, share * moment.steps))
         for module in model.modules():
             if isinstance(module, Annealed):
-                module.gone.fill_(module.start + (module.end - module.start) * done)
+                module.gone.fill_(module.start + (1 - module.start) * done)
 
     return Hooks(after_step=after_step)
 

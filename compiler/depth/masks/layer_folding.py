@@ -8,8 +8,7 @@ leaves 0 only where the labels pull, and is drawn to 1 from then on. Activations
 go, and the layers around them are merged; a budget sets the threshold in its place: the highest one
 whose activations are enough.
 
-What stays is σ again in the end, which no runtime knows a σ_α for: α falls to 0 over the first half
-of the fine-tuning. The authors keep σ_α, whose α is near 0 by then unless it has passed.
+What stays is σ again, and fine-tuned so. The authors keep σ_α, whose α is near 0 by then.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ from shrinkc.errors import InputError, UnreachableGoalError
 from shrinkc.passes.algebra.intervals import Interval, best_disjoint
 
 LAMBDA, THRESHOLD = 0.25, 0.9  # of the authors' code
-BACK = 0.5  # of the steps of fine-tuning, in which what stays comes back
 PUBLISHED = Recipe(  # of ResNet-20 and -56 on CIFAR-10: no teacher, no weight decay
     epochs=100,
     search_epochs=100,
