@@ -602,7 +602,7 @@ FromScratchOption = Annotated[
         help="Train what is left as if it were new, by labels alone, to compare with: E as long as "
         "--epochs, B as many times longer as it computes less, but twice at most. Starts from "
         "fresh weights, or from --initial.",
-        rich_help_panel=TRAINING,
+        rich_help_panel=METHOD,
     ),
 ]
 DropBelowOption = Annotated[
