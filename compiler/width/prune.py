@@ -338,10 +338,10 @@ class _Run:
             widths |= chosen
             if reset is not None:
                 graph = reset.after(selection)
-            last, kind = number == rounds, self.options.from_scratch
+            last, kind, before = number == rounds, self.options.from_scratch, self.net.folded
             if self.trainer is not None and last and kind is not None:
                 graph, scratch, rows = train_from_scratch(
-                    *(kind, graph, self.net.folded, self.trainer), initialised=reset is not None
+                    kind, graph, before, self.trainer, initialised=reset is not None
                 )
                 history += rows
             elif self.trainer is not None:

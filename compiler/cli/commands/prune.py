@@ -260,9 +260,9 @@ def _pruning(
         parallel=side_by_side(parallel),
         seed=seed,
     )
-    rounds, one_by_one, *start = turns
+    rounds, one_by_one, initial, scratch = turns
     shares = _shares(keep or [])
-    return Pruning(Allocation(*widths), rounds, recipe, shares, one_by_one, *start)
+    return Pruning(Allocation(*widths), rounds, recipe, shares, one_by_one, initial, scratch)
 
 
 def _search(method: SearchName | None, evaluations: int | None, rates: str | None) -> Search | None:

@@ -11,9 +11,10 @@ of the network before it was trained. Labels alone teach, the original does not.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from shrinkc.compiler.cost.keys import macs
 from shrinkc.compiler.export.lower import lower
@@ -75,7 +76,10 @@ def check_scratch(
             f"`from_scratch` learns from class labels, and the task is {task.name}",
             "give a `loss` of your own",
         )
-    for path, module in graph.named_modules() if anew else ():
+    if not anew:
+        return
+    modules: dict[str, nn.Module] = dict(cast(Any, graph).named_modules())
+    for path, module in modules.items():
         own = [name for name, _ in module.named_parameters(path, recurse=False)]
         if own and not callable(getattr(module, "reset_parameters", None)):
             raise InputError(
@@ -87,8 +91,8 @@ def check_scratch(
 def fresh(graph: fx.GraphModule, seed: int) -> fx.GraphModule:
     """A copy whose modules have initialised themselves, statistics too."""
     made = copy_graph(graph)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with cast(Any, torch.random).fork_rng(devices=[]):
+        cast(Any, torch).manual_seed(seed)
         for module in made.modules():
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
