@@ -130,9 +130,9 @@ def shrink(
         model, inputs, target: as of `plan`.
         images: that the network is fitted to and int8 calibrated on; no labels needed.
         goal: Goal.speedup, Goal.budget_ms; None where `options` say how many blocks stay
-            (depthshrinker), and for expand.
+            (depthshrinker), for expand, and where layer-folding's threshold says what goes.
         method: "closed-form" fits by least squares; with training "depthshrinker", "two-stage-dp",
-            "layermerge", "layer-pruning", "expand" (depth/trained.py).
+            "layermerge", "layer-folding", "layer-pruning", "expand" (depth/trained.py).
         train: images to train on, labelled by class folders.
         labels: train on `images`, whose class folders are labels; closed-form trains with neither.
         evaluation: other images, to judge on; labels give top-1.

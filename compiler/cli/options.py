@@ -24,6 +24,7 @@ from shrinkc.compiler.support.choices import (
     Normalise,
     Per,
     Precision,
+    Scratch,
     SearchName,
     TaskName,
 )
@@ -292,8 +293,8 @@ PublishedOption = Annotated[
     bool,
     typer.Option(
         "--published",
-        help="depthshrinker: the authors' schedule, 180 epochs of search and 180 of fine-tuning in "
-        "batches of 256 at a learning rate of 0.1.",
+        help="The authors' schedule. depthshrinker: 180 epochs of search and 180 of fine-tuning in "
+        "batches of 256 at a learning rate of 0.1; layer-folding: 100 and 100, 128, 0.001.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -526,7 +527,8 @@ SearchEpochsOption = Annotated[
     typer.Option(
         min=1,
         metavar="COUNT",
-        help="Epochs of depthshrinker's search. Default: as --epochs.",
+        help="Epochs of depthshrinker's search, or in which layer-folding learns what goes. "
+        "Default: as --epochs.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -593,6 +595,16 @@ InitialOption = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
+FromScratchOption = Annotated[
+    Scratch | None,
+    typer.Option(
+        metavar="E|B",
+        help="Train what is left as if it were new, by labels alone, to compare with: E as long as "
+        "--epochs, B as many times longer as it computes less, but twice at most. Starts from "
+        "fresh weights, or from --initial.",
+        rich_help_panel=METHOD,
+    ),
+]
 DropBelowOption = Annotated[
     float | None,
     typer.Option(
@@ -605,8 +617,8 @@ DropBelowOption = Annotated[
 StrengthOption = Annotated[
     float | None,
     typer.Option(
-        help="slimming, ssl: weight of the penalty. Default: the authors', 1e-4, for slimming 1e-5 "
-        "where there are shortcuts.",
+        help="slimming, ssl, group-sl: weight of the penalty. Default: the authors', 1e-4, for "
+        "slimming 1e-5 where there are shortcuts, for group-sl 5e-4.",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -81,6 +81,7 @@ class DepthMethod:
     learns       from labelled images; otherwise it fits to unlabelled ones
     takes_goal   False: it makes nothing faster
     keeps_blocks whether it can be asked for a number of blocks instead of a goal
+    decides      whether it knows itself how much goes, where it is not asked for anything
     reads        options and fields of the recipe that not every training reads
     """
 
@@ -89,6 +90,7 @@ class DepthMethod:
     learns: bool = True
     takes_goal: bool = True
     keeps_blocks: bool = False
+    decides: bool = False
     reads: frozenset[str] = frozenset()
 
     def check(self, goal: Goal | None, options: Trained) -> None:
@@ -102,7 +104,7 @@ class DepthMethod:
                 raise InputError(f"{self.name} makes nothing faster: leave out the goal")
             return
         given = [*([] if goal is None else [required(goal, SHRINK_GOALS).kind]), *counts]
-        if not given:
+        if not given and not self.decides:
             raise missing(SHRINK_GOALS)
         if len(given) > 1:
             names = ", ".join(f"`{name}`" for name in given)
@@ -168,19 +170,27 @@ def _result(found: TrainedShrink) -> DepthResult:
 
 
 _MASKED = frozenset({"search_epochs", "per_activation", "activated", "search", "anneal"})
+_FOLDED = frozenset({"search_epochs", "activated", "anneal"})
 _TRIED = frozenset({"steps", "parallel", "activated", "importance", "anneal"})
 
 
 def _read_by(method: TrainedMethod) -> frozenset[str]:
-    if method.masked:
+    if method.learned == "masks":
         return _MASKED
+    if method.learned == "alphas":
+        return _FOLDED
     return _TRIED if method.moves else _TRIED | {"alpha"}
 
 
 METHODS: tuple[DepthMethod, ...] = (
     DepthMethod("closed-form", _closed_form, learns=False),
     *(
-        DepthMethod(*(m.name, _trained(m)), keeps_blocks=m.masked, reads=_read_by(m))
+        DepthMethod(
+            *(m.name, _trained(m)),
+            keeps_blocks=m.learned == "masks",
+            decides=m.learned == "alphas",
+            reads=_read_by(m),
+        )
         for m in TRAINED_METHODS
     ),
     DepthMethod(

@@ -164,8 +164,13 @@ def _recipe(
 ) -> Recipe:
     """`lengths`: epochs, those of the search, batch, learning rate. Raises InputError for a
     published schedule of a method without one, or beside another."""
-    from shrinkc.compiler.depth.masks.depthshrinker import PUBLISHED
+    from shrinkc.compiler.depth.masks import depthshrinker, layer_folding
     from shrinkc.compiler.recover.recipe import Recipe
+
+    schedules = {
+        "depthshrinker": depthshrinker.PUBLISHED,
+        "layer-folding": layer_folding.PUBLISHED,
+    }
 
     epochs, search_epochs, batch, rate = lengths
     plain = Recipe(steps=trial_steps, seed=seed, parallel=parallel)
@@ -173,14 +178,15 @@ def _recipe(
     made = replace(given, steps=trial_steps, seed=seed, parallel=parallel)
     if not published:
         return made
-    if method != "depthshrinker":
-        raise InputError(f"`published` is the schedule of depthshrinker, not of {method}")
+    if method not in schedules:
+        names = " and ".join(schedules)
+        raise InputError(f"`published` is the schedule of {names}, not of {method}")
     if epochs is not None or made != plain:
         raise InputError(
             "`published` sets `epochs`, `search_epochs`, `batch` and `learning_rate`",
             "leave them out",
         )
-    return replace(PUBLISHED, steps=trial_steps, seed=seed, parallel=parallel)
+    return replace(schedules[method], steps=trial_steps, seed=seed, parallel=parallel)
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,33 @@ def test_published_iterations_from_the_command_line(
     assert list((tmp_path / "ones.work").glob("*/group-1-*/last.pt"))
 
 
+def test_the_growing_penalty_from_the_command_line(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = ("--images", str(images), "--labels", "--epochs", "1", "--batch", "8", "--macs", "0.6")
+    more = ("--criterion", "group-sl", "--round-epochs", "1", "--strength", "0.01")
+    result = pruned(capsys, model, tmp_path / "out", *some, *more)
+    assert result["pruned"]["criterion"] == "group-sl"
+    assert list((tmp_path / "out.work").glob("*/penalty/last.pt"))
+
+
+def test_from_scratch_from_the_command_line(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = ("--train", str(images), "--epochs", "2", "--batch", "8", "--macs", "0.4")
+    some = (*some, "--evaluation", str(images))
+    result = pruned(capsys, model, tmp_path / "B", *some, "--from-scratch", "B")["pruned"]
+    done = result["from_scratch"]
+    assert done.pop("macs_ratio") >= 2.5
+    assert done == {"kind": "B", "epochs": 4, "asked": 2, "images": 24, "start": "fresh"}
+    assert len(result["history"]) == 4
+    assert list((tmp_path / "B.work").glob("*/scratch-B-*/last.pt"))
+    given = ("prune", str(model), *INPUT, *some, "--from-scratch", "E", "--initial", str(model))
+    assert main([*given, "-o", str(tmp_path / "E")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Scratch-E: trained from its initial weights on 24 images for 2 epochs" in said
+
+
 def test_the_report_for_people(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

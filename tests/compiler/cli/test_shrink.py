@@ -81,7 +81,7 @@ def with_norms(tmp_path: Path) -> Path:
 TRAINING = ("--epochs", "1", "--batch", "8", "--learning-rate", "0.01")
 
 
-@pytest.mark.parametrize("method", ["two-stage-dp", "depthshrinker"])
+@pytest.mark.parametrize("method", ["two-stage-dp", "depthshrinker", "layer-folding"])
 def test_a_trained_method_from_the_command_line(
     method: str,
     with_norms: Path,
@@ -107,6 +107,19 @@ def test_a_trained_method_from_the_command_line(
     work = tmp_path / "out.work"
     assert list(work.glob("*/fine-tuning-*/last.pt"))
     assert len(list(work.glob("*.jsonl"))) == (method == "two-stage-dp")
+
+
+def test_a_threshold_that_nothing_passes_from_the_command_line(
+    with_norms: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No goal is needed; one epoch is too short for α."""
+    given = ("--images", str(images), "--labels", "--method", "layer-folding", *TRAINING)
+    arguments = ("shrink", str(with_norms), *INPUT, *given, "-o", str(tmp_path / "out"))
+    assert main([*arguments]) == EXIT_CODES["usage"]
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "nothing can be folded: α of 0 of" in error
+    assert "give more --search-epochs, or a goal" in error
 
 
 def test_closed_form_may_be_trained_afterwards(
@@ -201,6 +214,9 @@ def test_training_that_cannot_start_is_told_at_once(
     [
         (("--method", "layermerge", "--published"), "is the schedule of depthshrinker"),
         (("--method", "depthshrinker", "--published", "--epochs", "3"), "--published sets"),
+        (("--method", "layer-folding", "--published", "--epochs", "3"), "--published sets"),
+        (("--method", "layer-folding", "--per-activation"), "--per-activation has no effect"),
+        (("--method", "layer-folding", "--keep-blocks", "2"), "--keep-block-ratio belong"),
         (("--method", "two-stage-dp", "--search", "random"), "--search has no effect"),
         (("--method", "layermerge", "--alpha", "1.5"), "--alpha has no effect"),
         (("--method", "depthshrinker", "--importance", "loss"), "--importance has no effect"),
