@@ -173,7 +173,7 @@ def shrink(
     compiled, judged = request.compiled(
         *(outcome.shrunk, outcome.original, "shrunk"), sections=Sections(plan=outcome.plan)
     )
-    notes = () if teaching is None else options.recipe.batch_notes(len(teaching))
+    notes = () if teaching is None else options.recipe.notes(len(teaching))
     shrunk = Shrunk(
         request.subject.structure, compiled, judged, outcome, work.speedup(outcome), notes
     )

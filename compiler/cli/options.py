@@ -539,6 +539,19 @@ TrialStepsOption = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
+OverParameteriseOption = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        metavar="RATIO",
+        help="Fine-tune with linear chains beside the convolutions that were pruned or merged, "
+        "RATIO hidden channels for every input channel, and merge them back exactly. The authors' "
+        "networks gain more, the more was removed; a step takes several times as long. Default: "
+        "none.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
+]
 RoundsOption = Annotated[
     int,
     typer.Option(

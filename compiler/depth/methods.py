@@ -98,6 +98,10 @@ class DepthMethod:
             some = ", ".join(method.name for method in METHODS if method.keeps_blocks)
             raise InputError(f"`keep_blocks` and `keep_ratio` belong to the method {some} alone")
         if not self.takes_goal:
+            if options.recipe.over_parameterise:
+                raise InputError(
+                    f"{self.name} expands convolutions itself", "give `expand_ratio` instead"
+                )
             if goal is not None:
                 raise InputError(f"{self.name} makes nothing faster: leave out the goal")
             return

@@ -31,6 +31,7 @@ from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import Network, merged, merged_shape, network
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.pipeline.slicing import run_slicing
+from shrinkc.compiler.recover.chains.over_parameterised import fine_tuned
 from shrinkc.compiler.recover.recipe import Recipe, Trainer, trainer_for
 from shrinkc.compiler.support.checks import check_whole
 from shrinkc.compiler.support.choices import Allocated
@@ -320,11 +321,14 @@ class _Run:
             if reset is not None:
                 graph = reset.after(selection)
             if self.trainer is not None:
-                last = number == rounds
-                epochs = self.options.recipe.epochs if last else self.short
-                name = "fine-tuning" if last else f"round-{number}"
-                name = f"{name}-{digest_of(graph, '')[:8]}"
-                history += self.trainer.fit(graph.train(), name, epochs).history
+                about = digest_of(graph, "")[:8]
+                if number < rounds:
+                    name = f"round-{number}-{about}"
+                    history += self.trainer.fit(graph.train(), name, self.short).history
+                else:
+                    name = f"fine-tuning-{about}"
+                    graph, rows = fine_tuned(self.trainer, graph.train(), self.net.graph, name)
+                    history += rows
         return self._result(graph.eval(), whole, widths, tuple(skipped), tuple(history))
 
     def _one_by_one(

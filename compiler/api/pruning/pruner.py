@@ -126,7 +126,7 @@ class Pruner:
             return (*found, said)
         recipe, images = asked.options.recipe, len(self.teaching)
         trained = f"trained for {counted(recipe.epochs, 'epoch')} on {counted(images, 'image')}"
-        return (*found, said, trained, *recipe.batch_notes(images))
+        return (*found, said, trained, *recipe.notes(images))
 
     @cached_property
     def steps(self) -> int:

@@ -56,6 +56,7 @@ from shrinkc.compiler.cli.options import (
     OptionalTargetOption,
     OutOption,
     OutputWeightsOption,
+    OverParameteriseOption,
     ParamsOption,
     PerOption,
     PlotOption,
@@ -155,6 +156,7 @@ def prune(
     steps: StepsOption = None,
     batch: BatchOption = 128,
     learning_rate: RateOption = 0.02,
+    over_parameterise: OverParameteriseOption = 0.0,
     seed: SeedOption = 0,
     parallel: JobsOption = "1",
     precision: PrecisionOption = None,
@@ -179,7 +181,7 @@ def prune(
     goal = _goal(speedup, budget_ms, macs, params, channels)
     widths = allocation, normalise, multiple, floor, candidates, search_step
     turns = rounds, one_by_one, None if initial is None else _initial(asked, initial)
-    learning = epochs, round_epochs, batch, learning_rate, seed, parallel
+    learning = epochs, round_epochs, batch, learning_rate, seed, parallel, over_parameterise
     _run(asked, seen, how, goal, _pruning(widths, turns, learning, keep), plot)
 
 
@@ -241,22 +243,23 @@ class _How:
 def _pruning(
     widths: tuple[Any, Any, int | None, float, int | None, float],
     turns: tuple[int, bool, fx.GraphModule | None],
-    learning: tuple[int | None, int | None, int, float, int, str],
+    learning: tuple[int | None, int | None, int, float, int, str, float],
     keep: list[str] | None,
 ) -> Pruning:
     """`widths` as of `Allocation`; `turns`: rounds, one by one, the initial network; `learning`:
-    from `epochs` to `parallel`. Raises InputError."""
+    from `epochs` to `over_parameterise`. Raises InputError."""
     from shrinkc.compiler.recover.recipe import Recipe
     from shrinkc.compiler.width.allocation import Allocation
     from shrinkc.compiler.width.prune import Pruning
 
-    epochs, round_epochs, batch, rate, seed, parallel = learning
+    epochs, round_epochs, batch, rate, seed, parallel, wide = learning
     recipe = Recipe(
         *(epochs or 10, round_epochs),
         batch=batch,
         learning_rate=rate,
         parallel=side_by_side(parallel),
         seed=seed,
+        over_parameterise=wide,
     )
     rounds, one_by_one, initial = turns
     shares = _shares(keep or [])

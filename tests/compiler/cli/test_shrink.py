@@ -81,9 +81,17 @@ def with_norms(tmp_path: Path) -> Path:
 TRAINING = ("--epochs", "1", "--batch", "8", "--learning-rate", "0.01")
 
 
-@pytest.mark.parametrize("method", ["two-stage-dp", "depthshrinker"])
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("two-stage-dp", ()),
+        ("depthshrinker", ()),
+        ("depthshrinker", ("--over-parameterise", "1.5")),
+    ],
+)
 def test_a_trained_method_from_the_command_line(
     method: str,
+    more: tuple[str, ...],
     with_norms: Path,
     images: Path,
     tmp_path: Path,
@@ -92,6 +100,7 @@ def test_a_trained_method_from_the_command_line(
     out = tmp_path / "out"
     given = ("--images", str(images), "--train", str(images), "--evaluation", str(images))
     arguments = ("shrink", str(with_norms), *INPUT, *given, "--method", method, *TRAINING)
+    arguments += more
     trials = ("--trial-steps", "1") if method == "two-stage-dp" else ()
     assert main([*arguments, *trials, "--speedup", "1.05", "-o", str(out), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -99,6 +108,7 @@ def test_a_trained_method_from_the_command_line(
     assert shrunk["method"] == method
     assert shrunk["predicted_ms_after"] <= shrunk["predicted_ms_before"] / 1.05
     assert shrunk["judged"]["images"] == 24
+    assert any("linear chains" in note for note in shrunk["notes"]) == bool(more)
     compiled = result["compiled"]
     assert compiled["max_relative_error"] < 1e-4
     # "before" is the network that was given, after its batch norms were folded
@@ -205,6 +215,7 @@ def test_training_that_cannot_start_is_told_at_once(
         (("--method", "layermerge", "--alpha", "1.5"), "--alpha has no effect"),
         (("--method", "depthshrinker", "--importance", "loss"), "--importance has no effect"),
         (("--anneal", "0.5"), "--anneal has no effect"),
+        (("--over-parameterise", "2"), "--over-parameterise has no effect"),
     ],
 )
 def test_what_belongs_to_other_methods_is_refused(
@@ -214,7 +225,7 @@ def test_what_belongs_to_other_methods_is_refused(
     given: tuple[str, ...],
     message: str,
 ) -> None:
-    labelled = () if given[0] == "--anneal" else ("--labels",)
+    labelled = ("--labels",) if given[0] == "--method" else ()
     arguments = ("shrink", str(model), *INPUT, "--images", str(images), *labelled)
     assert main([*arguments, *given, "--speedup", "1.1"]) == EXIT_CODES["usage"]
     assert message in capsys.readouterr().err
