@@ -241,8 +241,8 @@ DepthMethodOption = Annotated[
     DepthMethod,
     typer.Option(
         metavar="NAME",
-        help=f"{_either(DepthMethod)}: closed-form needs no labels, the others train; expand "
-        "trains for accuracy at equal speed.",
+        help=f"{_either(DepthMethod)}: closed-form and practise need no labels, the others learn "
+        "from them; expand trains for accuracy at equal speed.",
         rich_help_panel=METHOD,
     ),
 ]
@@ -539,17 +539,15 @@ TrialStepsOption = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
-OverParameteriseOption = Annotated[
+ChainRatioOption = Annotated[
     float,
     typer.Option(
         min=0.0,
         metavar="RATIO",
-        help="Fine-tune with linear chains beside the convolutions that were pruned or merged, "
-        "RATIO hidden channels for every input channel, and merge them back exactly. The authors' "
-        "networks gain more, the more was removed; a step takes several times as long. Default: "
-        "none.",
+        help="Over-parameterised fine-tuning: linear chains beside what was pruned or merged, RATIO "
+        "hidden channels per input, which are merged back exactly. Default: none.",
         show_default=False,
-        rich_help_panel=TRAINING,
+        rich_help_panel=METHOD,
     ),
 ]
 RoundsOption = Annotated[
@@ -629,7 +627,7 @@ StepsOption = Annotated[
         min=0,
         metavar="COUNT",
         help="Where nothing is trained: steps of distillation on --images, without labels; by "
-        "default 200 to 4,000, as the network's work allows.",
+        "default 200 to 4,000, as the network's work allows. practise: of each training, 2,000.",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -477,5 +477,6 @@ def labels_missing(method: str) -> InputError:
     """What to do about it."""
     return InputError(
         f"{method} learns from labels; give `train`, with a folder for every class, or "
-        "`labels` when the folders of `images` are classes. `method` closed-form needs none"
+        "`labels` when the folders of `images` are classes. `method` closed-form and practise need "
+        "none"
     )

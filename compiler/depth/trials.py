@@ -32,7 +32,7 @@ from shrinkc.compiler.train.evaluate import evaluate
 from shrinkc.compiler.train.train import train
 
 WAITING = 4  # prepared networks in memory for every job that runs
-UNTRIED = ("epochs", "search_epochs", "over_parameterise")  # of the recipe, in trials
+UNTRIED = ("epochs", "search_epochs", "chain_ratio")  # of the recipe, in trials
 AS_IT_IS = "the network as it is"
 
 

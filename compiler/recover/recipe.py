@@ -36,7 +36,7 @@ from shrinkc.errors import InputError
 
 TRAINING = (  # fields that every training reads
     *("epochs", "batch", "learning_rate", "weight_decay", "distillation", "temperature"),
-    *("smoothing", "seed", "loss", "over_parameterise"),
+    *("smoothing", "seed", "loss", "chain_ratio"),
 )
 _PARAMETERS = {"steps": "trial_steps"}  # by what functions and commands call it
 JUDGED = 4_000  # images, at most, that judge what an option does
@@ -60,8 +60,8 @@ class Recipe:
     batch          of images, and at most a tenth of all
     parallel       importance jobs side by side, or "ray"
     loss           of one's own in place of the labels' cross-entropy
-    over_parameterise  hidden channels, over inputs, of linear chains beside the convolutions that
-                   were changed while a network is fine-tuned; 0: no chains
+    chain_ratio    hidden channels, over inputs, of linear chains beside the convolutions that were
+                   changed while a network is fine-tuned; 0: no chains
     """
 
     epochs: int = 10
@@ -77,7 +77,7 @@ class Recipe:
     parallel: Parallel = 1
     seed: int = 0
     loss: OwnLoss | None = None
-    over_parameterise: float = 0.0
+    chain_ratio: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in (("epochs", self.epochs), ("steps", self.steps), ("batch", self.batch)):
@@ -89,7 +89,7 @@ class Recipe:
             ("temperature", TEMPERATURE if self.temperature is None else self.temperature),
         ):
             check_number(name, value, above=True)
-        for name in ("weight_decay", "over_parameterise"):
+        for name in ("weight_decay", "chain_ratio"):
             check_number(name, getattr(self, name))
         for name, value in (("distillation", self.distillation), ("smoothing", self.smoothing)):
             check_number(name, value)
@@ -119,10 +119,10 @@ class Recipe:
                 f"trained in batches of {batch} instead of {self.batch}: of "
                 f"{counted(images, 'image')} a batch is a tenth at most"
             )
-        if self.over_parameterise:
+        if self.chain_ratio:
             found.append(
                 "fine-tuned with linear chains beside convolutions "
-                f"({self.over_parameterise:g} hidden channels for every input), merged back exactly"
+                f"({self.chain_ratio:g} hidden channels for every input), merged back exactly"
             )
         return tuple(found)
 
@@ -208,11 +208,7 @@ def trainer_for(
 ) -> Trainer:
     """Choose the images that options are tried and judged on: copies, all others stay where
     they are. Raises InputError for fewer than four, and for a network that takes no batches."""
-    if not teacher.meta.get("dynamic_batch", True):
-        raise InputError(
-            "a network that takes batches of one size only cannot be trained",
-            "compile, plan or prune it without `train`",
-        )
+    require_batches(teacher)
     if len(images) < 4:
         raise InputError(f"{counted(len(images), 'image')} to train on: give 4 or more")
     size = size_of(teacher)
@@ -231,6 +227,15 @@ def trainer_for(
         _centred(images.part(order[:judged].sort().values), size),
         *(teacher, recipe, folder, run, progress, task),
     )
+
+
+def require_batches(graph: fx.GraphModule) -> None:
+    """Raises InputError for a network that takes batches of one size only."""
+    if not graph.meta.get("dynamic_batch", True):
+        raise InputError(
+            "a network that takes batches of one size only cannot be trained",
+            "compile, plan or prune it without `train`",
+        )
 
 
 def _centred(images: Images, size: Size) -> Images:

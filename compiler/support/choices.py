@@ -13,7 +13,13 @@ Merge = Literal["auto", "all", "none"]  # of linear segments
 Int8Tuning = Literal["none", "bias", "equalise", "both"]
 Io = Literal["float32", "int8", "uint8"]  # what files read and return
 DepthMethod = Literal[
-    "closed-form", "depthshrinker", "two-stage-dp", "layermerge", "layer-pruning", "expand"
+    "closed-form",
+    "practise",
+    "depthshrinker",
+    "two-stage-dp",
+    "layermerge",
+    "layer-pruning",
+    "expand",
 ]
 Importance = Literal["accuracy", "loss"]  # of what depth methods try alone
 BlockSearch = Literal["learned", "random", "uniform"]  # of blocks that keep their activations

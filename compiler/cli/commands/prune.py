@@ -26,6 +26,7 @@ from shrinkc.compiler.cli.options import (
     BgrOption,
     BudgetOption,
     CandidatesOption,
+    ChainRatioOption,
     ChannelsOption,
     ClassesOption,
     CompensateOption,
@@ -56,7 +57,6 @@ from shrinkc.compiler.cli.options import (
     OptionalTargetOption,
     OutOption,
     OutputWeightsOption,
-    OverParameteriseOption,
     ParamsOption,
     PerOption,
     PlotOption,
@@ -156,7 +156,7 @@ def prune(
     steps: StepsOption = None,
     batch: BatchOption = 128,
     learning_rate: RateOption = 0.02,
-    over_parameterise: OverParameteriseOption = 0.0,
+    chain_ratio: ChainRatioOption = 0.0,
     seed: SeedOption = 0,
     parallel: JobsOption = "1",
     precision: PrecisionOption = None,
@@ -181,7 +181,7 @@ def prune(
     goal = _goal(speedup, budget_ms, macs, params, channels)
     widths = allocation, normalise, multiple, floor, candidates, search_step
     turns = rounds, one_by_one, None if initial is None else _initial(asked, initial)
-    learning = epochs, round_epochs, batch, learning_rate, seed, parallel, over_parameterise
+    learning = epochs, round_epochs, batch, learning_rate, seed, parallel, chain_ratio
     _run(asked, seen, how, goal, _pruning(widths, turns, learning, keep), plot)
 
 
@@ -247,7 +247,7 @@ def _pruning(
     keep: list[str] | None,
 ) -> Pruning:
     """`widths` as of `Allocation`; `turns`: rounds, one by one, the initial network; `learning`:
-    from `epochs` to `over_parameterise`. Raises InputError."""
+    from `epochs` to `chain_ratio`. Raises InputError."""
     from shrinkc.compiler.recover.recipe import Recipe
     from shrinkc.compiler.width.allocation import Allocation
     from shrinkc.compiler.width.prune import Pruning
@@ -259,7 +259,7 @@ def _pruning(
         learning_rate=rate,
         parallel=side_by_side(parallel),
         seed=seed,
-        over_parameterise=wide,
+        chain_ratio=wide,
     )
     rounds, one_by_one, initial = turns
     shares = _shares(keep or [])

@@ -54,10 +54,10 @@ def fit_over_parameterised(
     where the network with chains, or the merged one, computes anything else.
     """
     recipe = trainer.recipe
-    if not recipe.over_parameterise:
+    if not recipe.chain_ratio:
         return graph, fit(graph)
     chained = chainable(graph, layers)
-    wide = with_chains(graph, chained, recipe.over_parameterise, recipe.seed)
+    wide = with_chains(graph, chained, recipe.chain_ratio, recipe.seed)
     _settle(wide, graph, trainer)
     result = fit(wide.train())
     return merged_back(wide, chained), result

@@ -86,7 +86,7 @@ TRAINING = ("--epochs", "1", "--batch", "8", "--learning-rate", "0.01")
     [
         ("two-stage-dp", ()),
         ("depthshrinker", ()),
-        ("depthshrinker", ("--over-parameterise", "1.5")),
+        ("depthshrinker", ("--chain-ratio", "1.5")),
     ],
 )
 def test_a_trained_method_from_the_command_line(
@@ -117,6 +117,49 @@ def test_a_trained_method_from_the_command_line(
     work = tmp_path / "out.work"
     assert list(work.glob("*/fine-tuning-*/last.pt"))
     assert len(list(work.glob("*.jsonl"))) == (method == "two-stage-dp")
+
+
+class Residual(nn.Sequential):
+    """Two blocks with a shortcut around each."""
+
+    def __init__(self) -> None:
+        super().__init__(*(nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + super().forward(x)
+
+
+def with_shortcuts() -> nn.Module:
+    return nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), Residual(), nn.ReLU(), Residual(), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)),
+    )
+
+
+def test_practise_from_the_command_line(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Folders of images that are no classes; it goes on where it was stopped."""
+    torch.manual_seed(0)
+    model, out = tmp_path / "net.pth", tmp_path / "out"
+    torch.save(with_shortcuts().state_dict(), model)
+    given = ("--arch", f"{__name__}:with_shortcuts", "--images", str(images), "--speedup", "1.1")
+    given = (*given, "--method", "practise", "--steps", "4", "--learning-rate", "0.01")
+    arguments = ("shrink", str(model), *INPUT, *given, "-o", str(out))
+    assert main([*arguments]) == 0
+    assert "recoverable to a squared error of" in capsys.readouterr().out
+    assert main([*arguments, "--evaluation", str(images), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    scores = [block["score"] for block in result["shrunk"]["choices"]]
+    assert scores == sorted(scores)
+    assert result["shrunk"]["predicted_speedup"] >= 1.1
+    assert result["shrunk"]["judged"]["images"] == 24
+    assert result["compiled"]["max_relative_error"] < 1e-4
+    work = tmp_path / "out.work"
+    assert len(list(work.glob("*/adaptors/last.pt"))) == 1
+    assert len(list(work.glob("*/fine-tuning/last.pt"))) == 1
+    (scores,) = work.glob("*.jsonl")
+    assert len(scores.read_text().splitlines()) == 2
 
 
 def test_closed_form_may_be_trained_afterwards(
@@ -171,7 +214,7 @@ def test_expansion_from_the_command_line(
         ),
         (
             ("--images", "{images}", "--method", "layermerge", "--labels", "--steps", "3"),
-            "--steps belongs to closed-form",
+            "--steps belongs to closed-form and practise",
         ),
         (("--images", "{images}", "--speedup", "1.1", "--jobs", "0"), "--jobs 0"),
         (("--images", "{images}"), "give exactly one of --speedup, --budget-ms"),
@@ -215,7 +258,9 @@ def test_training_that_cannot_start_is_told_at_once(
         (("--method", "layermerge", "--alpha", "1.5"), "--alpha has no effect"),
         (("--method", "depthshrinker", "--importance", "loss"), "--importance has no effect"),
         (("--anneal", "0.5"), "--anneal has no effect"),
-        (("--over-parameterise", "2"), "--over-parameterise has no effect"),
+        (("--chain-ratio", "2"), "--chain-ratio has no effect"),
+        (("--method", "practise", "--anneal", "0.5"), "--anneal has no effect"),
+        (("--method", "practise"), "no shortcut leads around what ends here"),
     ],
 )
 def test_what_belongs_to_other_methods_is_refused(

@@ -40,8 +40,8 @@ from shrinkc.errors import InputError
 from shrinkc.passes.criteria.magnitude import FilterNorm
 from shrinkc.passes.ir import module_of
 
-WIDE = Recipe(epochs=2, steps=2, batch=16, over_parameterise=1.5)
-PLAIN = replace(WIDE, over_parameterise=0.0)
+WIDE = Recipe(epochs=2, steps=2, batch=16, chain_ratio=1.5)
+PLAIN = replace(WIDE, chain_ratio=0.0)
 
 
 def trainer(graph: fx.GraphModule, folder: Path | None = None, recipe: Recipe = WIDE) -> Trainer:
@@ -197,8 +197,8 @@ def test_more_hidden_channels_are_more_parameters() -> None:
 
 
 def test_what_cannot_be_asked_for() -> None:
-    with pytest.raises(InputError, match="`over_parameterise` -1"):
-        Recipe(over_parameterise=-1)
+    with pytest.raises(InputError, match="`chain_ratio` -1"):
+        Recipe(chain_ratio=-1)
     (expand,) = (m for m in METHODS if not m.takes_goal)
     with pytest.raises(InputError, match="expand expands convolutions itself"):
         expand.check(None, Trained(WIDE))
