@@ -544,8 +544,8 @@ ChainRatioOption = Annotated[
     typer.Option(
         min=0.0,
         metavar="RATIO",
-        help="Over-parameterised fine-tuning: linear chains beside what was pruned or merged, RATIO "
-        "hidden channels per input, which are merged back exactly. Default: none.",
+        help="Over-parameterised fine-tuning: linear chains beside what was pruned or merged, "
+        "RATIO hidden channels per input, which are merged back exactly. Default: none.",
         show_default=False,
         rich_help_panel=METHOD,
     ),

@@ -24,7 +24,7 @@ class ChainConvs:
         conv(x)  →  conv(x) + γ·BN(project(BN(window(BN(expand(pad(x))))))),  γ = 0
 
     with `ratio` times as many hidden channels as inputs (expand nets: Guo et al., 2020; linear
-    over-parameterisation of pruned networks: arXiv 2204.11444). Equal to the network before, in
+    over-parameterisation of pruned networks: Qian et al., 2022). Equal to the network before, in
     training mode too, since γ is zero until it is trained; all of it is linear in inference and
     merges back into a convolution of the old size (`MergeSpans`). All padding is in front of the
     chain, so that the shifts of its batch norms reach every position alike: the merge is exact at

@@ -17,7 +17,7 @@ from shrinkc.passes.rewrite import Rewriter
 @dataclass(frozen=True)
 class InsertAdaptors:
     """A 1×1 convolution without bias, the identity at first, in front of every convolution named in
-    `front` and behind every one in `behind` (Wang and Wu, Practise, 2023, section 3.2):
+    `front` and behind every one in `behind` (Wang and Wu, Practise, 2023):
 
         conv(x)  →  A₂ · conv(A₁ · x)
 

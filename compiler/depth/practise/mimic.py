@@ -2,9 +2,9 @@
 
     loss = mean((F_student − F_original)²),  F the last feature maps, before they are pooled
 
-as in MiR (Wang et al., 2022), with the published settings: SGD of momentum 0.9, weight decay on all
-parameters, a tenth of the rate from 40% of the steps on. Adaptors alone are trained with batch
-norms in inference mode, the whole network with batch norms in training mode.
+as in MiR (Huanyu Wang et al., 2022), with the published settings: SGD of momentum 0.9, weight decay
+on all parameters, a tenth of the rate from 40% of the steps on. Adaptors alone are trained with
+batch norms in inference mode, the whole network with batch norms in training mode.
 """
 
 from __future__ import annotations

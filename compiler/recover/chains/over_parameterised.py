@@ -3,10 +3,10 @@
     network → linear chains beside its layers (exact) → train → merge them back (exact)
 
 A chain of linear layers computes what one layer can, and gradient descent takes another way to it
-(arXiv 2204.11444 for pruned networks; fusable autoencoders in place of pruned channels: Equivalent
-Pruning, arXiv 2508.05521). Both papers start from a factorisation or an autoencoder in the place of
-the layer; here the layer stays and the chain beside it starts at zero, so that the network computes
-at the start exactly what it computed. Both steps are verified in float64.
+(Qian et al., LOP, 2022, for pruned networks; Equivalent Pruning, arXiv 2508.05521, puts a fusable
+autoencoder in the place of pruned channels). There a chain takes the place of the layer; here the
+layer stays and the chain beside it starts at zero, so that the network computes at the start
+exactly what it computed. Expanding and merging are verified in float64.
 """
 
 from __future__ import annotations
