@@ -62,8 +62,11 @@ class Mimicry:
 
 @dataclass(frozen=True, eq=False)
 class Mimic:
-    """Everything that one training needs but the network. `feature`: the node of `teacher` whose
-    values are wanted."""
+    """Everything that one training needs but the network.
+
+    feature  the node of the network as it was whose values are wanted
+    teacher  that network, with those values as its first output
+    """
 
     teacher: fx.GraphModule
     feature: str
@@ -84,16 +87,24 @@ class Mimic:
         """Of the network as it was, and some of the images, evenly spread."""
         count = min(options.images, len(images))
         some = images.part(torch.arange(count) * len(images) // count)
-        return cls(teacher, last_feature(teacher, teacher), some, size, options, progress)
+        feature = last_feature(teacher, teacher)
+        return cls(tapped(teacher, feature).eval(), feature, some, size, options, progress)
 
     def fit(
         self, student: fx.GraphModule, feature: str, keeping: Path | None, *, norms: bool
     ) -> fx.GraphModule:
         """A copy, what is trainable of it trained until the values of its node `feature` are those
         wanted. `norms`: batch norms in training mode. Goes on in the folder `keeping`."""
-        options, result = self.options, copy_graph(student)
+        result, model = copy_graph(student), tapped(student, feature)
+        self.teach(model, keeping, norms=norms)
+        result.load_state_dict(model.state_dict())
+        return result
+
+    def teach(self, model: fx.GraphModule, keeping: Path | None, *, norms: bool) -> None:
+        """The same of a network whose first output has to have the values, in place."""
+        options = self.options
         if options.steps == 0:
-            return result
+            return
         crop = RandomCrop(4) if max(self.size) <= SMALL else RandomResizedCrop()
         data = Data(self.images, Augmentation(crop, flip=True), self.size)
         per_epoch = max(1, len(self.images) // options.batch)
@@ -108,25 +119,23 @@ class Mimic:
             hooks=Hooks(mode=nn.Module.train if norms else nn.Module.eval),
             seed=options.seed,
         )
-        model = tapped(student, feature)
         kept = None if keeping is None else Keeping(keeping)
         train(model, data, training, keeping=kept, progress=self.progress)
-        result.load_state_dict(model.state_dict())
-        return result
 
     @torch.no_grad()
-    def loss(self, student: fx.GraphModule, feature: str) -> float:
-        """Over the images as they are, in inference mode."""
-        mine, theirs = tapped(student, feature).eval(), tapped(self.teacher, self.feature).eval()
+    def loss(self, model: fx.GraphModule) -> float:
+        """Of a network whose first output has to have the values, over the images as they are, in
+        inference mode."""
+        model.eval()
         total = 0.0
         for start in range(0, len(self.images), JUDGED):
             rows = torch.arange(start, min(start + JUDGED, len(self.images)))
             x = self.images.taken(rows, self.size)
-            total += float(F.mse_loss(mine(*x)[0], theirs(*x)[0])) * len(rows)
+            total += float(F.mse_loss(model(*x)[0], self.teacher(*x)[0])) * len(rows)
         return total / len(self.images)
 
     def _loss(self) -> Callable[[nn.Module, Any, int], Tensor]:
-        teacher = tapped(self.teacher, self.feature).eval()
+        teacher = copy_graph(self.teacher)
 
         def loss(student: nn.Module, batch: Any, step: int) -> Tensor:
             inputs: Tensor = batch[0]

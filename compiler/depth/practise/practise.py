@@ -44,6 +44,7 @@ from shrinkc.compiler.depth.surgery import (
 )
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import Network, merged, merged_shape, network
+from shrinkc.compiler.recover.distil import tapped
 from shrinkc.compiler.recover.layer_problems import size_of
 from shrinkc.compiler.recover.recipe import require_batches
 from shrinkc.compiler.support.jobs import Job, Parallel, run_jobs
@@ -224,10 +225,7 @@ class _Run:
         with self.progress.task("Measuring how well each block is made up for", len(left)) as done:
             for start in range(0, len(left), width):
                 few = left[start : start + width]
-                jobs = [
-                    Job(b.label, _lost, (*self._dropped(b.plan), _instead(mimic, b.plan)))
-                    for b in few
-                ]
+                jobs = [Job(b.label, _lost, (self._adapted(b.plan, mimic),)) for b in few]
                 for block, lost in zip(
                     few, run_jobs(jobs, parallel, shared=(shared,)), strict=True
                 ):
@@ -266,6 +264,11 @@ class _Run:
         graph = prepare(self.net.graph, plan, None).graph
         return graph, around(graph, gaps(plan).values())
 
+    def _adapted(self, plan: DepthPlan, mimic: Mimic) -> fx.GraphModule:
+        """The network without the plan's blocks, with adaptors, the feature first."""
+        graph, where = self._dropped(plan)
+        return tapped(with_adaptors(graph, where), _instead(mimic, plan))
+
     def _kept(self, name: str, graph: fx.GraphModule, mimic: Mimic) -> Path | None:
         if self.folder is None:
             return None
@@ -278,10 +281,11 @@ def _instead(mimic: Mimic, plan: DepthPlan) -> str:
     return gaps(plan).get(mimic.feature, mimic.feature)
 
 
-def _lost(mimic: Mimic, graph: fx.GraphModule, where: Around, feature: str) -> float:
-    """The recoverability of what was dropped."""
-    adapted = with_adaptors(graph, where)
-    return mimic.loss(mimic.fit(adapted, feature, None, norms=False), feature)
+def _lost(mimic: Mimic, model: fx.GraphModule) -> float:
+    """The recoverability of what was dropped. `model`: with adaptors, the feature first: another
+    process does not know nodes by name."""
+    mimic.teach(model, None, norms=False)
+    return mimic.loss(model)
 
 
 def _scored(block: DepthOption, lost: float) -> DroppedBlock:

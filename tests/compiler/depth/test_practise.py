@@ -33,6 +33,7 @@ from shrinkc.compiler.depth.practise.practise import (
 from shrinkc.compiler.depth.surgery import DepthPlan, prepare
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import network
+from shrinkc.compiler.recover.distil import tapped
 from shrinkc.compiler.support.progress import Silent
 from shrinkc.errors import InputError, UnreachableGoalError
 from shrinkc.passes.ir import module_of
@@ -105,9 +106,9 @@ def test_recoverability_by_hand() -> None:
     where = around(graph, gaps(plan).values())
     assert (where.behind, where.front) == (("stem",), ("last",))
     v = 3 * grey().taken(torch.arange(16))[0]
-    assert mimic.loss(graph, mimic.feature) == pytest.approx(float(((0.5 * v) ** 2).mean()))
+    assert mimic.loss(tapped(graph, mimic.feature)) == pytest.approx(float(((0.5 * v) ** 2).mean()))
     adapted = mimic.fit(with_adaptors(graph, where), mimic.feature, None, norms=False)
-    assert mimic.loss(adapted, mimic.feature) < 1e-6
+    assert mimic.loss(tapped(adapted, mimic.feature)) < 1e-6
     front, behind = (
         cast(nn.Conv2d, adapted.get_submodule(n)).weight.detach() for n in ("last_front", "stem")
     )
@@ -211,7 +212,7 @@ def test_training_brings_the_features_nearer() -> None:
             for n in reversed(list(found.graph_module.graph.nodes))
             if n.name == mimic.feature or n.name.startswith("body_4_last")
         )
-        return mimic.loss(found.graph_module, feature)
+        return mimic.loss(tapped(found.graph_module, feature))
 
     assert left(150) < 0.7 * left(0)
 
@@ -248,6 +249,13 @@ def test_scores_are_kept_when_a_run_is_stopped(
     blocks = len(run(residual(), Goal.speedup(1.2), tmp_path).taken)
     assert len(journal.read_text().splitlines()) == 1 + sum(asked[2:])
     assert blocks
+
+
+def test_side_by_side_blocks_have_the_same_scores() -> None:
+    """Another process knows the network's nodes by other names once blocks are gone."""
+    alone = run(residual(), Goal.speedup(1.4))
+    beside = run(residual(), Goal.speedup(1.4), options=replace(QUICK, parallel=2))
+    assert beside.taken == alone.taken
 
 
 def test_a_network_that_fits_as_it_is_keeps_its_blocks() -> None:
