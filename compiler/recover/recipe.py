@@ -121,8 +121,8 @@ class Recipe:
             )
         if self.chain_ratio:
             found.append(
-                "fine-tuned with linear chains beside convolutions "
-                f"({self.chain_ratio:g} hidden channels for every input), merged back exactly"
+                "fine-tuned with linear chains beside convolutions, of "
+                f"{self.chain_ratio:g} times as many hidden channels as inputs, merged back exactly"
             )
         return tuple(found)
 
