@@ -242,8 +242,8 @@ DepthMethodOption = Annotated[
     DepthMethod,
     typer.Option(
         metavar="NAME",
-        help=f"{_either(DepthMethod)}: closed-form needs no labels, the others train; expand "
-        "trains for accuracy at equal speed.",
+        help=f"{_either(DepthMethod)}: closed-form and practise need no labels, the others learn "
+        "from them; expand trains for accuracy at equal speed.",
         rich_help_panel=METHOD,
     ),
 ]
@@ -541,6 +541,17 @@ TrialStepsOption = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
+ChainRatioOption = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        metavar="RATIO",
+        help="Over-parameterised fine-tuning: linear chains beside what was pruned or merged, "
+        "RATIO hidden channels per input, which are merged back exactly. Default: none.",
+        show_default=False,
+        rich_help_panel=METHOD,
+    ),
+]
 RoundsOption = Annotated[
     int,
     typer.Option(
@@ -628,7 +639,7 @@ StepsOption = Annotated[
         min=0,
         metavar="COUNT",
         help="Where nothing is trained: steps of distillation on --images, without labels; by "
-        "default 200 to 4,000, as the network's work allows.",
+        "default 200 to 4,000, as the network's work allows. practise: of each training, 2,000.",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -42,11 +42,20 @@ from shrinkc.compiler.depth.select import Option, most, select
 from shrinkc.compiler.depth.sets.fitting import fitting
 from shrinkc.compiler.depth.sets.pricing import priced
 from shrinkc.compiler.depth.sets.two_stage import interval_options, layers
-from shrinkc.compiler.depth.surgery import DepthPlan, Prepared, finish, finished_ms, prepare, union
+from shrinkc.compiler.depth.surgery import (
+    DepthPlan,
+    Prepared,
+    finish,
+    finished_ms,
+    in_spans,
+    prepare,
+    union,
+)
 from shrinkc.compiler.depth.trials import damage, tried
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import Network, merged, merged_shape, network
 from shrinkc.compiler.pipeline.run import run_exact_passes
+from shrinkc.compiler.recover.chains.over_parameterised import fit_over_parameterised
 from shrinkc.compiler.recover.recipe import Recipe, Trainer, trainer_for
 from shrinkc.compiler.support.checks import check_number
 from shrinkc.compiler.support.choices import BlockSearch, Importance
@@ -55,6 +64,7 @@ from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.log import Row as LogRow
+from shrinkc.compiler.train.train import Result
 from shrinkc.errors import InputError, UnreachableGoalError
 from shrinkc.passes.analysis.linear.spans import NoSpan, activations
 from shrinkc.passes.analysis.op_spec import Price
@@ -212,8 +222,8 @@ def shrink_trained(
         chosen = run.planned(found, goal, importance)
     plan = union(option.plan for option, _ in chosen)
     prepared = prepare(net.graph, plan, run.activation)
-    history = run.tuned(prepared, plan, alphas)
-    shrunk = merged(finish(prepared), price).graph_module
+    trained, history = run.tuned(prepared, plan, alphas)
+    shrunk = merged(finish(trained), price).graph_module
     return TrainedShrink(
         shrunk,
         net.folded,
@@ -348,16 +358,22 @@ class _Run:
 
     def tuned(
         self, prepared: Prepared, plan: DepthPlan, alphas: Mapping[str, float]
-    ) -> tuple[LogRow, ...]:
+    ) -> tuple[Prepared, tuple[LogRow, ...]]:
         """Train what will be merged; what goes little by little starts at its α."""
         share, epochs = self.options.anneal, self.options.recipe.epochs
         name = f"fine-tuning-{digest_of(prepared.graph, str(plan))[:8]}"
-        if not share:
-            return self.trainer.fit(prepared.graph, name, epochs).history
-        model = annealed(prepared.graph, self.net.graph, plan.removed, alphas)
-        history = self.trainer.fit(model, name, epochs, annealing(share)).history
-        take_weights(prepared.graph, model)
-        return history
+
+        def fit(graph: fx.GraphModule) -> Result:
+            if not share:
+                return self.trainer.fit(graph, name, epochs)
+            model = annealed(graph, self.net.graph, plan.removed, alphas)
+            result = self.trainer.fit(model, name, epochs, annealing(share))
+            take_weights(graph, model)
+            return result
+
+        spans = in_spans(prepared)
+        graph, result = fit_over_parameterised(self.trainer, prepared.graph, spans, fit)
+        return replace(prepared, graph=graph), result.history
 
     def _reachable(self, found: Sequence[DepthOption], budget: float) -> tuple[list[int], float]:
         """Options that meet the budget, before any is judged, and what they save. Raises
@@ -510,5 +526,6 @@ def labels_missing(method: str) -> InputError:
     """What to do about it."""
     return InputError(
         f"{method} learns from labels; give `train`, with a folder for every class, or "
-        "`labels` when the folders of `images` are classes. `method` closed-form needs none"
+        "`labels` when the folders of `images` are classes. `method` closed-form and practise need "
+        "none"
     )

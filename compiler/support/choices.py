@@ -14,6 +14,7 @@ Int8Tuning = Literal["none", "bias", "equalise", "both"]
 Io = Literal["float32", "int8", "uint8"]  # what files read and return
 DepthMethod = Literal[
     "closed-form",
+    "practise",
     "depthshrinker",
     "two-stage-dp",
     "layermerge",

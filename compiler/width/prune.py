@@ -31,6 +31,7 @@ from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import Network, merged, merged_shape, network
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.pipeline.slicing import run_slicing
+from shrinkc.compiler.recover.chains.over_parameterised import fine_tuned
 from shrinkc.compiler.recover.recipe import Recipe, Trainer, trainer_for
 from shrinkc.compiler.support.checks import check_whole
 from shrinkc.compiler.support.choices import Allocated, Scratch
@@ -342,17 +343,21 @@ class _Run:
             widths |= chosen
             if reset is not None:
                 graph = reset.after(selection)
-            last, kind, before = number == rounds, self.options.from_scratch, self.net.folded
-            if self.trainer is not None and last and kind is not None:
-                graph, scratch, rows = train_from_scratch(
-                    kind, graph, before, self.trainer, initialised=reset is not None
-                )
+            if self.trainer is not None:
+                about, kind = digest_of(graph, "")[:8], self.options.from_scratch
+                if number < rounds:
+                    name = f"round-{number}-{about}"
+                    history += self.trainer.fit(graph.train(), name, self.short).history
+                    continue
+                before = self.net.folded
+                if kind is None:
+                    name = f"fine-tuning-{about}"
+                    graph, rows = fine_tuned(self.trainer, graph.train(), self.net.graph, name)
+                else:
+                    graph, scratch, rows = train_from_scratch(
+                        kind, graph, before, self.trainer, initialised=reset is not None
+                    )
                 history += rows
-            elif self.trainer is not None:
-                epochs = self.options.recipe.epochs if last else self.short
-                name = "fine-tuning" if last else f"round-{number}"
-                name = f"{name}-{digest_of(graph, '')[:8]}"
-                history += self.trainer.fit(graph.train(), name, epochs).history
         found = self._result(graph.eval(), whole, widths, tuple(skipped), tuple(history))
         return replace(found, from_scratch=scratch)
 

@@ -134,7 +134,7 @@ class Pruner:
         if scratch is not None:
             return (*found, str(scratch), *recipe.batch_notes(images))
         trained = f"trained for {counted(recipe.epochs, 'epoch')} on {counted(images, 'image')}"
-        return (*found, said, trained, *recipe.batch_notes(images))
+        return (*found, said, trained, *recipe.notes(images))
 
     @cached_property
     def steps(self) -> int:

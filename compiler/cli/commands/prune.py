@@ -26,6 +26,7 @@ from shrinkc.compiler.cli.options import (
     BgrOption,
     BudgetOption,
     CandidatesOption,
+    ChainRatioOption,
     ChannelsOption,
     ClassesOption,
     CompensateOption,
@@ -157,6 +158,7 @@ def prune(
     steps: StepsOption = None,
     batch: BatchOption = 128,
     learning_rate: RateOption = 0.02,
+    chain_ratio: ChainRatioOption = 0.0,
     seed: SeedOption = 0,
     parallel: JobsOption = "1",
     precision: PrecisionOption = None,
@@ -181,7 +183,7 @@ def prune(
     goal = _goal(speedup, budget_ms, macs, params, channels)
     widths = allocation, normalise, multiple, floor, candidates, search_step
     turns = rounds, one_by_one, initial and _initial(asked, initial), from_scratch
-    learning = epochs, round_epochs, batch, learning_rate, seed, parallel
+    learning = epochs, round_epochs, batch, learning_rate, seed, parallel, chain_ratio
     _run(asked, seen, how, goal, _pruning(widths, turns, learning, keep), plot)
 
 
@@ -243,22 +245,23 @@ class _How:
 def _pruning(
     widths: tuple[Any, Any, int | None, float, int | None, float],
     turns: tuple[int, bool, fx.GraphModule | None, Scratch | None],
-    learning: tuple[int | None, int | None, int, float, int, str],
+    learning: tuple[int | None, int | None, int, float, int, str, float],
     keep: list[str] | None,
 ) -> Pruning:
     """`widths` as of `Allocation`; `turns`: rounds, one by one, the initial network, from scratch;
-    `learning`: from `epochs` to `parallel`. Raises InputError."""
+    `learning`: from `epochs` to `chain_ratio`. Raises InputError."""
     from shrinkc.compiler.recover.recipe import Recipe
     from shrinkc.compiler.width.allocation import Allocation
     from shrinkc.compiler.width.prune import Pruning
 
-    epochs, round_epochs, batch, rate, seed, parallel = learning
+    epochs, round_epochs, batch, rate, seed, parallel, wide = learning
     recipe = Recipe(
         *(epochs or 10, round_epochs),
         batch=batch,
         learning_rate=rate,
         parallel=side_by_side(parallel),
         seed=seed,
+        chain_ratio=wide,
     )
     rounds, one_by_one, initial, scratch = turns
     shares = _shares(keep or [])

@@ -26,6 +26,7 @@ from shrinkc.compiler.cli.options import (
     BlockShareOption,
     BlocksOption,
     BudgetOption,
+    ChainRatioOption,
     ClassesOption,
     DepthMethodOption,
     EpochsOption,
@@ -123,6 +124,7 @@ def shrink(
     learning_rate: RateOption = 0.02,
     published: PublishedOption = False,
     anneal: AnnealOption = 0.0,
+    chain_ratio: ChainRatioOption = 0.0,
     seed: SeedOption = 0,
     parallel: JobsOption = "1",
     precision: PrecisionOption = None,
@@ -142,6 +144,7 @@ def shrink(
     asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, judged)
     reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)
     seen = _Seen(reading, images, labels, evaluation, train, loss_of(loss))
+    recipe = replace(recipe, chain_ratio=chain_ratio)
     how = importance, alpha, search, anneal
     blocks = keep_blocks, keep_ratio
     options = Trained(recipe, per_activation, expand_ratio, *blocks, *how)

@@ -105,6 +105,20 @@ def test_rounds_with_training_and_a_judge(
     assert len(list(work.glob("*.jsonl"))) == 2  # the scores of both rounds
 
 
+def test_over_parameterised_fine_tuning_ends_in_the_widths_that_were_chosen(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--train", str(images), "--macs", "0.5", "--epochs", "1", "--batch", "8")
+    wide = (*more, "--chain-ratio", "2", "--evaluation", str(images))
+    found = [pruned(capsys, model, tmp_path / str(i), *m) for i, m in enumerate((more, wide))]
+    assert found[0]["pruned"]["widths"] == found[1]["pruned"]["widths"]
+    told = [any("linear chains" in note for note in f["pruned"]["notes"]) for f in found]
+    assert told == [False, True]
+    assert found[1]["compiled"]["max_relative_error"] < 1e-4
+    ms = [f["pruned"]["predicted_ms_after"] for f in found]
+    assert ms[0] == ms[1]
+
+
 def test_steps_of_distillation_move_the_weights(
     model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -278,6 +292,8 @@ LOOKS = ("--macs", "0.5", "--images", "{images}")
         (("--macs", "0.5", "--round-epochs", "2"), "--round-epochs has no effect here"),
         (("--macs", "0.5", "--batch", "16"), "--batch has no effect here: it is for a training"),
         (("--macs", "0.5", "--learning-rate", "1"), "--learning-rate has no effect here"),
+        (("--macs", "0.5", "--chain-ratio", "2"), "--chain-ratio has no effect here"),
+        (("--macs", "0.5", "--chain-ratio", "-1"), "--chain-ratio"),
         (("--macs", "0.5", "--seed", "3"), "it is for a training, and --criterion random"),
         (("--macs", "0.5", "--limit", "9"), "--limit has no effect here"),
         (
