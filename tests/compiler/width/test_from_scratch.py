@@ -182,9 +182,7 @@ def test_every_way_to_choose_channels(criterion: str, more: dict[str, Any]) -> N
 
 
 def test_chains_belong_to_a_fine_tuning() -> None:
-    with pytest.raises(
-        InputError, match="`chain_ratio` has no effect here: it is for what is fine-tuned"
-    ):
+    with pytest.raises(InputError, match=r"`chain_ratio` has no effect .* fine-tuned"):
         pruned("E", options=replace(options("E"), recipe=replace(RECIPE, chain_ratio=1.0)))
 
 
