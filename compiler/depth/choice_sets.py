@@ -93,6 +93,10 @@ class Plans:
         """The least damage that saves so much, operator by operator."""
         return select(self.options, ms)
 
+    def cost(self, chosen: Sequence[int]) -> float:
+        """Milliseconds of the network that a set leads to, by the table."""
+        return self._costing(self.predicted)(chosen)
+
     def damage(self, chosen: Sequence[int]) -> float:
         return sum(self.options[i].damage for i in chosen)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from math import inf
 
-from shrinkc.compiler.plan.finalists import NEAR, Candidate
+from shrinkc.compiler.plan.comparing.finalists import NEAR, Candidate
 from shrinkc.compiler.plan.finished_plans import Planned
 from shrinkc.compiler.plan.plan_file import Plan
 from shrinkc.compiler.plan.planner import Planner, cost_of

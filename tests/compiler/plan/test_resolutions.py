@@ -68,9 +68,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     best = Planner._best  # pyright: ignore[reportPrivateUsage]
 
-    def spy(self: Planner, some: Any) -> Any:
+    def spy(self: Planner, some: Any, budget_ms: float) -> Any:
         found.append(self.judge.held.size[0] if self.judge.held.size else 0)
-        return best(self, some)
+        return best(self, some, budget_ms)
 
     monkeypatch.setattr(Planner, "_best", spy)
     return found

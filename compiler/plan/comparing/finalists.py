@@ -9,21 +9,17 @@ judged on images that no fit saw.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import fx
 
-from shrinkc.compiler.depth.closed_form import apply
-from shrinkc.compiler.pipeline.deployed import channels_last
-from shrinkc.compiler.plan.group_choices import sliced_and_fitted
+from shrinkc.compiler.plan.comparing.true_loss import QuickFits
 from shrinkc.compiler.plan.int8_variants import PrecisionVariant
 from shrinkc.compiler.plan.judging import Judge
 from shrinkc.compiler.plan.slicings import Slicing
-from shrinkc.compiler.recover.rebuild_span import Rebuilding
-from shrinkc.compiler.support.progress import Progress, Silent
+from shrinkc.compiler.support.progress import Progress
 
 MOST, NEAR = 4, 3  # candidates that are fitted; times the least damage that they have at most
-SEEN = 80  # images that a quick fit looks at
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,17 +50,7 @@ def ranked(
     rows: list[tuple[float, Candidate]] = []
     with progress.task("Comparing candidates", len(found)) as done:
         for one in found:
-            graph = _fitted(one, starts[one.variant.precision], judge)
-            rows.append((judge.loss(graph) + one.variant.damage, one))
+            quick = QuickFits(one.slicing, starts[one.variant.precision], judge)
+            rows.append((judge.loss(quick.fitted(one.chosen)) + one.variant.damage, one))
             done()
     return sorted(rows, key=lambda row: row[0])
-
-
-def _fitted(one: Candidate, start: fx.GraphModule, judge: Judge) -> fx.GraphModule:
-    """By least squares alone, which takes a fraction of the time."""
-    plans, sample = one.slicing.plans, judge.sample.at_most(SEEN)
-    if one.slicing.slices:
-        narrowed = sliced_and_fitted(start, one.slicing.slices, sample, Silent())
-        plans = replace(plans, graph=channels_last(narrowed.graph_module))
-    taken = [plans.found[i] for i in one.chosen]
-    return apply(plans.graph, taken, sample, Rebuilding(steps=0), Silent()).graph_module

@@ -1,0 +1,1 @@
+"""Candidates of one plan, fitted quickly and compared."""
