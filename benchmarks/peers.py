@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ from shrinkc.errors import ShrinkcError
 OUT = ROOT / "out" / "peers"
 IMAGE = ROOT / "docs" / "peers.png"
 STAGES = ("make", "time")
+PATH = re.compile(r"(?<![\w.])/(?:[\w.-]+/)+")  # of this machine, in front of a file's name
 Times = Mapping[str, Sequence[Sequence[float]]]  # file → rounds → milliseconds
 
 
@@ -79,7 +81,7 @@ def row_of(contender: Contender, folder: Path, judging: Judging) -> Row:
         found = right(path, judging)
         row |= {"top1": sum(found) / len(found), "right": found}
     except (ShrinkcError, PeerError) as error:
-        row = {"failure": str(error)}
+        row = {"failure": PATH.sub("", str(error))}
     replace_json(place, row)
     return row
 

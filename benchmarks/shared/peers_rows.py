@@ -37,6 +37,7 @@ PRUNING = {
 RATIOS = (10, 20)  # per cent of the channels
 DEPTH = {DEPTHSHRINKER: "DepthShrinker", TWO_STAGE_DP: "two-stage DP"}
 SHALLOWER = (1.1, 1.2)  # over fp32 in fp32, by depth alone
+NARROWER = (1.1, 1.2, 1.4)  # the same by channels, and blocks with them
 PLANNED_FP32 = (1.2, 1.4)  # the same by plans
 PLANNED = (2.3, 2.6, 3.0)
 PLANNED_SMALLER = (3.5, 4.0)  # where images may be smaller, too
@@ -189,19 +190,14 @@ def shrinkers(shop: Workshop) -> Iterator[Contender]:
 
 def narrowers(shop: Workshop) -> Iterator[Contender]:
     """HALP and MDP, on shrinkc's latency tables."""
-    for tool, speedup in product(METHODS, SHALLOWER):
-        name = f"{tool.lower()}-{speedup:g}"
+    for tool, speedup, precision in product(METHODS, NARROWER, FILE_PRECISIONS):
         words = f"{speedup:g}× asked in fp32, Taylor scores by the network's own answers"
-        yield Contender(
-            *(f"{name}-untrained", tool, f"{words}, not trained", REIMPLEMENTED, ".tflite"),
-            lambda t=tool, s=speedup: shop.written(shop.chosen(t, s), "fp32"),
-        )
-        for precision in FILE_PRECISIONS:
+        for how, told, trained in (("untrained", "not trained", False), ("", shop.taught, True)):
+            name = "-".join(filter(None, (tool.lower(), f"{speedup:g}", how, precision)))
             yield Contender(
-                *(f"{name}-{precision}", tool, f"{words}, {shop.taught}"),
-                *(REIMPLEMENTED, ".tflite"),
-                lambda t=tool, s=speedup, p=precision: shop.written(
-                    shop.trained(shop.chosen(t, s)), p
+                *(name, tool, f"{words}, {told}", REIMPLEMENTED, ".tflite"),
+                lambda t=tool, s=speedup, p=precision, then=trained: shop.written(
+                    shop.trained(shop.chosen(t, s)) if then else shop.chosen(t, s), p
                 ),
             )
 
