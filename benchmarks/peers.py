@@ -87,13 +87,16 @@ def row_of(contender: Contender, folder: Path, judging: Judging) -> Row:
 
 
 def kept(everyone: Sequence[Contender], folder: Path) -> dict[str, Row]:
-    """File → its row so far."""
+    """File → its row so far. Those that an earlier version judged have to be judged again."""
     found: dict[str, Row] = {}
     for one in everyone:
         place = folder / "rows" / f"{one.file}.json"
         if place.exists():
             told = {n: getattr(one, n) for n in ("tool", "settings", "by", "runtime")}
-            found[one.file] = {**told, **json.loads(place.read_text())}
+            row = {**told, **json.loads(place.read_text())}
+            if not row.keys() & {"right", "failure"}:
+                raise SystemExit(f"{one.file} was not judged image by image: run --stages make")
+            found[one.file] = row
     return found
 
 

@@ -46,6 +46,7 @@ EDGE_INT8 = Peer("ai-edge-quantizer", "quantize_tflite", ".tflite")
 TORCH_PRUNING = Peer("torch-pruning", "prune_mobilenet_v2", ".pt")
 
 COMPILE, ARCHITECTURE = "compile", "benchmarks.shared.mobilenet_v2:mobilenet_v2"
+READING = ("--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5")
 SEEN = 10  # images at a time that scores are taken of: their gradients are the memory
 BATCH, STEPS = 32, 2  # of the trainings; steps before an option's importance is judged
 
@@ -115,8 +116,9 @@ class Workshop:
         folder = self.out / name
         if not folder.exists():
             tool = str(Path(sys.executable).parent / "shrinkc")
-            shared = ("--target", self.target, "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5")
-            _run([tool, command, *options, *shared, "-o", str(folder)])
+            reading = READING if self.seen in options else ()  # refused where nothing is read
+            shared = ("--target", self.target, *reading, "-o", str(folder))
+            _run([tool, command, *options, *shared])
         return folder
 
     @property

@@ -96,6 +96,8 @@ def test_a_file_that_was_judged_otherwise_is_judged_again_but_not_made(tmp_path:
     (tmp_path / "a.onnx").write_bytes(classifier())
     row = {"precision": "int8", "bytes": 10, "top1": 0.5}
     replace_json(tmp_path / "rows" / "a.onnx.json", row)
+    with pytest.raises(SystemExit, match="--stages make"):
+        kept([contender(again)], tmp_path)
     found = row_of(contender(again), tmp_path, judging())
     assert found == {**row, "top1": 0.75, "right": [True, True, True, False]}
 
@@ -270,7 +272,9 @@ def test_commands_say_what_was_asked(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert every[file].make() == (classifier(), "int8")
         return " ".join(asked[-1])
 
+    assert "--mean" not in told("scaled-192-fp32.onnx")  # refused where no images are read
     scaled = told("scaled-160-int8.onnx")
+    assert "--mean 0.5,0.5,0.5 --std 0.5,0.5,0.5" in scaled
     assert scaled.startswith("compile")
     assert "--input 1,3,160,160" in scaled
     assert f"--precision int8 --calibration {shop.seen}" in scaled
