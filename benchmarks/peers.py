@@ -5,14 +5,17 @@
 MobileNetV2-1.0 with ImageNet weights, 300 images without labels for whatever looks at images,
 top-1 of the exported files on 400 others, one thread, one machine. Peers run in environments of
 their own, made under --venvs from pinned requirements. Methods that train (DepthShrinker, two-stage
-DP: reimplemented in shrinkc; Torch-Pruning where the row says so) get the same epochs of
-self-distillation on the 300 images, batch norms put back for as long as they take.
+DP, HALP, MDP: reimplemented in shrinkc; Torch-Pruning where the row says so) get the same epochs of
+self-distillation on the 300 images, batch norms put back for as long as they take; Practise gets as
+many steps of its own. What needs labels has the network's own answers. Files for smaller images,
+by `--resolutions` or of the network as it is, are judged on the same part of the same images.
 
 `make` writes and judges the files, one after the other; `time` runs all of them in turn, round
 after round, loaded anew in every round: --stages make,time. The second needs an idle machine, the
 first only for --target host to meet the speedups that it is asked for.
 Speedups are medians of the rounds' ratios: over the fp32 original in the same runtime (by
-litert-torch or torch.onnx), and over litert-torch's TFLite file for all. A tool that fails is a row
+litert-torch or torch.onnx), and over litert-torch's TFLite file for all. Drops of top-1 are from
+litert-torch's fp32 file, image by image, with 95% intervals. A tool that fails is a row
 with its error, and tried again by the next run; what was made is kept in out/peers and a stopped
 run goes on. Draws docs/peers.png.
 """
@@ -21,14 +24,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks.peers_plot import draw
 from benchmarks.shared import results
@@ -39,7 +41,7 @@ from benchmarks.shared.common import (
     print_table,
     replace_json,
 )
-from benchmarks.shared.mobilenet_v2 import IMAGES, images
+from benchmarks.shared.peers_judging import Judging, judging_of, lost, right
 from benchmarks.shared.peers_rows import ORIGINALS, PEERS, Contender, contenders
 from benchmarks.shared.peers_workshop import PeerError, Workshop
 from benchmarks.shared.results import Row
@@ -50,6 +52,7 @@ from shrinkc.errors import ShrinkcError
 OUT = ROOT / "out" / "peers"
 IMAGE = ROOT / "docs" / "peers.png"
 STAGES = ("make", "time")
+PATH = re.compile(r"(?<![\w.])/(?:[\w.-]+/)+")  # of this machine, in front of a file's name
 Times = Mapping[str, Sequence[Sequence[float]]]  # file → rounds → milliseconds
 
 
@@ -63,44 +66,38 @@ class Timed:
     speedup: float
 
 
-def row_of(contender: Contender, folder: Path, judging: tuple[Tensor, list[int]]) -> Row:
-    """Made and judged once; what failed is tried again."""
-    place = folder / "rows" / f"{contender.file}.json"
-    if place.exists() and "failure" not in (row := json.loads(place.read_text())):
+def row_of(contender: Contender, folder: Path, judging: Judging) -> Row:
+    """Made and judged once; what failed is tried again. `right`: image by image."""
+    place, path = folder / "rows" / f"{contender.file}.json", folder / contender.file
+    row: Row = json.loads(place.read_text()) if place.exists() else {"failure": ""}
+    if "right" in row:
         return row
     print(f"{contender.tool}, {contender.settings}, {contender.runtime} …", flush=True)
-    path = folder / contender.file
     try:
-        content, precision = contender.make()
-        path.write_bytes(content)
-        row = {"precision": precision, "bytes": len(content), "top1": top1(path, *judging)}
+        if "failure" in row:
+            content, precision = contender.make()
+            path.write_bytes(content)
+            row = {"precision": precision, "bytes": len(content)}
+        found = right(path, judging)
+        row |= {"top1": sum(found) / len(found), "right": found}
     except (ShrinkcError, PeerError) as error:
-        row = {"failure": str(error)}
+        row = {"failure": PATH.sub("", str(error))}
     replace_json(place, row)
     return row
 
 
 def kept(everyone: Sequence[Contender], folder: Path) -> dict[str, Row]:
-    """File → its row so far."""
+    """File → its row so far. Those that an earlier version judged have to be judged again."""
     found: dict[str, Row] = {}
     for one in everyone:
         place = folder / "rows" / f"{one.file}.json"
         if place.exists():
             told = {n: getattr(one, n) for n in ("tool", "settings", "by", "runtime")}
-            found[one.file] = {**told, **json.loads(place.read_text())}
+            row = {**told, **json.loads(place.read_text())}
+            if not row.keys() & {"right", "failure"}:
+                raise SystemExit(f"{one.file} was not judged image by image: run --stages make")
+            found[one.file] = row
     return found
-
-
-def top1(path: Path, views: Tensor, labels: Sequence[int]) -> float:
-    """Share of the images that the file classifies right, one at a time."""
-    runner = open_runner(path)
-    channels_last = runner.input_shapes[0][-1] == 3
-    right = 0
-    for view, label in zip(views, labels, strict=True):
-        x = view.permute(1, 2, 0) if channels_last else view
-        (scores, *_) = runner.run([np.ascontiguousarray(x[None].numpy())])
-        right += int(scores.argmax()) == label
-    return right / len(labels)
 
 
 def timed(paths: Sequence[Path], rounds: int, runs: int) -> dict[str, list[tuple[float, ...]]]:
@@ -123,13 +120,17 @@ def summary(file: str, times: Times) -> Timed:
 
 
 def with_times(rows: dict[str, Row], folder: Path, rounds: int, runs: int) -> list[Row]:
-    """All rows, those without a failure with speed and drop. The originals must be among them."""
+    """All rows, those without a failure with speed and drop, that of all but the original with its
+    interval. The originals must be among them."""
     files = [file for file, row in rows.items() if "failure" not in row]
     times = timed([folder / file for file in files], rounds, runs)
+    original = ORIGINALS[".tflite"]
     for file in files:
-        rows[file] |= asdict(summary(file, times))
-        rows[file]["drop"] = rows[ORIGINALS[".tflite"]]["top1"] - rows[file]["top1"]
-    return list(rows.values())
+        drop, interval = lost(rows[original]["right"], rows[file]["right"])
+        rows[file] |= {**asdict(summary(file, times)), "drop": drop}
+        if file != original:
+            rows[file]["interval"] = list(interval)
+    return [{name: v for name, v in row.items() if name != "right"} for row in rows.values()]
 
 
 def main() -> None:
@@ -148,7 +149,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     everyone = contenders(Workshop(arguments.data, arguments.venvs, target, epochs, folder))
     if "make" in arguments.stages.split(","):
-        judging = images(arguments.data / IMAGES / "validation")
+        judging = judging_of(arguments.data)
         for contender in everyone:
             row_of(contender, folder, judging)
     if "time" in arguments.stages.split(","):
@@ -165,7 +166,7 @@ def written(settings: Row, rows: list[Row]) -> None:
     path = results.result_path("peers")
     results.write(path, "peers", rows, packages, settings={"peers": pins, **settings})
     first = ("tool", "settings", "runtime", "precision", "MB", "ms (IQR)")
-    last = ("in runtime", "over TFLite", "top-1", "drop", "made by")
+    last = ("in runtime", "over TFLite", "top-1", "drop (95%)", "made by")
     print_table((*first, *last), [cells(row) for row in rows])
     draw(rows, IMAGE)
 
@@ -178,8 +179,14 @@ def cells(row: Row) -> tuple[str, ...]:
         *(*first, row["precision"], f"{row['bytes'] / 1e6:.1f}"),
         f"{row['median_ms']:.2f} ({row['iqr_ms']:.2f})",
         *(f"{row['speedup_in_runtime']:.2f}×", f"{row['speedup']:.2f}×"),
-        *(f"{row['top1']:.2%}", f"{row['drop']:.2%}", row["by"]),
+        *(f"{row['top1']:.2%}", dropped(row), row["by"]),
     )
+
+
+def dropped(row: Row) -> str:
+    """With its interval, if it has one."""
+    ends = " to ".join(f"{end:.2%}" for end in row.get("interval", ()))
+    return f"{row['drop']:.2%}" + (f" ({ends})" if ends else "")
 
 
 if __name__ == "__main__":

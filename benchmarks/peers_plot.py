@@ -11,7 +11,7 @@ from typing import Any
 Row = Mapping[str, Any]
 Point = tuple[float, float]  # speedup, top-1 in percent
 INK, PALE, GRID = "#1f2328", "#8c959f", "#eaeef2"
-TICKS = (1, 1.5, 2, 2.5, 3, 4)
+TICKS = (1, 1.5, 2, 2.5, 3, 4, 5)
 OURS = "#0969da"
 
 
@@ -53,6 +53,19 @@ MARKS = (
     Mark("Torch-Pruning", ORT, "Torch-Pruning", "^", "#bc4c00", accurate, (-6, 9), "left"),
     Mark("DepthShrinker", TFLITE, "DepthShrinker", "v", "#cf222e", accurate_int8, (9, -4), "left"),
     Mark("two-stage DP", TFLITE, "two-stage DP", "p", "#9a6700", accurate_int8, (0, 9), "center"),
+    Mark("HALP", TFLITE, "HALP", "<", "#1b7c83", accurate_int8, (-9, -4), "right"),
+    Mark("MDP", TFLITE, "MDP", ">", "#bf3989", accurate_int8, (9, -4), "left"),
+    Mark("Practise", TFLITE, "Practise", "h", "#57606a", accurate_int8, (9, -4), "left"),
+    Mark(
+        "uniform scaling",
+        TFLITE,
+        "smaller images",
+        "d",
+        "#4c8d26",
+        accurate_int8,
+        (0, -17),
+        "center",
+    ),
     Mark("shrinkc", ORT, "shrinkc, ONNX", "o", OURS, fast, (9, -4), "left"),
     Mark("shrinkc", TFLITE, "shrinkc", "o", OURS, accurate_int8, (4, 9), "left", True),
 )
@@ -74,8 +87,8 @@ def gap(values: Sequence[float]) -> tuple[float, float]:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Every file's speed and accuracy: a mark for each tool, hollow in fp32. In two panels, with
-    nothing between them."""
+    """Every file's speed and accuracy: a mark for each tool, hollow in fp32, with the interval of
+    what is lost. In two panels, with no mark between them."""
     from matplotlib.figure import Figure
 
     there = [row for row in rows if "failure" not in row]
@@ -99,11 +112,19 @@ def _point(row: Row) -> Point:
     return row["speedup"], 100 * row["top1"]
 
 
+def ends(row: Row) -> Point:
+    """Of the interval of 95%, as far as it is the drop's: the original's top-1 less its ends."""
+    original, (low, high) = row["top1"] + row["drop"], row["interval"]
+    return 100 * (original - high), 100 * (original - low)
+
+
 def _marked(axes: Any, mark: Mark, rows: Sequence[Row]) -> None:
     if mark.line and rows:
         best = zip(*frontier([_point(row) for row in rows]), strict=True)
         axes.plot(*best, color=mark.colour, linewidth=2.2, alpha=0.45)
     for row in rows:
+        if "interval" in row:
+            axes.vlines(row["speedup"], *ends(row), color=mark.colour, linewidth=0.9, alpha=0.35)
         axes.scatter(
             *_point(row),
             marker=mark.marker,
@@ -129,8 +150,10 @@ def _marked(axes: Any, mark: Mark, rows: Sequence[Row]) -> None:
 
 
 def _framed(upper: Any, lower: Any, speedups: Sequence[float]) -> None:
-    lower.set(xscale="log", xlim=(min(speedups) / 1.07, max(speedups) * 1.07))
-    lower.set_xticks(TICKS, [f"{tick:g}×" for tick in TICKS])
+    left, right = min(speedups) / 1.07, max(speedups) * 1.07
+    ticks = [tick for tick in TICKS if left <= tick <= right]  # others would widen the axis
+    lower.set(xscale="log", xlim=(left, right))
+    lower.set_xticks(ticks, [f"{tick:g}×" for tick in ticks])
     lower.set_xticks([], minor=True)
     upper.yaxis.get_major_locator().set_params(steps=[1, 2, 5, 10])
     for axes in (upper, lower):
@@ -155,4 +178,4 @@ def _framed(upper: Any, lower: Any, speedups: Sequence[float]) -> None:
         color=INK,
     )
     corner = {"transform": upper.transAxes, "ha": "right", "va": "top", "color": PALE}
-    upper.text(1, 1, "filled: int8, hollow: fp32", fontsize=8.5, **corner)
+    upper.text(1, 1, "filled: int8, hollow: fp32\nlines: 95% interval", fontsize=8.5, **corner)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.documents.cells import Row, Table, percent, the_one, those, times
+from benchmarks.documents.cells import Row, Table, percent, points, the_one, those, times
 from benchmarks.shared.results import Results
 
 INT8 = {"precision": "int8"}
 _SHRINKC = {"tool": "shrinkc", "runtime": "TFLite"}
+REIMPLEMENTED = ("HALP", "MDP", "Practise")
+_OURS_INT8 = "min/max, weights per channel, of shrinkc's exact file"
 _ONNX_INT8 = "min/max, weights per {}, of torch.onnx's file"
 
 
@@ -39,21 +41,50 @@ def peers(results: Results) -> Table:
             the_one(rows, settings=_ONNX_INT8.format("channel")),
         ),
         ("the same, per tensor", the_one(rows, settings=_ONNX_INT8.format("tensor"))),
+        *(
+            (f"{ort} static int8, per channel, of shrinkc's exact file", row)
+            for row in those(rows, settings=_OURS_INT8)
+        ),
+        *(
+            (f"shrinkc, exact at {row['settings'].split()[0]} pixels", row)
+            for row in _of("uniform scaling", rows, runtime="TFLite")
+        ),
         *((f"shrinkc, {row['settings']}", row) for row in _planned(rows)),
         (f"DepthShrinker, reimplemented, {epochs} epochs", best("DepthShrinker")),
         (f"two-stage DP, reimplemented, {epochs} epochs", best("two-stage DP")),
+        *(
+            (f"{tool}, reimplemented, {_asked_and_taught(row)}", row)
+            for tool in REIMPLEMENTED
+            for row in _of(tool, rows, **INT8)
+        ),
         (
             f"{pruning}, best int8 file, {epochs} epochs, onnxruntime's int8",
             max(pruned, key=lambda row: row["top1"]),
         ),
     ]
+    drops = ("drop (95%)",) if any("interval" in row for row in rows) else ()
     return (
-        ("tool", "runtime", "precision", "speed", "top-1"),
+        ("tool", "runtime", "precision", "speed", "top-1", *drops),
         [
-            (name, row["runtime"], row["precision"], times(row["speedup"]), percent(row["top1"]))
+            (
+                *(name, row["runtime"], row["precision"], times(row["speedup"])),
+                *(percent(row["top1"]), *(_drop(row) for _ in drops)),
+            )
             for name, row in lines
+            if "failure" not in row
         ],
     )
+
+
+def _asked_and_taught(row: Row) -> str:
+    asked, *_, taught = row["settings"].split(", ")
+    return f"{asked}, {taught}"
+
+
+def _drop(row: Row) -> str:
+    """In points, with its interval."""
+    ends = " to ".join(points(end, 1) for end in row.get("interval", ()))
+    return points(row["drop"]) + (f" ({ends})" if ends else "")
 
 
 def headline(results: Results) -> Table:

@@ -36,6 +36,7 @@ STAGES = (
     (6, 320, 1, 1),
 )
 CLASSES = 1001
+SIZE = 224  # of the images that the weights were trained on
 WEIGHTS = Path("weights/mobilenet_v2_imagenet/mobilenet_v2_1.0_224_float32.npz")
 IMAGES = Path("images/imagenet_sample")
 
@@ -131,7 +132,7 @@ def _conv_name(state: dict[str, Tensor], module: str, kind: str) -> str:
     return next(name for i in (0, 1) if (name := f"{module}.{i}.{kind}") in state)
 
 
-def images(folder: Path, size: int = 224) -> tuple[Tensor, list[int]]:
+def images(folder: Path, size: int = SIZE) -> tuple[Tensor, list[int]]:
     """Centre crops in [−1, 1] (N, 3, size, size) and their classes (0 is background)."""
     from PIL import Image
 
@@ -144,6 +145,16 @@ def images(folder: Path, size: int = 224) -> tuple[Tensor, list[int]]:
         crops.append(pixels[top : top + size, left : left + size].transpose(2, 0, 1))
         labels.append(class_of(path.parent.name))
     return torch.from_numpy(np.stack(crops) / 127.5 - 1), labels
+
+
+def views(folder: Path, size: int) -> Tensor:
+    """The same images for networks of another input size, as `shrinkc` reads them: as much is seen
+    of each."""
+    from shrinkc.compiler.images.preprocessing import preprocessing_for, read_image
+
+    as_read = preprocessing_for((1, 3, size, size), mean=(0.5,), std=(0.5,))
+    paths = sorted(folder.glob("*/*"))
+    return torch.stack([read_image(path.read_bytes(), path.name, as_read) for path in paths])
 
 
 def class_of(folder: str) -> int:

@@ -22,7 +22,8 @@ from benchmarks.closed_form import calibration, classes_of, folded
 from benchmarks.converters import Peer, environment_of
 from benchmarks.prune_accuracy import by_peer, deployed
 from benchmarks.shared.common import ROOT
-from benchmarks.shared.mobilenet_v2 import IMAGES, images, write_model
+from benchmarks.shared.halp_mdp import METHODS
+from benchmarks.shared.mobilenet_v2 import IMAGES, SIZE, images, write_model
 from shrinkc.compiler.api.steps.target import cost_table
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.goal import Goal
@@ -44,6 +45,9 @@ ORT_INT8 = Peer("onnxruntime", "quantize_onnx", ".onnx")
 EDGE_INT8 = Peer("ai-edge-quantizer", "quantize_tflite", ".tflite")
 TORCH_PRUNING = Peer("torch-pruning", "prune_mobilenet_v2", ".pt")
 
+COMPILE, ARCHITECTURE = "compile", "benchmarks.shared.mobilenet_v2:mobilenet_v2"
+READING = ("--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5")
+SEEN = 10  # images at a time that scores are taken of: their gradients are the memory
 BATCH, STEPS = 32, 2  # of the trainings; steps before an option's importance is judged
 
 
@@ -64,6 +68,13 @@ class Workshop:
             distillation=1.0,  # no labels
         )
         self.taught = f"{epochs} epochs of self-distillation"
+        self._chosen: dict[tuple[str, float], fx.GraphModule] = {}
+
+    @property
+    def steps(self) -> int:
+        """Of each training."""
+        count = len(self.images)
+        return self.recipe.epochs * (count // self.recipe.batch_of(count))
 
     @cached_property
     def weights(self) -> Path:
@@ -90,19 +101,24 @@ class Workshop:
 
     # --- shrinkc -----------------------------------------------------------------------------
 
-    def compiled(self, name: str, *options: str) -> Path:
-        """The folder that the command wrote."""
+    def compiled(self, name: str, *options: str, size: int = SIZE, command: str = COMPILE) -> Path:
+        """The folder that the command wrote, of the network for images of `size`."""
+        network = [str(self.weights), "--arch", ARCHITECTURE, "--input", f"1,3,{size},{size}"]
+        return self._command(name, command, *network, *options)
+
+    def in_int8(self, name: str, source: str) -> Path:
+        """The same of the network in another folder, in int8 and otherwise as it is."""
+        network = self.found(f"{source}/model.onnx")
+        exact = ("--precision", "int8", "--calibration", self.seen)
+        return self._command(name, COMPILE, str(network), *exact)
+
+    def _command(self, name: str, command: str, *options: str) -> Path:
         folder = self.out / name
         if not folder.exists():
-            command = [str(Path(sys.executable).parent / "shrinkc"), str(self.weights)]
-            command += [
-                "--arch",
-                "benchmarks.shared.mobilenet_v2:mobilenet_v2",
-                "--target",
-                self.target,
-            ]
-            command += ["--input", "1,3,224,224", "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"]
-            _run([*command, *options, "-o", str(folder)])
+            tool = str(Path(sys.executable).parent / "shrinkc")
+            reading = READING if self.seen in options else ()  # refused where nothing is read
+            shared = ("--target", self.target, *reading, "-o", str(folder))
+            _run([tool, command, *options, *shared])
         return folder
 
     @property
@@ -128,9 +144,15 @@ class Workshop:
 
     def quantised(self, source: str, *arguments: str) -> bytes:
         """By the quantiser of its runtime alone, from a contender's file."""
-        path = self.out / source
+        path = self.found(source)
         peer = ORT_INT8 if path.suffix == ".onnx" else EDGE_INT8
         return self.by(peer, path, self.calibration_file, *arguments)
+
+    def found(self, file: str) -> Path:
+        """Made by another contender. Raises PeerError."""
+        if not (path := self.out / file).exists():
+            raise PeerError(f"{file}, which it starts from, is not there")
+        return path
 
     def pruned(self, importance: str, ratio: int) -> Path:
         """The module that Torch-Pruning left."""
@@ -147,11 +169,25 @@ class Workshop:
         path = source.with_name(f"{ratio}-tuned.pt")
         if not path.exists():
             model: Any = torch.load(source, weights_only=False).eval()  # by our own peer
-            graph = deployed(capture(model, (torch.randn(1, 3, 224, 224),)))
-            given = (graph, self.original, self.images, self.recipe, self.out / "work")
-            model.load_state_dict(retrain(*given, Terminal()).state_dict())
+            graph = deployed(capture(model, (torch.randn(1, 3, SIZE, SIZE),)))
+            model.load_state_dict(self.trained(graph).state_dict())
             torch.save(model, path)
         return path
+
+    def trained(self, graph: fx.GraphModule) -> fx.GraphModule:
+        """What is left of the network after `taught`; trained once."""
+        given = (graph, self.original, self.images, self.recipe, self.out / "work")
+        return retrain(*given, Terminal())
+
+    # --- channels and blocks by Taylor scores ------------------------------------------------
+
+    def chosen(self, method: str, speedup: float) -> fx.GraphModule:
+        """Untrained; chosen once."""
+        if (method, speedup) not in self._chosen:
+            batches = [((x,), classes_of(self.original, x)) for x in self.inputs.split(SEEN)]
+            given = (self.original, batches, cost_table(self.target), Goal.speedup(speedup))
+            self._chosen[method, speedup] = METHODS[method](*given)
+        return self._chosen[method, speedup]
 
     # --- depth, with training ----------------------------------------------------------------
 
@@ -176,8 +212,12 @@ class Workshop:
             folder=self.out / "work",
             progress=Terminal(),
         )
+        return self.written(result.graph_module, precision)
+
+    def written(self, graph: fx.GraphModule, precision: str) -> tuple[bytes, str]:
+        """Its TFLite file."""
         batches = [(x[None],) for x in self.inputs]
-        return host_file(result.graph_module, precision, batches, "bias"), precision
+        return host_file(graph, precision, batches, "bias"), precision
 
 
 def _run(command: Sequence[str]) -> None:

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import Groups
@@ -29,13 +29,12 @@ from shrinkc.passes.criteria.shared.channel_costs import macs_per_channel, memor
 from shrinkc.passes.criteria.shared.data import (
     Batches,
     Loss,
-    Observed,
     cross_entropy,
     each_batch,
     evaluating,
     labelled,
 )
-from shrinkc.passes.criteria.shared.masked_reads import MaskedRead, masked_reads
+from shrinkc.passes.criteria.shared.masked_reads import mask_gradients, masked_reads
 from shrinkc.passes.criteria.spec import CriterionSpec, Given
 
 Cost = Literal["memory", "flops", "none"] | Mapping[str, float]
@@ -72,51 +71,16 @@ class GroupFisher:
         """Raises InputError: no labels, a group without a cost above 0. Memory: one batch's
         activations."""
         reads = masked_reads(groups)
-        names = list(dict.fromkeys(r.group for read in reads.values() for r in read))
-        total = {n: torch.zeros(groups[n].size, dtype=torch.float64) for n in names}
+        sizes = {r.group: groups[r.group].size for read in reads.values() for r in read}
+        total = {n: torch.zeros(size, dtype=torch.float64) for n, size in sizes.items()}
         with evaluating(graph_module):
             for inputs, labels in each_batch(graph_module, self.batches):
                 known = labelled("Group Fisher", labels)
-                for name, found in self._gradients(graph_module, groups, reads, inputs, known):
-                    total[name] += found.double().square().sum(0).cpu()
+                found = mask_gradients(graph_module, sizes, reads, (inputs, known), self.loss)
+                for name, gradients in found.items():
+                    total[name] += gradients.double().square().sum(0).cpu()
         costs = channel_costs(graph_module, groups, self.cost)
-        return {n: (total[n] / _above_zero(n, costs)).numpy() for n in names}
-
-    def _gradients(
-        self,
-        graph_module: fx.GraphModule,
-        groups: Groups,
-        reads: Mapping[tuple[str, str], list[MaskedRead]],
-        inputs: tuple[Tensor, ...],
-        labels: Tensor,
-    ) -> list[tuple[str, Tensor]]:
-        """Group → (n, size): each image's ∂L/∂m."""
-        names = list(dict.fromkeys(r.group for read in reads.values() for r in read))
-        floats = (x.dtype for x in inputs if x.is_floating_point())
-        dtype = next(floats, torch.float32)  # words are whole numbers
-        masks = {
-            n: torch.ones(
-                *(len(inputs[0]), groups[n].size), dtype=dtype, device=inputs[0].device
-            ).requires_grad_()
-            for n in names
-        }
-
-        def read(node: fx.Node, source: fx.Node, value: Tensor) -> Tensor:
-            for one in reads.get((node.name, source.name), ()):
-                value = value * one.factor(masks[one.group], value)
-            return value
-
-        with torch.enable_grad():
-            outputs: tuple[Tensor, ...] = Observed(graph_module, read=read).run(*inputs)
-            loss = self.loss(outputs, labels)
-        found = cast(
-            "tuple[Tensor | None, ...]",
-            torch.autograd.grad(loss, list(masks.values()), allow_unused=True),
-        )
-        return [
-            (n, torch.zeros_like(masks[n]) if g is None else g)
-            for n, g in zip(masks, found, strict=True)
-        ]
+        return {n: (t / _above_zero(n, costs)).numpy() for n, t in total.items()}
 
 
 def channel_costs(graph_module: fx.GraphModule, groups: Groups, cost: Cost) -> Mapping[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from benchmarks.document import PAGES
 from benchmarks.documents.cells import the_one
 from benchmarks.documents.page import FUNCTIONS, marked, rewritten, unmarked_prose
+from benchmarks.documents.peers import peers as peers_table
 from benchmarks.shared import results
 from benchmarks.shared.common import ROOT
 
@@ -54,3 +56,26 @@ def test_a_number_that_was_changed_in_a_file_is_seen(tmp_path: Path) -> None:
     the_one(content["rows"], tool="shrinkc", runtime="TFLite", settings="exact int8")["top1"] = 0.88
     path.write_text(json.dumps(content))
     assert "| shrinkc, exact | TFLite | int8 | 2.18× | 88.00% |" in rewritten(text, tmp_path)
+
+
+def test_later_contenders_and_intervals_stand_in_the_table_of_peers() -> None:
+    found = results.read(results.result_path("peers"))
+    told = {"runtime": "TFLite", "precision": "int8", "speedup": 2.5, "top1": 0.85, "drop": 0.0325}
+    interval = {"interval": [0.0101, 0.0549]}
+    halp = "1.1× asked in fp32, Taylor scores by the network's own answers, not trained"
+    onnx = "min/max, weights per channel, of shrinkc's exact file"
+    later = [
+        {**told, **interval, "tool": "HALP", "settings": halp},
+        {**told, **interval, "tool": "uniform scaling", "settings": "192 pixels, exact int8"},
+        {**told, **interval, "tool": "onnxruntime 1.32.0 static int8", "settings": onnx},
+        {**told, "tool": "MDP", "settings": halp, "failure": "out of reach"},
+    ]
+    header, rows = peers_table(replace(found, rows=[*found.rows, *later]))
+    assert header[-1] == "drop (95%)"
+    lines = {row[0]: row[1:] for row in rows}
+    cells = ("TFLite", "int8", "2.50×", "85.00%", "3.25 (1.0 to 5.5)")
+    assert lines["HALP, reimplemented, 1.1× asked in fp32, not trained"] == cells
+    assert lines["shrinkc, exact at 192 pixels"] == cells
+    assert lines["onnxruntime 1.32.0 static int8, per channel, of shrinkc's exact file"] == cells
+    assert not any(name.startswith("MDP") for name in lines)
+    assert {len(row) for row in rows} == {len(header)}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, fx
 
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import Groups
 from shrinkc.passes.analysis.channels.channel_ids import Ids, Use
 from shrinkc.passes.channels.channel_cuts import indices
+from shrinkc.passes.criteria.shared.data import Loss, Observed
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,44 @@ def masked_reads(groups: Groups) -> dict[tuple[str, str], list[MaskedRead]]:
                 one = MaskedRead(group.name, read.axis, read.positions, read.channels)
                 found.setdefault((read.node, read.source), []).append(one)
     return found
+
+
+def mask_gradients(
+    graph_module: fx.GraphModule,
+    sizes: Mapping[str, int],
+    reads: Mapping[tuple[str, str], Sequence[MaskedRead]],
+    batch: tuple[tuple[Tensor, ...], Tensor],
+    loss: Loss,
+) -> dict[str, Tensor]:
+    """Group → (n, size): each image's ∂L/∂m, where every one of `reads` is times a mask m = 1.
+
+    sizes  of the groups that `reads` are of
+    """
+    inputs, labels = batch
+    floats = (x.dtype for x in inputs if x.is_floating_point())
+    dtype = next(floats, torch.float32)  # words are whole numbers
+    masks = {
+        name: torch.ones(
+            len(inputs[0]), size, dtype=dtype, device=inputs[0].device
+        ).requires_grad_()
+        for name, size in sizes.items()
+    }
+
+    def read(node: fx.Node, source: fx.Node, value: Tensor) -> Tensor:
+        for one in reads.get((node.name, source.name), ()):
+            value = value * one.factor(masks[one.group], value)
+        return value
+
+    with torch.enable_grad():
+        lost = loss(Observed(graph_module, read=read).run(*inputs), labels)
+    found = cast(
+        "tuple[Tensor | None, ...]",
+        torch.autograd.grad(lost, list(masks.values()), allow_unused=True),
+    )
+    return {
+        name: torch.zeros_like(masks[name]) if gradient is None else gradient
+        for name, gradient in zip(masks, found, strict=True)
+    }
 
 
 def _key(use: Use) -> tuple[str, str, int]:
