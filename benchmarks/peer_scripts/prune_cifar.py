@@ -1,4 +1,4 @@
-"""`python -m benchmarks.peer_scripts.prune_cifar NETWORK WEIGHTS IMPORTANCE FOLDER [TRAINING]`.
+"""`python -m benchmarks.peer_scripts.prune_cifar NETWORK WEIGHTS IMPORTANCE [TRAINING] FOLDER`.
 
 By Torch-Pruning: NETWORK with the state dict in WEIGHTS at ratios from 2 to 80 %; one `RATIO.pt`
 each. IMPORTANCE is that of prune_mobilenet_v2, or "group-sl": the network is trained with the
@@ -37,13 +37,13 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 def main() -> None:
     network, weights, importance = sys.argv[1:4]
-    folder = Path(sys.argv[4])
+    folder = Path(sys.argv[-1])
     folder.mkdir(parents=True, exist_ok=True)
     model = NETWORKS[network]().eval()
     model.load_state_dict(torch.load(weights, weights_only=True))
     name = importance.removesuffix("-uniform")
     if name == SPARSE:
-        train_sparsely(model, torch.load(sys.argv[5], weights_only=True))
+        train_sparsely(model, torch.load(sys.argv[4], weights_only=True))
     everywhere = name != importance
     for percent in RATIOS:
         smaller = copy.deepcopy(model).eval()
