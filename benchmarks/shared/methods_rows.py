@@ -29,6 +29,7 @@ from shrinkc.compiler.recover.recipe import Recipe, trainer_for
 from shrinkc.compiler.support.choices import DepthMethod, Precision
 from shrinkc.compiler.support.journal import digest_of
 from shrinkc.compiler.support.progress import Terminal
+from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.prune import Pruning
 from shrinkc.compiler.width.search.methods import Search
@@ -191,7 +192,7 @@ class Width:
         groups = len(channel_groups(given.base).groups)
         times = min(ROUNDS - 1, most) if self.turns == "rounds" else groups
         if most < times:
-            raise InputError(f"trains behind each of {times} groups, in {most} epochs altogether")
+            raise InputError(f"trains behind each of {times} groups, in {counted(most, 'epoch')}")
         return times, most // times
 
     def _search(self, given: Assignment) -> Search | None:
