@@ -56,8 +56,14 @@ class Recurrent(nn.Module):
             *((b, (rows,)) for b in ("bias_ih", "bias_hh") if has_bias),
             *((("weight_hr", (proj_size, hidden_size)),) if proj_size else ()),
         ):
-            bound = 1 / math.sqrt(hidden_size)
-            self.register_parameter(name, nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
+            self.register_parameter(name, nn.Parameter(torch.empty(shape)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As PyTorch starts them."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
 
     @property
     def output_size(self) -> int:

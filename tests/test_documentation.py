@@ -38,6 +38,11 @@ ONLY_READ = {
         "shrinkc shrink model.pt --target rpi4 --images calibration/ --train train/ --epochs 30 \\",
     ): "trains for minutes",
     (
+        "docs/depth.md",
+        "shrinkc shrink model.pt --target rpi4 --images images/ --method practise --steps 200"
+        " --speedup 1.3",
+    ): "needs a network with residual blocks",
+    (
         "docs/width.md",
         "shrinkc prune model.pt --target rpi4 --precision int8 --images calibration/ --criterion he"
         " --speedup 3.5 \\",

@@ -344,7 +344,7 @@ class _Plans:
             task=request.options.task,
             progress=shown,
         )
-        planner.notes += () if teaching is None else recipe.batch_notes(len(teaching))
+        planner.notes += () if teaching is None else recipe.notes(len(teaching))
         return cls(with_sizes(planner, table, smaller), request, smaller)
 
     def made(self, found: Found, frontier: tuple[FrontierPoint, ...] = ()) -> Planned:

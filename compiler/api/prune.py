@@ -32,6 +32,7 @@ from shrinkc.compiler.train.settings.own_loss import Loss
 from shrinkc.compiler.width.methods import spec_of
 from shrinkc.compiler.width.prune import Pruned as Found
 from shrinkc.compiler.width.prune import Pruning, Width
+from shrinkc.compiler.width.published.from_scratch import FromScratch
 from shrinkc.compiler.width.search.methods import Search, search_of
 from shrinkc.passes.base import Skip
 from shrinkc.passes.criteria.base import Criterion
@@ -48,6 +49,7 @@ class Pruned(Transformed):
     skipped               groups that stay whole, and why
     not_compensated       layers that were not compensated, and why
     history               of training
+    from_scratch          how it was trained anew, where that was asked for
     notes                 how it was helped, and what else a user should know
     others                networks for other values of the goal, where one search was for several
     """
@@ -72,6 +74,7 @@ class Pruned(Transformed):
         self.widths: tuple[Width, ...] = found.widths
         self.before_ms, self.after_ms, self.speedup = found.before_ms, found.after_ms, found.speedup
         self.skipped, self.history = found.skipped, found.history
+        self.from_scratch: FromScratch | None = found.from_scratch
         self.not_compensated = not_compensated
         self.measured_speedup = measured_speedup
         self.notes = notes
@@ -104,7 +107,7 @@ class Pruned(Transformed):
             not_compensated=not_compensated,
             measured_speedup=speedup,
             tuned=pruner.tunes,
-            notes=pruner.notes,
+            notes=pruner.notes(found.from_scratch),
         )
         share = 1.0 if pruner.seen is None else min(1.0, TRIED / len(pruner.seen))
         pruned.warning = much_lost(
@@ -187,8 +190,9 @@ def prune(
         model, inputs: as of `compile`.
         goal: Goal.macs, Goal.params, Goal.channels; with a target Goal.speedup, Goal.budget_ms.
         keep: instead of a goal: channel group → share of its channels that stays.
-        criterion: "l1", "l2", "slimming", "ssl", "random", "equal"; with images "hrank", "dropnet",
-            "cap", "he"; with labels "group-fisher", "mseb"; or an object of one's own.
+        criterion: "l1", "l2", "slimming", "ssl", "group-sl", "random", "equal"; with images
+            "hrank", "dropnet", "cap", "he"; with labels "group-fisher", "mseb"; or an object of
+            one's own.
         target: a latency table's name or folder, or "host"; None: no files are made.
         images: for criteria and compensation, which see `limit` of them, and for int8.
         labels: class folders of `images` are labels, trained on with `epochs`; a tensor's are used.

@@ -21,7 +21,7 @@ from shrinkc.compiler.cost.budget import predicted_ms, price_of
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.closed_form import ClosedForm, TakenChoice
-from shrinkc.compiler.depth.methods import DepthMethod, DepthTask, method_of, readers_of
+from shrinkc.compiler.depth.methods import METHODS, DepthMethod, DepthTask, method_of, readers_of
 from shrinkc.compiler.depth.trained import Trained, labels_missing
 from shrinkc.compiler.images.decoded import Images, Samples
 from shrinkc.compiler.images.source import Given
@@ -130,13 +130,14 @@ def shrink(
         model, inputs, target: as of `plan`.
         images: that the network is fitted to and int8 calibrated on; no labels needed.
         goal: Goal.speedup, Goal.budget_ms; None where `options` say how many blocks stay
-            (depthshrinker), and for expand.
-        method: "closed-form" fits by least squares; with training "depthshrinker", "two-stage-dp",
-            "layermerge", "layer-pruning", "expand" (depth/trained.py).
+            (depthshrinker), for expand, and where layer-folding's threshold says what goes.
+        method: "closed-form" and "practise" need no labels; "depthshrinker", "two-stage-dp",
+            "layermerge", "layer-folding", "layer-pruning", "expand" learn from them
+            (depth/trained.py).
         train: images to train on, labelled by class folders.
-        labels: train on `images`, whose class folders are labels; closed-form trains with neither.
+        labels: train on `images`, whose class folders are labels, in place of `train`.
         evaluation: other images, to judge on; labels give top-1.
-        options, steps: of training and single methods; of closed-form's distillation at the end.
+        options, steps: of training and single methods; of tuning without labels.
         precision: of the files, and what the table is asked for.
         task, metric, loss, opset, threads, runs, folder, name, command, progress: as of `plan`.
 
@@ -173,7 +174,7 @@ def shrink(
     compiled, judged = request.compiled(
         *(outcome.shrunk, outcome.original, "shrunk"), sections=Sections(plan=outcome.plan)
     )
-    notes = () if teaching is None else options.recipe.batch_notes(len(teaching))
+    notes = () if teaching is None else options.recipe.notes(len(teaching))
     shrunk = Shrunk(
         request.subject.structure, compiled, judged, outcome, work.speedup(outcome), notes
     )
@@ -197,10 +198,11 @@ def _check(
     if steps is not None:
         check_whole("steps", steps, 0)
     if method.learns and steps is not None:
-        raise InputError(f"`steps` belongs to closed-form; {method.name} takes `epochs`")
+        some = " and ".join(known.name for known in METHODS if not known.learns)
+        raise InputError(f"`steps` belongs to {some}; {method.name} takes `epochs`")
     method.check(goal, options)
     _refuse_unread(method, options, trains)
-    if method.learns or trains:
+    if method.learns or method.tunes or trains:
         require_training()
     if method.learns and not trains:
         raise labels_missing(method.name)
@@ -251,7 +253,8 @@ class _Shrinking:
         result, section = found.graph_module, None
         if not method.learns:
             fitted = [taken for taken in found.taken if isinstance(taken, TakenChoice)]
-            section = plan_section("closed form", fitted, precision, found.skipped)
+            if not method.tunes:
+                section = plan_section("closed form", fitted, precision, found.skipped)
             if teaching is not None:
                 result = retrain(
                     *(result, found.original, teaching, trained.recipe),

@@ -24,6 +24,7 @@ from shrinkc.compiler.support.choices import (
     Normalise,
     Per,
     Precision,
+    Scratch,
     SearchName,
     TaskName,
 )
@@ -241,8 +242,8 @@ DepthMethodOption = Annotated[
     DepthMethod,
     typer.Option(
         metavar="NAME",
-        help=f"{_either(DepthMethod)}: closed-form needs no labels, the others train; expand "
-        "trains for accuracy at equal speed.",
+        help=f"{_either(DepthMethod)}: closed-form and practise need no labels, the others learn "
+        "from them; expand trains for accuracy at equal speed.",
         rich_help_panel=METHOD,
     ),
 ]
@@ -292,8 +293,8 @@ PublishedOption = Annotated[
     bool,
     typer.Option(
         "--published",
-        help="depthshrinker: the authors' schedule, 180 epochs of search and 180 of fine-tuning in "
-        "batches of 256 at a learning rate of 0.1.",
+        help="The authors' schedule. depthshrinker: 180 epochs of search and 180 of fine-tuning in "
+        "batches of 256 at a learning rate of 0.1; layer-folding: 100 and 100, 128, 0.001.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -526,7 +527,8 @@ SearchEpochsOption = Annotated[
     typer.Option(
         min=1,
         metavar="COUNT",
-        help="Epochs of depthshrinker's search. Default: as --epochs.",
+        help="Epochs of depthshrinker's search, or in which layer-folding learns what goes. "
+        "Default: as --epochs.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -537,6 +539,17 @@ TrialStepsOption = Annotated[
         metavar="COUNT",
         help="Steps of training before the DP methods judge an option.",
         rich_help_panel=TRAINING,
+    ),
+]
+ChainRatioOption = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        metavar="RATIO",
+        help="Over-parameterised fine-tuning: linear chains beside what was pruned or merged, "
+        "RATIO hidden channels per input, which are merged back exactly. Default: none.",
+        show_default=False,
+        rich_help_panel=METHOD,
     ),
 ]
 RoundsOption = Annotated[
@@ -593,6 +606,16 @@ InitialOption = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
+FromScratchOption = Annotated[
+    Scratch | None,
+    typer.Option(
+        metavar="E|B",
+        help="Train what is left as if it were new, by labels alone, to compare with: E as long as "
+        "--epochs, B as many times longer as it computes less, but twice at most. Starts from "
+        "fresh weights, or from --initial.",
+        rich_help_panel=METHOD,
+    ),
+]
 DropBelowOption = Annotated[
     float | None,
     typer.Option(
@@ -605,8 +628,8 @@ DropBelowOption = Annotated[
 StrengthOption = Annotated[
     float | None,
     typer.Option(
-        help="slimming, ssl: weight of the penalty. Default: the authors', 1e-4, for slimming 1e-5 "
-        "where there are shortcuts.",
+        help="slimming, ssl, group-sl: weight of the penalty. Default: the authors', 1e-4, for "
+        "slimming 1e-5 where there are shortcuts, for group-sl 5e-4.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -616,7 +639,7 @@ StepsOption = Annotated[
         min=0,
         metavar="COUNT",
         help="Where nothing is trained: steps of distillation on --images, without labels; by "
-        "default 200 to 4,000, as the network's work allows.",
+        "default 200 to 4,000, as the network's work allows. practise: of each training, 2,000.",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -6,7 +6,7 @@ A new method is one module with a function of a `DepthTask`, and one line of `ME
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import fx
@@ -15,6 +15,8 @@ from shrinkc.compiler.cost.budget import predicted_ms, price_of
 from shrinkc.compiler.cost.goal import SHRINK_GOALS, Goal, missing, required
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.closed_form import ClosedForm, TakenChoice, shrink_closed_form
+from shrinkc.compiler.depth.practise.mimic import Mimicry
+from shrinkc.compiler.depth.practise.practise import DroppedBlock, Practise, practise
 from shrinkc.compiler.depth.trained import (
     TRAINED_METHODS,
     Taken,
@@ -68,7 +70,7 @@ class DepthResult:
     graph_module: fx.GraphModule
     before_ms: float
     after_ms: float
-    taken: tuple[TakenChoice, ...] | tuple[Taken, ...]
+    taken: tuple[TakenChoice, ...] | tuple[Taken, ...] | tuple[DroppedBlock, ...]
     skipped: tuple[Skip, ...]
 
 
@@ -79,16 +81,20 @@ class DepthMethod:
     name         to ask for it by
     shrink       does it; raises InputError, TableError, TrainingError
     learns       from labelled images; otherwise it fits to unlabelled ones
+    tunes        trains on those
     takes_goal   False: it makes nothing faster
     keeps_blocks whether it can be asked for a number of blocks instead of a goal
+    decides      whether it knows itself how much goes, where it is not asked for anything
     reads        options and fields of the recipe that not every training reads
     """
 
     name: str
     shrink: Callable[[DepthTask], DepthResult]
     learns: bool = True
+    tunes: bool = False
     takes_goal: bool = True
     keeps_blocks: bool = False
+    decides: bool = False
     reads: frozenset[str] = frozenset()
 
     def check(self, goal: Goal | None, options: Trained) -> None:
@@ -98,11 +104,15 @@ class DepthMethod:
             some = ", ".join(method.name for method in METHODS if method.keeps_blocks)
             raise InputError(f"`keep_blocks` and `keep_ratio` belong to the method {some} alone")
         if not self.takes_goal:
+            if options.recipe.chain_ratio:
+                raise InputError(
+                    f"{self.name} expands convolutions itself", "give `expand_ratio` instead"
+                )
             if goal is not None:
                 raise InputError(f"{self.name} makes nothing faster: leave out the goal")
             return
         given = [*([] if goal is None else [required(goal, SHRINK_GOALS).kind]), *counts]
-        if not given:
+        if not given and not self.decides:
             raise missing(SHRINK_GOALS)
         if len(given) > 1:
             names = ", ".join(f"`{name}`" for name in given)
@@ -129,6 +139,25 @@ def _closed_form(given: DepthTask) -> DepthResult:
     )
     return DepthResult(
         *(original, found.graph_module, found.before_ms, found.after_ms),
+        *(found.taken, found.skipped),
+    )
+
+
+def _practise(given: DepthTask) -> DepthResult:
+    recipe, steps = given.trained.recipe, given.closed.tuning.steps
+    mimicry = Mimicry(learning_rate=recipe.learning_rate, seed=recipe.seed)
+    found = practise(
+        *(given.captured, trainable(given.images), given.table, given.precision),
+        required(given.goal, SHRINK_GOALS),
+        options=Practise(
+            mimicry if steps is None else replace(mimicry, steps=steps), recipe.parallel
+        ),
+        folder=given.folder,
+        progress=given.progress,
+        measured_ms=given.measured_ms,
+    )
+    return DepthResult(
+        *(found.original, found.graph_module, found.before_ms, found.after_ms),
         *(found.taken, found.skipped),
     )
 
@@ -168,19 +197,33 @@ def _result(found: TrainedShrink) -> DepthResult:
 
 
 _MASKED = frozenset({"search_epochs", "per_activation", "activated", "search", "anneal"})
+_FOLDED = frozenset({"search_epochs", "activated", "anneal"})
 _TRIED = frozenset({"steps", "parallel", "activated", "importance", "anneal"})
 
 
 def _read_by(method: TrainedMethod) -> frozenset[str]:
-    if method.masked:
+    if method.learned == "masks":
         return _MASKED
+    if method.learned == "alphas":
+        return _FOLDED
     return _TRIED if method.moves else _TRIED | {"alpha"}
 
 
 METHODS: tuple[DepthMethod, ...] = (
     DepthMethod("closed-form", _closed_form, learns=False),
+    DepthMethod(
+        *("practise", _practise),
+        learns=False,
+        tunes=True,
+        reads=frozenset({"learning_rate", "seed", "parallel"}),
+    ),
     *(
-        DepthMethod(*(m.name, _trained(m)), keeps_blocks=m.masked, reads=_read_by(m))
+        DepthMethod(
+            *(m.name, _trained(m)),
+            keeps_blocks=m.learned == "masks",
+            decides=m.learned == "alphas",
+            reads=_read_by(m),
+        )
         for m in TRAINED_METHODS
     ),
     DepthMethod(

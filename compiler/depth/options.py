@@ -32,6 +32,7 @@ from shrinkc.passes.analysis.op_spec import LAYER_OPS, OpSpec, Price
 from shrinkc.passes.analysis.shapes import Shapes, shapes
 from shrinkc.passes.ir import module_of
 
+NO_SHORTCUT = "no shortcut leads around what ends here"
 Move = Literal["merge", "identity", "drop"]
 
 
@@ -69,7 +70,8 @@ def depth_options(
     found = depth_spans(net)
     refused, spans = list(found.blocked), found.spans
     place = _places(net.folded)
-    merges = _merges(spans, price, refused)
+    drops = tuple(moves) == ("drop",)
+    merges = [] if drops else _merges(spans, price, refused)
     options: list[DepthOption] = []
     if "merge" in moves:
         options += [_merge(net, span, span.saving(price), (), place) for span in merges]
@@ -77,6 +79,10 @@ def depth_options(
         options += _with_identity(net, spans, price, place)
     if "drop" in moves:
         options += _drops(net, spans, price, place)
+    if drops:
+        around = {name for span in spans if span.identity for name in span.nodes}
+        ends = dict.fromkeys(span.sink for span in spans if span.sink not in around)
+        refused += [NoSpan(sink, NO_SHORTCUT) for sink in ends]
     if not options:
         raise nothing_to_shrink(refused)
     return options, refused

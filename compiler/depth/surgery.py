@@ -17,6 +17,7 @@ from shrinkc.compiler.cost.budget import predicted_ms, price_of
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.pipeline.deployed import Pair, merged_shape
 from shrinkc.compiler.pipeline.run import run_exact_passes
+from shrinkc.compiler.recover.layer_problems import needed
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.linear.spans import find_spans
 from shrinkc.passes.base import Change, Pass, Skip
@@ -126,6 +127,14 @@ def _behind(graph: fx.GraphModule, names: Sequence[str]) -> dict[str, str]:
         and len(node.users) == 1
         and next(iter(node.users)).name.startswith(f"{node.name}_act")
     }
+
+
+def in_spans(prepared: Prepared) -> tuple[str, ...]:
+    """The nodes that become one layer with others."""
+    nodes, found = {node.name: node for node in prepared.graph.graph.nodes}, set[str]()
+    for source, sink in prepared.merged:
+        found |= {node.name for node in needed(nodes[sink], {source})}
+    return tuple(found)
 
 
 def finish(prepared: Prepared) -> fx.GraphModule:

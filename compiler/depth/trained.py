@@ -4,6 +4,7 @@ depthshrinker  masks and weights are learned together, then fine-tuned (Fu et al
 two-stage-dp   importance of every interval by training, which activations stay and where merged
                layers end chosen exactly under the budget (Kim et al., 2023)
 layermerge     also convolutions that become the identity (Kim et al., 2024)
+layer-folding  activations learn whether they are needed (Dror et al., 2022)
 layer-pruning  whole residual blocks go: what the others must beat
 expand         nothing gets faster: convolutions become inverted residuals, are trained and merged
                back (Fu et al., 2022)
@@ -16,9 +17,10 @@ that saves anyway is saved before options are chosen.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from torch import fx, nn
 
@@ -34,16 +36,26 @@ from shrinkc.compiler.depth.choices import nothing_to_shrink
 from shrinkc.compiler.depth.masks.annealing import annealed, annealing, take_weights
 from shrinkc.compiler.depth.masks.depthshrinker import searching, tuning, unlearned
 from shrinkc.compiler.depth.masks.gates import Search, learn, search_space
+from shrinkc.compiler.depth.masks.layer_folding import learn_alphas, past_threshold, within
 from shrinkc.compiler.depth.options import DepthOption, Move, depth_options, depth_spans
 from shrinkc.compiler.depth.select import Option, most, select
 from shrinkc.compiler.depth.sets.fitting import fitting
 from shrinkc.compiler.depth.sets.pricing import priced
 from shrinkc.compiler.depth.sets.two_stage import interval_options, layers
-from shrinkc.compiler.depth.surgery import DepthPlan, Prepared, finish, finished_ms, prepare, union
+from shrinkc.compiler.depth.surgery import (
+    DepthPlan,
+    Prepared,
+    finish,
+    finished_ms,
+    in_spans,
+    prepare,
+    union,
+)
 from shrinkc.compiler.depth.trials import damage, tried
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import Network, merged, merged_shape, network
 from shrinkc.compiler.pipeline.run import run_exact_passes
+from shrinkc.compiler.recover.chains.over_parameterised import fit_over_parameterised
 from shrinkc.compiler.recover.recipe import Recipe, Trainer, trainer_for
 from shrinkc.compiler.support.checks import check_number
 from shrinkc.compiler.support.choices import BlockSearch, Importance
@@ -52,6 +64,7 @@ from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.log import Row as LogRow
+from shrinkc.compiler.train.train import Result
 from shrinkc.errors import InputError, UnreachableGoalError
 from shrinkc.passes.analysis.linear.spans import NoSpan, activations
 from shrinkc.passes.analysis.op_spec import Price
@@ -59,26 +72,28 @@ from shrinkc.passes.base import Skip, copy_graph
 from shrinkc.passes.ir import module_of
 from shrinkc.passes.layers.expand_convs import ExpandConvs
 
+Learned = Literal["masks", "alphas"]
 ATTEMPTS = 20  # to meet the budget by the whole network's own prediction
 
 
 @dataclass(frozen=True)
 class TrainedMethod:
-    """`moves`: what may happen to a span; none: it is an interval of two-stage DP. `masked`: masks
-    are learned together with the weights; otherwise each option is tried alone, its `importance`
-    measured, and the best set found."""
+    """`moves`: what may happen to a span; none: it is an interval of two-stage DP. `learned`: what
+    says which activations go, learned together with the weights; without, each option is tried
+    alone, its `importance` measured, and the best set found."""
 
     name: str
     moves: tuple[Move, ...]
-    masked: bool = False
+    learned: Learned | None = None
     importance: Importance = "loss"
 
 
-DEPTHSHRINKER = TrainedMethod("depthshrinker", ("merge",), masked=True)
+DEPTHSHRINKER = TrainedMethod("depthshrinker", ("merge",), "masks")
 TWO_STAGE_DP = TrainedMethod("two-stage-dp", (), importance="accuracy")
 LAYERMERGE = TrainedMethod("layermerge", ("merge", "identity"))
+LAYER_FOLDING = TrainedMethod("layer-folding", ("merge",), "alphas")
 LAYER_PRUNING = TrainedMethod("layer-pruning", ("drop",))
-TRAINED_METHODS = (DEPTHSHRINKER, TWO_STAGE_DP, LAYERMERGE, LAYER_PRUNING)
+TRAINED_METHODS = (DEPTHSHRINKER, TWO_STAGE_DP, LAYERMERGE, LAYER_FOLDING, LAYER_PRUNING)
 
 
 @dataclass(frozen=True)
@@ -120,19 +135,21 @@ class Trained:
 @dataclass(frozen=True)
 class Taken:
     """One option that was taken; `damage`, by its `importance`, is NaN where the method does not
-    measure it."""
+    measure it. `alphas`: of its activations, where those are learned."""
 
     option: str
     saving_ms: float
     damage: float
     importance: Importance = "loss"
+    alphas: tuple[float, ...] = ()
 
     def __str__(self) -> str:
         saved = f": saves {self.saving_ms:.3g} ms" if self.saving_ms else ""
         known = self.damage == self.damage
         does = "raises the loss" if self.importance == "loss" else "lowers the accuracy"
         harm = f", alone it {does} by {self.damage:.3g}" if known else ""
-        return f"{self.option}{saved}{harm}"
+        learned = f", α {', '.join(f'{alpha:.2f}' for alpha in self.alphas)}" if self.alphas else ""
+        return f"{self.option}{saved}{harm}{learned}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +186,7 @@ def shrink_trained(
 ) -> TrainedShrink:
     """Shrink a captured network (batch norms as they are in training) and train what is left.
 
-    goal         a speedup or milliseconds; None: `options` say how many blocks stay
+    goal         a speedup or milliseconds; None: `options` say how many blocks stay, or α does
     folder       keeps importances and checkpoints: a run that was stopped goes on there
     measured_ms  of a merged network whose numbers mean nothing yet: where the device is at hand,
                  plans meet the budget by it instead of by the table
@@ -185,7 +202,7 @@ def shrink_trained(
     start_ms = predicted_ms(merged_shape(net.folded, price), table, precision)
     key = digest_of(net.graph, f"{method.name} {goal} {options} {images.digest}")[:12]
     teacher = copy_graph(net.graph)
-    recipe = tuning(options.recipe) if method.masked else options.recipe
+    recipe = tuning(options.recipe) if method.learned == "masks" else options.recipe
     trainer = trainer_for(images, teacher, recipe, folder, key, progress, task=task)
     run = _Run(net, trainer, options, table, precision, before_ms, start_ms, measured_ms)
     found, refused = _options(net, price, method, options.recipe.activated)
@@ -194,26 +211,39 @@ def shrink_trained(
     if not found:
         raise nothing_to_shrink(refused)
     importance = options.importance or method.importance
-    if method.masked:
+    alphas: dict[str, float] = {}
+    if method.learned == "masks":
         chosen = run.searched(found, goal)
+    elif method.learned == "alphas":
+        chosen, alphas = run.folded(found, goal)
     elif goal is None:
         raise missing(SHRINK_GOALS)
     else:
         chosen = run.planned(found, goal, importance)
     plan = union(option.plan for option, _ in chosen)
     prepared = prepare(net.graph, plan, run.activation)
-    history = run.tuned(prepared, plan)
-    shrunk = merged(finish(prepared), price).graph_module
+    trained, history = run.tuned(prepared, plan, alphas)
+    shrunk = merged(finish(trained), price).graph_module
     return TrainedShrink(
         shrunk,
         net.folded,
         plan,
         before_ms,
         predicted_ms(shrunk, table, precision),
-        tuple(Taken(option.label, option.saving_ms, harm, importance) for option, harm in chosen),
-        tuple(Skip(r.node, r.reason) for r in refused),
+        tuple(Taken(o.label, o.saving_ms, harm, importance, _of(o, alphas)) for o, harm in chosen),
+        (*(Skip(r.node, r.reason) for r in refused), *_stay(alphas, plan)),
         history,
     )
+
+
+def _of(option: DepthOption, alphas: Mapping[str, float]) -> tuple[float, ...]:
+    return tuple(alphas[name] for name in option.plan.removed if name in alphas)
+
+
+def _stay(alphas: Mapping[str, float], plan: DepthPlan) -> list[Skip]:
+    """Activations that were asked and stay."""
+    kept = alphas.keys() - set(plan.removed)
+    return [Skip(name, f"its α is {alpha:.2f}") for name, alpha in alphas.items() if name in kept]
 
 
 def _options(
@@ -291,6 +321,33 @@ class _Run:
             chosen = space.keeping(kept, scores)
         return [(space.options[i], float("nan")) for i in chosen]
 
+    def folded(
+        self, found: Sequence[DepthOption], goal: Goal | None
+    ) -> tuple[list[tuple[DepthOption, float]], dict[str, float]]:
+        """Options, and the α of each activation, learned together with the weights, which
+        `net.graph` keeps. Nothing is learned where nothing has to go."""
+        space, recipe = search_space(self.net, found, per_activation=True), self.options.recipe
+        budget, fits = 0.0, [0]
+        if goal is not None:
+            budget = goal.among(SHRINK_GOALS).budget(self.before_ms)
+            fits, _ = self._reachable(space.options, budget)
+        if not fits:
+            return [], {}
+        trainer = replace(self.trainer, recipe=searching(recipe))
+        alphas = learn_alphas(self.net, space, trainer, recipe.search_epochs or recipe.epochs)
+        if goal is None:
+            chosen = past_threshold(space, alphas)
+        else:
+            judged = space.priced([abs(1 - alpha) for alpha in alphas])
+            try:
+                chosen, _ = self._within(
+                    space.options, judged, budget, lambda ms: within(space, alphas, ms)
+                )
+            except UnreachableGoalError:
+                chosen = fits
+        named = {name: alpha for (name,), alpha in zip(space.units, alphas, strict=True)}
+        return [(space.options[i], float("nan")) for i in chosen], named
+
     def _scores(self, space: Search, choose: Callable[[Sequence[float]], list[int]]) -> list[float]:
         """Of the blocks, the more the better they keep their activations."""
         recipe = self.options.recipe
@@ -299,16 +356,24 @@ class _Run:
         trainer = replace(self.trainer, recipe=searching(recipe))
         return learn(self.net, space, choose, trainer, recipe.search_epochs or recipe.epochs)
 
-    def tuned(self, prepared: Prepared, plan: DepthPlan) -> tuple[LogRow, ...]:
-        """Train what will be merged."""
+    def tuned(
+        self, prepared: Prepared, plan: DepthPlan, alphas: Mapping[str, float]
+    ) -> tuple[Prepared, tuple[LogRow, ...]]:
+        """Train what will be merged; what goes little by little starts at its α."""
         share, epochs = self.options.anneal, self.options.recipe.epochs
         name = f"fine-tuning-{digest_of(prepared.graph, str(plan))[:8]}"
-        if not share:
-            return self.trainer.fit(prepared.graph, name, epochs).history
-        model = annealed(prepared.graph, self.net.graph, plan.removed)
-        history = self.trainer.fit(model, name, epochs, annealing(share)).history
-        take_weights(prepared.graph, model)
-        return history
+
+        def fit(graph: fx.GraphModule) -> Result:
+            if not share:
+                return self.trainer.fit(graph, name, epochs)
+            model = annealed(graph, self.net.graph, plan.removed, alphas)
+            result = self.trainer.fit(model, name, epochs, annealing(share))
+            take_weights(graph, model)
+            return result
+
+        spans = in_spans(prepared)
+        graph, result = fit_over_parameterised(self.trainer, prepared.graph, spans, fit)
+        return replace(prepared, graph=graph), result.history
 
     def _reachable(self, found: Sequence[DepthOption], budget: float) -> tuple[list[int], float]:
         """Options that meet the budget, before any is judged, and what they save. Raises
@@ -461,5 +526,6 @@ def labels_missing(method: str) -> InputError:
     """What to do about it."""
     return InputError(
         f"{method} learns from labels; give `train`, with a folder for every class, or "
-        "`labels` when the folders of `images` are classes. `method` closed-form needs none"
+        "`labels` when the folders of `images` are classes. `method` closed-form and practise need "
+        "none"
     )

@@ -32,6 +32,7 @@ from shrinkc.compiler.train.evaluate import evaluate
 from shrinkc.compiler.train.train import train
 
 WAITING = 4  # prepared networks in memory for every job that runs
+UNTRIED = ("epochs", "search_epochs", "chain_ratio")  # of the recipe, in trials
 AS_IT_IS = "the network as it is"
 
 
@@ -58,7 +59,7 @@ def tried(
     """What the network reaches as it is, and with each option. Without labels agreement with the
     teacher is the score, as the trainer's task has it."""
     recipe = trainer.recipe
-    settings = {n: v for n, v in asdict(recipe).items() if n not in ("epochs", "search_epochs")}
+    settings = {n: v for n, v in asdict(recipe).items() if n not in UNTRIED}
     seen = f"{settings} {trainer.task!r} {trainer.trial.images.digest} {trainer.judged.digest}"
     journal = Journal(trainer.folder, digest_of(net.graph, seen), count=2)
     plans = {AS_IT_IS: DepthPlan()} | {option.label: option.plan for option in options}

@@ -36,7 +36,7 @@ from shrinkc.errors import InputError
 
 TRAINING = (  # fields that every training reads
     *("epochs", "batch", "learning_rate", "weight_decay", "distillation", "temperature"),
-    *("smoothing", "seed", "loss"),
+    *("smoothing", "seed", "loss", "chain_ratio"),
 )
 _PARAMETERS = {"steps": "trial_steps"}  # by what functions and commands call it
 JUDGED = 4_000  # images, at most, that judge what an option does
@@ -60,6 +60,8 @@ class Recipe:
     batch          of images, and at most a tenth of all
     parallel       importance jobs side by side, or "ray"
     loss           of one's own in place of the labels' cross-entropy
+    chain_ratio    hidden channels, over inputs, of linear chains beside the convolutions that were
+                   changed while a network is fine-tuned; 0: no chains
     """
 
     epochs: int = 10
@@ -75,6 +77,7 @@ class Recipe:
     parallel: Parallel = 1
     seed: int = 0
     loss: OwnLoss | None = None
+    chain_ratio: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in (("epochs", self.epochs), ("steps", self.steps), ("batch", self.batch)):
@@ -86,7 +89,8 @@ class Recipe:
             ("temperature", TEMPERATURE if self.temperature is None else self.temperature),
         ):
             check_number(name, value, above=True)
-        check_number("weight_decay", self.weight_decay)
+        for name in ("weight_decay", "chain_ratio"):
+            check_number(name, getattr(self, name))
         for name, value in (("distillation", self.distillation), ("smoothing", self.smoothing)):
             check_number(name, value)
             if value > 1:
@@ -106,15 +110,21 @@ class Recipe:
         or more, but two."""
         return min(self.batch, max(2, images // STEPS))
 
-    def batch_notes(self, images: int) -> tuple[str, ...]:
-        """One where that is less than was asked for."""
+    def notes(self, images: int) -> tuple[str, ...]:
+        """What a user should know of a training on so many images."""
+        found: list[str] = []
         batch = self.batch_of(images)
-        if batch == self.batch:
-            return ()
-        return (
-            f"trained in batches of {batch} instead of {self.batch}: of {counted(images, 'image')} "
-            "a batch is a tenth at most",
-        )
+        if batch != self.batch:
+            found.append(
+                f"trained in batches of {batch} instead of {self.batch}: of "
+                f"{counted(images, 'image')} a batch is a tenth at most"
+            )
+        if self.chain_ratio:
+            found.append(
+                "fine-tuned with linear chains beside convolutions, of "
+                f"{self.chain_ratio:g} times as many hidden channels as inputs, merged back exactly"
+            )
+        return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,11 +208,7 @@ def trainer_for(
 ) -> Trainer:
     """Choose the images that options are tried and judged on: copies, all others stay where
     they are. Raises InputError for fewer than four, and for a network that takes no batches."""
-    if not teacher.meta.get("dynamic_batch", True):
-        raise InputError(
-            "a network that takes batches of one size only cannot be trained",
-            "compile, plan or prune it without `train`",
-        )
+    require_batches(teacher)
     if len(images) < 4:
         raise InputError(f"{counted(len(images), 'image')} to train on: give 4 or more")
     size = size_of(teacher)
@@ -221,6 +227,15 @@ def trainer_for(
         _centred(images.part(order[:judged].sort().values), size),
         *(teacher, recipe, folder, run, progress, task),
     )
+
+
+def require_batches(graph: fx.GraphModule) -> None:
+    """Raises InputError for a network that takes batches of one size only."""
+    if not graph.meta.get("dynamic_batch", True):
+        raise InputError(
+            "a network that takes batches of one size only cannot be trained",
+            "compile, plan or prune it without `train`",
+        )
 
 
 def _centred(images: Images, size: Size) -> Images:

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.run import node_values, run_exact_passes
+from shrinkc.compiler.recover.chains.over_parameterised import fine_tuned
 from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.recover.recipe import Recipe, trainer_for
 from shrinkc.compiler.support.journal import digest_of
@@ -48,8 +49,8 @@ def retrain(
     student = run_exact_passes(shrunk, (InsertBatchNorms(statistics(shrunk, sample)),))[0].float()
     for parameter in student.parameters():
         parameter.requires_grad_()
-    trainer.fit(student.train(), "fine-tuning", recipe.epochs)
-    return run_exact_passes(student.eval(), (FoldBatchNorm(),))[0].float()
+    trained, _ = fine_tuned(trainer, student.train(), original)
+    return run_exact_passes(trained.eval(), (FoldBatchNorm(),))[0].float()
 
 
 def statistics(graph: fx.GraphModule, sample: Sample) -> dict[str, tuple[Tensor, Tensor]]:

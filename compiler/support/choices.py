@@ -13,7 +13,14 @@ Merge = Literal["auto", "all", "none"]  # of linear segments
 Int8Tuning = Literal["none", "bias", "equalise", "both"]
 Io = Literal["float32", "int8", "uint8"]  # what files read and return
 DepthMethod = Literal[
-    "closed-form", "depthshrinker", "two-stage-dp", "layermerge", "layer-pruning", "expand"
+    "closed-form",
+    "practise",
+    "depthshrinker",
+    "two-stage-dp",
+    "layermerge",
+    "layer-folding",
+    "layer-pruning",
+    "expand",
 ]
 Importance = Literal["accuracy", "loss"]  # of what depth methods try alone
 BlockSearch = Literal["learned", "random", "uniform"]  # of blocks that keep their activations
@@ -24,6 +31,7 @@ CriterionName = Literal[
     "equal",
     "slimming",
     "ssl",
+    "group-sl",
     "hrank",
     "dropnet",
     "group-fisher",
@@ -32,6 +40,7 @@ CriterionName = Literal[
     "mseb",
 ]
 SearchName = Literal["abc", "ga", "amc", "cacp", "dmcp", "meta"]  # searches for widths
+Scratch = Literal["E", "B"]  # as long as asked for; as much computation as the original
 Per = Literal["memory", "flops", "budget"]  # what Fisher information is divided by
 Allocated = Literal[  # how a budget is spread over channel groups
     "knapsack", "global", "uniform", "search", "sensitivity"

@@ -16,6 +16,7 @@ from shrinkc.passes.criteria.cap import CAP
 from shrinkc.passes.criteria.channel_pruning import HE
 from shrinkc.passes.criteria.dropnet import DROPNET
 from shrinkc.passes.criteria.group_fisher import GROUP_FISHER
+from shrinkc.passes.criteria.group_sl import GROUP_SL
 from shrinkc.passes.criteria.hrank import HRANK
 from shrinkc.passes.criteria.magnitude import EQUAL, L1, L2, RANDOM
 from shrinkc.passes.criteria.mseb import MSEB_SPEC
@@ -30,6 +31,7 @@ CRITERIA: tuple[CriterionSpec, ...] = (
     EQUAL,
     SLIMMING,
     STRUCTURED_SPARSITY,
+    GROUP_SL,
     HRANK,
     DROPNET,
     GROUP_FISHER,

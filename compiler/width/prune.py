@@ -16,7 +16,7 @@ from functools import cached_property, partial
 from math import fsum, prod
 from numbers import Real
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +31,10 @@ from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import Network, merged, merged_shape, network
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.pipeline.slicing import run_slicing
+from shrinkc.compiler.recover.chains.over_parameterised import fine_tuned
 from shrinkc.compiler.recover.recipe import Recipe, Trainer, trainer_for
 from shrinkc.compiler.support.checks import check_whole
-from shrinkc.compiler.support.choices import Allocated
+from shrinkc.compiler.support.choices import Allocated, Scratch
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
@@ -53,6 +54,12 @@ from shrinkc.compiler.width.allocation import (
 from shrinkc.compiler.width.knapsack import cheapest
 from shrinkc.compiler.width.measured_damage import MeasuredDamage
 from shrinkc.compiler.width.price import Price, layers_of
+from shrinkc.compiler.width.published.from_scratch import (
+    FromScratch,
+    check_scratch,
+    train_from_scratch,
+)
+from shrinkc.compiler.width.published.initial import Initial
 from shrinkc.compiler.width.search.within import Choose, Within, within_of
 from shrinkc.compiler.width.skeleton import Facts, Skeleton
 from shrinkc.compiler.width.while_training import prune_while_training
@@ -89,6 +96,8 @@ class Pruning:
                   starts
     keep          channel group → share of its channels that stays, other groups whole: instead of
                   a goal
+    from_scratch  what is left is trained at the end as if it were new, from labels alone: "E", as
+                  long as asked for, "B", with as much computation as the original
     """
 
     allocation: Allocation = field(default_factory=Allocation)
@@ -97,12 +106,15 @@ class Pruning:
     keep: Mapping[str, float] = field(default_factory=dict[str, float])
     one_by_one: bool = False
     initial: fx.GraphModule | None = field(default=None, repr=False)
+    from_scratch: Scratch | None = None
 
     def __post_init__(self) -> None:
         check_whole("rounds", self.rounds, 1)
         for group, share in self.keep.items():
             if not isinstance(share, Real):
                 raise InputError(f"`keep` {group}={share}: give a number, 0 to 1, exclusive")
+        if self.from_scratch not in (None, *get_args(Scratch)):
+            raise InputError(f"`from_scratch` {self.from_scratch}: give E or B")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +123,7 @@ class Stages:
 
     penalty     (network, groups) → added to the loss of a training of its own, before anything is
                 removed
+    decays      whether weights decay beside the penalty
     damage      measures what groups lose, for the allocation that asks for it
     search      (network, what it has to keep to) → widths for a budget, in place of an allocation
     compensate  new weights for what stays, before each slicing
@@ -127,6 +140,7 @@ class Stages:
     look: Look | None = None
     drop: Callable[[fx.GraphModule], fx.GraphModule] | None = None
     learns: bool = False
+    decays: bool = True
 
 
 @dataclass(frozen=True)
@@ -143,7 +157,8 @@ class Pruned:
     """The result. Both graphs are deployed ones, batch norms folded; times are the table's, None
     without one; the first is the original's in fp32.
 
-    trainable  the result with its batch norms, for more training
+    trainable     the result with its batch norms, for more training
+    from_scratch  how it was trained, where that was asked for
     """
 
     graph_module: fx.GraphModule
@@ -154,6 +169,7 @@ class Pruned:
     after_ms: float | None
     skipped: tuple[Skip, ...]
     history: tuple[LogRow, ...]
+    from_scratch: FromScratch | None = None
 
     @property
     def speedup(self) -> float | None:
@@ -215,6 +231,8 @@ def prune(
     if options.initial is not None and train is None:
         raise InputError("`initial` is where trainings start; give `train`")
     net = network(captured)
+    if options.from_scratch is not None:
+        check_scratch(net.graph, options.initial is None, train, options.recipe, task)
     key = ""
     if folder is not None:
         start = options.initial and digest_of(options.initial, "")
@@ -286,8 +304,8 @@ class _Run:
     progress: Progress
 
     def pruned(self) -> Pruned:
-        graph, history = copy_graph(self.net.graph), list[LogRow]()
-        reset = None if self.options.initial is None else _Reset.of(self.options.initial, graph)
+        graph, history, scratch = copy_graph(self.net.graph), list[LogRow](), None
+        reset = None if self.options.initial is None else Initial.of(self.options.initial, graph)
         groups = channel_groups(graph)
         whole = {group.name: group.size for group in groups.groups}
         widths, skipped = dict(whole), dict[Skip, None]()
@@ -295,8 +313,10 @@ class _Run:
         if self.stages.learns or (penalty is not None and self.stages.drop is None):
             self._check_reachable(graph, whole)
         if penalty is not None and self.trainer is not None:
-            hooks = Hooks(penalty=penalty(graph, groups))
-            history += self.trainer.fit(graph, "penalty", self.short, hooks).history
+            trainer, hooks = self.trainer, Hooks(penalty=penalty(graph, groups))
+            if not self.stages.decays:
+                trainer = replace(trainer, recipe=replace(trainer.recipe, weight_decay=0.0))
+            history += trainer.fit(graph, "penalty", self.short, hooks).history
         if self.stages.drop is not None:
             graph = self.stages.drop(graph)
             left = {group.name for group in channel_groups(graph).groups}
@@ -324,12 +344,22 @@ class _Run:
             if reset is not None:
                 graph = reset.after(selection)
             if self.trainer is not None:
-                last = number == rounds
-                epochs = self.options.recipe.epochs if last else self.short
-                name = "fine-tuning" if last else f"round-{number}"
-                name = f"{name}-{digest_of(graph, '')[:8]}"
-                history += self.trainer.fit(graph.train(), name, epochs).history
-        return self._result(graph.eval(), whole, widths, tuple(skipped), tuple(history))
+                about, kind = digest_of(graph, "")[:8], self.options.from_scratch
+                if number < rounds:
+                    name = f"round-{number}-{about}"
+                    history += self.trainer.fit(graph.train(), name, self.short).history
+                    continue
+                before = self.net.folded
+                if kind is None:
+                    name = f"fine-tuning-{about}"
+                    graph, rows = fine_tuned(self.trainer, graph.train(), self.net.graph, name)
+                else:
+                    graph, scratch, rows = train_from_scratch(
+                        kind, graph, before, self.trainer, initialised=reset is not None
+                    )
+                history += rows
+        found = self._result(graph.eval(), whole, widths, tuple(skipped), tuple(history))
+        return replace(found, from_scratch=scratch)
 
     def _check_reachable(self, graph: fx.GraphModule, whole: Mapping[str, int]) -> None:
         """Raises UnreachableGoalError, before a training that scores wait for, where no scores can
@@ -391,27 +421,6 @@ class _Run:
             after = predicted_ms(folded, self.table, self.precision)
         found = tuple(Width(name, size, widths[name]) for name, size in whole.items())
         return Pruned(folded, self.net.folded, graph, found, before, after, skipped, history)
-
-
-@dataclass(eq=False)
-class _Reset:
-    """What is left of the network before it was trained."""
-
-    graph: fx.GraphModule
-
-    @classmethod
-    def of(cls, initial: fx.GraphModule, trained: fx.GraphModule) -> _Reset:
-        """Raises InputError for another network."""
-        graph = network(initial).graph
-        shapes = [{n: p.shape for n, p in g.state_dict().items()} for g in (graph, trained)]
-        if str(graph.graph) != str(trained.graph) or shapes[0] != shapes[1]:
-            raise InputError("`initial` is another network than the one that is pruned")
-        return cls(graph)
-
-    def after(self, selection: Selection) -> fx.GraphModule:
-        """The same channels go; a copy to train."""
-        self.graph = SliceChannels(Selection(selection.keep))(self.graph).graph_module
-        return copy_graph(self.graph)
 
 
 @dataclass(frozen=True, eq=False)

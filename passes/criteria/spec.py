@@ -66,6 +66,7 @@ class CriterionSpec:
     penalty      (network, groups, strength) → added to the loss of a training before anything goes
     depth        the same penalty on whole residual branches besides, which may then go
     strength     (network, groups) → of the penalty, as published
+    decays       whether weights decay beside the penalty
     compensates  as published: what is left is fitted to what the network computed, before a
                  training too
     scheduled    whether it can remove channels during a training, one every so many steps
@@ -83,6 +84,7 @@ class CriterionSpec:
     penalty: Callable[[fx.GraphModule, Groups, float], Penalty] | None = None
     depth: Callable[[fx.GraphModule, Groups, float], Penalty] | None = None
     strength: Callable[[fx.GraphModule, Groups], float] | None = None
+    decays: bool = True
     compensates: bool = False
     scheduled: bool = False
     divides: bool = False

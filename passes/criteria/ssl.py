@@ -145,7 +145,7 @@ def channel_squares(
             square = square.reshape(part.groups, -1, *square.shape[1:]).movedim(2, 1).flatten(0, 1)
         else:
             square = square.movedim(part.dim, 0)
-        own = square.flatten(1).sum(1)
+        own = square.reshape(len(square), -1).sum(1)
         positions, channels = (indices(a).to(first.device) for a in (part.positions, part.channels))
         total = total.index_add(0, channels, own.index_select(0, positions))
     return total

@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 
 from shrinkc.passes.base import PassResult
-from shrinkc.passes.ir import add
+from shrinkc.passes.layers.beside import initialise, put_beside
 from shrinkc.passes.rewrite import Rewriter
 
 
@@ -49,19 +49,10 @@ class ExpandConvs:
     def _expand(self, rewriter: Rewriter, node: fx.Node, generator: torch.Generator) -> None:
         conv = cast(nn.Conv2d, rewriter.module(node))
         hidden = max(1, round(self.ratio * conv.in_channels))
-        graph = rewriter.graph_module.graph
-        x, path = node.all_input_nodes[0], cast(str, node.target)
-        with graph.inserting_before(node):
-            kept = graph.create_node("call_module", path, (x,), name=f"{node.name}_conv")
-            rewriter.helper(node, kept)
-            for kind, layer in _branch(conv, hidden, self.activation):
-                _initialise(layer, generator)
-                path = rewriter.new_name(f"{node.name}_{kind}")
-                rewriter.set_module(path, layer.to(conv.weight).train(conv.training))
-                x = graph.create_node("call_module", path, (x,), name=path)
-                rewriter.helper(node, x)
-        node.op, node.target, node.args = "call_function", add, (kept, x)
-        rewriter.absorb_input(node, [], f"a block with {hidden} hidden channels beside it")
+        layers = list(_branch(conv, hidden, self.activation))
+        for _, layer in layers:
+            initialise(layer, generator)
+        put_beside(rewriter, node, layers, f"a block with {hidden} hidden channels beside it")
 
 
 def _branch(conv: nn.Conv2d, hidden: int, activation: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -79,11 +70,6 @@ def _branch(conv: nn.Conv2d, hidden: int, activation: nn.Module) -> Iterator[tup
     last = nn.BatchNorm2d(outputs)
     nn.init.zeros_(last.weight)
     yield "project_norm", last
-
-
-def _initialise(layer: nn.Module, generator: torch.Generator) -> None:
-    if isinstance(layer, nn.Conv2d):
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
 
 
 def _why_not(rewriter: Rewriter, node: fx.Node) -> str | None:

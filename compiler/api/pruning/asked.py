@@ -345,6 +345,19 @@ class Asked(Told):
         in_turn = "pruning and training in turn: give `train`, and a goal"
         refuse_unread(
             ("initial", options.initial is not None, trains, "a training: give `train`"),
+            (
+                *("from_scratch", options.from_scratch is not None, trains),
+                "a training: give `train`, or `epochs`, `images` and `labels`",
+            ),
+            (
+                *("compensate", self.compensate is True),
+                options.from_scratch is None or turns or self.searches,
+                "what is trained further, and `from_scratch` starts anew",
+            ),
+            (
+                *("chain_ratio", options.recipe.chain_ratio > 0, options.from_scratch is None),
+                "what is fine-tuned, and `from_scratch` trains the pruned shape itself",
+            ),
             ("one_by_one", options.one_by_one, trains and goal, in_turn),
             (
                 *("rounds", options.rounds > 1, trains and goal and not self.widths_searched),

@@ -45,6 +45,7 @@ from shrinkc.compiler.width.prune import Pruned as Found
 from shrinkc.compiler.width.prune import prune as prune_graph
 from shrinkc.compiler.width.published.branches import without_branches
 from shrinkc.compiler.width.published.by_sensitivity import by_sensitivity
+from shrinkc.compiler.width.published.from_scratch import FromScratch
 from shrinkc.compiler.width.published.structural import by_search
 from shrinkc.compiler.width.search.judge import Lesson
 from shrinkc.compiler.width.search.methods import method_of
@@ -113,9 +114,9 @@ class Pruner:
         fits = self.seen is not None and self.asked.compensates
         return fits and not self.asked.trains and self.steps > 0
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """How the network was helped, and what else a user should know."""
+    def notes(self, scratch: FromScratch | None) -> tuple[str, ...]:
+        """How the network was helped, and what else a user should know. `scratch`: how it was
+        trained anew, which leaves nothing of what was helped before."""
         asked, seen = self.asked, self.seen
         said = "not compensated for what went"
         if asked.compensates and seen is not None:
@@ -130,8 +131,10 @@ class Pruner:
         if asked.spec.learns:
             epochs, name = counted(asked.score_epochs, "epoch"), asked.spec.name
             found += (f"scored by {name} in a training of its own, {epochs}",)
+        if scratch is not None:
+            return (*found, str(scratch), *recipe.batch_notes(images))
         trained = f"trained for {counted(recipe.epochs, 'epoch')} on {counted(images, 'image')}"
-        return (*found, said, trained, *recipe.batch_notes(images))
+        return (*found, said, trained, *recipe.notes(images))
 
     @cached_property
     def steps(self) -> int:
@@ -172,6 +175,7 @@ class Pruner:
                 self._look(criterion, batches, seen),
                 self._drop,
                 spec.learns,
+                spec.decays,
             ),
             measured_ms=self.measured_ms if timed else None,
             before_ms=self.measured_ms.original_ms if timed and self.measured_ms else None,

@@ -26,6 +26,7 @@ from shrinkc.compiler.cli.options import (
     BgrOption,
     BudgetOption,
     CandidatesOption,
+    ChainRatioOption,
     ChannelsOption,
     ClassesOption,
     CompensateOption,
@@ -36,6 +37,7 @@ from shrinkc.compiler.cli.options import (
     EvaluationsOption,
     EveryOption,
     FloorOption,
+    FromScratchOption,
     ImagesOption,
     InitialOption,
     InOrderOption,
@@ -96,7 +98,7 @@ if TYPE_CHECKING:
 
     from shrinkc.compiler.api.prune import Pruned
     from shrinkc.compiler.cost.goal import Goal
-    from shrinkc.compiler.support.choices import CriterionName, Per, SearchName
+    from shrinkc.compiler.support.choices import CriterionName, Per, Scratch, SearchName
     from shrinkc.compiler.width.prune import Pruning
     from shrinkc.compiler.width.search.methods import Search
 
@@ -148,6 +150,7 @@ def prune(
     round_epochs: RoundEpochsOption = None,
     one_by_one: OneByOneOption = False,
     initial: InitialOption = None,
+    from_scratch: FromScratchOption = None,
     every: EveryOption = None,
     per: PerOption = None,
     strength: StrengthOption = None,
@@ -155,6 +158,7 @@ def prune(
     steps: StepsOption = None,
     batch: BatchOption = 128,
     learning_rate: RateOption = 0.02,
+    chain_ratio: ChainRatioOption = 0.0,
     seed: SeedOption = 0,
     parallel: JobsOption = "1",
     precision: PrecisionOption = None,
@@ -178,8 +182,8 @@ def prune(
     how = _How(criterion, compensate, epochs, steps, strength, drop_below, *choosing)
     goal = _goal(speedup, budget_ms, macs, params, channels)
     widths = allocation, normalise, multiple, floor, candidates, search_step
-    turns = rounds, one_by_one, None if initial is None else _initial(asked, initial)
-    learning = epochs, round_epochs, batch, learning_rate, seed, parallel
+    turns = rounds, one_by_one, initial and _initial(asked, initial), from_scratch
+    learning = epochs, round_epochs, batch, learning_rate, seed, parallel, chain_ratio
     _run(asked, seen, how, goal, _pruning(widths, turns, learning, keep), plot)
 
 
@@ -240,27 +244,28 @@ class _How:
 
 def _pruning(
     widths: tuple[Any, Any, int | None, float, int | None, float],
-    turns: tuple[int, bool, fx.GraphModule | None],
-    learning: tuple[int | None, int | None, int, float, int, str],
+    turns: tuple[int, bool, fx.GraphModule | None, Scratch | None],
+    learning: tuple[int | None, int | None, int, float, int, str, float],
     keep: list[str] | None,
 ) -> Pruning:
-    """`widths` as of `Allocation`; `turns`: rounds, one by one, the initial network; `learning`:
-    from `epochs` to `parallel`. Raises InputError."""
+    """`widths` as of `Allocation`; `turns`: rounds, one by one, the initial network, from scratch;
+    `learning`: from `epochs` to `chain_ratio`. Raises InputError."""
     from shrinkc.compiler.recover.recipe import Recipe
     from shrinkc.compiler.width.allocation import Allocation
     from shrinkc.compiler.width.prune import Pruning
 
-    epochs, round_epochs, batch, rate, seed, parallel = learning
+    epochs, round_epochs, batch, rate, seed, parallel, wide = learning
     recipe = Recipe(
         *(epochs or 10, round_epochs),
         batch=batch,
         learning_rate=rate,
         parallel=side_by_side(parallel),
         seed=seed,
+        chain_ratio=wide,
     )
-    rounds, one_by_one, initial = turns
+    rounds, one_by_one, initial, scratch = turns
     shares = _shares(keep or [])
-    return Pruning(Allocation(*widths), rounds, recipe, shares, one_by_one, initial)
+    return Pruning(Allocation(*widths), rounds, recipe, shares, one_by_one, initial, scratch)
 
 
 def _search(method: SearchName | None, evaluations: int | None, rates: str | None) -> Search | None:

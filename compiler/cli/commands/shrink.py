@@ -26,6 +26,7 @@ from shrinkc.compiler.cli.options import (
     BlockShareOption,
     BlocksOption,
     BudgetOption,
+    ChainRatioOption,
     ClassesOption,
     DepthMethodOption,
     EpochsOption,
@@ -123,6 +124,7 @@ def shrink(
     learning_rate: RateOption = 0.02,
     published: PublishedOption = False,
     anneal: AnnealOption = 0.0,
+    chain_ratio: ChainRatioOption = 0.0,
     seed: SeedOption = 0,
     parallel: JobsOption = "1",
     precision: PrecisionOption = None,
@@ -142,6 +144,7 @@ def shrink(
     asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, judged)
     reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)
     seen = _Seen(reading, images, labels, evaluation, train, loss_of(loss))
+    recipe = replace(recipe, chain_ratio=chain_ratio)
     how = importance, alpha, search, anneal
     blocks = keep_blocks, keep_ratio
     options = Trained(recipe, per_activation, expand_ratio, *blocks, *how)
@@ -164,8 +167,13 @@ def _recipe(
 ) -> Recipe:
     """`lengths`: epochs, those of the search, batch, learning rate. Raises InputError for a
     published schedule of a method without one, or beside another."""
-    from shrinkc.compiler.depth.masks.depthshrinker import PUBLISHED
+    from shrinkc.compiler.depth.masks import depthshrinker, layer_folding
     from shrinkc.compiler.recover.recipe import Recipe
+
+    schedules = {
+        "depthshrinker": depthshrinker.PUBLISHED,
+        "layer-folding": layer_folding.PUBLISHED,
+    }
 
     epochs, search_epochs, batch, rate = lengths
     plain = Recipe(steps=trial_steps, seed=seed, parallel=parallel)
@@ -173,14 +181,15 @@ def _recipe(
     made = replace(given, steps=trial_steps, seed=seed, parallel=parallel)
     if not published:
         return made
-    if method != "depthshrinker":
-        raise InputError(f"`published` is the schedule of depthshrinker, not of {method}")
+    if method not in schedules:
+        names = " and ".join(schedules)
+        raise InputError(f"`published` is the schedule of {names}, not of {method}")
     if epochs is not None or made != plain:
         raise InputError(
             "`published` sets `epochs`, `search_epochs`, `batch` and `learning_rate`",
             "leave them out",
         )
-    return replace(PUBLISHED, steps=trial_steps, seed=seed, parallel=parallel)
+    return replace(schedules[method], steps=trial_steps, seed=seed, parallel=parallel)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ def pruned_json(pruned: Pruned) -> dict[str, Any]:
         "skipped": [asdict(skip) for skip in pruned.skipped],
         "not_compensated": [asdict(skip) for skip in pruned.not_compensated],
         "history": pruned.history,
+        "from_scratch": pruned.from_scratch and asdict(pruned.from_scratch),
         "judged": None if pruned.judged is None else asdict(pruned.judged),
         "measured_speedup": pruned.measured_speedup,
         "warning": pruned.warning and current().flagged(pruned.warning),

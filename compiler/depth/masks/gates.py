@@ -18,7 +18,7 @@ from statistics import mean
 import torch
 from torch import Tensor, fx, nn
 
-from shrinkc.compiler.depth.masks.annealing import take_weights
+from shrinkc.compiler.depth.masks.annealing import rewired, take_weights
 from shrinkc.compiler.depth.options import DepthOption
 from shrinkc.compiler.depth.select import Option, select
 from shrinkc.compiler.pipeline.deployed import Network
@@ -28,8 +28,6 @@ from shrinkc.compiler.train.settings.optimisers import Group
 from shrinkc.errors import InputError
 from shrinkc.passes.algebra.intervals import Interval, best_disjoint
 from shrinkc.passes.analysis.linear.spans import find_spans
-from shrinkc.passes.base import copy_graph
-from shrinkc.passes.ir import module_of
 
 Unit = tuple[str, ...]  # activations with one mask
 RATE, DECAY = 1.0, 0.02  # of scores: learning rate over the weights', pull towards zero
@@ -151,18 +149,14 @@ class Gated(nn.Module):
 
 def gated(net: Network, search: Search) -> tuple[fx.GraphModule, Gates]:
     """A copy of the network to be trained, with masks."""
-    copy = copy_graph(net.graph)
     gates = Gates(len(search.units))
     unit_of = {name: i for i, unit in enumerate(search.units) for name in unit}
-    for node in list(copy.graph.nodes):
-        if node.name in unit_of:
-            activation = module_of(copy, node)
-            assert activation is not None
-            path = f"gated_{node.name}"
-            copy.add_submodule(path, Gated(activation, gates, unit_of[node.name]))
-            node.target = path
+
+    def wrap(name: str, activation: nn.Module) -> Gated:
+        return Gated(activation, gates, unit_of[name])
+
+    copy = rewired(net.graph, list(unit_of), "gated", wrap)
     copy.add_submodule("gates", gates)
-    copy.recompile()
     return copy, gates
 
 

@@ -60,7 +60,11 @@ CALLS: tuple[tuple[Callable[..., object], dict[str, Any], str], ...] = (
     (compiled, {"formats": (TFLITE,), "opset": 18}, "`opset` has no effect here: it is for ONNX"),
     (planned, {"recipe": Recipe(epochs=3)}, "`epochs` has no effect here: it is for a training"),
     (planned, {"threads": 4, "runs": 0}, "`threads` has no effect"),
-    (pruned, {"strength": 0.1}, "`strength` has no effect here: .* slimming, ssl, with `train`"),
+    (
+        pruned,
+        {"strength": 0.1},
+        "`strength` has no effect here: .* slimming, ssl, group-sl, with `train`",
+    ),
     (pruned, {"strength": 0.1, "criterion": "slimming"}, "`strength` has no effect"),
     (pruned, {"options": Pruning(rounds=3)}, "`rounds` has no effect"),
     (pruned, {"limit": 3}, "`limit` has no effect"),
@@ -123,5 +127,6 @@ def test_every_criterion_says_what_it_reads() -> None:
         "random": {"seed"},
         "slimming": {"strength"},
         "ssl": {"strength", "drop_below"},
+        "group-sl": {"strength"},
         "group-fisher": {"every", "labels", "per"},
     }

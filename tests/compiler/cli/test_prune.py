@@ -105,6 +105,20 @@ def test_rounds_with_training_and_a_judge(
     assert len(list(work.glob("*.jsonl"))) == 2  # the scores of both rounds
 
 
+def test_over_parameterised_fine_tuning_ends_in_the_widths_that_were_chosen(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--train", str(images), "--macs", "0.5", "--epochs", "1", "--batch", "8")
+    wide = (*more, "--chain-ratio", "2", "--evaluation", str(images))
+    found = [pruned(capsys, model, tmp_path / str(i), *m) for i, m in enumerate((more, wide))]
+    assert found[0]["pruned"]["widths"] == found[1]["pruned"]["widths"]
+    told = [any("linear chains" in note for note in f["pruned"]["notes"]) for f in found]
+    assert told == [False, True]
+    assert found[1]["compiled"]["max_relative_error"] < 1e-4
+    ms = [f["pruned"]["predicted_ms_after"] for f in found]
+    assert ms[0] == ms[1]
+
+
 def test_steps_of_distillation_move_the_weights(
     model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +173,33 @@ def test_published_iterations_from_the_command_line(
     more = ("--criterion", "hrank", "--one-by-one", "--macs", "0.5", "--multiple", "1")
     pruned(capsys, model, tmp_path / "ones", *some, *more)
     assert list((tmp_path / "ones.work").glob("*/group-1-*/last.pt"))
+
+
+def test_the_growing_penalty_from_the_command_line(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = ("--images", str(images), "--labels", "--epochs", "1", "--batch", "8", "--macs", "0.6")
+    more = ("--criterion", "group-sl", "--round-epochs", "1", "--strength", "0.01")
+    result = pruned(capsys, model, tmp_path / "out", *some, *more)
+    assert result["pruned"]["criterion"] == "group-sl"
+    assert list((tmp_path / "out.work").glob("*/penalty/last.pt"))
+
+
+def test_from_scratch_from_the_command_line(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = ("--train", str(images), "--epochs", "2", "--batch", "8", "--macs", "0.4")
+    some = (*some, "--evaluation", str(images))
+    result = pruned(capsys, model, tmp_path / "B", *some, "--from-scratch", "B")["pruned"]
+    done = result["from_scratch"]
+    assert done.pop("macs_ratio") >= 2.5
+    assert done == {"kind": "B", "epochs": 4, "asked": 2, "images": 24, "start": "fresh"}
+    assert len(result["history"]) == 4
+    assert list((tmp_path / "B.work").glob("*/scratch-B-*/last.pt"))
+    given = ("prune", str(model), *INPUT, *some, "--from-scratch", "E", "--initial", str(model))
+    assert main([*given, "-o", str(tmp_path / "E")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Scratch-E: trained from its initial weights on 24 images for 2 epochs" in said
 
 
 def test_the_report_for_people(
@@ -251,6 +292,8 @@ LOOKS = ("--macs", "0.5", "--images", "{images}")
         (("--macs", "0.5", "--round-epochs", "2"), "--round-epochs has no effect here"),
         (("--macs", "0.5", "--batch", "16"), "--batch has no effect here: it is for a training"),
         (("--macs", "0.5", "--learning-rate", "1"), "--learning-rate has no effect here"),
+        (("--macs", "0.5", "--chain-ratio", "2"), "--chain-ratio has no effect here"),
+        (("--macs", "0.5", "--chain-ratio", "-1"), "--chain-ratio"),
         (("--macs", "0.5", "--seed", "3"), "it is for a training, and --criterion random"),
         (("--macs", "0.5", "--limit", "9"), "--limit has no effect here"),
         (

@@ -81,9 +81,18 @@ def with_norms(tmp_path: Path) -> Path:
 TRAINING = ("--epochs", "1", "--batch", "8", "--learning-rate", "0.01")
 
 
-@pytest.mark.parametrize("method", ["two-stage-dp", "depthshrinker"])
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("two-stage-dp", ()),
+        ("depthshrinker", ()),
+        ("depthshrinker", ("--chain-ratio", "1.5")),
+        ("layer-folding", ()),
+    ],
+)
 def test_a_trained_method_from_the_command_line(
     method: str,
+    more: tuple[str, ...],
     with_norms: Path,
     images: Path,
     tmp_path: Path,
@@ -92,6 +101,7 @@ def test_a_trained_method_from_the_command_line(
     out = tmp_path / "out"
     given = ("--images", str(images), "--train", str(images), "--evaluation", str(images))
     arguments = ("shrink", str(with_norms), *INPUT, *given, "--method", method, *TRAINING)
+    arguments += more
     trials = ("--trial-steps", "1") if method == "two-stage-dp" else ()
     assert main([*arguments, *trials, "--speedup", "1.05", "-o", str(out), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -99,6 +109,7 @@ def test_a_trained_method_from_the_command_line(
     assert shrunk["method"] == method
     assert shrunk["predicted_ms_after"] <= shrunk["predicted_ms_before"] / 1.05
     assert shrunk["judged"]["images"] == 24
+    assert any("linear chains" in note for note in shrunk["notes"]) == bool(more)
     compiled = result["compiled"]
     assert compiled["max_relative_error"] < 1e-4
     # "before" is the network that was given, after its batch norms were folded
@@ -107,6 +118,62 @@ def test_a_trained_method_from_the_command_line(
     work = tmp_path / "out.work"
     assert list(work.glob("*/fine-tuning-*/last.pt"))
     assert len(list(work.glob("*.jsonl"))) == (method == "two-stage-dp")
+
+
+def test_a_threshold_that_nothing_passes_from_the_command_line(
+    with_norms: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No goal is needed; one epoch is too short for α."""
+    given = ("--images", str(images), "--labels", "--method", "layer-folding", *TRAINING)
+    arguments = ("shrink", str(with_norms), *INPUT, *given, "-o", str(tmp_path / "out"))
+    assert main([*arguments]) == EXIT_CODES["usage"]
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "nothing can be folded: α of 0 of" in error
+    assert "give more --search-epochs, or a goal" in error
+
+
+class Residual(nn.Sequential):
+    """Two blocks with a shortcut around each."""
+
+    def __init__(self) -> None:
+        super().__init__(*(nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + super().forward(x)
+
+
+def with_shortcuts() -> nn.Module:
+    return nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), Residual(), nn.ReLU(), Residual(), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)),
+    )
+
+
+def test_practise_from_the_command_line(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Folders of images that are no classes; it goes on where it was stopped."""
+    torch.manual_seed(0)
+    model, out = tmp_path / "net.pth", tmp_path / "out"
+    torch.save(with_shortcuts().state_dict(), model)
+    given = ("--arch", f"{__name__}:with_shortcuts", "--images", str(images), "--speedup", "1.1")
+    given = (*given, "--method", "practise", "--steps", "4", "--learning-rate", "0.01")
+    arguments = ("shrink", str(model), *INPUT, *given, "-o", str(out))
+    assert main([*arguments]) == 0
+    assert "recoverable to a squared error of" in capsys.readouterr().out
+    assert main([*arguments, "--evaluation", str(images), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    scores = [block["score"] for block in result["shrunk"]["choices"]]
+    assert scores == sorted(scores)
+    assert result["shrunk"]["predicted_speedup"] >= 1.1
+    assert result["shrunk"]["judged"]["images"] == 24
+    assert result["compiled"]["max_relative_error"] < 1e-4
+    work = tmp_path / "out.work"
+    assert len(list(work.glob("*/adaptors/last.pt"))) == 1
+    assert len(list(work.glob("*/fine-tuning/last.pt"))) == 1
+    (scores,) = work.glob("*.jsonl")
+    assert len(scores.read_text().splitlines()) == 2
 
 
 def test_closed_form_may_be_trained_afterwards(
@@ -161,12 +228,16 @@ def test_expansion_from_the_command_line(
         ),
         (
             ("--images", "{images}", "--method", "layermerge", "--labels", "--steps", "3"),
-            "--steps belongs to closed-form",
+            "--steps belongs to closed-form and practise",
         ),
         (("--images", "{images}", "--speedup", "1.1", "--jobs", "0"), "--jobs 0"),
         (("--images", "{images}"), "give exactly one of --speedup, --budget-ms"),
         (("--images", "{images}", "--speedup", "0.5"), "--speedup 0.5: give more than 1"),
         (("--images", "{images}", "--speedup", "900"), "cannot be reached"),
+        (
+            ("--images", "{images}", "--method", "practise", "--speedup", "1.1"),
+            "no shortcut leads around what ends here",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -201,10 +272,15 @@ def test_training_that_cannot_start_is_told_at_once(
     [
         (("--method", "layermerge", "--published"), "is the schedule of depthshrinker"),
         (("--method", "depthshrinker", "--published", "--epochs", "3"), "--published sets"),
+        (("--method", "layer-folding", "--published", "--epochs", "3"), "--published sets"),
+        (("--method", "layer-folding", "--per-activation"), "--per-activation has no effect"),
+        (("--method", "layer-folding", "--keep-blocks", "2"), "--keep-block-ratio belong"),
         (("--method", "two-stage-dp", "--search", "random"), "--search has no effect"),
         (("--method", "layermerge", "--alpha", "1.5"), "--alpha has no effect"),
         (("--method", "depthshrinker", "--importance", "loss"), "--importance has no effect"),
         (("--anneal", "0.5"), "--anneal has no effect"),
+        (("--chain-ratio", "2"), "--chain-ratio has no effect"),
+        (("--method", "practise", "--anneal", "0.5"), "--anneal has no effect"),
     ],
 )
 def test_what_belongs_to_other_methods_is_refused(
@@ -214,7 +290,7 @@ def test_what_belongs_to_other_methods_is_refused(
     given: tuple[str, ...],
     message: str,
 ) -> None:
-    labelled = () if given[0] == "--anneal" else ("--labels",)
+    labelled = ("--labels",) if given[0] == "--method" else ()
     arguments = ("shrink", str(model), *INPUT, "--images", str(images), *labelled)
     assert main([*arguments, *given, "--speedup", "1.1"]) == EXIT_CODES["usage"]
     assert message in capsys.readouterr().err

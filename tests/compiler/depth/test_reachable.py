@@ -109,6 +109,7 @@ def chosen_by(
 
     patch.setattr(trained, "tried", reached)
     patch.setattr(trained, "learn", learned)
+    patch.setattr(trained, "learn_alphas", learned)
     patch.setattr(trained._Run, "cost_ms", cost)  # pyright: ignore[reportPrivateUsage]
     patch.setattr(trained, "prepare", prepared)
     given = subject(blocks_of(method)), images(), Random(seed), "fp32", method, goal

@@ -350,7 +350,12 @@ def test_blocks_that_cannot_be_kept() -> None:
         ("two-stage-dp", None, Trained(keep_blocks=1), "belong to the method depthshrinker alone"),
         ("depthshrinker", Goal.speedup(2), Trained(keep_blocks=1), "not several"),
         ("expand", Goal.speedup(2), Trained(), "expand makes nothing faster"),
-        ("magic", None, Trained(), "`method` magic: give one of closed-form, depthshrinker"),
+        (
+            "magic",
+            None,
+            Trained(),
+            "`method` magic: give one of closed-form, practise, depthshrinker",
+        ),
     ],
 )
 def test_what_a_method_cannot_be_asked_for(

@@ -23,6 +23,7 @@ from shrinkc.passes.criteria.base import most_important
 from shrinkc.passes.criteria.cap import CaP, structural_search
 from shrinkc.passes.criteria.channel_pruning import ChannelPruning
 from shrinkc.passes.criteria.fisher_training import fisher_network
+from shrinkc.passes.criteria.group_sl import GroupNorm, group_penalty
 from shrinkc.passes.criteria.magnitude import FilterNorm
 from shrinkc.passes.criteria.shared.channel_costs import memory_per_channel
 from shrinkc.passes.criteria.shared.data import Batch
@@ -114,6 +115,18 @@ def test_slimming_in_a_training() -> None:
         scores = NetworkSlimming().scores(graph, groups)
         sums.append(sum(float(s.sum()) for s in scores.values()))
     assert sums[1] < 0.9 * sums[0]
+
+
+def test_group_sl_in_a_training() -> None:
+    """The smallest channels fall behind the largest of their groups."""
+    means: list[float] = []
+    for strength in (0.0, 0.05):
+        graph = graph_of("residual").float()
+        groups = channel_groups(graph)
+        train(graph, data(), training(Hooks(group_penalty(graph, groups, strength)), 6))
+        scores = GroupNorm().scores(graph, groups)
+        means.append(float(np.mean([float(s.min()) for s in scores.values()])))
+    assert means[1] < 0.7 * means[0]
 
 
 def test_fisher_in_a_training() -> None:

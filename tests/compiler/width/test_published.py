@@ -17,7 +17,8 @@ from torch import Tensor, nn
 import shrinkc
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.goal import Goal
-from shrinkc.compiler.recover.recipe import Recipe
+from shrinkc.compiler.recover.recipe import Recipe, Trainer
+from shrinkc.compiler.train.train import Result
 from shrinkc.compiler.width.allocation import Allocation, Space, UnreachableError, space_of
 from shrinkc.compiler.width.prune import Pruning
 from shrinkc.compiler.width.published.branches import without_branches
@@ -186,3 +187,22 @@ def test_branches_go_behind_the_penalty() -> None:
     assert all(w.after > 0 for w in kept.widths)
     with pytest.raises(InputError, match=r"`drop_below` has no effect here: .* ssl, with"):
         shrinkc.prune(*given, goal=Goal.channels(0.5), drop_below=0.1, criterion="l1")
+
+
+@pytest.mark.parametrize(("criterion", "decays"), [("group-sl", [0.0, 1e-4]), ("ssl", [1e-4] * 2)])
+def test_the_growing_penalty_takes_the_place_of_weight_decay(
+    criterion: str, decays: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, float]] = []
+
+    def fit(trainer: Trainer, model: nn.Module, name: str, *_: Any) -> Result:
+        seen.append((name.partition("-")[0], trainer.recipe.weight_decay))
+        return Result(model, (), 1, 0.0)
+
+    monkeypatch.setattr(Trainer, "fit", fit)
+    options = Pruning(Allocation(multiple=1), recipe=Recipe(epochs=1, batch=8))
+    given = TwoBranches().eval(), X[:1]
+    more: dict[str, Any] = {"criterion": criterion, "train": (X, LABELS), "options": options}
+    shrinkc.prune(*given, goal=Goal.macs(0.5), **more)
+    assert [name for name, _ in seen] == ["penalty", "fine"]
+    assert [decay for _, decay in seen] == decays

@@ -24,6 +24,7 @@ from shrinkc.passes.criteria.cap import CaP
 from shrinkc.passes.criteria.channel_pruning import ChannelPruning
 from shrinkc.passes.criteria.dropnet import DropNet
 from shrinkc.passes.criteria.group_fisher import GroupFisher
+from shrinkc.passes.criteria.group_sl import GroupNorm
 from shrinkc.passes.criteria.hrank import HRank
 from shrinkc.passes.criteria.magnitude import FilterNorm
 from shrinkc.passes.criteria.shared.data import Batch
@@ -65,7 +66,8 @@ NETWORKS = {
     },
 }
 CRITERIA: list[Criterion] = [
-    *(FilterNorm(1), FilterNorm(2), NetworkSlimming(), SSL(), HRank(batches())),
+    *(FilterNorm(1), FilterNorm(2), NetworkSlimming(), SSL(), GroupNorm()),
+    HRank(batches()),
     *(DropNet(batches()), ChannelPruning(batches()), CaP(batches())),
     *(GroupFisher(batches()), GroupFisher(batches(), cost="flops")),
 ]

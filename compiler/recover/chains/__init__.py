@@ -1,0 +1,1 @@
+"""Linear chains beside layers: trained, then merged back."""
