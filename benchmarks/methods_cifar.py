@@ -7,17 +7,18 @@ Methods that shrink width are asked for half the MACs, and for an fp32 file that
 1.5 times as fast here (TFLite, one thread, in turns with the original); those that shrink depth for
 int8 files 1.5 and 2 times as fast as the original's int8 file. Every method trains on the same
 images for the same number of epochs, all its trainings together, with labels and the original as
-teacher; trials of single options, and networks that a search judges, come beside, and `minutes`
-holds them. A method runs at each of three learning rates, 2,000 other training images choose its
-own, with the first seed, and the 10,000 test images judge that one network alone: in PyTorch, and
-as an int8 file. With --venvs Torch-Pruning is beside them.
+teacher; controls from scratch have labels alone, and Scratch-B trains longer, as it is defined.
+Trials of single options, and networks that a search judges, come beside, and `minutes` holds them.
+"+ chains" is over-parameterised in the last training. A method runs at each of three learning
+rates, 2,000 other training images choose its own, with the first seed, and the 10,000 test images
+judge that one network alone: in PyTorch, and as an int8 file. With --venvs Torch-Pruning is beside
+them.
 
-`short` is what three hours of two cores are about enough for per network, `published` is as long as
-papers train, `trial` shows in minutes that all of it works. The cheapest rows are made first, one
-after the other; --only chooses methods, networks and goals. What is made is kept in
-out/methods_cifar, which can be carried to another machine: a run that was stopped, by Ctrl-C or
-after --minutes, shows the rows that it has, and goes on when it is started again. Started twice,
-two runs share the rows. A method that fails is a row with its reason; --again tries it once more.
+`short` is for two cores, `published` is as long as papers train, `trial` shows in minutes that all
+of it works. The cheapest rows are made first, one after the other; --only chooses methods, networks
+and goals. What is made is kept in out/methods_cifar: a run that was stopped, by Ctrl-C or after
+--minutes, shows the rows that it has, and goes on when it is started again. Started twice, two runs
+share the rows. A method that fails is a row with its reason; --again tries it once more.
 """
 
 from __future__ import annotations
@@ -49,11 +50,14 @@ from shrinkc.compiler.cost.keys import macs
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.measure.speedup import host_file, speedup_of
 from shrinkc.compiler.model_file.file import load_model_file, save_model
-from shrinkc.compiler.support.disk.lock import alone_in
+from shrinkc.compiler.support.disk.lock import alone_in, locked
 from shrinkc.compiler.support.text import named, one_line
 from shrinkc.errors import InputError, ShrinkcError
 
 RATES = (0.005, 0.02, 0.05)
+
+
+DAY_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ class Point:
         length, aim = LENGTHS[self.run.length], self.aim
         named = {"network": self.network, "by": self.row.by, "method": self.row.method}
         asked = {"goal": aim.name, "precision": aim.precision, "seed": self.seed}
-        return {**named, **asked, "epochs": length.epochs, "images": length.images}
+        epochs = {"epochs": length.epochs} if self.row.equal else {}
+        return {**named, **asked, **epochs, "images": length.images}
 
     def place(self, kind: str, name: str) -> Path:
         return self.run.folder(self.network) / kind / name
@@ -219,8 +224,9 @@ def points(run: Run, seeds: int, only: set[str]) -> list[Point]:
 def worked(run: Run, wanted: list[Point]) -> None:
     """One after the other; what another run is at is left to it."""
     for network in dict.fromkeys(point.network for point in wanted):
-        with ExitStack() as stack:
-            stack.enter_context(alone_in(run.folder(network)))
+        folder = run.folder(network)
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / "base.lock", folder, wait_s=DAY_S):
             run.base(network)
     for point in wanted:
         with ExitStack() as stack:

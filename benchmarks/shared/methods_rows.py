@@ -7,7 +7,7 @@ trained network. What it trains before its last training comes out of the same n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.measure.speedup import measuring
 from shrinkc.compiler.recover.recipe import Recipe, trainer_for
-from shrinkc.compiler.support.choices import DepthMethod, Precision
+from shrinkc.compiler.support.choices import DepthMethod, Precision, Scratch
 from shrinkc.compiler.support.journal import digest_of
 from shrinkc.compiler.support.progress import Terminal
 from shrinkc.compiler.support.text import counted
@@ -38,6 +38,7 @@ from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
 
 MULTIPLE = 4  # channels, of which layers have 16 and more
+CHAINS = 1.0  # hidden channels, over inputs
 ROUNDS = 5  # of pruning and training in turn, at most
 PEER = Peer("torch-pruning", "prune_cifar", "")
 
@@ -144,6 +145,7 @@ class Width:
     looks  at images, for scores, compensation or a search
     learns in a training of its own, before the last one
     turns  pruning and training in turn: "rounds" or one group after the other
+    chains hidden channels of chains beside what was pruned, over inputs, in the last training
     more   arguments of `shrinkc.prune`
     """
 
@@ -153,6 +155,8 @@ class Width:
     turns: Literal["rounds", "groups"] | None = None
     search: str | None = None
     every: bool = False
+    chains: float = 0.0
+    scratch: Scratch | None = None
     allocation: Mapping[str, Any] = field(default_factory=dict[str, Any])
     more: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -174,7 +178,8 @@ class Width:
             options=Pruning(
                 Allocation(multiple=MULTIPLE, **self.allocation),
                 rounds=times + 1 if self.turns == "rounds" else 1,
-                recipe=given.recipe(each * times, each or None),
+                recipe=given.recipe(each * times, each or None, chain_ratio=self.chains),
+                from_scratch=self.scratch,
                 one_by_one=self.turns == "groups",
             ),
             folder=given.folder,
@@ -206,18 +211,26 @@ class Width:
 
 @dataclass(frozen=True)
 class Depth:
-    """By `shrinkc.shrink`. `learns` what goes before the last training; `tries` every option for a
-    few steps; `options` are of `Trained`, `more` arguments of `shrinkc.shrink`."""
+    """By `shrinkc.shrink`.
+
+    learns   what goes, in a training before the last one
+    tries    every option for a few steps; `mimics`: features, for as many
+    chains   as of Width
+    options  of `Trained`; `more`: arguments of `shrinkc.shrink`
+    """
 
     method: DepthMethod
     learns: bool = False
     tries: bool = False
+    mimics: bool = False
+    chains: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     more: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __call__(self, given: Assignment) -> fx.GraphModule:
         length = given.length
-        steps = {"steps": length.trial_steps} if self.tries else {}
+        steps = {"steps": length.trial_steps}
+        tried, mimicked = (steps if asked else {} for asked in (self.tries, self.mimics))
         spent = (length.choosing, length.choosing) if self.learns else ()
         shrunk = shrinkc.shrink(
             given.base,
@@ -227,10 +240,11 @@ class Depth:
             method=self.method,
             images=tensors(given.looked),
             train=tensors(given.train),
-            options=Trained(given.recipe(*spent, **steps), **self.options),
+            options=Trained(given.recipe(*spent, chain_ratio=self.chains, **tried), **self.options),
             runs=0,
             folder=given.folder,
             progress=True,
+            **mimicked,
             **self.more,
         )
         return shrunk.graph_module
@@ -284,13 +298,15 @@ class TorchPruning:
 
 @dataclass(frozen=True)
 class Row:
-    """`cost`: of its choosing, in trainings; the cheapest rows are made first."""
+    """`cost`: of its choosing, in trainings; the cheapest rows are made first. `equal`: it trains for
+    as many epochs as all others."""
 
     method: str
     of: Literal["width", "depth"]
     make: Callable[[Assignment], fx.GraphModule]
     cost: int = 0
     by: str = "ours"
+    equal: bool = True
 
 
 SHORTCUTS = {"drop_below": 1e-3}
@@ -302,6 +318,7 @@ WIDTH = (
     Row("Pruning Filters", "width", Width(looks=True, allocation={"kind": "sensitivity"}), 1),
     Row("Network Slimming", "width", Width("slimming", learns=True), 1),
     Row("SSL", "width", Width("ssl", learns=True, more=SHORTCUTS), 1),
+    Row("DepGraph's group sparsity", "width", Width("group-sl", learns=True), 1),
     Row("Channel Pruning", "width", Width("he", looks=True, more={"in_order": True}), 1),
     Row("He 2017, measured", "width", Width("he", looks=True, allocation=MEASURED), 1),
     Row("CaP", "width", Width("cap", looks=True, allocation={"kind": "search"}), 2),
@@ -335,6 +352,13 @@ DEPTH = (
         *("DepthShrinker, uniform blocks", "depth"),
         Depth("depthshrinker", options={"search": "uniform"}),
     ),
+    Row(
+        *("DepthShrinker, annealed", "depth"),
+        Depth("depthshrinker", learns=True, options={"anneal": 0.5}),
+        cost=1,
+    ),
+    Row("Layer Folding", "depth", Depth("layer-folding", learns=True), 1),
+    Row("Practise", "depth", Depth("practise", mimics=True), 2),
     Row("layer pruning", "depth", Depth("layer-pruning", tries=True), 2),
     Row("LayerMerge", "depth", Depth("layermerge", tries=True), 3),
     Row("two-stage DP", "depth", Depth("two-stage-dp", tries=True), 4),
@@ -345,7 +369,19 @@ THEIRS = (
     Row("group_sl", "width", TorchPruning("group-sl", sparse=True), 1, PEER.name),
     Row("group_sl, uniform", "width", TorchPruning("group-sl-uniform", sparse=True), 1, PEER.name),
 )
-# Rethinking's controls, trained from scratch in the shapes that rows of WIDTH end in, go here:
-# `Width(…, more={"from_scratch": "E"})` and "B", once `shrinkc.prune` takes it.
-CONTROLS: tuple[Row, ...] = ()
-ROWS = (*WIDTH, *DEPTH, *THEIRS, *CONTROLS)
+CONTROLS = (  # Rethinking's, in the shapes that these methods end in
+    Row("L1, Scratch-E", "width", Width(scratch="E")),
+    Row("L1, Scratch-B", "width", Width(scratch="B"), equal=False),
+    Row("UCP + MSEB, Scratch-E", "width", Width("mseb", learns=True, scratch="E"), 1),
+)
+
+
+def chained(row: Row) -> Row:
+    """The same with an over-parameterised last training, which takes some times as long."""
+    assert isinstance(row.make, Width | Depth)
+    make = replace(row.make, chains=CHAINS)
+    return replace(row, method=f"{row.method} + chains", make=make, cost=row.cost + 3)
+
+
+OURS = (*WIDTH, *DEPTH)
+ROWS = (*OURS, *THEIRS, *CONTROLS, *map(chained, OURS))

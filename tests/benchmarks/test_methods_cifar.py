@@ -18,7 +18,19 @@ from training_examples import images
 
 from benchmarks import methods_cifar
 from benchmarks.shared import cifar, methods_run, results, tuning_cifar
-from benchmarks.shared.methods_rows import AIMS, ROWS, Aim, Assignment, Length, Row, Width
+from benchmarks.shared.methods_rows import (
+    AIMS,
+    CONTROLS,
+    DEPTH,
+    ROWS,
+    WIDTH,
+    Aim,
+    Assignment,
+    Length,
+    Row,
+    Width,
+    chained,
+)
 from benchmarks.shared.methods_run import Network
 from benchmarks.shared.tuning_cifar import deployed
 from shrinkc.compiler.cost.keys import macs
@@ -200,8 +212,11 @@ def trained(method: Row, aim: Aim, folder: Path) -> results.Row:
     return methods_cifar.attempt(lambda: point.train(0.005))
 
 
+CHAINED = [chained(row) for row in (WIDTH[1], DEPTH[2])]
+
+
 @pytest.mark.usefixtures("bench")
-@pytest.mark.parametrize("method", [r for r in ROWS if r.by == "ours"], ids=lambda r: r.method)
+@pytest.mark.parametrize("method", [*WIDTH, *DEPTH, *CONTROLS, *CHAINED], ids=lambda r: r.method)
 def test_every_method_runs_as_it_is_asked_for(
     method: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,7 +234,7 @@ def test_every_method_runs_as_it_is_asked_for(
 
 @pytest.mark.usefixtures("bench")
 def test_more_trainings_than_epochs_are_refused(tmp_path: Path) -> None:
-    (hrank,) = (one for one in ROWS if one.method == "HRank")
+    (hrank,) = (one for one in WIDTH if one.method == "HRank")
     assert "behind each of 3 groups, in 1 epoch" in trained(hrank, HALF, tmp_path)["failure"]
 
 
