@@ -298,8 +298,8 @@ class TorchPruning:
 
 @dataclass(frozen=True)
 class Row:
-    """`cost`: of its choosing, in trainings; the cheapest rows are made first. `equal`: it trains for
-    as many epochs as all others."""
+    """`cost`: of its choosing, in trainings, for the cheapest rows are made first; `equal`: whether
+    it trains for as many epochs as all others."""
 
     method: str
     of: Literal["width", "depth"]
