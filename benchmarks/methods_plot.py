@@ -33,7 +33,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         original = next(r for r in rows if r["network"] == network and r["method"] == "original")
         before = 100 * original["top1" if precision == "fp32" else "top1_int8"]
         axes[index, 0].axvline(before, color=PALE, linewidth=1)
-        axes[index, 0].set_title(f"{network}, {goal}: top-1 in {precision}, %", loc="left")
+        title = f"{network}, {goal}: top-1 in {precision}, %"
+        axes[index, 0].set_title(title, loc="left", fontsize=9, color=INK)
         _lines(axes[index, 0], ranked[index])
     figure.savefig(path, dpi=125)
 
@@ -64,7 +65,6 @@ def _lines(axes: Any, lines: Sequence[Line]) -> None:
     axes.set_yticks(range(len(lines)), labels)
     axes.set_ylim(-0.7, len(lines) - 0.3)
     axes.tick_params(colors=INK, labelsize=8, length=0)
-    axes.title.set(fontsize=9, color=INK)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(PALE)
     axes.grid(color=GRID, linewidth=0.8)
