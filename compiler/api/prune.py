@@ -190,9 +190,8 @@ def prune(
         model, inputs: as of `compile`.
         goal: Goal.macs, Goal.params, Goal.channels; with a target Goal.speedup, Goal.budget_ms.
         keep: instead of a goal: channel group → share of its channels that stays.
-        criterion: "l1", "l2", "slimming", "ssl", "group-sl", "random", "equal"; with images
-            "hrank", "dropnet", "cap", "he"; with labels "group-fisher", "mseb"; or an object of
-            one's own.
+        criterion: "l1", "l2", "random", "equal"; with images "hrank", "dropnet", "cap", "he"; with
+            labels "slimming", "ssl", "group-sl", "group-fisher", "mseb"; or an object of one's own.
         target: a latency table's name or folder, or "host"; None: no files are made.
         images: for criteria and compensation, which see `limit` of them, and for int8.
         labels: class folders of `images` are labels, trained on with `epochs`; a tensor's are used.

@@ -132,8 +132,7 @@ def shrink(
         goal: Goal.speedup, Goal.budget_ms; None where `options` say how many blocks stay
             (depthshrinker), for expand, and where layer-folding's threshold says what goes.
         method: "closed-form" and "practise" need no labels; "depthshrinker", "two-stage-dp",
-            "layermerge", "layer-folding", "layer-pruning", "expand" learn from them
-            (depth/trained.py).
+            "layermerge", "layer-folding", "layer-pruning", "expand" learn (depth/trained.py).
         train: images to train on, labelled by class folders.
         labels: train on `images`, whose class folders are labels, in place of `train`.
         evaluation: other images, to judge on; labels give top-1.

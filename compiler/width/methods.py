@@ -16,13 +16,13 @@ from shrinkc.passes.criteria.cap import CAP
 from shrinkc.passes.criteria.channel_pruning import HE
 from shrinkc.passes.criteria.dropnet import DROPNET
 from shrinkc.passes.criteria.group_fisher import GROUP_FISHER
-from shrinkc.passes.criteria.group_sl import GROUP_SL
 from shrinkc.passes.criteria.hrank import HRANK
 from shrinkc.passes.criteria.magnitude import EQUAL, L1, L2, RANDOM
-from shrinkc.passes.criteria.mseb import MSEB_SPEC
-from shrinkc.passes.criteria.slimming import SLIMMING
 from shrinkc.passes.criteria.spec import CriterionSpec, Given
-from shrinkc.passes.criteria.ssl import STRUCTURED_SPARSITY
+from shrinkc.passes.criteria.trained.group_sl import GROUP_SL
+from shrinkc.passes.criteria.trained.mseb import MSEB_SPEC
+from shrinkc.passes.criteria.trained.slimming import SLIMMING
+from shrinkc.passes.criteria.trained.ssl import STRUCTURED_SPARSITY
 
 CRITERIA: tuple[CriterionSpec, ...] = (
     L1,

@@ -132,7 +132,7 @@ class Pruner:
             epochs, name = counted(asked.score_epochs, "epoch"), asked.spec.name
             found += (f"scored by {name} in a training of its own, {epochs}",)
         if scratch is not None:
-            return (*found, str(scratch), *recipe.batch_notes(images))
+            return (*found, str(scratch), *recipe.notes(images))
         trained = f"trained for {counted(recipe.epochs, 'epoch')} on {counted(images, 'image')}"
         return (*found, said, trained, *recipe.notes(images))
 

@@ -172,7 +172,6 @@ def prune(
 
     Without --target nothing is compiled: --out holds model.safetensors, for shrinkc compile.
     """
-
     judged = asked_of(task, metric, output_weights)
     asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, judged)
     reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)

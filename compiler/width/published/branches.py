@@ -9,7 +9,7 @@ from torch import fx
 
 from shrinkc.passes.analysis.linear.spans import Span, find_spans
 from shrinkc.passes.base import copy_graph
-from shrinkc.passes.criteria.ssl import zero_layers
+from shrinkc.passes.criteria.trained.ssl import zero_layers
 from shrinkc.passes.merge.replace_span import DropSpan
 
 MAX_NODES = 64  # of a span whose batch norms are not folded

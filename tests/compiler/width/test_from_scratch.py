@@ -181,6 +181,11 @@ def test_every_way_to_choose_channels(criterion: str, more: dict[str, Any]) -> N
     assert sum(w.after for w in found.widths) < sum(w.before for w in found.widths)
 
 
+def test_chains_belong_to_a_fine_tuning() -> None:
+    with pytest.raises(InputError, match=r"`chain_ratio` has no effect .* fine-tuned"):
+        pruned("E", options=replace(options("E"), recipe=replace(RECIPE, chain_ratio=1.0)))
+
+
 def test_what_is_said_of_it() -> None:
     done = FromScratch("B", 16, 10, 1.574, 1000, "fresh")
     assert str(done) == (

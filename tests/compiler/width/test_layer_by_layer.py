@@ -23,11 +23,11 @@ from shrinkc.passes.criteria.base import most_important
 from shrinkc.passes.criteria.cap import CaP, structural_search
 from shrinkc.passes.criteria.channel_pruning import ChannelPruning
 from shrinkc.passes.criteria.fisher_training import fisher_network
-from shrinkc.passes.criteria.group_sl import GroupNorm, group_penalty
 from shrinkc.passes.criteria.magnitude import FilterNorm
 from shrinkc.passes.criteria.shared.channel_costs import memory_per_channel
 from shrinkc.passes.criteria.shared.data import Batch
-from shrinkc.passes.criteria.slimming import NetworkSlimming, slimming_penalty
+from shrinkc.passes.criteria.trained.group_sl import GroupNorm, group_penalty
+from shrinkc.passes.criteria.trained.slimming import NetworkSlimming, slimming_penalty
 
 
 def images(count: int = 12, batches: int = 2) -> list[Batch]:

@@ -15,7 +15,13 @@ from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.channels.slice_channels import SliceChannels
-from shrinkc.passes.criteria.group_sl import GROUP_SL, GroupNorm, coupled, group_penalty, growth
+from shrinkc.passes.criteria.trained.group_sl import (
+    GROUP_SL,
+    GroupNorm,
+    coupled,
+    group_penalty,
+    growth,
+)
 
 
 def chain() -> fx.GraphModule:

@@ -14,8 +14,8 @@ from torch import Tensor, fx, nn
 from shrinkc.compiler.capture import capture
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
-from shrinkc.passes.criteria.mseb import MSEB, MSEB_SPEC, Excitation, with_excitations
 from shrinkc.passes.criteria.spec import Given, Teaching
+from shrinkc.passes.criteria.trained.mseb import MSEB, MSEB_SPEC, Excitation, with_excitations
 
 
 def test_a_block_of_many_and_of_few_channels() -> None:

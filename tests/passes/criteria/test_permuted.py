@@ -24,12 +24,12 @@ from shrinkc.passes.criteria.cap import CaP
 from shrinkc.passes.criteria.channel_pruning import ChannelPruning
 from shrinkc.passes.criteria.dropnet import DropNet
 from shrinkc.passes.criteria.group_fisher import GroupFisher
-from shrinkc.passes.criteria.group_sl import GroupNorm
 from shrinkc.passes.criteria.hrank import HRank
 from shrinkc.passes.criteria.magnitude import FilterNorm
 from shrinkc.passes.criteria.shared.data import Batch
-from shrinkc.passes.criteria.slimming import NetworkSlimming
-from shrinkc.passes.criteria.ssl import SSL
+from shrinkc.passes.criteria.trained.group_sl import GroupNorm
+from shrinkc.passes.criteria.trained.slimming import NetworkSlimming
+from shrinkc.passes.criteria.trained.ssl import SSL
 
 Order = npt.NDArray[np.int64]
 

@@ -16,13 +16,13 @@ from shrinkc.compiler.width.methods import as_published
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import channel_groups
 from shrinkc.passes.criteria.base import above, lowest, uniform
-from shrinkc.passes.criteria.slimming import (
+from shrinkc.passes.criteria.trained.slimming import (
     SLIMMING,
     NetworkSlimming,
     authors_strength,
     slimming_penalty,
 )
-from shrinkc.passes.criteria.ssl import SSL, ssl_penalty, zero_layers, zero_shapes
+from shrinkc.passes.criteria.trained.ssl import SSL, ssl_penalty, zero_layers, zero_shapes
 
 
 def scaled(*gammas: list[float]) -> fx.GraphModule:

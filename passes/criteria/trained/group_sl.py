@@ -30,7 +30,7 @@ from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import ChannelGroup, Groups, ParameterSlice
 from shrinkc.passes.criteria.base import Scores
 from shrinkc.passes.criteria.spec import CriterionSpec
-from shrinkc.passes.criteria.ssl import channel_squares
+from shrinkc.passes.criteria.trained.ssl import channel_squares
 
 ALPHA = 4.0  # γ is from 1 to 2^ALPHA
 STRENGTH = 5e-4  # of the authors' code

@@ -1,0 +1,1 @@
+"""Criteria that ask for a training of their own before they score."""
