@@ -54,7 +54,7 @@ from shrinkc.compiler.support.disk.lock import alone_in, locked
 from shrinkc.compiler.support.text import named, one_line
 from shrinkc.errors import InputError, ShrinkcError
 
-RATES = (0.005, 0.02, 0.05)
+RATES = (0.002, 0.01, 0.05)
 
 
 DAY_S = 24 * 3600.0
@@ -332,7 +332,7 @@ def cells(key: tuple[str, ...], rows: list[results.Row]) -> tuple[str, ...]:
         *(*first, spread([row["macs"] for row in there], 1, "")),
         *(*of("fp32"), *of("int8")),
         f"{there[0]['learning_rate']:g}",
-        f"{median(row['seconds'] for row in there) / 60:.0f}",
+        f"{median(row['seconds'] for row in there) / 60:.1f}",
     )
 
 

@@ -30,7 +30,7 @@ OUT = ROOT / "out" / "methods_cifar"
 LOOKED = 1000  # images, of those that no training sees but that of the base
 LENGTHS = {
     "trial": Length(("resnet20",), 2000, 2, 1, 64, 2, 8, 1, base=0.02),
-    "short": Length(("resnet20", "inverted"), 10_000, 3, 1, 64, 15, 60, 1),
+    "short": Length(("resnet20", "inverted"), 5000, 3, 1, 32, 15, 60, 1),
     "published": Length(("resnet56", "resnet20", "inverted"), 47_000, 200, 100, 128, 367, None, 25),
 }
 
