@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 from numpy import polyfit
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from benchmarks.closed_form import HostOperators
 from benchmarks.shared import cifar, results
@@ -55,7 +55,7 @@ from shrinkc.compiler.depth.trained import (
 from shrinkc.compiler.formats.tflite import TfliteRunner
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.measure.bench import bench
-from shrinkc.compiler.measure.speedup import Measuring, host_file, measuring, speedup_of
+from shrinkc.compiler.measure.speedup import Measuring, measuring, speedup_of
 from shrinkc.compiler.pipeline.deployed import Network, network
 from shrinkc.compiler.pipeline.run import run_exact_passes
 from shrinkc.compiler.recover.distil import Tuning
@@ -79,7 +79,6 @@ PRECISION = "int8"
 EPOCHS, SEARCH_EPOCHS, STEPS = 3, 1, 15
 RATE = 0.05
 MULTIPLE = 4  # channels of uniform widths
-CALIBRATION = 100
 CONTROL = [1.5]  # speedups of the control from scratch
 BY_PLAN = {method.name: method for method in TRAINED_METHODS}
 METHODS = (*BY_PLAN, "closed-form", "uniform-width", "from-scratch")
@@ -118,7 +117,7 @@ def time_whole(net: Network, seen: Images) -> None:
     (cifar.OUT / "line.json").unlink(missing_ok=True)
     prices = table()
     graphs = [net.folded, *_samples(net, prices)]
-    runs = [TfliteRunner(int8_file(graph, seen), 1) for graph in graphs]
+    runs = [TfliteRunner(cifar.int8_file(graph, seen), 1) for graph in graphs]
     whole = [median(t.times_ms) for t in bench(runs, runs=1500, warmup=200, max_seconds=60)]
     alone = [predicted_ms(graph, prices, PRECISION) for graph in graphs]
     weights = [1 / ms for ms in whole]  # relative errors count
@@ -172,7 +171,7 @@ def by_plan(
 
 def measured(original: fx.GraphModule, seen: Images) -> Measuring:
     before_ms = predicted_ms(original, table(), PRECISION)
-    return measuring(original, before_ms, PRECISION, calibration(seen))
+    return measuring(original, before_ms, PRECISION, cifar.calibration(seen))
 
 
 def closed_form(
@@ -256,26 +255,6 @@ def from_scratch(graph: fx.GraphModule, seen: Images, speedup: float, seed: int)
 # --- measuring -----------------------------------------------------------------------------------
 
 
-def calibration(seen: Images) -> list[tuple[Tensor, ...]]:
-    places = range(0, len(seen), len(seen) // CALIBRATION)
-    return [(seen.inputs(seen.pixels[i][None]),) for i in places]
-
-
-def int8_file(graph: fx.GraphModule, seen: Images) -> bytes:
-    return host_file(graph, PRECISION, calibration(seen))
-
-
-def top1_of_file(model: bytes, test: Images) -> float:
-    run = TfliteRunner(model, 1)
-    right = 0
-    assert test.labels is not None
-    for start in range(0, len(test), 500):
-        x = test.inputs(test.pixels[start : start + 500]).permute(0, 2, 3, 1).contiguous().numpy()
-        for row, label in zip(x, test.labels[start : start + 500].tolist(), strict=True):
-            right += int(run.run([row[None]])[0].argmax()) == label
-    return right / len(test)
-
-
 def job(
     model: nn.Module, data: Path, method: str, seed: int, speedups: list[float]
 ) -> list[dict[str, Any]]:
@@ -312,7 +291,7 @@ def _point(
         case _:
             shrunk, more = by_plan(graph, seen, BY_PLAN[method], speedup, seed)
     seconds = time.monotonic() - started
-    before, after = int8_file(original, seen), int8_file(shrunk, seen)
+    before, after = cifar.int8_file(original, seen), cifar.int8_file(shrunk, seen)
     row: dict[str, Any] = {
         "method": method,
         "asked_speedup": speedup,
@@ -321,7 +300,7 @@ def _point(
         / predicted_ms(shrunk, table(), PRECISION),
         "speedup": speedup_of(before, after),
         "top1": evaluate(shrunk, test).top1,
-        "top1_int8": top1_of_file(after, test),
+        "top1_int8": cifar.top1_of_file(after, test),
         "seconds": seconds,
         **more,
     }
@@ -342,8 +321,8 @@ def main() -> None:
     graph = cifar.captured(model)
     seen, test = cifar.images(arguments.data)
     net = network(graph)
-    file = int8_file(net.folded, seen)
-    original = {"top1": evaluate(net.folded, test).top1, "top1_int8": top1_of_file(file, test)}
+    top1_int8 = cifar.top1_of_file(cifar.int8_file(net.folded, seen), test)
+    original = {"top1": evaluate(net.folded, test).top1, "top1_int8": top1_int8}
     if arguments.done:
         rows = [json.loads(path.read_text()) for path in sorted(KEPT.glob("*.json"))]
         _written(original, rows)

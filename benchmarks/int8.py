@@ -29,6 +29,7 @@ from torch import Tensor, fx, nn
 from benchmarks.closed_form import calibration, folded
 from benchmarks.shared import cifar, results
 from benchmarks.shared.common import add_data_argument, print_table
+from benchmarks.shared.inverted_cifar import CLASSES, Block, conv_layers
 from benchmarks.shared.mobilenet_v2 import IMAGES, images
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.goal import Goal
@@ -112,13 +113,13 @@ def merged(data: Path) -> Case:
 
 def cifar_case(data: Path) -> Case:
     """MobileNetV2's blocks with batch norm, as `IR_WEIGHTS` has them in order."""
-    layers, channels = [*cifar._layers(3, 16, 3)], 16
+    layers, channels = [*conv_layers(3, 16, 3)], 16
     for expansion, outputs, count, stride in IR_STAGES:
         for index in range(count):
-            layers.append(cifar.Block(channels, outputs, stride if index == 0 else 1, expansion))
+            layers.append(Block(channels, outputs, stride if index == 0 else 1, expansion))
             channels = outputs
-    layers += cifar._layers(channels, IR_HEAD, 1)
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(IR_HEAD, cifar.CLASSES)]
+    layers += conv_layers(channels, IR_HEAD, 1)
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(IR_HEAD, CLASSES)]
     model = nn.Sequential(*layers)
     state = torch.load(data / IR_WEIGHTS, map_location="cpu", weights_only=True)
     model.load_state_dict(dict(zip(model.state_dict(), state.values(), strict=True)))

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from benchmarks.cifar_depth import recipe, top1_of_file
+from benchmarks.cifar_depth import recipe
 from benchmarks.plan import file_of
 from benchmarks.prune_accuracy import Row, kept, points
 from benchmarks.shared import cifar, results
@@ -90,8 +90,8 @@ def point(data: Path, name: str, speedup: float, seed: int) -> Row:
         "precision": plan.precision,
         "steps": len(plan.steps),
         "speedup": speedup_of(host_file(plans.original, "fp32", ()), after),
-        "original_top1": top1_of_file(host_file(plans.original, "fp32", ()), test),
-        "top1": top1_of_file(after, test),
+        "original_top1": cifar.top1_of_file(host_file(plans.original, "fp32", ()), test),
+        "top1": cifar.top1_of_file(after, test),
         **({"promised_drop": plan.promise.drop} if plan.promise else {}),
         "seconds": seconds,
     }

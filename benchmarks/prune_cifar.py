@@ -71,7 +71,7 @@ from shrinkc.passes.criteria.spec import Given
 OUT = ROOT / "out" / "prune_cifar"
 STATE = OUT / "base.pt"  # for the peer
 NETWORKS, TUNED = OUT / "networks", OUT / "tuned"
-PEER = Peer("torch-pruning", "prune_resnet_cifar", "")
+PEER = Peer("torch-pruning", "prune_cifar", "")
 PEERS = ("l1", "l1-uniform", "group-norm", "group-norm-uniform")
 FITTED = ("l1 fitted", "group-fisher fitted", "group-fisher fitted measured", "he measured")
 PENALTIES = ("slimming penalty", "ssl penalty")
@@ -241,7 +241,7 @@ def random_weights(graph: fx.GraphModule, seed: int) -> fx.GraphModule:
 def peers(bench: Bench, point: Point, venvs: Path) -> fx.GraphModule:
     """Torch-Pruning's."""
     folder = OUT / PEER.name / point.name
-    by_peer(PEER, venvs, folder, str(STATE), point.name)
+    by_peer(PEER, venvs, folder, "resnet56", str(STATE), point.name)
 
     def cost(model: nn.Module) -> float:
         if point.goal == "macs":

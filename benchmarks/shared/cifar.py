@@ -10,19 +10,21 @@ below those on the original images.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, fx, nn
 
 from benchmarks.shared.common import ROOT, add_data_argument
+from benchmarks.shared.inverted_cifar import ir_net
 from shrinkc.compiler.capture import capture
+from shrinkc.compiler.formats.tflite import TfliteRunner
 from shrinkc.compiler.images.augment import Augmentation, RandomCrop
 from shrinkc.compiler.images.cache import Reading, load_images
 from shrinkc.compiler.images.decoded import Data, Images
 from shrinkc.compiler.images.files import find_images
 from shrinkc.compiler.images.preprocessing import preprocessing_for
+from shrinkc.compiler.measure.speedup import host_file
 from shrinkc.compiler.support.progress import Terminal
 from shrinkc.compiler.train.settings.config import Keeping, Training, Validation
 from shrinkc.compiler.train.settings.losses import Labels
@@ -33,51 +35,9 @@ from shrinkc.compiler.train.train import train
 OUT = ROOT / "out" / "cifar"
 IMAGES = Path("images/cifar10_jpeg")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CLASSES, SIZE = 10, 32
+SIZE = 32
 EPOCHS, BATCH, RATE, DECAY = 16, 128, 0.2, 5e-4  # of the base network
-STEM, HEAD = 16, 160
-# Expansion, channels, blocks, stride of the first.
-STAGES = ((1, 16, 1, 1), (6, 24, 4, 2), (6, 40, 3, 2))
-
-
-class Block(nn.Module):
-    """An inverted residual (Sandler et al., 2018)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        self.residual = stride == 1 and inputs == outputs
-        layers = list(_layers(inputs, hidden, 1)) if expansion > 1 else []
-        layers += _layers(hidden, hidden, 3, stride, hidden)
-        layers += [nn.Conv2d(hidden, outputs, 1, bias=False), nn.BatchNorm2d(outputs)]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x) if self.residual else self.layers(x)
-
-
-def _layers(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
-) -> Iterator[nn.Module]:
-    yield nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-    yield nn.BatchNorm2d(outputs)
-    yield nn.ReLU6()
-
-
-def ir_net() -> nn.Sequential:
-    """(N, 3, 32, 32) → (N, 10) logits. A factory for `--arch`."""
-    blocks: list[nn.Module] = []
-    channels = STEM
-    for expansion, outputs, count, stride in STAGES:
-        for index in range(count):
-            blocks.append(Block(channels, outputs, stride if index == 0 else 1, expansion))
-            channels = outputs
-    return nn.Sequential(
-        *_layers(3, STEM, 3, 2),
-        *blocks,
-        *_layers(channels, HEAD, 1),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(HEAD, CLASSES)),
-    )
+CALIBRATION = 100  # images
 
 
 def captured(model: nn.Module) -> fx.GraphModule:
@@ -97,6 +57,28 @@ def images(data: Path) -> tuple[Images, Images]:
 
 def augmented(chosen: Images) -> Data:
     return Data(chosen, Augmentation(RandomCrop(4), flip=True))
+
+
+def calibration(seen: Images) -> list[tuple[Tensor, ...]]:
+    """What int8 files are calibrated on: some of the images, one at a time."""
+    places = range(0, len(seen), max(1, len(seen) // CALIBRATION))
+    return [(seen.inputs(seen.pixels[i][None]),) for i in places]
+
+
+def int8_file(graph: fx.GraphModule, seen: Images) -> bytes:
+    return host_file(graph, "int8", calibration(seen))
+
+
+def top1_of_file(model: bytes, test: Images) -> float:
+    """Of a TFLite file, one image at a time."""
+    run = TfliteRunner(model, 1)
+    right = 0
+    assert test.labels is not None
+    for start in range(0, len(test), 500):
+        x = test.inputs(test.pixels[start : start + 500]).permute(0, 2, 3, 1).contiguous().numpy()
+        for row, label in zip(x, test.labels[start : start + 500].tolist(), strict=True):
+            right += int(run.run([row[None]])[0].argmax()) == label
+    return right / len(test)
 
 
 def recipe(epochs: int, seed: int) -> Training:

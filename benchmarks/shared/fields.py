@@ -103,7 +103,7 @@ FIELDS: Mapping[str, Unit | Several | Record] = {
     **dict.fromkeys(("network", "library", "name", "method", "criterion", "mode", "moves"), TEXT),
     **dict.fromkeys(("tool", "settings", "by", "runtime", "precision", "target", "table"), TEXT),
     **dict.fromkeys(("file", "int8_tuning", "goal", "kinds", "captured_by", "peer_tool"), TEXT),
-    **dict.fromkeys(("verified_on", "failure", "family"), TEXT),
+    **dict.fromkeys(("verified_on", "failure", "family", "length"), TEXT),
     "notes": Several(TEXT),
     "stopped": _or_none(TEXT),
     "errors": Several(TEXT),  # by stage

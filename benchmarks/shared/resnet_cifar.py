@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CLASSES, SIZE = 10, 32
-WEIGHTS = Path("weights/resnet_cifar10/resnet56-4bfd9763.th")
+WEIGHTS = Path("weights/resnet_cifar10")
+FILES = {20: "resnet20-12fca82f.th", 56: "resnet56-4bfd9763.th"}
 
 
 class Block(nn.Module):
@@ -53,13 +54,18 @@ class ResNet(nn.Module):
         return self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
+def resnet20() -> ResNet:
+    return ResNet(3)
+
+
 def resnet56() -> ResNet:
     return ResNet(9)
 
 
-def pretrained(data: Path) -> ResNet:
-    """ResNet-56 with the weights in `data`, which saw the original images."""
-    state = torch.load(data / WEIGHTS, map_location="cpu", weights_only=True)["state_dict"]
-    model = resnet56()
+def pretrained(data: Path, depth: int = 56) -> ResNet:
+    """With the weights in `data`, which saw the original images."""
+    path = data / WEIGHTS / FILES[depth]
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    model = ResNet((depth - 2) // 6)
     model.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
     return model.eval()

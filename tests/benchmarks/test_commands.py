@@ -24,7 +24,7 @@ WITHOUT_PARSER = ("coverage_one", "deployed_one", "prune_coverage_one")
 BENCHMARKS = sorted(
     f"benchmarks.{path.stem}"
     for path in (ROOT / "benchmarks").glob("*.py")
-    if path.stem not in (*WITHOUT_PARSER, "peers_plot")
+    if path.stem not in (*WITHOUT_PARSER, "peers_plot", "methods_plot")
 )
 _COMMAND = re.compile(r"(?:python|PYTHON) -m ((?:benchmarks|examples|shrinkc)[\w.]*)([^`\n#]*)")
 _FACTORY = re.compile(r"--arch\"?,? \"?((?:benchmarks|examples|tests)[\w.]*):(\w+)")
