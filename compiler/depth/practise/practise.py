@@ -44,7 +44,7 @@ from shrinkc.compiler.depth.surgery import (
 )
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import Network, merged, merged_shape, network
-from shrinkc.compiler.recover.distil import tapped
+from shrinkc.compiler.recover.distil import last_feature, tapped
 from shrinkc.compiler.recover.layer_problems import size_of
 from shrinkc.compiler.recover.recipe import require_batches
 from shrinkc.compiler.support.jobs import Job, Parallel, run_jobs
@@ -54,6 +54,7 @@ from shrinkc.errors import UnreachableGoalError
 from shrinkc.passes.analysis.linear.spans import NoSpan
 from shrinkc.passes.base import Skip
 
+BEHIND = "it stands behind the last features of more than one pixel, which tell what is lost"
 CLOSED = "no convolution without groups, before it or behind it, can take an adaptor in"
 RAY = 8  # jobs that are handed over at a time
 ATTEMPTS = 20  # to meet the budget by the whole network's own prediction
@@ -178,9 +179,14 @@ class _Run:
         price = price_of(self.table, self.precision)
         found, refused = depth_options(self.net, price, ("drop",))
         found, unpaid = priced(found, self._predicted)
+        graph = self.net.graph
+        places = {node.name: place for place, node in enumerate(graph.graph.nodes)}
+        end = places[last_feature(graph, graph)]
+        behind = [NoSpan(o.span.sink, BEHIND) for o in found if places[o.span.sink] > end]
+        found = [option for option in found if places[option.span.sink] <= end]
         able = [option for option in found if self._dropped(option.plan)[1]]
         closed = [NoSpan(o.span.sink, CLOSED) for o in found if o not in able]
-        refused = [*closed, *unpaid, *refused]
+        refused = [*behind, *closed, *unpaid, *refused]
         if not able:
             raise nothing_to_shrink(refused)
         return able, refused
