@@ -70,7 +70,7 @@ def run(model: nn.Module, goal: Goal, folder: Path | None = None, **more: Any) -
 
 def test_blocks_behind_the_last_features_stay() -> None:
     """Maps of one pixel count as pooled; nothing that is measured sees a block on them."""
-    late = nn.Sequential(conv(6, 8, 3, SIZE), nn.ReLU(), Basic(8, 8))
+    late = nn.Sequential(conv(6, 8, 3, SIZE), nn.ReLU(), InvertedResidual(8, 8))
     model = Classifier(conv(3, 6, 3), nn.ReLU(), Basic(6, 6), nn.ReLU(), late, channels=8)
     found = run(model, Goal.speedup(1.02))
     assert [block.sink for block in found.taken] == ["add"]
