@@ -39,7 +39,7 @@ from shrinkc.compiler.images.decoded import Samples
 from shrinkc.compiler.pipeline.deployed import ExactMerge, channels_last, deployed
 from shrinkc.compiler.plan.candidates import Candidates, available
 from shrinkc.compiler.plan.comparing.finalists import NEAR, Candidate, finalists, ranked
-from shrinkc.compiler.plan.comparing.true_loss import QuickFits, nearest
+from shrinkc.compiler.plan.comparing.true_loss import Fits, QuickFits, nearest
 from shrinkc.compiler.plan.file_timing import FileTiming
 from shrinkc.compiler.plan.finished_plans import FinishedPlans, Planned
 from shrinkc.compiler.plan.group_choices import GroupChoice, sliced_and_fitted
@@ -75,6 +75,7 @@ class Planning:
     training    what training comes after the fits, in words: tells kept plans apart
     folder      keeps finished plans: a run that was stopped goes on; None: nothing is kept
     groups      whether channel groups that no span hides may be sliced
+    sets        of choices that are judged by what they lose together, beside the first
     """
 
     precisions: tuple[str, ...] = FILE_PRECISIONS
@@ -83,6 +84,7 @@ class Planning:
     training: str = ""
     folder: Path | None = None
     groups: bool = True
+    sets: int = 12
 
 
 def check_points(count: int) -> None:
@@ -132,7 +134,7 @@ def prepare_planning(
     notes += judge.image_notes() if whole is None else []
     settings = (
         *(precisions, table.target, before_ms, planning.threads, planning.training),
-        *(planning.groups, closed, images.digest, sample.indices),
+        *(planning.groups, planning.sets, closed, images.digest, sample.indices),
         *(held.images.digest, held.indices, task),
         *(() if whole is None else (held.size, whole.judge.sample.images.digest)),
     )
@@ -367,7 +369,8 @@ class Planner:
         quick = QuickFits(
             one.slicing, self.candidates.starts[one.variant.precision].graph_module, self.judge
         )
-        chosen = nearest(quick, one.chosen, lambda some: plans.cost(some) <= limit, self.progress)
+        keeps: Fits = lambda some: plans.cost(some) <= limit  # noqa: E731
+        chosen = nearest(quick, one.chosen, keeps, self.planning.sets, self.progress)
         if sorted(chosen) == sorted(one.chosen):
             return lost, one
         if measured is not None:

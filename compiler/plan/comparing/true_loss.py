@@ -34,7 +34,6 @@ from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.passes.analysis.linear.spans import Span
 
-SETS = 12  # that are judged, at most
 SEEN = 80  # images that quick fits look at; as many others judge
 ENOUGH = 512  # sets of which all are looked at, whether they keep the budget
 FAR, NEAR, MOVED = 0.5, 0.4, 0.4  # spread of the coefficients' logarithms; share that moves, near
@@ -95,13 +94,17 @@ class QuickFits:
         return self._journal.entries[label][0]
 
 
-def nearest(quick: QuickFits, chosen: Sequence[int], fits: Fits, progress: Progress) -> list[int]:
+def nearest(
+    quick: QuickFits, chosen: Sequence[int], fits: Fits, sets: int, progress: Progress
+) -> list[int]:
     """The set that loses least by quick fits, `chosen` among them. `fits`: whether a set keeps the
-    budget."""
+    budget; `sets`: others that are judged, at most."""
     best = tuple(sorted(chosen))
-    draws = _Draws(quick.slicing.plans, best, fits)
-    if not best:
-        return []
+    if not best or not sets:
+        return list(chosen)
+    draws = _Draws(quick.slicing.plans, best, fits, sets)
+    if not draws.count:
+        return list(chosen)
     with progress.task("Comparing sets of choices", draws.count) as done:
         least, weights = quick.loss(best), Weights()
         for number in range(draws.count):
@@ -118,8 +121,8 @@ def nearest(quick: QuickFits, chosen: Sequence[int], fits: Fits, progress: Progr
 class _Draws:
     """Sets that keep the budget, each once."""
 
-    def __init__(self, plans: Plans, chosen: Set, fits: Fits) -> None:
-        self.plans, self.fits = plans, fits
+    def __init__(self, plans: Plans, chosen: Set, fits: Fits, sets: int) -> None:
+        self.plans, self.fits, self.sets = plans, fits, sets
         self.spans = list(dict.fromkeys(choice.span for choice in plans.found))
         self.saving = sum(plans.options[i].saving for i in chosen)
         self.limit = HOPE * plans.damage(chosen)
@@ -128,7 +131,7 @@ class _Draws:
 
     @property
     def count(self) -> int:
-        return SETS if self._few is None else len(self._few)
+        return self.sets if self._few is None else len(self._few)
 
     def another(self, near: Weights | None) -> tuple[Set, Weights] | None:
         """A set, and the logarithms of the coefficients that lead to it; `near` those given, or
@@ -163,4 +166,4 @@ class _Draws:
             return None
         others = [found for one in every if (found := tuple(sorted(one))) not in self._seen]
         keeping = [one for one in others if self.fits(one)]
-        return keeping if len(keeping) <= SETS else None
+        return keeping if len(keeping) <= self.sets else None

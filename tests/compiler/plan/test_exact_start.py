@@ -75,7 +75,9 @@ def images() -> Images:
 
 
 def planner(name: str, precisions: tuple[str, ...] = ("fp32",)) -> Planner:
-    return prepare_planning(network(name), images(), Int8Pays(), Planning(precisions, QUICK))
+    return prepare_planning(
+        network(name), images(), Int8Pays(), Planning(precisions, QUICK, sets=1)
+    )
 
 
 def compiled_ms(name: str, precision: str = "fp32") -> float:

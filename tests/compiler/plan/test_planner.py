@@ -112,7 +112,7 @@ def planner(
     folder: Path | None = None,
     held_out: Images | None = None,
 ) -> Planner:
-    planning = Planning(precisions, QUICK, folder=folder)
+    planning = Planning(precisions, QUICK, folder=folder, sets=1)
     return prepare_planning(
         network(), some_images(), table or Device(), planning, held_out=held_out
     )

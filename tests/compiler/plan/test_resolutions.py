@@ -55,7 +55,7 @@ def images(size: int) -> Images:
 
 def resolutions(folder: Path | None = None, target: str = "macs") -> Resolutions:
     def one(size: int, whole: Planner | None = None) -> Planner:
-        planning = Planning(("fp32",), QUICK, folder=folder, groups=False)
+        planning = Planning(("fp32",), QUICK, folder=folder, groups=False, sets=1)
         return prepare_planning(network(size), images(size), ByMacs(target), planning, whole=whole)
 
     whole = one(SIZES[0])
