@@ -31,6 +31,7 @@ from shrinkc.compiler.support.choices import (
 
 MODEL, GOAL, METHOD, WIDTHS, SEARCH = "Model", "Goal", "Method", "Widths", "Search"
 IMAGES, TRAINING, INT8, OUTPUT, MEASURING = "Images", "Training", "int8", "Output", "Measuring"
+FINE_TUNING = "Fine-tuning"
 PANELS = (
     MODEL,
     GOAL,
@@ -39,6 +40,7 @@ PANELS = (
     SEARCH,
     IMAGES,
     TRAINING,
+    FINE_TUNING,
     INT8,
     OUTPUT,
     MEASURING,
@@ -549,7 +551,7 @@ ChainRatioOption = Annotated[
         help="Over-parameterised fine-tuning: linear chains beside what was pruned or merged, "
         "RATIO hidden channels per input, which are merged back exactly. Default: none.",
         show_default=False,
-        rich_help_panel=METHOD,
+        rich_help_panel=FINE_TUNING,
     ),
 ]
 RoundsOption = Annotated[
@@ -603,7 +605,7 @@ InitialOption = Annotated[
         metavar="FILE",
         help="The network before it was trained: what is left of it is where every training "
         "starts, as published for dropnet.",
-        rich_help_panel=TRAINING,
+        rich_help_panel=FINE_TUNING,
     ),
 ]
 FromScratchOption = Annotated[
@@ -613,7 +615,7 @@ FromScratchOption = Annotated[
         help="Train what is left as if it were new, by labels alone, to compare with: E as long as "
         "--epochs, B as many times longer as it computes less, but twice at most. Starts from "
         "fresh weights, or from --initial.",
-        rich_help_panel=METHOD,
+        rich_help_panel=FINE_TUNING,
     ),
 ]
 DropBelowOption = Annotated[
