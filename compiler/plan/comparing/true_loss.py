@@ -35,7 +35,7 @@ from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.passes.analysis.linear.spans import Span
 
 SEEN = 80  # images that quick fits look at; as many others judge
-ENOUGH = 512  # sets of which all are looked at, whether they keep the budget
+ENOUGH = 64  # sets of which all are looked at, whether they keep the budget
 FAR, NEAR, MOVED = 0.5, 0.4, 0.4  # spread of the coefficients' logarithms; share that moves, near
 HOPE = 1.5  # times the least sum of damages that is looked at
 DRAWS = 20  # of coefficients, before there is said to be no other set
@@ -165,5 +165,5 @@ class _Draws:
         if len(every) > ENOUGH:
             return None
         others = [found for one in every if (found := tuple(sorted(one))) not in self._seen]
-        keeping = [one for one in others if self.fits(one)]
+        keeping = list(islice(filter(self.fits, others), self.sets + 1))
         return keeping if len(keeping) <= self.sets else None
