@@ -13,13 +13,16 @@ import torch
 from by_macs import ByMacs
 from torch import Tensor, fx, nn
 
+import shrinkc
 from shrinkc.compiler.capture import capture
 from shrinkc.compiler.cost.goal import Goal
+from shrinkc.compiler.recover.recipe import Recipe
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.prune import Pruned, Pruning, Stages, prune
 from shrinkc.compiler.width.search.fitness import Fitness, Found, SpentError
 from shrinkc.compiler.width.search.judge import Judge, judge_for
+from shrinkc.compiler.width.search.methods import Search
 from shrinkc.compiler.width.search.task import Method, SearchTask
 from shrinkc.compiler.width.search.within import Choose, Within
 from shrinkc.passes.analysis.channels.channel_groups import Keep, channel_groups
@@ -163,3 +166,18 @@ def asked_for(method: str, folder: Path) -> list[int]:
         folder=folder,
     )
     return [width.after for width in found.widths]
+
+
+def asked(method: str, **options: Any) -> Any:
+    """What `shrinkc.prune` finds with a search that learns: little of everything."""
+    torch.manual_seed(0)
+    recipe = Recipe(epochs=1, search_epochs=1, batch=8)
+    x, y = samples(32, 5)
+    given = {
+        "goal": Goal.macs(0.5),
+        "images": (x, y),
+        "train": samples(40, 6),
+        "method": Search(method, 3),
+        "options": Pruning(Allocation(multiple=1), recipe=recipe),
+    }
+    return shrinkc.prune(Chain().eval(), x[:1], **{**given, **options})

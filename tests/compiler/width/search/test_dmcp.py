@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from prune_doubles import Steps
-from searches import Chain, Recorder, in_memory, samples, searched, trained, within_of
+from searches import Recorder, asked, in_memory, samples, searched, trained, within_of
 from torch import Tensor, fx, nn
 
 import shrinkc
@@ -24,7 +24,6 @@ from shrinkc.compiler.width.allocation import Allocation
 from shrinkc.compiler.width.prune import Pruning, Stages, prune
 from shrinkc.compiler.width.search import dmcp
 from shrinkc.compiler.width.search.dmcp import Learning, Markov, cost_of, learned, penalty_of
-from shrinkc.compiler.width.search.methods import Search
 from shrinkc.compiler.width.search.slimmable import Levels, slimmable
 from shrinkc.compiler.width.search.task import SearchTask
 from shrinkc.compiler.width.search.within import Within
@@ -299,21 +298,8 @@ def test_with_a_table(graph: fx.GraphModule) -> None:
 X, Y = samples(32, 5)
 
 
-def asked(**options: Any) -> Any:
-    torch.manual_seed(0)
-    recipe = Recipe(epochs=1, search_epochs=1, batch=8)
-    more = {
-        "goal": HALF,
-        "images": (X, Y),
-        "train": samples(40, 6),
-        "method": Search("dmcp", 3),
-        "options": Pruning(Allocation(multiple=1), recipe=recipe),
-    }
-    return shrinkc.prune(Chain().eval(), X[:1], **{**more, **options})
-
-
 def test_asked_for() -> None:
-    found = asked()
+    found = asked("dmcp")
     assert found.notes[0].startswith("widths by dmcp: ")
     assert sum(w.after for w in found.widths) < 48
 
@@ -329,4 +315,4 @@ def test_asked_for() -> None:
 )
 def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(shrinkc.ShrinkcError, match=message):
-        asked(**options)
+        asked("dmcp", **options)

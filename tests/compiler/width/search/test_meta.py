@@ -13,9 +13,9 @@ import torch
 from channel_networks import NETWORKS, graph_of
 from prune_doubles import Steps
 from searches import (
-    Chain,
     Recorder,
     Tabulated,
+    asked,
     in_memory,
     judge,
     kept,
@@ -482,22 +482,9 @@ def test_with_a_table(graph: fx.GraphModule) -> None:
 X, Y = samples(32, 5)
 
 
-def asked(**options: Any) -> Any:
-    torch.manual_seed(0)
-    recipe = Recipe(epochs=1, search_epochs=1, batch=8)
-    more = {
-        "goal": HALF,
-        "images": (X, Y),
-        "train": samples(40, 6),
-        "method": Search("meta", 3),
-        "options": Pruning(Allocation(multiple=1), recipe=recipe),
-    }
-    return shrinkc.prune(Chain().eval(), X[:1], **{**more, **options})
-
-
 @pytest.mark.parametrize("goal", [HALF, Goal.params(0.5), Goal.channels(0.6)])
 def test_asked_for(goal: Goal) -> None:
-    found = asked(goal=goal)
+    found = asked("meta", goal=goal)
     assert found.notes[0].startswith("widths by meta: 3 networks judged on 8 images held out")
     assert sum(w.after for w in found.widths) < 48
 
@@ -513,7 +500,7 @@ def test_asked_for(goal: Goal) -> None:
 )
 def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(shrinkc.ShrinkcError, match=message):
-        asked(**options)
+        asked("meta", **options)
 
 
 def test_a_goal_out_of_reach_is_refused_before_anything_is_trained(
@@ -524,7 +511,7 @@ def test_a_goal_out_of_reach_is_refused_before_anything_is_trained(
 
     monkeypatch.setattr(metapruning, "train", fails)
     with pytest.raises(shrinkc.ShrinkcError, match=r"0\.0001 of the multiply-acc.* cannot be"):
-        asked(goal=Goal.macs(1e-4))
+        asked("meta", goal=Goal.macs(1e-4))
 
 
 def test_images_of_one_class_teach_nothing() -> None:
@@ -532,4 +519,4 @@ def test_images_of_one_class_teach_nothing() -> None:
     for method in ("meta", "dmcp"):
         message = f"`method` {method} learns from class labels, and all of `train` are class 0"
         with pytest.raises(shrinkc.ShrinkcError, match=message):
-            asked(train=(x, labels * 0), method=Search(method, 3))
+            asked("meta", train=(x, labels * 0), method=Search(method, 3))
