@@ -79,7 +79,7 @@ class Plans:
         if measured_ms is None:
             if saving <= 0:
                 return []
-            given = self._costing(self.predicted), saving, budget_ms, ATTEMPTS
+            given = self.cost, saving, budget_ms, ATTEMPTS
             if thorough:
                 chosen, _ = fitting(self.options, self.saving, *given)
             else:
@@ -95,7 +95,11 @@ class Plans:
 
     def cost(self, chosen: Sequence[int]) -> float:
         """Milliseconds of the network that a set leads to, by the table."""
-        return self._costing(self.predicted)(chosen)
+        return self.predicted(self.shape(chosen))
+
+    def shape(self, chosen: Sequence[int]) -> fx.GraphModule:
+        """The network that a set leads to; its numbers mean nothing."""
+        return outline(self.graph, [self.found[i] for i in chosen])
 
     def damage(self, chosen: Sequence[int]) -> float:
         return sum(self.options[i].damage for i in chosen)
@@ -106,7 +110,7 @@ class Plans:
 
     def _costing(self, ms: Callable[[fx.GraphModule], float]) -> Callable[[Sequence[int]], float]:
         """Of the networks that choices lead to."""
-        return lambda chosen: ms(outline(self.graph, [self.found[i] for i in chosen]))
+        return lambda chosen: ms(self.shape(chosen))
 
 
 def outline(graph: fx.GraphModule, chosen: Sequence[Choice]) -> fx.GraphModule:

@@ -26,7 +26,6 @@ from torch import fx
 from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.cost.goal import PLAN_GOALS, Goal
 from shrinkc.compiler.cost.predict import AsMeasured, CostTable
-from shrinkc.compiler.depth.choice_sets import outline
 from shrinkc.compiler.depth.closed_form import (
     ClosedForm,
     Shrunk,
@@ -39,7 +38,7 @@ from shrinkc.compiler.images.decoded import Samples
 from shrinkc.compiler.pipeline.deployed import ExactMerge, channels_last, deployed
 from shrinkc.compiler.plan.candidates import Candidates, available
 from shrinkc.compiler.plan.comparing.finalists import NEAR, Candidate, finalists, ranked
-from shrinkc.compiler.plan.comparing.true_loss import Fits, QuickFits, nearest
+from shrinkc.compiler.plan.comparing.true_loss import QuickFits, nearest
 from shrinkc.compiler.plan.file_timing import FileTiming
 from shrinkc.compiler.plan.finished_plans import FinishedPlans, Planned
 from shrinkc.compiler.plan.group_choices import GroupChoice, sliced_and_fitted
@@ -338,15 +337,11 @@ class Planner:
         """Of the way that a quick fit likes best the set that loses least by quick fits; fitted, as
         are other ways until what is left looks worse. The best is distilled: that takes longest,
         and helps all of them."""
+        if len(found) == 1:
+            return self._planned(self._fitted(self._searched(found[0], budget_ms)))
         starts = {p: start.graph_module for p, start in self.candidates.starts.items()}
-        rows = (
-            ranked(found, starts, self.judge, self.progress)
-            if len(found) > 1
-            else [(0.0, found[0])]
-        )
-        rows[0] = self._searched(*rows[0], budget_ms)
-        if len(rows) == 1:
-            return self._planned(self._fitted(rows[0][1]))
+        rows = ranked(found, starts, self.judge, self.progress)
+        rows[0] = rows[0][0], self._searched(rows[0][1], budget_ms)
         best: tuple[float, _Fitted] | None = None
         for quick, candidate in rows:
             if best is not None and best[0] <= quick:
@@ -361,24 +356,25 @@ class Planner:
         assert best is not None
         return self._planned(best[1])
 
-    def _searched(self, lost: float, one: Candidate, budget_ms: float) -> tuple[float, Candidate]:
+    def _searched(self, one: Candidate, budget_ms: float) -> Candidate:
         """The set of the same way that loses least by quick fits. Where time is measured, sets that
         the table calls as fast are looked at, and the best has to keep the budget."""
         plans, measured = one.slicing.plans, self._measured(one.variant)
         limit = budget_ms if measured is None else plans.cost(one.chosen)
-        quick = QuickFits(
-            one.slicing, self.candidates.starts[one.variant.precision].graph_module, self.judge
+        start = self.candidates.starts[one.variant.precision].graph_module
+        chosen = nearest(
+            QuickFits(one.slicing, start, self.judge),
+            one.chosen,
+            lambda some: plans.cost(some) <= limit,
+            self.planning.sets,
+            self.progress,
         )
-        keeps: Fits = lambda some: plans.cost(some) <= limit  # noqa: E731
-        chosen = nearest(quick, one.chosen, keeps, self.planning.sets, self.progress)
         if sorted(chosen) == sorted(one.chosen):
-            return lost, one
-        if measured is not None:
-            shape = outline(plans.graph, [plans.found[i] for i in chosen])
-            if measured(shape) > budget_ms:
-                return lost, one
+            return one
+        if measured is not None and measured(plans.shape(chosen)) > budget_ms:
+            return one
         damage = one.variant.damage + one.slicing.damage + plans.damage(chosen)
-        return lost, replace(one, chosen=chosen, damage=damage)
+        return replace(one, chosen=chosen, damage=damage)
 
     def by_table(
         self, budget_ms: float, variants: Sequence[PrecisionVariant] | None = None
@@ -514,8 +510,7 @@ class Planner:
         graph.meta.update(self.captured.meta)
         tensors, speedup = changed_tensors(self.original, graph), None
         if is_host(self.table.target):
-            shape = outline(slicing.plans.graph, [slicing.plans.found[i] for i in chosen])
-            speedup = self.timing.speedup(shape, variant)
+            speedup = self.timing.speedup(slicing.plans.shape(chosen), variant)
         prepared = None
         if variant.precision == "int8":
             prepared = self.judge.in_int8(graph, variant.int8_options(graph))

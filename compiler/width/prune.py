@@ -343,23 +343,26 @@ class _Run:
             widths |= chosen
             if reset is not None:
                 graph = reset.after(selection)
-            if self.trainer is not None:
-                about, kind = digest_of(graph, "")[:8], self.options.from_scratch
-                if number < rounds:
-                    name = f"round-{number}-{about}"
-                    history += self.trainer.fit(graph.train(), name, self.short).history
-                    continue
-                before = self.net.folded
-                if kind is None:
-                    name = f"fine-tuning-{about}"
-                    graph, rows = fine_tuned(self.trainer, graph.train(), self.net.graph, name)
-                else:
-                    graph, scratch, rows = train_from_scratch(
-                        kind, graph, before, self.trainer, initialised=reset is not None
-                    )
+            if self.trainer is not None and number < rounds:
+                name = f"round-{number}-{digest_of(graph, '')[:8]}"
+                history += self.trainer.fit(graph.train(), name, self.short).history
+            elif self.trainer is not None:
+                graph, scratch, rows = self._trained(graph, self.trainer, reset is not None)
                 history += rows
         found = self._result(graph.eval(), whole, widths, tuple(skipped), tuple(history))
         return replace(found, from_scratch=scratch)
+
+    def _trained(
+        self, graph: fx.GraphModule, trainer: Trainer, initialised: bool
+    ) -> tuple[fx.GraphModule, FromScratch | None, tuple[LogRow, ...]]:
+        """The last training: further, or as if the network were new."""
+        kind = self.options.from_scratch
+        if kind is not None:
+            before = self.net.folded
+            return train_from_scratch(kind, graph, before, trainer, initialised=initialised)
+        name = f"fine-tuning-{digest_of(graph, '')[:8]}"
+        trained, rows = fine_tuned(trainer, graph.train(), self.net.graph, name)
+        return trained, None, rows
 
     def _check_reachable(self, graph: fx.GraphModule, whole: Mapping[str, int]) -> None:
         """Raises UnreachableGoalError, before a training that scores wait for, where no scores can
