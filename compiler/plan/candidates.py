@@ -108,7 +108,7 @@ class Candidates:
         be narrowed together with a neighbour's."""
         if not self.groups:
             return []
-        hidden = _hidden_alone([c.span for c in self._choices[precision][0] if c.channels])
+        hidden = hidden_alone([c.span for c in self._choices[precision][0] if c.channels])
         graph = self.starts[precision].graph_module
         with self.progress.task("Pricing channel groups"):
             return group_choices(graph, self.table, precision, hidden)
@@ -169,7 +169,7 @@ class Candidates:
         return tuple(r for r in per[0] if all(r.node in found for found in names))
 
 
-def _hidden_alone(spans: Sequence[Span]) -> set[str]:
+def hidden_alone(spans: Sequence[Span]) -> set[str]:
     """Layers that make the hidden channels of spans that share no layer with another one: of those
     that do, as every two convolutions of VGG in a row, only every second could be narrowed."""
     readers = Counter(node for span in set(spans) for node in span.nodes)

@@ -519,4 +519,4 @@ def test_images_of_one_class_teach_nothing() -> None:
     for method in ("meta", "dmcp"):
         message = f"`method` {method} learns from class labels, and all of `train` are class 0"
         with pytest.raises(shrinkc.ShrinkcError, match=message):
-            asked("meta", train=(x, labels * 0), method=Search(method, 3))
+            asked(method, train=(x, labels * 0))
