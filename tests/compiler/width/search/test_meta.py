@@ -50,7 +50,6 @@ from shrinkc.compiler.width.search.meta.evolution import (
 )
 from shrinkc.compiler.width.search.meta.metapruning import Learning, learned, scaled
 from shrinkc.compiler.width.search.meta.pruning_net import PruningNet
-from shrinkc.compiler.width.search.methods import Search
 from shrinkc.compiler.width.search.recalibrate import recalibrate
 from shrinkc.compiler.width.search.task import SearchTask
 from shrinkc.compiler.width.search.within import Within
