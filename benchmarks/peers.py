@@ -78,7 +78,7 @@ def row_of(contender: Contender, folder: Path, judging: Judging) -> Row:
             content, precision = contender.make()
             path.write_bytes(content)
             row = {"precision": precision, "bytes": len(content)}
-        found = right(path, judging)
+        found = right(path, judging, contender.closer())
         row |= {"top1": sum(found) / len(found), "right": found}
     except (ShrinkcError, PeerError) as error:
         row = {"failure": PATH.sub("", str(error))}

@@ -147,12 +147,13 @@ def images(folder: Path, size: int = SIZE) -> tuple[Tensor, list[int]]:
     return torch.from_numpy(np.stack(crops) / 127.5 - 1), labels
 
 
-def views(folder: Path, size: int) -> Tensor:
+def views(folder: Path, size: int, closer: float = 1.0) -> Tensor:
     """The same images for networks of another input size, as `shrinkc` reads them: as much is seen
-    of each."""
+    of each, or so many times closer."""
     from shrinkc.compiler.images.preprocessing import preprocessing_for, read_image
 
-    as_read = preprocessing_for((1, 3, size, size), mean=(0.5,), std=(0.5,))
+    own = preprocessing_for((1, 3, SIZE, SIZE), mean=(0.5,), std=(0.5,))
+    as_read = own.at_size((size, size), closer)
     paths = sorted(folder.glob("*/*"))
     return torch.stack([read_image(path.read_bytes(), path.name, as_read) for path in paths])
 

@@ -1,6 +1,7 @@
 """What the files of benchmarks.peers get right, and what they lose of the original's answers.
 
-Every file is judged on the same images, at the size that it reads: as much is seen of each.
+Every file is judged on the same images, at the size that it reads: as much is seen of each, or the
+middle as many times closer as a plan says.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from shrinkc.compiler.tasks.tally import interval
 
 @dataclass(frozen=True, eq=False)
 class Judging:
-    """`at`: size → the images (n, 3, size, size) of the `labels`."""
+    """`at`: size, and how many times closer → the images (n, 3, size, size) of the `labels`."""
 
-    at: Callable[[int], Tensor]
+    at: Callable[[int, float], Tensor]
     labels: Sequence[int]
 
 
@@ -31,18 +32,17 @@ def judging_of(data: Path) -> Judging:
     """The validation images of ImageNet."""
     folder = data / IMAGES / "validation"
     labels = [class_of(path.parent.name) for path in sorted(folder.glob("*/*"))]
-    return Judging(cache(lambda size: views(folder, size)), labels)
+    return Judging(cache(lambda size, closer: views(folder, size, closer)), labels)
 
 
-def right(path: Path, judging: Judging) -> list[bool]:
+def right(path: Path, judging: Judging, closer: float = 1.0) -> list[bool]:
     """Whether a file classifies each image right, one at a time."""
     runner = open_runner(path)
     _, rows, columns, last = runner.input_shapes[0]
     channels_last = last == 3
     found: list[bool] = []
-    for view, label in zip(
-        judging.at(rows if channels_last else columns), judging.labels, strict=True
-    ):
+    seen = judging.at(rows if channels_last else columns, closer)
+    for view, label in zip(seen, judging.labels, strict=True):
         x = view.permute(1, 2, 0) if channels_last else view
         (scores, *_) = runner.run([np.ascontiguousarray(x[None].numpy())])
         found.append(int(scores.argmax()) == label)

@@ -47,7 +47,8 @@ THE_TOOL, REIMPLEMENTED = "the tool itself", "reimplemented in shrinkc"
 
 @dataclass(frozen=True)
 class Contender:
-    """One file, and how it is made: bytes and precision. `by`: whose code made it."""
+    """One file, and how it is made: bytes and precision. `by`: whose code made it. `closer`: how
+    many times closer it looks at images, once it is made."""
 
     name: str
     tool: str
@@ -55,6 +56,7 @@ class Contender:
     by: str
     suffix: str
     make: Callable[[], tuple[bytes, str]]
+    closer: Callable[[], float] = lambda: 1.0
 
     @property
     def file(self) -> str:
@@ -131,6 +133,7 @@ def ours(shop: Workshop) -> Iterator[Contender]:
             yield Contender(
                 *(folder, "shrinkc", words, "shrinkc", suffix),
                 lambda f=folder, o=options, s=suffix: _from(shop.compiled(f, *o), s),
+                lambda f=folder: _closer(shop.out / f),
             )
 
 
@@ -156,6 +159,13 @@ def _from(folder: Path, suffix: str) -> tuple[bytes, str]:
     """A file of ours, and the precision that was chosen for it."""
     report = json.loads((folder / "report.json").read_text())
     return (folder / f"model{suffix}").read_bytes(), report["precision"]
+
+
+def _closer(folder: Path) -> float:
+    """Of a plan."""
+    plan = folder / "plan.json"
+    found = json.loads(plan.read_text()).get("resolution") if plan.exists() else None
+    return (found or {}).get("closer", 1.0)
 
 
 def pruners(shop: Workshop) -> Iterator[Contender]:

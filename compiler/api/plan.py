@@ -11,8 +11,8 @@ from torch import fx
 from shrinkc.compiler.api.resolutions.planning import (
     decoded,
     planned_at,
-    requests_at,
     resizing,
+    subjects_at,
     with_sizes,
 )
 from shrinkc.compiler.api.steps.much_lost import much_promised
@@ -327,7 +327,7 @@ class _Plans:
             _check_goal(goal, request)
         _, shown = request.needed_images, request.progress
         graph = request.subject.layered(shown)
-        smaller = requests_at(resolutions, model, request)
+        smaller = subjects_at(resolutions, model, request)
         fitted, held_out = decoded(request)
         teaching = None if train is None else request.training_images()
         planning = Planning(
@@ -345,7 +345,8 @@ class _Plans:
             progress=shown,
         )
         planner.notes += () if teaching is None else recipe.notes(len(teaching))
-        return cls(with_sizes(planner, table, smaller), request, smaller)
+        planner, requests = with_sizes(planner, table, request, smaller)
+        return cls(planner, request, requests)
 
     def made(self, found: Found, frontier: tuple[FrontierPoint, ...] = ()) -> Planned:
         size = found.plan.resolution

@@ -123,9 +123,10 @@ class Preprocessing:
         """Mean and deviation of pixels of 0–1."""
         return tuple(m / self.scale for m in self.mean), tuple(s / self.scale for s in self.std)
 
-    def at_size(self, size: tuple[int, int]) -> Preprocessing:
-        """The same for an input of another size: it shows as much of an image."""
-        resize = round(self.resize * size[0] / self.size[0])
+    def at_size(self, size: tuple[int, int], closer: float = 1.0) -> Preprocessing:
+        """The same for an input of another size: it shows as much of an image, or the middle of it
+        as many times larger."""
+        resize = round(closer * self.resize * size[0] / self.size[0])
         return replace(self, resize=max(resize, *size), size=size)
 
     def placed(self, width: int, height: int) -> Placement:

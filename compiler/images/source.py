@@ -154,12 +154,18 @@ class ImageSource:
     def without_labels(self) -> ImageSource:
         return replace(self, images=self.images.without_labels())
 
-    def at_size(self, size: Size) -> ImageSource:
-        """As a network reads them whose input is of another size: as much is seen of each."""
+    @property
+    def cropped(self) -> bool:
+        """Whether the network reads the middle of each."""
+        return self.preprocessing is not None and self.preprocessing.fit == "crop"
+
+    def at_size(self, size: Size, closer: float = 1.0) -> ImageSource:
+        """As a network reads them whose input is of another size: as much is seen of each, of those
+        that are `cropped` so many times closer."""
         images, given = self.images, self.preprocessing
         if isinstance(images, TensorImages):
             return replace(self, images=images.at_size(size))
-        return replace(self, preprocessing=given and given.at_size(size))
+        return replace(self, preprocessing=given and given.at_size(size, closer))
 
     def examples(self, count: int) -> Batch | None:
         """At most so many as the network reads them, (n, …) of each input, and their labels; None

@@ -98,9 +98,12 @@ class Judge:
         changed = answers(graph) if prepared is None else self._quantised(prepared)
         return self._beside(changed).loss
 
-    def loss_on(self, graph: fx.GraphModule, sample: Sample) -> float:
-        """The same on images of one's own choice, which both read at this size."""
-        return self._damage(answers(graph), self.original, sample, sample).loss
+    def loss_on(
+        self, graph: fx.GraphModule, sample: Sample, originals: Sample | None = None
+    ) -> float:
+        """The same on images of one's own choice; `originals`: as the original reads them, where
+        that is another size."""
+        return self._damage(answers(graph), self.original, sample, originals or sample).loss
 
     def of_the_size(self) -> Damage:
         """What it alone costs that images are smaller than the user's network reads them."""

@@ -37,6 +37,7 @@ Drop = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1, le=1 << 16)]  # of an image, in pixels
 Ratio = Annotated[float, Field(ge=0)]
+Closer = Annotated[float, Field(ge=1, le=4)]
 
 
 def _rising(found: tuple[float, float]) -> tuple[float, float]:
@@ -71,10 +72,12 @@ class Step(Strict):
 
 class Resolution(Strict):
     """The network reads images of `size` (height, width) instead of `size_before`, which are made
-    smaller; its layers stay as they are. `saving_ms`, `loss`, `agreement`: as of a step."""
+    smaller; its layers stay as they are. `closer`: times as large as what shows as much of an
+    image. `saving_ms`, `loss`, `agreement`: as of a step."""
 
     size: tuple[Side, Side]
     size_before: tuple[Side, Side]
+    closer: Closer = 1.0
     saving_ms: float = 0.0
     loss: float | None = None
     agreement: Share | None = None

@@ -103,6 +103,7 @@ def prepare_planning(
     progress: Progress | None = None,
     task: Task = CLASSIFICATION,
     whole: Planner | None = None,
+    closer: float = 1.0,
 ) -> Planner:
     """Find out what every plan rests on: which precisions there are, what the network takes as it
     is (timed, where the target is this machine), whether the images are fit for it.
@@ -112,6 +113,7 @@ def prepare_planning(
     train     (fitted, original) → trained, before a plan is judged
     task      what the outputs mean
     whole     for the same network and images at its own size, where these are smaller
+    closer    how many times closer these look than those of `whole`
 
     Raises InputError, TableError.
     """
@@ -145,7 +147,7 @@ def prepare_planning(
             *(sample, closed.cache, progress, task),
         ),
         *(judge, timing, FinishedPlans(folder, users, settings, smaller)),
-        *(train, notes, progress, whole),
+        *(train, notes, progress, whole, closer),
     )
 
 
@@ -165,6 +167,7 @@ class Planner:
     before_ms  the original's in fp32, by `table`
     notes      what a user should know, one sentence each; plans add to them
     whole      the planner of the network at its own size, where this one's images are smaller
+    closer     how many times closer these look
     """
 
     captured: fx.GraphModule
@@ -181,6 +184,7 @@ class Planner:
     notes: list[str]
     progress: Progress
     whole: Planner | None = None
+    closer: float = 1.0
 
     @property
     def task(self) -> Task:
@@ -210,6 +214,7 @@ class Planner:
         return Resolution(
             size=size_of(self.original),
             size_before=size_of(self.whole.original),
+            closer=self.closer,
             saving_ms=before - after,
             loss=self.size_damage.loss,
             agreement=_known(self.size_damage.agreement),

@@ -55,7 +55,7 @@ def classifier() -> bytes:
 def judging() -> Judging:
     """Three images of class 1 and one of class 0, all of which look like class 1."""
 
-    def at(size: int) -> torch.Tensor:
+    def at(size: int, _: float) -> torch.Tensor:
         views = torch.zeros(4, 2, size, size)
         views[:, 1] = 1
         return views
@@ -233,7 +233,7 @@ def test_halp_and_mdp_from_the_network_to_the_row(
 
 def small_judging(shop: Workshop) -> Judging:
     """By the original's own answers."""
-    return Judging(lambda _: shop.inputs, shop.original(shop.inputs)[0].argmax(1).tolist())
+    return Judging(lambda *_: shop.inputs, shop.original(shop.inputs)[0].argmax(1).tolist())
 
 
 def test_a_quantiser_takes_our_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

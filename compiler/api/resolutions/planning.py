@@ -6,33 +6,35 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from shrinkc.compiler.api.resolutions.sizes import at_size, require_resizable, smaller_sizes
-from shrinkc.compiler.api.steps.network import Model
+from shrinkc.compiler.api.steps.network import Model, Subject
 from shrinkc.compiler.api.steps.request import Request
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.images.augment import Size
 from shrinkc.compiler.images.decoded import Images, Samples
+from shrinkc.compiler.pipeline.deployed import deployed
 from shrinkc.compiler.plan.plan_file import Plan
 from shrinkc.compiler.plan.planner import Planner, prepare_planning
 from shrinkc.compiler.plan.replay import require_model
+from shrinkc.compiler.plan.resolutions.closer import closest
 from shrinkc.compiler.plan.resolutions.planner import Resolutions
-from shrinkc.compiler.support.progress import Advance, Progress
+from shrinkc.compiler.support.progress import Advance, Progress, Silent
 from shrinkc.compiler.support.text import shown as visible
 from shrinkc.errors import ImageError, InputError
 
 
-def requests_at(
+def subjects_at(
     resolutions: Sequence[int] | None, model: Model, request: Request
-) -> dict[Size, Request]:
-    """`request` at each of the sizes below the network's own, the largest first. Raises InputError
-    where one is none, or the network does not take it."""
+) -> dict[Size, Subject]:
+    """The network at each of the sizes below its own, the largest first. Raises InputError where
+    one is none, or the network does not take it."""
     sizes = smaller_sizes(resolutions, request.subject)
     for source, name in ((request.images, "images"), (request.evaluation, "evaluation")):
         if sizes:
             require_resizable(source, name)
-    found: dict[Size, Request] = {}
+    found: dict[Size, Subject] = {}
     for size in sizes:
         with request.progress.task(f"Capturing at {'×'.join(map(str, size))}"):
-            found[size] = request.at_size(at_size(model, request.subject, size), size)
+            found[size] = at_size(model, request.subject, size)
     return found
 
 
@@ -46,7 +48,7 @@ def planned_at(model: Model, request: Request, plan: Plan) -> Request:
         own = " and ".join("×".join(map(str, shape)) for shape in shapes)
         raise InputError(f"the plan reads {found}, and this network reads {own}; plan anew")
     require_model(request.subject.graph, plan)
-    return request.at_size(at_size(model, request.subject, found.size), found.size)
+    return request.at_size(at_size(model, request.subject, found.size), found.size, found.closer)
 
 
 def decoded(request: Request) -> tuple[Samples, Samples | None]:
@@ -71,26 +73,45 @@ def resizing(plan: Plan, request: Request) -> tuple[str, ...]:
     return (f"{told}: {how.fit} to {size}",)
 
 
-def with_sizes(planner: Planner, table: CostTable, requests: Mapping[Size, Request]) -> Planner:
-    """The planner that may choose among these sizes, too. `table`: not as measured."""
-    if not requests:
-        return planner
+def with_sizes(
+    planner: Planner, table: CostTable, whole: Request, subjects: Mapping[Size, Subject]
+) -> tuple[Planner, dict[Size, Request]]:
+    """The planner that may choose among these sizes, too, and what is asked at each. `whole`: what
+    `planner` is for; `table`: not as measured."""
     smaller: list[Planner] = []
-    for size, request in requests.items():
-        shown = _Named(request.progress, f"{'×'.join(map(str, size))}: ")
+    requests: dict[Size, Request] = {}
+    for size, subject in subjects.items():
+        shown = _Named(whole.progress, f"{'×'.join(map(str, size))}: ")
+        closer = _closest(planner, whole, subject, size, shown)
+        requests[size] = request = whole.at_size(subject, size, closer)
         images, held_out = decoded(request)
         _require_same(images, planner.judge.sample.images)
         if held_out is not None:
             _require_same(held_out, planner.judge.held.images)
         one = prepare_planning(
-            *(request.subject.graph, images, table, planner.planning),
+            *(subject.graph, images, table, planner.planning),
             held_out=held_out,
             task=planner.task,
             progress=shown,
             whole=planner,
+            closer=closer,
         )
         smaller.append(one)
-    return Resolutions(planner, smaller)
+    return (Resolutions(planner, smaller) if smaller else planner), requests
+
+
+def _closest(
+    planner: Planner, whole: Request, subject: Subject, size: Size, progress: Progress
+) -> float:
+    """How many times closer to look, where images are cut: what is judged on is read alike."""
+    source = whole.needed_images.without_labels()
+    if not all(one.cropped for one in (source, whole.evaluation or source)):
+        return 1.0
+
+    def images(closer: float) -> Samples:
+        return source.at_size(size, closer).decoded(Silent(), margin=False)
+
+    return closest(planner.judge, deployed(subject.graph), images, progress)
 
 
 def _require_same(small: Samples, large: Samples) -> None:

@@ -105,10 +105,11 @@ class Request:
             subject, options, shown, *sources.values(), folder=kept, command=command, given=model
         )
 
-    def at_size(self, subject: Subject, size: Size) -> Request:
+    def at_size(self, subject: Subject, size: Size, closer: float = 1.0) -> Request:
         """The same for `subject`, the network at a smaller size."""
         images, evaluation = (
-            None if one is None else one.at_size(size) for one in (self.images, self.evaluation)
+            None if one is None else one.at_size(size, closer)
+            for one in (self.images, self.evaluation)
         )
         return replace(self, subject=subject, images=images, evaluation=evaluation, whole=self)
 
