@@ -8,8 +8,8 @@ choice once for all precisions.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,6 +63,8 @@ class Candidates:
     sample  images that damages are measured on
     cache   folder that keeps the damages; None: nothing is kept
     task    what the outputs mean
+    whole   of the network at its own size, where this one's images are smaller: what it measured is
+            not measured again
     """
 
     original: fx.GraphModule
@@ -74,6 +76,7 @@ class Candidates:
     cache: Path | None
     progress: Progress
     task: Task
+    whole: Candidates | None = None
 
     @cached_property
     def starts(self) -> dict[str, Merged]:
@@ -130,28 +133,25 @@ class Candidates:
         for precision, start in self.starts.items():
             by_graph.setdefault(start.graph_module, []).append(precision)
         found: dict[str, Slicings] = {}
-        known: dict[tuple[str, str], Damage] = {}
+        known = _Known() if self.whole is None else _Known.of(self.whole.judged.values())
         for graph, precisions in by_graph.items():
             found |= self._judged(graph, {p: self.priced[p] for p in precisions}, known)
         return found
 
     def _judged(
-        self,
-        graph: fx.GraphModule,
-        priced: Mapping[str, Slicings],
-        known: dict[tuple[str, str], Damage],
+        self, graph: fx.GraphModule, priced: Mapping[str, Slicings], known: _Known
     ) -> dict[str, Slicings]:
-        """`known`: damages of spans' choices, of all starts so far. Exact merges leave the values
-        between spans as they are: what does the same there does it in every start."""
+        """`known`: of all starts so far; what was measured is added for spans."""
         measuring, task = (self.sample, self.cache, self.progress), self.task
         every = {c.label: c for slicings in priced.values() for c in slicings.whole.found}
-        new = [c for c in every.values() if _same(c) not in known]
+        new = [c for c in every.values() if _same(c) not in known.spans]
         measured = measure(graph, new, *measuring, task=task)
-        known |= {_same(c): damage for c, damage in zip(new, measured, strict=True)}
-        damages = {label: known[_same(c)] for label, c in every.items()}
+        known.spans |= {_same(c): damage for c, damage in zip(new, measured, strict=True)}
+        damages = {label: known.spans[_same(c)] for label, c in every.items()}
         wanted = {c.label: c for slicings in priced.values() for c in slicings.slices}
-        slices = measure_groups(graph, list(wanted.values()), *measuring, task=task)
-        damages |= {label: damage for label, (_, damage) in slices.items()}
+        rest = [c for label, c in wanted.items() if label not in known.slices]
+        slices = known.slices | measure_groups(graph, rest, *measuring, task=task)
+        damages |= {label: slices[label][1] for label in wanted if label in slices}
 
         def judged(slicings: Slicings) -> Slicings:
             some = [c for c in slicings.slices if c.label in slices]
@@ -167,6 +167,28 @@ class Candidates:
         per = [refused for _, refused in self._choices.values()]
         names = [{r.node for r in refused} for refused in per]
         return tuple(r for r in per[0] if all(r.node in found for found in names))
+
+
+@dataclass
+class _Known:
+    """What choices are known to cost.
+
+    spans   damages of what is done to spans. Exact merges leave the values between spans as they
+            are: what does the same there does it in every start
+    slices  label → the choice with the channels that should stay, and its damage
+    """
+
+    spans: dict[tuple[str, str], Damage] = field(default_factory=dict)
+    slices: dict[str, tuple[GroupChoice, Damage]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, judged: Iterable[Slicings]) -> _Known:
+        found = cls()
+        for slicings in judged:
+            whole, damages = slicings.whole, slicings.damages or {}
+            found.spans |= {_same(c): damages[c.label] for c in whole.found}
+            found.slices |= {c.label: (c, damages[c.label]) for c in slicings.slices}
+        return found
 
 
 def hidden_alone(spans: Sequence[Span]) -> set[str]:

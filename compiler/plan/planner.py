@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from math import inf, isnan
+from math import inf, isnan, nan
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,13 @@ from shrinkc.compiler.formats.base import FILE_PRECISIONS
 from shrinkc.compiler.images.decoded import Samples
 from shrinkc.compiler.pipeline.deployed import ExactMerge, channels_last, deployed
 from shrinkc.compiler.plan.candidates import Candidates, available
-from shrinkc.compiler.plan.comparing.finalists import NEAR, Candidate, finalists, ranked
+from shrinkc.compiler.plan.comparing.finalists import (
+    NEAR,
+    Candidate,
+    Ranked,
+    finalists,
+    ranked,
+)
 from shrinkc.compiler.plan.comparing.true_loss import QuickFits, nearest
 from shrinkc.compiler.plan.file_timing import FileTiming
 from shrinkc.compiler.plan.finished_plans import FinishedPlans, Planned
@@ -144,7 +150,7 @@ def prepare_planning(
         *(captured, original, table, planning, precisions, before_ms),
         Candidates(
             *(original, table, precisions, closed.kinds, planning.groups),
-            *(sample, closed.cache, progress, task),
+            *(sample, closed.cache, progress, task, whole and whole.candidates),
         ),
         *(judge, timing, FinishedPlans(folder, users, settings, smaller)),
         *(train, notes, progress, whole, closer),
@@ -246,16 +252,24 @@ class Planner:
             case _:
                 return self.within(goal.budget(self.before_ms))
 
-    def within(self, budget_ms: float, found: list[Candidate] | None = None) -> Planned:
+    def within(self, budget_ms: float, rows: list[Ranked] | None = None) -> Planned:
         """The plan that loses least of those that are known: a faster one that was asked for
-        before may lose less. `found`: what `chosen` says, where it was asked. Raises InputError for
-        a budget that cannot be met; it says what is the fastest."""
+        before may lose less. `rows`: what `chosen` says, ranked, where it was asked. Raises
+        InputError for a budget that cannot be met; it says what is the fastest."""
         name = f"{budget_ms:.6g}"
         planned = self.finished.get(name)
         if planned is None:
-            planned = self._best(self.chosen(budget_ms) if found is None else found, budget_ms)
+            if rows is None:
+                found = self.chosen(budget_ms)
+                rows = self.ranked(found) if len(found) > 1 else [(nan, found[0])]
+            planned = self._best(rows, budget_ms)
             self.finished.put(name, planned)
         return self.or_known(planned, budget_ms)
+
+    def ranked(self, found: Sequence[Candidate]) -> list[Ranked]:
+        """By what each loses fitted quickly, the least first."""
+        starts = {p: start.graph_module for p, start in self.candidates.starts.items()}
+        return ranked(found, starts, self.judge, self.progress)
 
     def or_known(self, planned: Planned, budget_ms: float) -> Planned:
         """Another plan that is known, where that loses less within the budget."""
@@ -338,17 +352,15 @@ class Planner:
             fastest_ms=fastest,
         )
 
-    def _best(self, found: Sequence[Candidate], budget_ms: float) -> Planned:
+    def _best(self, rows: Sequence[Ranked], budget_ms: float) -> Planned:
         """Of the way that a quick fit likes best the set that loses least by quick fits; fitted, as
         are other ways until what is left looks worse. The best is distilled: that takes longest,
         and helps all of them."""
-        if len(found) == 1:
-            return self._planned(self._fitted(self._searched(found[0], budget_ms)))
-        starts = {p: start.graph_module for p, start in self.candidates.starts.items()}
-        rows = ranked(found, starts, self.judge, self.progress)
-        rows[0] = rows[0][0], self._searched(rows[0][1], budget_ms)
+        first = self._searched(rows[0][1], budget_ms)
+        if len(rows) == 1:
+            return self._planned(self._fitted(first))
         best: tuple[float, _Fitted] | None = None
-        for quick, candidate in rows:
+        for quick, candidate in [(rows[0][0], first), *rows[1:]]:
             if best is not None and best[0] <= quick:
                 break
             fitted = self._fitted(candidate)

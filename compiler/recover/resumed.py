@@ -23,6 +23,11 @@ class _Kept:
     position: int = 0
     values: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(x.numel() * x.element_size() for x in self.values.values())
+
 
 class Resumed:
     """Of one graph in inference mode; batches go by their number."""
@@ -35,8 +40,7 @@ class Resumed:
         for place, node in enumerate(self._nodes):
             for source in node.all_input_nodes:
                 self._last[source] = place
-        self._kept: dict[int, _Kept] = {}
-        self._bytes: dict[tuple[int, int], int] = {}  # (batch, position) → of what is alive there
+        self._kept: dict[int, _Kept] = {}  # by batch
         self._settled = 0
 
     def moved(self, graph_module: fx.GraphModule) -> Resumed:
@@ -45,19 +49,11 @@ class Resumed:
         settled = [node.name for node in self._nodes[: self._settled]]
         if settled == [node.name for node in other._nodes[: self._settled]]:
             other._kept, other._settled = self._kept, self._settled
-            other._bytes = {at: size for at, size in self._bytes.items() if at[1] <= self._settled}
         return other
 
     def settle(self, name: str) -> None:
         """Nothing that is computed before this node will change any more."""
-        place = self._places[name]
-        batches = {number for number, _ in self._bytes}
-        for position in range(place, self._settled, -1):
-            sizes = [self._bytes.get((number, position)) for number in batches]
-            known = [size for size in sizes if size is not None]
-            if len(known) == len(batches) and sum(known) <= self._memory:
-                self._settled = position
-                return
+        self._settled = max(self._settled, self._places[name])
 
     def values(
         self, number: int, inputs: tuple[Tensor, ...], names: Collection[str]
@@ -101,14 +97,15 @@ class Resumed:
         return found, env
 
     def _pass(self, number: int, position: int, env: dict[fx.Node, Tensor]) -> None:
-        """Drop what nothing reads from here on; keep the rest where everything is settled."""
+        """Drop what nothing reads from here on; keep the rest where everything is settled, if it
+        finds room beside what is kept of other batches: else an earlier place stays."""
         for node in [n for n in env if self._last.get(n, 0) < position]:
             del env[node]
-        if (number, position) not in self._bytes:
-            sizes = (value.numel() * value.element_size() for value in env.values())
-            self._bytes[number, position] = sum(sizes)
         if position == self._settled:
-            self._kept[number] = _Kept(position, {node.name: x for node, x in env.items()})
+            here = _Kept(position, {node.name: x for node, x in env.items()})
+            others = sum(kept.size for n, kept in self._kept.items() if n != number)
+            if here.size + others <= self._memory:
+                self._kept[number] = here
 
 
 class Remembered(Resumed):

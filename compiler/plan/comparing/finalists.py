@@ -33,6 +33,9 @@ class Candidate:
     damage: float
 
 
+Ranked = tuple[float, Candidate]  # with what it loses by a quick fit
+
+
 def finalists(found: Sequence[Candidate]) -> list[Candidate]:
     """Those that come near the least damage, the least first."""
     ordered = sorted(found, key=lambda one: one.damage)
@@ -44,13 +47,13 @@ def ranked(
     starts: dict[str, fx.GraphModule],
     judge: Judge,
     progress: Progress,
-) -> list[tuple[float, Candidate]]:
-    """With what each loses by a quick fit, int8 by what it loses alone; the least first. `starts`:
-    precision → the network that choices are made in."""
-    rows: list[tuple[float, Candidate]] = []
+) -> list[Ranked]:
+    """The least first, int8 by what it loses alone. `starts`: precision → the network that choices
+    are made in."""
+    rows: list[Ranked] = []
     with progress.task("Comparing candidates", len(found)) as done:
         for one in found:
             quick = QuickFits(one.slicing, starts[one.variant.precision], judge)
-            rows.append((judge.loss(quick.fitted(one.chosen)) + one.variant.damage, one))
+            rows.append((quick.held_out_loss(one.chosen) + one.variant.damage, one))
             done()
     return sorted(rows, key=lambda row: row[0])

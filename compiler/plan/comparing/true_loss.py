@@ -75,9 +75,10 @@ class QuickFits:
 
     @cached_property
     def _journal(self) -> Journal:
-        seen, judged = self._samples
+        (seen, judged), held, whole = self._samples, self.judge.held, self.judge.whole
         about = f"true loss {self.judge.task!r} {seen.images.digest} {seen.size}"
         about += f" {seen.indices} {judged.indices} {[c.label for c in self.slicing.slices]}"
+        about += f" {held.images.digest} {held.indices} {whole and whole.held.size}"
         return Journal(self.judge.cache, digest_of(self.start, about), count=1)
 
     def fitted(self, chosen: Sequence[int]) -> fx.GraphModule:
@@ -87,11 +88,27 @@ class QuickFits:
 
     def loss(self, chosen: Sequence[int]) -> float:
         """How far the answers are from the original's, on images that the fit did not see; kept."""
-        label = "; ".join(sorted(self.plans.found[i].label for i in chosen))
+        label = self._label(chosen)
         if label not in self._journal.entries:
-            lost = self.judge.loss_on(self.fitted(chosen), self._samples[1])
-            self._journal.put(label, [lost])
+            self._judge(self.fitted(chosen), label)
         return self._journal.entries[label][0]
+
+    def held_out_loss(self, chosen: Sequence[int]) -> float:
+        """The same as a plan is judged: on other images, beside the user's network at its own size.
+        What `loss` tells is found on the way."""
+        label = self._label(chosen)
+        held = f"held out: {label}"
+        if held not in self._journal.entries:
+            fitted = self.fitted(chosen)
+            self._judge(fitted, label)
+            self._journal.put(held, [self.judge.loss(fitted)])
+        return self._journal.entries[held][0]
+
+    def _label(self, chosen: Sequence[int]) -> str:
+        return "; ".join(sorted(self.plans.found[i].label for i in chosen))
+
+    def _judge(self, fitted: fx.GraphModule, label: str) -> None:
+        self._journal.put(label, [self.judge.loss_on(fitted, self._samples[1])])
 
 
 def nearest(

@@ -1,7 +1,8 @@
 """The image size as one more choice: a planner for every size, and what loses least of their plans.
 
-A size is planned for like the network itself: it has damages and times of its own. Only what is
-judged is the same for all: the answers of the user's network at its own size.
+A size is planned for like the network itself, with times of its own. What a choice costs is taken
+from the network's own size, and what is judged is the same for all: the answers of the user's
+network there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from math import inf
 
-from shrinkc.compiler.plan.comparing.finalists import NEAR, Candidate
+from shrinkc.compiler.plan.comparing.finalists import NEAR, Candidate, Ranked
 from shrinkc.compiler.plan.finished_plans import Planned
 from shrinkc.compiler.plan.plan_file import Plan
 from shrinkc.compiler.plan.planner import Planner, cost_of
@@ -18,6 +19,7 @@ from shrinkc.compiler.recover.layer_problems import size_of
 from shrinkc.errors import UnreachableGoalError
 
 Found = tuple[float, Planner, list[Candidate]]  # the least damage, whose, what may become the plan
+MOST, CLOSE = 2, 1.5  # sizes that are planned in full; times what the best loses, fitted quickly
 
 
 class Resolutions(Planner):
@@ -35,11 +37,11 @@ class Resolutions(Planner):
     def useful(self) -> float:
         return max(one.useful for one in self._all)
 
-    def within(self, budget_ms: float, found: list[Candidate] | None = None) -> Planned:
+    def within(self, budget_ms: float, rows: list[Ranked] | None = None) -> Planned:
         """As each size's, of which the plan that loses least; of equals the one with the smaller
-        error. Sizes whose choices look much worse than another's are not fitted."""
-        near = self._near(budget_ms)
-        plans = [planner.within(budget_ms, some) for _, planner, some in near]
+        error. Sizes whose choices look much worse than another's, alone or fitted quickly, are not
+        planned."""
+        plans = [planner.within(budget_ms, some) for planner, some in self._nearest(budget_ms)]
         self._tell()
         best = min(plans, key=lambda one: cost_of(one.plan.promise))
         return self.or_known(best, budget_ms)
@@ -59,6 +61,14 @@ class Resolutions(Planner):
     def _all(self) -> tuple[Planner, ...]:
         """The largest images first."""
         return self.own, *self.smaller
+
+    def _nearest(self, budget_ms: float) -> list[tuple[Planner, list[Ranked]]]:
+        """Of the sizes that come near those that a quick fit likes best, the best first."""
+        near = self._near(budget_ms)
+        rows = [(planner, planner.ranked(some)) for _, planner, some in near]
+        rows.sort(key=_fitted)
+        limit = CLOSE * _fitted(rows[0])
+        return [row for row in rows if _fitted(row) <= limit][:MOST]
 
     def _near(self, budget_ms: float) -> list[Found]:
         """What every size has for the budget, where it comes near the least damage; the largest
@@ -84,6 +94,11 @@ class Resolutions(Planner):
         """Notes of all sizes, each once."""
         told = [f"{_said(one)}: {note}" for one in self.smaller for note in one.notes]
         self.notes += [note for note in told if note not in self.notes]
+
+
+def _fitted(row: tuple[Planner, list[Ranked]]) -> float:
+    """What the size's best way loses, fitted quickly."""
+    return row[1][0][0]
 
 
 def _alone(planner: Planner) -> float:
