@@ -297,7 +297,7 @@ def weight_of(graph: fx.GraphModule, name: str) -> Tensor:
 def order_of(sums: Sums, span: Span, fewest: int) -> list[int]:
     """Hidden channels, the most dispensable first, down to `fewest`."""
     assert span.hidden is not None
-    return elimination_order(sums[0].plus(sums[1]), span.hidden.kernel, fewest)
+    return elimination_order(*sums[0].plus(sums[1]).centred(), span.hidden.kernel, fewest)
 
 
 def fitted_drop(choice: Choice) -> Fitted:

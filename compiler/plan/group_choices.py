@@ -1,8 +1,10 @@
 """Widths of channel groups that no span hides, as choices of a plan: residual streams, what several
 layers read, a classifier's last features.
 
-Which channels go is chosen as by He et al. (2017), and what reads the others is compensated; what
-each width does to the outputs is measured, as for spans.
+Which channels go is told by backward elimination: each time that which the layers that read the
+group miss least, once all others are scaled anew (He et al., 2017, ask the same of the LASSO; of
+MobileNetV2's groups either order does the same damage, and the LASSO's took 30 s). What reads the
+others is compensated; what each width does to the outputs is measured, as for spans.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from shrinkc.compiler.recover.compensate import compensate
 from shrinkc.compiler.recover.divergence import Damage, agreeing, apart
 from shrinkc.compiler.recover.from_sums import compensated
 from shrinkc.compiler.recover.layer_problems import Sample
+from shrinkc.compiler.recover.least_squares import elimination_order
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
@@ -38,9 +41,9 @@ from shrinkc.passes.channels.mask_channels import mask_channels
 from shrinkc.passes.channels.selection import Selection
 from shrinkc.passes.channels.slice_channels import SliceChannels
 from shrinkc.passes.criteria.base import most_important
-from shrinkc.passes.criteria.channel_pruning import scores_from
+from shrinkc.passes.criteria.channel_pruning import contributions
 from shrinkc.passes.criteria.shared.data import Batch
-from shrinkc.passes.criteria.shared.readers import reader_sums
+from shrinkc.passes.criteria.shared.readers import ReaderSums, reader_sums
 
 WIDTHS, NARROWEST = 6, 1 / 2  # of a group, all of it included; a share of it
 Mask = npt.NDArray[np.bool_]
@@ -108,7 +111,7 @@ def measure_groups(
         return {}
     sample = sample.at_most(MEASURED)
     fitting, judging = sample.split()
-    seen = f"groups {task!r} {sample.images.digest} {sample.size} {sample.indices}"
+    seen = f"groups by elimination {task!r} {sample.images.digest} {sample.size} {sample.indices}"
     journal = Journal(cache, digest_of(graph, seen))
     groups = list({choice.group.name: choice.group for choice in wanted}.values())
     missing = [g for g in groups if not _known(journal, g, wanted)]
@@ -116,7 +119,7 @@ def measure_groups(
     count = sum(len(_of_group(group, wanted)) for group in missing)
     with progress.task("Measuring what channel groups cost", count) as done:
         for group, sums in reader_sums(graph, missing, _batches(fitting)):
-            journal.put(_scored(group), list(scores_from(sums, group.size)) if sums else [])
+            journal.put(_scored(group), _scores_from(sums, group.size) if sums else [])
             for choice in _of_group(group, wanted) if sums else []:
                 keep = most_important(group, _scores(journal, group), choice.channels)
                 weights = compensated(graph, sums, keep)
@@ -132,6 +135,15 @@ def measure_groups(
             damage = Damage(loss, agreement, float("nan"))
             found[choice.label] = replace(choice, keep=keep), damage
     return found
+
+
+def _scores_from(sums: Sequence[ReaderSums], size: int) -> list[float]:
+    """(size,) When each channel goes, from the sums of the layers that read the group."""
+    gram = torch.from_numpy(contributions(sums, size))
+    scores = [float(size)] * size  # of the last one
+    for place, channel in enumerate(elimination_order(gram, gram.sum(1, keepdim=True), 1, 1)):
+        scores[channel] = float(place)
+    return scores
 
 
 def _of_group(group: ChannelGroup, wanted: Sequence[GroupChoice]) -> list[GroupChoice]:

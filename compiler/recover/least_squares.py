@@ -151,15 +151,17 @@ def ridged(
     return solve(fit.plus(held), how.strength, prior), error
 
 
-def elimination_order(normal: Normal, group: int, fewest: int) -> list[int]:
+def elimination_order(gram: Tensor, cross: Tensor, group: int, fewest: int) -> list[int]:
     """Channels in the order in which least squares misses them least, the first to go first.
+
+    gram   (n, n) G, inner products of what is read; float64
+    cross  (n, outputs) C, those with the targets
 
     Rows hold `group` neighbouring numbers a channel (the positions of a kernel). Each step takes
     the channel whose removal raises the error least after all others are refitted:
     tr(Bᵢᵀ (G⁻¹)ᵢᵢ⁻¹ Bᵢ) with B = G⁻¹C (optimal brain surgeon, exact for least squares). Stops
     when `fewest` channels are left.
     """
-    gram, cross = normal.centred()
     size, channels = len(gram), len(gram) // group
     ridge = 1e-5 * float(gram.diagonal().mean()) + 1e-12
     left = _Left(_linalg.inv(gram + ridge * torch.eye(size, dtype=torch.float64)), group)

@@ -116,7 +116,7 @@ def test_channels_that_nobody_feels_go_first_and_do_no_damage() -> None:
 def test_what_was_measured_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = network()
     first = measure_groups(graph, stream(graph), sample(), tmp_path, Silent())
-    for name in ("compensated", "scores_from", "mask_channels"):
+    for name in ("compensated", "_scores_from", "mask_channels"):
         monkeypatch.setattr(module, name, None)
     again = measure_groups(graph, stream(graph), sample(), tmp_path, Silent())
     assert {label: damage.loss for label, (_, damage) in again.items()} == {

@@ -107,7 +107,7 @@ def test_each_step_removes_what_is_missed_least(
         weight, bias = least_squares(x[:, index], y)
         return float(((y.double() - x[:, index].double() @ weight.T - bias) ** 2).sum())
 
-    for gone in elimination_order(summed(x, y), group, 1):
+    for gone in elimination_order(*summed(x, y).centred(), group, 1):
         errors = {c: error([a for a in alive if a != c]) for c in alive}
         assert errors[gone] <= min(errors.values()) * (1 + 1e-3)
         alive.remove(gone)
@@ -115,5 +115,5 @@ def test_each_step_removes_what_is_missed_least(
 
 
 def test_the_order_stops_in_time() -> None:
-    order = elimination_order(summed(*rows(100)), 1, 4)
+    order = elimination_order(*summed(*rows(100)).centred(), 1, 4)
     assert len(order) == len(set(order)) == 2
