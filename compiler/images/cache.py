@@ -59,10 +59,14 @@ class Reading:
 
 
 def with_margin(preprocessing: Preprocessing) -> Preprocessing:
-    """Stored for random resized crops: all that `resize` leaves of a square image."""
+    """Stored for random resized crops: what `resize` leaves of a square image, but for three pixels
+    at most. Their middle is what the network reads, to the pixel: half of the margin is even, so
+    that it does not matter to which side the middle of an odd number is rounded."""
     if preprocessing.fit != "crop":
         return preprocessing
-    height, width = (max(side, preprocessing.resize) for side in preprocessing.size)
+    height, width = (
+        side + max(0, preprocessing.resize - side) // 4 * 4 for side in preprocessing.size
+    )
     return replace(preprocessing, size=(height, width))
 
 

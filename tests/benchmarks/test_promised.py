@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.promised import NETWORKS, REQUESTS, USUAL, kept, summary
+from benchmarks.promised import NETWORKS, REQUESTS, kept, summary
 
 
 def row(**changed: Any) -> dict[str, Any]:
     promised = {"drop": 0.01, "interval": (-0.005, 0.025)}
     delivered = {"drop": 0.012, "interval": (0.0, 0.024)}
-    found = {"asked_speedup": 2.0, "budget_ms": 1.0, "measured_ms": 1.04}
+    found = {"asked_speedup": 2.0, "budget_ms": 1.0, "measured_ms": 1.02}
     return found | {"promised": promised, "delivered": delivered} | changed
 
 
@@ -18,9 +18,9 @@ def losing(drop: float) -> dict[str, Any]:
     return {"drop": drop, "interval": (drop - 0.01, drop + 0.01)}
 
 
-def test_milliseconds_may_be_five_in_a_hundred_over() -> None:
-    assert kept(row())["in_time"]
-    assert not kept(row(measured_ms=1.06))["in_time"]
+def test_milliseconds_may_be_three_in_a_hundred_over() -> None:
+    assert kept(row(measured_ms=1.029))["in_time"]
+    assert not kept(row(measured_ms=1.031))["in_time"]
 
 
 def test_half_a_point_may_be_lost_beyond_the_promise() -> None:
@@ -46,6 +46,21 @@ def test_the_summary_counts() -> None:
     assert summary([one | {"kept": kept(one)} for one in rows])["in_time"] == "1 of 2"
 
 
-def test_twenty_requests() -> None:
+def test_forty_requests() -> None:
     assert REQUESTS.keys() == NETWORKS.keys()
-    assert sum(len(REQUESTS[name]) for name in USUAL) == 20
+    assert sum(map(len, REQUESTS.values())) == 40
+
+
+def rival(ms: float, drop: float) -> dict[str, Any]:
+    return {"measured_ms": ms, "delivered": losing(drop)}
+
+
+def test_a_simpler_command_beats_what_is_slower_and_loses_more() -> None:
+    """The plan takes 1.02 ms and loses 1.2 points."""
+
+    def unbeaten(**rivals: Any) -> bool:
+        return kept(row(rivals=rivals))["unbeaten"]
+
+    assert "unbeaten" not in kept(row())
+    assert unbeaten(compile=rival(1.1, 0.0), shrink=rival(1.0, 0.0075), prune={"failure": "no"})
+    assert not unbeaten(compile=rival(1.1, 0.0), shrink=rival(1.0, 0.0065))

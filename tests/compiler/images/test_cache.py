@@ -213,6 +213,21 @@ def test_arrays_of_floats_stay_floats(tmp_path: Path) -> None:
 def test_a_margin_for_random_crops() -> None:
     assert with_margin(replace(RGB, resize=10)).size == (10, 10)
     assert with_margin(replace(RGB, resize=10, size=(6, 12))).size == (10, 12)
+    assert with_margin(replace(RGB, resize=256, size=(224, 224))).size == (256, 256)
+
+
+@pytest.mark.parametrize("resize", range(6, 17))
+@pytest.mark.parametrize("size", [(20, 20), (20, 23), (25, 22)])
+def test_the_middle_of_what_has_a_margin_is_what_is_evaluated(
+    tmp_path: Path, resize: int, size: tuple[int, int]
+) -> None:
+    """To the pixel: smaller images of plans are resized to all kinds of sides."""
+    (tmp_path / "a.png").write_bytes(png(1, size))
+    given = replace(RGB, resize=resize)
+    margin = with_margin(given)
+    assert margin.size[0] > resize - 4
+    (got,) = load_images(find_images(tmp_path), margin).taken(torch.tensor([0]), given.size)
+    assert torch.equal(got[0], read_image(png(1, size), "a.png", given))
 
 
 @pytest.mark.parametrize(
