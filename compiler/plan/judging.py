@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
 
@@ -22,13 +22,14 @@ from shrinkc.compiler.recover.divergence import Damage, agreeing, apart
 from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
-from shrinkc.compiler.tasks.task import Task
+from shrinkc.compiler.tasks.task import Answer, Task
 from shrinkc.compiler.verify.int8_files import Making, int8_files
 from shrinkc.passes.criteria.shared.data import Batch
 
 CALIBRATED = 100  # images that tell the ranges of int8
 GLANCED = 32  # images, whether they are all alike
 COMPARED = 100  # images that tell which of several networks is nearest to the original
+KEPT = 64 << 20  # bytes of the original's answers, at most
 ADVICE = "a plan is fitted to them and may not suit others: give real images of many classes"
 
 
@@ -54,6 +55,7 @@ class Judge:
     progress: Progress
     task: Task
     whole: Judge | None = None
+    _known: dict[str, list[Answer]] = field(default_factory=dict, init=False)
 
     def image_notes(self) -> Sequence[str]:
         """Where the images are all alike, or the original says the same of all of them."""
@@ -85,7 +87,7 @@ class Judge:
             prepared = self.in_int8(graph, options)
             with self.progress.task("Measuring what int8 costs"):
                 few = sample.split()[1]
-                lost = self._damage(self._quantised(prepared), self.original, few, few).loss
+                lost = self._damage(self._quantised(prepared), few).loss
             for layer in prepared.noise:
                 journal.put(layer.layer, [layer.snr_db])
             journal.put("", [lost])
@@ -103,7 +105,7 @@ class Judge:
     ) -> float:
         """The same on images of one's own choice; `originals`: as the original reads them, where
         that is another size."""
-        return self._damage(answers(graph), self.original, sample, originals or sample).loss
+        return self._damage(answers(graph), sample, originals).loss
 
     def of_the_size(self) -> Damage:
         """What it alone costs that images are smaller than the user's network reads them."""
@@ -111,23 +113,37 @@ class Judge:
             return self._beside(answers(self.original))
 
     def _beside(self, changed: Answering) -> Damage:
-        mine = theirs = self.held.at_most(COMPARED)
-        if self.whole is None:
-            return self._damage(changed, self.original, mine, theirs)
-        theirs = self.whole.held.at_most(COMPARED)
-        return self._damage(changed, self.whole.original, mine, theirs)
+        whole, mine = self.whole or self, self.held.at_most(COMPARED)
+        return whole._damage(changed, mine, whole.held.at_most(COMPARED))
 
     def _damage(
-        self, changed: Answering, original: fx.GraphModule, mine: Sample, theirs: Sample
+        self, changed: Answering, sample: Sample, originals: Sample | None = None
     ) -> Damage:
-        """The mean over the images, which the two read as `mine` and `theirs`."""
-        answer, lost, alike, count = answers(original), 0.0, 0.0, 0
-        for x, y in _pairs(mine, theirs):
-            got, want, samples = changed(x), answer(y), len(x[0])
+        """The mean over the images; `originals`: as the original reads them."""
+        lost = alike = count = 0.0
+        wanted = self._answers(originals or sample)
+        for (x, _), want in zip(sample.batches(), wanted, strict=True):
+            got, samples = changed(x), len(x[0])
             lost += apart(self.task, got, want, samples)
             alike += agreeing(self.task, got, want, samples)
             count += samples
         return Damage(lost / count, alike / count, nan)
+
+    def _answers(self, sample: Sample) -> Iterator[Answer]:
+        """The original's, batch by batch; kept where there is room for all of them."""
+        key = f"{sample.images.digest} {sample.size} {sample.indices}"
+        if key in self._known:
+            yield from self._known[key]
+            return
+        answer, found = answers(self.original), list[Answer]()
+        room = KEPT - sum(map(_size, self._known.values()))
+        for x, _ in sample.batches():
+            here = answer(x)
+            room -= _size([here])
+            found = [*found, here] if room >= 0 else []
+            yield here
+        if room >= 0:
+            self._known[key] = found
 
     def promise(self, graph: fx.GraphModule, prepared: Prepared | None) -> Promise:
         """Of a plan's network; by the int8 file, where it is one."""
@@ -145,13 +161,9 @@ class Judge:
         return answers_of_file(file, prepared.graph_module, self.threads)
 
 
-def _pairs(mine: Sample, theirs: Sample) -> Iterator[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
-    """The inputs of the same images, read in two ways; once, where they are one."""
-    if mine is theirs:
-        yield from ((x, x) for x, _ in mine.batches())
-    else:
-        both = zip(mine.batches(), theirs.batches(), strict=True)
-        yield from ((x, y) for (x, _), (y, _) in both)
+def _size(found: Sequence[Answer]) -> int:
+    """Bytes."""
+    return sum(x.numel() * x.element_size() for answer in found for x in answer)
 
 
 def labelled_batches(sample: Sample) -> list[Batch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from shrinkc.compiler.cost.budget import predicted_ms
 from shrinkc.compiler.depth.closed_form import ClosedForm
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.pipeline.deployed import deployed
-from shrinkc.compiler.plan import file_timing
+from shrinkc.compiler.plan import candidates, file_timing
 from shrinkc.compiler.plan import planner as planning_module
 from shrinkc.compiler.plan.finished_plans import Planned
 from shrinkc.compiler.plan.planner import Planner, Planning, prepare_planning
 from shrinkc.compiler.plan.replay import replay
+from shrinkc.compiler.plan.resolutions import planner as sizes
 from shrinkc.compiler.plan.resolutions.planner import Resolutions
 from shrinkc.compiler.recover.distil import Tuning
 from shrinkc.compiler.recover.divergence import Damage
@@ -82,6 +84,11 @@ def costs(monkeypatch: pytest.MonkeyPatch, of: dict[int, Damage]) -> None:
     monkeypatch.setattr(Planner, "size_damage", size)
 
 
+def all_come_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever quick fits lose."""
+    monkeypatch.setattr(sizes, "CLOSE", inf)
+
+
 def test_times_are_over_the_network_at_its_own_size() -> None:
     one = resolutions()
     assert one.before_ms == predicted_ms(deployed(network(32)), ByMacs(), "fp32")
@@ -106,11 +113,57 @@ def test_a_size_that_costs_too_much_is_not_looked_at(
     assert all("judged" not in vars(smaller.candidates) for smaller in one.smaller)  # measured
 
 
+@pytest.mark.parametrize(("factor", "planned"), [(0.5, [16]), (1.2, [24, 16]), (1.7, [24])])
+def test_sizes_are_planned_whose_quick_fits_come_near_the_best(
+    factor: float, planned: list[int], monkeypatch: pytest.MonkeyPatch, asked: list[int]
+) -> None:
+    """What 16 pixels lose, fitted quickly, is so many times what 24 do; the best comes first."""
+    one = resolutions()
+    costs(monkeypatch, {24: HARMLESS, 16: HARMLESS})
+    ranked = Planner.ranked
+
+    def given(self: Planner, found: Any) -> Any:
+        loss = {24: 1.0, 16: factor}[self.judge.held.size[0] if self.judge.held.size else 0]
+        return [(loss, candidate) for _, candidate in ranked(self, found)]
+
+    monkeypatch.setattr(Planner, "ranked", given)
+    one.within(one.before_ms / 1.5)
+    assert asked == planned
+
+
+def test_at_most_two_sizes_are_planned(monkeypatch: pytest.MonkeyPatch, asked: list[int]) -> None:
+    one = resolutions()
+    costs(monkeypatch, {24: HARMLESS, 16: HARMLESS})
+    all_come_near(monkeypatch)
+    monkeypatch.setattr(sizes, "MOST", 1)
+    one.within(one.before_ms / 1.5)
+    assert len(asked) == 1
+
+
+def test_what_choices_cost_is_measured_at_the_networks_own_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same choice has the same damage at every size."""
+    one = resolutions()
+    own = one.candidates.judged["fp32"]
+
+    def nothing(_: fx.GraphModule, wanted: list[Any], *__: Any, **___: Any) -> list[Damage]:
+        assert not wanted
+        return []
+
+    monkeypatch.setattr(candidates, "measure", nothing)
+    for smaller in one.smaller:
+        found = smaller.candidates.judged["fp32"]
+        assert found.damages
+        assert found.damages == {label: own.damages[label] for label in found.damages}
+
+
 def test_the_one_that_loses_least_is_taken_and_is_distilled_though_no_layer_changes(
     monkeypatch: pytest.MonkeyPatch, asked: list[int]
 ) -> None:
     one = resolutions()
     costs(monkeypatch, {24: HARMLESS, 16: HARMLESS})
+    all_come_near(monkeypatch)
     taught: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     distilled = planning_module.distilled
 
@@ -166,6 +219,7 @@ def test_a_stopped_run_goes_on(
 ) -> None:
     """One size is done when it is stopped: that is not done again."""
     costs(monkeypatch, {24: HARMLESS, 16: HARMLESS})
+    all_come_near(monkeypatch)
     within, stops = Planner.within, [16]
 
     def stopped(self: Planner, *given: Any) -> Any:
@@ -203,6 +257,7 @@ def test_what_no_size_reaches_says_what_the_smallest_does(tmp_path: Path) -> Non
 def test_a_plan_that_is_known_is_taken_whatever_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
     one = resolutions()
     costs(monkeypatch, {24: HARMLESS, 16: HARMLESS})
+    all_come_near(monkeypatch)
     faster = one.within(one.before_ms / 1.5)
     names = one.known()
     assert {name.partition("/")[0] for name in names} == {"1", "2"}
