@@ -1,11 +1,10 @@
 """What every test has: no tables but the shipped ones, nothing measured by earlier runs, short
-distillation."""
+fits and distillation."""
 
 import gc
 
 import pytest
-
-from shrinkc.compiler.recover import distil
+from short_fits import shorten
 
 
 @pytest.hookimpl(trylast=True)
@@ -20,4 +19,4 @@ def _nothing_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
     patch = pytest.MonkeyPatch()
     patch.setenv("SHRINKC_TABLES", str(tmp_path_factory.mktemp("tables")))
     patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    patch.setattr(distil, "STEPS", (20, 40))  # a plan of a tiny network takes seconds otherwise
+    shorten(patch.setattr)  # a plan of a tiny network takes seconds otherwise

@@ -80,7 +80,8 @@ def prepare(graph: fx.GraphModule, plan: DepthPlan, activation: nn.Module | None
     """
     gone: dict[str, str] = {}
     if plan.dropped:
-        spans = {(s.source, s.sink): s for s in find_spans(graph, MAX_NODES).spans}
+        found = find_spans(graph, MAX_NODES, sinks={sink for _, sink in plan.dropped}).spans
+        spans = {(span.source, span.sink): span for span in found}
         for source, sink in plan.dropped:
             if (source, sink) not in spans:
                 raise InputError(f"the plan drops '{source}' … '{sink}', which is no span here")

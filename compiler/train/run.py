@@ -99,7 +99,7 @@ class Run:
         training, hooks = self.training, self.training.hooks
         epoch = self.step // self.batches.steps_per_epoch
         moment = Moment(self.step, self.steps, epoch, training.epochs)
-        cast(Any, torch).manual_seed(mix(training.seed, self.step, self.ranks.rank, -1))  # dropout
+        _seed(mix(training.seed, self.step, self.ranks.rank, -1))  # dropout
         set_lr(self.optimiser, self._lr(self.step))
         self.optimiser.zero_grad()
         measured = self._by_task(batch) if training.by_task else self._by_labels(batch)
@@ -250,6 +250,13 @@ def _settings(model: nn.Module, data: Data, training: Training, ranks: int) -> d
         "compute": repr(replace(training.compute, accelerator="auto")),
         "seed": training.seed,
     }
+
+
+def _seed(seed: int) -> None:
+    """As `torch.manual_seed`, which without an accelerator notes for each that there could be where
+    it was called from: that takes longer than a step of a tiny network."""
+    random = torch if torch.accelerator.is_available() else torch.default_generator
+    cast(Any, random).manual_seed(seed)
 
 
 def _to(model: nn.Module, memory_format: torch.memory_format) -> None:

@@ -34,7 +34,7 @@ class MergeSpans:
         rewriter = Rewriter(graph_module)
         copy = rewriter.graph_module
         ops = LinearOps(copy, shapes(copy), usage(copy))
-        segments = segments_of(ops, self.max_nodes)
+        segments = segments_of(ops, self.max_nodes, sinks={sink for _, sink in self.pairs})
         regions = {(r.source, r.sink): r for r in segments.regions}
         reasons = {b.sink: b.reason for b in reversed(segments.blocked)}
         nodes = {node.name: node for node in copy.graph.nodes}

@@ -51,7 +51,9 @@ class MovePadding:
             return rewriter.finish()
         copy = rewriter.graph_module
         ops = LinearOps(copy, shapes(copy), usage(copy), activations(copy))
-        spans = {(s.source, s.sink): s for s in find_spans(copy, self.max_nodes, linear=True).spans}
+        sinks = {sink for _, sink in self.pairs}
+        found = find_spans(copy, self.max_nodes, linear=True, sinks=sinks).spans
+        spans = {(span.source, span.sink): span for span in found}
         nodes = {node.name: node for node in copy.graph.nodes}
         used: set[str] = set()
         skipped: list[Skip] = []

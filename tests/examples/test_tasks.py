@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from short_fits import as_shipped
 from torch import nn
 
 import shrinkc
@@ -23,7 +24,6 @@ from examples.segmenter.net import unet
 from examples.spotter import data as spotter_data
 from examples.spotter.net import spotter
 from shrinkc import ImageFolder
-from shrinkc.compiler.recover import distil
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 COUNT = 40  # images
@@ -93,7 +93,7 @@ def test_judged_by_its_own_metric_in_fp32_and_int8(name: str, tmp_path: Path) ->
 def test_a_plan_is_judged_by_its_own_metric(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distil, "STEPS", (200, 4000))  # its own: the drop is what is tested
+    as_shipped(monkeypatch.setattr)  # the drop is what is tested
     kind, net = KINDS["blobs"], network("blobs")
     kind.write(tmp_path, COUNT)
     x = torch.rand(kind.shape)

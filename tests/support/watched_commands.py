@@ -43,8 +43,11 @@ def unroutable() -> int:
 
 
 def main() -> None:
+    from short_fits import shorten
+
     from shrinkc.compiler.cli.main import main as shrinkc
 
+    shorten()
     sys.addaudithook(hook)
     codes = {}
     for words in json.loads(Path(sys.argv[1]).read_text()):

@@ -9,7 +9,7 @@ source. The walk ends after `max_nodes`, so the analysis is linear in the size o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from torch import fx, nn
@@ -81,11 +81,17 @@ def linear_segments(
 
 
 def segments_of(
-    ops: LinearOps, max_nodes: int = 32, windows: RegionWindows | None = None
+    ops: LinearOps,
+    max_nodes: int = 32,
+    windows: RegionWindows | None = None,
+    sinks: Collection[str] | None = None,
 ) -> LinearSegments:
-    """The same on nodes already read; `windows` says how maps compose, exactly by default."""
+    """The same on nodes already read; `windows` says how maps compose, exactly by default. `sinks`:
+    names of those that are asked for; None: all."""
     search = _Search(ops, max_nodes, windows or RegionWindows(ops))
-    found = [item for sink in ops.graph_module.graph.nodes for item in search.walk(sink)]
+    nodes = ops.graph_module.graph.nodes
+    asked = [node for node in nodes if sinks is None or node.name in sinks]
+    found = [item for sink in asked for item in search.walk(sink)]
     regions = tuple(item for item in found if isinstance(item, LinearRegion))
     return LinearSegments(regions, tuple(item for item in found if isinstance(item, Blocked)))
 

@@ -9,7 +9,7 @@ merge without that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import fx
@@ -77,17 +77,24 @@ class Spans:
 
 
 def find_spans(
-    graph_module: fx.GraphModule, max_nodes: int = MAX_NODES, linear: bool = False
+    graph_module: fx.GraphModule,
+    max_nodes: int = MAX_NODES,
+    linear: bool = False,
+    sinks: Collection[str] | None = None,
 ) -> Spans:
     """All spans of a graph whose batch norms are folded, in time linear in its size.
 
-    `linear`: also those whose activations are gone already.
+    `linear`: also those whose activations are gone already. `sinks`: where those end that are asked
+    for; None: anywhere.
     """
     removable = activations(graph_module)
     ops = LinearOps(graph_module, shapes(graph_module), usage(graph_module), removable)
-    segments = segments_of(ops, max_nodes, _MovedPadding(ops))
-    exact = RegionWindows(ops)
     nodes = {node.name: node for node in graph_module.graph.nodes}
+    if sinks is not None:  # and where their readers end, by which `_longest` tells longer ones
+        known = [nodes[name] for name in sinks if name in nodes]
+        sinks = {node.name for sink in known for node in (sink, *sink.users)}
+    segments = segments_of(ops, max_nodes, _MovedPadding(ops), sinks)
+    exact = RegionWindows(ops)
     found: list[Span] = []
     blocked: dict[NoSpan, None] = {}
     for region in segments.regions:

@@ -9,17 +9,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from untouched import small, untouched
 
 import shrinkc
 from shrinkc import Goal, ShrinkcError
+from shrinkc.compiler.api.steps.results import Compiled
 
 X = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.randn(11, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(11) % 5
 HALF = Goal.macs(0.5)
 LABELLED = TensorDataset(IMAGES, LABELS)
+
+
+def in_int8(model: nn.Module, given: Any) -> Compiled:
+    return shrinkc.compile(model, X, images=given, target="rpi4", precision="int8", runs=0)
+
+
+@pytest.fixture(scope="module")
+def wanted() -> Compiled:
+    return in_int8(small(8), (IMAGES, LABELS))
 
 
 @pytest.mark.parametrize(
@@ -32,12 +43,10 @@ LABELLED = TensorDataset(IMAGES, LABELS)
     ],
     ids=["loader", "generator", "dataset", "list"],
 )
-def test_a_loader_gives_the_same_bits_as_a_tensor(given: Any) -> None:
+def test_a_loader_gives_the_same_bits_as_a_tensor(given: Any, wanted: Compiled) -> None:
     model = small(8)
-    options: dict[str, Any] = {"target": "rpi4", "precision": "int8", "runs": 0}
-    wanted = shrinkc.compile(model, X, images=(IMAGES, LABELS), **options)
     with untouched(model):
-        found = shrinkc.compile(model, X, images=given, **options)
+        found = in_int8(model, given)
     for name in ("model.onnx", "model.tflite", "model.safetensors"):
         assert found.files[name] == wanted.files[name]
     assert found.report.original_top1 == wanted.report.original_top1 is not None

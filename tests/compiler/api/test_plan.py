@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from small_networks import mobilenet_v2
+from small_networks import Classifier, InvertedResidual, conv, mobilenet_v2
 from torch import nn
 from untouched import small, untouched
 
@@ -160,7 +160,8 @@ class OneAtATime(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = mobilenet_v2()
+        block = InvertedResidual(8, 8, expansion=6)
+        self.network = Classifier(conv(3, 8, 3, 2), nn.ReLU6(), block, channels=8)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.network(x)
@@ -176,9 +177,10 @@ def test_what_takes_one_sample_at_a_time_is_fitted_to_them(
     monkeypatch.setattr(distil, "STEPS", (4, 8))  # of 16 images, one after the other
     torch.manual_seed(0)
     network = OneAtATime().eval()
-    assert not shrinkc.capture(network, X).meta["dynamic_batch"]
+    graph = shrinkc.capture(network, X)
+    assert not graph.meta["dynamic_batch"]
     planned = shrinkc.plan(
-        network, X, target="rpi4", images=IMAGES, goal=FASTER, precision="fp32", runs=0
+        graph, X, target="rpi4", images=IMAGES, goal=FASTER, precision="fp32", runs=0
     )
     assert planned.plan.promise is not None
     assert planned.plan.speedup >= 1.05
@@ -187,7 +189,7 @@ def test_what_takes_one_sample_at_a_time_is_fitted_to_them(
     with pytest.raises(ShrinkcError, match="takes batches of 2 only"):
         shrinkc.plan(network, IMAGES[:2], target="rpi4", images=IMAGES, goal=FASTER, runs=0)
     with pytest.raises(ShrinkcError, match="batches of one size only cannot be trained"):
-        planned_of(network, train=(IMAGES, LABELS), precision="fp32")
+        planned_of(graph, train=(IMAGES, LABELS), precision="fp32")
 
 
 def test_what_cannot_be_reached_names_what_can(model: nn.Module) -> None:

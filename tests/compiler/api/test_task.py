@@ -87,7 +87,7 @@ def test_points_of_what_has_none_are_refused() -> None:
 
 
 def test_the_fastest_within_an_error() -> None:
-    seen, others = images(60, 1), images(60, 2)
+    seen, others = images(32, 1), images(60, 2)
     given = {"target": "rpi4", "images": seen, "evaluation": others, "runs": 0}
     strict, loose = (
         shrinkc.plan(

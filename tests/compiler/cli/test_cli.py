@@ -150,7 +150,7 @@ def test_inspect_prices_what_could_merge(tmp_path: Path, capsys: Streams) -> Non
 
 
 def test_inspect_names_what_tflite_lacks(tmp_path: Path, capsys: Streams) -> None:
-    path = saved(tmp_path, nn.GRU(3, 4, batch_first=True))
+    path = saved(tmp_path, nn.Sequential(nn.GRU(3, 4, batch_first=True)))
     assert main(["inspect", str(path), "--input", "1,257,3", "--json"]) == 0
     (problem,) = json.loads(capsys.readouterr().out)["unsupported"]
     assert "TFLite" in problem["reason"]

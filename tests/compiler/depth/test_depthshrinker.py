@@ -93,11 +93,11 @@ def test_nothing_is_left_of_an_annealed_activation() -> None:
 
 def test_a_method_anneals_and_merges_exactly(tmp_path: Path) -> None:
     options = Trained(Recipe(epochs=2, steps=2, batch=16), anneal=0.5)
-    given = captured(), images(), ByWork(), "fp32", TWO_STAGE_DP, Goal.speedup(1.2)
+    given = captured(blocks=2), images(), ByWork(), "fp32", TWO_STAGE_DP, Goal.speedup(1.2)
     found = shrink_trained(*given, options=options, folder=tmp_path)
     assert found.after_ms <= found.before_ms / 1.2
     again = shrink_trained(*given, options=options, folder=tmp_path)  # loaded
-    at_once = shrink_trained(*given, options=Trained(options.recipe))
+    at_once = shrink_trained(*given, options=Trained(options.recipe), folder=tmp_path)
     x = torch.randn(2, 3, 12, 12)
     with torch.no_grad():
         assert torch.equal(again.graph_module(x)[0], found.graph_module(x)[0])
@@ -130,7 +130,7 @@ def test_random_blocks_follow_the_seed() -> None:
 @pytest.mark.parametrize("search", ["random", "uniform"])
 def test_baselines_keep_as_many_blocks_and_learn_no_masks(search: str, tmp_path: Path) -> None:
     options = Trained(Recipe(epochs=1, batch=16), keep_blocks=2, search=search)  # pyright: ignore
-    given = captured(), images(), ByWork(), "fp32", DEPTHSHRINKER, None
+    given = captured(blocks=2), images(), ByWork(), "fp32", DEPTHSHRINKER, None
     found = shrink_trained(*given, options=options, folder=tmp_path)
     assert found.taken
     assert not list(tmp_path.rglob("search"))

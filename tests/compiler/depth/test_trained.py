@@ -232,7 +232,9 @@ def run(
 ) -> TrainedShrink:
     options = replace(QUICK, **changed) if changed else QUICK  # pyright: ignore[reportArgumentType]
     return shrink_trained(
-        captured(), images(), ByWork(), "fp32", method, goal, options=options, folder=folder
+        *(captured(blocks=2), images(), ByWork(), "fp32", method, goal),
+        options=options,
+        folder=folder,
     )
 
 
@@ -254,7 +256,7 @@ def test_every_method_meets_the_budget_and_merges(method: TrainedMethod, tmp_pat
 
 def test_a_plan_is_corrected_by_what_is_measured() -> None:
     """A device on which every network takes a little longer than the table says."""
-    table, graph = ByWork(), captured()
+    table, graph = ByWork(), captured(blocks=2)
     before = predicted_ms(network(graph).folded, table, "fp32")
 
     def measured_ms(merged: fx.GraphModule) -> float:
@@ -278,7 +280,8 @@ def test_a_plan_is_corrected_by_what_is_measured() -> None:
 
 
 def test_depthshrinker_keeps_as_many_blocks_as_asked_for() -> None:
-    space = search_space(network(captured()), all_options(network(captured())))
+    net = network(captured(blocks=2))
+    space = search_space(net, all_options(net))
     blocks = len(space.units)
     result = run(DEPTHSHRINKER, None, None, keep_blocks=blocks - 1)
     assert tuple(result.plan.removed) in space.units
@@ -311,7 +314,7 @@ def test_importance_is_kept_when_a_run_is_stopped(
 
 
 def test_expansion_ends_in_the_network_it_began_with() -> None:
-    result = expand(captured(), images(), ByWork(), "fp32", options=QUICK)
+    result = expand(captured(blocks=2), images(), ByWork(), "fp32", options=QUICK)
     assert result.after_ms == pytest.approx(result.before_ms)
     layers = [
         Counter(type(module_of(g, node)).__name__ for node in g.graph.nodes)
@@ -323,9 +326,9 @@ def test_expansion_ends_in_the_network_it_began_with() -> None:
 @pytest.mark.parametrize(
     ("method", "goal", "message"),
     [
-        (TWO_STAGE_DP, Goal.speedup(90), "cannot be reached"),
-        (TWO_STAGE_DP, Goal.macs(0.5), "`macs` cannot be the goal here"),
-        (TWO_STAGE_DP, None, "give exactly one of `speedup`, `budget_ms`"),
+        (LAYER_PRUNING, Goal.speedup(90), "cannot be reached"),
+        (LAYER_PRUNING, Goal.macs(0.5), "`macs` cannot be the goal here"),
+        (LAYER_PRUNING, None, "give exactly one of `speedup`, `budget_ms`"),
         (DEPTHSHRINKER, None, "give exactly one of `speedup`, `budget_ms`"),
         (DEPTHSHRINKER, Goal.budget_ms(1e9), "fit into"),
     ],
@@ -373,7 +376,7 @@ def test_a_method_of_ones_own_is_an_object() -> None:
 
     method = DepthMethod("none", as_it_is, learns=False)
     assert method_of(method) is method
-    given = (captured(), images(), ByWork(), "fp32", Goal.speedup(2))
+    given = (captured(blocks=2), images(), ByWork(), "fp32", Goal.speedup(2))
     task = DepthTask(*given, ClosedForm(), Trained(), None, Silent(), None)
     assert method.shrink(task).after_ms == method.shrink(task).before_ms
 

@@ -172,7 +172,7 @@ class PartsPay(ByWork):
 
 def test_the_method_takes_intervals_and_meets_the_budget() -> None:
     result = shrink_trained(
-        *(captured(), images(), PartsPay(), "fp32", TWO_STAGE_DP, Goal.speedup(1.2)),
+        *(captured(blocks=2), images(), PartsPay(), "fp32", TWO_STAGE_DP, Goal.speedup(1.2)),
         options=Trained(Recipe(epochs=1, steps=2, batch=16), alpha=1.2),
     )
     assert result.after_ms <= result.before_ms / 1.2

@@ -99,6 +99,20 @@ def test_spans_across_blocks_grow_their_kernel() -> None:
     assert not any(s.exact for s in across)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_spans_that_end_where_it_is_asked_are_those_of_all(name: str) -> None:
+    def told(spans: tuple[Span, ...], sink: str) -> list[tuple[str, ...]]:
+        return [(s.source, *s.nodes) for s in spans if s.sink == sink]
+
+    graph, spans = network(name)
+    for sink in {span.sink for span in spans}:
+        assert told(find_spans(graph, sinks=[sink]).spans, sink) == told(spans, sink)
+    # the last layer of a block, which only its addition reads, ends no span of its own
+    added = {x.name for n in graph.graph.nodes if n.name.startswith("add") for x in n.args}
+    for sink in added - {span.sink for span in spans}:
+        assert not told(find_spans(graph, sinks=[sink]).spans, sink)
+
+
 def test_squeeze_excite_blocks_with_a_reason() -> None:
     graph = folded(excited())
     found = find_spans(graph)
