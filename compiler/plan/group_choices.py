@@ -139,7 +139,7 @@ def measure_groups(
 
 def _scores_from(sums: Sequence[ReaderSums], size: int) -> list[float]:
     """(size,) When each channel goes, from the sums of the layers that read the group."""
-    gram = torch.from_numpy(contributions(sums, size))
+    gram = torch.tensor(contributions(sums, size))
     scores = [float(size)] * size  # of the last one
     for place, channel in enumerate(elimination_order(gram, gram.sum(1, keepdim=True), 1, 1)):
         scores[channel] = float(place)
