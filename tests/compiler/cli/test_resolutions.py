@@ -61,7 +61,8 @@ def test_from_images_to_files_and_again(
     (shape,) = compiled["input_shapes"].values()
     assert shape == [1, 3, side, side]
     how = compiled["preprocessing"]
-    assert (how["resize"], how["size"]) == (round(54 * side / 48), [side, side])
+    closer = json.loads((out / "plan.json").read_text())["resolution"]["closer"]
+    assert (how["resize"], how["size"]) == (round(closer * 54 * side / 48), [side, side])
     note = f"the files read images of {side}×{side} instead of 48×48: the shorter side resized to "
     assert any(one.startswith(f"{note}{how['resize']} pixels") for one in compiled["notes"])
     told = {one.key: one.value for one in onnx.load(out / "model.onnx").metadata_props}
