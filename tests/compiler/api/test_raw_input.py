@@ -162,7 +162,7 @@ def test_int8_reads_bytes_as_they_are(tmp_path: Path) -> None:
 def _runner(data: bytes, file: str) -> Any:
     from shrinkc.compiler.formats.registry import FORMATS
 
-    return next(one for one in FORMATS if one.file == file).open(data)
+    return next(one for one in FORMATS if one.file == file).open_to_judge(data, False)
 
 
 # --- planted bugs ---------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_integers_stand_for_what_the_file_with_floats_says(kept: str, io: Io) ->
         )
         boundary = form.boundary(integers.files[form.file])
         assert boundary == Boundary(here.inputs, here.outputs)
-        runners = [form.open(made.files[form.file]) for made in (integers, floats)]
+        runners = [form.open_to_judge(made.files[form.file], False) for made in (integers, floats)]
         for image in IMAGES[:8]:
             x = image[None].numpy()
             x = x.transpose(0, 2, 3, 1) if form is TFLITE else x
@@ -126,7 +126,7 @@ def test_uint8_is_int8_moved_by_128() -> None:
     signed, unsigned = (compiled(io) for io in ("int8", "uint8"))
     for form in FORMATS:
         here, there = (form.boundary(made.files[form.file]) for made in (signed, unsigned))
-        runners = [form.open(made.files[form.file]) for made in (signed, unsigned)]
+        runners = [form.open_to_judge(made.files[form.file], False) for made in (signed, unsigned)]
         shape = [n if isinstance(n, int) else 1 for n in here.inputs[0].shape]
         x = np.random.default_rng(0).integers(-128, 128, shape).astype(np.int8)
         for a, b, port in zip(

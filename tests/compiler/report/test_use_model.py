@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import shrinkc
-from shrinkc.compiler.formats.onnx import ONNX
+from shrinkc.compiler.formats.onnx import ONNX, int8_saturates
 from shrinkc.compiler.formats.registry import FORMATS
 from shrinkc.compiler.images.preprocessing import preprocessing_for, read_image
 from shrinkc.compiler.report.use_model import use_model
@@ -61,6 +61,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_program_says_what_the_file_says(case: str, tmp_path: Path) -> None:
+    if case == "onnx in bytes" and int8_saturates():
+        pytest.skip("onnxruntime's int8 overflows on this processor")
     way, asked = CASES[case]
     asked = dict(asked)
     channels, batch = asked.pop("channels", 3), asked.pop("batch", 1)
