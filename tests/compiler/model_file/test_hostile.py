@@ -417,8 +417,8 @@ def test_random_damage(tmp_path: Path, sound: tuple[str, dict[str, Tensor]], dat
 
 
 def test_many_nodes_load_fast(tmp_path: Path) -> None:
-    """A tenth of the most that a file may have, in a tenth of ten seconds of an idle processor, and
-    as much again for a slow one."""
+    """A tenth of the most that a file may have, in a tenth of ten seconds of a fast processor; slow
+    ones take 2.2 s, and what is quadratic a minute."""
     count = 20_000
     nodes = [{"op": "placeholder", "name": "x", "target": "x", "args": []}]
     for index in range(1, count - 1):
@@ -439,7 +439,7 @@ def test_many_nodes_load_fast(tmp_path: Path) -> None:
     path = write(tmp_path / "m.safetensors", entry, {})
     started = time.process_time()
     graph_module, _ = load_model_file(path)
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 4
     assert len(graph_module.graph.nodes) == count
 
 
