@@ -418,7 +418,7 @@ def test_random_damage(tmp_path: Path, sound: tuple[str, dict[str, Tensor]], dat
 
 def test_many_nodes_load_fast(tmp_path: Path) -> None:
     """A tenth of the most that a file may have, in a tenth of ten seconds of a fast processor; slow
-    ones take 2.2 s, and what is quadratic a minute."""
+    ones take 2.2 s, and what is quadratic far longer."""
     count = 20_000
     nodes = [{"op": "placeholder", "name": "x", "target": "x", "args": []}]
     for index in range(1, count - 1):
