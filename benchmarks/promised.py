@@ -247,12 +247,12 @@ def deliver(name: str, data: Path) -> None:
 
 def meet_rivals(name: str, data: Path) -> None:
     """What simpler commands give in the time of each plan that has not met them yet."""
-    left = [one for one in REQUESTS[name] if "rivals" not in _kept(name, one)]
+    left = [one for one in REQUESTS[name] if "rivals" not in _answered(name, one)]
     if not left:
         return
     planner, network = planner_of(name, data)
     for request in left:
-        answer = _kept(name, request)
+        answer = _answered(name, request)
         rivals: dict[str, Any] = {}
         for command in RIVALS:
             print(f"{name}, {request.label}: {command}", flush=True)
@@ -283,7 +283,7 @@ def time_files(name: str) -> None:
     for request in REQUESTS[name]:
         place = _answer(name, request)
         if place.exists():
-            answer = _kept(name, request)
+            answer = _answered(name, request)
             answer["measured_ms"] = alone_ms(place.with_suffix(".tflite").read_bytes())
             answer["original_ms"] = before_ms
             for command, row in answer.get("rivals", {}).items():
@@ -301,7 +301,7 @@ def _file(name: str, request: Request, command: str) -> Path:
     return _answer(name, request).with_suffix(f".{command}.tflite")
 
 
-def _kept(name: str, request: Request) -> dict[str, Any]:
+def _answered(name: str, request: Request) -> dict[str, Any]:
     return json.loads(_answer(name, request).read_text())
 
 

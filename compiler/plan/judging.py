@@ -22,6 +22,7 @@ from shrinkc.compiler.recover.divergence import Damage, agreeing, apart
 from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
+from shrinkc.compiler.tasks.own_metric import bytes_of
 from shrinkc.compiler.tasks.task import Answer, Task
 from shrinkc.compiler.verify.int8_files import Making, int8_files
 from shrinkc.passes.criteria.shared.data import Batch
@@ -136,11 +137,12 @@ class Judge:
             yield from self._known[key]
             return
         answer, found = answers(self.original), list[Answer]()
-        room = KEPT - sum(map(_size, self._known.values()))
+        room = KEPT - sum(map(bytes_of, self._known.values()))
         for x, _ in sample.batches():
             here = answer(x)
-            room -= _size([here])
-            found = [*found, here] if room >= 0 else []
+            room -= bytes_of([here])
+            if room >= 0:
+                found.append(here)
             yield here
         if room >= 0:
             self._known[key] = found
@@ -159,11 +161,6 @@ class Judge:
         few = inner_inputs(prepared.graph_module)
         file = HOST_FORMAT.write_int8(prepared.quantisation, few).data
         return answers_of_file(file, prepared.graph_module, self.threads)
-
-
-def _size(found: Sequence[Answer]) -> int:
-    """Bytes."""
-    return sum(x.numel() * x.element_size() for answer in found for x in answer)
 
 
 def labelled_batches(sample: Sample) -> list[Batch]:

@@ -7,7 +7,7 @@ costs about as much as a few runs, not as one run for every layer.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -26,7 +26,7 @@ class _Kept:
     @property
     def size(self) -> int:
         """Bytes."""
-        return sum(x.numel() * x.element_size() for x in self.values.values())
+        return _bytes(self.values)
 
 
 class Resumed:
@@ -124,10 +124,14 @@ class Remembered(Resumed):
     ) -> dict[str, Tensor]:
         if number not in self._found and self._names.issuperset(names):
             found = super().values(number, inputs, self._names)
-            size = sum(x.numel() * x.element_size() for x in found.values())
+            size = _bytes(found)
             self._found[number] = found if size <= self._room else {}
             self._room -= size if size <= self._room else 0
         known = self._found.get(number, {})
         if known.keys() >= set(names):
             return {name: known[name] for name in names}
         return super().values(number, inputs, names)
+
+
+def _bytes(values: Mapping[str, Tensor]) -> int:
+    return sum(x.numel() * x.element_size() for x in values.values())
