@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 from torch.func import functional_call
 
+from shrinkc.compiler.support.onednn import safe_gradients
 from shrinkc.passes.base import copy_graph
 
 SMALLEST = 1e-6  # what a filter of zeros counts as, so that it can grow
@@ -53,7 +54,8 @@ class Relative:
         for group in self._optimiser.param_groups:
             group["lr"] = self.learning_rate * cosine * min(1.0, self._steps / self.warm_up)
         self._optimiser.zero_grad()
-        cast(Any, loss).backward()
+        with safe_gradients(self.graph):
+            cast(Any, loss).backward()
         cast(Any, self._optimiser).step()
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkc.compiler.images.decoded import Data
+from shrinkc.compiler.support.onednn import safe_gradients
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Answer, Task
 from shrinkc.compiler.train.batches import Batch, Batches, mix
@@ -51,10 +52,8 @@ class Run:
         if training.compute.channels_last:
             _to(model, torch.channels_last)
             stack.callback(_to, model, torch.contiguous_format)
-        if fabric.device.type == "cpu" and _writes_beyond(model):
-            onednn = cast(Any, torch.backends).mkldnn
-            stack.callback(setattr, onednn, "enabled", onednn.enabled)
-            onednn.enabled = False
+        if fabric.device.type == "cpu":
+            stack.enter_context(safe_gradients(model))
         stack.callback(model.zero_grad)
         self.wrapped, self.optimiser = fabric.setup(model, build(training.optimiser, model))
         self.average = None if training.ema is None else Average(model, training.ema)
@@ -261,19 +260,6 @@ def _seed(seed: int) -> None:
     it was called from: that takes longer than a step of a tiny network."""
     random = torch if torch.accelerator.is_available() else torch.default_generator
     cast(Any, random).manual_seed(seed)
-
-
-def _writes_beyond(model: nn.Module) -> bool:
-    """Whether oneDNN's gradients would overwrite other memory: on processors with AVX2 alone, of
-    strided 1×1 convolutions whose channels do not fill its vectors of 8, channels innermost (torch
-    2.13; 6 to 8 channels at stride 2 end in a corrupted heap)."""
-    return cast(Any, torch.backends).cpu.get_cpu_capability() == "AVX2" and any(
-        isinstance(part, nn.Conv2d)
-        and part.kernel_size == (1, 1)
-        and part.stride != (1, 1)
-        and (part.in_channels % 8 != 0 or part.out_channels % 8 != 0)
-        for part in model.modules()
-    )
 
 
 def _to(model: nn.Module, memory_format: torch.memory_format) -> None:
