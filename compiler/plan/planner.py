@@ -382,7 +382,7 @@ class Planner:
         chosen = nearest(
             QuickFits(one.slicing, start, self.judge),
             one.chosen,
-            lambda some: plans.cost(some) <= limit,
+            limit,
             self.planning.sets,
             self.progress,
         )

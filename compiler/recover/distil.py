@@ -41,9 +41,9 @@ TRIED = 1 / 8  # of the steps: a training that tells rates apart
 JUDGED, APART = 8, 8  # times in a training, by every eighth image
 LOST = 2  # times the loss before: such a rate is too large
 ROUNDING = 1e-6  # of a loss, which is over variances: what gains no more has gained nothing
-STEPS = (100, 4000)
+STEPS = (50, 4000)
 PASSES = 250  # over all images, at most
-WORK = 5e11  # multiply-accumulates of the original's answers, at most: a minute of two cores
+WORK = 2.5e11  # multiply-accumulates of the original's answers, at most: half a minute of two cores
 
 
 @dataclass(frozen=True)

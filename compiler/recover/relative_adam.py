@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 from torch.func import functional_call
 
-from shrinkc.compiler.support.onednn import safe_gradients
+from shrinkc.compiler.train.onednn import safe_gradients
 from shrinkc.passes.base import copy_graph
 
 SMALLEST = 1e-6  # what a filter of zeros counts as, so that it can grow

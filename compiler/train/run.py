@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from shrinkc.compiler.images.decoded import Data
-from shrinkc.compiler.support.onednn import safe_gradients
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Answer, Task
 from shrinkc.compiler.train.batches import Batch, Batches, mix
 from shrinkc.compiler.train.compute import ranks_of
 from shrinkc.compiler.train.log import Meter, Row, Tally
+from shrinkc.compiler.train.onednn import safe_gradients
 from shrinkc.compiler.train.settings.average import Average
 from shrinkc.compiler.train.settings.config import Moment, Training
 from shrinkc.compiler.train.settings.losses import Objective, answer_of, logits, tapped

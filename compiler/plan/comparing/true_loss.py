@@ -2,21 +2,21 @@
 
 Damages of single choices are added up, though a dozen spans change at once and every fit makes up
 for what those in front of it lost: of two sets with the same sum one may lose twice as much as the
-other. So every span's damages are multiplied by a random coefficient and the exact program is
-solved again (Frantar and Alistarh, SPDY, ICML 2022; Kurtic et al., ZipLM, NeurIPS 2023). What it
-takes then is fitted quickly, by least squares alone, and judged by its divergence on images that
-these fits do not see. The second half of the coefficients are drawn near the best ones so far.
-Where few sets keep the budget all of them are judged.
+other. So sets are fitted quickly, by least squares alone, and judged by their divergence on images
+that these fits do not see, as SPDY (Frantar and Alistarh, ICML 2022) and ZipLM (Kurtic et al.,
+NeurIPS 2023) do; their random coefficients are learnt here. The set of least damage, and the same
+without each of its choices, tell by how much single damages mislead; with damages put right the
+exact program finds another set, which is judged in turn. Where few sets keep the budget all of them
+are judged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from math import exp
-from random import Random
 
 from torch import fx
 
@@ -24,6 +24,7 @@ from shrinkc.compiler.depth.choice_sets import Plans
 from shrinkc.compiler.depth.closed_form import apply
 from shrinkc.compiler.depth.sets.fitting import compatible_sets
 from shrinkc.compiler.pipeline.deployed import channels_last
+from shrinkc.compiler.plan.comparing.span_factors import Factors, SpanFactors
 from shrinkc.compiler.plan.group_choices import sliced_and_fitted
 from shrinkc.compiler.plan.judging import Judge
 from shrinkc.compiler.plan.slicings import Slicing
@@ -32,17 +33,16 @@ from shrinkc.compiler.recover.rebuild_span import Rebuilding
 from shrinkc.compiler.recover.resumed import Remembered
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress, Silent
-from shrinkc.passes.analysis.linear.spans import Span
+from shrinkc.errors import UnreachableGoalError
 
-SEEN = 80  # images that quick fits look at; as many others judge
+SEEN = 80  # images that quick fits look at, at least, where there are twice as many
+LOOKED_AT = 240  # at most; the others judge: few of them would be fitted by the choice of sets
 ENOUGH = 64  # sets of which all are looked at, whether they keep the budget
-FAR, NEAR, MOVED = 0.5, 0.4, 0.4  # spread of the coefficients' logarithms; share that moves, near
-HOPE = 1.5  # times the least sum of damages that is looked at
-DRAWS = 20  # of coefficients, before there is said to be no other set
+PATIENCE = 4  # sets that are judged without finding a better one
+DRAWS, STRAYING = 20, 0.1  # of factors for one set, each time so much further from the likeliest
+TEXT = "Comparing sets of choices"
 
 Set = tuple[int, ...]  # of choices, by their numbers
-Fits = Callable[[Sequence[int]], bool]
-Weights = dict[Span, float]
 
 
 @dataclass(eq=False)
@@ -57,8 +57,11 @@ class QuickFits:
     @cached_property
     def _samples(self) -> tuple[Sample, Sample]:
         """(seen, judged); of fewer images most are seen."""
-        few = self.judge.sample.at_most(2 * SEEN)
-        return few.split(2) if len(few) == 2 * SEEN else few.split()
+        few = self.judge.sample.at_most(LOOKED_AT)
+        if len(few) < 2 * SEEN:
+            return few.split()
+        judged, seen = few.split(len(few) // SEEN)
+        return seen, judged
 
     @cached_property
     def plans(self) -> Plans:
@@ -112,75 +115,77 @@ class QuickFits:
 
 
 def nearest(
-    quick: QuickFits, chosen: Sequence[int], fits: Fits, sets: int, progress: Progress
+    quick: QuickFits, chosen: Sequence[int], limit_ms: float, sets: int, progress: Progress
 ) -> list[int]:
-    """The set that loses least by quick fits, `chosen` among them. `fits`: whether a set keeps the
-    budget; `sets`: others that are judged, at most."""
-    best = tuple(sorted(chosen))
-    if not best or not sets:
+    """The set that loses least by quick fits, `chosen` among them.
+
+    limit_ms  of every set, by the table
+    sets      within it that are judged beside `chosen`, at most
+    """
+    first = tuple(sorted(chosen))
+    if not first or not sets:
         return list(chosen)
-    draws = _Draws(quick.slicing.plans, best, fits, sets)
-    if not draws.count:
-        return list(chosen)
-    with progress.task("Comparing sets of choices", draws.count) as done:
-        least, weights = quick.loss(best), Weights()
-        for number in range(draws.count):
-            drawn = draws.another(weights if number >= draws.count // 2 else None)
-            if drawn is None:
-                break
-            lost = quick.loss(drawn[0])
-            if lost < least:
-                least, (best, weights) = lost, drawn
+    few = _all(quick.slicing.plans, first, limit_ms, sets)
+    if few is None:
+        return list(_learning(quick, first, limit_ms, sets, progress))
+    if not few:
+        return list(first)
+    losses: dict[Set, float] = {}
+    with progress.task(TEXT, 1 + len(few)) as done:
+        for some in (first, *few):
+            losses[some] = quick.loss(some)
             done()
-    return list(best)
+    return list(min(losses, key=lambda some: losses[some]))
 
 
-class _Draws:
-    """Sets that keep the budget, each once."""
+def _learning(quick: QuickFits, first: Set, limit_ms: float, sets: int, progress: Progress) -> Set:
+    """The best of those that seem best, one after the other, by what the ones before lost."""
+    plans = quick.slicing.plans
+    damages = [(c.span, o.damage) for c, o in zip(plans.found, plans.options, strict=True)]
+    factors = SpanFactors(list(dict.fromkeys(span for span, _ in damages)), damages)
+    losses: dict[Set, float] = {}
+    without = [tuple(i for i in first if i != one) for one in first] if len(first) > 1 else []
+    with progress.task(TEXT, 1 + len(without) + sets) as done:
+        for some in (first, *without):
+            losses[some] = quick.loss(some)
+            if not factors.saw(some, losses[some]):
+                return first
+            done()
+        best, since = first, 0
+        for _ in range(sets):
+            some = _another(plans, factors, losses, limit_ms)
+            if some is None or since == PATIENCE:
+                break
+            losses[some] = quick.loss(some)
+            factors.saw(some, losses[some])
+            best, since = (some, 0) if losses[some] < losses[best] else (best, since + 1)
+            done()
+    return best
 
-    def __init__(self, plans: Plans, chosen: Set, fits: Fits, sets: int) -> None:
-        self.plans, self.fits, self.sets = plans, fits, sets
-        self.spans = list(dict.fromkeys(choice.span for choice in plans.found))
-        self.saving = sum(plans.options[i].saving for i in chosen)
-        self.limit = HOPE * plans.damage(chosen)
-        self._seen, self._random = {chosen}, Random(0)
-        self._few = self._all()
 
-    @property
-    def count(self) -> int:
-        return self.sets if self._few is None else len(self._few)
+def _another(
+    plans: Plans, factors: SpanFactors, seen: Collection[Set], limit_ms: float
+) -> Set | None:
+    """The set that is expected to lose least; where it was seen, by factors as they may also be."""
+    for number in range(DRAWS):
+        given = factors.drawn(min(1.0, number * STRAYING)) if number else factors.expected()
+        with suppress(UnreachableGoalError):
+            found = tuple(sorted(_weighted(plans, given).within(limit_ms)))
+            if found not in seen:
+                return found
+    return None
 
-    def another(self, near: Weights | None) -> tuple[Set, Weights] | None:
-        """A set, and the logarithms of the coefficients that lead to it; `near` those given, or
-        anywhere."""
-        if self._few is not None:
-            return (self._few.pop(), {}) if self._few else None
-        for _ in range(DRAWS):
-            weights = {span: self._drawn(span, near) for span in self.spans}
-            found = tuple(sorted(self._weighted(weights).saving(self.saving)))
-            if found not in self._seen and self.plans.damage(found) <= self.limit:
-                self._seen.add(found)
-                if self.fits(found):
-                    return found, weights
+
+def _weighted(plans: Plans, factors: Factors) -> Plans:
+    both = zip(plans.found, plans.damages or (), strict=True)
+    return plans.judged([replace(d, loss=factors[c.span] * d.loss) for c, d in both])
+
+
+def _all(plans: Plans, first: Set, limit_ms: float, sets: int) -> list[Set] | None:
+    """All sets within the limit but the first, where these are few."""
+    every = list(islice(compatible_sets(plans.options), ENOUGH + 1))
+    if len(every) > ENOUGH:
         return None
-
-    def _drawn(self, span: Span, near: Weights | None) -> float:
-        if near is None:
-            return self._random.gauss(0, FAR)
-        moved = self._random.gauss(0, NEAR) if self._random.random() < MOVED else 0.0
-        return near.get(span, 0.0) + moved
-
-    def _weighted(self, weights: Weights) -> Plans:
-        damages = self.plans.damages or ()
-        both = zip(self.plans.found, damages, strict=True)
-        times = [(exp(weights[choice.span]), damage) for choice, damage in both]
-        return self.plans.judged([replace(one, loss=factor * one.loss) for factor, one in times])
-
-    def _all(self) -> list[Set] | None:
-        """All that keep the budget but the first, where these are few."""
-        every = list(islice(compatible_sets(self.plans.options), ENOUGH + 1))
-        if len(every) > ENOUGH:
-            return None
-        others = [found for one in every if (found := tuple(sorted(one))) not in self._seen]
-        keeping = list(islice(filter(self.fits, others), self.sets + 1))
-        return keeping if len(keeping) <= self.sets else None
+    others = (found for one in every if (found := tuple(sorted(one))) != first)
+    keeping = list(islice((s for s in others if plans.cost(s) <= limit_ms), sets + 1))
+    return keeping if len(keeping) <= sets else None

@@ -9,7 +9,7 @@ import sys
 import torch
 from torch import nn
 
-from shrinkc.compiler.support.onednn import safe_gradients
+from shrinkc.compiler.train.onednn import safe_gradients
 
 # Without `safe_gradients` this ends in a corrupted heap (torch 2.13).
 FITTED = """
