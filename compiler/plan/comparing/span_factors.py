@@ -70,8 +70,9 @@ class SpanFactors:
         prior = start**2 * self._prior
         shared = prior @ alone.T
         seen = alone @ shared + np.diag(noise)
-        mean = start + shared @ np.linalg.solve(seen, lost - start * alone.sum(1))
-        return mean, prior - shared @ np.linalg.solve(seen, shared.T)
+        mean: Array = start + shared @ np.linalg.solve(seen, lost - start * alone.sum(1))
+        covariance: Array = prior - shared @ np.linalg.solve(seen, shared.T)
+        return mean, covariance
 
     def _named(self, factors: Array) -> Factors:
         return dict(zip(self.spans, np.maximum(factors, LEAST).tolist(), strict=True))
