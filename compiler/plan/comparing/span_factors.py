@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,9 @@ class SpanFactors:
     def drawn(self, share: float) -> Factors:
         """Others that what was seen allows; `share` of their variance."""
         mean, covariance = self._posterior()
-        return self._named(self._random.multivariate_normal(mean, share * covariance))
+        return self._named(
+            self._random.multivariate_normal(mean, share * covariance, check_valid="ignore")
+        )
 
     def _posterior(self) -> tuple[Array, Array]:
         """Mean and covariance. Before anything else all spans have the factor that explains the
@@ -68,11 +71,11 @@ class SpanFactors:
         start = lost[0] / alone[0].sum()
         noise = (NOISE * lost) ** 2 + (LEAST_NOISE * lost[0]) ** 2
         prior = start**2 * self._prior
-        shared = prior @ alone.T
+        shared: Array = prior @ alone.T
         seen = alone @ shared + np.diag(noise)
-        mean: Array = start + shared @ np.linalg.solve(seen, lost - start * alone.sum(1))
-        covariance: Array = prior - shared @ np.linalg.solve(seen, shared.T)
-        return mean, covariance
+        told = np.column_stack((lost - start * alone.sum(1), shared.T))
+        gained: Array = shared @ cast(Any, np.linalg).solve(seen, told)
+        return start + gained[:, 0], prior - gained[:, 1:]
 
     def _named(self, factors: Array) -> Factors:
         return dict(zip(self.spans, np.maximum(factors, LEAST).tolist(), strict=True))
