@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from unlike_networks import total_ms
 
@@ -167,6 +167,7 @@ def test_more_of_anything_never_costs_less(
 
 @settings(max_examples=300)
 @given(st.sampled_from(EVERY), st.sampled_from(OPS), EXTENTS, st.sampled_from([1, 3, 5]))
+@example(("rpi5/tflite-xnnpack", "fp32"), "depthwise_conv2d", (2, 2, 1), 5)
 def test_nothing_outruns_arithmetic_or_memory(
     where: tuple[str, str], op: str, extents: tuple[int, int, int], kernel: int
 ) -> None:
@@ -175,7 +176,8 @@ def test_nothing_outruns_arithmetic_or_memory(
     key = sized(op, *extents, kernel, precision=where[1])
     prices = table.models[where[1]].coefficients
     us = 1e3 * table.estimate(key).ms
-    vector = prod(key.out_size) == 1  # bound by reading its weights
+    # bound by reading its weights; a depthwise convolution's few are in a cache
+    vector = prod(key.out_size) == 1 and op != "depthwise_conv2d"
     if key.macs and not vector:
         assert us >= 0.999 * prices["gemm"].floor * key.macs / 1e6
     streamed = key.weight_elements if vector else key.input_elements + key.output_elements
