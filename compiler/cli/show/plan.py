@@ -45,6 +45,8 @@ def show_plan(plan: Plan, notes: Sequence[str], *, task: Task = CLASSIFICATION) 
         f"{plan.precision}, predicted {plan.before_ms:.4g} ms (fp32) → {plan.after_ms:.4g} ms, "
         f"{plan.speedup:.2f}×{measured}"
     )
+    if plan.resolution is None and all(step.kind == "exact" for step in plan.steps):
+        console.print(f"{plan.precision} alone: no layer is narrowed, dropped or merged at a loss")
     if plan.promise is not None:
         console.print(promise_line(plan, task=task))
     for note in notes:

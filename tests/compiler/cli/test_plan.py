@@ -93,6 +93,22 @@ def test_int8_is_written_for_the_planned_layers_though_two_could_be_one(
     assert found["compiled"]["predicted_ms_after"] == pytest.approx(found["plan"]["after_ms"])
 
 
+@pytest.mark.parametrize(("speedup", "precision"), [("1.05", "int8"), ("1.45", None)])
+def test_where_the_precision_is_enough_it_says_so(
+    model: str,
+    images: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    speedup: str,
+    precision: str | None,
+) -> None:
+    """A budget between int8 alone and the network as it is; and one that takes more."""
+    given = (model, "--target", "rpi4", *INPUT, "--images", images, "--speedup", speedup)
+    assert main([*given, "-o", str(tmp_path / "out"), "--precision", "int8"]) == 0
+    said = capsys.readouterr().out
+    assert (f"{precision} alone: no layer is narrowed" in said) == (precision is not None)
+
+
 def test_a_frontier_has_a_folder_for_every_point(
     model: str, images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
