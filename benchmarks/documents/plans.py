@@ -63,12 +63,12 @@ def for_this_machine(results: Results) -> Table:
 
 
 def changes(row: Row) -> str:
-    """int8, 4 blocks narrowed or merged."""
-    if not row["taken"]:
+    """int8, 4 blocks narrowed or merged; exact merges change nothing."""
+    kinds = [one["kind"] for one in row["taken"] if one["kind"] != "exact"]
+    if not kinds:
         return f"{row['precision']} alone"
-    kinds = {one["kind"] for one in row["taken"]}
-    how = "narrowed" if kinds == {"narrow"} else "narrowed or merged"
-    return f"{row['precision']}, {counted(len(row['taken']), 'block')} {how}"
+    how = "narrowed" if set(kinds) == {"narrow"} else "narrowed or merged"
+    return f"{row['precision']}, {counted(len(kinds), 'block')} {how}"
 
 
 def single_moves(results: Results) -> Table:
