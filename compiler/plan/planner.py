@@ -61,7 +61,6 @@ from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.errors import InputError, UnreachableGoalError
-from shrinkc.passes.simplify.simplify import Simplify
 from shrinkc.version import __version__
 
 Train = Callable[[fx.GraphModule, fx.GraphModule], fx.GraphModule]
@@ -525,9 +524,6 @@ class Planner:
         graph = shrunk.graph_module
         if self.train is not None and (chosen or slices):
             graph = self.train(graph, self.original)
-        # as files are made of it, so that ranges belong to the values that are there
-        if (simplified := Simplify()(graph)).changes:
-            graph = simplified.graph_module
         graph.meta.update(self.captured.meta)
         tensors, speedup = changed_tensors(self.original, graph), None
         if is_host(self.table.target):

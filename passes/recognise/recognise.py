@@ -60,6 +60,10 @@ class _Walk:
     def run(self, node: fx.Node) -> None:
         if not self._belongs(node) or absorb_into_norm(self.rewriter, node):
             return
+        if self._limits_nothing(node):  # ranges of int8 know the value by its first name
+            title = type(self._module(node)).__name__
+            self.rewriter.bypass(node, ir.input_of(node), f"{title} limits nothing")
+            return
         found = self._largest(node) or self._prelu(node)
         if found is None:
             return
@@ -132,6 +136,14 @@ class _Walk:
 
     def _is_identity(self, node: fx.Node) -> bool:
         return isinstance(self._module(node), nn.Identity)
+
+    def _limits_nothing(self, node: fx.Node) -> bool:
+        """Behind a limit as narrow, as where a block that stood between is left out."""
+        module = self._module(node)
+        if not isinstance(module, nn.ReLU | nn.ReLU6):
+            return False
+        before = self._module(ir.input_of(node))
+        return isinstance(before, nn.ReLU6) or type(before) is type(module) is nn.ReLU
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         return ir.module_of(self.graph_module, node)

@@ -116,6 +116,11 @@ def test_a_plan_is_judged_by_its_own_metric(
     for file in planned.report.artefacts:
         assert file.top1 == pytest.approx(before - drop, abs=1e-3), file.file
     assert drop < 0.1
+    planned.save(tmp_path / "out")  # a block between two ReLUs is left out
+    seen = kind.images(tmp_path / "test")  # tell what files say of their input
+    again = shrinkc.apply(net, tmp_path / "out", x, images=seen, task=kind.task, runs=0)
+    for name in ("model.onnx", "model.tflite"):
+        assert again.files[name] == planned.files[name], name
 
 
 def test_the_spotter_hears_words() -> None:

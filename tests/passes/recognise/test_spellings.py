@@ -304,6 +304,28 @@ def test_limits_that_runtimes_fuse_are_modules() -> None:
     assert left == ["ReLU", "Conv2d", "ReLU6", "Conv2d"]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(nn.ReLU, nn.ReLU), (nn.ReLU6, nn.ReLU), (nn.ReLU6, nn.ReLU6)],
+)
+def test_of_a_limit_behind_one_as_narrow_the_first_stays(
+    first: type[nn.Module], second: type[nn.Module]
+) -> None:
+    """By its name, by which ranges of int8 are stored."""
+    net = Net(2, 3, 4, 5)
+    limited = net.call(first(), net.conv(net.x, 3, 3, 1))
+    left = run_exact(Recognise(), net.build(net.call(second(), limited))).graph_module
+    assert operations(left) == ["Conv2d", first.__name__]
+    assert limited.name in {node.name for node in left.graph.nodes}
+
+
+def test_a_narrower_limit_behind_a_wide_one_is_the_narrower() -> None:
+    net = Net(2, 3, 4, 5)
+    y = net.call(nn.ReLU6(), net.call(nn.ReLU(), net.conv(net.x, 3, 3, 1)))
+    left = operations(run_exact(Recognise(), net.build(y)).graph_module)
+    assert left == ["Conv2d", "ReLU6"]
+
+
 # --- slopes --------------------------------------------------------------------------------------
 
 
