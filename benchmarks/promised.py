@@ -6,10 +6,10 @@ MobileNetV2 on ImageNet is fitted to 300 images without labels. A quarter of the
 the fits and says what is promised; 400 labelled images tell what was delivered. The networks for
 CIFAR-10 are fitted to 1,000 training images without labels; 5,000 labelled test images say what is
 promised, the other 5,000 what was delivered; `resnet56-500` has 500 without labels for both, and is
-asked for more than int8 alone gives. The detector, the U-Net and the regression of `examples` are
-fitted to 400 training images without labels; half of 400 labelled test images say what is promised,
-the other half what was delivered. Budgets in milliseconds are given as shares of the original's
-measured time in fp32, or as speedups over the network as it is in int8. The table has, for every
+has no labelled ones. The detector, the U-Net and the regression of `examples` are fitted to 400
+training images without labels; half of 400 labelled test images say what is promised, the other
+half what was delivered. Speedups are over the unchanged network in fp32 or int8, whichever is
+faster here: what is asked for is never reached by the precision alone. The table has, for every
 request, the milliseconds asked for (those that the plan found, where only a drop was asked for),
 the median of the file alone, the drop of the task's metric that was promised with its interval, and
 the drop on the other images ± its standard error.
@@ -27,10 +27,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -55,9 +55,11 @@ from shrinkc.compiler.plan.finished_plans import Planned
 from shrinkc.compiler.plan.plan_file import Plan
 from shrinkc.compiler.plan.planner import Planner, Planning, prepare_planning
 from shrinkc.compiler.support.progress import Silent, Terminal
+from shrinkc.compiler.support.text import one_line
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.tally import SURE
 from shrinkc.compiler.tasks.task import Task
+from shrinkc.errors import UnreachableGoalError
 
 OUT = ROOT / "out" / "promised"
 TARGET = "host"
@@ -67,24 +69,17 @@ MS, POINTS = 1.03, 0.5  # what is kept: of the milliseconds asked for; of the me
 
 @dataclass(frozen=True)
 class Request:
-    """One of: `speedup` over fp32, `share` of the original's milliseconds, `over-int8` of the
-    network as it is, `drop` in points."""
+    """A `speedup` over the unchanged network in its faster precision, or a `drop` in points."""
 
-    kind: str
+    kind: Literal["speedup", "drop"]
     value: float
 
     @property
     def asked(self) -> dict[str, float]:
         """The field of a row."""
-        match self.kind:
-            case "speedup":
-                return {"asked_speedup": self.value}
-            case "share":
-                return {"asked_latency": self.value}
-            case "over-int8":
-                return {"asked_over_int8": self.value}
-            case _:
-                return {"asked_drop": self.value / 100}
+        if self.kind == "speedup":
+            return {"asked_over_exact": self.value}
+        return {"asked_drop": self.value / 100}
 
     @property
     def label(self) -> str:
@@ -92,15 +87,10 @@ class Request:
 
     def budget_ms(self, planner: Planner) -> float | None:
         """None where no time is asked for."""
-        match self.kind:
-            case "speedup":
-                return planner.before_ms / self.value
-            case "share":
-                return planner.before_ms * self.value
-            case "over-int8":
-                return planner.candidates.priced["int8"].whole.before_ms / self.value
-            case _:
-                return None
+        if self.kind == "drop":
+            return None
+        priced = planner.candidates.priced.values()
+        return min(one.whole.before_ms for one in priced) / self.value
 
     def planned(self, planner: Planner) -> Planned:
         budget_ms = self.budget_ms(planner)
@@ -177,26 +167,19 @@ NETWORKS: dict[str, Callable[[Path], Network]] = {
     ),
     **{name: lambda _, name=name: example(name) for name in EXAMPLES},
 }
-TASKS = tuple(Request("over-int8", value) for value in (1.1, 1.2, 1.3))
-TASKS += tuple(Request("drop", value) for value in (0.5, 1.5))
-REQUESTS: dict[str, tuple[Request, ...]] = {
-    "mobilenet_v2": (
-        *(Request("speedup", value) for value in (2.3, 2.6, 3.0)),
-        Request("share", 0.36),
-        Request("drop", 2.0),
-    ),
-    "cifar": (
-        *(Request("speedup", value) for value in (1.5, 1.8, 2.1)),
-        *(Request("share", value) for value in (0.6, 0.45)),
-        *(Request("drop", value) for value in (0.5, 1.5, 4.0)),
-    ),
-    "resnet56": (
-        *(Request("speedup", value) for value in (1.5, 2.0, 2.5)),
-        *(Request("share", value) for value in (0.55, 0.35)),
-        *(Request("drop", value) for value in (0.5, 1.5, 4.0)),
-    ),
-    "resnet56-500": tuple(Request("over-int8", value) for value in (1.1, 1.2, 1.3, 1.6)),
-    **dict.fromkeys(EXAMPLES, TASKS),
+
+
+def requests(speedups: Sequence[float], drops: Sequence[float]) -> tuple[Request, ...]:
+    wanted = tuple(Request("speedup", value) for value in speedups)
+    return wanted + tuple(Request("drop", value) for value in drops)
+
+
+REQUESTS = {
+    "mobilenet_v2": requests((1.1, 1.2, 1.4, 1.6), (2.0,)),
+    "cifar": requests((1.2, 1.4, 1.7, 2.0, 2.5), (0.5, 1.5, 4.0)),
+    "resnet56": requests((1.2, 1.4, 1.7, 2.0, 2.5), (0.5, 1.5, 4.0)),
+    "resnet56-500": requests((1.2, 1.4, 1.7, 2.0), ()),
+    **dict.fromkeys(EXAMPLES, requests((1.2, 1.4, 1.7), (0.5, 1.5))),
 }
 
 
@@ -223,7 +206,12 @@ def deliver(name: str, data: Path) -> None:
     (OUT / name / "original.tflite").write_bytes(host_file(planner.original, "fp32", ()))
     for request in left:
         started = time.monotonic()
-        planned = request.planned(planner)
+        try:
+            planned = request.planned(planner)
+        except UnreachableGoalError as error:
+            said = {"failure": one_line(error, 300)}
+            replace_json(_answer(name, request), {"network": name, **request.asked, **said})
+            continue
         seconds = time.monotonic() - started
         plan, file = planned.plan, file_of(planner, planned)
         _answer(name, request).with_suffix(".tflite").write_bytes(file)
@@ -247,7 +235,8 @@ def deliver(name: str, data: Path) -> None:
 
 def meet_rivals(name: str, data: Path) -> None:
     """What simpler commands give in the time of each plan that has not met them yet."""
-    left = [one for one in REQUESTS[name] if "rivals" not in _answered(name, one)]
+    met = {"rivals", "failure"}
+    left = [one for one in REQUESTS[name] if not met & _answered(name, one).keys()]
     if not left:
         return
     planner, network = planner_of(name, data)
@@ -282,7 +271,7 @@ def time_files(name: str) -> None:
     before_ms = alone_ms(original.read_bytes()) if original.exists() else None
     for request in REQUESTS[name]:
         place = _answer(name, request)
-        if place.exists():
+        if place.with_suffix(".tflite").exists():
             answer = _answered(name, request)
             answer["measured_ms"] = alone_ms(place.with_suffix(".tflite").read_bytes())
             answer["original_ms"] = before_ms
@@ -336,7 +325,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, str]:
     """Promise → kept of how many."""
     found: dict[str, list[bool]] = {}
     for row in rows:
-        for name, was in row["kept"].items():
+        for name, was in row.get("kept", {}).items():
             found.setdefault(name, []).append(was)
     return {name: f"{sum(all_)} of {len(all_)}" for name, all_ in found.items()}
 
@@ -344,8 +333,11 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, str]:
 def rows_of(names: list[str]) -> list[dict[str, Any]]:
     places = [_answer(name, request) for name in names for request in REQUESTS[name]]
     rows = [json.loads(place.read_text()) for place in places if place.exists()]
-    timed = [row for row in rows if "measured_ms" in row]
-    return [row | {"kept": kept(row)} for row in timed]
+    return [
+        row | ({} if "failure" in row else {"kept": kept(row)})
+        for row in rows
+        if row.keys() & {"measured_ms", "failure"}
+    ]
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -366,19 +358,19 @@ def show(rows: list[dict[str, Any]]) -> None:
                 ", ".join(name for name, was in row["kept"].items() if was),
             )
             for row in rows
+            if "failure" not in row
         ],
     )
+    for row in rows:
+        if "failure" in row:
+            print(f"{row['network']}, {_asked(row)}: {row['failure']}")
     for name, count in summary(rows).items():
         print(f"{name}: {count}")
 
 
 def _asked(row: dict[str, Any]) -> str:
-    if "asked_speedup" in row:
-        return f"{row['asked_speedup']:g}×"
-    if "asked_over_int8" in row:
-        return f"{row['asked_over_int8']:g}× over int8"
-    if "asked_latency" in row:
-        return f"{row['budget_ms']:.3g} ms"
+    if "asked_over_exact" in row:
+        return f"{row['asked_over_exact']:g}×"
     return f"≤ {100 * row['asked_drop']:g} points"
 
 
@@ -400,6 +392,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     names = arguments.networks.split(",")
+    if unknown := set(names) - NETWORKS.keys():
+        parser.error(f"--networks {', '.join(sorted(unknown))}: give some of {', '.join(NETWORKS)}")
     for name in names:
         if not arguments.time:
             deliver(name, arguments.data)

@@ -28,6 +28,10 @@ _NETWORKS = {
     "mobilenet_v2": "MobileNetV2",
     "cifar": "CIFAR-10 network",
     "resnet56": "ResNet-56",
+    "resnet56-500": "ResNet-56, 500 images",
+    "detector": "detector",
+    "segmenter": "U-Net",
+    "blobs": "regression",
 }
 
 
@@ -94,61 +98,28 @@ def _move(rows: list[Row]) -> str:
 
 
 def promised(results: Results) -> Table:
-    """Equal plans for several requests of ResNet-56 are one line."""
-    lines: list[tuple[str, str, str, str, str]] = []
+    """A line for each request, with the simpler command that loses least in the plan's time."""
+    lines: list[tuple[str, ...]] = []
     for network, name in _NETWORKS.items():
-        rows = those(results.rows, network=network)
-        if network == "resnet56":
-            lines += _resnet_lines(rows)
-            continue
-        for number, row in enumerate(rows):
-            fits = network == "cifar" and not row["steps"]
-            over = f"{_over(row)}{' (int8 alone is faster)' if fits else ''}"
-            lines.append((name if number == 0 else "", request(row), over, *_drops(row)))
+        for number, row in enumerate(those(results.rows, network=network)):
+            label = (name if number == 0 else "", request(row))
+            if "failure" in row:
+                lines.append((*label, "out of reach", "", "", ""))
+                continue
+            over = f"{100 * _relative(row):+.1f}%".replace("-", "−")
+            lines.append((*label, over, *_drops(row), _rival(row)))
     header = ("milliseconds, over the budget", "drop promised (95%)", "delivered")
-    return ("network", "asked", *header), lines
-
-
-def _resnet_lines(rows: list[Row]) -> list[tuple[str, str, str, str, str]]:
-    *timed, half, one, four = rows
-    speedups = [asked(row["asked_speedup"]) for row in timed if "asked_speedup" in row]
-    shares = [f"{row['asked_latency']:g}" for row in timed if "asked_latency" in row]
-    overs = sorted(timed, key=_relative)
-    int8 = timed[0]["original_ms"] / timed[0]["measured_ms"]
-    for same in (timed, (one, four)):
-        if len({_drops(row) for row in same}) != 1 or len({row["steps"] for row in same}) != 1:
-            raise ValueError("these requests ended in different plans: give them a line each")
-    return [
-        (
-            _NETWORKS["resnet56"],
-            f"{', '.join(speedups)}, {' and '.join(shares)} of the time",
-            f"{_over(overs[0], 0)} to {_over(overs[-1], 0)} (int8 alone is {int8:.1f}×)",
-            *_drops(timed[0]),
-        ),
-        ("", request(half), f"{_over(half)} (int8 alone)", *_drops(half)),
-        (
-            "",
-            f"{request(one).removesuffix(' points')}, {request(four)} (the same plan)",
-            f"{_over(one)}, {_over(four)}",
-            *_drops(one),
-        ),
-    ]
+    return ("network", "asked", *header, "simpler commands"), lines
 
 
 def request(row: Row) -> str:
-    if "asked_speedup" in row:
-        return asked(row["asked_speedup"])
-    if "asked_latency" in row:
-        return f"{row['asked_latency']:g} of the time"
+    if "asked_over_exact" in row:
+        return asked(row["asked_over_exact"])
     return f"at most {100 * row['asked_drop']:g} points"
 
 
 def _relative(row: Row) -> float:
     return row["measured_ms"] / row["budget_ms"] - 1
-
-
-def _over(row: Row, digits: int = 1) -> str:
-    return f"{100 * _relative(row):+.{digits}f}%".replace("-", "−")
 
 
 def _drops(row: Row) -> tuple[str, str]:
@@ -160,9 +131,17 @@ def _drops(row: Row) -> tuple[str, str]:
     )
 
 
-def beyond_int8(results: Results) -> Table:
-    rows = [(request(row), _over(row), *_drops(row)) for row in results.rows]
-    return ("asked", "milliseconds, over the budget", "drop promised (95%)", "delivered"), rows
+def _rival(row: Row) -> str:
+    """What the best of those as fast as the plan loses."""
+    as_fast = {
+        command: one["delivered"]["drop"]
+        for command, one in row.get("rivals", {}).items()
+        if "failure" not in one and one["measured_ms"] <= row["measured_ms"]
+    }
+    if not as_fast:
+        return "none as fast" if "rivals" in row else ""
+    best = min(as_fast, key=lambda command: as_fast[command])
+    return f"{best}: {points(as_fast[best])}"
 
 
 def promised_outputs(results: Results) -> Table:
@@ -221,7 +200,6 @@ TABLES: tuple[Callable[..., Table], ...] = (
     for_this_machine,
     single_moves,
     promised,
-    beyond_int8,
     promised_outputs,
     examples,
     int8,

@@ -120,6 +120,7 @@ FIELDS: Mapping[str, Unit | Several | Record] = {
     "metric": TEXT,
     **dict.fromkeys(("score", "original_score", "mean_absolute_error"), NUMBER),  # of the metric
     **dict.fromkeys(("promised", "delivered"), Record()),
+    "rivals": Record(several=True),  # by command
     **dict.fromkeys(("closed_form", "distilled", "int8", "original_int8"), Record()),
     "kept": Several(FLAG),  # by promise
     # --- errors relative to what is right
@@ -140,6 +141,7 @@ FIELDS: Mapping[str, Unit | Several | Record] = {
     # --- speed
     **dict.fromkeys(("asked_speedup", "table_speedup", "speedup", "speedup_in_runtime"), RATIO),
     "int8_speedup": RATIO,  # of int8 alone, over fp32
+    "asked_over_exact": RATIO,  # over the unchanged network in its faster precision
     **dict.fromkeys(("asked_latency", "latency"), RATIO),  # of the original's time
     **dict.fromkeys(("ratio", "ratio_min", "ratio_max", "factor"), RATIO),
     "rounds_speedup": Several(RATIO),
