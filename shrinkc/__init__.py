@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from shrinkc.compiler.api.sensitivity import sensitivity
     from shrinkc.compiler.api.shrink import shrink
     from shrinkc.compiler.api.steps.network import ModelFile
+    from shrinkc.compiler.api.targets.many import plan_for
+    from shrinkc.compiler.api.targets.worst_case import plan_worst_case
     from shrinkc.compiler.cost.goal import Goal
     from shrinkc.compiler.formats.base import Format
     from shrinkc.compiler.images.source import ImageFolder
@@ -84,6 +86,8 @@ _HOMES = {
     "load": ("compiler.api.files", "load"),
     "load_table": ("latency_tables.store", "load_table"),
     "plan": ("compiler.api.plan", "plan"),
+    "plan_for": ("compiler.api.targets.many", "plan_for"),
+    "plan_worst_case": ("compiler.api.targets.worst_case", "plan_worst_case"),
     "profile": ("compiler.api.profile", "profile"),
     "prune": ("compiler.api.prune", "prune"),
     "save": ("compiler.api.files", "save"),
@@ -119,6 +123,8 @@ __all__ = [
     "load",
     "load_table",
     "plan",
+    "plan_for",
+    "plan_worst_case",
     "profile",
     "prune",
     "save",

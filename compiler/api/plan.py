@@ -16,24 +16,31 @@ from shrinkc.compiler.api.resolutions.planning import (
     with_sizes,
 )
 from shrinkc.compiler.api.steps.much_lost import much_promised
-from shrinkc.compiler.api.steps.network import Inputs, Model, subject_of
+from shrinkc.compiler.api.steps.network import Inputs, Model, Subject, subject_of
 from shrinkc.compiler.api.steps.request import Request, plan_section
 from shrinkc.compiler.api.steps.results import Compiled, Transformed
-from shrinkc.compiler.api.steps.target import Target, cost_table, options_of
+from shrinkc.compiler.api.steps.target import Target, cost_table, options_of, target_name
 from shrinkc.compiler.api.steps.work_folder import alone_in_folder
 from shrinkc.compiler.capture.structure import Structure
 from shrinkc.compiler.cost.goal import PLAN_GOALS, Goal, required
+from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.closed_form import ClosedForm
 from shrinkc.compiler.formats.base import FILE_PRECISIONS
 from shrinkc.compiler.images.augment import Size
-from shrinkc.compiler.images.decoded import Images
+from shrinkc.compiler.images.decoded import Images, Samples
 from shrinkc.compiler.images.source import Given
 from shrinkc.compiler.options import Options
 from shrinkc.compiler.pipeline.deployed import deployed
 from shrinkc.compiler.plan.drop import estimates
 from shrinkc.compiler.plan.finished_plans import Planned as Found
 from shrinkc.compiler.plan.plan_file import Plan, plan_files, read_plan
-from shrinkc.compiler.plan.planner import Planner, Planning, check_points, prepare_planning
+from shrinkc.compiler.plan.planner import (
+    Bound,
+    Planner,
+    Planning,
+    check_points,
+    prepare_planning,
+)
 from shrinkc.compiler.plan.replay import replay, stored_calibration
 from shrinkc.compiler.recover.recipe import TRAINING, Recipe
 from shrinkc.compiler.recover.retrain import retrain
@@ -55,11 +62,24 @@ from shrinkc.errors import InputError
 from shrinkc.passes.base import Skip
 
 
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds by a target's table: of the original in fp32, of the planned network."""
+
+    before_ms: float
+    after_ms: float
+
+    @property
+    def speedup(self) -> float:
+        return self.before_ms / self.after_ms
+
+
 class Planned(Transformed):
     """The network that a plan leaves, in fp32, and its files in the plan's precision.
 
     plan    what was decided, and what it is promised to cost; `files` holds it as plan.json
     notes   what planning noticed: precisions that were not to be had, images that are all alike
+    on      target → what the same network takes there, where it was planned for several at once
     """
 
     def __init__(
@@ -74,6 +94,7 @@ class Planned(Transformed):
         super().__init__(graph_module, structure, compiled, judged)
         self.plan = plan
         self.notes = notes
+        self.on: Mapping[str, Times] = {}
 
     @property
     def label(self) -> str:
@@ -158,7 +179,7 @@ def plan(
     """
     goal = required(goal, PLAN_GOALS)
     options = options_of(target, precision or "fp32", opset, threads, runs)
-    plans = _Plans.of(
+    plans = Plans.of(
         *(model, inputs, options, precision, images),
         evaluation=evaluation,
         train=train,
@@ -205,7 +226,7 @@ def frontier(
     """
     check_points(points)
     options = options_of(target, precision or "fp32", opset, threads, runs)
-    plans = _Plans.of(
+    plans = Plans.of(
         *(model, inputs, options, precision, images),
         evaluation=evaluation,
         train=train,
@@ -274,12 +295,14 @@ def apply(
 
 
 @dataclass(frozen=True, eq=False)
-class _Plans:
-    """A planner, and what its plans' files are made with; `smaller`: where images are that."""
+class Plans:
+    """A planner, and what its plans' files are made with; `smaller`: where images are that;
+    `fitting`: what the planner was made of, for other targets."""
 
     planner: Planner
     request: Request
     smaller: Mapping[Size, Request]
+    fitting: _Fitting
 
     @classmethod
     def of(
@@ -301,7 +324,7 @@ class _Plans:
         loss: Loss | None,
         goal: Goal | None = None,
         resolutions: Sequence[int] | None,
-    ) -> _Plans:
+    ) -> Plans:
         if train is not None:
             require_training()
         if train is not None and resolutions is not None:
@@ -337,23 +360,62 @@ class _Plans:
             training="" if teaching is None else f"{teaching.digest} {recipe}",
             folder=request.folder,
         )
-        planner = prepare_planning(
-            *(graph, fitted, table, planning),
-            held_out=held_out,
-            train=None if teaching is None else _training(request, teaching, recipe),
-            task=request.options.task,
-            progress=shown,
-        )
-        planner.notes += () if teaching is None else recipe.notes(len(teaching))
-        planner, requests = with_sizes(planner, table, request, smaller)
-        return cls(planner, request, requests)
+        training = None if teaching is None else _training(request, teaching, recipe)
+        notes = () if teaching is None else recipe.notes(len(teaching))
+        fitting = _Fitting(graph, fitted, held_out, planning, training, smaller, notes)
+        return fitting.plans(request, table)
 
-    def made(self, found: Found, frontier: tuple[FrontierPoint, ...] = ()) -> Planned:
+    def on(self, target: Target, bounds: Sequence[Bound] = ()) -> Plans:
+        """The same for another target; `bounds`: others that its plans keep to. Raises
+        TableError."""
+        options = replace(self.request.options, target=target_name(target))
+        table = cost_table(target, options.threads)
+        request = replace(self.request, options=options)
+        return self.fitting.plans(request, table, self.planner, bounds)
+
+    def made(
+        self, found: Found, frontier: tuple[FrontierPoint, ...] = (), told: tuple[str, ...] = ()
+    ) -> Planned:
+        """With its files; `told`: what the report's notes say besides."""
         size = found.plan.resolution
         request = self.request if size is None else self.smaller[size.size]
         refused = tuple(Skip(r.node, r.reason) for r in self.planner.candidates.refused)
         original, notes = self.planner.original, tuple(self.planner.notes)
-        return _planned(request, found, original, refused, frontier, notes)
+        return _planned(request, found, original, refused, frontier, notes, told)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitting:
+    """What plans for any target are made of."""
+
+    graph: fx.GraphModule
+    fitted: Samples
+    held_out: Samples | None
+    planning: Planning
+    train: Callable[[fx.GraphModule, fx.GraphModule], fx.GraphModule] | None
+    smaller: Mapping[Size, Subject]
+    notes: tuple[str, ...]
+
+    def plans(
+        self,
+        request: Request,
+        table: CostTable,
+        beside: Planner | None = None,
+        bounds: Sequence[Bound] = (),
+    ) -> Plans:
+        """`beside`: the planner for another target."""
+        planner = prepare_planning(
+            *(self.graph, self.fitted, table, self.planning),
+            held_out=self.held_out,
+            train=self.train,
+            task=request.options.task,
+            progress=request.progress,
+            beside=beside,
+            bounds=bounds,
+        )
+        planner.notes += self.notes
+        planner, requests = with_sizes(planner, table, request, self.smaller)
+        return Plans(planner, request, requests, self)
 
 
 def _check_goal(goal: Goal, request: Request) -> None:
@@ -394,6 +456,7 @@ def _planned(
     refused: tuple[Skip, ...] = (),
     frontier: tuple[FrontierPoint, ...] = (),
     notes: tuple[str, ...] = (),
+    told: tuple[str, ...] = (),
 ) -> Planned:
     """With its files, in the plan's precision."""
     plan = found.plan
@@ -404,7 +467,7 @@ def _planned(
         *(found.graph_module, original, "planned"),
         stored=stored_calibration(plan, found.tensors),
         sections=Sections(
-            plan=section, frontier=frontier, noise=found.noise, notes=resizing(plan, request)
+            plan=section, frontier=frontier, noise=found.noise, notes=resizing(plan, request) + told
         ),
         extras=plan_files(plan, found.tensors),
     )

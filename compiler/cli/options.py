@@ -125,6 +125,16 @@ _TARGET = typer.Option(
     autocompletion=targets,
 )
 TargetOption = Annotated[str, _TARGET]
+TargetsOption = Annotated[
+    str,
+    typer.Option(
+        "--target",
+        help="Latency table: one that shrinkc tables lists, a table's folder, or host; several "
+        "with commas, a folder for each.",
+        rich_help_panel=GOAL,
+        autocompletion=targets,
+    ),
+]
 OptionalTargetOption = Annotated[str | None, _TARGET]
 SpeedupOption = Annotated[
     float | None,
@@ -169,6 +179,14 @@ ParetoOption = Annotated[
         "--pareto",
         metavar="COUNT",
         help="So many networks, from the most accurate to the fastest.",
+        rich_help_panel=GOAL,
+    ),
+]
+WorstCaseOption = Annotated[
+    bool,
+    typer.Option(
+        "--worst-case",
+        help="One network that keeps to the goal on every target, instead of one for each.",
         rich_help_panel=GOAL,
     ),
 ]

@@ -19,12 +19,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import inf, isnan, nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import fx
 
 from shrinkc.compiler.cost.budget import predicted_ms
-from shrinkc.compiler.cost.goal import PLAN_GOALS, Goal
+from shrinkc.compiler.cost.goal import PLAN_GOALS, SHRINK_GOALS, Goal
 from shrinkc.compiler.cost.predict import AsMeasured, CostTable
 from shrinkc.compiler.depth.closed_form import (
     ClosedForm,
@@ -44,6 +45,7 @@ from shrinkc.compiler.plan.comparing.finalists import (
     finalists,
     ranked,
 )
+from shrinkc.compiler.plan.comparing.span_factors import SeenSet
 from shrinkc.compiler.plan.comparing.true_loss import QuickFits, nearest
 from shrinkc.compiler.plan.file_timing import FileTiming
 from shrinkc.compiler.plan.finished_plans import FinishedPlans, Planned
@@ -68,6 +70,15 @@ MOST_POINTS = 20  # of a frontier
 TIGHTER = 4  # times that a way is asked for more, where measuring finds it too slow
 POINTS = 8  # speedups that a search for an accuracy looks at, by halving,
 CLOSER = 2  # times more between the last that keeps to it and the first that does not
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Another target that a network has to keep to. `times`: a millisecond there counts as so many
+    of the planner's own target."""
+
+    table: CostTable
+    times: float
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,8 @@ def prepare_planning(
     task: Task = CLASSIFICATION,
     whole: Planner | None = None,
     closer: float = 1.0,
+    beside: Planner | None = None,
+    bounds: Sequence[Bound] = (),
 ) -> Planner:
     """Find out what every plan rests on: which precisions there are, what the network takes as it
     is (timed, where the target is this machine), whether the images are fit for it.
@@ -120,6 +133,8 @@ def prepare_planning(
     task      what the outputs mean
     whole     for the same network and images at its own size, where these are smaller
     closer    how many times closer these look than those of `whole`
+    beside    for the same network and images on another target: what it knows is known here, too
+    bounds    other targets that plans keep to
 
     Raises InputError, TableError.
     """
@@ -131,10 +146,15 @@ def prepare_planning(
     else:
         held = Sample.of(held_out, original, len(held_out))
     folder = None if planning.folder is None else planning.folder / "plans"
-    beside = (whole and whole.judge), (whole and whole.original)
-    judge = Judge(original, sample, held, closed.cache, planning.threads, progress, task, beside[0])
-    timing = FileTiming(original, judge.inputs, planning.threads, folder, progress, beside[1])
+    larger = (whole and whole.judge), (whole and whole.original)
+    judge = Judge(original, sample, held, closed.cache, planning.threads, progress, task, larger[0])
+    if beside is not None:
+        original, judge = beside.original, beside.judge
+    timing = FileTiming(original, judge.inputs, planning.threads, folder, progress, larger[1])
     precisions, notes = available(original, table, planning.precisions)
+    for bound in bounds:
+        precisions, more = available(original, bound.table, precisions)
+        notes += [f"{bound.table.target}: {note}" for note in more]
     if is_host(table.target):
         table = AsMeasured(table, timing.factors(table, ("fp32", *precisions)))
     before_ms = predicted_ms(original, table, "fp32") if whole is None else whole.before_ms
@@ -144,6 +164,7 @@ def prepare_planning(
         *(planning.groups, planning.sets, closed, images.digest, sample.indices),
         *(held.images.digest, held.indices, task),
         *(() if whole is None else (held.size, whole.judge.sample.images.digest)),
+        *((bound.table.target, bound.times) for bound in bounds),
     )
     users, smaller = (captured, None) if whole is None else (whole.captured, captured)
     return Planner(
@@ -153,7 +174,8 @@ def prepare_planning(
             *(sample, closed.cache, progress, task, whole and whole.candidates),
         ),
         *(judge, timing, FinishedPlans(folder, users, settings, smaller)),
-        *(train, notes, progress, whole, closer),
+        *(train, notes, progress, whole, closer, {} if beside is None else beside.seen),
+        bounds=tuple(bounds),
     )
 
 
@@ -174,6 +196,8 @@ class Planner:
     notes      what a user should know, one sentence each; plans add to them
     whole      the planner of the network at its own size, where this one's images are smaller
     closer     how many times closer these look
+    seen       sets that were judged by quick fits, by what is sliced: for other budgets
+    bounds     other targets that plans keep to
     """
 
     captured: fx.GraphModule
@@ -191,6 +215,8 @@ class Planner:
     progress: Progress
     whole: Planner | None = None
     closer: float = 1.0
+    seen: dict[tuple[str, ...], list[SeenSet]] = field(default_factory=dict[Any, Any])
+    bounds: tuple[Bound, ...] = ()
 
     @property
     def task(self) -> Task:
@@ -252,6 +278,14 @@ class Planner:
             case _:
                 return self.within(goal.budget(self.before_ms))
 
+    def require_reach(self, goal: Goal) -> None:
+        """Raises UnreachableGoalError for a budget that nothing meets, before any fit."""
+        if goal.kind in SHRINK_GOALS:
+            self._look(goal.budget(self.before_ms))
+
+    def _look(self, budget_ms: float) -> object:
+        return self.chosen(budget_ms)
+
     def within(self, budget_ms: float, rows: list[Ranked] | None = None) -> Planned:
         """The plan that loses least of those that are known: a faster one that was asked for
         before may lose less. `rows`: what `chosen` says, ranked, where it was asked. Raises
@@ -273,6 +307,8 @@ class Planner:
 
     def or_known(self, planned: Planned, budget_ms: float) -> Planned:
         """Another plan that is known, where that loses less within the budget."""
+        if self.bounds:  # on other targets it may be slower
+            return planned
         fitting = {name: plan for name, plan in self.known().items() if _ms(plan) <= budget_ms}
         least = min(fitting, key=lambda name: lost(fitting[name]), default=None)
         if least is not None and lost(fitting[least]) < lost(planned.plan):
@@ -385,6 +421,7 @@ class Planner:
             limit,
             self.planning.sets,
             self.progress,
+            self.seen.setdefault(tuple(slice.label for slice in one.slicing.slices), []),
         )
         if sorted(chosen) == sorted(one.chosen):
             return one
@@ -561,10 +598,22 @@ class Planner:
         return min(judged, key=lambda one: cost_of(judged[one]))
 
     def _measured(self, variant: PrecisionVariant) -> Callable[[fx.GraphModule], float] | None:
-        """Milliseconds of a network, where the target is this machine."""
-        if not is_host(self.table.target):
+        """What counts as a network's milliseconds, where that is not the table's alone: measured on
+        this machine, or on the target where they are most."""
+        if is_host(self.table.target):
+            return lambda graph: self.before_ms / self.timing.speedup(graph, variant)
+        if not self.bounds:
             return None
-        return lambda graph: self.before_ms / self.timing.speedup(graph, variant)
+        everywhere = (Bound(self.table, 1.0), *self.bounds)
+
+        def most(graph: fx.GraphModule) -> float:
+            kept = variant.int8_options(graph).keep_fp32
+            return max(
+                bound.times * predicted_ms(graph, bound.table, variant.precision, kept)
+                for bound in everywhere
+            )
+
+        return most
 
 
 def cost_of(promise: Promise | None) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from shrinkc.compiler.api.steps.compilation import Compilation
 from shrinkc.compiler.api.steps.network import Subject
 from shrinkc.compiler.capture.structure import Restored, Structure
+from shrinkc.compiler.report.html.comparison import PAGE, comparison_page
 from shrinkc.compiler.report.report import Report
 from shrinkc.compiler.report.sections import Judged
 from shrinkc.compiler.support.atomic_files import atomic_folder
@@ -163,10 +164,17 @@ class Transformed(Restored):
         return f"{type(self).__name__}({self.summary()})"
 
 
-def save_together(results: Mapping[str, Transformed], out: str | os.PathLike[str]) -> Path:
-    """Write each into a folder of its name in `out`, all of them or none. Raises InputError as
-    their own `save` does."""
-    return _save({name: one.current_files() for name, one in results.items()}, out)
+def save_together(
+    results: Mapping[str, Compiled | Transformed], out: str | os.PathLike[str]
+) -> Path:
+    """Write each into a folder of its name in `out`, beside a page that compares them, all of them
+    or none. Raises InputError as their own `save` does."""
+    files = {
+        name: one.files if isinstance(one, Compiled) else one.current_files()
+        for name, one in results.items()
+    }
+    page = comparison_page({name: one.report.to_json() for name, one in results.items()})
+    return _save({".": {PAGE: page.encode()}, **files}, out)
 
 
 def _save(folders: Mapping[str, Mapping[str, bytes]], out: str | os.PathLike[str]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,11 +43,12 @@ from shrinkc.compiler.cli.options import (
     ScaleOption,
     SpeedupOption,
     StdOption,
-    TargetOption,
+    TargetsOption,
     TaskOption,
     ThreadsOption,
     TrainOption,
     TrustOption,
+    WorstCaseOption,
 )
 from shrinkc.compiler.cli.output import as_json, current, print_json, progress
 from shrinkc.compiler.cli.tasks import asked_of, loss_of
@@ -54,6 +56,7 @@ from shrinkc.errors import ExportError, InputError
 
 if TYPE_CHECKING:
     from shrinkc.compiler.api.steps.network import ModelFile
+    from shrinkc.compiler.api.steps.results import Compiled
     from shrinkc.compiler.cost.goal import Goal
     from shrinkc.compiler.images.source import ImageFolder
     from shrinkc.compiler.support.choices import Int8Tuning, Io, Merge, Precision
@@ -70,13 +73,14 @@ def compile_command(
     task: TaskOption = "auto",
     metric: MetricOption = None,
     output_weights: OutputWeightsOption = None,
-    target: TargetOption,
+    target: TargetsOption,
     speedup: SpeedupOption = None,
     budget_ms: BudgetOption = None,
     max_drop: MaxDropOption = None,
     confident: ConfidentOption = False,
     max_error: MaxErrorOption = None,
     points: ParetoOption = None,
+    worst_case: WorstCaseOption = False,
     resolutions: ResolutionsOption = None,
     merge: MergeOption = "auto",
     images: ImagesOption = None,
@@ -112,11 +116,11 @@ def compile_command(
 
     reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)
     reading.refuse_unread(images, evaluation, train, calibration)
-    judged = asked_of(task, metric, output_weights)
-    how = _How(model, target, inputs, arch, trust, out, opset, threads or 1, runs, judged)
+    asked = _targets(target), inputs, arch, trust, out, opset, threads or 1, runs
+    how = _How(model, *asked, asked_of(task, metric, output_weights))
     goal = _goal(speedup, budget_ms, max_drop, max_error, points, confident=confident)
     exact = goal is None and points is None
-    told = (evaluation, train, epochs, output_weights, loss, resolutions)
+    told = (evaluation, train, epochs, output_weights, loss, resolutions, worst_case or None)
     _check(exact, images, told, (int8_tuning, keep_fp32, min_snr_db, calibration), merge, precision)
     _check_files(exact, io != "float32", fold_normalisation)
     if exact:
@@ -132,14 +136,22 @@ def compile_command(
         )
         return
     how.plan(
-        goal,
-        points,
-        *map(reading.if_given, (images, evaluation, train)),
+        *(goal, points, *map(reading.if_given, (images, evaluation, train))),
         precision=precision,
         epochs=epochs or 10,
         loss=loss_of(loss),
         resolutions=whole_numbers("resolutions", resolutions),
+        worst_case=worst_case,
     )
+
+
+def _targets(text: str) -> dict[str, str]:
+    """`--target a,b`. Raises InputError for one that is there twice."""
+    from shrinkc.compiler.api.targets.many import target_names
+
+    if Path(text).exists():  # a table's folder may have a comma in its name
+        return {Path(text).name: text}
+    return target_names([one.strip() for one in text.split(",")], "target")
 
 
 def _check_files(exact: bool, io: bool, fold_normalisation: bool) -> None:
@@ -155,7 +167,7 @@ def _check_files(exact: bool, io: bool, fold_normalisation: bool) -> None:
 def _check(
     exact: bool,
     images: Path | None,
-    told: tuple[Path | None, Path | None, int | None, str | None, str | None, str | None],
+    told: tuple[Path | int | str | None, ...],
     int8: tuple[Int8Tuning | None, list[str] | None, float | None, Path | None],
     merge: Merge,
     precision: Precision | None,
@@ -166,8 +178,8 @@ def _check(
     if exact:
         if set(told) != {None}:
             raise InputError(
-                "`evaluation`, `train`, `epochs`, `loss`, `resolutions` and `output_weights` "
-                "belong to a goal",
+                "`evaluation`, `train`, `epochs`, `loss`, `resolutions`, `worst_case` and "
+                "`output_weights` belong to a goal",
                 "give `speedup`, `budget_ms`, `max_drop`, `max_error` or `points`",
             )
         if int8[0] is not None and precision != "int8":
@@ -214,10 +226,11 @@ def _goal(
 
 @dataclass(frozen=True)
 class _How:
-    """What compiling and planning have in common."""
+    """What compiling and planning have in common. `targets`: what each is called → name or folder
+    of its table."""
 
     model: Path
-    target: str
+    targets: Mapping[str, str]
     inputs: list[str] | None
     arch: str | None
     trust: bool
@@ -232,6 +245,20 @@ class _How:
         from shrinkc.compiler.api.steps.network import ModelFile
 
         return ModelFile(self.model, self.arch, self.trust)
+
+    @property
+    def target(self) -> str:
+        """The only one."""
+        (target,) = self.targets.values()
+        return target
+
+    def folder(self, done: str = "") -> Path:
+        """For several targets the one that holds a folder for each."""
+        from shrinkc.compiler.cli.inputs import output_folder
+
+        several = "-".join(self.targets)
+        one = next(iter(self.targets.values()))
+        return output_folder(self.out, self.model, several if len(self.targets) > 1 else one, done)
 
     def compile(
         self,
@@ -248,42 +275,50 @@ class _How:
     ) -> None:
         """Print the report; fail when a format could not be written."""
         from shrinkc.compiler.api.compile import compile as compiled
-        from shrinkc.compiler.cli.inputs import output_folder, shapes_of
+        from shrinkc.compiler.api.steps.results import save_together
+        from shrinkc.compiler.api.steps.target import cost_table
+        from shrinkc.compiler.cli.inputs import shapes_of
         from shrinkc.compiler.cli.show.report import report as show_report
-        from shrinkc.compiler.cli.show.report import report_json
-        from shrinkc.compiler.formats.registry import FORMATS
+        from shrinkc.compiler.cli.show.report import report_json, targets_report
 
-        folder = output_folder(self.out, self.model, self.target)
-        found = compiled(
-            self.file,
-            shapes_of(self.inputs),
-            target=self.target,
-            images=images,
-            calibration=calibration,
-            precision=precision,
-            io=io,
-            fold_normalisation=fold_normalisation,
-            merge=merge,
-            int8_tuning=int8_tuning,
-            keep_fp32=keep_fp32,
-            min_snr_db=min_snr_db,
-            task=self.task,
-            opset=self.opset,
-            threads=self.threads,
-            runs=self.runs,
-            command=current().typed,
-            progress=progress(),
-        )
-        report = found.report
-        found.save(folder)
-        if as_json():
-            print_json(report_json(report))
+        folder = self.folder()
+        for target in self.targets.values():
+            cost_table(target, self.threads)  # an unknown one is told before anything
+        found = {
+            name: compiled(
+                self.file,
+                shapes_of(self.inputs),
+                target=target,
+                images=images,
+                calibration=calibration,
+                precision=precision,
+                io=io,
+                fold_normalisation=fold_normalisation,
+                merge=merge,
+                int8_tuning=int8_tuning,
+                keep_fp32=keep_fp32,
+                min_snr_db=min_snr_db,
+                task=self.task,
+                opset=self.opset,
+                threads=self.threads,
+                runs=self.runs,
+                command=current().typed,
+                progress=progress(),
+            )
+            for name, target in self.targets.items()
+        }
+        if len(found) > 1:
+            save_together(found, folder)
+            targets_report({name: one.report for name, one in found.items()}, folder)
         else:
-            show_report(report, folder)
-        if report.failures:
-            missing = [one.file for one in FORMATS if one.file not in found.files]
-            stale = "; the one there is an earlier run's" if (folder / missing[0]).exists() else ""
-            raise ExportError(f"{', '.join(missing)} was not written: {report.failures[0]}{stale}")
+            (one,) = found.values()
+            one.save(folder)
+            if as_json():
+                print_json(report_json(one.report))
+            else:
+                show_report(one.report, folder)
+        for name, one in found.items():
+            _require_complete(one, folder / name if len(found) > 1 else folder)
 
     def plan(
         self,
@@ -297,58 +332,72 @@ class _How:
         epochs: int,
         loss: Any,
         resolutions: tuple[int, ...] | None,
+        worst_case: bool,
     ) -> None:
         """Print the plan and the report, or a frontier."""
         from shrinkc.compiler.api import plan as api
         from shrinkc.compiler.api.steps.results import save_together
-        from shrinkc.compiler.cli.inputs import output_folder, shapes_of, work_folder
-        from shrinkc.compiler.cli.show.plan import frontier_report, planned_report
+        from shrinkc.compiler.api.targets.many import plan_for
+        from shrinkc.compiler.api.targets.worst_case import plan_worst_case
+        from shrinkc.compiler.cli.inputs import shapes_of, work_folder
+        from shrinkc.compiler.cli.show.plan import frontier_report, planned_report, targets_report
         from shrinkc.compiler.recover.recipe import Recipe
 
         assert images is not None  # checked with the other options
-        out = output_folder(self.out, self.model, self.target, "-planned")
-        network, shapes, recipe = self.file, shapes_of(self.inputs), Recipe(epochs=epochs)
-        if goal is not None:
-            found = api.plan(
-                *(network, shapes),
-                goal=goal,
-                target=self.target,
-                images=images,
-                precision=precision,
-                evaluation=evaluation,
-                train=train,
-                recipe=recipe,
-                task=self.task,
-                loss=loss,
-                opset=self.opset,
-                threads=self.threads,
-                runs=self.runs,
-                resolutions=resolutions,
-                folder=work_folder(out),
-                command=current().typed,
-                progress=progress(),
+        several = len(self.targets) > 1
+        if several and goal is None:
+            raise InputError("`points` is for one target", "run the command once for each target")
+        if worst_case and not several:
+            raise InputError("`worst_case` is for several targets", "give `target` a,b")
+        if worst_case and resolutions is not None:
+            raise InputError("`worst_case` and `resolutions` do not go together; leave out one")
+        out = self.folder("-planned")
+        network, shapes = self.file, shapes_of(self.inputs)
+        given: dict[str, Any] = {
+            "images": images,
+            "precision": precision,
+            "evaluation": evaluation,
+            "train": train,
+            "recipe": Recipe(epochs=epochs),
+            "task": self.task,
+            "loss": loss,
+            "opset": self.opset,
+            "threads": self.threads,
+            "runs": self.runs,
+            "folder": work_folder(out),
+            "command": current().typed,
+            "progress": progress(),
+        }
+        if worst_case and goal is not None:
+            planned = plan_worst_case(
+                network, shapes, goal=goal, targets=list(self.targets.values()), **given
             )
-            found.save(out)
-            planned_report(found, out)
+            planned.save(out)
+            planned_report(planned, out)
             return
-        found = api.frontier(
-            *(network, shapes),
-            points=points or 0,
-            target=self.target,
-            images=images,
-            precision=precision,
-            evaluation=evaluation,
-            train=train,
-            recipe=recipe,
-            task=self.task,
-            loss=loss,
-            opset=self.opset,
-            threads=self.threads,
-            runs=self.runs,
-            resolutions=resolutions,
-            folder=work_folder(out),
-            command=current().typed,
-            progress=progress(),
-        )
-        save_together({point.label: point for point in found}, out)
-        frontier_report(found, out)
+        given["resolutions"] = resolutions
+        if goal is None:
+            found = api.frontier(network, shapes, points=points or 0, target=self.target, **given)
+            save_together({point.label: point for point in found}, out)
+            frontier_report(found, out)
+        elif several:
+            plans = plan_for(
+                network, shapes, goal=goal, targets=list(self.targets.values()), **given
+            )
+            plans.save(out)
+            targets_report(plans, out)
+        else:
+            planned = api.plan(network, shapes, goal=goal, target=self.target, **given)
+            planned.save(out)
+            planned_report(planned, out)
+
+
+def _require_complete(found: Compiled, folder: Path) -> None:
+    """Raises ExportError where a format could not be written."""
+    from shrinkc.compiler.formats.registry import FORMATS
+
+    report = found.report
+    if report.failures:
+        missing = [one.file for one in FORMATS if one.file not in found.files]
+        stale = "; the one there is an earlier run's" if (folder / missing[0]).exists() else ""
+        raise ExportError(f"{', '.join(missing)} was not written: {report.failures[0]}{stale}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from shrinkc.compiler.cli.show.report import report as show_report
 from shrinkc.compiler.cli.show.report import report_json
 from shrinkc.compiler.plan.drop import estimates
 from shrinkc.compiler.plan.plan_file import Plan, Resolution, Step
+from shrinkc.compiler.report.html.comparison import PAGE
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
@@ -90,6 +92,7 @@ def planned_report(planned: Planned, out: Path) -> None:
         print_json(
             {
                 "plan": plan_json(plan),
+                **({"on": {t: asdict(one) for t, one in planned.on.items()}} if planned.on else {}),
                 "warning": warning,
                 "notes": notes,
                 "compiled": report_json(report),
@@ -103,12 +106,39 @@ def planned_report(planned: Planned, out: Path) -> None:
 
 def frontier_report(points: Sequence[Planned], out: Path) -> None:
     """A row for each point, as JSON or for people; every one has a folder in `out`."""
-    rows, notes = [_row(point) for point in points], points[0].notes
+    rows, notes = [_row(point, point.label) for point in points], points[0].notes
     if as_json():
         print_json({"frontier": rows, "notes": list(notes)})
         return
+    _rows_table("frontier, over the original in fp32", rows)
+    _ending(notes, out)
+
+
+def targets_report(plans: Mapping[str, Planned], out: Path) -> None:
+    """A row for each target, as JSON or for people; every one has a folder in `out`."""
+    rows = [_row(planned, target) for target, planned in plans.items()]
+    warnings = [f"{t}: {p.warning}" for t, p in plans.items() if p.warning is not None]
+    if as_json():
+        told = [current().flagged(one) for one in warnings]
+        full = {target: plan_json(planned.plan) for target, planned in plans.items()}
+        notes = {target: list(planned.notes) for target, planned in plans.items()}
+        print_json({"targets": rows, "plans": full, "warnings": told, "notes": notes})
+        return
+    for warning in warnings:
+        show_warning(warning)
+    _rows_table("each target, over the original in fp32 there", rows)
+    _ending([f"{t}: {note}" for t, planned in plans.items() for note in planned.notes], out)
+
+
+def _ending(notes: Sequence[str], out: Path) -> None:
     console = wide_console()
-    table = Table(title="frontier, over the original in fp32", title_justify="left")
+    for note in notes:
+        console.print(escape(note))
+    console.print(escape(f"each with its plan in {out}/, compared in {out / PAGE}"))
+
+
+def _rows_table(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    table = Table(title=title, title_justify="left")
     scored = any(row["agreement"] is not None for row in rows)
     judged = ("drop", "agrees") if scored else ("error over variance", "at most, 95%")
     sized = [] if all(row["resolution"] is None for row in rows) else ["images"]
@@ -126,10 +156,7 @@ def frontier_report(points: Sequence[Planned], out: Path) -> None:
             *(_scores(row) if scored else _errors(row)),
             str(row["steps"]),
         )
-    console.print(table)
-    for note in notes:
-        console.print(escape(note))
-    console.print(escape(f"each with its plan in {out}/"))
+    wide_console().print(table)
 
 
 def _size(row: dict[str, Any]) -> str:
@@ -153,7 +180,7 @@ def _errors(row: dict[str, Any]) -> tuple[str, str]:
     return share(worst["error"]), share(ends[1]) if ends else ""
 
 
-def _row(point: Planned) -> dict[str, Any]:
+def _row(point: Planned, folder: str) -> dict[str, Any]:
     plan, promise = point.plan, point.plan.promise
     return {
         "predicted_speedup": plan.speedup,
@@ -167,5 +194,5 @@ def _row(point: Planned) -> dict[str, Any]:
         "outputs": [] if promise is None else [one.model_dump() for one in promise.outputs],
         "steps": len(plan.steps),
         "bytes": {a.file: a.bytes for a in point.report.artefacts},
-        "folder": point.label,
+        "folder": folder,
     }

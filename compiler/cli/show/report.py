@@ -10,9 +10,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from shrinkc.compiler.cli.output import current, wide_console
+from shrinkc.compiler.cli.output import as_json, current, print_json, wide_console
 from shrinkc.compiler.cost.predict import Prediction
 from shrinkc.compiler.measure.bench import NOISY
+from shrinkc.compiler.report.html.comparison import PAGE
 from shrinkc.compiler.report.report import ArtefactReport, Report
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.tasks.tally import ErrorEstimate, Judgement
@@ -51,6 +52,32 @@ def report(result: Report, out: Path) -> None:
         if artefact.measured_ms and (artefact.measured_iqr_ms or 0) > NOISY * artefact.measured_ms:
             console.print(f"warning: {artefact.name} timings vary by more than {NOISY:.0%}")
     console.print(f"{escape(str(out))}/: {', '.join(result.files)}")
+
+
+def targets_report(reports: Mapping[str, Report], out: Path) -> None:
+    """A row for each target, as JSON or for people; every one has a folder in `out`."""
+    if as_json():
+        print_json({"targets": {name: report_json(one) for name, one in reports.items()}})
+        return
+    table = Table(title="each target", title_justify="left")
+    for header in ("folder", "precision", "fp32 before", "predicted", "speedup", "measured here"):
+        table.add_column(header, justify="left" if header in ("folder", "precision") else "right")
+    for name, one in reports.items():
+        before, after = one.predicted_before, one.predicted_after
+        measured = next((a.measured_ms for a in one.artefacts if a.name == one.target_format), None)
+        table.add_row(
+            escape(name),
+            one.precision,
+            "" if before is None else f"{before.total_ms:.4g} ms",
+            "" if after is None else f"{after.total_ms:.4g} ms",
+            "" if before is None or after is None else f"{before.total_ms / after.total_ms:.2f}×",
+            "" if measured is None else f"{measured:.4g} ms",
+        )
+    console = wide_console()
+    console.print(table)
+    for note in dict.fromkeys(note for one in reports.values() for note in one.notes):
+        console.print(f"note: {escape(current().flagged(note))}")
+    console.print(escape(f"each with its files in {out}/, compared in {out / PAGE}"))
 
 
 def _before_after(r: Report) -> Table:

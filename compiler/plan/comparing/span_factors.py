@@ -10,6 +10,7 @@ the distance between spans.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any, cast
 
@@ -26,33 +27,43 @@ NOISE, LEAST_NOISE = 0.07, 0.01  # of what is seen: of itself, of the first set'
 LEAST = 0.05  # a factor: no choice is free
 
 
-class SpanFactors:
-    """Of `spans`, in the network's order.
+@dataclass(frozen=True, eq=False)
+class SeenSet:
+    """Choices that were judged together.
 
-    damages  of each choice alone, and the span that it is of
+    alone  span → damage of its choice alone
+    loss   of all together
     """
 
-    def __init__(self, spans: Sequence[Span], damages: Sequence[tuple[Span, float]]) -> None:
-        self.spans, self._damages = spans, damages
+    alone: Mapping[Span, float]
+    loss: float
+
+    @property
+    def tells(self) -> bool:
+        return isfinite(self.loss) and min(self.loss, sum(self.alone.values())) > 0
+
+
+class SpanFactors:
+    """Of `spans`, in the network's order. `first`: what the scale of all factors is taken from."""
+
+    def __init__(self, spans: Sequence[Span], first: SeenSet) -> None:
+        self.spans = spans
         self._place = {span: i for i, span in enumerate(spans)}
         numbers = np.arange(len(spans))
         self._prior: Array = np.exp(-np.abs(numbers[:, None] - numbers) / REACH)
         self._seen: list[Array] = []
         self._lost: list[float] = []
         self._random = np.random.default_rng(0)
+        self.saw(first)
 
-    def saw(self, chosen: Sequence[int], loss: float) -> bool:
-        """What a set of choices loses together; whether that tells anything."""
+    def saw(self, some: SeenSet) -> None:
+        if not isfinite(some.loss):
+            return
         alone = np.zeros(len(self.spans))
-        for i in chosen:
-            span, damage = self._damages[i]
-            alone[self._place[span]] += damage
-        first = not self._lost
-        if not isfinite(loss) or (first and not min(loss, alone.sum()) > 0):
-            return False
+        for span, damage in some.alone.items():
+            alone[self._place[span]] = damage
         self._seen.append(alone)
-        self._lost.append(loss)
-        return True
+        self._lost.append(some.loss)
 
     def expected(self) -> Factors:
         return self._named(self._posterior()[0])

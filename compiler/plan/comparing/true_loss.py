@@ -6,8 +6,8 @@ other. So sets are fitted quickly, by least squares alone, and judged by their d
 that these fits do not see, as SPDY (Frantar and Alistarh, ICML 2022) and ZipLM (Kurtic et al.,
 NeurIPS 2023) do; their random coefficients are learnt here. The set of least damage, and the same
 without each of its choices, tell by how much single damages mislead; with damages put right the
-exact program finds another set, which is judged in turn. Where few sets keep the budget all of them
-are judged.
+exact program finds another set, which is judged in turn. For another budget or target the sets that
+were judged before tell it. Where few sets keep the budget all of them are judged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from shrinkc.compiler.depth.choice_sets import Plans
 from shrinkc.compiler.depth.closed_form import apply
 from shrinkc.compiler.depth.sets.fitting import compatible_sets
 from shrinkc.compiler.pipeline.deployed import channels_last
-from shrinkc.compiler.plan.comparing.span_factors import Factors, SpanFactors
+from shrinkc.compiler.plan.comparing.span_factors import Factors, SeenSet, SpanFactors
 from shrinkc.compiler.plan.group_choices import sliced_and_fitted
 from shrinkc.compiler.plan.judging import Judge
 from shrinkc.compiler.plan.slicings import Slicing
@@ -34,6 +34,7 @@ from shrinkc.compiler.recover.resumed import Remembered
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.errors import UnreachableGoalError
+from shrinkc.passes.analysis.linear.spans import Span
 
 SEEN = 80  # images that quick fits look at, at least, where there are twice as many
 LOOKED_AT = 240  # at most; the others judge: few of them would be fitted by the choice of sets
@@ -115,19 +116,26 @@ class QuickFits:
 
 
 def nearest(
-    quick: QuickFits, chosen: Sequence[int], limit_ms: float, sets: int, progress: Progress
+    quick: QuickFits,
+    chosen: Sequence[int],
+    limit_ms: float,
+    sets: int,
+    progress: Progress,
+    seen: list[SeenSet] | None = None,
 ) -> list[int]:
     """The set that loses least by quick fits, `chosen` among them.
 
     limit_ms  of every set, by the table
     sets      within it that are judged beside `chosen`, at most
+    seen      sets of the same network that were judged before; those that are judged here join them
     """
     first = tuple(sorted(chosen))
     if not first or not sets:
         return list(chosen)
     few = _all(quick.slicing.plans, first, limit_ms, sets)
     if few is None:
-        return list(_learning(quick, first, limit_ms, sets, progress))
+        seen = [] if seen is None else seen
+        return list(_learning(quick, first, limit_ms, sets, progress, seen))
     if not few:
         return list(first)
     losses: dict[Set, float] = {}
@@ -138,29 +146,56 @@ def nearest(
     return list(min(losses, key=lambda some: losses[some]))
 
 
-def _learning(quick: QuickFits, first: Set, limit_ms: float, sets: int, progress: Progress) -> Set:
+def _learning(
+    quick: QuickFits,
+    first: Set,
+    limit_ms: float,
+    sets: int,
+    progress: Progress,
+    seen: list[SeenSet],
+) -> Set:
     """The best of those that seem best, one after the other, by what the ones before lost."""
     plans = quick.slicing.plans
-    damages = [(c.span, o.damage) for c, o in zip(plans.found, plans.options, strict=True)]
-    factors = SpanFactors(list(dict.fromkeys(span for span, _ in damages)), damages)
     losses: dict[Set, float] = {}
-    without = [tuple(i for i in first if i != one) for one in first] if len(first) > 1 else []
+
+    def judged(some: Set) -> SeenSet:
+        losses[some] = quick.loss(some)
+        done()
+        alone = {plans.found[i].span: plans.options[i].damage for i in some}
+        return SeenSet(alone, losses[some])
+
+    known, strangers = list(seen), len(seen) < len(first)
+    patience = PATIENCE if strangers else sets  # others were chosen for another budget
+    without = [tuple(i for i in first if i != one) for one in first] if strangers else []
+    without = [some for some in without if some]
     with progress.task(TEXT, 1 + len(without) + sets) as done:
-        for some in (first, *without):
-            losses[some] = quick.loss(some)
-            if not factors.saw(some, losses[some]):
-                return first
-            done()
+        begun = judged(first)
+        if not begun.tells:
+            return first
+        factors = SpanFactors(_in_order(plans, [begun, *known]), begun)
+        for one in known:
+            factors.saw(one)
+        seen.append(begun)
         best, since = first, 0
+        for some in without:
+            seen.append(judged(some))
+            factors.saw(seen[-1])
         for _ in range(sets):
             some = _another(plans, factors, losses, limit_ms)
-            if some is None or since == PATIENCE:
+            if some is None or since == patience:
                 break
-            losses[some] = quick.loss(some)
-            factors.saw(some, losses[some])
+            seen.append(judged(some))
+            factors.saw(seen[-1])
             best, since = (some, 0) if losses[some] < losses[best] else (best, since + 1)
-            done()
     return best
+
+
+def _in_order(plans: Plans, seen: Sequence[SeenSet]) -> list[Span]:
+    """Spans of all choices and of all sets, as the network computes them."""
+    place = {node.name: number for number, node in enumerate(plans.graph.graph.nodes)}
+    every = {choice.span: None for choice in plans.found}
+    every |= dict.fromkeys(span for one in seen for span in one.alone)
+    return sorted(every, key=lambda span: (place[span.sink], place[span.source]))
 
 
 def _another(

@@ -4,6 +4,7 @@ browser, by the hashes of what is in it."""
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Sequence
 from hashlib import sha256
 from importlib.resources import files
 
@@ -36,8 +37,16 @@ _CONTENTS = {
 
 def html_report(report: Json) -> str:
     """The page as text, from the dictionary that report.json holds (schema 1)."""
-    style, script = (files(__package__ or "").joinpath(n).read_text("utf-8") for n in _FILES)
     title = f"{report['model'].rstrip(',')} for {report['target']}"
+    end = f"Written by shrinkc {report['shrinkc']}, from report.json beside it."
+    return document(title, _header(report, title), _contents(), _sections(report), end)
+
+
+def document(
+    title: str, header: Html, contents: Html | None, main: Sequence[Html], end: str
+) -> str:
+    """A whole page, with style, script and the policy that allows nothing else."""
+    style, script = (files(__package__ or "").joinpath(n).read_text("utf-8") for n in _FILES)
     head = tag(
         "head",
         None,
@@ -53,10 +62,10 @@ def html_report(report: Json) -> str:
         None,
         tag("a", {"class": "skip", "href": "#main"}, "Skip to the report"),
         textures(),
-        _header(report, title),
-        _contents(),
-        tag("main", {"id": "main", "tabindex": -1}, *_sections(report)),
-        tag("footer", None, f"Written by shrinkc {report['shrinkc']}, from report.json beside it."),
+        header,
+        contents,
+        tag("main", {"id": "main", "tabindex": -1}, *main),
+        tag("footer", None, end),
         tag("script", None, Html(script)),
     )
     return f"<!doctype html>\n{tag('html', {'lang': 'en'}, head, body).text}\n"

@@ -181,3 +181,51 @@ def test_comparing_what_shrinkc_did_not_write(
         damaged = content != '{"artefacts": []}'
         assert main(compared) == EXIT_CODES["unreadable" if damaged else "usage"]
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_several_targets_have_a_folder_each(
+    model: str, images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, exact, one = tmp_path / "out", tmp_path / "exact", tmp_path / "one"
+    given = (model, "--target", "rpi4,rpi5", *INPUT)
+    planned = (*given, "--images", images, "--speedup", "1.03", "--precision", "fp32")
+    found = run(capsys, *planned, "-o", str(out))
+    assert [row["folder"] for row in found["targets"]] == ["rpi4", "rpi5"]
+    assert all(plan["before_ms"] / plan["after_ms"] >= 1.03 for plan in found["plans"].values())
+    assert {p.name for p in out.iterdir()} == {"rpi4", "rpi5", "comparison.html"}
+    assert run(capsys, *given, "-o", str(exact))["targets"].keys() == {"rpi4", "rpi5"}
+    assert (exact / "rpi5" / "model.tflite").exists()
+    worst = run(capsys, *planned, "--worst-case", "-o", str(one))
+    assert all(t["before_ms"] / t["after_ms"] >= 1.03 for t in worst["on"].values())
+    assert (one / "model.tflite").exists()
+    assert main([*planned, "-o", str(tmp_path / "shown")]) == 0
+    shown = capsys.readouterr().out
+    assert "comparison.html" in shown
+    assert "rpi5" in shown
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("--target", "rpi4,rpi4"), "--target has rpi4 more than once"),
+        (("--target", "rpi4,"), "unknown target ''"),
+        (("--target", "rpi4,rpi5", "--pareto", "4"), "--pareto is for one target"),
+        (("--target", "rpi4", "--worst-case", "--speedup", "2"), "--worst-case is for several"),
+        (("--target", "rpi4,rpi5", "--worst-case", "--max-drop", "2"), "max-drop"),
+        (("--target", "rpi4,rpi5", "--worst-case", "--pareto", "4"), "--pareto is for one"),
+        (
+            ("--target", "rpi4,rpi5", "--worst-case", "--speedup", "2", "--resolutions", "8"),
+            "--worst-case and --resolutions",
+        ),
+    ],
+)
+def test_targets_that_do_not_go_together(
+    asked: tuple[str, ...],
+    said: str,
+    model: str,
+    images: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    goal = () if len(asked) == 2 else ("--images", images)
+    assert main([model, *INPUT, *asked, *goal]) == EXIT_CODES["usage"]
+    assert said in capsys.readouterr().err

@@ -21,6 +21,7 @@ from shrinkc.compiler.depth.sets.fitting import compatible_sets
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.plan import planner as planning_module
 from shrinkc.compiler.plan.comparing import true_loss
+from shrinkc.compiler.plan.comparing.span_factors import SeenSet
 from shrinkc.compiler.plan.comparing.true_loss import QuickFits, nearest
 from shrinkc.compiler.plan.planner import Planner, Planning, prepare_planning
 from shrinkc.compiler.plan.slicings import Slicing
@@ -96,17 +97,21 @@ class Planted:
         return sum(f * plans.options[i].damage for f, i in zip(factors, chosen, strict=True))
 
 
+def misleading(one: Planner) -> tuple[Slicing, Planted]:
+    """Damages of one span are three times too small, of another three times too large."""
+    some = slicing(one)
+    squares = [Damage(choice.saving_ms**2, 1.0, 0.0) for choice in some.plans.found]
+    some = replace(some, plans=some.plans.judged(squares))
+    return some, Planted(some, (3.0, 1 / 3, 1.0))
+
+
 @pytest.mark.parametrize("share", [0.8, 0.7, 0.6])
 def test_of_many_a_better_one_is_found_within_the_budget(
     share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Damages that mislead: of one span three times too small, of another three times too large."""
     monkeypatch.setattr(true_loss, "ENOUGH", 0)
-    one = planner()
-    some = slicing(one)
-    squares = [Damage(choice.saving_ms**2, 1.0, 0.0) for choice in some.plans.found]
-    some = replace(some, plans=some.plans.judged(squares))
-    plans, lost = some.plans, Planted(some, (3.0, 1 / 3, 1.0))
+    some, lost = misleading(planner())
+    plans = some.plans
     budget = share * plans.before_ms
     misled = plans.within(budget)
     found = nearest(lost, misled, budget, SETS, Silent())  # pyright: ignore
@@ -115,6 +120,23 @@ def test_of_many_a_better_one_is_found_within_the_budget(
     assert plans.cost(found) <= budget
     keeping = [chosen for chosen in asked if plans.cost(list(chosen)) <= budget]
     assert lost.loss(found) == min(map(lost.loss, map(sorted, keeping))) < 0.9 * lost.loss(misled)
+
+
+def test_for_another_budget_no_choice_is_left_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was seen for one tells the factors of the other: the first set that they propose is
+    better already, and nothing is judged that goes beyond the budget's needs."""
+    monkeypatch.setattr(true_loss, "ENOUGH", 0)
+    some, lost = misleading(planner())
+    plans, seen = some.plans, list[SeenSet]()
+    for share in (0.7, 0.6):
+        lost.asked.clear()
+        budget = share * plans.before_ms
+        misled = plans.within(budget)
+        found = nearest(lost, misled, budget, SETS, Silent(), seen)  # pyright: ignore
+    first, second, *_ = lost.asked
+    assert len(seen) > len(lost.asked)
+    assert all(0.9 * budget < plans.cost(one) <= budget for one in lost.asked)
+    assert lost.loss(found) <= lost.loss(second) < 0.9 * lost.loss(first)
 
 
 def test_nothing_to_choose_is_nothing() -> None:

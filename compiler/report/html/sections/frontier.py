@@ -17,17 +17,11 @@ _NUMBERS = frozenset({1, 2, 3, 4})
 
 
 def frontier_section(report: Json) -> Html:
-    points = [one | {"r2": _r2(one)} for one in listed(report, "frontier")]
-    time, share = _axes(points)
-    drawn = [p for p in points if p[time] is not None and p[share] is not None]
-    parts: list[Html] = []
-    if len(drawn) > 1:
-        names = {"top1": metric(report), "agreement": likeness(report)}
-        name = names.get(share, "R² of the output that suffers most")
-        parts.append(_image(drawn, time, share, name))
+    points, drawing = _points(report), frontier_chart(report)
+    parts: list[Html] = [] if drawing is None else [drawing]
     if points:
         parts.append(
-            folded("The frontier as a table", _table(report, points), is_open=len(drawn) < 2)
+            folded("The frontier as a table", _table(report, points), is_open=drawing is None)
         )
     else:
         parts.append(
@@ -44,6 +38,21 @@ def frontier_section(report: Json) -> Html:
             )
         )
     return section("frontier", "The frontier", *parts)
+
+
+def frontier_chart(report: Json) -> Html | None:
+    """None where fewer than two points have a time and an accuracy."""
+    points = _points(report)
+    time, share = _axes(points)
+    drawn = [p for p in points if p[time] is not None and p[share] is not None]
+    if len(drawn) < 2:
+        return None
+    names = {"top1": metric(report), "agreement": likeness(report)}
+    return _image(drawn, time, share, names.get(share, "R² of the output that suffers most"))
+
+
+def _points(report: Json) -> list[Json]:
+    return [one | {"r2": _r2(one)} for one in listed(report, "frontier")]
 
 
 def _axes(points: list[Json]) -> tuple[str, str]:
