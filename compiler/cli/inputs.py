@@ -48,9 +48,12 @@ def parse_shape(text: str) -> tuple[int, ...] | WholeShape:
 LABELS_READ = "class folders whose labels are read"
 
 
+READ = "classes", "annotations", "resize", "mean", "std", "bgr", "scale"
+
+
 class Reading:
     """How the images of a command line are read: --classes, --annotations, --resize, --mean, --std,
-    --bgr and --scale."""
+    --bgr, --scale and --cache-gb."""
 
     def __init__(
         self,
@@ -58,15 +61,16 @@ class Reading:
         resize: str | None,
         mean: str | None,
         std: str | None,
-        *,
-        annotations: Path | None = None,
         bgr: bool = False,
         scale: float | None = None,
+        cache_gb: float | None = None,
+        *,
+        annotations: Path | None = None,
     ) -> None:
         self.classes, self.annotations = classes, annotations
         self.resize: Any = int(resize) if resize and resize.isdecimal() else resize
         self.mean, self.std = _numbers("mean", mean), _numbers("std", std)
-        self.bgr, self.scale = bgr, scale
+        self.bgr, self.scale, self.cache_gb = bgr, scale, cache_gb
         if isinstance(self.resize, str) and self.resize not in get_args(Fit):
             raise InputError(
                 f"`resize` {self.resize}: give pixels of the shorter side, letterbox or stretch"
@@ -77,7 +81,7 @@ class Reading:
         from shrinkc.compiler.support.unread import refuse_unread
 
         some = any(path is not None for path in paths)
-        for name in ("classes", "annotations", "resize", "mean", "std", "bgr", "scale"):
+        for name in (*READ, "cache_gb"):
             given = getattr(self, name) not in (None, False)
             refuse_unread((name, given, some, "reading images: give `images`"))
 
@@ -89,6 +93,7 @@ class Reading:
             bgr=self.bgr,
             scale=self.scale,
             annotations=self.annotations,
+            cache_gb=self.cache_gb,
         )
 
     def if_given(self, path: Path | None) -> ImageFolder | None:

@@ -523,6 +523,16 @@ StdOption = Annotated[
 
 # --- training ------------------------------------------------------------------------------------
 
+CacheGbOption = Annotated[
+    float | None,
+    typer.Option(
+        "--cache-gb",
+        metavar="GB",
+        help="Decoded images kept on the disk, at most; larger sets are decoded whenever they are "
+        "read. Default: half of what is free.",
+        rich_help_panel=IMAGES,
+    ),
+]
 TrainOption = Annotated[
     Path | None,
     typer.Option(help="Images to train on, a folder for every class.", rich_help_panel=TRAINING),

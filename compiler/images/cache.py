@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from torch import Tensor
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.files import ImageFile, ImageSet
 from shrinkc.compiler.images.preprocessing import Array, Preprocessing, read_pixels
+from shrinkc.compiler.images.streaming.streamed import streamed
 from shrinkc.compiler.support.disk.lock import LOCK, locked
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.support.reading.regular_file import read_regular, require_regular
@@ -35,6 +37,7 @@ from shrinkc.errors import DataError, ImageError
 
 MEMORY_BYTES = 2 << 30  # of images held without a cache folder
 MAX_UNREADABLE = 0.01
+FEW, FLOAT_BYTES = 8, 4  # images that tell how much all of them take; of a number at most
 MAX_CHECKED = 2 << 30  # bytes of decoded images; reading ImageNet's takes minutes
 _MAX_ABOUT = 1 << 30  # bytes of a description
 _CHUNK_FILES, _CHUNK_BYTES = 256, 64 << 20  # read at a time, before decoding
@@ -48,12 +51,14 @@ class Reading:
 
     cache           folder for decoded images, reused by later runs; None: in memory
     memory_bytes    the most that is held in memory without `cache`
+    disk_bytes      the most that one set takes there; None: half of what is free
     max_unreadable  share of unreadable images that are left out; more are an error
     workers         threads that decode; 0: none beside the caller's
     """
 
     cache: Path | None = None
     memory_bytes: int = MEMORY_BYTES
+    disk_bytes: int | None = None
     max_unreadable: float = MAX_UNREADABLE
     workers: int = 0
 
@@ -76,13 +81,17 @@ def load_images(
     reading: Reading | None = None,
     progress: Progress | None = None,
 ) -> Images:
-    """Decode `images`, resized and cropped as `preprocessing` says.
+    """Decode `images`, resized and cropped as `preprocessing` says: all of them once, or, where
+    they do not fit, those that are read, whenever they are.
 
-    Raises DataError: a class without (readable) images, too many unreadable ones, more bytes than
-    fit in memory or on the disk. The error names the first image and why.
+    Raises DataError: a class without (readable) images, too many unreadable ones, a set that does
+    not fit and cannot be read in any order. The error names the first image and why.
     """
     reading, progress = reading or Reading(), progress or Silent()
     _check_classes(images)
+    first = _first_of_too_many(images, preprocessing, reading)
+    if first is not None:
+        return streamed(images, preprocessing, first)
     if reading.cache is None:
         kept, skipped, pixels = _in_memory(images, preprocessing, reading, progress)
     else:
@@ -111,7 +120,6 @@ def _in_memory(
     skipped: dict[int, str] = {}
     for index, array in _readable(images, preprocessing, reading, progress, skipped):
         if pixels is None:
-            _check_memory(images, array, reading)
             pixels = np.empty((len(images), *array.shape), array.dtype)
         pixels[len(kept)] = array
         kept.append(index)
@@ -347,10 +355,36 @@ def _first(images: ImageSet, skipped: dict[int, str]) -> str:
     return f"first '{shown(images.entries[index].name)}': {reason}"
 
 
-def _check_memory(images: ImageSet, first: Array, reading: Reading) -> None:
-    needed = len(images) * first.nbytes
-    if needed > reading.memory_bytes:
-        raise DataError(
-            f"{images.path}: {len(images):,} images need {needed / 2**30:.1f} GiB, above the "
-            f"{reading.memory_bytes / 2**30:.1f} GiB kept in memory; give a folder for a cache"
-        )
+# --- whether they fit ----------------------------------------------------------------------------
+
+
+def _first_of_too_many(
+    images: ImageSet, preprocessing: Preprocessing, reading: Reading
+) -> Array | None:
+    """The first image, where all of them would take too much; None where they fit, and where
+    reading them will say what is wrong."""
+    height, width = preprocessing.size
+    pixels = len(images) * height * width * preprocessing.channels
+    most = _most_bytes(images, preprocessing, reading)
+    if most is None or pixels * FLOAT_BYTES <= most:
+        return None
+    few = replace(images, entries=images.entries[:FEW])
+    found = (result for _, result in _decoded(few, preprocessing, 0))
+    first = next((one for one in found if not isinstance(one, ImageError)), None)
+    return None if first is None or pixels * first.itemsize <= most else first
+
+
+def _most_bytes(images: ImageSet, preprocessing: Preprocessing, reading: Reading) -> int | None:
+    """None where they are decoded already."""
+    if reading.cache is None:
+        return reading.memory_bytes
+    if reading.disk_bytes is not None:
+        most = reading.disk_bytes
+    else:
+        try:
+            there = next(one for one in (reading.cache, *reading.cache.parents) if one.exists())
+            most = shutil.disk_usage(there).free // 2
+        except OSError:
+            return None  # writing there will say why
+    kept = (reading.cache / _key(images, preprocessing)).with_suffix(".json")
+    return None if kept.exists() else most

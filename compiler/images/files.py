@@ -205,7 +205,7 @@ class ImageSet:
         """
         if self.path.is_dir():
             for image in self.entries:
-                yield image, lambda name=image.name: _file_bytes(self.path / name)
+                yield image, lambda name=image.name: file_bytes(self.path / name)
             return
         wanted = {image.position: image for image in self.entries}
         last = max(wanted)
@@ -389,7 +389,8 @@ def _spread(images: list[ImageFile], limit: int) -> list[ImageFile]:
     return [image for image in images if id(image) in chosen]
 
 
-def _file_bytes(path: Path) -> bytes:
+def file_bytes(path: Path) -> bytes:
+    """Raises ImageError with the reason alone."""
     try:
         return read_regular(path, MAX_BYTES)
     except OSError as error:

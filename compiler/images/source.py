@@ -49,6 +49,8 @@ class ImageFolder:
               of masks or of .npy; default: a folder `labels` beside `images`, where it has .txt
     labelled  class folders and annotations are labels
     limit     use that many, spread over the classes
+    cache_gb  decoded images kept on the disk, 1e9 bytes at most; larger sets are decoded whenever
+              they are read; default: half of what is free
     """
 
     path: str | os.PathLike[str]
@@ -61,6 +63,7 @@ class ImageFolder:
     bgr: bool = False
     scale: float | None = None
     annotations: str | os.PathLike[str] | None = None
+    cache_gb: float | None = None
 
     def __post_init__(self) -> None:
         path_of("path", self.path)
@@ -69,6 +72,8 @@ class ImageFolder:
                 check_whole(name, value, 1)
         if self.scale is not None:
             check_number("scale", self.scale, above=True)
+        if self.cache_gb is not None:
+            check_number("cache_gb", self.cache_gb)
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None:
                 listed(name, values, Real, "numbers")
@@ -88,10 +93,11 @@ Given = (
 @dataclass(frozen=True, eq=False)
 class ImageSource:
     """Images, and what happens to them before the network sees them; `preprocessing` is None for
-    what is in memory as the network reads it."""
+    what is in memory as the network reads it. `disk_bytes`: of decoded ones, at most."""
 
     images: ImageSet | TensorImages
     preprocessing: Preprocessing | None = None
+    disk_bytes: int | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -185,7 +191,8 @@ class ImageSource:
             return cast(TensorImages, self.images).decoded()
         margin = margin and self.images.annotations is None  # which lie on what is read
         stored = with_margin(self.preprocessing) if margin else self.preprocessing
-        return load_images(self.images, stored, Reading(cache=cache), progress)
+        reading = Reading(cache=cache, disk_bytes=self.disk_bytes)
+        return load_images(self.images, stored, reading, progress)
 
 
 def image_source(
@@ -301,7 +308,8 @@ def _of_folder(
             images = replace(images, annotations=annotations.required(names, "annotations"))
     if preprocessing is None:
         return ImageSource(read_arrays(images, reads, parameter))
-    return ImageSource(images, preprocessing)
+    disk_bytes = None if given.cache_gb is None else int(given.cache_gb * 1e9)
+    return ImageSource(images, preprocessing, disk_bytes)
 
 
 def letterboxed(given: Given) -> Given:

@@ -111,3 +111,36 @@ def read_limited(file: IO[bytes]) -> bytes:
     if len(data) > MAX_BYTES:
         raise ImageError(f"more than {MAX_BYTES:,} bytes are too many")
     return data
+
+
+Place = tuple[int, int]  # of a member's bytes in the tar, and how many
+
+
+def tar_places(path: Path) -> dict[int, Place] | None:
+    """Position → where its bytes lie, of the regular members; None for a compressed tar. Raises
+    ImageError where the tar is damaged."""
+    with _opened(path) as raw:
+        if _decompressed(raw) is not raw:
+            return None
+    with open_tar(path) as tar:
+        return {
+            position: (member.offset_data, member.size)
+            for position, member in tar_files(tar, path)
+            if not member.issparse()
+        }
+
+
+def bytes_at(path: Path, place: Place) -> bytes:
+    """Raises ImageError with the reason alone."""
+    start, size = place
+    if size > MAX_BYTES:
+        raise ImageError(f"{size:,} bytes are too many")
+    try:
+        with open_regular(path) as file:
+            file.seek(start)
+            data = file.read(size)
+    except OSError as error:
+        raise ImageError(f"cannot be read ({(error.strerror or 'error').lower()})") from error
+    if len(data) < size:
+        raise ImageError("the tar is damaged there or cut off")
+    return data

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from shrinkc.compiler.images.augment import (
     Augmentation,
@@ -221,10 +221,14 @@ def trainer_for(
     augmentation = Augmentation(crop, flip=True)
     if kind_of(images.labels) not in (None, "classes"):  # they lie where the pixels are
         augmentation = Augmentation()
+
+    def few(rows: Tensor) -> Images:
+        return images.part(rows.sort().values).in_memory()
+
     return Trainer(
         Data(images, augmentation, size),
-        Data(images.part(order[judged : judged + tried].sort().values), augmentation, size),
-        _centred(images.part(order[:judged].sort().values), size),
+        Data(few(order[judged : judged + tried]), augmentation, size),
+        _centred(few(order[:judged]), size),
         *(teacher, recipe, folder, run, progress, task),
     )
 

@@ -74,7 +74,7 @@ class Batches:
         rows = self._order[index * self.size : (index + 1) * self.size][rank::ranks]
         seed = mix(self._seed, epoch, index)
         windows = draw(self._data.augmentation, self.size, images.size, size, seed)
-        pixels = images.pixels.index_select(0, rows).to(self._device)
+        pixels = images.stored(rows).to(self._device)
         inputs = images.inputs(cut(pixels, windows.part(rank, ranks), size))
         labels = None if images.labels is None else images.labels[rows].to(self._device)
         return Batch(inputs, labels)

@@ -58,7 +58,7 @@ def evaluate(
     with torch.no_grad(), judged(model), judged(teacher):
         for start in range(0, len(rows), batch):
             chunk = rows[start : start + batch]
-            pixels = images.pixels.index_select(0, chunk).to(first.device)
+            pixels = images.stored(chunk).to(first.device)
             inputs = images.inputs(pixels, first.dtype)
             outputs = logits(model(inputs))
             if images.labels is not None:

@@ -13,6 +13,7 @@ from shrinkc.compiler.cli.options import (
     ArchOption,
     BgrOption,
     BudgetOption,
+    CacheGbOption,
     CalibrationOption,
     ClassesOption,
     ConfidentOption,
@@ -93,6 +94,7 @@ def compile_command(
     scale: ScaleOption = None,
     annotations: AnnotationsOption = None,
     train: TrainOption = None,
+    cache_gb: CacheGbOption = None,
     loss: LossOption = None,
     epochs: EpochsOption = None,
     precision: PrecisionOption = None,
@@ -114,13 +116,13 @@ def compile_command(
     """
     from shrinkc.compiler.cli.inputs import Reading, whole_numbers
 
-    reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)
+    reading = Reading(classes, resize, mean, std, bgr, scale, cache_gb, annotations=annotations)
     reading.refuse_unread(images, evaluation, train, calibration)
     asked = _targets(target), inputs, arch, trust, out, opset, threads or 1, runs
     how = _How(model, *asked, asked_of(task, metric, output_weights))
     goal = _goal(speedup, budget_ms, max_drop, max_error, points, confident=confident)
     exact = goal is None and points is None
-    told = (evaluation, train, epochs, output_weights, loss, resolutions, worst_case or None)
+    told = (evaluation, train, epochs, output_weights, loss, resolutions, worst_case, cache_gb)
     _check(exact, images, told, (int8_tuning, keep_fp32, min_snr_db, calibration), merge, precision)
     _check_files(exact, io != "float32", fold_normalisation)
     if exact:
@@ -130,9 +132,7 @@ def compile_command(
             io=io,
             fold_normalisation=fold_normalisation,
             merge=merge,
-            int8_tuning=int8_tuning or "bias",
-            keep_fp32=keep_fp32 or [],
-            min_snr_db=min_snr_db,
+            int8=(int8_tuning or "bias", keep_fp32 or [], min_snr_db),
         )
         return
     how.plan(
@@ -167,7 +167,7 @@ def _check_files(exact: bool, io: bool, fold_normalisation: bool) -> None:
 def _check(
     exact: bool,
     images: Path | None,
-    told: tuple[Path | int | str | None, ...],
+    told: tuple[Path | float | str | None, ...],
     int8: tuple[Int8Tuning | None, list[str] | None, float | None, Path | None],
     merge: Merge,
     precision: Precision | None,
@@ -176,10 +176,10 @@ def _check(
     for what does not fit."""
     _, train, epochs, *_ = told
     if exact:
-        if set(told) != {None}:
+        if any(one not in (None, False) for one in told):
             raise InputError(
-                "`evaluation`, `train`, `epochs`, `loss`, `resolutions`, `worst_case` and "
-                "`output_weights` belong to a goal",
+                "`evaluation`, `train`, `epochs`, `loss`, `resolutions`, `worst_case`, `cache_gb` "
+                "and `output_weights` belong to a goal",
                 "give `speedup`, `budget_ms`, `max_drop`, `max_error` or `points`",
             )
         if int8[0] is not None and precision != "int8":
@@ -269,11 +269,10 @@ class _How:
         io: Io,
         fold_normalisation: bool,
         merge: Merge,
-        int8_tuning: Int8Tuning,
-        keep_fp32: list[str],
-        min_snr_db: float | None,
+        int8: tuple[Int8Tuning, list[str], float | None],
     ) -> None:
-        """Print the report; fail when a format could not be written."""
+        """Print the report; fail when a format could not be written. `int8`: its tuning, layers
+        that stay fp32, the least signal to noise."""
         from shrinkc.compiler.api.compile import compile as compiled
         from shrinkc.compiler.api.steps.results import save_together
         from shrinkc.compiler.api.steps.target import cost_table
@@ -281,7 +280,7 @@ class _How:
         from shrinkc.compiler.cli.show.report import report as show_report
         from shrinkc.compiler.cli.show.report import report_json, targets_report
 
-        folder = self.folder()
+        folder, (int8_tuning, keep_fp32, min_snr_db) = self.folder(), int8
         for target in self.targets.values():
             cost_table(target, self.threads)  # an unknown one is told before anything
         found = {

@@ -25,6 +25,7 @@ from shrinkc.compiler.cli.options import (
     BatchOption,
     BgrOption,
     BudgetOption,
+    CacheGbOption,
     CandidatesOption,
     ChainRatioOption,
     ChannelsOption,
@@ -144,6 +145,7 @@ def prune(
     scale: ScaleOption = None,
     annotations: AnnotationsOption = None,
     train: TrainOption = None,
+    cache_gb: CacheGbOption = None,
     loss: LossOption = None,
     epochs: EpochsOption = None,
     rounds: RoundsOption = 1,
@@ -174,8 +176,7 @@ def prune(
     """
     judged = asked_of(task, metric, output_weights)
     asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, judged)
-    reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)
-    _refuse_early(reading, plot, (images, evaluation, train), labels or target is not None)
+    reading = Reading(classes, resize, mean, std, bgr, scale, cache_gb, annotations=annotations)
     seen = _Seen(reading, images, labels, limit, evaluation, train, loss_of(loss))
     choosing = every, per, in_order, _search(method, evaluations, rates)
     how = _How(criterion, compensate, epochs, steps, strength, drop_below, *choosing)
@@ -184,24 +185,6 @@ def prune(
     turns = rounds, one_by_one, initial and _initial(asked, initial), from_scratch
     learning = epochs, round_epochs, batch, learning_rate, seed, parallel, chain_ratio
     _run(asked, seen, how, goal, _pruning(widths, turns, learning, keep), plot)
-
-
-def _refuse_early(
-    reading: Reading,
-    plot: Path | None,
-    given: tuple[Path | None, Path | None, Path | None],
-    labelled: bool,
-) -> None:
-    """Raises InputError for a plot that cannot be drawn, and for what would be read of images that
-    are not `given`: those to look at, to judge and to train on."""
-    from shrinkc.compiler.report.plots import require_plot
-    from shrinkc.compiler.support.unread import refuse_unread
-
-    if plot is not None:
-        require_plot(plot)
-    reading.refuse_unread(*given)
-    labelled = labelled or given[1:] != (None, None)
-    refuse_unread(("classes", reading.classes is not None, labelled, LABELS_READ))
 
 
 def _initial(asked: Asked, path: Path) -> fx.GraphModule:
@@ -298,11 +281,26 @@ def _goal(
     )
 
 
+def _refuse_early(asked: Asked, seen: _Seen, plot: Path | None) -> None:
+    """Raises InputError for a plot that cannot be drawn, and for what would be read of images that
+    are not given: those to look at, to judge and to train on."""
+    from shrinkc.compiler.report.plots import require_plot
+    from shrinkc.compiler.support.unread import refuse_unread
+
+    if plot is not None:
+        require_plot(plot)
+    reading, others = seen.reading, (seen.evaluation, seen.train)
+    reading.refuse_unread(seen.images, *others)
+    labelled = seen.labels or asked.target is not None or others != (None, None)
+    refuse_unread(("classes", reading.classes is not None, labelled, LABELS_READ))
+
+
 def _run(
     asked: Asked, seen: _Seen, how: _How, goal: Goal | None, options: Pruning, plot: Path | None
 ) -> None:
     from shrinkc.compiler.api.prune import prune as pruned
 
+    _refuse_early(asked, seen, plot)
     if seen.labels and seen.images is None:
         raise InputError("`labels` says that the folders of `images` are classes", "give `images`")
     if asked.precision == "int8" and seen.images is None:

@@ -26,6 +26,7 @@ from shrinkc.compiler.cli.options import (
     BlockShareOption,
     BlocksOption,
     BudgetOption,
+    CacheGbOption,
     ChainRatioOption,
     ClassesOption,
     DepthMethodOption,
@@ -115,6 +116,7 @@ def shrink(
     scale: ScaleOption = None,
     annotations: AnnotationsOption = None,
     train: TrainOption = None,
+    cache_gb: CacheGbOption = None,
     loss: LossOption = None,
     epochs: EpochsOption = None,
     search_epochs: SearchEpochsOption = None,
@@ -142,7 +144,7 @@ def shrink(
     _refuse_epochs(epochs, trains)
     judged = asked_of(task, metric, output_weights)
     asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, judged)
-    reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)
+    reading = Reading(classes, resize, mean, std, bgr, scale, cache_gb, annotations=annotations)
     seen = _Seen(reading, images, labels, evaluation, train, loss_of(loss))
     recipe = replace(recipe, chain_ratio=chain_ratio)
     how = importance, alpha, search, anneal

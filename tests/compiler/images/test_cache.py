@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,11 +184,53 @@ def test_an_empty_class_folder_would_shift_the_others(tmp_path: Path) -> None:
             load_images(find_images(place), RGB)
 
 
-def test_memory_is_bounded(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_decoded_when_it_is_read(tmp_path: Path) -> None:
+    """In memory, and on the disk; what is read is the same to the bit, and so is the digest."""
     images = find_images(folder(tmp_path / "set"))
-    load_images(images, RGB, Reading(memory_bytes=12 * 6 * 6 * 3))
-    with pytest.raises(DataError, match=r"12 images need .* GiB .*give a folder for a cache"):
-        load_images(images, RGB, Reading(memory_bytes=12 * 6 * 6 * 3 - 1))
+    held, all_bytes = load_images(images, RGB), 12 * 6 * 6 * 3
+    large = Reading(memory_bytes=all_bytes - 1)
+    cached = Reading(tmp_path / "cache", disk_bytes=all_bytes - 1)
+    assert type(load_images(images, RGB, Reading(memory_bytes=all_bytes))) is Images
+    assert type(load_images(images, RGB, replace(cached, disk_bytes=all_bytes))) is Images
+    assert type(load_images(images, RGB, cached)) is Images  # it is there now
+    shutil.rmtree(tmp_path / "cache")
+    for reading in (large, cached):
+        streamed = load_images(images, RGB, reading)
+        assert streamed.pixels.is_meta
+        assert not list(tmp_path.rglob("*.pixels"))
+        assert (len(streamed), streamed.size, streamed.digest) == (12, (6, 6), held.digest)
+        rows = torch.tensor([7, 0, 7, 11])
+        assert torch.equal(streamed.taken(rows)[0], held.taken(rows)[0])
+        part = streamed.part(rows).in_memory()
+        assert torch.equal(part.pixels, held.pixels[rows])
+        assert part.labels is not None
+        assert held.labels is not None
+        assert torch.equal(part.labels, held.labels[rows])
+
+
+def test_a_tar_is_read_in_any_order_unless_it_is_compressed(tmp_path: Path) -> None:
+    root = folder(tmp_path / "set")
+    held = load_images(find_images(root), RGB)
+    for suffix in ("tar", "tar.gz"):
+        with tarfile.open(tmp_path / f"set.{suffix}", f"w:{suffix[4:]}") as tar:
+            tar.add(root, "set")
+    reading, rows = Reading(memory_bytes=1), torch.tensor([11, 3, 4])
+    streamed = load_images(find_images(tmp_path / "set.tar"), RGB, reading)
+    names = [one.name.removeprefix("set/") for one in find_images(tmp_path / "set.tar").entries]
+    order = torch.tensor([[e.name for e in find_images(root).entries].index(n) for n in names])
+    assert torch.equal(streamed.taken(rows)[0], held.taken(order[rows])[0])
+    with pytest.raises(DataError, match="a compressed tar cannot be read in any order; decomp"):
+        load_images(find_images(tmp_path / "set.tar.gz"), RGB, reading)
+
+
+def test_an_image_that_goes_wrong_under_way_is_named(tmp_path: Path) -> None:
+    images = find_images(folder(tmp_path / "set"))
+    streamed = load_images(images, RGB, Reading(memory_bytes=1))
+    broken = images.entries[5].name
+    (images.path / broken).write_bytes(b"no image")
+    streamed.taken(torch.tensor([4, 6]))
+    with pytest.raises(DataError, match=f"'{broken}': .*; replace it and run again"):
+        streamed.taken(torch.tensor([4, 5]))
 
 
 def test_a_cache_that_is_no_folder(tmp_path: Path) -> None:
