@@ -20,7 +20,7 @@ from shrinkc.compiler.capture.structure import Structure
 from shrinkc.compiler.cost.budget import predicted_ms, price_of
 from shrinkc.compiler.cost.goal import Goal
 from shrinkc.compiler.cost.predict import CostTable
-from shrinkc.compiler.depth.closed_form import ClosedForm, TakenChoice
+from shrinkc.compiler.depth.closed_form import FITTED, ClosedForm, TakenChoice
 from shrinkc.compiler.depth.methods import METHODS, DepthMethod, DepthTask, method_of, readers_of
 from shrinkc.compiler.depth.trained import Trained, labels_missing
 from shrinkc.compiler.images.decoded import Images, Samples
@@ -166,7 +166,7 @@ def shrink(
     if how.learns and teaching is not None:
         seen = teaching
     else:
-        seen = source.without_labels().decoded(request.progress)
+        seen = source.without_labels().at_most(FITTED).decoded(request.progress)
     work = _Shrinking(request, graph, table, seen)
     outcome = work.outcome(how, goal, options, steps, teaching)
     outcome.shrunk.meta.update(graph.meta)

@@ -38,6 +38,8 @@ from shrinkc.errors import UnreachableGoalError
 from shrinkc.passes.analysis.linear.spans import NoSpan, find_spans
 from shrinkc.passes.base import Change, PassResult, Skip
 
+FITTED = 1000  # images
+
 
 @dataclass(frozen=True)
 class ClosedForm:
@@ -54,7 +56,7 @@ class ClosedForm:
     rebuilding: Rebuilding = field(default_factory=Rebuilding)
     tuning: Tuning = field(default_factory=Tuning)
     cache: Path | None = None
-    images: int = 1000
+    images: int = FITTED
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -322,12 +322,13 @@ def _walk(folder: Path) -> list[str]:
     found: list[str] = []
     for root, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [(Path(root) / name).relative_to(folder).as_posix() for name in files]
+        below = Path(root).relative_to(folder).as_posix()
+        found += files if below == "." else [f"{below}/{name}" for name in files]
     return sorted(found)
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    return tuple(part for part in PurePosixPath(name).parts if part not in ("/", ".", ".."))
+    return tuple(part for part in name.split("/") if part not in ("", ".", ".."))
 
 
 def _is_image(name: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:

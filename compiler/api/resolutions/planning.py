@@ -9,6 +9,7 @@ from shrinkc.compiler.api.resolutions.sizes import at_size, require_resizable, s
 from shrinkc.compiler.api.steps.network import Model, Subject
 from shrinkc.compiler.api.steps.request import Request
 from shrinkc.compiler.cost.predict import CostTable
+from shrinkc.compiler.depth.closed_form import FITTED
 from shrinkc.compiler.images.augment import Size
 from shrinkc.compiler.images.decoded import Images, Samples
 from shrinkc.compiler.pipeline.deployed import deployed
@@ -55,7 +56,7 @@ def decoded(request: Request) -> tuple[Samples, Samples | None]:
     """What plans are fitted to, and judged on where that is given."""
     source = request.needed_images.without_labels()  # folders may be in another order
     held_out = None if request.evaluation is None else request.decoded(request.evaluation)
-    return source.decoded(request.progress), held_out
+    return source.at_most(FITTED).decoded(request.progress), held_out
 
 
 def resizing(plan: Plan, request: Request) -> tuple[str, ...]:
