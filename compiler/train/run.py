@@ -48,7 +48,7 @@ class Run:
         self.meter = Meter(self.ranks)
         self.batches = Batches(data, training.batch, training.seed, fabric.device, self.ranks)
         self.teacher = self._copied_teacher()
-        self.settings = _settings(model, data, training, self.ranks.count)
+        self.settings = _settings(model, data, training)
         if training.compute.channels_last:
             _to(model, torch.channels_last)
             stack.callback(_to, model, torch.contiguous_format)
@@ -229,8 +229,8 @@ class _Measured:
             return torch.stack((self.loss.detach().double(), correct.double(), agreeing.double()))
 
 
-def _settings(model: nn.Module, data: Data, training: Training, ranks: int) -> dict[str, Any]:
-    """What must be the same for a resume to be the same training."""
+def _settings(model: nn.Module, data: Data, training: Training) -> dict[str, Any]:
+    """What must be the same for a resume to be the same training; the number of ranks need not."""
     distillation = training.distillation
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     return {
@@ -240,7 +240,6 @@ def _settings(model: nn.Module, data: Data, training: Training, ranks: int) -> d
         "input_size": str(data.input_size),
         "epochs": training.epochs,
         "batch": training.batch,
-        "ranks": ranks,
         "optimiser": repr(training.optimiser),
         "schedule": repr(training.schedule),
         "labels": repr(training.labels),
