@@ -35,7 +35,7 @@ MAX_UNREADABLE = 0.05
 MAX_CLASSES = 64 << 20  # bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFile:
     """`name` is the path below the folder or inside the tar, `position` its place in the tar."""
 
@@ -341,7 +341,8 @@ def _class_folders(
     path: Path, names: list[str], classes: Mapping[str, int] | None
 ) -> list[str | None]:
     """The class folder of each image, None where there are none."""
-    parents = [_parts(name)[:-1] for name in names]
+    shared = {parent: _parts(parent) for parent in {name.rpartition("/")[0] for name in names}}
+    parents = [shared[name.rpartition("/")[0]] for name in names]
     depth = 0  # below the folders that all share
     for first, last in zip(min(parents), max(parents), strict=False):
         if first != last or (classes and first in classes):
