@@ -120,7 +120,7 @@ def _address(parallel: Literal["ray"] | Ray) -> str | None:
 def _outcomes(
     jobs: Iterable[Job[Any]], count: int, parallel: Parallel, shared: tuple[Any, ...]
 ) -> Outcomes:
-    if parallel == 1 or (count == 0 and isinstance(parallel, int)):
+    if parallel == 1 or count == 0:
         return _here(jobs, shared)
     if isinstance(parallel, int):
         from shrinkc.compiler.support.side_by_side.processes import over_processes

@@ -105,7 +105,7 @@ class Cluster:
             node = new[asked[late[0]]]["NodeManagerAddress"]
             raise TrainingError(
                 f"the node {node} of the Ray cluster starts no process within "
-                f"{NODES_ANSWERED:.0f} seconds; see `ray status` there"
+                f"{NODES_ANSWERED:.0f} seconds; see 'ray status' there"
             )
         self.nodes |= frozenset(asked[reference] for reference in ready)
 
@@ -166,7 +166,7 @@ def _require_connected(ray: Any, address: str) -> None:
         if _cluster.address != address:
             ray.shutdown()
         return
-    connected = ray.get_runtime_context().gcs_address
+    connected = getattr(ray.get_runtime_context(), "gcs_address", "another cluster")
     if address not in ("auto", connected):
         raise InputError(
             f"`ray` {shown(address)}: this process is connected to {connected} already",
@@ -186,8 +186,7 @@ def _connect(ray: Any, address: str | None) -> None:
     if asked not in (None, "local") and (problem := _problem(asked)):
         raise InputError(
             f"{words} {problem}",
-            "give the HOST:PORT that `ray start --head` printed, or local to start Ray here"
-            .replace("`", "'"),
+            "give the HOST:PORT that 'ray start --head' printed, or local to start Ray here",
         )
     in_main = threading.current_thread() is threading.main_thread()
     stopping = signal.getsignal(signal.SIGTERM)
@@ -198,6 +197,10 @@ def _connect(ray: Any, address: str | None) -> None:
     finally:
         if in_main:  # Ray puts its own there
             signal.signal(signal.SIGTERM, stopping)
+    # Of a node that is lost, Ray would print logs to stdout, where JSON may be; there is no option.
+    worker: Any = importlib.import_module("ray._private.worker")
+    if hasattr(worker, "_worker_logs_enabled"):
+        worker._worker_logs_enabled = False
 
 
 def _started_here() -> str | None:
