@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, Literal, TypeVar
 
+from shrinkc.compiler.support.checks import check_kind
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.support.side_by_side.job import Failure, Job, Outcome, Outcomes, called
 from shrinkc.compiler.support.text import shown
@@ -34,10 +36,9 @@ class Ray:
     address: str | None = None
 
     def __post_init__(self) -> None:
-        if self.address is not None and not (
-            isinstance(self.address, str) and self.address.strip()
-        ):
-            raise InputError("`ray`: give the address of a cluster as HOST:PORT")
+        check_kind("ray", self.address, (str, NoneType), "the address of a cluster as HOST:PORT")
+        if self.address is not None and not self.address.strip():
+            raise InputError("`ray` is empty: give the address of a cluster as HOST:PORT")
 
 
 Parallel = int | Literal["ray"] | Ray

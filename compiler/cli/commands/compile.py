@@ -22,6 +22,7 @@ from shrinkc.compiler.cli.options import (
     InputOption,
     Int8TuningOption,
     IoOption,
+    JobsOption,
     KeepFp32Option,
     LossOption,
     MaxDropOption,
@@ -36,6 +37,7 @@ from shrinkc.compiler.cli.options import (
     OutputWeightsOption,
     ParetoOption,
     PrecisionOption,
+    RayOption,
     ResizeOption,
     ResolutionsOption,
     RunsOption,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from shrinkc.compiler.cost.goal import Goal
     from shrinkc.compiler.images.source import ImageFolder
     from shrinkc.compiler.support.choices import Int8Tuning, Io, Merge, Precision
+    from shrinkc.compiler.support.jobs import Parallel
     from shrinkc.compiler.tasks.asked import AskedTask
 
 
@@ -91,6 +94,8 @@ def compile_command(
     train: TrainOption = None,
     loss: LossOption = None,
     epochs: EpochsOption = None,
+    parallel: JobsOption = None,
+    ray: RayOption = None,
     precision: PrecisionOption = None,
     io: IoOption = "float32",
     calibration: CalibrationOption = None,
@@ -108,7 +113,7 @@ def compile_command(
     Exact without a goal, and verified on --images. With one (--speedup, --budget-ms, --max-drop,
     --max-error or --pareto), depth, width and precision are planned together, fitted to --images.
     """
-    from shrinkc.compiler.cli.inputs import Reading, whole_numbers
+    from shrinkc.compiler.cli.inputs import Reading, side_by_side, whole_numbers
 
     reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)
     reading.refuse_unread(images, evaluation, train, calibration)
@@ -116,7 +121,7 @@ def compile_command(
     how = _How(model, target, inputs, arch, trust, out, opset, threads or 1, runs, judged)
     goal = _goal(speedup, budget_ms, max_drop, max_error, points, confident=confident)
     exact = goal is None and points is None
-    told = (evaluation, train, epochs, output_weights, loss, resolutions)
+    told = (evaluation, train, epochs, output_weights, loss, resolutions, parallel, ray)
     _check(exact, images, told, (int8_tuning, keep_fp32, min_snr_db, calibration), merge, precision)
     _check_files(exact, io != "float32", fold_normalisation)
     if exact:
@@ -132,11 +137,10 @@ def compile_command(
         )
         return
     how.plan(
-        goal,
-        points,
-        *map(reading.if_given, (images, evaluation, train)),
+        *(goal, points, *map(reading.if_given, (images, evaluation, train))),
         precision=precision,
         epochs=epochs or 10,
+        parallel=side_by_side(parallel, ray),
         loss=loss_of(loss),
         resolutions=whole_numbers("resolutions", resolutions),
     )
@@ -155,7 +159,7 @@ def _check_files(exact: bool, io: bool, fold_normalisation: bool) -> None:
 def _check(
     exact: bool,
     images: Path | None,
-    told: tuple[Path | None, Path | None, int | None, str | None, str | None, str | None],
+    told: tuple[Path | None, Path | None, int | None, *tuple[str | None, ...]],
     int8: tuple[Int8Tuning | None, list[str] | None, float | None, Path | None],
     merge: Merge,
     precision: Precision | None,
@@ -166,8 +170,8 @@ def _check(
     if exact:
         if set(told) != {None}:
             raise InputError(
-                "`evaluation`, `train`, `epochs`, `loss`, `resolutions` and `output_weights` "
-                "belong to a goal",
+                "`evaluation`, `train`, `epochs`, `loss`, `resolutions`, `parallel`, `ray` and "
+                "`output_weights` belong to a goal",
                 "give `speedup`, `budget_ms`, `max_drop`, `max_error` or `points`",
             )
         if int8[0] is not None and precision != "int8":
@@ -295,6 +299,7 @@ class _How:
         *,
         precision: Precision | None,
         epochs: int,
+        parallel: Parallel,
         loss: Any,
         resolutions: tuple[int, ...] | None,
     ) -> None:
@@ -307,7 +312,8 @@ class _How:
 
         assert images is not None  # checked with the other options
         out = output_folder(self.out, self.model, self.target, "-planned")
-        network, shapes, recipe = self.file, shapes_of(self.inputs), Recipe(epochs=epochs)
+        network, shapes = self.file, shapes_of(self.inputs)
+        recipe = Recipe(epochs=epochs, parallel=parallel)
         if goal is not None:
             found = api.plan(
                 *(network, shapes),

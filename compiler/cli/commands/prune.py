@@ -64,6 +64,7 @@ from shrinkc.compiler.cli.options import (
     PrecisionOption,
     RateOption,
     RatesOption,
+    RayOption,
     ResizeOption,
     RoundEpochsOption,
     RoundsOption,
@@ -160,7 +161,8 @@ def prune(
     learning_rate: RateOption = 0.02,
     chain_ratio: ChainRatioOption = 0.0,
     seed: SeedOption = 0,
-    parallel: JobsOption = "1",
+    parallel: JobsOption = None,
+    ray: RayOption = None,
     precision: PrecisionOption = None,
     out: OutOption = None,
     opset: OpsetOption = 17,
@@ -175,14 +177,13 @@ def prune(
     judged = asked_of(task, metric, output_weights)
     asked = Asked(model, inputs, arch, trust, target, precision, out, opset, threads, runs, judged)
     reading = Reading(*(classes, resize, mean, std), annotations=annotations, bgr=bgr, scale=scale)
-    _refuse_early(reading, plot, (images, evaluation, train), labels or target is not None)
-    seen = _Seen(reading, images, labels, limit, evaluation, train, loss_of(loss))
+    seen = _seen(reading, plot, target, labels, limit, (images, evaluation, train), loss)
     choosing = every, per, in_order, _search(method, evaluations, rates)
     how = _How(criterion, compensate, epochs, steps, strength, drop_below, *choosing)
     goal = _goal(speedup, budget_ms, macs, params, channels)
     widths = allocation, normalise, multiple, floor, candidates, search_step
     turns = rounds, one_by_one, initial and _initial(asked, initial), from_scratch
-    learning = epochs, round_epochs, batch, learning_rate, seed, parallel, chain_ratio
+    learning = epochs, round_epochs, batch, learning_rate, seed, (parallel, ray), chain_ratio
     _run(asked, seen, how, goal, _pruning(widths, turns, learning, keep), plot)
 
 
@@ -202,6 +203,21 @@ def _refuse_early(
     reading.refuse_unread(*given)
     labelled = labelled or given[1:] != (None, None)
     refuse_unread(("classes", reading.classes is not None, labelled, LABELS_READ))
+
+
+def _seen(
+    reading: Reading,
+    plot: Path | None,
+    target: str | None,
+    labels: bool,
+    limit: int,
+    given: tuple[Path | None, Path | None, Path | None],
+    loss: str | None,
+) -> _Seen:
+    """`given` as of `_refuse_early`, whose errors it raises."""
+    _refuse_early(reading, plot, given, labels or target is not None)
+    images, evaluation, train = given
+    return _Seen(reading, images, labels, limit, evaluation, train, loss_of(loss))
 
 
 def _initial(asked: Asked, path: Path) -> fx.GraphModule:
@@ -244,7 +260,7 @@ class _How:
 def _pruning(
     widths: tuple[Any, Any, int | None, float, int | None, float],
     turns: tuple[int, bool, fx.GraphModule | None, Scratch | None],
-    learning: tuple[int | None, int | None, int, float, int, str, float],
+    learning: tuple[int | None, int | None, int, float, int, tuple[str | None, str | None], float],
     keep: list[str] | None,
 ) -> Pruning:
     """`widths` as of `Allocation`; `turns`: rounds, one by one, the initial network, from scratch;
@@ -253,12 +269,12 @@ def _pruning(
     from shrinkc.compiler.width.allocation import Allocation
     from shrinkc.compiler.width.prune import Pruning
 
-    epochs, round_epochs, batch, rate, seed, parallel, wide = learning
+    epochs, round_epochs, batch, rate, seed, beside, wide = learning
     recipe = Recipe(
         *(epochs or 10, round_epochs),
         batch=batch,
         learning_rate=rate,
-        parallel=side_by_side(parallel),
+        parallel=side_by_side(*beside),
         seed=seed,
         chain_ratio=wide,
     )

@@ -98,9 +98,7 @@ def _run(function: bytes, data: bytes, digest: str, shared: Any, sender: _Sender
     return packed_result(called(_unpacked, (), function, data, digest, shared, sender.path))
 
 
-def _unpacked(
-    function: bytes, data: bytes, digest: str, shared: Any, path: tuple[str, ...]
-) -> Any:
+def _unpacked(function: bytes, data: bytes, digest: str, shared: Any, path: tuple[str, ...]) -> Any:
     global _shared
     sys.path += [place for place in path if place not in sys.path]
     if _shared[0] != digest:
