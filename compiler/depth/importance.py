@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from itertools import accumulate as accumulated
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -136,14 +138,11 @@ def _measured(
 
 def parts(weights: Sequence[int], count: int) -> list[tuple[int, int]]:
     """(first, behind the last) of at most `count` parts in a row, of about the same weight."""
-    total, so_far, start = sum(weights), 0, 0
-    found: list[tuple[int, int]] = []
-    for i, weight in enumerate(weights):
-        so_far += weight
-        if so_far * count >= (len(found) + 1) * total or i + 1 == len(weights):
-            found.append((start, i + 1))
-            start = i + 1
-    return found
+    ends = list(accumulated(weights))
+    middles = [end - weight / 2 for end, weight in zip(ends, weights, strict=True)]
+    numbers = [int(count * middle / ends[-1]) for middle in middles]
+    starts = [i for i, number in enumerate(numbers) if i == 0 or number != numbers[i - 1]]
+    return list(pairwise([*starts, len(weights)]))
 
 
 def _part(

@@ -97,9 +97,7 @@ def test_what_cannot_be_sent(ray: FakeRay) -> None:
 # --- scheduling ----------------------------------------------------------------------------------
 
 
-def test_sixty_four_workers_are_kept_busy(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_sixty_four_workers_are_kept_busy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Jobs that take 1 to 2 seconds; few of them in memory."""
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     fake = FakeRay(32, 32, seconds=lambda number: 1 + (number * 37 % 101) / 100)
@@ -147,14 +145,14 @@ def test_nodes_that_differ_are_refused(ray: FakeRay) -> None:
     with pytest.raises(TrainingError, match=wrong.replace("+", r"\+")):
         workers("ray")
     ray.versions["node1"] = {"shrinkc": "0.0.1 (code 12345678)"}
-    with pytest.raises(TrainingError, match=r"has shrinkc 0.0.1 \(code 12345678\), and this .*code"):
+    with pytest.raises(
+        TrainingError, match=r"has shrinkc 0.0.1 \(code 12345678\), and this .*code"
+    ):
         run_jobs(FINE, "ray")
     assert not ray.jobs
 
 
-def test_a_node_that_comes_later_and_differs(
-    ray: FakeRay, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_node_that_comes_later_and_differs(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
     from shrinkc.compiler.support.side_by_side import over_ray
 
     monkeypatch.setattr(over_ray, "_alike", "")
@@ -163,7 +161,7 @@ def test_a_node_that_comes_later_and_differs(
     assert run_jobs(FINE, "ray") == [1] * 8  # the versions of this process
     monkeypatch.setattr(over_ray, "_alike", "")
     monkeypatch.setattr(over_ray, "telling", lambda: lambda: {"Python": "2.7"})
-    with pytest.raises(TrainingError, match="node node9, which came later, has Python 2.7, and"):
+    with pytest.raises(TrainingError, match=r"node9, which came later, has Python 2\.7, and"):
         run_jobs(FINE, "ray")
 
 
