@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from shrinkc.compiler.formats.base import Format
     from shrinkc.compiler.images.source import ImageFolder
     from shrinkc.compiler.recover.recipe import Recipe
+    from shrinkc.compiler.support.jobs import Ray
     from shrinkc.compiler.tasks.classification import Classification
     from shrinkc.compiler.tasks.dense import Dense
     from shrinkc.compiler.tasks.detection.detection import Detection
@@ -69,6 +70,7 @@ _HOMES = {
     "Goal": ("compiler.cost.goal", "Goal"),
     "ImageFolder": ("compiler.images.source", "ImageFolder"),
     "ModelFile": ("compiler.api.steps.network", "ModelFile"),
+    "Ray": ("compiler.support.jobs", "Ray"),
     "Recipe": ("compiler.recover.recipe", "Recipe"),
     "Regression": ("compiler.tasks.regression", "Regression"),
     "Segmentation": ("compiler.tasks.segmentation", "Segmentation"),
@@ -105,6 +107,7 @@ __all__ = [
     "Goal",
     "ImageFolder",
     "ModelFile",
+    "Ray",
     "Recipe",
     "Regression",
     "Segmentation",

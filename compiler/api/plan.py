@@ -48,6 +48,7 @@ from shrinkc.compiler.report.sections import FrontierPoint, Judged, ResolutionRo
 from shrinkc.compiler.support.checks import check_kind, path_of
 from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.disk.cache import kept
+from shrinkc.compiler.support.jobs import require_workers
 from shrinkc.compiler.support.progress import Progress, shown_by
 from shrinkc.compiler.support.text import counted
 from shrinkc.compiler.support.unread import refuse_unread
@@ -155,7 +156,7 @@ def plan(
             judges it instead.
         precision: "fp32", "int8", or None: whichever loses less.
         evaluation: other images, to judge on; class folders or labels give top-1.
-        train: images to train on after the fits; `recipe`: how.
+        train: images to train on after the fits; `recipe`: how, and what is measured side by side.
         task: what the outputs mean, by which plans and files are judged; None: told by them, and
             by labels. `Classification()` where one output (n, k) holds class scores, `Regression()`
             for numbers and maps.
@@ -334,8 +335,10 @@ class Plans:
         training = "a training: give `train`"
         readers = training if train is None else "other methods"
         refuse_unread(("loss", loss is not None, train is not None, training))
-        refuse_unread(*recipe.unread(() if train is None else TRAINING, readers))
+        read = ("parallel", *(() if train is None else TRAINING))
+        refuse_unread(*recipe.unread(read, readers))
         table = cost_table(options.target, options.threads)
+        require_workers(recipe.parallel)
         request = Request.of(
             *(model, inputs, options, images, evaluation),
             folder=folder,
@@ -355,7 +358,7 @@ class Plans:
         teaching = None if train is None else request.training_images()
         planning = Planning(
             FILE_PRECISIONS if precision is None else (precision,),
-            ClosedForm(cache=kept("damages")),
+            ClosedForm(cache=kept("damages"), parallel=recipe.parallel),
             options.threads,
             training="" if teaching is None else f"{teaching.digest} {recipe}",
             folder=request.folder,

@@ -37,6 +37,7 @@ from shrinkc.compiler.support.checks import check_kind, check_whole
 from shrinkc.compiler.support.choices import DepthMethod as DepthMethodName
 from shrinkc.compiler.support.choices import Precision
 from shrinkc.compiler.support.disk.cache import kept
+from shrinkc.compiler.support.jobs import require_workers
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.support.unread import refuse_unread
 from shrinkc.compiler.tasks.asked import AskedTask, asked_task
@@ -205,6 +206,7 @@ def _check(
         require_training()
     if method.learns and not trains:
         raise labels_missing(method.name)
+    require_workers(options.recipe.parallel)
 
 
 def _refuse_unread(method: DepthMethod, options: Trained, trains: bool) -> None:
@@ -242,6 +244,7 @@ class _Shrinking:
         closed = ClosedForm(
             tuning=Tuning() if steps is None else Tuning(steps=steps),
             cache=kept("damages"),
+            parallel=trained.recipe.parallel,
         )
         found = method.shrink(
             DepthTask(

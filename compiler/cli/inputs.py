@@ -156,10 +156,14 @@ def work_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.work")
 
 
-def side_by_side(text: str) -> Parallel:
-    """A number of processes, or ray. Raises InputError."""
-    if text == "ray":
-        return "ray"
-    if not text.isdecimal() or int(text) < 1:
+def side_by_side(text: str | None, ray: str | None) -> Parallel:
+    """Of --jobs, a number of processes or ray, and --ray, which says it. Raises InputError."""
+    if text not in (None, "ray") and (not text.isdecimal() or int(text) < 1):
         raise InputError(f"`parallel` {text}: give a number of processes, or ray")
-    return int(text)
+    if ray is None:
+        return "ray" if text == "ray" else int(text or 1)
+    if text not in (None, "ray"):
+        raise InputError(f"`parallel` {text} and `ray` {ray} do not go together", "leave out one")
+    from shrinkc.compiler.support.jobs import Ray
+
+    return Ray(ray)

@@ -31,7 +31,7 @@ from shrinkc.compiler.support.choices import (
 
 MODEL, GOAL, METHOD, WIDTHS, SEARCH = "Model", "Goal", "Method", "Widths", "Search"
 IMAGES, TRAINING, INT8, OUTPUT, MEASURING = "Images", "Training", "int8", "Output", "Measuring"
-FINE_TUNING = "Fine-tuning"
+FINE_TUNING, WORKERS = "Fine-tuning", "Workers"
 PANELS = (
     MODEL,
     GOAL,
@@ -41,6 +41,7 @@ PANELS = (
     IMAGES,
     TRAINING,
     FINE_TUNING,
+    WORKERS,
     INT8,
     OUTPUT,
     MEASURING,
@@ -689,13 +690,22 @@ SeedOption = Annotated[
     int, typer.Option(help="Seed of training and of random scores.", rich_help_panel=TRAINING)
 ]
 JobsOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--jobs",
         metavar="COUNT|ray",
-        help="What is tried side by side, options or networks of a search: a number of "
-        "processes, or ray.",
-        rich_help_panel=TRAINING,
+        help="What is measured or tried side by side, such as what every choice costs: a number "
+        "of processes that share the cores, or ray for a cluster. Default: 1.",
+        rich_help_panel=WORKERS,
+    ),
+]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="The cluster's HOST:PORT, or local for a new one here; --jobs ray goes without "
+        "saying. Default: RAY_ADDRESS, or the one that was started here, or a new one.",
+        rich_help_panel=WORKERS,
     ),
 ]
 

@@ -31,6 +31,7 @@ from shrinkc.compiler.recover.divergence import Damage
 from shrinkc.compiler.recover.layer_problems import Sample, accumulate
 from shrinkc.compiler.recover.rebuild_span import Rebuilding, rebuild
 from shrinkc.compiler.recover.resumed import Resumed
+from shrinkc.compiler.support.jobs import Parallel
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
 from shrinkc.compiler.tasks.task import Task
@@ -49,7 +50,8 @@ class ClosedForm:
     rebuilding of every changed span, after its fit; `Rebuilding(steps=0)` for none
     tuning     the distillation at the end; `Tuning(steps=0)` for none
     cache      folder that keeps the measured damages; None: nothing is kept
-    images   the most that a fit looks at
+    images     the most that a fit looks at
+    parallel   damages that are measured side by side, in processes or over Ray
     """
 
     kinds: tuple[Kind, ...] = KINDS
@@ -57,6 +59,7 @@ class ClosedForm:
     tuning: Tuning = field(default_factory=Tuning)
     cache: Path | None = None
     images: int = FITTED
+    parallel: Parallel = field(default=1, repr=False)  # what is kept goes by the rest
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,9 @@ def shrink_closed_form(
     known = _reachable(plans, before_ms, budget, measured_ms)
     sample = Sample.of(images, graph_module, options.images)
     measuring = sample, options.cache, progress
-    plans = plans.judged(measure(graph_module, found, *measuring, task=task))
+    plans = plans.judged(
+        measure(graph_module, found, *measuring, task=task, parallel=options.parallel)
+    )
     try:
         chosen = plans.within(budget, measured_ms, thorough=True)
     except UnreachableGoalError:  # what fitted before anything was judged still does

@@ -7,7 +7,10 @@ where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from itertools import accumulate as accumulated
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ from shrinkc.compiler.depth.choices import (
 from shrinkc.compiler.recover.divergence import Damage, agreeing, apart
 from shrinkc.compiler.recover.layer_problems import Problem, Sample, Sums, accumulate, needed
 from shrinkc.compiler.recover.resumed import Resumed
+from shrinkc.compiler.support.jobs import Job, Parallel, finished, workers
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
@@ -37,6 +41,7 @@ from shrinkc.compiler.tasks.task import Answer, Task
 
 MEASURED = 160  # images; three of four fit, the others judge
 CHUNK = 256 << 20  # bytes of sums at a time
+PARTS = 3  # for every worker: none waits long for the last, and each runs the network to its part
 
 
 def problems_of(graph: fx.GraphModule, wanted: Sequence[Choice]) -> list[Problem]:
@@ -84,8 +89,10 @@ def measure(
     progress: Progress,
     *,
     task: Task = CLASSIFICATION,
+    parallel: Parallel = 1,
 ) -> list[Damage]:
-    """The damage of each choice alone, in the order of `wanted`."""
+    """The damage of each choice alone, in the order of `wanted`; the same in whatever number of
+    processes. Raises as `run_jobs`."""
     sample = sample.at_most(MEASURED)
     fitting, judging = sample.split()
     seen = f"{task!r} {sample.images.digest} {sample.size} {sample.indices}"
@@ -96,16 +103,71 @@ def measure(
     for choice in sorted(wanted, key=lambda c: (order[c.span.source], order[c.span.sink])):
         if choice.label not in known:
             left.setdefault(id(choice.span), []).append(choice)
-    network, count = Resumed(graph), sum(map(len, left.values()))
-    with progress.task("Measuring what each choice costs", count) as done:
-        for few, sums in _summed(graph, list(left.values()), fitting):
-            fitted = fit_span(graph, few, sums, roughly=True)
-            judged = judge(network, fitted, judging, task=task)
-            for one, damage in zip(fitted, judged, strict=True):
-                journal.put(one.choice.label, [damage.loss, damage.agreement, damage.error])
-                known[one.choice.label] = damage
+    spans, count = list(left.values()), sum(map(len, left.values()))
+    with (
+        progress.task("Measuring what each choice costs", count) as done,
+        closing(_measured(graph, spans, fitting, judging, task, parallel)) as found,
+    ):
+        for index, damages in found:
+            for choice, damage in zip(spans[index], damages, strict=True):
+                journal.put(choice.label, [damage.loss, damage.agreement, damage.error])
+                known[choice.label] = damage
                 done()
     return [known[choice.label] for choice in wanted]
+
+
+def _measured(
+    graph: fx.GraphModule,
+    spans: Sequence[list[Choice]],
+    fitting: Sample,
+    judging: Sample,
+    task: Task,
+    parallel: Parallel,
+) -> Generator[tuple[int, list[Damage]]]:
+    """(number of a span, the damages of its choices), as they are known."""
+    if parallel == 1:
+        yield from enumerate(_damages(graph, spans, fitting, judging, task))
+        return
+    bounds = parts([len(few) for few in spans], PARTS * workers(parallel))
+    jobs = [Job(f"spans {i + 1} to {j}", _part, (i, j)) for i, j in bounds]
+    shared = graph, spans, fitting.alone(), judging.alone(), task
+    with closing(finished(jobs, len(jobs), parallel, shared=shared)) as results:
+        for index, found in results:
+            yield from enumerate(found, bounds[index][0])
+
+
+def parts(weights: Sequence[int], count: int) -> list[tuple[int, int]]:
+    """(first, behind the last) of at most `count` parts in a row, of about the same weight."""
+    ends = list(accumulated(weights))
+    middles = [end - weight / 2 for end, weight in zip(ends, weights, strict=True)]
+    numbers = [int(count * middle / ends[-1]) for middle in middles]
+    starts = [i for i, number in enumerate(numbers) if i == 0 or number != numbers[i - 1]]
+    return list(pairwise([*starts, len(weights)]))
+
+
+def _part(
+    graph: fx.GraphModule,
+    spans: Sequence[list[Choice]],
+    fitting: Sample,
+    judging: Sample,
+    task: Task,
+    start: int,
+    end: int,
+) -> list[list[Damage]]:
+    return list(_damages(graph, spans[start:end], fitting, judging, task))
+
+
+def _damages(
+    graph: fx.GraphModule,
+    spans: Sequence[list[Choice]],
+    fitting: Sample,
+    judging: Sample,
+    task: Task,
+) -> Iterator[list[Damage]]:
+    """Of the choices of each span. None depends on the spans before it."""
+    network = Resumed(graph)
+    for few, sums in _summed(graph, spans, fitting):
+        yield judge(network, fit_span(graph, few, sums, roughly=True), judging, task=task)
 
 
 def _summed(

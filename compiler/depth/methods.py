@@ -210,7 +210,7 @@ def _read_by(method: TrainedMethod) -> frozenset[str]:
 
 
 METHODS: tuple[DepthMethod, ...] = (
-    DepthMethod("closed-form", _closed_form, learns=False),
+    DepthMethod("closed-form", _closed_form, learns=False, reads=frozenset({"parallel"})),
     DepthMethod(
         *("practise", _practise),
         learns=False,

@@ -14,6 +14,7 @@ loss      the rise of the cross-entropy, which tells more from few images; what 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 
 from torch import fx, nn
@@ -24,15 +25,14 @@ from shrinkc.compiler.images.decoded import Data, Images
 from shrinkc.compiler.pipeline.deployed import Network
 from shrinkc.compiler.recover.recipe import Recipe, Trainer
 from shrinkc.compiler.support.choices import Importance
-from shrinkc.compiler.support.jobs import Job, run_jobs
+from shrinkc.compiler.support.jobs import Job, finished
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Silent
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.compiler.train.evaluate import evaluate
 from shrinkc.compiler.train.train import train
 
-WAITING = 4  # prepared networks in memory for every job that runs
-UNTRIED = ("epochs", "search_epochs", "chain_ratio")  # of the recipe, in trials
+UNTRIED = ("epochs", "search_epochs", "chain_ratio", "parallel")  # of the recipe, in trials
 AS_IT_IS = "the network as it is"
 
 
@@ -64,17 +64,15 @@ def tried(
     journal = Journal(trainer.folder, digest_of(net.graph, seen), count=2)
     plans = {AS_IT_IS: DepthPlan()} | {option.label: option.plan for option in options}
     left = [name for name in plans if name not in journal.entries]
-    width = WAITING * (recipe.parallel if isinstance(recipe.parallel, int) else 8)
     shared = (trainer.trial, trainer.judged, trainer.teacher, recipe, trainer.task)
-    with trainer.progress.task("Trying what each option costs", len(left)) as done:
-        for start in range(0, len(left), width):
-            few = left[start : start + width]
-            graphs = [prepare(net.graph, plans[name], activation).graph for name in few]
-            jobs = [Job(n, _trial, (g,)) for n, g in zip(few, graphs, strict=True)]
-            results = run_jobs(jobs, recipe.parallel, shared=shared)
-            for name, result in zip(few, results, strict=True):
-                journal.put(name, [result.loss, result.score])
-                done()
+    jobs = (Job(n, _trial, (prepare(net.graph, plans[n], activation).graph,)) for n in left)
+    with (
+        trainer.progress.task("Trying what each option costs", len(left)) as done,
+        closing(finished(jobs, len(left), recipe.parallel, shared=shared)) as results,
+    ):
+        for index, result in results:
+            journal.put(left[index], [result.loss, result.score])
+            done()
     reached = {name: Tried(*numbers) for name, numbers in journal.entries.items()}
     return reached[AS_IT_IS], [reached[option.label] for option in options]
 

@@ -26,6 +26,7 @@ from shrinkc.compiler.plan.group_choices import GroupChoice, group_choices, meas
 from shrinkc.compiler.plan.slicings import Slicings
 from shrinkc.compiler.recover.divergence import Damage
 from shrinkc.compiler.recover.layer_problems import Sample
+from shrinkc.compiler.support.jobs import Parallel
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.task import Task
 from shrinkc.errors import InputError, TableError
@@ -65,6 +66,7 @@ class Candidates:
     task    what the outputs mean
     whole   of the network at its own size, where this one's images are smaller: what it measured is
             not measured again
+    parallel  damages that are measured side by side
     """
 
     original: fx.GraphModule
@@ -77,6 +79,7 @@ class Candidates:
     progress: Progress
     task: Task
     whole: Candidates | None = None
+    parallel: Parallel = 1
 
     @cached_property
     def starts(self) -> dict[str, Merged]:
@@ -142,15 +145,17 @@ class Candidates:
         self, graph: fx.GraphModule, priced: Mapping[str, Slicings], known: _Known
     ) -> dict[str, Slicings]:
         """`known`: of all starts so far; what was measured is added for spans."""
-        measuring, task = (self.sample, self.cache, self.progress), self.task
+        measuring = self.sample, self.cache, self.progress
+        task, parallel = self.task, self.parallel
         every = {c.label: c for slicings in priced.values() for c in slicings.whole.found}
         new = [c for c in every.values() if _same(c) not in known.spans]
-        measured = measure(graph, new, *measuring, task=task)
+        measured = measure(graph, new, *measuring, task=task, parallel=parallel)
         known.spans |= {_same(c): damage for c, damage in zip(new, measured, strict=True)}
         damages = {label: known.spans[_same(c)] for label, c in every.items()}
         wanted = {c.label: c for slicings in priced.values() for c in slicings.slices}
         rest = [c for label, c in wanted.items() if label not in known.slices]
-        slices = known.slices | measure_groups(graph, rest, *measuring, task=task)
+        measured_slices = measure_groups(graph, rest, *measuring, task=task, parallel=parallel)
+        slices = known.slices | measured_slices
         damages |= {label: slices[label][1] for label in wanted if label in slices}
 
         def judged(slicings: Slicings) -> Slicings:

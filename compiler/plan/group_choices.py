@@ -9,7 +9,8 @@ others is compensated; what each width does to the outputs is measured, as for s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,13 +21,14 @@ from torch import Tensor, fx
 
 from shrinkc.compiler.cost.predict import CostTable
 from shrinkc.compiler.depth.choices import FEW, WORTH
-from shrinkc.compiler.depth.importance import MEASURED
+from shrinkc.compiler.depth.importance import MEASURED, PARTS, parts
 from shrinkc.compiler.pipeline.slicing import run_slicing
 from shrinkc.compiler.recover.compensate import compensate
 from shrinkc.compiler.recover.divergence import Damage, agreeing, apart
 from shrinkc.compiler.recover.from_sums import compensated
 from shrinkc.compiler.recover.layer_problems import Sample
 from shrinkc.compiler.recover.least_squares import elimination_order
+from shrinkc.compiler.support.jobs import Job, Parallel, finished, workers
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.compiler.tasks.classification import CLASSIFICATION
@@ -104,9 +106,11 @@ def measure_groups(
     progress: Progress,
     *,
     task: Task = CLASSIFICATION,
+    parallel: Parallel = 1,
 ) -> dict[str, tuple[GroupChoice, Damage]]:
     """Label → the choice with the channels that should stay, and what it alone does, its readers
-    compensated. Kept in `cache`; of groups that no layer reads there is nothing."""
+    compensated. Kept in `cache`; of groups that no layer reads there is nothing. The same in
+    whatever number of processes. Raises as `run_jobs`."""
     if not wanted:
         return {}
     sample = sample.at_most(MEASURED)
@@ -115,16 +119,15 @@ def measure_groups(
     journal = Journal(cache, digest_of(graph, seen))
     groups = list({choice.group.name: choice.group for choice in wanted}.values())
     missing = [g for g in groups if not _known(journal, g, wanted)]
-    answers = _answers(graph, judging) if missing else []
-    count = sum(len(_of_group(group, wanted)) for group in missing)
-    with progress.task("Measuring what channel groups cost", count) as done:
-        for group, sums in reader_sums(graph, missing, _batches(fitting)):
-            journal.put(_scored(group), _scores_from(sums, group.size) if sums else [])
-            for choice in _of_group(group, wanted) if sums else []:
-                keep = most_important(group, _scores(journal, group), choice.channels)
-                weights = compensated(graph, sums, keep)
-                slicing = SliceChannels(Selection({group.name: keep}, weights))
-                journal.put(choice.label, _judge(mask_channels(graph, slicing), answers, task))
+    asked = [(group, _of_group(group, wanted)) for group in missing]
+    labels = {choice.label for _, few in asked for choice in few}
+    with (
+        progress.task("Measuring what channel groups cost", len(labels)) as done,
+        closing(_measured(graph, asked, fitting, judging, task, parallel)) as results,
+    ):
+        for label, numbers in results:
+            journal.put(label, numbers)
+            if label in labels:
                 done()
     found: dict[str, tuple[GroupChoice, Damage]] = {}
     for group in groups:
@@ -135,6 +138,58 @@ def measure_groups(
             damage = Damage(loss, agreement, float("nan"))
             found[choice.label] = replace(choice, keep=keep), damage
     return found
+
+
+Measured = tuple[str, list[float]]  # a label, and what the journal has of it
+Wanted = tuple[ChannelGroup, list[GroupChoice]]
+
+
+def _measured(
+    graph: fx.GraphModule,
+    asked: Sequence[Wanted],
+    fitting: Sample,
+    judging: Sample,
+    task: Task,
+    parallel: Parallel,
+) -> Generator[Measured]:
+    if parallel == 1 or not asked:
+        yield from _damages(graph, asked, fitting, judging, task)
+        return
+    bounds = parts([len(few) for _, few in asked], PARTS * workers(parallel))
+    jobs = [Job(f"channel groups {i + 1} to {j}", _part, (i, j)) for i, j in bounds]
+    shared = graph, asked, fitting.alone(), judging.alone(), task
+    with closing(finished(jobs, len(jobs), parallel, shared=shared)) as results:
+        for _, found in results:
+            yield from found
+
+
+def _part(
+    graph: fx.GraphModule,
+    asked: Sequence[Wanted],
+    fitting: Sample,
+    judging: Sample,
+    task: Task,
+    start: int,
+    end: int,
+) -> list[Measured]:
+    return list(_damages(graph, asked[start:end], fitting, judging, task))
+
+
+def _damages(
+    graph: fx.GraphModule, asked: Sequence[Wanted], fitting: Sample, judging: Sample, task: Task
+) -> Iterator[Measured]:
+    """Of each group its channels' scores, and what each of its choices does."""
+    choices = {group.name: few for group, few in asked}
+    answers = _answers(graph, judging) if asked else []
+    groups = [group for group, _ in asked]
+    for group, sums in reader_sums(graph, groups, _batches(fitting)):
+        scores = _scores_from(sums, group.size) if sums else []
+        yield _scored(group), scores
+        for choice in choices[group.name] if sums else []:
+            keep = most_important(group, np.array(scores), choice.channels)
+            weights = compensated(graph, sums, keep)
+            slicing = SliceChannels(Selection({group.name: keep}, weights))
+            yield choice.label, _judge(mask_channels(graph, slicing), answers, task)
 
 
 def _scores_from(sums: Sequence[ReaderSums], size: int) -> list[float]:

@@ -172,6 +172,7 @@ def prepare_planning(
         Candidates(
             *(original, table, precisions, closed.kinds, planning.groups),
             *(sample, closed.cache, progress, task, whole and whole.candidates),
+            closed.parallel,
         ),
         *(judge, timing, FinishedPlans(folder, users, settings, smaller)),
         *(train, notes, progress, whole, closer, {} if beside is None else beside.seen),

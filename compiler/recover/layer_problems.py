@@ -59,6 +59,11 @@ class Sample:
         some = (numbers[int(i * step)] for i in range(min(count, len(numbers))))
         return replace(self, part=tuple(some))
 
+    def alone(self) -> Sample:
+        """The same, with a copy of its own images alone: to be sent to another process."""
+        images = self.images.part(torch.tensor(self.indices))
+        return replace(self, images=images, limit=len(images), part=None)
+
     def split(self, every: int = HELD_OUT) -> tuple[Sample, Sample]:
         """Those that fit and those that judge, of so many one, evenly spread; one alone does
         both."""

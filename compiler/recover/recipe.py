@@ -58,7 +58,7 @@ class Recipe:
     temperature    of the teacher's answers; None: 4, or as a method is published
     activated      put an activation behind every merged span
     batch          of images, and at most a tenth of all
-    parallel       importance jobs side by side, or "ray"
+    parallel       jobs side by side, such as what options cost: processes, "ray", or a `Ray`
     loss           of one's own in place of the labels' cross-entropy
     chain_ratio    hidden channels, over inputs, of linear chains beside the convolutions that were
                    changed while a network is fine-tuned; 0: no chains
@@ -74,7 +74,7 @@ class Recipe:
     temperature: float | None = None
     smoothing: float = 0.1
     activated: bool = True
-    parallel: Parallel = 1
+    parallel: Parallel = field(default=1, repr=False)  # what is kept goes by the rest
     seed: int = 0
     loss: OwnLoss | None = None
     chain_ratio: float = 0.0

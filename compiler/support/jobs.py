@@ -7,45 +7,41 @@ spawned, so a script that runs jobs needs its `if __name__ == "__main__":`.
 
 from __future__ import annotations
 
-import importlib
-import logging
-import multiprocessing
-import os
-import pickle
-import signal
-import traceback
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from types import NoneType
+from typing import Any, Literal, TypeVar
 
-import torch
-
-from shrinkc.compiler.support.apart.pickled import pickled
+from shrinkc.compiler.support.checks import check_kind
 from shrinkc.compiler.support.progress import Progress, Silent
-from shrinkc.compiler.support.text import named, one_line, shown
-from shrinkc.errors import ShrinkcError, TrainingError
+from shrinkc.compiler.support.side_by_side.job import Failure, Job, Outcome, Outcomes, called
+from shrinkc.compiler.support.text import shown
+from shrinkc.errors import InputError, TrainingError
 
-Parallel = int | Literal["ray"]
+__all__ = ["Job", "Parallel", "Ray", "finished", "require_workers", "run_jobs", "workers"]
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Job(Generic[T]):
-    """Calls `function(*shared, *arguments)`; `name` says in errors which one it was."""
+class Ray:
+    """Jobs on a Ray cluster.
 
-    name: str
-    function: Callable[..., T]
-    arguments: tuple[Any, ...] = ()
+    address  HOST:PORT of its head, ray://HOST:PORT of its client server, "auto" for the one that
+             was started on this machine, "local" for a new one here; None: what this process is
+             connected to, or RAY_ADDRESS, or as "auto" where one was started, or as "local"
+    """
+
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        check_kind("ray", self.address, (str, NoneType), "the address of a cluster as HOST:PORT")
+        if self.address is not None and not self.address.strip():
+            raise InputError("`ray` is empty: give the address of a cluster as HOST:PORT")
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """An exception as text: not every exception survives the way between processes."""
-
-    message: str
-    trace: str
+Parallel = int | Literal["ray"] | Ray
 
 
 def run_jobs(
@@ -58,151 +54,91 @@ def run_jobs(
 ) -> list[T]:
     """The results, in the order of `jobs`.
 
-    parallel  how many processes, sharing the cores; 1: in this one; "ray": over Ray
+    parallel  how many processes, sharing the cores; 1: in this one; "ray" or `Ray(address)`: over
+              Ray, where jobs of processes and nodes that are lost are done again
     shared    first arguments of every job, sent to each process once; jobs must not change them
 
     Raises TrainingError: a job failed (with its name and reason; its traceback is a note), a
-    process died, something cannot be pickled, Ray is not installed. Running jobs are ended then.
+    process died, something cannot be pickled, Ray is not installed or its nodes differ. InputError:
+    a cluster does not answer. Running jobs are ended then.
     """
-    if parallel != "ray" and parallel < 1:
-        raise TrainingError(f"{parallel} processes; give 1 or more, or 'ray'")
-    if parallel == 1:
-        outcomes = _here(jobs, shared)
-    elif parallel == "ray":
-        outcomes = _over_ray(jobs, shared)
-    else:
-        outcomes = _over_processes(jobs, shared, min(parallel, len(jobs)))
     results: dict[int, T] = {}
-    with (progress or Silent()).task(text, len(jobs)) as done:
-        for index, outcome in outcomes:
-            if isinstance(outcome, _Failure):
-                outcomes.close()
-                raise _error(jobs[index].name, outcome)
-            results[index] = outcome
+    with (
+        (progress or Silent()).task(text, len(jobs)) as done,
+        closing(finished(jobs, len(jobs), parallel, shared=shared)) as outcomes,
+    ):
+        for index, result in outcomes:
+            results[index] = result
             done(jobs[index].name)
     return [results[index] for index in range(len(jobs))]
 
 
-Outcomes = Generator[tuple[int, Any]]  # index and result, or _Failure, as they come
+def finished(
+    jobs: Iterable[Job[T]],
+    count: int,
+    parallel: Parallel = 1,
+    *,
+    shared: tuple[Any, ...] = (),
+) -> Generator[tuple[int, T]]:
+    """(index, result) of `count` jobs, as they are done. Jobs are taken from `jobs` when there is
+    room for them: those that a generator makes are not in memory all at once. Close it to end
+    what runs (`contextlib.closing`). Raises as `run_jobs`."""
+    _check(parallel)
+    with closing(_outcomes(jobs, count, parallel, shared)) as outcomes:
+        for outcome in outcomes:
+            if isinstance(outcome.result, Failure):
+                raise _error(outcome.name, outcome.result)
+            yield outcome.index, outcome.result
 
 
-def _error(name: str, failure: _Failure) -> TrainingError:
+def workers(parallel: Parallel) -> int:
+    """How many jobs run at a time; on a cluster, as many as it has CPUs now. Raises as
+    `run_jobs`."""
+    _check(parallel)
+    if isinstance(parallel, int):
+        return parallel
+    from shrinkc.compiler.support.side_by_side.cluster import cluster_at
+
+    return cluster_at(_address(parallel)).cpus()
+
+
+def require_workers(parallel: Parallel) -> None:
+    """Before any long work: raise what `run_jobs` would for a cluster that cannot be used."""
+    workers(parallel)
+
+
+def _check(parallel: Parallel) -> None:
+    if isinstance(parallel, Ray) or parallel == "ray":
+        return
+    if type(parallel) is not int or parallel < 1:
+        raise TrainingError(f"{parallel} processes; give 1 or more, or 'ray'")
+
+
+def _address(parallel: Literal["ray"] | Ray) -> str | None:
+    return parallel.address if isinstance(parallel, Ray) else None
+
+
+def _outcomes(
+    jobs: Iterable[Job[Any]], count: int, parallel: Parallel, shared: tuple[Any, ...]
+) -> Outcomes:
+    if parallel == 1 or count == 0:
+        return _here(jobs, shared)
+    if isinstance(parallel, int):
+        from shrinkc.compiler.support.side_by_side.processes import over_processes
+
+        return over_processes(jobs, shared, min(parallel, count))
+    from shrinkc.compiler.support.side_by_side.cluster import cluster_at
+    from shrinkc.compiler.support.side_by_side.over_ray import over_ray
+
+    return over_ray(jobs, shared, count, cluster_at(_address(parallel)))
+
+
+def _here(jobs: Iterable[Job[Any]], shared: tuple[Any, ...]) -> Outcomes:
+    for index, job in enumerate(jobs):
+        yield Outcome(index, job.name, called(job.function, shared, *job.arguments))
+
+
+def _error(name: str, failure: Failure) -> TrainingError:
     error = TrainingError(f"job '{shown(name)}' failed: {failure.message}")
     error.add_note(failure.trace)
     return error
-
-
-def _called(function: Callable[..., Any], shared: tuple[Any, ...], *arguments: Any) -> Any:
-    try:
-        return function(*shared, *arguments)
-    except Exception as error:  # told to whoever asked
-        message = one_line(error, 300) if isinstance(error, ShrinkcError) else named(error)
-        return _Failure(message, traceback.format_exc())
-
-
-def _here(jobs: Sequence[Job[Any]], shared: tuple[Any, ...]) -> Outcomes:
-    for index, job in enumerate(jobs):
-        yield index, _called(job.function, shared, *job.arguments)
-
-
-# --- processes -----------------------------------------------------------------------------------
-
-_shared: tuple[Any, ...] = ()  # of this worker
-
-
-def _over_processes(jobs: Sequence[Job[Any]], shared: tuple[Any, ...], count: int) -> Outcomes:
-    before = set(multiprocessing.active_children())
-    threads = max(1, (os.cpu_count() or 1) // max(count, 1))
-    pool = ProcessPoolExecutor(
-        max(count, 1),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_enter_worker,
-        initargs=(_pickled("shared arguments", shared), threads),
-    )
-    running: dict[Future[bytes], int] = {}
-    waiting = iter(enumerate(jobs))
-    try:
-        while True:
-            while len(running) < 2 * count and (item := next(waiting, None)) is not None:
-                index, job = item
-                data = _pickled(f"job '{job.name}'", (job.function, job.arguments))
-                running[pool.submit(_in_worker, data)] = index
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                result = pickle.loads(future.result())
-                yield running.pop(future), result
-    except BrokenProcessPool as error:
-        names = ", ".join(f"'{shown(jobs[i].name)}'" for i in sorted(running.values())[:count])
-        raise TrainingError(
-            f"a process died while running {names}, perhaps for lack of memory; "
-            "run fewer jobs side by side"
-        ) from error
-    except BaseException:  # a failed job, Ctrl-C: what still runs is of no use
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _pickled(what: str, value: object) -> bytes:
-    """Plain bytes: multiprocessing would hold a file open for every tensor."""
-    try:
-        return pickled(value)
-    except Exception as error:  # pickling asks the objects
-        raise TrainingError(
-            f"{what} cannot be sent to another process ({named(error)}); "
-            "use functions of modules and plain arguments"
-        ) from error
-
-
-def _enter_worker(shared: bytes, threads: int) -> None:
-    global _shared
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    torch.set_num_threads(threads)
-    _shared = pickle.loads(shared)
-
-
-def _in_worker(data: bytes) -> bytes:
-    function, arguments = pickle.loads(data)
-    result = _called(function, _shared, *arguments)
-    try:
-        return pickled(result)
-    except Exception as error:  # as above
-        return pickle.dumps(_Failure(f"its result cannot be sent back ({named(error)})", ""))
-
-
-# --- Ray -----------------------------------------------------------------------------------------
-
-
-def _over_there(function: Callable[..., Any], shared: bytes, *arguments: Any) -> Any:
-    return _called(function, pickle.loads(shared), *arguments)
-
-
-def _over_ray(jobs: Sequence[Job[Any]], shared: tuple[Any, ...]) -> Outcomes:
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ImportError as error:
-        raise TrainingError("jobs over Ray need it: pip install 'shrinkc[ray]'") from error
-    started = not ray.is_initialized()
-    refs: dict[Any, int] = {}
-    if started:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        remote, sent = ray.remote(_over_there), ray.put(_pickled("shared arguments", shared))
-        refs |= {remote.remote(job.function, sent, *job.arguments): i for i, job in enumerate(jobs)}
-        while refs:
-            (ref,), _ = ray.wait(list(refs), num_returns=1)
-            index = refs.pop(ref)
-            try:
-                outcome = ray.get(ref)
-            except ray.exceptions.RayError as error:
-                outcome = _Failure(one_line(error, 300), "")
-            yield index, outcome
-    finally:
-        if started:
-            ray.shutdown()
-        else:
-            for ref in refs:
-                ray.cancel(ref, force=True)

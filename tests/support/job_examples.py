@@ -29,6 +29,31 @@ def failing(kind: str) -> Any:
     return (lambda: 1) if kind == "closure" else 1
 
 
+arrivals: list[int] = []  # of `Arriving`, in this process
+
+
+class Arriving:
+    """Known each time that it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return arrived, ()
+
+
+def arrived() -> Arriving:
+    arrivals.append(os.getpid())
+    return Arriving()
+
+
+def numbered(shared: Arriving, index: int) -> tuple[int, int]:
+    """The index, and how often the shared one arrived in the process."""
+    return index, len(arrivals)
+
+
+def slowly(index: int, seconds: float) -> tuple[int, int]:
+    time.sleep(seconds)
+    return index, os.getpid()
+
+
 def slow(folder: Path) -> None:
     (folder / "pid").write_text(str(os.getpid()))
     time.sleep(300)

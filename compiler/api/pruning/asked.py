@@ -10,6 +10,7 @@ from shrinkc.compiler.options import Options
 from shrinkc.compiler.recover.recipe import TRAINING
 from shrinkc.compiler.support.checks import check_number, check_whole
 from shrinkc.compiler.support.choices import Per
+from shrinkc.compiler.support.jobs import require_workers
 from shrinkc.compiler.support.unread import refuse_unread
 from shrinkc.compiler.train.compute import require_training
 from shrinkc.compiler.train.settings.own_loss import Loss
@@ -222,6 +223,7 @@ class Asked(Told):
         self._refuse_untrained()
         if self.trains:
             require_training()
+        require_workers(self.options.recipe.parallel)
 
     def _check_learned(self) -> None:
         """Raises InputError for what a criterion cannot do that learns all scores at once."""

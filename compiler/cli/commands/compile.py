@@ -24,6 +24,7 @@ from shrinkc.compiler.cli.options import (
     InputOption,
     Int8TuningOption,
     IoOption,
+    JobsOption,
     KeepFp32Option,
     LossOption,
     MaxDropOption,
@@ -38,6 +39,7 @@ from shrinkc.compiler.cli.options import (
     OutputWeightsOption,
     ParetoOption,
     PrecisionOption,
+    RayOption,
     ResizeOption,
     ResolutionsOption,
     RunsOption,
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from shrinkc.compiler.cost.goal import Goal
     from shrinkc.compiler.images.source import ImageFolder
     from shrinkc.compiler.support.choices import Int8Tuning, Io, Merge, Precision
+    from shrinkc.compiler.support.jobs import Parallel
     from shrinkc.compiler.tasks.asked import AskedTask
 
 
@@ -97,6 +100,8 @@ def compile_command(
     cache_gb: CacheGbOption = None,
     loss: LossOption = None,
     epochs: EpochsOption = None,
+    parallel: JobsOption = None,
+    ray: RayOption = None,
     precision: PrecisionOption = None,
     io: IoOption = "float32",
     calibration: CalibrationOption = None,
@@ -114,7 +119,7 @@ def compile_command(
     Exact without a goal, and verified on --images. With one (--speedup, --budget-ms, --max-drop,
     --max-error or --pareto), depth, width and precision are planned together, fitted to --images.
     """
-    from shrinkc.compiler.cli.inputs import Reading, whole_numbers
+    from shrinkc.compiler.cli.inputs import Reading, side_by_side, whole_numbers
 
     reading = Reading(classes, resize, mean, std, bgr, scale, cache_gb, annotations=annotations)
     reading.refuse_unread(images, evaluation, train, calibration)
@@ -123,6 +128,7 @@ def compile_command(
     goal = _goal(speedup, budget_ms, max_drop, max_error, points, confident=confident)
     exact = goal is None and points is None
     told = (evaluation, train, epochs, output_weights, loss, resolutions, worst_case, cache_gb)
+    told += (parallel, ray)
     _check(exact, images, told, (int8_tuning, keep_fp32, min_snr_db, calibration), merge, precision)
     _check_files(exact, io != "float32", fold_normalisation)
     if exact:
@@ -138,8 +144,7 @@ def compile_command(
     how.plan(
         *(goal, points, *map(reading.if_given, (images, evaluation, train))),
         precision=precision,
-        epochs=epochs or 10,
-        loss=loss_of(loss),
+        learning=(epochs or 10, side_by_side(parallel, ray), loss_of(loss)),
         resolutions=whole_numbers("resolutions", resolutions),
         worst_case=worst_case,
     )
@@ -178,8 +183,8 @@ def _check(
     if exact:
         if any(one not in (None, False) for one in told):
             raise InputError(
-                "`evaluation`, `train`, `epochs`, `loss`, `resolutions`, `worst_case`, `cache_gb` "
-                "and `output_weights` belong to a goal",
+                "`evaluation`, `train`, `epochs`, `loss`, `resolutions`, `worst_case`, `cache_gb`, "
+                "`parallel`, `ray` and `output_weights` belong to a goal",
                 "give `speedup`, `budget_ms`, `max_drop`, `max_error` or `points`",
             )
         if int8[0] is not None and precision != "int8":
@@ -328,12 +333,12 @@ class _How:
         train: ImageFolder | None,
         *,
         precision: Precision | None,
-        epochs: int,
-        loss: Any,
+        learning: tuple[int, Parallel, Any],
         resolutions: tuple[int, ...] | None,
         worst_case: bool,
     ) -> None:
-        """Print the plan and the report, or a frontier."""
+        """Print the plan and the report, or a frontier. `learning`: epochs, how many processes, a
+        loss of one's own."""
         from shrinkc.compiler.api import plan as api
         from shrinkc.compiler.api.steps.results import save_together
         from shrinkc.compiler.api.targets.many import plan_for
@@ -352,12 +357,13 @@ class _How:
             raise InputError("`worst_case` and `resolutions` do not go together; leave out one")
         out = self.folder("-planned")
         network, shapes = self.file, shapes_of(self.inputs)
+        epochs, parallel, loss = learning
         given: dict[str, Any] = {
             "images": images,
             "precision": precision,
             "evaluation": evaluation,
             "train": train,
-            "recipe": Recipe(epochs=epochs),
+            "recipe": Recipe(epochs=epochs, parallel=parallel),
             "task": self.task,
             "loss": loss,
             "opset": self.opset,

@@ -65,6 +65,7 @@ from shrinkc.compiler.cli.options import (
     PrecisionOption,
     RateOption,
     RatesOption,
+    RayOption,
     ResizeOption,
     RoundEpochsOption,
     RoundsOption,
@@ -162,7 +163,8 @@ def prune(
     learning_rate: RateOption = 0.02,
     chain_ratio: ChainRatioOption = 0.0,
     seed: SeedOption = 0,
-    parallel: JobsOption = "1",
+    parallel: JobsOption = None,
+    ray: RayOption = None,
     precision: PrecisionOption = None,
     out: OutOption = None,
     opset: OpsetOption = 17,
@@ -171,7 +173,6 @@ def prune(
     runs: RunsOption = 30,
 ) -> None:
     """Remove channels until the network fits a budget: at once, or in rounds with training.
-
     Without --target nothing is compiled: --out holds model.safetensors, for shrinkc compile.
     """
     judged = asked_of(task, metric, output_weights)
@@ -183,7 +184,7 @@ def prune(
     goal = _goal(speedup, budget_ms, macs, params, channels)
     widths = allocation, normalise, multiple, floor, candidates, search_step
     turns = rounds, one_by_one, initial and _initial(asked, initial), from_scratch
-    learning = epochs, round_epochs, batch, learning_rate, seed, parallel, chain_ratio
+    learning = epochs, round_epochs, batch, learning_rate, seed, (parallel, ray), chain_ratio
     _run(asked, seen, how, goal, _pruning(widths, turns, learning, keep), plot)
 
 
@@ -227,7 +228,7 @@ class _How:
 def _pruning(
     widths: tuple[Any, Any, int | None, float, int | None, float],
     turns: tuple[int, bool, fx.GraphModule | None, Scratch | None],
-    learning: tuple[int | None, int | None, int, float, int, str, float],
+    learning: tuple[int | None, int | None, int, float, int, tuple[str | None, str | None], float],
     keep: list[str] | None,
 ) -> Pruning:
     """`widths` as of `Allocation`; `turns`: rounds, one by one, the initial network, from scratch;
@@ -236,12 +237,12 @@ def _pruning(
     from shrinkc.compiler.width.allocation import Allocation
     from shrinkc.compiler.width.prune import Pruning
 
-    epochs, round_epochs, batch, rate, seed, parallel, wide = learning
+    epochs, round_epochs, batch, rate, seed, beside, wide = learning
     recipe = Recipe(
         *(epochs or 10, round_epochs),
         batch=batch,
         learning_rate=rate,
-        parallel=side_by_side(parallel),
+        parallel=side_by_side(*beside),
         seed=seed,
         chain_ratio=wide,
     )

@@ -49,6 +49,7 @@ from shrinkc.compiler.cli.options import (
     PrecisionOption,
     PublishedOption,
     RateOption,
+    RayOption,
     ResizeOption,
     RunsOption,
     ScaleOption,
@@ -128,7 +129,8 @@ def shrink(
     anneal: AnnealOption = 0.0,
     chain_ratio: ChainRatioOption = 0.0,
     seed: SeedOption = 0,
-    parallel: JobsOption = "1",
+    parallel: JobsOption = None,
+    ray: RayOption = None,
     precision: PrecisionOption = None,
     out: OutOption = None,
     opset: OpsetOption = 17,
@@ -139,7 +141,7 @@ def shrink(
     from shrinkc.compiler.depth.trained import Trained
 
     lengths = epochs, search_epochs, batch, learning_rate
-    recipe = _recipe(method, published, lengths, trial_steps, seed, side_by_side(parallel))
+    recipe = _recipe(method, published, lengths, trial_steps, seed, side_by_side(parallel, ray))
     trains = train is not None or labels
     _refuse_epochs(epochs, trains)
     judged = asked_of(task, metric, output_weights)

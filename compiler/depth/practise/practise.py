@@ -14,6 +14,7 @@ they merge exactly and are nearer to what is wanted.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -47,7 +48,7 @@ from shrinkc.compiler.pipeline.deployed import Network, merged, merged_shape, ne
 from shrinkc.compiler.recover.distil import last_feature, tapped
 from shrinkc.compiler.recover.layer_problems import size_of
 from shrinkc.compiler.recover.recipe import require_batches
-from shrinkc.compiler.support.jobs import Job, Parallel, run_jobs
+from shrinkc.compiler.support.jobs import Job, Parallel, finished
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.support.progress import Progress, Silent
 from shrinkc.errors import UnreachableGoalError
@@ -56,7 +57,6 @@ from shrinkc.passes.base import Skip
 
 BEHIND = "it stands behind the last features of more than one pixel, which tell what is lost"
 CLOSED = "no convolution without groups, before it or behind it, can take an adaptor in"
-RAY = 8  # jobs that are handed over at a time
 ATTEMPTS = 20  # to meet the budget by the whole network's own prediction
 
 
@@ -227,16 +227,14 @@ class _Run:
         left = [block for block in blocks if block.label not in journal.entries]
         parallel = self.options.parallel
         shared = mimic if parallel == 1 else replace(mimic, progress=Silent())
-        width = parallel if isinstance(parallel, int) else RAY
-        with self.progress.task("Measuring how well each block is made up for", len(left)) as done:
-            for start in range(0, len(left), width):
-                few = left[start : start + width]
-                jobs = [Job(b.label, _lost, (self._adapted(b.plan, mimic),)) for b in few]
-                for block, lost in zip(
-                    few, run_jobs(jobs, parallel, shared=(shared,)), strict=True
-                ):
-                    journal.put(block.label, [lost])
-                    done()
+        jobs = (Job(b.label, _lost, (self._adapted(b.plan, mimic),)) for b in left)
+        with (
+            self.progress.task("Measuring how well each block is made up for", len(left)) as done,
+            closing(finished(jobs, len(left), parallel, shared=(shared,))) as results,
+        ):
+            for index, lost in results:
+                journal.put(left[index].label, [lost])
+                done()
         return [_scored(block, journal.entries[block.label][0]) for block in blocks]
 
     def recovered(

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from shrinkc.compiler.support.jobs import Job, Parallel, run_jobs
+from shrinkc.compiler.support.jobs import Job, Parallel, finished, workers
 from shrinkc.compiler.support.journal import Journal, digest_of
 from shrinkc.compiler.width.search.judge import Judge, fitness_of, judged
 from shrinkc.errors import InputError
 from shrinkc.passes.analysis.channels.channel_groups import Keep
 
-WAITING = 4  # candidates for every process that runs, between two that are kept
+WAITING = 4  # candidates for every worker that are handed over at a time
 ONE_CLASS = "they tell no candidates apart; give images of several classes"
 
 
@@ -86,7 +87,7 @@ class Fitness:
         """In their order; `goal`: what they meet, where several are searched for at once. Raises
         SpentError once there would be more than `most`, with those before judged."""
         named = [(_label(keep), keep) for keep in candidates]
-        at_once = 1 if self.parallel == 1 else WAITING * _processes(self.parallel)
+        at_once = 1 if self.parallel == 1 else WAITING * workers(self.parallel)
         for start in range(0, len(named), at_once):
             few = named[start : start + at_once]
             new = dict.fromkeys(label for label, _ in few if label not in self._known)
@@ -115,9 +116,9 @@ class Fitness:
         """Those that were not judged in this or an earlier run."""
         left = [label for label in candidates if label not in self._journal.entries]
         jobs = [Job(f"candidate {label[:6]}", fitness_of, (candidates[label],)) for label in left]
-        results = run_jobs(jobs, self.parallel, shared=(self.judge,)) if jobs else []
-        for label, result in zip(left, results, strict=True):
-            self._journal.put(label, list(result))
+        with closing(finished(jobs, len(jobs), self.parallel, shared=(self.judge,))) as results:
+            for index, result in results:
+                self._journal.put(left[index], list(result))
 
     def _note(self, label: str, keep: Keep, goal: str) -> None:
         fitness, finite = self._journal.entries[label]
@@ -128,10 +129,6 @@ class Fitness:
             self._known.add(label)
             words = (f"{name} {one.fitness:.3f}".strip() for name, one in self._best.items())
             self.tell(f"best {', '.join(words)}" if self._best else "")
-
-
-def _processes(parallel: Parallel) -> int:
-    return parallel if isinstance(parallel, int) else 8
 
 
 def _label(keep: Keep) -> str:

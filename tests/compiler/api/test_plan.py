@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from ray_double import FakeRay, installed
 from small_networks import Classifier, InvertedResidual, conv, mobilenet_v2
 from torch import nn
 from untouched import small, untouched
 
 import shrinkc
-from shrinkc import Goal, ShrinkcError
+from shrinkc import Goal, Recipe, ShrinkcError
 from shrinkc.compiler.api.plan import Planned
 from shrinkc.compiler.api.shrink import Shrunk
 from shrinkc.compiler.recover import distil
+from shrinkc.compiler.support.disk.cache import nothing_kept
 
 X = torch.randn(1, 3, 20, 20, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.randn(24, 3, 20, 20, generator=torch.Generator().manual_seed(1))
@@ -65,6 +67,18 @@ def test_a_plan_is_made_and_judged(planned: Planned) -> None:
     assert {"plan.json", "plan.safetensors", "model.tflite"} <= set(planned.files)
     assert not planned.training
     torch.testing.assert_close(planned.compiled(X), planned(X))  # pyright: ignore
+
+
+def test_choices_are_measured_side_by_side(
+    model: nn.Module, planned: Planned, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    given = {"precision": "fp32", "evaluation": (IMAGES, LABELS)}
+    with nothing_kept(), installed(monkeypatch, FakeRay(1, 1)) as ray:
+        beside = planned_of(model, **given, recipe=Recipe(parallel="ray"))
+        assert len(ray.jobs) > 2
+    steps = [(step.kind, step.source, step.channels) for step in planned.plan.steps]
+    assert [(step.kind, step.source, step.channels) for step in beside.plan.steps] == steps
 
 
 def test_it_is_applied_again(model: nn.Module, planned: Planned, tmp_path: Path) -> None:

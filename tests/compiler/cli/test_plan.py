@@ -147,6 +147,9 @@ def test_a_drop_is_met(
         ),
         (("--speedup", "2", "--precision", "fp16"), "'fp16' is not one of 'fp32', 'int8'"),
         (("--train", "x"), "belong to a goal"),
+        (("--jobs", "2"), "belong to a goal"),
+        (("--ray", "head:6379"), "belong to a goal"),
+        (("--speedup", "2", "--jobs", "two"), "--jobs two: give a number of processes, or ray"),
         (("--speedup", "2", "--min-snr", "30"), "are for compiling without a goal"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from noise_images import noise_images
+from ray_double import FakeRay, installed
 from small_networks import bare_block
 from torch import nn
 
@@ -231,6 +232,10 @@ def test_expansion_from_the_command_line(
             "--steps belongs to closed-form and practise",
         ),
         (("--images", "{images}", "--speedup", "1.1", "--jobs", "0"), "--jobs 0"),
+        (
+            ("--images", "{images}", "--speedup", "1.1", "--jobs", "2", "--ray", "head:6379"),
+            "--jobs 2 and --ray head:6379 do not go together; leave out one",
+        ),
         (("--images", "{images}"), "give exactly one of --speedup, --budget-ms"),
         (("--images", "{images}", "--speedup", "0.5"), "--speedup 0.5: give more than 1"),
         (("--images", "{images}", "--speedup", "900"), "cannot be reached"),
@@ -256,6 +261,16 @@ def test_what_cannot_be_is_one_line(
     assert error.count("\n") == 1
     assert message in error
     assert not out.exists()
+
+
+def test_a_cluster_that_cannot_be_reached_is_told_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--ray says --jobs ray."""
+    given = ("--images", str(tmp_path), "--speedup", "1.2", "--ray", "nowhere")
+    with installed(monkeypatch, FakeRay()):
+        assert main(["shrink", str(tmp_path / "none.pt"), *INPUT, *given]) == EXIT_CODES["usage"]
+    assert "--ray nowhere is no address; give the HOST:PORT" in capsys.readouterr().err
 
 
 def test_training_that_cannot_start_is_told_at_once(

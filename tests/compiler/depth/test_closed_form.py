@@ -11,6 +11,7 @@ import pytest
 import torch
 from by_macs import ByMacs
 from closed_form_doubles import FITTED, SIZE, Dense, distance, outputs, sample, small, some_images
+from ray_double import FakeRay, installed
 from small_networks import (
     NETWORKS,
     Basic,
@@ -230,6 +231,50 @@ def test_one_pass_sums_up_what_passes_for_every_span_do(monkeypatch: pytest.Monk
     for a, b in zip(together, one_by_one, strict=True):
         assert a.loss == pytest.approx(b.loss, rel=1e-3, abs=1e-7)
         assert a.error == pytest.approx(b.error, rel=1e-3, nan_ok=True)
+
+
+def test_parts_are_in_a_row_and_of_about_the_same_weight() -> None:
+    assert importance.parts([1, 1, 1, 1], 2) == [(0, 2), (2, 4)]
+    assert importance.parts([9, 1, 1, 1], 2) == [(0, 1), (1, 4)]
+    assert importance.parts([1, 9, 1], 9) == [(0, 1), (1, 2), (2, 3)]
+    assert importance.parts([], 3) == []
+
+
+def test_damages_have_the_same_bits_in_whatever_number_of_jobs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With the same threads. Networks, choices and images have been pickled."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with installed(monkeypatch, FakeRay(1)) as ray:
+        torch.set_num_threads(1)
+        graph = small(NETWORKS["mobilenet_v2"]())
+        found, _ = candidates(graph, Dense(), "fp32")
+        given = graph, found[::2], sample(), None, _silent()
+        wanted = list(map(repr, importance.measure(*given)))
+        jobs: list[int] = []
+        for cpus in (1, 2):
+            ray.cpus = dict.fromkeys(map(str, range(cpus)), 1)
+            ray.shutdown()
+            assert list(map(repr, importance.measure(*given, parallel="ray"))) == wanted
+            jobs.append(len(ray.jobs) - sum(jobs))
+        assert 1 < jobs[0] < jobs[1]
+
+
+def test_the_same_is_chosen_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    graph = small(NETWORKS["mobilenet_v2"]())
+    with installed(monkeypatch, FakeRay(1, 1)) as ray:
+        torch.set_num_threads(1)
+        alone, beside = (
+            shrink_closed_form(
+                *(graph, some_images(), ByMacs(), "fp32", Goal.speedup(1.3)),
+                options=replace(UNTUNED, parallel=parallel, kinds=("drop", "merge")),
+            )
+            for parallel in (1, "ray")
+        )
+        assert ray.jobs
+    assert alone.taken
+    assert repr(beside.taken) == repr(alone.taken)
 
 
 def test_damage_is_what_the_changed_network_answers() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from by_macs import ByMacs
+from ray_double import FakeRay, installed
 from small_networks import Classifier, InvertedResidual, conv
 from torch import fx, nn
 
@@ -124,6 +125,23 @@ def test_what_was_measured_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     }
     for label, (choice, _) in again.items():
         assert (choice.keep == first[label][0].keep).all()
+
+
+def test_damages_have_the_same_bits_in_whatever_number_of_jobs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with installed(monkeypatch, FakeRay(2)) as ray:
+        torch.set_num_threads(1)
+        graph = network(16)
+        found = group_choices(graph, ByMacs(), "fp32", set())
+        given = graph, found, sample(), None, Silent()
+        alone, beside = measure_groups(*given), measure_groups(*given, parallel="ray")
+        assert len(ray.jobs) > 1
+    assert beside.keys() == alone.keys()
+    for label, (choice, damage) in alone.items():
+        assert (beside[label][0].keep == choice.keep).all()
+        assert repr(beside[label][1]) == repr(damage)
 
 
 def test_what_reads_a_sliced_group_makes_up_for_it() -> None:

@@ -2,20 +2,17 @@
 
 import multiprocessing
 import os
-import sys
 import time
-import types
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from job_examples import failing, failing_later, scored, slow
 from torch import nn
 
-from shrinkc.compiler.support.jobs import Job, run_jobs
+from shrinkc.compiler.support.jobs import Job, finished, run_jobs
 from shrinkc.compiler.support.progress import Advance
 from shrinkc.errors import TrainingError
 
@@ -88,67 +85,18 @@ def test_what_cannot_be_sent() -> None:
         run_jobs([], 0)
 
 
-# --- Ray -----------------------------------------------------------------------------------------
+def test_jobs_are_made_when_there_is_room_for_them() -> None:
+    made: list[int] = []
 
+    def making() -> Iterator[Job[int]]:
+        for i in range(9):
+            made.append(i)
+            yield Job(f"number {i}", failing, ("fine",))
 
-class FakeRay(types.ModuleType):
-    """What is asked of Ray, done here: objects are references, tasks run when waited for."""
-
-    def __init__(self, initialised: bool) -> None:
-        super().__init__("ray")
-        self.running, self.calls, self.cancelled = initialised, list[str](), list[Any]()
-        self.exceptions = types.SimpleNamespace(RayError=ConnectionError)
-
-    def is_initialized(self) -> bool:
-        return self.running
-
-    def init(self, log_to_driver: bool, logging_level: int) -> None:
-        self.calls.append("init")
-        self.running = True
-
-    def shutdown(self) -> None:
-        self.calls.append("shutdown")
-        self.running = False
-
-    def put(self, value: Any) -> Any:
-        return value
-
-    def remote(self, function: Any) -> Any:
-        return types.SimpleNamespace(remote=lambda *arguments: Reference(function, arguments))
-
-    def wait(self, references: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
-        return references[-1:], references[:-1]  # the last is done first
-
-    def get(self, reference: Any) -> Any:
-        if reference.arguments[-1] == "node":
-            raise ConnectionError("the node is gone")
-        return reference.function(*reference.arguments)
-
-    def cancel(self, reference: Any, force: bool) -> None:
-        self.cancelled.append(reference)
-
-
-class Reference:
-    def __init__(self, function: Any, arguments: tuple[Any, ...]) -> None:
-        self.function, self.arguments = function, arguments
-
-
-def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(TrainingError, match=r"over Ray need it: pip install 'shrinkc\[ray\]'"):
-        run_jobs([Job("a", failing, ("fine",))], "ray")
-
-
-@pytest.mark.parametrize("initialised", [False, True])
-def test_jobs_over_ray(monkeypatch: pytest.MonkeyPatch, initialised: bool) -> None:
-    ray = FakeRay(initialised)
-    monkeypatch.setitem(sys.modules, "ray", ray)
-    found = run_jobs(SCORES, "ray", shared=SHARED)
-    assert found == run_jobs(SCORES, shared=SHARED)
-    jobs = [Job("first", failing, ("fine",)), Job("second", failing, ("division",))]
-    with pytest.raises(TrainingError, match="job 'second' failed: ZeroDivisionError"):
-        run_jobs(jobs, "ray")
-    with pytest.raises(TrainingError, match="job 'lost' failed: the node is gone"):
-        run_jobs([Job("lost", failing, ("node",))], "ray")
-    assert ray.calls == ([] if initialised else ["init", "shutdown"] * 3)
-    assert len(ray.cancelled) == (1 if initialised else 0)
+    with closing(finished(making(), 9)) as results:
+        assert next(results) == (0, 1)
+        assert made == [0]
+    with closing(finished(making(), 9, 2)) as results:
+        next(results)
+        assert len(made) <= 1 + 6  # two run, two wait, and one or two are done
+    assert not multiprocessing.active_children()
