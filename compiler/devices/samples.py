@@ -76,9 +76,14 @@ def _own(sample: Sample, reference_us: float | None) -> list[tuple[float, float]
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """The median of each value and its neighbours."""
-    n = _NEIGHBOURS
-    return [median(values[max(0, i - n) : i + n + 1]) for i in range(len(values))]
+    """The median of each value and its neighbours, of whom the first and the last have fewer."""
+    n, last = _NEIGHBOURS, len(values) - _NEIGHBOURS
+    return [
+        sorted(values[i - n : i + n + 1])[n]
+        if n <= i < last
+        else median(values[max(0, i - n) : i + n + 1])
+        for i in range(len(values))
+    ]
 
 
 def noisy(measurement: Measurement) -> bool:

@@ -11,14 +11,14 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from statistics import median
 
 from shrinkc.compiler.devices.jobs import REFERENCE, Failed, Measured, Method, Model, Session, Setup
 from shrinkc.compiler.devices.samples import Sample, noisy, settle, usual_us
 from shrinkc.compiler.profile.journal import Entry, Journal
-from shrinkc.compiler.profile.op_files import NoFileError, op_file, tiny_file
+from shrinkc.compiler.profile.op_files import NoFileError, OpFiles, tiny_file
 from shrinkc.compiler.profile.op_sets import NETWORK_BYTES
 from shrinkc.compiler.profile.pace import Pace
 from shrinkc.errors import DeviceLostError
@@ -38,27 +38,31 @@ REFERENCE_KEY = OpKey("conv2d", 40, 40, (3, 3), in_size=(28, 28), out_size=(28, 
 @dataclass(frozen=True)
 class Plan:
     """What to measure. `budget_s` ends the run early, once each operator was measured or the time
-    is up, whichever comes first for what is left."""
+    is up, whichever comes first for what is left. Plans of devices side by side share `files`."""
 
     keys: tuple[OpKey, ...]
     setup: Setup
     budget_s: float = 600.0
     passes: int = PASSES
     seed: int = 0
+    files: OpFiles = field(default_factory=OpFiles, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What is known now. `missing` were not reached in the budget; `failed` have their reasons.
-    `throttled` says how the device got hot; empty where it did not."""
+    `throttled` says how the device got hot; empty where it did not. `reference_us` is the speed that
+    all of it is of."""
 
     measured: dict[OpKey, Measurement]
     failed: dict[OpKey, str]
     missing: tuple[OpKey, ...]
     noisy: tuple[OpKey, ...]
+    reference_us: float | None = None
     throttled: str = ""
 
 
+@lru_cache(maxsize=1 << 12)  # asked for several times in every pass, by every device
 def described(key: OpKey) -> str:
     """All of a key in a few words: "conv2d 32→64 3×3/2 56×56→28×28 relu fp32"."""
     text = f"{key.op} {key.in_channels}→{key.out_channels}"
@@ -94,19 +98,22 @@ def profile(
     pace, keys = Pace(time.monotonic() + plan.budget_s, stop), plan.keys
     for number in range(plan.passes):
         _one_pass(session, plan, journal, keys, number, pace, done)
-    again = tuple(_noisy(_settled(journal)))
-    if again and not stop.is_set():
+    found = outcome(plan, journal)
+    if found.noisy and not stop.is_set():
         counts = {key: len(samples) for key, samples in journal.samples().items()}
-        if all(counts[key] <= plan.passes for key in again):
-            _one_pass(session, plan, journal, again, plan.passes, pace, lambda: None)
-    return replace(outcome(plan, journal), throttled=str(pace))
+        if all(counts[key] <= plan.passes for key in found.noisy):
+            _one_pass(session, plan, journal, found.noisy, plan.passes, pace, lambda: None)
+            found = outcome(plan, journal)
+    return replace(found, throttled=str(pace))
 
 
 def outcome(plan: Plan, journal: Journal) -> Outcome:
     """What the journal says of the plan's operators."""
-    settled, failed = _settled(journal), journal.failures()
+    speed, failed = reference_us(journal), journal.failures()
+    settled = {key: settle(passes, speed) for key, passes in journal.samples().items()}
     missing = tuple(k for k in plan.keys if k not in settled and k not in failed)
-    return Outcome(settled, failed, missing, tuple(_noisy(settled)))
+    spread = tuple(key for key, measurement in settled.items() if noisy(measurement))
+    return Outcome(settled, failed, missing, spread, speed)
 
 
 def _one_pass(
@@ -129,7 +136,7 @@ def _one_pass(
         if pace.over:
             return
         share = pace.remaining_s / (len(groups) - index) / max(plan.passes - number, 1)
-        timed = partial(measure_group, session, plan.setup, group, share)
+        timed = partial(measure_group, session, plan, group, share)
         try:
             entries = pace.settled(timed, lambda: session.conditions)
         except DeviceLostError as lost:
@@ -143,7 +150,7 @@ def _one_pass(
 
 
 def measure_group(
-    session: Session, setup: Setup, group: Sequence[OpKey], seconds: float
+    session: Session, plan: Plan, group: Sequence[OpKey], seconds: float
 ) -> list[Entry]:
     """The method. The group's files run side by side, interleaved. An operator's own is
 
@@ -154,14 +161,15 @@ def measure_group(
       the layout for, the difference that it makes between two convolutions;
     * on a GPU: its share of a graph of many copies.
     """
+    setup = plan.setup
     if group[0].op == NETWORK:
         return _network(session, setup, group[0], seconds)
-    models, entries = [reference_model(setup, group[0].precision)], list[Entry]()
+    models, entries = [reference_model(setup, group[0].precision, plan.files)], list[Entry]()
     if setup.runtime != "pytorch":
         models.append(_tiny(setup, group[0].precision))
     for key in group:
         try:
-            models += _models(key, setup)
+            models += _models(key, setup, plan.files)
         except NoFileError as error:
             entries.append(Entry(key, failure=str(error)))
     ballast = max(NETWORK_BYTES - sum(map(footprint, group)), 0)
@@ -187,18 +195,18 @@ def _network(session: Session, setup: Setup, key: OpKey, seconds: float) -> list
     return [Entry(key, Sample(answer.times_us))]
 
 
-def reference_model(setup: Setup, precision: str) -> Model:
+def reference_model(setup: Setup, precision: str, files: OpFiles | None = None) -> Model:
     """Timed in every round beside others, to tell how fast the clock runs just then."""
-    (model,) = _models(replace(REFERENCE_KEY, precision=precision), setup)
+    (model,) = _models(replace(REFERENCE_KEY, precision=precision), setup, files or OpFiles())
     return replace(model, name=REFERENCE)
 
 
-def _models(key: OpKey, setup: Setup) -> Iterator[Model]:
+def _models(key: OpKey, setup: Setup, files: OpFiles) -> Iterator[Model]:
     name = described(key)
     if setup.runtime == "pytorch":
         yield Model(name, b"", key)
         return
-    file = op_file(key, setup.runtime)
+    file = files.get(key, setup.runtime)
     yield Model(name, file.model, key)
     if file.base is not None:
         yield Model(_base(name), file.base)
@@ -253,12 +261,3 @@ def reference_us(journal: Journal) -> float | None:
     None without one."""
     samples = journal.samples().values()
     return usual_us(t for passes in samples for sample in passes for t in sample.reference_us)
-
-
-def _settled(journal: Journal) -> dict[OpKey, Measurement]:
-    speed = reference_us(journal)
-    return {key: settle(passes, speed) for key, passes in journal.samples().items()}
-
-
-def _noisy(settled: dict[OpKey, Measurement]) -> Iterator[OpKey]:
-    return (key for key, measurement in settled.items() if noisy(measurement))

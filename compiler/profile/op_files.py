@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -45,6 +48,54 @@ def op_file(key: OpKey, runtime: str) -> OpFile:
         raise NoFileError(f"{key.op}: {one_line(error)}") from error
 
 
+class OpFiles:
+    """Operators' files for devices that are measured side by side: what many of them want at a
+    time is made once. Up to `most_bytes` are kept, those that were wanted last."""
+
+    def __init__(self, most_bytes: int = 0) -> None:
+        self._most_bytes = most_bytes
+        self._lock = threading.Lock()
+        self._places: OrderedDict[tuple[OpKey, str], _Place] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: OpKey, runtime: str) -> OpFile:
+        """As `op_file`."""
+        with self._lock:
+            place = self._places.setdefault((key, runtime), _Place())
+            self._places.move_to_end((key, runtime))
+        with place.lock:  # the others wait for the one that makes it
+            if place.file is None and place.problem is None:
+                try:
+                    place.file = op_file(key, runtime)
+                except NoFileError as error:
+                    place.problem = str(error)
+                self._made(place)
+        if place.file is None:
+            raise NoFileError(place.problem or "")
+        return place.file
+
+    def _made(self, place: _Place) -> None:
+        with self._lock:
+            self._bytes += place.bytes
+            while self._bytes > self._most_bytes and self._places:
+                _, oldest = self._places.popitem(last=False)
+                self._bytes -= oldest.bytes
+
+
+@dataclass
+class _Place:
+    """Of one file: not made yet, made, or why it cannot be."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    file: OpFile | None = None
+    problem: str | None = None
+
+    @property
+    def bytes(self) -> int:
+        return 0 if self.file is None else len(self.file.model) + len(self.file.base or b"")
+
+
+@lru_cache(maxsize=8)
 def tiny_file(precision: str, runtime: str) -> bytes:
     """A network of next to nothing."""
     return _file(format_of_device(runtime), tiny(), precision)
