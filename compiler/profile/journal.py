@@ -52,6 +52,7 @@ class Journal:
     conditions: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
     _samples: dict[OpKey, list[Sample]] = field(default_factory=dict[OpKey, list[Sample]])
     _sorted: int = 0  # entries that `_samples` has
+    _whole: bool = False  # the last line, since this process wrote it
     _forced: float = field(default_factory=time.monotonic)  # onto the disk
 
     def add(self, entries: Sequence[Entry], conditions: Mapping[str, Any] | None = None) -> None:
@@ -63,14 +64,16 @@ class Journal:
         self.conditions += [conditions] if conditions else []
 
     def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        whole, self._whole = self._whole, False
         try:
             try:
-                append_lines(self._descriptor, lines)
+                append_lines(self._descriptor, lines, whole)
             except ValueError:  # numbers that JSON lacks; nothing was written
-                append_lines(self._descriptor, [finite(line) for line in lines])
+                append_lines(self._descriptor, [finite(line) for line in lines], whole)
             self._force()
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written: {error.strerror}") from error
+        self._whole = True
 
     def _force(self) -> None:
         """Onto the disk, where it outlives the machine; not after every handful of operators of a

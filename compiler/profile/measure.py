@@ -10,15 +10,15 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from statistics import median
 
 from shrinkc.compiler.devices.jobs import REFERENCE, Failed, Measured, Method, Model, Session, Setup
-from shrinkc.compiler.devices.samples import Sample, noisy, settle, usual_us
+from shrinkc.compiler.devices.samples import Sample, noisy, settle_all, usual_us
 from shrinkc.compiler.profile.journal import Entry, Journal
-from shrinkc.compiler.profile.op_files import NoFileError, OpFiles, tiny_file
+from shrinkc.compiler.profile.op_files import NoFileError, OpFile, OpFiles, op_file, tiny_file
 from shrinkc.compiler.profile.op_sets import NETWORK_BYTES
 from shrinkc.compiler.profile.pace import Pace
 from shrinkc.errors import DeviceLostError
@@ -110,7 +110,7 @@ def profile(
 def outcome(plan: Plan, journal: Journal) -> Outcome:
     """What the journal says of the plan's operators."""
     speed, failed = reference_us(journal), journal.failures()
-    settled = {key: settle(passes, speed) for key, passes in journal.samples().items()}
+    settled = settle_all(journal.samples(), speed)
     missing = tuple(k for k in plan.keys if k not in settled and k not in failed)
     spread = tuple(key for key, measurement in settled.items() if noisy(measurement))
     return Outcome(settled, failed, missing, spread, speed)
@@ -164,12 +164,15 @@ def measure_group(
     setup = plan.setup
     if group[0].op == NETWORK:
         return _network(session, setup, group[0], seconds)
-    models, entries = [reference_model(setup, group[0].precision, plan.files)], list[Entry]()
+    reference, entries = _reference_key(group[0].precision), list[Entry]()
+    wanted = () if setup.runtime == "pytorch" else (reference, *group)
+    files = plan.files.get(wanted, setup.runtime)
+    models = [_named_reference(_models(reference, files))]
     if setup.runtime != "pytorch":
         models.append(_tiny(setup, group[0].precision))
     for key in group:
         try:
-            models += _models(key, setup, plan.files)
+            models += _models(key, files)
         except NoFileError as error:
             entries.append(Entry(key, failure=str(error)))
     ballast = max(NETWORK_BYTES - sum(map(footprint, group)), 0)
@@ -195,20 +198,29 @@ def _network(session: Session, setup: Setup, key: OpKey, seconds: float) -> list
     return [Entry(key, Sample(answer.times_us))]
 
 
-def reference_model(setup: Setup, precision: str, files: OpFiles | None = None) -> Model:
+def reference_model(setup: Setup, precision: str) -> Model:
     """Timed in every round beside others, to tell how fast the clock runs just then."""
-    (model,) = _models(replace(REFERENCE_KEY, precision=precision), setup, files or OpFiles())
+    key = _reference_key(precision)
+    made = {} if setup.runtime == "pytorch" else {key: op_file(key, setup.runtime)}
+    return _named_reference(_models(key, made))
+
+
+def _reference_key(precision: str) -> OpKey:
+    return replace(REFERENCE_KEY, precision=precision)
+
+
+def _named_reference(models: Iterable[Model]) -> Model:
+    (model,) = models
     return replace(model, name=REFERENCE)
 
 
-def _models(key: OpKey, setup: Setup, files: OpFiles) -> Iterator[Model]:
-    name = described(key)
-    if setup.runtime == "pytorch":
-        yield Model(name, b"", key)
-        return
-    file = files.get(key, setup.runtime)
-    yield Model(name, file.model, key)
-    if file.base is not None:
+def _models(key: OpKey, files: Mapping[OpKey, OpFile | NoFileError]) -> Iterator[Model]:
+    """Without a file where the device makes the operator itself. Raises NoFileError."""
+    name, file = described(key), files.get(key)
+    if isinstance(file, NoFileError):
+        raise file
+    yield Model(name, b"" if file is None else file.model, key)
+    if file is not None and file.base is not None:
         yield Model(_base(name), file.base)
 
 

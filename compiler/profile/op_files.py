@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -58,41 +59,54 @@ class OpFiles:
         self._places: OrderedDict[tuple[OpKey, str], _Place] = OrderedDict()
         self._bytes = 0
 
-    def get(self, key: OpKey, runtime: str) -> OpFile:
-        """As `op_file`."""
+    def get(self, keys: Sequence[OpKey], runtime: str) -> dict[OpKey, OpFile | NoFileError]:
+        """What `op_file` gives for each, or why there is none. Raises InputError as it does."""
+        with self._lock:  # all at once: a hundred devices that wait wake up once, for the last
+            missing = [key for key in keys if (key, runtime) not in self._places]
+            wanted = {key: self._places.setdefault((key, runtime), _Place()) for key in keys}
+            for key in wanted:
+                self._places.move_to_end((key, runtime))
+        try:
+            for key in missing:
+                wanted[key].make(key, runtime)
+        finally:
+            self._keep([(key, runtime) for key in missing])
+        return {key: place.take(key, runtime) for key, place in reversed(wanted.items())}
+
+    def _keep(self, made: Sequence[tuple[OpKey, str]]) -> None:
         with self._lock:
-            place = self._places.setdefault((key, runtime), _Place())
-            self._places.move_to_end((key, runtime))
-        with place.lock:  # the others wait for the one that makes it
-            if place.file is None and place.problem is None:
-                try:
-                    place.file = op_file(key, runtime)
-                except NoFileError as error:
-                    place.problem = str(error)
-                self._made(place)
-        if place.file is None:
-            raise NoFileError(place.problem or "")
-        return place.file
-
-    def _made(self, place: _Place) -> None:
-        with self._lock:
-            self._bytes += place.bytes
-            while self._bytes > self._most_bytes and self._places:
-                _, oldest = self._places.popitem(last=False)
-                self._bytes -= oldest.bytes
+            for name in made:
+                self._bytes += self._places[name].bytes
+                if self._places[name].file is None:  # Ctrl-C, say: others try for themselves
+                    self._places.pop(name).ready.set()
+            for oldest in list(self._places) if self._bytes > self._most_bytes else ():
+                if self._bytes > self._most_bytes and self._places[oldest].ready.is_set():
+                    self._bytes -= self._places.pop(oldest).bytes
 
 
-@dataclass
+@dataclass(eq=False)
 class _Place:
-    """Of one file: not made yet, made, or why it cannot be."""
+    """Of one file, for which all but the first wait until it is `ready`."""
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    file: OpFile | None = None
-    problem: str | None = None
+    ready: threading.Event = field(default_factory=threading.Event)
+    file: OpFile | NoFileError | None = None
+
+    def make(self, key: OpKey, runtime: str) -> None:
+        try:
+            self.file = op_file(key, runtime)
+        except NoFileError as error:
+            self.file = error
+        self.ready.set()
+
+    def take(self, key: OpKey, runtime: str) -> OpFile | NoFileError:
+        self.ready.wait()
+        return self.file or op_file(key, runtime)
 
     @property
     def bytes(self) -> int:
-        return 0 if self.file is None else len(self.file.model) + len(self.file.base or b"")
+        if not isinstance(self.file, OpFile):
+            return 0
+        return len(self.file.model) + len(self.file.base or b"")
 
 
 @lru_cache(maxsize=8)
