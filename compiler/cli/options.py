@@ -814,9 +814,18 @@ _ON = typer.Option(
     autocompletion=devices,
 )
 OnOption = Annotated[str, _ON]
-DevicesOption = Annotated[list[str], _ON]
+OptionalOnOption = Annotated[str | None, _ON]
+DevicesOption = Annotated[list[str] | None, _ON]
+FleetOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A TOML file of boards, measured side by side, in place of --on (docs/devices.md).",
+        rich_help_panel=MEASURING,
+    ),
+]
 NewTargetOption = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--target",
         metavar="NAME",

@@ -51,8 +51,8 @@ class Plan:
 @dataclass(frozen=True)
 class Outcome:
     """What is known now. `missing` were not reached in the budget; `failed` have their reasons.
-    `throttled` says how the device got hot; empty where it did not. `reference_us` is the speed that
-    all of it is of."""
+    `throttled` says how the device got hot; empty where it did not. All of it is of the speed at
+    which the reference takes `reference_us`."""
 
     measured: dict[OpKey, Measurement]
     failed: dict[OpKey, str]

@@ -103,7 +103,9 @@ def _entries(path: Path) -> list[dict[str, Any]]:
         raise LoadError(f"{path}: not valid TOML: {one_line(error)}") from None
     _only(str(path), content, ("boards",))
     found: Any = content.get("boards", [])
-    if not isinstance(found, list) or not all(isinstance(x, dict) for x in cast("list[Any]", found)):
+    if not isinstance(found, list) or not all(
+        isinstance(x, dict) for x in cast("list[Any]", found)
+    ):
         raise InputError(f"{path}: boards is no list: begin every board with [[boards]]")
     entries = cast("list[dict[str, Any]]", found)
     if not entries:
@@ -190,7 +192,9 @@ def _board(
     if runtime and runtime not in device.runtimes:
         known = ", ".join(device.runtimes)
         raise InputError(f"{where}: runtime {runtime}: {device.name} has {known}")
-    return Board(str(entry["name"]), str(entry["kind"]), device, target, runtime, alike.get("threads"))
+    return Board(
+        str(entry["name"]), str(entry["kind"]), device, target, runtime, alike.get("threads")
+    )
 
 
 def _one_address_each(path: Path, boards: Sequence[Board]) -> None:

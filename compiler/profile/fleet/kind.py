@@ -36,7 +36,7 @@ ALIKE = ("kind", "runtime", "runtime_version", "threads")  # in boards of one ki
 @dataclass(frozen=True, eq=False, repr=False)
 class BoardProfile:
     """What one board has measured so far, this call's `seconds`, and what ended it. `environment`
-    is empty and `outcome` None where it could not be reached; `conditions` are all that were seen."""
+    is empty and `outcome` None where it could not be reached; `conditions` are those seen."""
 
     board: Board
     job: Job
@@ -95,7 +95,9 @@ def kind_table(kind: str, rows: Sequence[BoardProfile]) -> KindTable:
     alike = _most_alike(measured)
     made = partial(KindTable, kind, job.target, job.folder, tuple(row.board.name for row in alike))
     if not alike:
-        return made(None, DeviceError(f"{job.target}: nothing was measured on a board of that kind"))
+        return made(
+            None, DeviceError(f"{job.target}: nothing was measured on a board of that kind")
+        )
     try:
         table = _table(job, alike)
         save_table(table, job.folder)

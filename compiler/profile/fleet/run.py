@@ -23,7 +23,6 @@ from shrinkc.compiler.support.text import counted
 from shrinkc.errors import DeviceLostError, InputError, ShrinkcError
 from shrinkc.latency_tables.key import OpKey
 
-
 SHOWN = 3  # names of lost boards beside the bar
 
 
@@ -73,9 +72,7 @@ def profile_fleet(
     return FleetProfile(fleet, rows, tuple(tables), tuple(differing))
 
 
-def _jobs(
-    fleet: Fleet, keys: Sequence[OpKey], otherwise: Setup, budget_s: float
-) -> list[Job]:
+def _jobs(fleet: Fleet, keys: Sequence[OpKey], otherwise: Setup, budget_s: float) -> list[Job]:
     files, found = OpFiles(SHARED_BYTES), list[Job]()
     for board in fleet.boards:
         where = f"{fleet.path}: {board.name}"
@@ -112,7 +109,9 @@ class _Boards:
         self.found[board.name] = row
         lost = [name for name, one in self.found.copy().items() if one.error is not None]
         if lost:
-            self.note = f"({len(lost)} lost: {', '.join(lost[:SHOWN])}{', …' * (len(lost) > SHOWN)})"
+            self.note = (
+                f"({len(lost)} lost: {', '.join(lost[:SHOWN])}{', …' * (len(lost) > SHOWN)})"
+            )
         for _ in left:  # of a board that is lost, so that the time left is that of the others
             self.done(self.note)
 
