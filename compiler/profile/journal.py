@@ -42,8 +42,8 @@ class Entry:
 
 @dataclass
 class Journal:
-    """Entries so far and conditions seen; what `add` returns from is kept if the process is killed,
-    and after FORCED_S if the machine is."""
+    """Entries so far and conditions seen. What `add` returns from is kept if the process is killed,
+    and what is older than FORCED_S at the next `force` if the machine is."""
 
     path: Path
     _descriptor: int
@@ -70,17 +70,20 @@ class Journal:
                 append_lines(self._descriptor, lines, whole)
             except ValueError:  # numbers that JSON lacks; nothing was written
                 append_lines(self._descriptor, [finite(line) for line in lines], whole)
-            self._force()
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written: {error.strerror}") from error
         self._whole = True
 
-    def _force(self) -> None:
-        """Onto the disk, where it outlives the machine; not after every handful of operators of a
-        hundred devices, which would wait for the disk."""
-        if time.monotonic() - self._forced >= FORCED_S:
+    def force(self) -> None:
+        """Onto the disk, where it outlives the machine. Not after every handful of operators:
+        a hundred devices would wait for the disk. Raises InputError as `add`."""
+        if time.monotonic() - self._forced < FORCED_S:
+            return
+        try:
             os.fsync(self._descriptor)
-            self._forced = time.monotonic()
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written: {error.strerror}") from error
+        self._forced = time.monotonic()
 
     def _read(self, header: Mapping[str, Any]) -> None:
         """What is there of this profile. A damaged line is measured again."""

@@ -1,7 +1,7 @@
 """Measure the operators of a latency table on a device.
 
 Every operator is measured in several passes over the whole set, each time beside others: what the
-machine does for a while (a slow clock, a neighbour) meets all of them alike. `measure_group` is the
+machine does for a while (a slow clock, a neighbour) meets all of them alike. `_prepared` is the
 method: which files run side by side, and what is an operator's own share of the times.
 """
 
@@ -10,7 +10,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from statistics import median
@@ -38,7 +39,13 @@ REFERENCE_KEY = OpKey("conv2d", 40, 40, (3, 3), in_size=(28, 28), out_size=(28, 
 @dataclass(frozen=True)
 class Plan:
     """What to measure. `budget_s` ends the run early, once each operator was measured or the time
-    is up, whichever comes first for what is left. Plans of devices side by side share `files`."""
+    is up, whichever comes first for what is left.
+
+    Plans of devices that are measured side by side share `files`, and `turn`, which a device's
+    thread holds while it computes. When all wake up at once, one after the other is soon waiting
+    for its device again, and from then on they wake up one after the other: without turns all
+    would be slow together, again and again.
+    """
 
     keys: tuple[OpKey, ...]
     setup: Setup
@@ -46,6 +53,7 @@ class Plan:
     passes: int = PASSES
     seed: int = 0
     files: OpFiles = field(default_factory=OpFiles, compare=False, repr=False)
+    turn: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -96,15 +104,26 @@ def profile(
     Raises DeviceError; what was measured is in the journal by then.
     """
     pace, keys = Pace(time.monotonic() + plan.budget_s, stop), plan.keys
-    for number in range(plan.passes):
-        _one_pass(session, plan, journal, keys, number, pace, done)
-    found = outcome(plan, journal)
-    if found.noisy and not stop.is_set():
-        counts = {key: len(samples) for key, samples in journal.samples().items()}
-        if all(counts[key] <= plan.passes for key in found.noisy):
-            _one_pass(session, plan, journal, found.noisy, plan.passes, pace, lambda: None)
-            found = outcome(plan, journal)
+    with plan.turn:
+        for number in range(plan.passes):
+            _one_pass(session, plan, journal, keys, number, pace, done)
+        found = outcome(plan, journal)
+        if found.noisy and not stop.is_set():
+            counts = {key: len(samples) for key, samples in journal.samples().items()}
+            if all(counts[key] <= plan.passes for key in found.noisy):
+                _one_pass(session, plan, journal, found.noisy, plan.passes, pace, lambda: None)
+                found = outcome(plan, journal)
     return replace(found, throttled=str(pace))
+
+
+@contextmanager
+def _waiting(turn: threading.Lock) -> Generator[None]:
+    """The turn is another device's meanwhile."""
+    turn.release()
+    try:
+        yield
+    finally:
+        turn.acquire()
 
 
 def outcome(plan: Plan, journal: Journal) -> Outcome:
@@ -136,25 +155,42 @@ def _one_pass(
         if pace.over:
             return
         share = pace.remaining_s / (len(groups) - index) / max(plan.passes - number, 1)
-        timed = partial(measure_group, session, plan, group, share)
+        models, entries = _prepared(plan, group)
+        timed = partial(_answers, session, models, _method(plan, group, share))
         try:
-            entries = pace.settled(timed, lambda: session.conditions)
+            with _waiting(plan.turn):
+                journal.force()
+                found = pace.settled(timed, lambda: session.conditions)
         except DeviceLostError as lost:
             at = [key for key in group if lost.model in (described(key), _base(described(key)))]
             crashed = at if lost.crashed else []
             journal.add([Entry(key, failure=str(lost), crash=True) for key in crashed])
             raise
+        entries += [_entry(key, found) for key in group if _name(key) in found]
         journal.add(entries, session.conditions)
         for _ in entries:
             done()
 
 
-def measure_group(
-    session: Session, plan: Plan, group: Sequence[OpKey], seconds: float
-) -> list[Entry]:
-    """The method. The group's files run side by side, interleaved. An operator's own is
+def _answers(
+    session: Session, models: Sequence[Model], method: Method
+) -> dict[str, Measured | Failed]:
+    return {answer.model: answer for answer in session.measure(models, method)}
 
-    * with TFLite: the time of a file of it alone, less that of a network of next to nothing;
+
+def _method(plan: Plan, group: Sequence[OpKey], seconds: float) -> Method:
+    if group[0].op == NETWORK:
+        return Method(2, ROUNDS, seconds, NETWORK_BYTES, undisturbed=True)
+    ballast = max(NETWORK_BYTES - sum(map(footprint, group)), 0)
+    return Method(2, ROUNDS, seconds, ballast, plan.setup.tells_kernels, undisturbed=True)
+
+
+def _prepared(plan: Plan, group: Sequence[OpKey]) -> tuple[list[Model], list[Entry]]:
+    """The method: models of these operators and what goes beside them, which run side by side,
+    interleaved; entries of those without a model. An operator's own is
+
+    * with TFLite: the time of a file of it alone, less that of a network of next to nothing, which
+      by itself is what an inference costs besides its operators;
     * with ONNX Runtime: what its profile says of the kernels, so that changes of layout at the
       file's boundary do not count, less what being asked costs each kernel (a kernel of next to
       nothing tells); of an operator that it computes inside the convolution in front, or changes
@@ -163,7 +199,7 @@ def measure_group(
     """
     setup = plan.setup
     if group[0].op == NETWORK:
-        return _network(session, setup, group[0], seconds)
+        return [_tiny(setup, group[0].precision)], []
     reference, entries = _reference_key(group[0].precision), list[Entry]()
     wanted = () if setup.runtime == "pytorch" else (reference, *group)
     files = plan.files.get(wanted, setup.runtime)
@@ -175,11 +211,7 @@ def measure_group(
             models += _models(key, files)
         except NoFileError as error:
             entries.append(Entry(key, failure=str(error)))
-    ballast = max(NETWORK_BYTES - sum(map(footprint, group)), 0)
-    method = Method(2, ROUNDS, seconds, ballast, setup.tells_kernels, undisturbed=True)
-    found = {answer.model: answer for answer in session.measure(models, method)}
-    measured = (key for key in group if described(key) in found)
-    return [*entries, *(_entry(key, found) for key in measured)]
+    return models, entries
 
 
 def _tiny(setup: Setup, precision: str) -> Model:
@@ -187,15 +219,6 @@ def _tiny(setup: Setup, precision: str) -> Model:
     if setup.runtime == "pytorch":
         return Model(TINY, b"", key)
     return Model(TINY, tiny_file(precision, setup.runtime), key)
-
-
-def _network(session: Session, setup: Setup, key: OpKey, seconds: float) -> list[Entry]:
-    """What an inference costs besides its operators: the time of a network of next to nothing."""
-    method = Method(2, ROUNDS, seconds, NETWORK_BYTES, undisturbed=True)
-    (answer,) = session.measure([_tiny(setup, key.precision)], method)
-    if isinstance(answer, Failed):
-        return [Entry(key, failure=answer.reason)]
-    return [Entry(key, Sample(answer.times_us))]
 
 
 def reference_model(setup: Setup, precision: str) -> Model:
@@ -228,12 +251,19 @@ def _base(name: str) -> str:
     return f"{name} (without it)"
 
 
-def _entry(key: OpKey, found: dict[str, Measured | Failed]) -> Entry:
+def _name(key: OpKey) -> str:
+    """Of the model that tells what it takes."""
+    return TINY if key.op == NETWORK else described(key)
+
+
+def _entry(key: OpKey, found: Mapping[str, Measured | Failed]) -> Entry:
     """What is not the operator's own: the neighbours, and what it costs to run or to ask."""
-    name = described(key)
+    name = _name(key)
     answer = found[name]
     if isinstance(answer, Failed):
         return Entry(key, failure=answer.reason)
+    if key.op == NETWORK:
+        return Entry(key, Sample(answer.times_us))
     base_us, kernels = 0.0, answer.kernels
     base = found.get(_base(name))
     if isinstance(base, Failed):

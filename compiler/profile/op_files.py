@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -56,57 +56,32 @@ class OpFiles:
     def __init__(self, most_bytes: int = 0) -> None:
         self._most_bytes = most_bytes
         self._lock = threading.Lock()
-        self._places: OrderedDict[tuple[OpKey, str], _Place] = OrderedDict()
+        self._kept: OrderedDict[tuple[OpKey, str], OpFile | NoFileError] = OrderedDict()
         self._bytes = 0
 
     def get(self, keys: Sequence[OpKey], runtime: str) -> dict[OpKey, OpFile | NoFileError]:
         """What `op_file` gives for each, or why there is none. Raises InputError as it does."""
-        with self._lock:  # all at once: a hundred devices that wait wake up once, for the last
-            missing = [key for key in keys if (key, runtime) not in self._places]
-            wanted = {key: self._places.setdefault((key, runtime), _Place()) for key in keys}
-            for key in wanted:
-                self._places.move_to_end((key, runtime))
-        try:
-            for key in missing:
-                wanted[key].make(key, runtime)
-        finally:
-            self._keep([(key, runtime) for key in missing])
-        return {key: place.take(key, runtime) for key, place in reversed(wanted.items())}
-
-    def _keep(self, made: Sequence[tuple[OpKey, str]]) -> None:
         with self._lock:
-            for name in made:
-                self._bytes += self._places[name].bytes
-                if self._places[name].file is None:  # Ctrl-C, say: others try for themselves
-                    self._places.pop(name).ready.set()
-            for oldest in list(self._places) if self._bytes > self._most_bytes else ():
-                if self._bytes > self._most_bytes and self._places[oldest].ready.is_set():
-                    self._bytes -= self._places.pop(oldest).bytes
+            found = {key: self._one(key, runtime) for key in keys}
+            while self._bytes > self._most_bytes:
+                self._bytes -= _size(self._kept.popitem(last=False)[1])
+        return found
+
+    def _one(self, key: OpKey, runtime: str) -> OpFile | NoFileError:
+        file = self._kept.get((key, runtime))
+        if file is None:
+            try:
+                file = op_file(key, runtime)
+            except NoFileError as error:
+                file = error
+            self._kept[key, runtime] = file
+            self._bytes += _size(file)
+        self._kept.move_to_end((key, runtime))
+        return file
 
 
-@dataclass(eq=False)
-class _Place:
-    """Of one file, for which all but the first wait until it is `ready`."""
-
-    ready: threading.Event = field(default_factory=threading.Event)
-    file: OpFile | NoFileError | None = None
-
-    def make(self, key: OpKey, runtime: str) -> None:
-        try:
-            self.file = op_file(key, runtime)
-        except NoFileError as error:
-            self.file = error
-        self.ready.set()
-
-    def take(self, key: OpKey, runtime: str) -> OpFile | NoFileError:
-        self.ready.wait()
-        return self.file or op_file(key, runtime)
-
-    @property
-    def bytes(self) -> int:
-        if not isinstance(self.file, OpFile):
-            return 0
-        return len(self.file.model) + len(self.file.base or b"")
+def _size(file: OpFile | NoFileError) -> int:
+    return 0 if isinstance(file, NoFileError) else len(file.model) + len(file.base or b"")
 
 
 @lru_cache(maxsize=8)

@@ -81,24 +81,23 @@ def jobs(
         raise InputError(
             f"{len(targets)} `target` for {len(devices)} `on`: give one of each, or one `target`"
         )
-    files = OpFiles(SHARED_BYTES if len(devices) > 1 else 0)
-    found = [
-        Job(str(Target.parse(target)), device, plan_for(device, keys, setup, budget_s, files))
-        for target, device in zip(targets, devices, strict=True)
-    ]
+    files, turn = OpFiles(SHARED_BYTES if len(devices) > 1 else 0), threading.Lock()
+    found: list[Job] = []
+    for target, device in zip(targets, devices, strict=True):
+        plan = plan_for(device, keys, setup, budget_s)
+        plan = replace(plan, files=files, turn=turn)
+        found.append(Job(str(Target.parse(target)), device, plan))
     if len({job.target for job in found}) < len(found):
         raise InputError("two `target` of the same name; each device needs a table of its own")
     return found
 
 
-def plan_for(
-    device: Device, keys: Sequence[OpKey], setup: Setup, budget_s: float, files: OpFiles
-) -> Plan:
+def plan_for(device: Device, keys: Sequence[OpKey], setup: Setup, budget_s: float) -> Plan:
     """Raises InputError for a runtime or precision that the device does not have."""
     runtime = setup.runtime or next(iter(device.runtimes))
     _require(device, runtime, keys)
     network = (OpKey(NETWORK, 1, 1, precision=p) for p in precisions_of(keys))
-    return Plan((*network, *keys), replace(setup, runtime=runtime), budget_s, files=files)
+    return Plan((*network, *keys), replace(setup, runtime=runtime), budget_s)
 
 
 def _require(device: Device, runtime: str, keys: Iterable[OpKey]) -> None:

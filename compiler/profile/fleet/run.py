@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from shrinkc.compiler.devices.fleet.differences import Difference, differences
@@ -73,7 +73,7 @@ def profile_fleet(
 
 
 def _jobs(fleet: Fleet, keys: Sequence[OpKey], otherwise: Setup, budget_s: float) -> list[Job]:
-    files, found = OpFiles(SHARED_BYTES), list[Job]()
+    files, turn, found = OpFiles(SHARED_BYTES), threading.Lock(), list[Job]()
     for board in fleet.boards:
         where = f"{fleet.path}: {board.name}"
         if not board.target:
@@ -81,9 +81,10 @@ def _jobs(fleet: Fleet, keys: Sequence[OpKey], otherwise: Setup, budget_s: float
                 f"{where}: no target, which names the table that profile makes of kind {board.kind}"
             )
         try:
-            plan = plan_for(board.device, keys, board.setup(otherwise), budget_s, files)
+            plan = plan_for(board.device, keys, board.setup(otherwise), budget_s)
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
+        plan = replace(plan, files=files, turn=turn)
         found.append(Job(board.target, board.device, plan, board.name))
     return found
 

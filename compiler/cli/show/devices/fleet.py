@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from shrinkc.compiler.cli.output import narrow_console, warn
+from shrinkc.compiler.cli.output import current, narrow_console, warn
 from shrinkc.compiler.cli.show.devices import one
 from shrinkc.compiler.devices.fleet.differences import Difference
 from shrinkc.compiler.devices.samples import RESOLUTION_US
@@ -86,7 +86,11 @@ def _ratios(differences: Sequence[Difference[K]]) -> dict[str, str]:
 
 def _errors(console: Console, errors: Sequence[tuple[str, ShrinkcError]]) -> None:
     for name, error in errors:
-        _line(console, f"{name}: {' '.join(str(error).split())}")
+        text = f"{name}: {' '.join(current().flagged(str(error)).split())}"
+        if current().quiet:  # which leaves out reports, not errors
+            current().complain(text)
+        else:
+            _line(console, text)
 
 
 def _line(console: Console, text: str) -> None:
@@ -255,12 +259,11 @@ def _timed_json(row: BoardBench) -> dict[str, Any]:
 
 
 def require_all(boards: int, errors: Sequence[tuple[str, ShrinkcError]]) -> None:
-    """Once everything is shown: raises an error of the first one's kind that names all boards."""
+    """Once everything is shown: raises an error of the first one's kind that names what failed."""
     if not errors:
         return
-    name, first = errors[0]
     names = ", ".join(name for name, _ in errors[:SHOWN])
     more = f" and {len(errors) - SHOWN} more" if len(errors) > SHOWN else ""
-    text = f"{len(errors)} of {counted(boards, 'board')} failed: {names}{more}"
     kinds = {"device": DeviceError, "verification": VerificationError}
-    raise kinds.get(first.kind, InputError)(text if len(errors) > 1 else f"{name}: {first}")
+    kind = kinds.get(errors[0][1].kind, InputError)
+    raise kind(f"of {counted(boards, 'board')} not all went well: {names}{more}")
