@@ -115,10 +115,10 @@ def _settled(times: FloatArray, slower: FloatArray) -> Iterator[Measurement]:
     ordered = np.sort(np.where(quiet, times, np.inf), axis=1)
     count = quiet.sum(axis=1)
     low, high = _quartiles(ordered, count)
-    within = (ordered <= (high + FENCE * (high - low))[:, None]).sum(axis=1)
-    kept = np.where(count < 4, count, within)
+    kept = (ordered <= (high + FENCE * (high - low))[:, None]).sum(axis=1)
+    kept[count < 4] = count[count < 4]  # no outliers can be told
     low, high = _quartiles(ordered, kept)
-    spread = np.where(kept < 2, 0.0, high - low)
+    spread = high - low
     medians = np.maximum(_median(ordered, kept), LEAST_US)
     yield from map(Measurement, medians.tolist(), spread.tolist(), kept.tolist())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,7 +101,7 @@ def _compared(fleet: Fleet, rows: Sequence[BoardBench]) -> FleetBench:
     return FleetBench(fleet, tuple(rows), tuple(found))
 
 
-def _measurements(bench: Bench) -> Mapping[str, Measurement]:
+def _measurements(bench: Bench) -> dict[str, Measurement]:
     """Of the files by the path given; a file beside itself is compared by its first place."""
     found: dict[str, Measurement] = {}
     for file in bench.files:

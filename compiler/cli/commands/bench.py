@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -70,11 +70,12 @@ class _How:
 def _bench_fleet(files: list[Path], on: str | None, fleet: Path, how: _How) -> None:
     from shrinkc.compiler.api.bench import bench as timed
     from shrinkc.compiler.cli.show.devices import fleet as show
-    from shrinkc.compiler.measure.fleet import StoppedBenchError
+    from shrinkc.compiler.measure.fleet import FleetBench, StoppedBenchError
 
     stopped: StoppedBenchError | None = None
+    call: Any = timed  # whose overloads refuse both `on` and `fleet`, as it does itself
     try:
-        result = timed(*files, on=on, fleet=fleet, progress=progress(), **asdict(how))
+        result: FleetBench = call(*files, on=on, fleet=fleet, progress=progress(), **asdict(how))
     except StoppedBenchError as error:
         stopped, result = error, error.done
     if as_json():

@@ -22,6 +22,8 @@ from shrinkc.compiler.devices.ssh import Ssh
 from shrinkc.errors import InputError, LoadError, ShrinkcError
 from shrinkc.latency_tables.measured import Measurement
 
+ROOT = Path(__file__).resolve().parents[3]
+
 
 def board(number: int = 1, **more: Any) -> dict[str, Any]:
     plain = {"name": f"lab-{number}", "address": f"ssh://pi@lab-{number}", "kind": "pi4"}
@@ -67,6 +69,15 @@ def test_benchmark_model_beside_the_file_or_on_the_phone(tmp_path: Path) -> None
         BenchmarkModel("S2", "other"),
         Ssh("lab-3", "pi"),
     ]
+
+
+def test_the_documents_example(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "devices.md").read_text("utf-8")
+    path = tmp_path / "boards.toml"
+    path.write_text(text.partition("```toml\n")[2].partition("```")[0])
+    first, second, phone = read_fleet(path).boards
+    assert (first.target, first.threads) == (second.target, second.threads) == ("pi4-lab", 4)
+    assert phone.device == BenchmarkModel("8A1X0QZ", "tools/benchmark_model")
 
 
 @pytest.mark.parametrize(

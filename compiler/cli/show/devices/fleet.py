@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any, TypeVar
@@ -43,8 +44,7 @@ def profile(found: FleetProfile) -> None:
         _line(console, difference_line(difference, described(difference.worst)))
     for made in found.tables:
         _line(console, _table_line(made))
-        failed = [row.outcome.failed for row in found.boards if row.outcome and _fills(row, made)]
-        for reason, count in reasons(max(failed, key=len, default={}))[: one.SHOWN]:
+        for reason, count in reasons(_failed(found, made))[: one.SHOWN]:
             _line(console, f"{made.target}: not measured: {count} × {reason}")
     if any(row.outcome is not None and row.outcome.missing for row in found.boards):
         _line(console, "run the same command again to go on with what is left")
@@ -112,8 +112,10 @@ def difference_line(difference: Difference[K], worst: str) -> str:
     )
 
 
-def _fills(row: BoardProfile, made: KindTable) -> bool:
-    return row.board.kind == made.kind
+def _failed(found: FleetProfile, made: KindTable) -> Mapping[OpKey, str]:
+    """Of the kind's boards, on any: what cannot be measured, and why."""
+    of_kind = [row for row in found.boards if row.board.kind == made.kind]
+    return ChainMap(*(dict(row.outcome.failed) for row in of_kind if row.outcome is not None))
 
 
 def _table_line(made: KindTable) -> str:
