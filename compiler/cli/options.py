@@ -809,7 +809,7 @@ _ON = typer.Option(
     "--on",
     metavar="DEVICE",
     help=r"host, ssh://user@host\[:port] (the path of its Python may follow), adb:SERIAL, or "
-    "cuda. profile measures several side by side.",
+    "cuda. bench: host by default; profile measures several side by side.",
     rich_help_panel=MEASURING,
     autocompletion=devices,
 )
@@ -829,7 +829,7 @@ NewTargetOption = Annotated[
     typer.Option(
         "--target",
         metavar="NAME",
-        help="Name of the table to make; once, or once for every --on.",
+        help="Name of the table to make; once, or once for every --on; a fleet's file says it.",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -91,9 +91,10 @@ def _own(passes: Sequence[Sample], reference_us: float | None) -> tuple[FloatArr
     speed, and how much slower it was."""
     base = np.array([[one.base_us] for one in passes])
     times = np.maximum(np.array([one.times_us for one in passes], np.float64) - base, 0.0)
-    if reference_us is None or not passes[0].reference_us:
+    if not reference_us or not passes[0].reference_us:
         return times, np.ones_like(times)
     slower = _smooth(np.array([one.reference_us for one in passes], np.float64)) / reference_us
+    slower[slower == 0] = 1.0  # a clock that stood still tells nothing
     return times / slower, slower
 
 
