@@ -45,10 +45,14 @@ class BoardProfile:
     conditions: Sequence[Mapping[str, Any]]
     seconds: float
     error: ShrinkcError | None
+    stopped: bool = False  # by Ctrl-C, perhaps after the first pass
 
     @property
     def finished(self) -> bool:
-        return self.error is None and self.outcome is not None and not self.outcome.missing
+        """Whether no call needs to go on."""
+        if self.error is not None or self.stopped:
+            return False
+        return self.outcome is not None and not self.outcome.missing
 
     @cached_property
     def meta(self) -> TableMeta:

@@ -138,7 +138,7 @@ def _measured(
     if isinstance(failed, DeviceLostError):
         failed = kept(failed)
     seconds = time.monotonic() - started
-    return BoardProfile(board, job, environment, found, seen, seconds, failed)
+    return BoardProfile(board, job, environment, found, seen, seconds, failed, stop.is_set())
 
 
 def _kinds(rows: Sequence[BoardProfile]) -> list[str]:
