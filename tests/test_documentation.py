@@ -50,7 +50,15 @@ ONLY_READ = {
 }
 # What a placeholder stands for where a command is only parsed.
 PLACEHOLDERS = {
-    **{"T": "rpi4", "C": "he", "M": "two-stage-dp", "R": "0.5", "E": "0.5", "DEVICE": "host"},
+    **{
+        "T": "rpi4",
+        "C": "he",
+        "M": "two-stage-dp",
+        "R": "0.5",
+        "E": "0.5",
+        "DEVICE": "host",
+        "BOARDS": "boards.toml",
+    },
     **dict.fromkeys(("S", "B", "P", "N", "K", "MS", "DB"), "2"),
 }
 

@@ -847,18 +847,27 @@ _ON = typer.Option(
     "--on",
     metavar="DEVICE",
     help=r"host, ssh://user@host\[:port] (the path of its Python may follow), adb:SERIAL, or "
-    "cuda. profile measures several side by side.",
+    "cuda. bench: host by default; profile measures several side by side.",
     rich_help_panel=MEASURING,
     autocompletion=devices,
 )
 OnOption = Annotated[str, _ON]
-DevicesOption = Annotated[list[str], _ON]
+OptionalOnOption = Annotated[str | None, _ON]
+DevicesOption = Annotated[list[str] | None, _ON]
+FleetOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A TOML file of boards, measured side by side, in place of --on (docs/devices.md).",
+        rich_help_panel=MEASURING,
+    ),
+]
 NewTargetOption = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--target",
         metavar="NAME",
-        help="Name of the table to make; once, or once for every --on.",
+        help="Name of the table to make; once, or once for every --on; a fleet's file says it.",
         rich_help_panel=OUTPUT,
     ),
 ]

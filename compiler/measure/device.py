@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +19,7 @@ from shrinkc.compiler.formats.registry import FORMATS, read_model
 from shrinkc.compiler.measure.bench import TURN, Timing
 from shrinkc.compiler.support.text import shown, visible
 from shrinkc.compiler.verify.files import FP32_TOLERANCE
-from shrinkc.errors import DeviceError, InputError
+from shrinkc.errors import DeviceError, InputError, VerificationError
 
 STEPS = 1.001  # of int8: one, and rounding
 WARMUP, LEAST_RUNS, MAX_SECONDS = 5, 5, 30.0
@@ -45,6 +47,15 @@ class FileBench:
     idle_memory_bytes: int | None
     agreement: Agreement | None
 
+    def require_equal(self, device: str) -> None:
+        """Raises VerificationError where the device computes something else."""
+        if self.agreement is not None and not self.agreement.equal:
+            raise VerificationError(
+                f"{self.file}: outputs on {device} differ from those here by "
+                f"{self.agreement.largest:.2g} {self.agreement.unit}; the times are of another "
+                "function"
+            )
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -67,18 +78,55 @@ class Bench:
         return f"Bench({times}{ratio})"
 
 
-def bench_files(device: Device, paths: Sequence[Path], setup: Setup, runs: int) -> Bench:
-    """One file, or two of any runtimes, in turns A A A B B B A A A.
+class Here:
+    """What this machine knows of files, for devices that are timed side by side: each is read, and
+    run on the same inputs, once for all of them."""
+
+    def __init__(self) -> None:
+        self._reading, self._running = threading.Lock(), threading.Lock()
+        self._read: dict[Path, tuple[Format, bytes]] = {}
+        self._ran: dict[tuple[str, str], Ran] = {}
+
+    def read(self, path: Path) -> tuple[Format, bytes]:
+        """Raises LoadError for what is no model file."""
+        with self._reading:
+            if path not in self._read:
+                self._read[path] = read_model(path)
+            return self._read[path]
+
+    def run(self, model: Model, setup: Setup, inputs: Sequence[Array]) -> Ran:
+        """Raises DeviceError when it cannot be run here."""
+        name = model.name, _digest(inputs)
+        with self._running:  # one at a time: this machine may be timing, too
+            if name not in self._ran:
+                self._ran[name] = _run(Host(), model, setup, inputs)
+            return self._ran[name]
+
+
+def _digest(arrays: Sequence[Array]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def bench_files(
+    device: Device, paths: Sequence[Path], setup: Setup, runs: int, here: Here | None = None
+) -> Bench:
+    """One file, or two of any runtimes, in turns A A A B B B A A A. Devices side by side share
+    `here`.
 
     Raises LoadError for what is no model file, DeviceError when the device cannot run it.
     """
-    opened = [_model(device, path) for path in paths]
+    here = here or Here()
+    opened = [_model(device, path, here) for path in paths]
     models = [model for _, model in opened]
     if len(models) == 2 and models[0].name == models[1].name:
         models[1] = replace(models[1], name=f"{models[1].name}, again")
     ran = [_run(device, model, setup) for model in models]
     agreements = [
-        _agreement(device, model, form, result, setup)
+        _agreement(device, model, form, result, setup, here)
         for model, (form, _), result in zip(models, opened, ran, strict=True)
     ]
     turn = TURN if len(models) > 1 else 1
@@ -93,8 +141,8 @@ def bench_files(device: Device, paths: Sequence[Path], setup: Setup, runs: int) 
     return Bench(tuple(files), _ratio(times))
 
 
-def _model(device: Device, path: Path) -> tuple[Format, Model]:
-    form, data = read_model(path)
+def _model(device: Device, path: Path, here: Here) -> tuple[Format, Model]:
+    form, data = here.read(path)
     runtime = _runtime(device, form)
     if runtime is None:
         suffixes = " and ".join(one.suffix for one in FORMATS if _runtime(device, one))
@@ -138,15 +186,14 @@ def _ratio(times: Sequence[Timing]) -> Ratio | None:
 
 
 def _agreement(
-    device: Device, model: Model, form: Format, there: Ran, setup: Setup
+    device: Device, model: Model, form: Format, there: Ran, setup: Setup, here: Here
 ) -> Agreement | None:
     if there.outputs is None or isinstance(device, Host):
         return None
-    host = Host()
-    same = Model(model.name, model.data, runtime=_runtime(host, form))
-    here = _run(host, same, setup, there.inputs)
-    assert here.outputs is not None
-    return compared(there.outputs, here.outputs, form.output_steps(model.data))
+    same = Model(model.name, model.data, runtime=_runtime(Host(), form))
+    outputs = here.run(same, setup, there.inputs).outputs
+    assert outputs is not None
+    return compared(there.outputs, outputs, form.output_steps(model.data))
 
 
 def compared(

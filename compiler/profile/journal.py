@@ -6,9 +6,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +26,7 @@ from shrinkc.latency_tables.key import OpKey
 
 SCHEMA = 2
 READ_CONDITIONS = {"frequency_mhz": "MHz", "temperature_c": "°C"}
+FORCED_S = 5.0
 CRASHES = 2  # of the device at the same operator, after which it is left out
 
 
@@ -39,13 +42,18 @@ class Entry:
 
 @dataclass
 class Journal:
-    """Entries so far and conditions seen; `add` puts more on disk before it returns."""
+    """Entries so far and conditions seen. What `add` returns from is kept if the process is killed,
+    and what is older than FORCED_S at the next `force` if the machine is."""
 
     path: Path
     _descriptor: int
     _of: str  # which profile's lines these are: of what its header says
     entries: list[Entry] = field(default_factory=list[Entry])
     conditions: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    _samples: dict[OpKey, list[Sample]] = field(default_factory=dict[OpKey, list[Sample]])
+    _sorted: int = 0  # entries that `_samples` has
+    _whole: bool = False  # the last line, since this process wrote it
+    _forced: float = field(default_factory=time.monotonic)  # onto the disk
 
     def add(self, entries: Sequence[Entry], conditions: Mapping[str, Any] | None = None) -> None:
         """Raises InputError when it cannot be written."""
@@ -56,11 +64,26 @@ class Journal:
         self.conditions += [conditions] if conditions else []
 
     def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        whole, self._whole = self._whole, False
         try:
-            append_lines(self._descriptor, [finite(line) for line in lines])
+            try:
+                append_lines(self._descriptor, lines, whole)
+            except ValueError:  # numbers that JSON lacks; nothing was written
+                append_lines(self._descriptor, [finite(line) for line in lines], whole)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written: {error.strerror}") from error
+        self._whole = True
+
+    def force(self) -> None:
+        """Onto the disk, where it outlives the machine. Not after every handful of operators:
+        a hundred devices would wait for the disk. Raises InputError as `add`."""
+        if time.monotonic() - self._forced < FORCED_S:
+            return
+        try:
             os.fsync(self._descriptor)
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written: {error.strerror}") from error
+        self._forced = time.monotonic()
 
     def _read(self, header: Mapping[str, Any]) -> None:
         """What is there of this profile. A damaged line is measured again."""
@@ -79,11 +102,12 @@ class Journal:
             self._write([{"header": dict(header)}])
 
     def samples(self) -> dict[OpKey, list[Sample]]:
-        found: dict[OpKey, list[Sample]] = {}
-        for entry in self.entries:
+        """Those of every operator, in the order in which they were measured."""
+        for entry in self.entries[self._sorted :]:
             if entry.sample is not None:
-                found.setdefault(entry.key, []).append(entry.sample)
-        return found
+                self._samples.setdefault(entry.key, []).append(entry.sample)
+        self._sorted = len(self.entries)
+        return self._samples
 
     def failures(self) -> dict[OpKey, str]:
         """Operators without a file, those that the runtime refused and those that broke it."""
@@ -142,13 +166,23 @@ def _require_same(found: Any, header: Mapping[str, Any], path: Path) -> None:
             before = one_line(str(there.get(name)), 60)
             raise InputError(
                 f"{path}: an unfinished run with {name} {before}, now {value}; "
-                "delete it to start again, or choose another `target`"
+                "delete it to start again, or choose another target"
             )
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:
-    outcome = {"failure": entry.failure, "crash": entry.crash}
-    return {"key": asdict(entry.key), **(asdict(entry.sample) if entry.sample else outcome)}
+    key, sample = _key_json(entry.key), entry.sample
+    if sample is None:
+        return {"key": key, "failure": entry.failure, "crash": entry.crash}
+    return {"key": key, **{name: getattr(sample, name) for name in _SAMPLE}}
+
+
+_SAMPLE = tuple(one.name for one in fields(Sample))
+
+
+@lru_cache(maxsize=1 << 12)  # written in every pass, by every device
+def _key_json(key: OpKey) -> dict[str, Any]:
+    return asdict(key)
 
 
 def _are_conditions(line: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """Measure the operators of a latency table on a device.
 
 Every operator is measured in several passes over the whole set, each time beside others: what the
-machine does for a while (a slow clock, a neighbour) meets all of them alike. `measure_group` is the
+machine does for a while (a slow clock, a neighbour) meets all of them alike. `_prepared` is the
 method: which files run side by side, and what is an operator's own share of the times.
 """
 
@@ -10,15 +10,16 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from statistics import median
 
 from shrinkc.compiler.devices.jobs import REFERENCE, Failed, Measured, Method, Model, Session, Setup
-from shrinkc.compiler.devices.samples import Sample, noisy, settle, usual_us
+from shrinkc.compiler.devices.samples import Sample, noisy, settle_all, usual_us
 from shrinkc.compiler.profile.journal import Entry, Journal
-from shrinkc.compiler.profile.op_files import NoFileError, op_file, tiny_file
+from shrinkc.compiler.profile.op_files import NoFileError, OpFile, OpFiles, op_file, tiny_file
 from shrinkc.compiler.profile.op_sets import NETWORK_BYTES
 from shrinkc.compiler.profile.pace import Pace
 from shrinkc.errors import DeviceLostError
@@ -38,27 +39,38 @@ REFERENCE_KEY = OpKey("conv2d", 40, 40, (3, 3), in_size=(28, 28), out_size=(28, 
 @dataclass(frozen=True)
 class Plan:
     """What to measure. `budget_s` ends the run early, once each operator was measured or the time
-    is up, whichever comes first for what is left."""
+    is up, whichever comes first for what is left.
+
+    Plans of devices that are measured side by side share `files`, and `turn`, which a device's
+    thread holds while it computes. When all wake up at once, one after the other is soon waiting
+    for its device again, and from then on they wake up one after the other: without turns all
+    would be slow together, again and again.
+    """
 
     keys: tuple[OpKey, ...]
     setup: Setup
     budget_s: float = 600.0
     passes: int = PASSES
     seed: int = 0
+    files: OpFiles = field(default_factory=OpFiles, compare=False, repr=False)
+    turn: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What is known now. `missing` were not reached in the budget; `failed` have their reasons.
-    `throttled` says how the device got hot; empty where it did not."""
+    `throttled` says how the device got hot; empty where it did not. All of it is of the speed at
+    which the reference takes `reference_us`."""
 
     measured: dict[OpKey, Measurement]
     failed: dict[OpKey, str]
     missing: tuple[OpKey, ...]
     noisy: tuple[OpKey, ...]
+    reference_us: float | None = None
     throttled: str = ""
 
 
+@lru_cache(maxsize=1 << 12)  # asked for several times in every pass, by every device
 def described(key: OpKey) -> str:
     """All of a key in a few words: "conv2d 32→64 3×3/2 56×56→28×28 relu fp32"."""
     text = f"{key.op} {key.in_channels}→{key.out_channels}"
@@ -92,21 +104,35 @@ def profile(
     Raises DeviceError; what was measured is in the journal by then.
     """
     pace, keys = Pace(time.monotonic() + plan.budget_s, stop), plan.keys
-    for number in range(plan.passes):
-        _one_pass(session, plan, journal, keys, number, pace, done)
-    again = tuple(_noisy(_settled(journal)))
-    if again and not stop.is_set():
-        counts = {key: len(samples) for key, samples in journal.samples().items()}
-        if all(counts[key] <= plan.passes for key in again):
-            _one_pass(session, plan, journal, again, plan.passes, pace, lambda: None)
-    return replace(outcome(plan, journal), throttled=str(pace))
+    with plan.turn:
+        for number in range(plan.passes):
+            _one_pass(session, plan, journal, keys, number, pace, done)
+        found = outcome(plan, journal)
+        if found.noisy and not stop.is_set():
+            counts = {key: len(samples) for key, samples in journal.samples().items()}
+            if all(counts[key] <= plan.passes for key in found.noisy):
+                _one_pass(session, plan, journal, found.noisy, plan.passes, pace, lambda: None)
+                found = outcome(plan, journal)
+    return replace(found, throttled=str(pace))
+
+
+@contextmanager
+def _waiting(turn: threading.Lock) -> Generator[None]:
+    """The turn is another device's meanwhile."""
+    turn.release()
+    try:
+        yield
+    finally:
+        turn.acquire()
 
 
 def outcome(plan: Plan, journal: Journal) -> Outcome:
     """What the journal says of the plan's operators."""
-    settled, failed = _settled(journal), journal.failures()
+    speed, failed = reference_us(journal), journal.failures()
+    settled = settle_all(journal.samples(), speed)
     missing = tuple(k for k in plan.keys if k not in settled and k not in failed)
-    return Outcome(settled, failed, missing, tuple(_noisy(settled)))
+    spread = tuple(key for key, measurement in settled.items() if noisy(measurement))
+    return Outcome(settled, failed, missing, spread, speed)
 
 
 def _one_pass(
@@ -129,46 +155,63 @@ def _one_pass(
         if pace.over:
             return
         share = pace.remaining_s / (len(groups) - index) / max(plan.passes - number, 1)
-        timed = partial(measure_group, session, plan.setup, group, share)
+        models, entries = _prepared(plan, group)
+        timed = partial(_answers, session, models, _method(plan, group, share))
         try:
-            entries = pace.settled(timed, lambda: session.conditions)
+            with _waiting(plan.turn):
+                journal.force()
+                found = pace.settled(timed, lambda: session.conditions)
         except DeviceLostError as lost:
             at = [key for key in group if lost.model in (described(key), _base(described(key)))]
             crashed = at if lost.crashed else []
             journal.add([Entry(key, failure=str(lost), crash=True) for key in crashed])
             raise
+        entries += [_entry(key, found) for key in group if _name(key) in found]
         journal.add(entries, session.conditions)
         for _ in entries:
             done()
 
 
-def measure_group(
-    session: Session, setup: Setup, group: Sequence[OpKey], seconds: float
-) -> list[Entry]:
-    """The method. The group's files run side by side, interleaved. An operator's own is
+def _answers(
+    session: Session, models: Sequence[Model], method: Method
+) -> dict[str, Measured | Failed]:
+    return {answer.model: answer for answer in session.measure(models, method)}
 
-    * with TFLite: the time of a file of it alone, less that of a network of next to nothing;
+
+def _method(plan: Plan, group: Sequence[OpKey], seconds: float) -> Method:
+    if group[0].op == NETWORK:
+        return Method(2, ROUNDS, seconds, NETWORK_BYTES, undisturbed=True)
+    ballast = max(NETWORK_BYTES - sum(map(footprint, group)), 0)
+    return Method(2, ROUNDS, seconds, ballast, plan.setup.tells_kernels, undisturbed=True)
+
+
+def _prepared(plan: Plan, group: Sequence[OpKey]) -> tuple[list[Model], list[Entry]]:
+    """The method: models of these operators and what goes beside them, which run side by side,
+    interleaved; entries of those without a model. An operator's own is
+
+    * with TFLite: the time of a file of it alone, less that of a network of next to nothing, which
+      by itself is what an inference costs besides its operators;
     * with ONNX Runtime: what its profile says of the kernels, so that changes of layout at the
       file's boundary do not count, less what being asked costs each kernel (a kernel of next to
       nothing tells); of an operator that it computes inside the convolution in front, or changes
       the layout for, the difference that it makes between two convolutions;
     * on a GPU: its share of a graph of many copies.
     """
+    setup = plan.setup
     if group[0].op == NETWORK:
-        return _network(session, setup, group[0], seconds)
-    models, entries = [reference_model(setup, group[0].precision)], list[Entry]()
+        return [_tiny(setup, group[0].precision)], []
+    reference, entries = _reference_key(group[0].precision), list[Entry]()
+    wanted = () if setup.runtime == "pytorch" else (reference, *group)
+    files = plan.files.get(wanted, setup.runtime)
+    models = [_named_reference(_models(reference, files))]
     if setup.runtime != "pytorch":
         models.append(_tiny(setup, group[0].precision))
     for key in group:
         try:
-            models += _models(key, setup)
+            models += _models(key, files)
         except NoFileError as error:
             entries.append(Entry(key, failure=str(error)))
-    ballast = max(NETWORK_BYTES - sum(map(footprint, group)), 0)
-    method = Method(2, ROUNDS, seconds, ballast, setup.tells_kernels, undisturbed=True)
-    found = {answer.model: answer for answer in session.measure(models, method)}
-    measured = (key for key in group if described(key) in found)
-    return [*entries, *(_entry(key, found) for key in measured)]
+    return models, entries
 
 
 def _tiny(setup: Setup, precision: str) -> Model:
@@ -178,29 +221,29 @@ def _tiny(setup: Setup, precision: str) -> Model:
     return Model(TINY, tiny_file(precision, setup.runtime), key)
 
 
-def _network(session: Session, setup: Setup, key: OpKey, seconds: float) -> list[Entry]:
-    """What an inference costs besides its operators: the time of a network of next to nothing."""
-    method = Method(2, ROUNDS, seconds, NETWORK_BYTES, undisturbed=True)
-    (answer,) = session.measure([_tiny(setup, key.precision)], method)
-    if isinstance(answer, Failed):
-        return [Entry(key, failure=answer.reason)]
-    return [Entry(key, Sample(answer.times_us))]
-
-
 def reference_model(setup: Setup, precision: str) -> Model:
     """Timed in every round beside others, to tell how fast the clock runs just then."""
-    (model,) = _models(replace(REFERENCE_KEY, precision=precision), setup)
+    key = _reference_key(precision)
+    made = {} if setup.runtime == "pytorch" else {key: op_file(key, setup.runtime)}
+    return _named_reference(_models(key, made))
+
+
+def _reference_key(precision: str) -> OpKey:
+    return replace(REFERENCE_KEY, precision=precision)
+
+
+def _named_reference(models: Iterable[Model]) -> Model:
+    (model,) = models
     return replace(model, name=REFERENCE)
 
 
-def _models(key: OpKey, setup: Setup) -> Iterator[Model]:
-    name = described(key)
-    if setup.runtime == "pytorch":
-        yield Model(name, b"", key)
-        return
-    file = op_file(key, setup.runtime)
-    yield Model(name, file.model, key)
-    if file.base is not None:
+def _models(key: OpKey, files: Mapping[OpKey, OpFile | NoFileError]) -> Iterator[Model]:
+    """Without a file where the device makes the operator itself. Raises NoFileError."""
+    name, file = described(key), files.get(key)
+    if isinstance(file, NoFileError):
+        raise file
+    yield Model(name, b"" if file is None else file.model, key)
+    if file is not None and file.base is not None:
         yield Model(_base(name), file.base)
 
 
@@ -208,12 +251,19 @@ def _base(name: str) -> str:
     return f"{name} (without it)"
 
 
-def _entry(key: OpKey, found: dict[str, Measured | Failed]) -> Entry:
+def _name(key: OpKey) -> str:
+    """Of the model that tells what it takes."""
+    return TINY if key.op == NETWORK else described(key)
+
+
+def _entry(key: OpKey, found: Mapping[str, Measured | Failed]) -> Entry:
     """What is not the operator's own: the neighbours, and what it costs to run or to ask."""
-    name = described(key)
+    name = _name(key)
     answer = found[name]
     if isinstance(answer, Failed):
         return Entry(key, failure=answer.reason)
+    if key.op == NETWORK:
+        return Entry(key, Sample(answer.times_us))
     base_us, kernels = 0.0, answer.kernels
     base = found.get(_base(name))
     if isinstance(base, Failed):
@@ -253,12 +303,3 @@ def reference_us(journal: Journal) -> float | None:
     None without one."""
     samples = journal.samples().values()
     return usual_us(t for passes in samples for sample in passes for t in sample.reference_us)
-
-
-def _settled(journal: Journal) -> dict[OpKey, Measurement]:
-    speed = reference_us(journal)
-    return {key: settle(passes, speed) for key, passes in journal.samples().items()}
-
-
-def _noisy(settled: dict[OpKey, Measurement]) -> Iterator[OpKey]:
-    return (key for key, measurement in settled.items() if noisy(measurement))

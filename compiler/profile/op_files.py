@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -45,6 +49,42 @@ def op_file(key: OpKey, runtime: str) -> OpFile:
         raise NoFileError(f"{key.op}: {one_line(error)}") from error
 
 
+class OpFiles:
+    """Operators' files for devices that are measured side by side: what many of them want at a
+    time is made once. Up to `most_bytes` are kept, those that were wanted last."""
+
+    def __init__(self, most_bytes: int = 0) -> None:
+        self._most_bytes = most_bytes
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[OpKey, str], OpFile | NoFileError] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, keys: Sequence[OpKey], runtime: str) -> dict[OpKey, OpFile | NoFileError]:
+        """What `op_file` gives for each, or why there is none. Raises InputError as it does."""
+        with self._lock:
+            found = {key: self._one(key, runtime) for key in keys}
+            while self._bytes > self._most_bytes:
+                self._bytes -= _size(self._kept.popitem(last=False)[1])
+        return found
+
+    def _one(self, key: OpKey, runtime: str) -> OpFile | NoFileError:
+        file = self._kept.get((key, runtime))
+        if file is None:
+            try:
+                file = op_file(key, runtime)
+            except NoFileError as error:
+                file = error
+            self._kept[key, runtime] = file
+            self._bytes += _size(file)
+        self._kept.move_to_end((key, runtime))
+        return file
+
+
+def _size(file: OpFile | NoFileError) -> int:
+    return 0 if isinstance(file, NoFileError) else len(file.model) + len(file.base or b"")
+
+
+@lru_cache(maxsize=8)
 def tiny_file(precision: str, runtime: str) -> bytes:
     """A network of next to nothing."""
     return _file(format_of_device(runtime), tiny(), precision)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYetError
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from shrinkc.compiler.devices.jobs import Device, Session, Setup
+from shrinkc.compiler.devices.fleet.side_by_side import side_by_side
+from shrinkc.compiler.devices.jobs import Device, Setup
 from shrinkc.compiler.profile.journal import READ_CONDITIONS, Journal, open_journal
-from shrinkc.compiler.profile.measure import REFERENCE_NOTE, Outcome, Plan, profile, reference_us
+from shrinkc.compiler.profile.measure import REFERENCE_NOTE, Outcome, Plan, profile
+from shrinkc.compiler.profile.op_files import OpFiles
 from shrinkc.compiler.profile.table_folder import alone_at, save_table
 from shrinkc.compiler.support.progress import Progress
 from shrinkc.errors import DeviceError, DeviceLostError, InputError, ShrinkcError
@@ -26,15 +28,17 @@ from shrinkc.latency_tables.table import NETWORK, LatencyTable
 from shrinkc.latency_tables.target import Target
 
 OWN = "measured on the user's own device; no licence stated"
+SHARED_BYTES = 256 << 20  # of operators' files, where several devices want the same ones
 
 
 @dataclass(frozen=True)
 class Job:
-    """One device and the table that it fills."""
+    """One device and the table that it fills; `board` is its name where several fill one."""
 
     target: str
     device: Device
     plan: Plan
+    board: str = ""
 
     @property
     def folder(self) -> Path:
@@ -42,7 +46,8 @@ class Job:
 
     @property
     def journal(self) -> Path:
-        return self.folder.with_name(f"{self.folder.name}.profile.jsonl")
+        whose = f"@{self.board}" if self.board else ""  # which no target's name can hold
+        return self.folder.with_name(f"{self.folder.name}{whose}.profile.jsonl")
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,91 +81,91 @@ def jobs(
         raise InputError(
             f"{len(targets)} `target` for {len(devices)} `on`: give one of each, or one `target`"
         )
+    files, turn = OpFiles(SHARED_BYTES if len(devices) > 1 else 0), threading.Lock()
     found: list[Job] = []
     for target, device in zip(targets, devices, strict=True):
-        runtime = setup.runtime or next(iter(device.runtimes))
-        _require(device, runtime, keys)
-        network = (OpKey(NETWORK, 1, 1, precision=p) for p in _precisions(keys))
-        plan = Plan((*network, *keys), replace(setup, runtime=runtime), budget_s)
+        plan = plan_for(device, keys, setup, budget_s)
+        plan = replace(plan, files=files, turn=turn)
         found.append(Job(str(Target.parse(target)), device, plan))
     if len({job.target for job in found}) < len(found):
         raise InputError("two `target` of the same name; each device needs a table of its own")
     return found
 
 
+def plan_for(device: Device, keys: Sequence[OpKey], setup: Setup, budget_s: float) -> Plan:
+    """Raises InputError for a runtime or precision that the device does not have."""
+    runtime = setup.runtime or next(iter(device.runtimes))
+    _require(device, runtime, keys)
+    network = (OpKey(NETWORK, 1, 1, precision=p) for p in precisions_of(keys))
+    return Plan((*network, *keys), replace(setup, runtime=runtime), budget_s)
+
+
 def _require(device: Device, runtime: str, keys: Iterable[OpKey]) -> None:
     if runtime not in device.runtimes:
         known = ", ".join(device.runtimes)
         raise InputError(f"`runtime` {runtime}: {device.name} has {known}")
-    for precision in _precisions(keys):
+    for precision in precisions_of(keys):
         if precision not in device.runtimes[runtime]:
             known = ", ".join(device.runtimes[runtime])
             raise InputError(f"`precision` {precision}: {runtime} on {device.name} has {known}")
 
 
-def _precisions(keys: Iterable[OpKey]) -> tuple[str, ...]:
+def precisions_of(keys: Iterable[OpKey]) -> tuple[str, ...]:
     used = {key.precision for key in keys}
     return tuple(p for p in PRECISIONS if p in used)
 
 
 def run(all_jobs: Sequence[Job], progress: Progress) -> list[Result | ShrinkcError]:
     """Every device side by side; one that fails does not stop the others. What was measured is
-    kept whatever happens, Ctrl-C (KeyboardInterrupt) included."""
+    kept whatever happens, Ctrl-C (KeyboardInterrupt) included: each device ends after the handful
+    of operators that it is at."""
     stop = threading.Event()
-    with ThreadPoolExecutor(len(all_jobs), "device") as pool:
-        futures = [pool.submit(_guarded, job, progress, stop) for job in all_jobs]
-        try:
-            return [_patient(future) for future in futures]
-        except BaseException:
-            stop.set()  # the threads end after the handful of operators that they are at
-            raise
-
-
-def _patient(future: Future[Result | ShrinkcError]) -> Result | ShrinkcError:
-    """The result; Ctrl-C gets through meanwhile, on Windows too."""
-    while True:
-        try:
-            return future.result(timeout=1)
-        except NotYetError:
-            continue
+    return side_by_side(all_jobs, lambda job: _guarded(job, progress, stop), stop)
 
 
 def _guarded(job: Job, progress: Progress, stop: threading.Event) -> Result | ShrinkcError:
     try:
         return _run(job, progress, stop)
     except DeviceLostError as lost:
-        text = f"{lost}; what was measured is kept, and the same command goes on"
-        return DeviceLostError(text, lost.model, lost.crashed)
+        return kept(lost)
     except ShrinkcError as error:
         return error
+
+
+def kept(lost: DeviceLostError) -> DeviceLostError:
+    text = f"{lost}; what was measured is kept, and the same command goes on"
+    return DeviceLostError(text, lost.model, lost.crashed)
 
 
 def _run(job: Job, progress: Progress, stop: threading.Event) -> Result:
     started, plan = time.monotonic(), job.plan
     with alone_at(job.folder), job.device.open(plan.setup) as session:
         earlier = _earlier(job, session.environment)
-        header = _header(job, session.environment)
-        with open_journal(job.journal, header) as journal:
-            if not journal.conditions:
-                journal.add((), session.environment)
+        with job_journal(job, session.environment) as journal:
             total = len(plan.keys) * plan.passes
             with progress.task(f"{job.target}: {len(plan.keys)} operators", total) as done:
                 outcome = profile(session, plan, journal, done, stop)
-            table = _table(job, session, outcome, journal, earlier)
+            table = _table(job, session.environment, outcome, journal, earlier)
         save_table(table, job.folder)
         if not outcome.missing and not stop.is_set():
             job.journal.unlink(missing_ok=True)
     return Result(job, table, outcome, time.monotonic() - started)
 
 
-def _header(job: Job, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be the same for a run to go on from an earlier one."""
+@contextmanager
+def job_journal(job: Job, environment: Mapping[str, Any]) -> Generator[Journal]:
+    """What this device has measured. Raises InputError where that was another device, runtime or
+    number of threads."""
     names = ("device", "cpu", "runtime", "runtime_version")
-    return {
+    header = {
         "on": job.device.name,
         **{name: environment[name] for name in names if name in environment},
         "threads": job.plan.setup.threads,
     }
+    with open_journal(job.journal, header) as journal:
+        if not journal.conditions:
+            journal.add((), environment)
+        yield journal
 
 
 def _earlier(job: Job, environment: Mapping[str, Any]) -> LatencyTable | None:
@@ -169,37 +174,48 @@ def _earlier(job: Job, environment: Mapping[str, Any]) -> LatencyTable | None:
     if not job.folder.joinpath("meta.toml").is_file():
         return None
     table = read_table(job.folder, job.target)
-    new = _meta(job, environment, (), "")
-    for name in ("kind", "device", "runtime", "runtime_version", "threads"):
-        if getattr(table.meta, name) != getattr(new, name):
-            raise InputError(
-                f"{job.folder}: has a table with {name} {getattr(table.meta, name)}, and this is "
-                f"{getattr(new, name)}",
-                "choose another `target`, or remove that folder",
-            )
+    require_same(job.folder, table.meta, described_by(job, environment, (), ""))
     return table
+
+
+SAME = ("kind", "device", "runtime", "runtime_version", "threads")  # in all that a table holds
+
+
+def require_same(
+    folder: Path, there: TableMeta, new: TableMeta, names: Sequence[str] = SAME
+) -> None:
+    """Raises InputError where the table in a folder is of something else."""
+    for name in names:
+        if getattr(there, name) != getattr(new, name):
+            raise InputError(
+                f"{folder}: has a table with {name} {getattr(there, name)}, and this is "
+                f"{getattr(new, name)}",
+                "choose another target, or remove that folder",
+            )
 
 
 def _table(
     job: Job,
-    session: Session,
+    environment: Mapping[str, Any],
     outcome: Outcome,
     journal: Journal,
     earlier: LatencyTable | None,
 ) -> LatencyTable:
     measured = dict(earlier.measured) if earlier else {}
-    measured.update({key: m for key, m in outcome.measured.items() if key in set(job.plan.keys)})
+    wanted = set(job.plan.keys)
+    measured.update({key: m for key, m in outcome.measured.items() if key in wanted})
     if not measured:
         reason = next(iter(outcome.failed.values()), "the time was up")
         raise DeviceError(f"{job.target}: nothing was measured: {reason}")
-    note = _note(journal, outcome.throttled)
-    meta = _meta(job, session.environment, _precisions(measured), note)
+    note = note_of(journal.conditions, [outcome])
+    meta = described_by(job, environment, precisions_of(measured), note)
     return LatencyTable(job.target, meta, measured)
 
 
-def _meta(
+def described_by(
     job: Job, environment: Mapping[str, Any], precisions: tuple[str, ...], note: str
 ) -> TableMeta:
+    """A table of what this device measures."""
     cpu, system = environment["cpu"], environment.get("system", "unknown")
     return TableMeta(
         kind="measured",
@@ -219,17 +235,15 @@ def _meta(
     )
 
 
-def _note(journal: Journal, throttled: str) -> str:
+def note_of(conditions: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]) -> str:
     """Conditions over the whole run, those that the system shows."""
     parts: list[str] = []
     for name, unit in READ_CONDITIONS.items():
-        seen = [c[name] for c in journal.conditions if c.get(name) is not None]
-        if seen:
-            parts.append(f"{min(seen):.0f}–{max(seen):.0f} {unit}")
-    speed = reference_us(journal)
-    parts += [f"{REFERENCE_NOTE} {speed:.1f} µs"] if speed else []
-    parts += [throttled] if throttled else []
-    return "; ".join(parts)
+        values = [one[name] for one in conditions if one.get(name) is not None]
+        parts += [f"{min(values):.0f}–{max(values):.0f} {unit}"] if values else []
+    speeds = [one.reference_us for one in outcomes if one.reference_us]
+    parts += [f"{REFERENCE_NOTE} {median(speeds):.1f} µs"] if speeds else []
+    return "; ".join([*parts, *(one.throttled for one in outcomes if one.throttled)])
 
 
 def reasons(failed: Mapping[OpKey, str]) -> list[tuple[str, int]]:

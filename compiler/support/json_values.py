@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isfinite
 from typing import Any
 
 from shrinkc.compiler.support.text import UNSEEN
@@ -16,8 +17,8 @@ def json_text(value: Any) -> str:
 
 def finite(value: Any) -> Any:
     """The same with null for numbers that are infinite or none, and lists for tuples."""
-    if isinstance(value, float) and not (abs(value) < float("inf")):
-        return None
+    if isinstance(value, float):
+        return value if isfinite(value) else None
     if isinstance(value, dict):
         return {k: finite(v) for k, v in value.items()}  # pyright: ignore
     if isinstance(value, (list, tuple)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from shrinkc.compiler.cli.options import (
     BenchmarkModelOption,
     BudgetMinutesOption,
     DevicesOption,
+    FleetOption,
     InputOption,
     MeasuredPrecisionOption,
     NewTargetOption,
@@ -26,6 +27,10 @@ from shrinkc.compiler.cli.options import (
 from shrinkc.compiler.cli.output import as_json, current, print_json, progress
 from shrinkc.errors import ShrinkcError
 
+if TYPE_CHECKING:
+    from shrinkc.compiler.profile.fleet.run import FleetProfile
+    from shrinkc.compiler.profile.run import Result
+
 
 @app.command(cls=Command)
 def profile(
@@ -37,8 +42,9 @@ def profile(
         ),
     ] = None,
     *,
-    target: NewTargetOption,
-    on: DevicesOption,
+    target: NewTargetOption = None,
+    on: DevicesOption = None,
+    fleet: FleetOption = None,
     inputs: InputOption = None,
     widths: WidthsOption = 8,
     precision: MeasuredPrecisionOption = None,
@@ -50,18 +56,20 @@ def profile(
     arch: ArchOption = None,
     trust: TrustOption = False,
 ) -> None:
-    """Measure a latency table on a device. Killed or cut off, the same command goes on."""
+    """Measure a latency table on a device, or one for each kind of a fleet's boards. Killed or cut
+    off, the same command goes on."""
     from shrinkc.compiler.api.profile import profile as profiled
     from shrinkc.compiler.api.steps.network import ModelFile
     from shrinkc.compiler.cli.inputs import shapes_of
-    from shrinkc.compiler.cli.show import devices as show
-    from shrinkc.compiler.profile.run import Result
+    from shrinkc.compiler.profile.fleet.run import FleetProfile
 
+    call: Any = profiled  # of which the overloads tell apart what the user alone knows
     try:
-        results = profiled(
+        results: FleetProfile | tuple[Result | ShrinkcError, ...] = call(
             *(ModelFile(model, arch, trust) for model in models or ()),
             target=target,
             on=on,
+            fleet=fleet,
             inputs=shapes_of(inputs),
             widths=widths,
             precision=precision or "fp32",
@@ -74,13 +82,33 @@ def profile(
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; run the same command again to go on") from None
-    done = [result for result in results if isinstance(result, Result)]
+    if isinstance(results, FleetProfile):
+        _tell_fleet(results)
+    else:
+        _tell(results)
+
+
+def _tell_fleet(found: FleetProfile) -> None:
+    from shrinkc.compiler.cli.show.devices import fleet as show
+
+    if as_json():
+        print_json(show.profile_json(found))
+    else:
+        show.profile(found)
+    show.require_all(len(found.boards), found.errors)
+
+
+def _tell(results: Sequence[Result | ShrinkcError]) -> None:
+    from shrinkc.compiler.cli.show.devices import one as show
+
+    failed = [result for result in results if isinstance(result, ShrinkcError)]
+    done = [result for result in results if not isinstance(result, ShrinkcError)]
     if as_json():
         print_json({"tables": [show.profile_json(result) for result in done]})
     else:
         for result in done:
             show.profile(result)
-    _raise_first([result for result in results if not isinstance(result, Result)])
+    _raise_first(failed)
 
 
 def _raise_first(errors: Sequence[ShrinkcError]) -> None:

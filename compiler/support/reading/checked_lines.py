@@ -34,11 +34,11 @@ def read_lines(path: Path) -> Iterator[Any]:
             continue
 
 
-def append_lines(descriptor: int, values: Iterable[Any]) -> None:
-    """Onto a file that is open for appending and reading, in one write. Raises OSError, ValueError
-    for what JSON cannot hold."""
+def append_lines(descriptor: int, values: Iterable[Any], whole: bool = False) -> None:
+    """Onto a file that is open for appending and reading, in one write; `whole` where its last line
+    is known to be. Raises OSError, ValueError for what JSON cannot hold."""
     data = b"".join(map(_line, values))
-    size = os.fstat(descriptor).st_size
+    size = 0 if whole else os.fstat(descriptor).st_size
     if size and os.pread(descriptor, 1, size - 1) != b"\n":
         data = b"\n" + data
     while data:

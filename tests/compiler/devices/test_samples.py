@@ -1,14 +1,19 @@
 """Outliers, drift and what is taken off, on numbers that can be checked by hand."""
 
+from random import Random
+from statistics import median
+
 import pytest
 
 from shrinkc.compiler.devices.samples import (
+    DISTURBED,
     LEAST_ROUNDS,
     LEAST_US,
     Sample,
     iqr,
     noisy,
     settle,
+    settle_all,
     usual_us,
     without_outliers,
 )
@@ -80,3 +85,50 @@ def test_the_usual_speed_is_that_of_the_quiet_machine() -> None:
     assert usual_us([100.0] * 40 + [150.0] * 60) == 100.0
     assert usual_us([]) is None
     assert usual_us([7.0]) == 7.0
+
+
+def test_a_reference_that_took_no_time_tells_nothing() -> None:
+    times = (10.0, 11.0, 12.0, 11.0, 10.0)
+    for reference in ((0.0,) * 5, (20.0, 0.0, 0.0, 0.0, 0.0)):
+        for usual in (0.0, 20.0):
+            found = settle([Sample(times, 0.0, reference)], usual)
+            assert (found.median_us, found.runs) == (11.0, 5)
+
+
+def plainly_settled(samples: list[Sample], reference_us: float | None) -> Measurement:
+    """What `settle_all` says of one operator, as its words have it."""
+    timed: list[tuple[float, float]] = []
+    for one in samples:
+        smooth = [
+            median(one.reference_us[max(i - 2, 0) : i + 3]) for i in range(len(one.reference_us))
+        ]
+        speeds = [1.0] * len(one.times_us)
+        if reference_us is not None and smooth:
+            speeds = [speed / reference_us for speed in smooth]
+        own = [max(time - one.base_us, 0.0) for time in one.times_us]
+        timed += [(time / speed, speed) for time, speed in zip(own, speeds, strict=True)]
+    quiet = [time for time, speed in timed if speed <= DISTURBED]
+    if len(quiet) < LEAST_ROUNDS:
+        quiet = [time for time, _ in sorted(timed, key=lambda pair: pair[1])[:LEAST_ROUNDS]]
+    kept = without_outliers(quiet)
+    return Measurement(max(median(kept), LEAST_US), iqr(kept), len(kept))
+
+
+@pytest.mark.parametrize("reference_us", [None, 10.0, 20.0])
+def test_all_at_once_are_settled_as_each_alone(reference_us: float | None) -> None:
+    dice, samples = Random(0), dict[int, list[Sample]]()
+    for key in range(400):
+        samples[key] = []
+        for _ in range(dice.randint(1, 4)):
+            rounds = dice.randint(1, 22)
+            times = tuple(dice.lognormvariate(3, 0.5) for _ in range(rounds))
+            speeds = tuple(dice.choice([20, 30]) * dice.uniform(0.9, 1.2) for _ in range(rounds))
+            with_reference = speeds if dice.random() < 0.7 else ()
+            samples[key].append(Sample(times, dice.choice([0.0, 30.0]), with_reference))
+    found = settle_all(samples, reference_us)
+    assert list(found) == list(samples)
+    for key, passes in samples.items():
+        plain = plainly_settled(passes, reference_us)
+        assert found[key].median_us == pytest.approx(plain.median_us)
+        assert found[key].iqr_us == pytest.approx(plain.iqr_us, abs=1e-9)
+        assert found[key].runs == plain.runs

@@ -26,7 +26,7 @@ MODULES = {
     "tables": ("table",),
     "images": ("image", "tar", "folder", "labels", "arrays", "cache"),
     "journals": ("journal", "profile_journal"),
-    "devices": ("board", "tool", "on"),
+    "devices": ("board", "tool", "on", "fleet"),
 }
 NAMES = tuple(name for names in MODULES.values() for name in names)
 PLANTED = (

@@ -14,6 +14,7 @@ import mutate
 from reader import Files, Reader
 
 from shrinkc.compiler.devices.benchmark_model import inference_us
+from shrinkc.compiler.devices.fleet.file import read_fleet
 from shrinkc.compiler.devices.jobs import Method, Model, Setup
 from shrinkc.compiler.devices.link import Link, LinkEndedError, last_words, next_answer
 from shrinkc.compiler.devices.parse import parse_device
@@ -139,7 +140,39 @@ def _parse(folder: Path) -> None:
     assert not host.startswith("-"), f"{host} is an option"
 
 
+_FLEET = """[[boards]]
+name = "lab-1"
+address = "ssh://pi@lab-1:22/bin/python"
+kind = "pi4"
+target = "pi4-lab"
+threads = 4
+
+[[boards]]
+name = "phone"
+address = "adb:8A1X0QZ"
+kind = "pixel"
+runtime = "tflite"
+benchmark_model = "/data/tool"
+"""
+
+
+def _changed_fleet(rng: Random, files: Files) -> Files:
+    words = (b"[[boards]]", b"threads = 1", b'kind = "pi4"', b'"host"', b"'../x'", b"1979-05-27")
+    return {name: mutate.text(rng, data, words) for name, data in files.items()}
+
+
+def _read_boards(folder: Path) -> None:
+    """Boards of their own, whose names can stand in the name of a file."""
+    boards = read_fleet(folder / "boards.toml").boards
+    assert len({board.name.casefold() for board in boards}) == len(boards) > 0
+    for board in boards:
+        assert Path(board.name).name == board.name, board.name
+        assert board.name.isascii(), board.name
+        assert board.threads is None or board.threads > 0
+
+
 READERS = (
+    Reader("fleet", lambda: [{"boards.toml": _FLEET.encode()}], _changed_fleet, _read_boards),
     Reader("board", _talks, _changed_talk, _listen),
     Reader("tool", _printed, _changed_text, _listen_to_tool),
     Reader("on", _devices, _changed_device, _parse),

@@ -1,7 +1,8 @@
-"""What `shrinkc profile` and `shrinkc bench` show."""
+"""Of one device: what `shrinkc profile` and `shrinkc bench` show."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -46,7 +47,7 @@ def profile(result: Result) -> None:
             "run the same command again to go on"
         )
     console.print(f"{result.seconds:.0f} s; {escape(str(result.job.folder))}")
-    _warn_hidden(result)
+    warn_hidden(result.job.target, result.job.folder)
     _warn_noisy(result)
 
 
@@ -64,12 +65,13 @@ def _kind(key: OpKey) -> str:
     return f"{key.op} {key.kernel[0]}×{key.kernel[1]}" if conv else key.op
 
 
-def _warn_hidden(result: Result) -> None:
-    shipped = shipped_table(result.job.target)
+def warn_hidden(target: str, folder: Path) -> None:
+    """Where a name has meant a shipped table."""
+    shipped = shipped_table(target)
     if shipped is not None:
         warn(
-            f"{result.job.target} means this table from now on, no longer the shipped {shipped}; "
-            f"without {result.job.folder} it does again"
+            f"{target} means this table from now on, no longer the shipped {shipped}; "
+            f"without {folder} it does again"
         )
 
 
@@ -88,7 +90,7 @@ def _warn_noisy(result: Result) -> None:
 
 def profile_json(result: Result) -> dict[str, Any]:
     meta, outcome = result.table.meta, result.outcome
-    _warn_hidden(result)
+    warn_hidden(result.job.target, result.job.folder)
     _warn_noisy(result)
     return {
         "target": result.job.target,

@@ -1,0 +1,1 @@
+"""What `shrinkc profile` and `shrinkc bench` show."""

@@ -1,0 +1,1 @@
+"""Many boards profiled side by side, into one table for each kind of them."""
