@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.documents import coverage, depth, latency, peers, plans, width
+from benchmarks.documents import coverage, depth, latency, peers, plans, scale, width
 from benchmarks.documents.cells import Table
 from benchmarks.shared import results
 from shrinkc.latency_tables.store import read_table
 
-_MODULES = (coverage, depth, latency, peers, plans, width)
+_MODULES = (coverage, depth, latency, peers, plans, scale, width)
 _MARKER = re.compile(r"<!-- (?P<function>[\w.]+) of (?P<files>[^>]+?) -->\n(?P<body>(?:\|.*\n)*)")
 FUNCTIONS: dict[str, Callable[..., Table]] = {
     f"{module.__name__.rpartition('.')[2]}.{function.__name__}": function

@@ -28,10 +28,10 @@ _NETWORKS = {
     "mobilenet_v2": "MobileNetV2",
     "cifar": "CIFAR-10 network",
     "resnet56": "ResNet-56",
-    "resnet56-500": "ResNet-56, 500 images",
     "detector": "detector",
     "segmenter": "U-Net",
     "blobs": "regression",
+    "resnet56-500": "ResNet-56, 500 images",
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.data_scale import BATCH
 from benchmarks.documents.cells import Table
 from benchmarks.shared.results import Results
 
@@ -20,11 +19,6 @@ def data_sets(results: Results) -> Table:
         )
         for row in results.rows
     ]
-
-
-def images_per_second(results: Results) -> float:
-    """That one core decodes, of the slowest set."""
-    return min(row["steps"] * BATCH / row["stage_seconds"]["reading"] for row in results.rows)
 
 
 TABLES: tuple[Callable[..., Table], ...] = (data_sets,)

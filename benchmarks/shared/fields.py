@@ -110,7 +110,8 @@ FIELDS: Mapping[str, Unit | Several | Record] = {
     "peers": Several(Several(TEXT)),  # pinned requirements by tool
     "options": Several(TEXT),
     # --- accuracy
-    **dict.fromkeys(("top1", "top1_int8", "agreement"), SHARE),
+    **dict.fromkeys(("top1", "top1_int8"), SHARE),
+    "agreement": _or_none(SHARE),  # where answers are no classes there is none
     **dict.fromkeys(("original_top1", "untrained_top1", "held_out_top1"), SHARE),
     **dict.fromkeys(("drop", "promised_drop", "asked_drop"), CHANGE),
     "interval": Several(CHANGE),  # of a drop, with 95% confidence

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from document_numbers import problems, sections
 
+from benchmarks.data_scale import BATCH
 from benchmarks.documents.cells import percent, points, the_one, those, times
 from benchmarks.documents.page import unmarked_prose
 from benchmarks.documents.width import LATENCIES
@@ -104,21 +105,22 @@ def plans(read: Files) -> tuple[str, ...]:
 
 def promises(read: Files) -> tuple[str, ...]:
     rows = read("promised").rows
-    counted = ("in_time", "drop", "interval")
-    assert all(row["kept"][name] for row in rows for name in counted)
-    networks = ("mobilenet_v2", "cifar", "resnet56")
-    few, *many = (the_one(those(rows, network=n)[:1]) for n in networks)
-    images = [(row["promised"]["images"], row["delivered"]["images"]) for row in (few, *many)]
-    assert images[1] == images[2]
-    (_, judged), (promising, others) = images[0], images[1]
+    assert all(row["kept"][name] for row in rows for name in ("drop", "interval"))
+    assert all(row["kept"].get("unbeaten", True) for row in rows)
+    late = [row for row in rows if not row["kept"]["in_time"]]
+    assert {row["network"] for row in late} == {"detector"}
+    over = max(row["measured_ms"] / row["budget_ms"] - 1 for row in late)
+    few, (other,) = those(rows, network="detector"), those(rows, network="resnet56-500")
+    assert {row["promised"]["images"] for row in few} == {200}
+    assert {row["delivered"]["images"] for row in few} == {200}
     return (
         f"The table shows {len(rows)} requests",
-        f"{few['promised']['images']} unlabelled images promise, {judged} other images judge",
-        f"{thousands(promising)} labelled images promise and {thousands(others)} others judge",
-        f"All {len(rows)} files are within 5% of the budget",
-        f"the {few['budget_ms'] * few['asked_speedup']:.1f} ms that the original took",
-        f"it took {few['original_ms']:.1f} ms when these files were timed",
-        f"Its {few['promised']['images']} images promise with caution",
+        "200 labelled images promise and 200 others judge",
+        f"of which {other['promised']['images']} promise and "
+        f"{thousands(other['delivered']['images'])} labelled ones judge",
+        f"All {len(rows)} drops lie in the promised interval",
+        f"Of the files {len(rows) - len(late)} are within 3% of the budget",
+        f"up to {100 * over:.1f}% over it",
     )
 
 
@@ -296,6 +298,10 @@ def tool(read: Files) -> tuple[str, ...]:
         for tool in ("litert-torch", "torch-onnx")
     )
     small, medium, large = read("scaling").rows
+    rates = [
+        row["steps"] * BATCH / row["stage_seconds"]["reading"] for row in read("data_scale").rows
+    ]
+    low, high = (100 * round(end / 100) for end in (min(rates), max(rates)))
     return (
         f"{tflite['ratio']:.3f} against litert-torch 0.10.0 in TFLite "
         f"({tflite['ratio_min']:.3f} to {tflite['ratio_max']:.3f} over seven rounds)",
@@ -305,6 +311,7 @@ def tool(read: Files) -> tuple[str, ...]:
         f"both writers in {large['seconds']:.0f} s and {10 * round(large['peak_mb'] / 10)} MB",
         f"{small['convolutions']} convolutions take {small['seconds']:.1f} s, and "
         f"{medium['convolutions']} take {medium['seconds']:.1f} s",
+        f"some {low:,.0f} to {high:,.0f} JPEGs",
     )
 
 
@@ -374,7 +381,12 @@ STATED: Fragments = {
         "on the 10,000 test images",
         "At 2× and 3× the plan is ahead",
         "At 1.5× int8 alone suffices",
-        "lost more than 4 points",
+        "of the benchmark's 40",
+        "400 images without labels",
+        "ResNet-56 has 500 images",
+        "loses over half a point more",
+        "within half a point of it",
+        "a tenth of a millisecond",
     ),
     "Depth, without training": (
         "measured once (7 minutes)",
@@ -412,7 +424,10 @@ STATED: Fragments = {
         "ResNet-50 takes 0.23 s (0.22 to 0.26), and 0.31 s with Torch-Pruning",
         "DenseNet-121 takes 0.22 s and 1.2 s",
     ),
-    "The tool": (),
+    "The tool": (
+        "and 100 batches of 32 images",
+        "of 96×96 pixels a second",
+    ),
     "Coverage": (
         "TFLite equal at 1e-4",
         "decide what they compute (2), max-unpooling (2)",

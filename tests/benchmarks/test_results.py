@@ -41,7 +41,7 @@ def test_every_share_is_a_fraction(path: Path) -> None:
         record[name]
         for record in records(json.loads(path.read_text()))
         for name in SHARES
-        if name in record
+        if record.get(name) is not None
     ]
     assert all(0 <= share <= 1 for share in found)
 

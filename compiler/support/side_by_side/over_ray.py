@@ -7,6 +7,7 @@ many of them, and so that a cluster that grows on demand sees that there is more
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import sys
 from collections.abc import Iterable
@@ -89,9 +90,8 @@ _alike: str | None = ""  # how its versions differ; "": not asked
 
 def _run(function: bytes, data: bytes, digest: str, shared: Any, sender: _Sender) -> bytes:
     """`shared`: bytes as an array of uint8, in memory that the processes of a node share."""
-    import ray
-
-    context: Any = ray.get_runtime_context()
+    ray: Any = importlib.import_module("ray")
+    context = ray.get_runtime_context()
     if wrong := _difference(context.get_node_id(), sender):
         return pickle.dumps(Failure(wrong))
     torch.set_num_threads(max(1, int(context.get_assigned_resources().get("CPU", 1))))
