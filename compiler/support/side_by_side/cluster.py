@@ -31,8 +31,9 @@ _PROBE = """
 import sys, ray
 try:
     ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
-except Exception as error:
-    sys.exit("\\n" + " ".join(str(error).split()))
+except Exception as error:  # what it is about may stand in the last line of its cause alone
+    cause = str(error.__cause__ or "").strip().rpartition("\\n")[2].strip()
+    sys.exit("\\n" + " ".join(str(error).split()) + (f" ({cause})" if cause else ""))
 """
 
 
