@@ -38,7 +38,7 @@ def test_public_names() -> None:
     }
     types = {
         *("Classification", "Dense", "Detection", "Embedding", "Format", "Goal", "ImageFolder"),
-        *("ModelFile", "Recipe", "Regression", "Segmentation", "ShrinkcError", "Task"),
+        *("ModelFile", "Ray", "Recipe", "Regression", "Segmentation", "ShrinkcError", "Task"),
         "__version__",
     }
     assert set(shrinkc.__all__) == functions | types
