@@ -87,21 +87,22 @@ def planned_report(planned: Planned, out: Path) -> None:
     """The plan and what was compiled, as JSON or for people."""
     plan, report = planned.plan, planned.report
     if as_json():
-        notes = list(planned.notes)
-        warning = planned.warning and current().flagged(planned.warning)
-        print_json(
-            {
-                "plan": plan_json(plan),
-                **({"on": {t: asdict(one) for t, one in planned.on.items()}} if planned.on else {}),
-                "warning": warning,
-                "notes": notes,
-                "compiled": report_json(report),
-            }
-        )
+        print_json(planned_json(planned))
         return
     show_warning(planned.warning)
     show_plan(plan, planned.notes, task=report.task)
     show_report(report, out)
+
+
+def planned_json(planned: Planned) -> dict[str, Any]:
+    on = {target: asdict(times) for target, times in planned.on.items()}
+    return {
+        "plan": plan_json(planned.plan),
+        **({"on": on} if on else {}),
+        "warning": planned.warning and current().flagged(planned.warning),
+        "notes": list(planned.notes),
+        "compiled": report_json(planned.report),
+    }
 
 
 def frontier_report(points: Sequence[Planned], out: Path) -> None:
@@ -116,16 +117,12 @@ def frontier_report(points: Sequence[Planned], out: Path) -> None:
 
 def targets_report(plans: Mapping[str, Planned], out: Path) -> None:
     """A row for each target, as JSON or for people; every one has a folder in `out`."""
-    rows = [_row(planned, target) for target, planned in plans.items()]
-    warnings = [f"{t}: {p.warning}" for t, p in plans.items() if p.warning is not None]
     if as_json():
-        told = [current().flagged(one) for one in warnings]
-        full = {target: plan_json(planned.plan) for target, planned in plans.items()}
-        notes = {target: list(planned.notes) for target, planned in plans.items()}
-        print_json({"targets": rows, "plans": full, "warnings": told, "notes": notes})
+        print_json({"targets": {target: planned_json(one) for target, one in plans.items()}})
         return
-    for warning in warnings:
-        show_warning(warning)
+    for target, planned in plans.items():
+        show_warning(planned.warning and f"{target}: {planned.warning}")
+    rows = [_row(planned, target) for target, planned in plans.items()]
     _rows_table("each target, over the original in fp32 there", rows)
     _ending([f"{t}: {note}" for t, planned in plans.items() for note in planned.notes], out)
 

@@ -193,8 +193,10 @@ def test_several_targets_have_a_folder_each(
     given = (model, "--target", "rpi4,rpi5", *INPUT)
     planned = (*given, "--images", images, "--speedup", "1.03", "--precision", "fp32")
     found = run(capsys, *planned, "-o", str(out))
-    assert [row["folder"] for row in found["targets"]] == ["rpi4", "rpi5"]
-    assert all(plan["before_ms"] / plan["after_ms"] >= 1.03 for plan in found["plans"].values())
+    assert list(found["targets"]) == ["rpi4", "rpi5"]
+    plans = [one["plan"] for one in found["targets"].values()]
+    assert all(plan["before_ms"] / plan["after_ms"] >= 1.03 for plan in plans)
+    assert found["targets"]["rpi5"]["compiled"]["target"] == "rpi5"
     assert {p.name for p in out.iterdir()} == {"rpi4", "rpi5", "comparison.html"}
     assert run(capsys, *given, "-o", str(exact))["targets"].keys() == {"rpi4", "rpi5"}
     assert (exact / "rpi5" / "model.tflite").exists()
