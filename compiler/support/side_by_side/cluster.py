@@ -187,7 +187,7 @@ def _connect(ray: Any, address: str | None) -> None:
     if asked not in (None, "local") and (problem := _problem(asked)):
         raise InputError(
             f"{words} {problem}",
-            "give the HOST:PORT that 'ray start --head' printed, or local to start Ray here",
+            "give the HOST:PORT that Ray printed at its start, or local to start it here",
         )
     in_main = threading.current_thread() is threading.main_thread()
     stopping = signal.getsignal(signal.SIGTERM)

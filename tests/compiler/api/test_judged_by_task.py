@@ -125,7 +125,7 @@ def test_on_the_command_line(
         (["--task", "segmant"], "--task segmant: choose auto, classify, segment, detect"),
         (["--output-weights", "1,x"], "--output-weights 1,x: give numbers like 1,0.5"),
         (["--output-weights", "1"], "--output-weights belong to a goal"),
-        (["--loss", "own:found"], "--loss, --resolutions and --output-weights belong to a goal"),
+        (["--loss", "own:found"], "--epochs, --loss, --resolutions"),
         (["--task", "classify"], "comes with boxes as labels; classification reads classes"),
     ):
         assert main([*command, *extra, "-o", "other"]) == 2, extra

@@ -56,6 +56,24 @@ def test_channels_that_padding_made_have_no_parameters() -> None:
     assert result.graph_module(torch.zeros(1, 2, 4, 4, dtype=torch.float64))[0].shape[1] == 3
 
 
+def test_a_shuffle_behind_padding_is_reshaped() -> None:
+    class Shuffled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(2, 2, 1, groups=2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = nn.functional.pad(self.conv(x), (0, 0, 0, 0, 0, 2))
+            y = torch.cat((y, x), 1).reshape(-1, 1, 6, 4, 4)
+            return y.permute(0, 2, 1, 3, 4).reshape(-1, 6, 4, 4)
+
+    graph = captured(Shuffled(), (1, 2, 4, 4))
+    selection = Selection({"pad": np.array([True, False])})
+    result = check_sliced(graph, SliceChannels(selection, True, outputs=True))
+    assert "pad" in {change.node for change in result.changes}
+    assert result.graph_module(torch.zeros(1, 2, 4, 4, dtype=torch.float64))[0].shape[1] == 5
+
+
 @pytest.mark.parametrize("outputs", [False, True])
 @pytest.mark.parametrize(
     ("name", "whole"),
