@@ -40,8 +40,13 @@ from shrinkc.compiler.depth import trained as depth_trained
 from shrinkc.compiler.export.lower import lower
 from shrinkc.compiler.measure import speedup
 from shrinkc.compiler.model_file.file import save_model
+from shrinkc.compiler.profile.host_table import HostTable
 from shrinkc.compiler.width import prune
 from shrinkc.errors import InputError
+from shrinkc.latency_tables.key import OpKey
+from shrinkc.latency_tables.table import OpEstimate
+
+LAUNCH_MS = 1e-2  # of an operator: so small networks are merged to have fewer
 
 SHORT = Length(("tiny",), 64, 3, 1, 16, 1, 4, 1)
 HALF = AIMS[0]
@@ -247,7 +252,11 @@ def counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def speedup_of(_: speedup.Measuring, graph: fx.GraphModule) -> float:
         return whole() / macs(lower(graph))
 
+    def estimate(_: HostTable, key: OpKey) -> OpEstimate:
+        return OpEstimate(LAUNCH_MS + key.macs * 1e-7, "measured", False)
+
     monkeypatch.setattr(speedup.Measuring, "speedup", speedup_of)
+    monkeypatch.setattr(HostTable, "estimate", estimate)
 
 
 def given_epochs(patch: pytest.MonkeyPatch, epochs: int) -> None:
