@@ -11,6 +11,7 @@ from shrinkc.compiler.report.html.page import document
 from shrinkc.compiler.report.html.reading import (
     Json,
     likeness,
+    listed,
     main_file,
     metric_title,
     score,
@@ -65,7 +66,8 @@ def _speedup(report: Json) -> float | None:
 def _chart(reports: Mapping[str, Json], targets: list[str]) -> Html:
     """Of one target accuracy over milliseconds, where that is known; else a bar for each."""
     first = next(iter(reports.values()))
-    drawn = frontier_chart(first) if len(targets) == 1 else None
+    points = [point | {"chosen": False} for point in listed(first, "frontier")]  # all are written
+    drawn = frontier_chart(first | {"frontier": points}) if len(targets) == 1 else None
     if drawn is not None:
         return section("chart", "Accuracy and time", drawn)
     most = max((_speedup(one) or 0.0 for one in reports.values()), default=0.0)

@@ -11,6 +11,7 @@ def test_results_of_one_target_are_drawn_as_a_frontier() -> None:
     page = comparison_page({"2.06x-int8": rich(), "1.00x-fp32": plain()})
     assert 'href="2.06x-int8/report.html"' in page
     assert "frontier-chart" in page
+    assert "written: " not in page
     assert "2.06×" in page
 
 
