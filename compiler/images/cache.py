@@ -26,7 +26,7 @@ from torch import Tensor
 
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.files import ImageFile, ImageSet
-from shrinkc.compiler.images.preprocessing import Array, Preprocessing, read_pixels
+from shrinkc.compiler.images.preprocessing import Array, Preprocessing, as_type, read_pixels
 from shrinkc.compiler.images.streaming.streamed import streamed
 from shrinkc.compiler.support.disk.lock import LOCK, locked
 from shrinkc.compiler.support.progress import Progress, Silent
@@ -140,7 +140,7 @@ def _readable(
             done()
             if not isinstance(result, ImageError):
                 dtype = dtype or result.dtype
-                result = _as_type(result, dtype)
+                result = as_type(result, dtype)
             if isinstance(result, ImageError):
                 skipped[index] = str(result)
                 _check_skipped(images, skipped, reading.max_unreadable)
@@ -189,14 +189,6 @@ def _chunks(
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-def _as_type(array: Array, dtype: Any) -> Array | ImageError:
-    if array.dtype == dtype:
-        return array
-    if dtype == np.uint8:
-        return ImageError("an array of floats among images of bytes")
-    return array.astype(np.float32) / np.float32(255)
 
 
 # --- files ---------------------------------------------------------------------------------------

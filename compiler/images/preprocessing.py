@@ -277,6 +277,15 @@ def read_pixels(data: bytes, name: str, preprocessing: Preprocessing) -> Array:
     return pixels[:, :, ::-1] if preprocessing.bgr else pixels
 
 
+def as_type(pixels: Array, dtype: Any) -> Array | ImageError:
+    """As the other images of a set have them; an error where that would lose something."""
+    if pixels.dtype == dtype:
+        return pixels
+    if dtype == np.uint8:
+        return ImageError("an array of floats among images of bytes")
+    return pixels.astype(np.float32) / np.float32(255)
+
+
 def read_target(data: bytes, size: tuple[int, int], preprocessing: Preprocessing) -> Array:
     """An image that the network is to return for one of `size` (width, height): float32 (channels,
     height, width), grey or RGB, of 0 to 1 times `scale`. It is placed as the other one is; one that

@@ -139,17 +139,20 @@ def prepare_planning(
     Raises InputError, TableError.
     """
     planning, progress = planning or Planning(), progress or Silent()
-    original, closed = deployed(captured), planning.closed
-    sample = Sample.of(images, original, closed.images)
-    if held_out is None:
-        sample, held = sample.split()
-    else:
-        held = Sample.of(held_out, original, len(held_out))
-    folder = None if planning.folder is None else planning.folder / "plans"
+    closed, folder = planning.closed, None if planning.folder is None else planning.folder / "plans"
     larger = (whole and whole.judge), (whole and whole.original)
-    judge = Judge(original, sample, held, closed.cache, planning.threads, progress, task, larger[0])
     if beside is not None:
         original, judge = beside.original, beside.judge
+    else:
+        original = deployed(captured)
+        sample = Sample.of(images, original, closed.images)
+        if held_out is None:
+            sample, held = sample.split()
+        else:
+            held = Sample.of(held_out, original, len(held_out))
+        shared = closed.cache, planning.threads, progress, task, larger[0]
+        judge = Judge(original, sample, held, *shared)
+    sample, held = judge.sample, judge.held
     timing = FileTiming(original, judge.inputs, planning.threads, folder, progress, larger[1])
     precisions, notes = available(original, table, planning.precisions)
     for bound in bounds:

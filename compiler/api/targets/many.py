@@ -130,7 +130,7 @@ def target_names(targets: Sequence[Target], parameter: str = "targets") -> dict[
     the parameter, for none, and for one that is there twice."""
     if isinstance(targets, (str, os.PathLike)):
         raise InputError("`targets` is one target; give a list, or use shrinkc.plan")
-    given = [target_name(one) for one in listed("targets", targets, object, "targets")]
+    given = [target_name(one) for one in listed(parameter, targets, object, "targets")]
     if not given:
         raise InputError("`targets` is empty; give the name of a latency table")
     found: dict[str, str] = {}

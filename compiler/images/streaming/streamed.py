@@ -17,7 +17,7 @@ from torch import Tensor
 
 from shrinkc.compiler.images.decoded import Images
 from shrinkc.compiler.images.files import ImageFile, ImageSet, file_bytes
-from shrinkc.compiler.images.preprocessing import Array, Preprocessing, read_pixels
+from shrinkc.compiler.images.preprocessing import Array, Preprocessing, as_type, read_pixels
 from shrinkc.compiler.images.tars import Place, bytes_at, tar_places
 from shrinkc.compiler.support.text import shown
 from shrinkc.errors import DataError, ImageError
@@ -83,18 +83,14 @@ class Files:
     def _pixels(self, image: ImageFile) -> Array:
         try:
             pixels = read_pixels(self.read(image), image.name, self.preprocessing)
+            found = as_type(pixels, self.dtype)
         except ImageError as error:
+            found = error
+        if isinstance(found, ImageError):
             raise DataError(
-                f"{self.path}: '{shown(image.name)}': {error}; replace it and run again"
-            ) from error
-        if pixels.dtype == self.dtype:
-            return pixels
-        if self.dtype == np.uint8:
-            raise DataError(
-                f"{self.path}: '{shown(image.name)}' is an array of floats among images of bytes; "
-                "convert it"
-            )
-        return pixels.astype(np.float32) / np.float32(255)
+                f"{self.path}: '{shown(image.name)}': {found}; replace it and run again"
+            ) from found
+        return found
 
 
 def streamed(images: ImageSet, preprocessing: Preprocessing, first: Array) -> StreamedImages:

@@ -14,6 +14,7 @@ from shrinkc.compiler.report.html.reading import (
     listed,
     main_file,
     metric_title,
+    predicted,
     score,
 )
 from shrinkc.compiler.report.html.sections.frontier import frontier_chart
@@ -59,7 +60,7 @@ def _summary(reports: Mapping[str, Json], targets: list[str]) -> str:
 
 def _speedup(report: Json) -> float | None:
     """Predicted for the target; None where no table prices the network."""
-    before, after = (report.get(f"predicted_ms_{when}") for when in ("before", "after"))
+    before, after = predicted(report)
     return before / after if before and after else None
 
 
@@ -101,8 +102,7 @@ def _table(reports: Mapping[str, Json]) -> Html:
         row(
             tag("a", {"href": f"{quote(folder)}/report.html"}, folder),
             main_file(report)["precision"],
-            units.ms(report.get("predicted_ms_before")),
-            units.ms(report.get("predicted_ms_after")),
+            *map(units.ms, predicted(report)),
             _said(report),
             score(report, main_file(report)["top1"]),
             units.percent(main_file(report)["agreement"]),

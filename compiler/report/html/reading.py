@@ -46,6 +46,11 @@ def place(report: Json) -> str:
     return "this machine" if is_host(report["target"]) else report["target"]
 
 
+def predicted(report: Json) -> tuple[float | None, float | None]:
+    """Milliseconds on the target, of the fp32 original and now; None where no table has them."""
+    return report.get("predicted_ms_before"), report.get("predicted_ms_after")
+
+
 def main_file(report: Json) -> Json:
     """The file that the target runs. Reports that do not say which: the fastest here, else the
     first."""

@@ -13,6 +13,7 @@ from shrinkc.compiler.report.html.reading import (
     metric_title,
     part,
     place,
+    predicted,
     score,
 )
 from shrinkc.compiler.support.choices import is_host
@@ -31,7 +32,7 @@ def verdict(report: Json) -> str:
 
 
 def _speed(report: Json, file: Json) -> str:
-    before, after = (report.get(f"predicted_ms_{when}") for when in ("before", "after"))
+    before, after = predicted(report)
     measured = _measured(file)
     if before and after:
         said = f"{_ratio(before / after)} the fp32 original on {place(report)} "
@@ -126,7 +127,7 @@ def _latency(report: Json, file: Json) -> tuple[str, str, str, str]:
     if is_host(report["target"]) and file["measured_ms"]:
         before, after = file["measured_ms_before"], file["measured_ms"]
         return "Latency", units.ms(before), units.ms(after), "measured here"
-    before, after = (report.get(f"predicted_ms_{when}") for when in ("before", "after"))
+    before, after = predicted(report)
     return "Latency", units.ms(before), units.ms(after), f"predicted on {place(report)}"
 
 
